@@ -1,0 +1,28 @@
+"""Runs the examples in every module's docstrings.
+
+Not pytest's own collection of doctests: it would import the rooms by their folder names, as a second copy of them.
+"""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import pkgutil
+
+import pytest
+
+import trisect
+import trisect.bench
+import trisect.partitioner
+import trisect.profiles
+import trisect.runtime
+import trisect.scheduler
+
+ROOMS = (trisect, trisect.bench, trisect.partitioner, trisect.profiles, trisect.runtime, trisect.scheduler)
+NAMES = sorted({m.name for room in ROOMS for m in pkgutil.walk_packages(room.__path__, f"{room.__name__}.")})
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if not name.endswith("__main__")])
+def test_examples(name: str) -> None:
+    module = importlib.import_module(name)
+    assert doctest.testmod(module, optionflags=doctest.ELLIPSIS).failed == 0
