@@ -1,0 +1,110 @@
+"""Finds the engines of this machine and loads models on them.
+
+An engine is a module in this folder with a class called ``Engine``, or such a class under the entry point group
+``trisect.engines`` of any installed package. One whose vendor package is missing or whose driver is broken is absent,
+with a note (`absent`), never an error.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import cast
+
+from ..devices import Device
+from ..errors import EngineMissing, TrisectError
+from .base import Engine, LoadOptions, Module
+
+__all__ = ["absent", "discover", "engine_for", "load"]
+
+GROUP = "trisect.engines"
+
+
+@dataclass(frozen=True)
+class _Survey:
+    engines: dict[str, Engine]
+    devices: tuple[Device, ...]
+    absent: dict[str, str]
+
+
+def discover() -> list[Device]:
+    """All devices that the engines installed here list themselves, in a fixed order.
+
+    Examples
+    --------
+    >>> "cpu:ort" in [device.id for device in discover()]
+    True
+    """
+    return list(_survey().devices)
+
+
+def absent() -> dict[str, str]:
+    """Engines that cannot be used here: name -> reason and remedy, in one line."""
+    return dict(_survey().absent)
+
+
+def engine_for(device: Device) -> Engine:
+    """The engine that drives a device.
+
+    Raises
+    ------
+    EngineMissing
+        When it is not installed here, as with a plan that was made on another machine.
+    """
+    survey = _survey()
+    if device.engine not in survey.engines:
+        why = survey.absent.get(device.engine, "trisect knows no engine of that name")
+        raise EngineMissing(f"device {device.id} needs the engine {device.engine!r}: {why}")
+    return survey.engines[device.engine]
+
+
+def load(model: Path | bytes, device: Device, options: LoadOptions | None = None) -> Module:
+    """Load an ONNX file (or its bytes) on a device.
+
+    Raises
+    ------
+    EngineMissing
+        When the device's engine is not installed.
+    EngineFailed
+        With the engine's reason in one line.
+    """
+    return engine_for(device).load(model, device, options or LoadOptions())
+
+
+@functools.cache
+def _survey() -> _Survey:
+    engines: dict[str, Engine] = {}
+    devices: dict[str, Device] = {}
+    absent: dict[str, str] = {}
+    for name, factory in _factories():
+        try:
+            engine = factory()()
+            found = engine.devices()
+        except ImportError as error:
+            package = (error.name or name).partition(".")[0].replace("_", "-")
+            absent[name] = f"{package} cannot be imported ({error}): pip install {package}"
+        except TrisectError as error:
+            absent[name] = str(error)
+        except Exception as error:  # a broken driver may raise anything, and must not take the other engines along
+            absent[name] = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+        else:
+            engines[engine.name] = engine
+            devices.update((device.id, device) for device in found)
+    return _Survey(engines, tuple(devices.values()), absent)
+
+
+def _factories() -> Iterator[tuple[str, Callable[[], type[Engine]]]]:
+    for module in sorted(pkgutil.iter_modules(__path__), key=lambda module: module.name):
+        if module.name != "base" and not module.name.startswith("_"):
+            yield module.name, functools.partial(_own, module.name)
+    for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):
+        yield point.name, functools.partial(cast("Callable[[], type[Engine]]", point.load))
+
+
+def _own(name: str) -> type[Engine]:
+    return cast("type[Engine]", importlib.import_module(f".{name}", __package__).Engine)

@@ -1,0 +1,66 @@
+"""The text at both ends of a generation: a prompt made into token ids, and ids made into an answer as they come."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ..errors import InvalidInput
+from .tokenizer import Tokenizer
+
+
+def encode_prompt(tokenizer: Tokenizer, prompt: str, *, chat: bool) -> list[int]:
+    """Token ids of a prompt, as one user's turn of a chat or as plain text.
+
+    Raises
+    ------
+    InvalidInput
+        Where there is nothing to answer.
+    """
+    ids = tokenizer.encode_chat([{"role": "user", "content": prompt}]) if chat else tokenizer.encode(prompt)
+    if not prompt or not ids:
+        raise InvalidInput("the prompt is empty", remedy="give some text")
+    return ids
+
+
+class Answer:
+    """The text so far, held back where it may be the beginning of a stop text."""
+
+    def __init__(self, tokenizer: Tokenizer, stop: tuple[str, ...], on_text: Callable[[str], None] | None) -> None:
+        if not all(stop):
+            raise InvalidInput("a stop text is empty", remedy="leave it out")
+        self.ids: list[int] = []
+        self.text = ""
+        self._pieces = tokenizer.stream()
+        self._stop = stop
+        self._on_text = on_text
+        self._told = 0
+        self._stopped = False
+
+    def push(self, token: int) -> bool:
+        """Add a token; True where a stop text is now complete."""
+        self.ids.append(token)
+        self.text += self._pieces.push(token)
+        found = [at for at in (self.text.find(text) for text in self._stop) if at >= 0]
+        if found:
+            self.text = self.text[: min(found)]
+            self._stopped = True
+        self._tell(len(self.text) if self._stopped else len(self.text) - self._undecided())
+        return self._stopped
+
+    def finish(self) -> None:
+        """Tell what was held back."""
+        if not self._stopped:
+            self.text += self._pieces.finish()
+        self._tell(len(self.text))
+
+    def _undecided(self) -> int:
+        """Length of the longest end of the text that begins a stop text."""
+        return max(
+            (n for text in self._stop for n in range(1, len(text)) if self.text.endswith(text[:n])), default=0
+        )
+
+    def _tell(self, until: int) -> None:
+        if until > self._told:
+            if self._on_text is not None:
+                self._on_text(self.text[self._told : until])
+            self._told = until
