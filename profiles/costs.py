@@ -1,0 +1,124 @@
+"""Answers a planner's questions about cost out of a measured profile.
+
+Within a class of operators, time is a start plus a part for the operations plus a part for the bytes: a line fitted to
+the points with no negative part, then bent to pass near each of them. Between sizes it interpolates; beyond them it
+goes on as the line does. An operator that was measured itself is judged by its own points, any other by its class.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from trisect.runtime.errors import ProfileMissing
+
+from .features import OpClass, OpFeatures
+from .profile import DeviceProfile, Link, Point, Profile
+
+_REMEDY = "run: trisect profile"
+_STAND_INS = {OpClass.CONTROL_FLOW: OpClass.ELEMENTWISE}
+"""Classes that have no operator of their own to measure: a loop costs what its body does, mostly small work."""
+_NEIGHBOURS = 4
+_EQUAL = 1e-9
+"""Sums of squared relative errors nearer than this are the same."""
+
+
+class ProfileCosts:
+    """Costs out of a profile; see `Costs`.
+
+    Parameters
+    ----------
+    profile : Profile
+    """
+
+    def __init__(self, profile: Profile) -> None:
+        self._profile = profile
+        self._links: dict[tuple[str, str], Link] = {(link.source, link.target): link for link in profile.links}
+        self._curves: dict[tuple[str, OpClass, str], Curve] = {}
+
+    def node_time_s(self, features: OpFeatures, device_id: str) -> float:
+        """Time of one operator in a running segment; see `Costs.node_time_s`."""
+        device = self._device(device_id)
+        size_bytes = features.bytes_read + features.bytes_written
+        if features.op_class is OpClass.SHAPE or (features.flops == 0 and size_bytes == 0):
+            return device.node_overhead_s
+        wanted = _STAND_INS.get(features.op_class, features.op_class)
+        key = (device_id, wanted, features.op_type)
+        if key not in self._curves:
+            points = [point for point in device.points if point.op_class is wanted]
+            own = [point for point in points if point.op_type == features.op_type]
+            if not points:
+                if any(case.partition(":")[0] == wanted.value for case in device.refused):
+                    return float("inf")
+                raise ProfileMissing(f"nobody measured {wanted.value} operators on {device_id}", remedy=_REMEDY)
+            self._curves[key] = Curve(own if len(own) > 1 else points)
+        return max(self._curves[key].time_s(features.flops, size_bytes), device.node_overhead_s)
+
+    def transfer_time_s(self, size_bytes: int, src_id: str, dst_id: str) -> float:
+        """Time of a transfer; see `Costs.transfer_time_s`."""
+        if src_id == dst_id:
+            return 0.0
+        link = self._links.get((src_id, dst_id))
+        if link is None:
+            raise ProfileMissing(f"nobody measured the link from {src_id} to {dst_id}", remedy=_REMEDY)
+        bandwidth = link.bandwidth_bytes_per_s
+        return link.latency_s + (size_bytes / bandwidth if bandwidth else 0.0)
+
+    def call_overhead_s(self, device_id: str) -> float:
+        """Fixed time of a segment's call; see `Costs.call_overhead_s`."""
+        return self._device(device_id).call_overhead_s
+
+    def _device(self, device_id: str) -> DeviceProfile:
+        device = self._profile.devices.get(device_id)
+        if device is None:
+            raise ProfileMissing(f"nobody measured the device {device_id}", remedy=_REMEDY)
+        return device
+
+
+class Curve:
+    """Time as a function of operations and bytes, through measured points.
+
+    Examples
+    --------
+    >>> sizes = (1000, 4000, 16000)
+    >>> line = [Point(f"matvec:{n}", OpClass.MATVEC, "MatMul", 2.0 * n, 4 * n, 1e-6 + n * 1e-9) for n in sizes]
+    >>> round(Curve(line).time_s(2.0 * 8000, 32000) * 1e6, 3)
+    9.0
+    """
+
+    def __init__(self, points: list[Point]) -> None:
+        table = np.array([(1.0, p.flops, float(p.size_bytes)) for p in points])
+        times = np.array([p.time_s for p in points])
+        self._parts = _fit(table, times)
+        self._places = np.log1p(table[:, 1:])
+        self._bends = np.log(times / (table @ self._parts))
+
+    def time_s(self, flops: float, size_bytes: int) -> float:
+        """Seconds for that much work."""
+        straight = float(np.array((1.0, flops, float(size_bytes))) @ self._parts)
+        apart = np.abs(self._places - np.log1p((flops, float(size_bytes)))).sum(axis=1)
+        near = np.argsort(apart, kind="stable")[:_NEIGHBOURS]
+        nearness = 1.0 / (apart[near] + 1e-6) ** 2
+        # Far from every point the bend says nothing: let the fitted line go on alone.
+        trust = 1.0 / (1.0 + float(apart[near[0]]) ** 2)
+        return straight * float(np.exp(trust * (self._bends[near] @ nearness) / nearness.sum()))
+
+
+def _fit(table: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """Non-negative least squares of relative errors, by trying each set of columns: there are seven.
+
+    Of sets that fit equally well the first wins, the start alone last: one point must still scale with the work.
+    """
+    weighted = table / times[:, None]
+    best, best_error = np.array((float(np.median(times)), 0.0, 0.0)), np.inf
+    for columns in ((1,), (2,), (0,), (0, 1), (0, 2), (1, 2), (0, 1, 2)):
+        part = weighted[:, columns]
+        scale = np.abs(part).max(axis=0)
+        if not scale.all():
+            continue
+        found = np.linalg.lstsq(part / scale, np.ones(len(times)), rcond=None)[0] / scale
+        fitted = part @ found
+        error = float(((fitted - 1.0) ** 2).sum())
+        if (found >= 0).all() and (fitted > 0).all() and error + _EQUAL < best_error:
+            best, best_error = np.zeros(table.shape[1]), error
+            best[list(columns)] = found
+    return best

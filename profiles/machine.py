@@ -1,0 +1,77 @@
+"""The machine's roofs: how fast its memory can be read and how fast a device can multiply.
+
+No plan is faster than these, so a report can say how near it came.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from trisect.runtime.devices import Device
+from trisect.runtime.engines import load
+from trisect.runtime.engines.base import LoadOptions
+
+from .cases import square_product
+
+_ARRAY_BYTES = 256 << 20
+_PRODUCT_SIZE = 1024
+_REPEATS = 7
+
+
+def read_bandwidth_bytes_per_s(threads: int | None = None) -> float:
+    """Bytes a second that cores read from memory, the best of a few passes over more than the caches hold.
+
+    Parameters
+    ----------
+    threads : int, optional
+        Reading at once; default: as many as there are cores for this process.
+    """
+    workers = threads or _cores()
+    array = np.ones(_ARRAY_BYTES // 8, np.float64)
+    parts = np.array_split(array, workers)
+    best_s = float("inf")
+    with ThreadPoolExecutor(workers) as pool:
+        for _ in range(_REPEATS):
+            for kernel in (np.max, _dot):  # which of them keeps up with the memory depends on the processor
+                start_s = time.perf_counter()
+                list(pool.map(kernel, parts))  # numpy lets the interpreter's lock go while it reads
+                best_s = min(best_s, time.perf_counter() - start_s)
+    return array.nbytes / best_s
+
+
+def peak_flops(device: Device, options: LoadOptions) -> float:
+    """Operations a second of a large square matrix product on a device, the best of a few.
+
+    Raises
+    ------
+    EngineFailed
+        Where the device cannot run it.
+    """
+    case = square_product(_PRODUCT_SIZE)
+    module = load(case.build(), device, options)
+    try:
+        binding = module.bind({"x": case.feed()}, {"y": np.empty(case.output_shape, np.float32)})
+        binding.run()
+        best_s = float("inf")
+        for _ in range(_REPEATS):
+            start_s = time.perf_counter()
+            binding.run()
+            best_s = min(best_s, time.perf_counter() - start_s)
+    finally:
+        module.close()
+    return case.flops / best_s
+
+
+def _dot(part: np.ndarray) -> float:
+    return float(np.dot(part, part))
+
+
+def _cores() -> int:
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on macOS and Windows
+        return os.cpu_count() or 1

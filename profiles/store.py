@@ -1,0 +1,119 @@
+"""Profiles on disk: read with suspicion, written aside and renamed, never over something that cannot be read."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import tempfile
+from math import isfinite
+from pathlib import Path
+
+import msgspec
+import platformdirs
+
+from trisect.runtime.errors import InvalidProfile, StorageFailed
+
+from .profile import SCHEMA, Profile
+
+ENVIRONMENT = "TRISECT_PROFILES"
+"""Environment variable that names the folder of profiles."""
+_SIZE_LIMIT_BYTES = 64 << 20
+
+
+class _Header(msgspec.Struct):
+    schema: int
+
+
+def default_path(precision: str = "float32") -> Path:
+    """Where this machine's profile lies: in ``TRISECT_PROFILES`` or the user's cache."""
+    named = os.environ.get(ENVIRONMENT)
+    folder = Path(named) if named else Path(platformdirs.user_cache_dir("trisect")) / "profiles"
+    host = re.sub(r"[^A-Za-z0-9.-]", "_", platform.node()) or "here"
+    return folder / f"{host}-{precision}.json"
+
+
+def save(profile: Profile, path: Path) -> None:
+    """Write a profile.
+
+    Raises
+    ------
+    InvalidProfile
+        When a file is there already that is no profile, or one of a newer version: it is left as it is.
+    StorageFailed
+        Disk full or no permission; nothing half-written is left.
+    """
+    if path.exists():
+        load(path)
+    write_aside(path, msgspec.json.format(msgspec.json.encode(profile), indent=1))
+
+
+def write_aside(path: Path, content: bytes) -> None:
+    """Write a file aside and rename it, so that a reader never sees half of it.
+
+    Raises
+    ------
+    StorageFailed
+        Disk full or no permission; nothing half-written is left.
+    """
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+            temporary = Path(file.name)
+            file.write(content)
+        temporary.replace(path)
+    except OSError as error:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+        raise StorageFailed(f"the profile {path} cannot be written: {error.strerror or error}") from error
+
+
+def load(path: Path) -> Profile:
+    """Read a profile.
+
+    Raises
+    ------
+    InvalidProfile
+        For a file that is missing, damaged, foreign, of a newer version, or that holds impossible figures.
+    """
+    remedy = "move it away and run: trisect profile"
+    try:
+        if path.stat().st_size > _SIZE_LIMIT_BYTES:
+            raise InvalidProfile(f"{path} is too large for a profile", remedy=remedy)
+        text = path.read_bytes()
+    except OSError as error:
+        raise InvalidProfile(f"the profile {path} cannot be read: {error.strerror or error}", remedy=remedy) from error
+    try:
+        schema = msgspec.json.decode(text, type=_Header).schema
+        if schema > SCHEMA:
+            raise InvalidProfile(
+                f"{path} is a profile of version {schema}, newer than this trisect ({SCHEMA})", remedy="update trisect"
+            )
+        profile = msgspec.json.decode(text, type=Profile)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidProfile(f"{path} is not a sound profile: {error}", remedy=remedy) from error
+    wrong = _impossible(profile)
+    if wrong:
+        raise InvalidProfile(f"{path} holds an impossible figure: {wrong}", remedy=remedy)
+    return profile
+
+
+def _impossible(profile: Profile) -> str | None:
+    for key, device in profile.devices.items():
+        if key != device.device:
+            return f"device {key!r} is called {device.device!r}"
+        for point in device.points:
+            if not (_positive(point.time_s) and point.size_bytes >= 0 and isfinite(point.flops) and point.flops >= 0):
+                return f"{key}, {point.case}"
+        if not (_positive(device.call_overhead_s) and device.node_overhead_s >= 0 and isfinite(device.node_overhead_s)):
+            return f"overheads of {key}"
+    for link in profile.links:
+        bandwidth = link.bandwidth_bytes_per_s
+        if not (isfinite(link.latency_s) and link.latency_s >= 0 and (bandwidth is None or _positive(bandwidth))):
+            return f"link {link.source} to {link.target}"
+    return None
+
+
+def _positive(value: float) -> bool:
+    return isfinite(value) and value > 0
