@@ -1,0 +1,194 @@
+"""The Problem: all that a placement strategy may see, and nothing of ONNX.
+
+A task graph with what each task takes on each device, what moving data between devices takes, and what is allowed. It
+comes from a model (`trisect.partitioner.problem`), from a benchmark file, or from a test's own dictionaries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from math import inf, isnan
+from typing import TYPE_CHECKING, Literal
+
+import networkx as nx
+
+from trisect.runtime.devices import Device
+from trisect.runtime.errors import InfeasibleProblem, UnknownDevice, UnsupportedOperator
+
+Objective = Literal["latency", "throughput"]
+if TYPE_CHECKING:
+    TaskGraph = nx.DiGraph[str]
+else:  # networkx itself has no subscripts
+    TaskGraph = nx.DiGraph
+
+Placement = Mapping[str, str]
+"""Task -> device id."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Tasks that run as one piece on one device: a segment, or a single task."""
+
+    device: str
+    nodes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Tasks, devices, costs, and the objective.
+
+    Make one with `Problem.of`, which checks it.
+    """
+
+    graph: TaskGraph
+    """One node per task; edges have ``tensors``: name -> bytes. A node may carry ``features`` (`OpFeatures`), for
+    strategies that go by the kind of work."""
+    devices: tuple[Device, ...]
+    times_s: Mapping[str, tuple[float, ...]]
+    """Per task, its time on each of `devices`; infinite where it cannot or must not run."""
+    transfer_time_s: Callable[[int, str, str], float]
+    overhead_s: Mapping[str, float] = field(default_factory=dict)
+    """Per device id, the fixed time of calling a part once."""
+    objective: Objective = "latency"
+
+    @classmethod
+    def of(
+        cls,
+        graph: TaskGraph,
+        devices: Iterable[Device],
+        time_s: Callable[[str, str], float] | Mapping[str, Mapping[str, float]],
+        transfer_time_s: Callable[[int, str, str], float],
+        *,
+        overhead_s: Mapping[str, float] | None = None,
+        objective: Objective = "latency",
+        forced: Mapping[str, str] | None = None,
+        forbidden: Mapping[str, Iterable[str]] | None = None,
+    ) -> Problem:
+        """Make a problem from costs given as a function or as tables.
+
+        Parameters
+        ----------
+        graph : networkx.DiGraph
+            Acyclic; edges with ``tensors`` (without: nothing to transfer).
+        devices : iterable of Device
+        time_s : callable or mapping
+            ``time_s(task, device_id)`` or ``time_s[task][device_id]``, in seconds; infinite (or absent) = cannot.
+        transfer_time_s : callable
+            ``transfer_time_s(size_bytes, src_id, dst_id)``; not asked for the same device.
+        forced : mapping, optional
+            Task -> the device that it must run on.
+        forbidden : mapping, optional
+            Task -> devices that it must not run on.
+
+        Raises
+        ------
+        UnsupportedOperator
+            When a task runs on none of the devices.
+        InfeasibleProblem
+            When the constraints leave a task no device, name an unknown task, or the graph is cyclic.
+        UnknownDevice
+            When a constraint names a device that is not among `devices`.
+
+        Examples
+        --------
+        >>> cpu, gpu = Device("cpu:a", "cpu", "a", ""), Device("gpu:b", "gpu", "b", "")
+        >>> graph = nx.DiGraph()
+        >>> graph.add_edge("x", "y", tensors={"t": 100})
+        >>> times = {"x": {"cpu:a": 1.0, "gpu:b": 0.5}, "y": {"cpu:a": 2.0}}
+        >>> problem = Problem.of(graph, [cpu, gpu], times, lambda size_bytes, src, dst: size_bytes / 1e3)
+        >>> problem.time("y", "gpu:b"), problem.transfer_time(100, "cpu:a", "gpu:b"), problem.allowed("y")
+        (inf, 0.1, ['cpu:a'])
+        """
+        devices = tuple(devices)
+        ids = [d.id for d in devices]
+        must = dict(forced or {})
+        must_not = {node: set(named) for node, named in (forbidden or {}).items()}
+        for node, named in [*((n, {d}) for n, d in must.items()), *must_not.items()]:
+            if node not in graph:
+                raise InfeasibleProblem(
+                    f"a constraint names {node!r}, which is not in the graph", remedy="check its name"
+                )
+            for device in named - set(ids):
+                raise UnknownDevice(f"a constraint puts {node!r} on {device!r}", remedy=f"there are: {', '.join(ids)}")
+        if not devices:
+            raise InfeasibleProblem("no device to place work on", remedy="name at least one")
+        if not nx.is_directed_acyclic_graph(graph):
+            raise InfeasibleProblem("the task graph has a cycle", remedy="a model's graph must be acyclic")
+        if not all("tensors" in data for _, _, data in graph.edges(data=True)):
+            graph = graph.copy()
+            for _, _, data in graph.edges(data=True):
+                data.setdefault("tensors", {})
+        times: dict[str, tuple[float, ...]] = {}
+        for node in graph:
+            if isinstance(time_s, Mapping):
+                row = [float(time_s.get(node, {}).get(d, inf)) for d in ids]
+            else:
+                row = [float(time_s(node, d)) for d in ids]
+            row = [inf if isnan(t) or t < 0 else t for t in row]
+            if min(row) == inf:
+                raise UnsupportedOperator(
+                    f"{_describe(graph, node)} runs on none of {', '.join(ids)}", remedy="add a device that can"
+                )
+            kept = [
+                t if d not in must_not.get(node, ()) and must.get(node, d) == d else inf
+                for t, d in zip(row, ids, strict=True)
+            ]
+            if min(kept) == inf:
+                raise InfeasibleProblem(
+                    f"the constraints leave {_describe(graph, node)} no device that can run it", remedy="loosen them"
+                )
+            times[node] = tuple(kept)
+        return cls(graph, devices, times, transfer_time_s, dict(overhead_s or {}), objective)
+
+    @property
+    def device_ids(self) -> list[str]:
+        return [d.id for d in self.devices]
+
+    def time(self, node: str, device: str) -> float:
+        """Seconds that a task takes on a device; infinite where it cannot run."""
+        for d, t in zip(self.devices, self.times_s[node], strict=True):
+            if d.id == device:
+                return t
+        raise UnknownDevice(f"no device {device!r} in this problem", remedy=f"there are: {', '.join(self.device_ids)}")
+
+    def transfer_time(self, size_bytes: int, src: str, dst: str) -> float:
+        """Seconds to get that many bytes from one device to another; 0 on the same one."""
+        return 0.0 if src == dst else self.transfer_time_s(size_bytes, src, dst)
+
+    def overhead(self, device: str) -> float:
+        """Seconds that each call of a part costs on a device."""
+        return self.overhead_s.get(device, 0.0)
+
+    def allowed(self, node: str) -> list[str]:
+        """Devices that a task can run on."""
+        return [d.id for d, t in zip(self.devices, self.times_s[node], strict=True) if t < inf]
+
+
+def tensor_edges(graph: TaskGraph) -> Iterator[tuple[str, str, Mapping[str, int]]]:
+    """Edges of a task graph with what flows along them: source, target, tensor name -> bytes."""
+    for source, target, data in graph.edges(data=True):
+        yield source, target, data["tensors"]
+
+
+def crossing_time_s(problem: Problem, placement: Placement, tasks: Collection[str], device: str) -> float:
+    """Seconds of all transfers to and from some tasks, if they were on that device and all others stayed.
+
+    A tensor that goes to one device twice is paid once.
+    """
+    moved: dict[tuple[str, str], float] = {}
+    for task in tasks:
+        for other, _, data in problem.graph.in_edges(task, data=True):
+            if other not in tasks:
+                for tensor, size_bytes in data["tensors"].items():
+                    moved[tensor, device] = problem.transfer_time(size_bytes, placement[other], device)
+        for _, other, data in problem.graph.out_edges(task, data=True):
+            if other not in tasks:
+                for tensor, size_bytes in data["tensors"].items():
+                    moved[tensor, placement[other]] = problem.transfer_time(size_bytes, device, placement[other])
+    return sum(moved.values())
+
+
+def _describe(graph: TaskGraph, node: str) -> str:
+    features = graph.nodes[node].get("features")
+    return f"node {node!r} ({features.op_type})" if features is not None else f"node {node!r}"
