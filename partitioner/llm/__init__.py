@@ -1,0 +1,1 @@
+"""Language models: reading them, and making the graphs of their two phases."""

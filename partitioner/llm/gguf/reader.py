@@ -1,0 +1,237 @@
+"""Reads a GGUF file: its metadata, and where its tensors lie, without loading them.
+
+A GGUF file comes from anywhere, so nothing in it is believed before it is checked against the size of the file: counts,
+lengths and offsets are all bounds-checked before anything is allocated, and the metadata may not exceed a fixed size.
+Tensors stay in the file, as views of a read-only memory map.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trisect.runtime.errors import InvalidModel, UnsupportedModel
+
+BLOCK_BYTES: Mapping[str, tuple[int, int]] = {
+    "F32": (1, 4),
+    "F16": (1, 2),
+    "BF16": (1, 2),
+    "Q4_0": (32, 18),
+    "Q4_1": (32, 20),
+    "Q8_0": (32, 34),
+}
+"""Tensor types that are read: elements and bytes of one block."""
+
+_TYPE_NAMES = {
+    0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 6: "Q5_0", 7: "Q5_1", 8: "Q8_0", 9: "Q8_1", 10: "Q2_K", 11: "Q3_K",
+    12: "Q4_K", 13: "Q5_K", 14: "Q6_K", 15: "Q8_K", 16: "IQ2_XXS", 17: "IQ2_XS", 18: "IQ3_XXS", 19: "IQ1_S",
+    20: "IQ4_NL", 21: "IQ3_S", 22: "IQ2_S", 23: "IQ4_XS", 24: "I8", 25: "I16", 26: "I32", 27: "I64", 28: "F64",
+    29: "IQ1_M", 30: "BF16", 34: "TQ1_0", 35: "TQ2_0", 39: "MXFP4", 40: "NVFP4", 41: "Q1_0",
+}  # fmt: skip
+_SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
+_STRING, _ARRAY = 8, 9
+_MAXIMUM_METADATA_BYTES = 256 << 20
+_MAXIMUM_NAME_BYTES = 64 << 10
+_MAXIMUM_DIMENSIONS = 4
+
+Value = str | int | float | bool | list[str] | np.ndarray
+"""A metadata value; arrays of numbers come as numpy arrays, arrays of strings as lists."""
+
+
+@dataclass(frozen=True, eq=False)
+class GgufTensor:
+    """One tensor, still in the file."""
+
+    name: str
+    shape: tuple[int, ...]
+    """Outermost dimension first, as in numpy: a weight is [rows (outputs), columns (inputs)]."""
+    type: str
+    """A key of `BLOCK_BYTES`."""
+    data: np.ndarray
+    """uint8 [rows, bytes of a row], a read-only view of the memory map."""
+
+    @property
+    def rows(self) -> int:
+        """Product of all dimensions but the last."""
+        return math.prod(self.shape[:-1])
+
+    @property
+    def columns(self) -> int:
+        """The last dimension, along which blocks lie."""
+        return self.shape[-1]
+
+
+@dataclass(frozen=True, eq=False)
+class GgufFile:
+    """A GGUF file's metadata and tensors."""
+
+    path: Path
+    metadata: Mapping[str, Value]
+    tensors: Mapping[str, GgufTensor]
+
+    @classmethod
+    def open(cls, path: str | Path) -> GgufFile:
+        """Read and check the header, and map the tensors.
+
+        Parameters
+        ----------
+        path : str or Path
+
+        Raises
+        ------
+        InvalidModel
+            Where the file is missing, truncated, or says something impossible of itself.
+        UnsupportedModel
+            Where it is sound, but split, big-endian, of another version, or holds a tensor type that is not read.
+        """
+        path = Path(path)
+        try:
+            if path.stat().st_size < 24:
+                raise _invalid(path, "shorter than any GGUF header")
+            content = np.memmap(path, dtype=np.uint8, mode="r")
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+            raise _invalid(path, reason) from error
+        cursor = _Cursor(path, content)
+        if cursor.take(4) != b"GGUF":
+            raise _invalid(path, "it does not start with GGUF")
+        version = cursor.scalar("<I")
+        if version not in (2, 3):
+            order = "is big-endian" if version and not version & 0xFFFF else f"has GGUF version {version}"
+            raise UnsupportedModel(f"{path.name} {order}", remedy="convert it to a little-endian GGUF of version 3")
+        tensor_count, metadata_count = cursor.scalar("<Q"), cursor.scalar("<Q")
+        metadata = _read_metadata(cursor, metadata_count)
+        if _number(metadata.get("split.count", 0)) > 1:
+            raise UnsupportedModel(
+                f"{path.name} is one of {metadata['split.count']} parts", remedy="join them: llama-gguf-split --merge"
+            )
+        return cls(path, metadata, _read_tensors(cursor, tensor_count, metadata))
+
+
+class _Cursor:
+    """A position in the header that cannot leave the file."""
+
+    def __init__(self, path: Path, content: np.ndarray) -> None:
+        self.path = path
+        self.content = content
+        self.position = 0
+        self._bytes = content.data
+        self._end = min(len(self._bytes), _MAXIMUM_METADATA_BYTES)
+
+    def need(self, count: int, smallest_bytes: int, what: str) -> None:
+        """Refuse a count of things that could not fit into what is left."""
+        if count * smallest_bytes > self._end - self.position:
+            size = len(self._bytes)
+            raise _invalid(self.path, f"{count} {what} do not fit into the header of a file of {size} bytes")
+
+    def take(self, count: int) -> bytes:
+        self.need(count, 1, "bytes")
+        start, self.position = self.position, self.position + count
+        return bytes(self._bytes[start : self.position])
+
+    def scalar(self, layout: str) -> Any:
+        self.need(1, size := struct.calcsize(layout), "more number")
+        start, self.position = self.position, self.position + size
+        return struct.unpack_from(layout, self._bytes, start)[0]
+
+    def text(self, longest: int | None = None) -> str:
+        length = self.scalar("<Q")
+        if longest is not None and length > longest:
+            raise _invalid(self.path, f"a name of {length} bytes")
+        try:
+            return self.take(length).decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise _invalid(self.path, f"text that is not UTF-8 before byte {self.position}") from error
+
+
+def _invalid(path: Path, reason: str) -> InvalidModel:
+    return InvalidModel(f"{path.name or path} is not a usable GGUF file: {reason}", remedy="fetch it again")
+
+
+def _number(value: Value) -> int:
+    return value if isinstance(value, int) else 0
+
+
+def _read_metadata(cursor: _Cursor, count: int) -> dict[str, Value]:
+    cursor.need(count, 13, "metadata entries")
+    metadata: dict[str, Value] = {}
+    for _ in range(count):
+        key = cursor.text(_MAXIMUM_NAME_BYTES)
+        if key in metadata:
+            raise _invalid(cursor.path, f"metadata {key!r} appears twice")
+        metadata[key] = _read_value(cursor, cursor.scalar("<I"), key)
+    return metadata
+
+
+def _read_value(cursor: _Cursor, kind: int, key: str) -> Value:
+    if kind == _STRING:
+        return cursor.text()
+    if kind in _SCALARS:
+        value: Value = cursor.scalar(_SCALARS[kind])
+        return value
+    if kind != _ARRAY:
+        raise _invalid(cursor.path, f"metadata {key!r} has the unknown type {kind}")
+    kind, count = cursor.scalar("<I"), cursor.scalar("<Q")
+    if kind == _STRING:
+        cursor.need(count, 8, "strings")
+        return [cursor.text() for _ in range(count)]
+    if kind in _SCALARS:
+        dtype = np.dtype(_SCALARS[kind])
+        cursor.need(count, dtype.itemsize, "numbers")
+        return np.frombuffer(cursor.take(count * dtype.itemsize), dtype)
+    raise _invalid(cursor.path, f"metadata {key!r} is an array of the unknown type {kind}")
+
+
+def _read_tensors(cursor: _Cursor, count: int, metadata: Mapping[str, Value]) -> dict[str, GgufTensor]:
+    path = cursor.path
+    alignment = metadata.get("general.alignment", 32)
+    if not isinstance(alignment, int) or alignment < 1 or alignment & (alignment - 1) or alignment > 1 << 20:
+        raise _invalid(path, f"alignment {alignment}")
+    cursor.need(count, 32, "tensors")
+    found = [_read_tensor_entry(cursor, alignment) for _ in range(count)]
+    start = -(-cursor.position // alignment) * alignment
+    tensors: dict[str, GgufTensor] = {}
+    end_of_last = start
+    for offset, size, name, shape, type_name in sorted(found):
+        begin = start + offset
+        if begin + size > len(cursor.content):
+            raise _invalid(path, f"tensor {name} ends at byte {begin + size} of {len(cursor.content)}: truncated")
+        if begin < end_of_last:
+            raise _invalid(path, f"tensor {name} overlaps another")
+        if name in tensors:
+            raise _invalid(path, f"tensor {name} appears twice")
+        end_of_last = begin + size
+        rows = cursor.content[begin:end_of_last].reshape(math.prod(shape[:-1]), -1)
+        tensors[name] = GgufTensor(name, shape, type_name, rows.view(np.ndarray))
+    return tensors
+
+
+def _read_tensor_entry(cursor: _Cursor, alignment: int) -> tuple[int, int, str, tuple[int, ...], str]:
+    """Offset, bytes, name, shape and type of the next tensor."""
+    path = cursor.path
+    name = cursor.text(_MAXIMUM_NAME_BYTES)
+    dimensions = cursor.scalar("<I")
+    if not 1 <= dimensions <= _MAXIMUM_DIMENSIONS:
+        raise _invalid(path, f"tensor {name} has {dimensions} dimensions")
+    # The file lists the innermost dimension first.
+    shape = tuple(cursor.scalar("<Q") for _ in range(dimensions))[::-1]
+    type_id, offset = cursor.scalar("<I"), cursor.scalar("<Q")
+    type_name = _TYPE_NAMES.get(type_id)
+    if type_name is None or type_name not in BLOCK_BYTES:
+        raise UnsupportedModel(
+            f"{path.name}: tensor {name} is {type_name or f'of unknown type {type_id}'}",
+            remedy=f"take a file that holds only {', '.join(BLOCK_BYTES)}",
+        )
+    elements, block_bytes = BLOCK_BYTES[type_name]
+    if min(shape) < 1 or shape[-1] % elements:
+        raise _invalid(path, f"tensor {name} of type {type_name} has shape {list(shape)}")
+    size = math.prod(shape) // elements * block_bytes
+    if offset % alignment:
+        raise _invalid(path, f"tensor {name} is not aligned")
+    return offset, size, name, shape, type_name
