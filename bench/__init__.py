@@ -1,0 +1,1 @@
+"""Compares trisect with peers and with ideals, on real models."""

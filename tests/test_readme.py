@@ -1,0 +1,77 @@
+"""Does what the README says, in its order, as a new user would: every ``sh`` block is run, every step in one folder.
+
+Blocks marked ``console`` are for a fresh machine (they install) and are not run. A block behind the comment
+``<!-- slow -->`` is run with ``--slow`` only.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+BLOCK = re.compile(r"(?P<slow><!-- slow -->\n+)?^```(?P<language>\w+)\n(?P<text>.*?)^```$", re.DOTALL | re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Block:
+    """One example."""
+
+    language: str
+    text: str
+    slow: bool
+
+
+def blocks() -> list[Block]:
+    text = (ROOT / "README.md").read_text()
+    return [Block(m["language"], m["text"], bool(m["slow"])) for m in BLOCK.finditer(text)]
+
+
+SHELL = [block for block in blocks() if block.language == "sh"]
+
+
+@pytest.fixture(scope="module")
+def workplace(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder like a user's, with the models already fetched."""
+    if not models.is_dir() or not any(models.iterdir()):
+        pytest.skip(f"no models in {models}: run `make test` online")
+    folder = tmp_path_factory.mktemp("readme")
+    (folder / ".cache").mkdir()
+    (folder / ".cache" / "models").symlink_to(models.resolve(), target_is_directory=True)
+    return folder
+
+
+def test_there_is_something_to_try() -> None:
+    assert len(SHELL) >= 5
+    assert {"console", "sh", "python"} >= {block.language for block in blocks()}
+
+
+def parameter(block: Block) -> object:
+    title = block.text.splitlines()[0][:60]
+    return pytest.param(block, id=title, marks=[pytest.mark.slow] if block.slow else [])
+
+
+@pytest.mark.parametrize("block", [parameter(block) for block in SHELL])
+def test_commands(block: Block, workplace: Path) -> None:
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    done = subprocess.run(
+        ["bash", "-euc", block.text], cwd=workplace, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_python_example(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import numpy as np
+
+    monkeypatch.chdir(workplace)
+    examples = [block.text for block in blocks() if block.language == "python"]
+    assert examples
+    for text in examples:
+        exec(compile(text, "README.md", "exec"), {"feeds": {"x": np.zeros((1, 3, 320, 320), np.float32)}})

@@ -1,0 +1,91 @@
+"""A small model and a plan over two engines, made the way a user makes them."""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper, numpy_helper
+
+import trisect
+from trisect import api
+from trisect.profiles import store
+from trisect.profiles.features import OpClass
+from trisect.profiles.profile import DeviceProfile, Link, Point, Profile, Provenance
+
+LAYERS = 6
+WIDTH = 16
+
+
+def weights(layer: int) -> np.ndarray:
+    rng = np.random.default_rng(layer)
+    return (rng.standard_normal((WIDTH, WIDTH)) / 4).astype(np.float32)
+
+
+def expected(x: np.ndarray) -> np.ndarray:
+    """What the model computes, in numpy."""
+    for layer in range(LAYERS):
+        x = np.maximum(x @ weights(layer), 0)
+    return x
+
+
+@trisect.strategy("zigzag")
+def zigzag(problem: trisect.Problem) -> dict[str, str]:
+    """Changes the device every few nodes, so that there is something to hand over."""
+    ids = [device.id for device in problem.devices]
+    return {task: ids[number // 4 % len(ids)] for number, task in enumerate(problem.graph)}
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    nodes, name = [], "x"
+    for layer in range(LAYERS):
+        nodes.append(helper.make_node("MatMul", [name, f"w{layer}"], [f"m{layer}"], name=f"matmul{layer}"))
+        nodes.append(helper.make_node("Relu", [f"m{layer}"], [f"r{layer}"], name=f"relu{layer}"))
+        name = f"r{layer}"
+    graph = helper.make_graph(
+        nodes,
+        "layers",
+        [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["batch", WIDTH])],
+        [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["batch", WIDTH])],
+        [numpy_helper.from_array(weights(layer), f"w{layer}") for layer in range(LAYERS)],
+    )
+    path = tmp_path_factory.mktemp("model") / "layers.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def measured() -> None:
+    """Stores a profile of made-up figures for the devices here, so that no split has to stop to measure."""
+    found = api.devices()
+    points = tuple(
+        Point(f"{kind}:{size}", kind, "made up", flops=2.0 * size, size_bytes=4 * size, time_s=1e-6 + size * 1e-9)
+        for kind in OpClass
+        for size in (100, 10_000, 1_000_000)
+    )
+    devices = {
+        d.id: DeviceProfile(d.id, d.name, d.engine_version, call_overhead_s=1e-5, node_overhead_s=1e-6, points=points)
+        for d in found
+    }
+    links = tuple(Link(a.id, b.id, 1e-5, None) for a in found for b in found if a.id != b.id)
+    origin = Provenance("measured", platform.node(), "made up", "", "", {}, None)
+    store.save(Profile(origin, "float32", devices, links), store.default_path())
+
+
+@pytest.fixture(scope="session")
+def two_devices(measured: None) -> str:
+    found = [device.id for device in api.devices("cpu")]
+    if len(found) < 2:
+        pytest.skip("needs two engines on the CPU")
+    return ",".join(found[:2])
+
+
+@pytest.fixture(scope="session")
+def plan_folder(model: Path, two_devices: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("plans") / "plan"
+    api.split(model, two_devices, "zigzag", shapes={"batch": 3}, out=folder)
+    return folder

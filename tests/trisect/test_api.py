@@ -1,0 +1,158 @@
+"""The face, used as its documentation says, on a model whose answers numpy knows."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+import trisect
+from trisect import api, origins
+from trisect.profiles import store
+from trisect.profiles.profile import Profile
+from trisect.runtime.errors import InvalidInput, InvalidModel, InvalidProfile, UnknownDevice
+
+from .conftest import expected
+
+
+def test_devices_are_picked_by_id_kind_and_list() -> None:
+    everything = api.devices()
+    assert "cpu:ort" in [device.id for device in everything]
+    assert [device.id for device in api.devices(["cpu:ort"])] == ["cpu:ort"]
+    with pytest.raises(UnknownDevice, match="cpu:ort"):
+        api.devices("cpu:otr")
+
+
+def test_a_split_gives_the_models_answers(plan_folder: Path) -> None:
+    plan = trisect.Plan.load(plan_folder)
+    assert len(plan.segments) == 3
+    x = np.random.default_rng(1).standard_normal((3, 16)).astype(np.float32)
+    with trisect.Session(plan) as session:
+        (answer,) = session.run({"x": x}).values()
+    np.testing.assert_allclose(answer, expected(x), rtol=1e-4, atol=1e-5)
+
+
+def test_a_plan_without_a_folder_lives_as_long_as_the_process(model: Path, measured: None) -> None:
+    plan = trisect.split(model, "cpu:ort", shapes={"batch": 2})
+    assert set(plan.placement.values()) == {"cpu:ort"}
+    assert plan.gap >= 0
+    assert trisect.verify(plan).ok
+
+
+def test_the_same_split_twice_gives_the_same_files(model: Path, two_devices: str, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        trisect.split(model, two_devices, shapes={"batch": 2}, out=tmp_path / name)
+    files = sorted(path.name for path in (tmp_path / "a").iterdir())
+    assert files == sorted(path.name for path in (tmp_path / "b").iterdir())
+    assert all((tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes() for file in files)
+
+
+def test_run_repeats_and_takes_medians(plan_folder: Path) -> None:
+    steps: list[tuple[object, ...]] = []
+    x = np.ones((3, 16), np.float32)
+    result = api.run(
+        trisect.Plan.load(plan_folder),
+        {"x": x},
+        repeat=3,
+        progress=lambda done, total, text: steps.append((done, total)),
+    )
+    assert steps == [(1, 3), (2, 3), (3, 3)]
+    assert list(result.medians_s()) == ["segment 0", "segment 1", "segment 2"]
+    assert {event.item for event in result.trace.events} == {0, 1, 2}
+    np.testing.assert_allclose(next(iter(result.outputs.values())), expected(x), rtol=1e-4, atol=1e-5)
+
+
+def test_run_makes_its_own_feeds_from_the_seed(plan_folder: Path) -> None:
+    plan = trisect.Plan.load(plan_folder)
+    first, same, other = (api.run(plan, repeat=1, seed=seed).outputs["r5"] for seed in (0, 0, 1))
+    assert np.array_equal(first, same)
+    assert not np.array_equal(first, other)
+
+
+def test_verify_finds_the_model_that_was_split(plan_folder: Path, model: Path, tmp_path: Path) -> None:
+    shutil.copytree(plan_folder, tmp_path / "moved")
+    assert trisect.verify(trisect.Plan.load(tmp_path / "moved")).ok
+    assert api.verify(trisect.Plan.load(plan_folder), model=model).ok
+
+
+def test_verify_refuses_another_model(plan_folder: Path, model: Path, tmp_path: Path) -> None:
+    proto = onnx.load(model)
+    proto.producer_name = "somebody else"
+    onnx.save(proto, tmp_path / "layers.onnx")
+    with pytest.raises(InvalidInput, match="is not the model"):
+        api.verify(trisect.Plan.load(plan_folder), model=tmp_path / "layers.onnx")
+    with pytest.raises(InvalidInput, match="cannot read"):
+        api.verify(trisect.Plan.load(plan_folder), model=tmp_path / "nothing.onnx")
+
+
+def test_verify_says_what_to_do_when_the_model_is_gone(
+    model: Path, measured: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    copy = tmp_path / "copy.onnx"
+    shutil.copy(model, copy)
+    plan = trisect.split(copy, "cpu:ort", shapes={"batch": 1})
+    assert origins.find(plan) == copy.resolve()
+    copy.unlink()
+    with pytest.raises(InvalidInput, match="is gone; give the model with --model"):
+        trisect.verify(plan)
+    shutil.rmtree(tmp_path / "cache")
+    with pytest.raises(InvalidInput, match="nobody here knows"):
+        trisect.verify(plan)
+
+
+def test_a_cache_that_cannot_be_written_fails_no_split(
+    model: Path, measured: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cache").write_text("in the way")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert trisect.split(model, "cpu:ort", shapes={"batch": 1}).segments
+
+
+def test_what_was_measured_is_not_measured_again(model: Path, measured: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise AssertionError("measured again")
+
+    monkeypatch.setattr(api, "measure", fail)
+    trisect.split(model, "cpu:ort", shapes={"batch": 1})
+
+
+def test_devices_nobody_measured_are_measured_once_the_model_is_known_to_be_sound(
+    model: Path, measured: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made_up = store.load(store.default_path())
+    monkeypatch.setenv(store.ENVIRONMENT, str(tmp_path))
+    asked: list[tuple[list[str], float]] = []
+
+    def measure(devices: list[trisect.Device], *, budget_s: float, **_: object) -> Profile:
+        asked.append(([device.id for device in devices], budget_s))
+        return made_up
+
+    monkeypatch.setattr(api, "measure", measure)
+    with pytest.raises(InvalidModel):
+        trisect.split(tmp_path / "nothing.onnx", "cpu:ort")
+    assert asked == []
+    trisect.split(model, "cpu:ort", shapes={"batch": 1})
+    trisect.split(model, "cpu:ort", shapes={"batch": 1})
+    assert asked == [(["cpu:ort"], api.BRIEF_S)]
+
+
+def test_figures_of_another_version_of_an_engine_do_not_count(measured: None) -> None:
+    stored = store.load(store.default_path())
+    (device,) = api.devices("cpu:ort")
+    assert "cpu:ort" in api._still_valid(stored, [device]).devices
+    assert "cpu:ort" not in api._still_valid(stored, [replace(device, engine_version="0")]).devices
+
+
+def test_a_damaged_profile_is_refused_and_left_alone(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(store.ENVIRONMENT, str(tmp_path))
+    store.default_path().write_text("{")
+    with pytest.raises(InvalidProfile):
+        trisect.split(model, "cpu:ort", shapes={"batch": 1})
+    assert store.default_path().read_text() == "{"

@@ -1,0 +1,56 @@
+"""trisect splits one ONNX model over the CPU, GPU and NPU of a machine, from measured costs.
+
+The names below are all there is to know for use; each is imported when it is first asked for, because the engines
+behind them take seconds to load and `import trisect` must not.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from trisect.partitioner.strategies import strategy as strategy
+    from trisect.runtime.devices import Device as Device
+    from trisect.runtime.errors import TrisectError as TrisectError
+    from trisect.runtime.plan import Plan as Plan
+    from trisect.runtime.session import Session as Session
+    from trisect.runtime.timeline import Schedule as Schedule
+    from trisect.runtime.timeline import Trace as Trace
+    from trisect.scheduler.problem import Problem as Problem
+
+    from .api import devices as devices
+    from .api import split as split
+    from .api import verify as verify
+    from .language import generate as generate
+
+__version__ = "0.1.0.dev0"
+
+_HOMES = {
+    "Device": "runtime.devices",
+    "Plan": "runtime.plan",
+    "Problem": "scheduler.problem",
+    "Schedule": "runtime.timeline",
+    "Session": "runtime.session",
+    "Trace": "runtime.timeline",
+    "TrisectError": "runtime.errors",
+    "devices": "api",
+    "generate": "language",
+    "split": "api",
+    "strategy": "partitioner.strategies",
+    "verify": "api",
+}
+
+__all__ = [*_HOMES, "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'trisect' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"trisect.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,154 @@
+"""How commands speak: one JSON document or a table on standard output, all else on standard error."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output, nothing else there.")]
+Debug = Annotated[
+    bool,
+    typer.Option(
+        "--debug", help="Show the whole traceback of an error.", callback=lambda on: _remember_debug(on), is_eager=True
+    ),
+]
+
+
+_FILE_WIDTH = 1000
+
+
+@dataclass
+class _State:
+    debug: bool = False
+
+
+_state = _State()
+
+
+def _remember_debug(on: bool) -> bool:
+    _state.debug = on
+    return on
+
+
+def debugging() -> bool:
+    """Whether ``--debug`` was given."""
+    return _state.debug
+
+
+def print_json(document: Any) -> None:
+    """Write one JSON document, made of plain values and of trisect's dataclasses, to standard output.
+
+    Infinities and NaN, which JSON has no words for, become ``null``.
+    """
+    import msgspec
+
+    text = msgspec.json.format(msgspec.json.encode(document, enc_hook=_plain), indent=2)
+    sys.stdout.write(text.decode() + "\n")
+    sys.stdout.flush()
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "tolist"):  # numpy's scalars and arrays
+        return value.tolist()
+    if hasattr(value, "items"):  # mappings other than dict
+        return dict(value)
+    raise TypeError(f"no JSON form for {type(value).__name__}")
+
+
+def note(text: str) -> None:
+    """Say something on standard error."""
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str | None = None) -> None:
+    """Print a table on standard output; columns whose cells are all figures stand to the right.
+
+    Cells are plain text: a bracket in a name of a node or a device is no markup.
+    """
+    from rich.console import Console
+
+    # Only a person's window is narrow: in a file or a pipe a name must not be folded.
+    console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else _FILE_WIDTH)
+    if title is not None:
+        console.print(title, markup=False, highlight=False)
+    console.print(_table(columns, rows))
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE, pad_edge=False)
+    for index, column in enumerate(columns):
+        figures = bool(rows) and all(row[index][:1].isdigit() or row[index] in ("", "-") for row in rows)
+        table.add_column(Text(column), justify="right" if figures else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    return table
+
+
+@contextmanager
+def progress_bar(title: str) -> Iterator[Callable[[int, int, str], None]]:
+    """A bar on standard error, drawn only where a person watches.
+
+    Yields
+    ------
+    callable
+        ``report(done, total, text)``: how many steps of how many are done, and what is being done now.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeElapsedColumn
+
+    console = Console(file=sys.stderr)
+    columns: list[ProgressColumn] = [TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn()]
+    columns.append(TextColumn("{task.fields[now]}", markup=False))
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task(title, total=None, now="")
+
+        def report(done: int, total: int, text: str) -> None:
+            progress.update(task, completed=done, total=total, now=text)
+
+        yield report
+
+
+def duration(seconds: float | None) -> str:
+    """A duration for a table.
+
+    Examples
+    --------
+    >>> duration(0.0123456), duration(2.5e-6), duration(75.0), duration(None)
+    ('12.3 ms', '2.5 us', '75 s', '-')
+    """
+    if seconds is None:
+        return "-"
+    for unit, value in (("s", seconds), ("ms", seconds * 1e3)):
+        if value >= 1:
+            return f"{value:.3g} {unit}"
+    return f"{seconds * 1e6:.3g} us"
+
+
+def size(size_bytes: int | None) -> str:
+    """A size for a table.
+
+    Examples
+    --------
+    >>> size(999), size(2_500_000), size(None)
+    ('999 B', '2.5 MB', '-')
+    """
+    if size_bytes is None:
+        return "-"
+    value, units = float(size_bytes), ["B", "kB", "MB", "GB", "TB"]
+    while value >= 1000 and len(units) > 1:
+        value /= 1000
+        units.pop(0)
+    return f"{value:.4g} {units[0]}"

@@ -1,0 +1,110 @@
+"""What several commands need of plans: a plan and a timeline as JSON, and ``--shape`` and array files from the user."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trisect.runtime.errors import InvalidInput
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from trisect.runtime.plan import Plan
+    from trisect.runtime.timeline import Timeline
+
+
+def parse_shapes(texts: Iterable[str]) -> dict[str, int]:
+    """Read ``name=number`` pairs, several of them in one text when separated by commas.
+
+    Raises
+    ------
+    InvalidInput
+        With the text that is no such pair.
+
+    Examples
+    --------
+    >>> parse_shapes(["batch=1,height=48", "width=320"])
+    {'batch': 1, 'height': 48, 'width': 320}
+    """
+    shapes: dict[str, int] = {}
+    for pair in filter(None, (part.strip() for text in texts for part in text.split(","))):
+        name, _, number = pair.rpartition("=")
+        if not name or not number.isascii() or not number.isdigit() or int(number) < 1:
+            raise InvalidInput(f"{pair!r} is no shape", remedy="give name=number, as in --shape batch=1")
+        shapes[name] = int(number)
+    return shapes
+
+
+def describe(plan: Plan) -> dict[str, Any]:
+    """A plan as the document that ``--json`` prints."""
+    return {
+        "model": plan.model,
+        "folder": plan.folder,
+        "strategy": plan.strategy,
+        "objective": plan.objective,
+        "seed": plan.seed,
+        "shapes": dict(plan.shapes),
+        "devices": plan.devices,
+        "placement": dict(plan.placement),
+        "segments": plan.segments,
+        "transfers": plan.transfers,
+        "predicted": describe_timeline(plan.predicted),
+        "value": plan.value,
+        "bound": plan.bound,
+        "gap": plan.gap,
+    }
+
+
+def describe_timeline(timeline: Timeline) -> dict[str, Any]:
+    """A schedule or a trace as the document that ``--json`` prints."""
+    return {
+        "source": timeline.source,
+        "latency_s": timeline.latency_s,
+        "throughput_hz": timeline.throughput_hz,
+        "energy_j": timeline.energy_j,
+        "peak_bytes": timeline.peak_bytes,
+        "events": timeline.events,
+    }
+
+
+def read_feeds(file: Path) -> dict[str, np.ndarray]:
+    """Arrays of an ``.npz`` file, by input name.
+
+    Raises
+    ------
+    InvalidInput
+        When it is missing, damaged, or holds pickled objects, which are not read.
+    """
+    import zipfile
+
+    import numpy as np
+
+    try:
+        if file.exists() and not zipfile.is_zipfile(file):
+            raise InvalidInput(f"{file} is no .npz file", remedy="store the arrays with numpy.savez(file, name=array)")
+        with np.load(file, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        raise InvalidInput(f"cannot read arrays from {file}: {error}") from error
+
+
+def write_arrays(file: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Store arrays in an ``.npz`` file, which gets its name when it is whole."""
+    import numpy as np
+
+    from trisect.runtime.errors import StorageFailed
+
+    aside = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        with aside.open("wb") as out:
+            np.savez(out, allow_pickle=False, **arrays)
+        os.replace(aside, file)
+    except OSError as error:
+        raise StorageFailed(f"cannot write {file}: {error}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            aside.unlink()

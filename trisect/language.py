@@ -1,0 +1,198 @@
+"""What a user means by generating text: import, measure, choose devices, load, write. Thin, as `trisect.api` is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from trisect.partitioner.llm.importing import open_model
+from trisect.profiles.phases import PhaseProfile, load_phases, measure_phases, phases_path, save_phases
+from trisect.runtime import engines
+from trisect.runtime.devices import Device, select
+from trisect.runtime.errors import EngineFailed, InvalidModel, ProfileMissing, UnsupportedModel
+from trisect.runtime.llm.answer import encode_prompt
+from trisect.runtime.llm.bundle import Bundle
+from trisect.runtime.llm.generation import Generation, LanguageSession
+from trisect.runtime.llm.sampling import SamplingOptions
+from trisect.runtime.llm.tokenizer import Tokenizer
+from trisect.scheduler.phases import PhasePrediction, choose_phases
+
+Report = Callable[[int, int, str], None]
+"""Called with the steps done, all steps, and what is being done."""
+
+
+@dataclass(frozen=True)
+class PhaseChoice:
+    """Devices chosen for a request, and what each pair was predicted to take."""
+
+    prefill: Device
+    decode: Device
+    predictions: tuple[PhasePrediction, ...]
+    """All pairs that could be chosen, the best first; empty where nothing was to choose."""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def predicted(self) -> PhasePrediction | None:
+        """What the chosen pair was predicted to take."""
+        return self.predictions[0] if self.predictions else None
+
+
+def generate(
+    model: str | Path,
+    prompt: str | Sequence[int],
+    *,
+    prefill: str = "auto",
+    decode: str = "auto",
+    max_new_tokens: int = 64,
+    temperature: float = 0.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    repetition_penalty: float = 1.0,
+    seed: int = 0,
+    stop: Iterable[str] = (),
+    chat: bool = True,
+    threads: int | None = None,
+    precision: str = "fast",
+    on_text: Callable[[str], None] | None = None,
+    report: Report | None = None,
+) -> Generation:
+    """Answer a prompt with a language model, each phase on the device that is best at it.
+
+    Parameters
+    ----------
+    model : str or Path
+        A GGUF file, a folder as onnxruntime-genai's builder or optimum writes it, a bundle, or a Hugging Face id.
+    prompt : str or sequence of int
+        Text, or token ids as they are.
+    prefill, decode : str
+        Device ids, or ``auto``: chosen from what was measured on this machine, which is done now if it was not before.
+    max_new_tokens : int
+    temperature, top_k, top_p, repetition_penalty, seed
+        See `SamplingOptions`; the default is greedy.
+    stop : iterable of str
+        Texts that end the answer.
+    chat : bool
+        Put the prompt into the model's chat format.
+    threads : int, optional
+        Computing threads of each engine.
+    precision : {"fast", "float32"}
+    on_text : callable, optional
+        Called with each piece of text as it is made.
+    report : callable, optional
+        Called with the progress of importing and measuring.
+
+    Raises
+    ------
+    TrisectError
+        One of its kinds, with what to do about it.
+    """
+    sampling = SamplingOptions(
+        repetition_penalty=repetition_penalty, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed
+    )
+    bundle = open_bundle(model, precision=precision, report=report)
+    count = len(prompt_ids(bundle, prompt, chat=chat))
+    choice = choose_devices(
+        bundle, prefill, decode, prompt_tokens=count, new_tokens=max_new_tokens, threads=threads, precision=precision,
+        report=report,
+    )  # fmt: skip
+    with LanguageSession(bundle, choice.prefill, choice.decode, threads=threads, precision=precision) as session:
+        return session.generate(
+            prompt, max_new_tokens=max_new_tokens, sampling=sampling, stop=tuple(stop), chat=chat, on_text=on_text
+        )
+
+
+def open_bundle(model: str | Path, *, precision: str = "fast", report: Report | None = None) -> Bundle:
+    """The bundle of a model, imported now if it was not before."""
+    told = report or (lambda done, total, what: None)
+    weights = "float32" if precision == "float32" else "blocks"
+    return open_model(model, precision=weights, progress=lambda done, what: told(int(100 * done), 100, f"importing: {what}"))
+
+
+def prompt_ids(bundle: Bundle, prompt: str | Sequence[int], *, chat: bool) -> list[int]:
+    """Token ids of a prompt, without loading the model."""
+    return encode_prompt(Tokenizer.load(bundle.folder), prompt, chat=chat) if isinstance(prompt, str) else list(prompt)
+
+
+def choose_devices(
+    bundle: Bundle,
+    prefill: str = "auto",
+    decode: str = "auto",
+    *,
+    prompt_tokens: int,
+    new_tokens: int,
+    threads: int | None = None,
+    precision: str = "fast",
+    report: Report | None = None,
+) -> PhaseChoice:
+    """Choose a device for each phase from measurements, and predict what the request will take.
+
+    Parameters
+    ----------
+    bundle : Bundle
+    prefill, decode : str
+        Device ids or kinds that are allowed, comma-separated, or ``auto``.
+    prompt_tokens, new_tokens : int
+        The request; `new_tokens` is the most it will make.
+
+    Raises
+    ------
+    UnknownDevice
+        For a name that no engine here offers.
+    """
+    candidates = {"prefill": select(prefill, engines.discover()), "decode": select(decode, engines.discover())}
+    everything = {device.id: device for found in candidates.values() for device in found}
+    profile, refused = measured_phases(bundle, everything, threads=threads, precision=precision, report=report)
+    for phase, wanted in (("prefill", prefill), ("decode", decode)):
+        candidates[phase] = [d for d in candidates[phase] if d.id not in refused]
+        if not candidates[phase]:
+            reasons = "; ".join(refused.values())
+            raise EngineFailed(f"no device of {wanted!r} can run {phase}: {reasons}", remedy="choose another device")
+    predictions = choose_phases(
+        profile,
+        prefill=[d.id for d in candidates["prefill"]],
+        decode=[d.id for d in candidates["decode"]],
+        prompt_tokens=prompt_tokens,
+        new_tokens=min(new_tokens, max(1, bundle.context_length - prompt_tokens)),
+    )
+    notes = [f"{device} is left out: {why}" for device, why in refused.items()]
+    if len(profile.devices) == 1:
+        notes.append(f"one device can run this model here, {predictions[0].prefill}: nothing to split over")
+    best = predictions[0]
+    return PhaseChoice(everything[best.prefill], everything[best.decode], tuple(predictions), tuple(notes))
+
+
+def measured_phases(
+    bundle: Bundle,
+    devices: Mapping[str, Device],
+    *,
+    threads: int | None,
+    precision: str,
+    report: Report | None,
+) -> tuple[PhaseProfile, dict[str, str]]:
+    """Measured phases of a model, from disk or measured now; and the devices that cannot run it, with their reasons."""
+    path = phases_path(bundle, precision, threads)
+    able, refused = [], {}
+    for device in devices.values():
+        try:
+            bundle.graph_for(device.engine)
+            able.append(device)
+        except (InvalidModel, UnsupportedModel) as error:
+            refused[device.id] = error.message
+    while able:
+        try:
+            return load_phases(path, bundle, able), refused
+        except ProfileMissing:
+            pass
+        try:
+            # All of the machine's devices, so that the next request, with other wishes, finds them measured.
+            profile = measure_phases(bundle, able, threads=threads, precision=precision, progress=report)
+            save_phases(profile, path)
+            return profile, refused
+        except EngineFailed as error:
+            guilty = next((device for device in able if device.id in error.message), None)
+            if guilty is None:
+                raise
+            refused[guilty.id] = error.message
+            able.remove(guilty)
+    raise EngineFailed(f"no device can run {bundle.name}: {'; '.join(refused.values())}", remedy="try another model")
