@@ -21,7 +21,7 @@ help: ## Say what there is to make
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /make \1\t/' | expand -t 14
 
 demo: $(VENV)/.installed $(LLM) ## Generate text with a real LLM split over two devices
-	@$(BIN)/trisect generate $(LLM) --prompt "Explain in three sentences why the sky is blue." \
+	@$(BIN)/trisect generate $(LLM) --prompt-file bench/prompts/demo.txt \
 		--prefill auto --decode auto --table
 
 test: $(VENV)/.test ## Run the test suite
@@ -39,7 +39,7 @@ format: $(VENV)/.lint ## Lay the code out and fix what can be fixed by machine
 	@$(BIN)/ruff format .
 
 bench: $(VENV)/.peers $(LLM) ## Measure against other systems on this machine
-	@$(BIN)/trisect bench llm $(LLM)
+	@$(BIN)/trisect bench llm $(LLM) --prompt-tokens 16,128,1500,512 --quality
 
 clean: ## Remove everything that make made
 	rm -rf $(VENV) .cache build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

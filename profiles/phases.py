@@ -5,6 +5,8 @@ All devices are measured in turn within each round, so that a machine that slows
 
 from __future__ import annotations
 
+import itertools
+import math
 import os
 import statistics
 import time
@@ -155,7 +157,7 @@ class _Bench:
         self._prompts = [n for n in PROMPT_TOKENS if n < bundle.context_length] or [1]
         self._contexts = [n for n in CONTEXT_TOKENS if n + _STEPS < bundle.context_length] or [1]
         self._ids = np.random.default_rng(0).integers(0, bundle.vocab, max(self._prompts))
-        longest = max(*self._prompts, *self._contexts) + _STEPS
+        longest = max(*self._prompts, *(n + _STEPS for n in self._contexts))
         self._cache = KvCache(bundle.layers, bundle.kv_heads, bundle.head_dim, bundle.context_length, longest)
         self._steps = (rounds + 1) * len(devices) * 2
         self._done = 0
@@ -292,10 +294,31 @@ def load_phases(path: Path, bundle: Bundle, devices: Sequence[Device]) -> PhaseP
         profile = msgspec.json.decode(content, type=PhaseProfile)
     except FileNotFoundError as error:
         raise ProfileMissing(f"the phases of {bundle.name} were not measured here") from error
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError, TypeError) as error:
         raise InvalidProfile(f"{path} is damaged: {error}", remedy=remedy) from error
+    if wrong := _impossible(profile):
+        raise InvalidProfile(f"{path} holds an impossible figure: {wrong}", remedy=remedy)
     now = {device.id: (device.name, device.engine_version) for device in devices}
     kept = {id_: d for id_, d in profile.devices.items() if now.get(id_) == (d.name, d.engine_version)}
-    if profile.model != bundle.key or set(kept) != set(now):
-        raise ProfileMissing(f"the phases of {bundle.name} were not measured on {', '.join(sorted(set(now) - set(kept)))}")
+    if profile.model != bundle.key:
+        raise ProfileMissing(f"{path} holds the phases of another model")
+    if missing := sorted(set(now) - set(kept)):
+        raise ProfileMissing(f"the phases of {bundle.name} were not measured on {', '.join(missing)}")
+    known = {(handover.source, handover.target) for handover in profile.handovers}
+    for source, target in itertools.permutations(now, 2):
+        if (source, target) not in known:
+            raise ProfileMissing(f"handing over from {source} to {target} was not measured")
     return replace(profile, devices=kept)
+
+
+def _impossible(profile: PhaseProfile) -> str | None:
+    curves = [(f"prefill on {id_}", device.prefill) for id_, device in profile.devices.items()]
+    curves += [(f"decode on {id_}", device.decode) for id_, device in profile.devices.items()]
+    curves += [(f"{handover.source} to {handover.target}", handover.points) for handover in profile.handovers]
+    for name, points in curves:
+        lengths = [point.tokens for point in points]
+        if not lengths or lengths[0] < 1 or any(b <= a for a, b in itertools.pairwise(lengths)):
+            return f"{name}, lengths"
+        if not all(math.isfinite(point.time_s) and point.time_s >= 0 for point in points):
+            return f"{name}, times"
+    return None

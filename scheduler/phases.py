@@ -109,7 +109,7 @@ def _at(points: Sequence[PhasePoint], tokens: np.ndarray) -> np.ndarray:
     """Times at lengths, linear between measurements and on from the last two."""
     x = np.array([point.tokens for point in points], np.float64)
     y = np.array([point.time_s for point in points])
-    result = np.interp(tokens, x, y)
+    result: np.ndarray = np.interp(tokens, x, y)
     if len(x) > 1:
         slope = max(0.0, (y[-1] - y[-2]) / (x[-1] - x[-2]))
         result = np.where(tokens > x[-1], y[-1] + slope * (tokens - x[-1]), result)

@@ -1,12 +1,17 @@
-"""What all tests share: the folder of real models, a profile folder of their own, and the flag for slow ones."""
+"""What all tests share: real models, tiny ones, folders of their own, and the flag for slow tests."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from tests.tiny_llms import TinyLlms
+    from trisect.runtime.llm.bundle import Bundle
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -36,4 +41,38 @@ def _own_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         folder = tmp_path_factory.mktemp("cache")
         patch.setenv("XDG_CACHE_HOME", str(folder))
         patch.setenv("TRISECT_PROFILES", str(folder / "profiles"))
+        patch.setenv("TRISECT_BUNDLES", str(folder / "bundles"))
         yield
+
+
+@pytest.fixture(scope="session")
+def tiny_llms(tmp_path_factory: pytest.TempPathFactory) -> TinyLlms:
+    """Makes language models of random weights."""
+    from tests.tiny_llms import TinyLlms
+
+    return TinyLlms(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="session")
+def smollm2(models: Path) -> Path:
+    """A real language model: SmolLM2-135M-Instruct in Q4_1."""
+    path = models / "SmolLM2-135M-Instruct.Q4_1.gguf"
+    if not path.is_file():
+        pytest.skip(f"{path.name} is not in {models}: run `python -m trisect.bench.models smollm2 --to {models}`")
+    return path
+
+
+@pytest.fixture(scope="session")
+def smollm2_blocks(smollm2: Path) -> Bundle:
+    """The real model, imported with its weights in blocks."""
+    from trisect.partitioner.llm.importing import open_model
+
+    return open_model(smollm2)
+
+
+@pytest.fixture(scope="session")
+def smollm2_float32(smollm2: Path) -> Bundle:
+    """The real model, imported with its weights in float32: the reference."""
+    from trisect.partitioner.llm.importing import open_model
+
+    return open_model(smollm2, precision="float32")

@@ -16,7 +16,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-LAYERS, HEADS, KV_HEADS, HEAD_DIM, HIDDEN, FFN, VOCAB, CONTEXT = 2, 4, 2, 16, 64, 80, 96, 128
+LAYERS, HEADS, KV_HEADS, HEAD_DIM, HIDDEN, FFN, VOCAB, CONTEXT = 2, 4, 2, 16, 64, 96, 96, 128
 MICROSOFT = "com.microsoft"
 TEMPLATE = "{% for m in messages %}<|im_start|>{{ m['content'] }}<|im_end|>{% endfor %}"
 DATA_FILE = "model.onnx.data"
@@ -57,6 +57,10 @@ class Build:
     positions: bool = False
     """An input position_ids, which GroupQueryAttention is given too."""
     softcap: bool = False
+    int4: bool = False
+    """Products in blocks of 4 bits (MatMulNBits)."""
+    tied_bits: int = 0
+    """4 or 8: embedding and output projection share one table in blocks, with zero points."""
     dynamic_head: bool = False
     """The output projection in 8 bits, its input quantised as it comes."""
     count_of_scores: bool = False
@@ -196,11 +200,39 @@ def edit_graph(path: Path, edit: Any) -> None:
 
 
 def _embed(b: Build, w: dict[str, np.ndarray]) -> str:
+    if b.tied_bits:
+        width = HIDDEN * b.tied_bits // 8
+        table = b.op("Reshape", [_tied_table(b, w)[0], b.ints(VOCAB, width)], "embedding/rows")
+        inputs = [table, "input_ids", "tied.scales", "tied.zeros"]
+        settings = {"bits": b.tied_bits, "block_size": 16, "gather_axis": 0, "quantize_axis": 1}
+        return b.op("GatherBlockQuantized", inputs, "x", domain=MICROSOFT, **settings)
     return b.op("Gather", [b.const("embedding", w["embedding"]), "input_ids"], "x")
 
 
+def _tied_table(b: Build, w: dict[str, np.ndarray]) -> list[str]:
+    """Levels, scales and zero points of the embedding, as MatMulNBits and GatherBlockQuantized both read them."""
+    most = (1 << b.tied_bits) - 1
+    blocks = w["embedding"].reshape(VOCAB, -1, 16)
+    scales = (blocks.max(-1) - blocks.min(-1)) / most
+    zeros = np.round(-blocks.min(-1) / scales)
+    levels = np.clip(np.round(blocks / scales[..., None] + zeros[..., None]), 0, most).astype(np.uint8)
+    zeros = zeros.astype(np.uint8)
+    if b.tied_bits == 4:
+        levels, zeros = (a[..., ::2] | a[..., 1::2] << 4 for a in (levels, zeros))
+    return [b.const("tied.weight", levels), b.const("tied.scales", scales), b.const("tied.zeros", zeros)]
+
+
 def _product(b: Build, x: str, w: dict[str, np.ndarray], name: str) -> str:
-    return b.op("MatMul", [x, b.const(f"{name}.weight", w[name])], f"{name}.product")
+    result = "scores" if name == "head" else f"{name}.product"
+    if not b.int4:
+        return b.op("MatMul", [x, b.const(f"{name}.weight", w[name])], result)
+    columns, rows = w[name].shape
+    blocks = w[name].T.reshape(rows, columns // 32, 32)
+    scales = np.abs(blocks).max(-1) / 7
+    levels = (np.round(blocks / scales[..., None]) + 8).astype(np.uint8)
+    b.const(f"{name}.weight", levels[..., ::2] | levels[..., 1::2] << 4)
+    inputs = [x, f"{name}.weight", b.const(f"{name}.scales", scales.reshape(-1))]
+    return b.op("MatMulNBits", inputs, result, domain=MICROSOFT, N=rows, K=columns, bits=4, block_size=32)
 
 
 def _norm(b: Build, x: str, name: str) -> str:
@@ -228,7 +260,10 @@ def _head(b: Build, x: str, w: dict[str, np.ndarray]) -> None:
     if b.count_of_scores:
         start = b.op("Neg", [b.op("Reshape", ["num_logits_to_keep", b.ints(1)], "keep")], "keep/start")
         x = b.op("Slice", [x, start, b.ints(1 << 62), b.ints(1)], "kept")
-    if b.dynamic_head:
+    if b.tied_bits:
+        settings = {"N": VOCAB, "K": HIDDEN, "bits": b.tied_bits, "block_size": 16}
+        b.op("MatMulNBits", [x, *_tied_table(b, w)], "scores", domain=MICROSOFT, **settings)
+    elif b.dynamic_head:
         scale = np.abs(w["head"]).max() / 127
         b.const("head.q", np.round(w["head"] / scale).astype(np.int8))
         b.ops("DynamicQuantizeLinear", [x], ["head/x", "head/scale", "head/zero"])
@@ -237,7 +272,7 @@ def _head(b: Build, x: str, w: dict[str, np.ndarray]) -> None:
         factor = b.op("Mul", ["head/scale", b.const("head.scale", np.array(scale))], "head/factor")
         b.op("Mul", ["head/float", factor], "scores")
     else:
-        b.op("MatMul", [x, b.const("head.weight", w["head"])], "scores")
+        _product(b, x, w, "head")
     scores = "scores"
     if b.softcap:
         cap = b.const("cap", np.array(3.0))

@@ -10,10 +10,10 @@ from trisect.partitioner.llm.importing import open_model
 from trisect.profiles.phases import PhaseProfile, load_phases, measure_phases, phases_path, save_phases
 from trisect.runtime import engines
 from trisect.runtime.devices import Device, select
-from trisect.runtime.errors import EngineFailed, InvalidModel, ProfileMissing, UnsupportedModel
-from trisect.runtime.llm.answer import encode_prompt
+from trisect.runtime.errors import EngineFailed, InvalidInput, InvalidModel, ProfileMissing, UnsupportedModel
+from trisect.runtime.llm.answer import check_prompt, encode_prompt
 from trisect.runtime.llm.bundle import Bundle
-from trisect.runtime.llm.generation import Generation, LanguageSession
+from trisect.runtime.llm.generation import Generation, GenerationStats, LanguageSession
 from trisect.runtime.llm.sampling import SamplingOptions
 from trisect.runtime.llm.tokenizer import Tokenizer
 from trisect.scheduler.phases import PhasePrediction, choose_phases
@@ -29,7 +29,7 @@ class PhaseChoice:
     prefill: Device
     decode: Device
     predictions: tuple[PhasePrediction, ...]
-    """All pairs that could be chosen, the best first; empty where nothing was to choose."""
+    """All pairs that could be chosen, the best first; empty where nothing was to choose and nothing is measured."""
     notes: tuple[str, ...] = ()
 
     @property
@@ -50,7 +50,7 @@ def generate(
     top_p: float = 1.0,
     repetition_penalty: float = 1.0,
     seed: int = 0,
-    stop: Iterable[str] = (),
+    stop: str | Sequence[str] = (),
     chat: bool = True,
     threads: int | None = None,
     precision: str = "fast",
@@ -70,7 +70,7 @@ def generate(
     max_new_tokens : int
     temperature, top_k, top_p, repetition_penalty, seed
         See `SamplingOptions`; the default is greedy.
-    stop : iterable of str
+    stop : str or sequence of str
         Texts that end the answer.
     chat : bool
         Put the prompt into the model's chat format.
@@ -90,28 +90,49 @@ def generate(
     sampling = SamplingOptions(
         repetition_penalty=repetition_penalty, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed
     )
+    # What can be refused at once is refused before anything is imported or measured.
+    if max_new_tokens < 1:
+        raise InvalidInput(f"max_new_tokens is {max_new_tokens}", remedy="ask for 1 or more")
+    check_devices(prefill, decode)
     bundle = open_bundle(model, precision=precision, report=report)
-    count = len(prompt_ids(bundle, prompt, chat=chat))
+    ids = prompt_ids(bundle, prompt, chat=chat)
     choice = choose_devices(
-        bundle, prefill, decode, prompt_tokens=count, new_tokens=max_new_tokens, threads=threads, precision=precision,
-        report=report,
+        bundle, prefill, decode, prompt_tokens=len(ids), new_tokens=max_new_tokens, threads=threads,
+        precision=precision, report=report,
     )  # fmt: skip
     with LanguageSession(bundle, choice.prefill, choice.decode, threads=threads, precision=precision) as session:
         return session.generate(
-            prompt, max_new_tokens=max_new_tokens, sampling=sampling, stop=tuple(stop), chat=chat, on_text=on_text
+            prompt, max_new_tokens=max_new_tokens, sampling=sampling, stop=stop, chat=chat, on_text=on_text
         )
+
+
+def check_devices(*wanted: str) -> None:
+    """Refuse names that no engine here offers, before anything long is begun on their behalf.
+
+    Raises
+    ------
+    UnknownDevice
+    """
+    for names in wanted:
+        select(names, engines.discover())
 
 
 def open_bundle(model: str | Path, *, precision: str = "fast", report: Report | None = None) -> Bundle:
     """The bundle of a model, imported now if it was not before."""
+    if precision not in ("fast", "float32"):
+        raise InvalidInput(f"precision is {precision!r}", remedy="choose fast or float32")
     told = report or (lambda done, total, what: None)
     weights = "float32" if precision == "float32" else "blocks"
-    return open_model(model, precision=weights, progress=lambda done, what: told(int(100 * done), 100, f"importing: {what}"))
+    return open_model(
+        model, precision=weights, progress=lambda done, what: told(int(100 * done), 100, f"importing: {what}")
+    )
 
 
 def prompt_ids(bundle: Bundle, prompt: str | Sequence[int], *, chat: bool) -> list[int]:
-    """Token ids of a prompt, without loading the model."""
-    return encode_prompt(Tokenizer.load(bundle.folder), prompt, chat=chat) if isinstance(prompt, str) else list(prompt)
+    """Token ids of a prompt that the model can read, without loading the model."""
+    ids = encode_prompt(Tokenizer.load(bundle.folder), prompt, chat=chat) if isinstance(prompt, str) else list(prompt)
+    check_prompt(bundle, ids)
+    return ids
 
 
 def choose_devices(
@@ -142,6 +163,13 @@ def choose_devices(
     """
     candidates = {"prefill": select(prefill, engines.discover()), "decode": select(decode, engines.discover())}
     everything = {device.id: device for found in candidates.values() for device in found}
+    if all(len(found) == 1 for found in candidates.values()):
+        path = phases_path(bundle, precision, threads)
+        try:
+            load_phases(path, bundle, list(everything.values()))
+        except ProfileMissing:  # not worth half a minute, only to say what a choice already made will take
+            pair = candidates["prefill"][0], candidates["decode"][0]
+            return PhaseChoice(*pair, (), _notes((prefill, decode), everything, {}))
     profile, refused = measured_phases(bundle, everything, threads=threads, precision=precision, report=report)
     for phase, wanted in (("prefill", prefill), ("decode", decode)):
         candidates[phase] = [d for d in candidates[phase] if d.id not in refused]
@@ -155,11 +183,17 @@ def choose_devices(
         prompt_tokens=prompt_tokens,
         new_tokens=min(new_tokens, max(1, bundle.context_length - prompt_tokens)),
     )
-    notes = [f"{device} is left out: {why}" for device, why in refused.items()]
-    if len(profile.devices) == 1:
-        notes.append(f"one device can run this model here, {predictions[0].prefill}: nothing to split over")
     best = predictions[0]
-    return PhaseChoice(everything[best.prefill], everything[best.decode], tuple(predictions), tuple(notes))
+    notes = _notes((prefill, decode), everything, refused)
+    return PhaseChoice(everything[best.prefill], everything[best.decode], tuple(predictions), notes)
+
+
+def _notes(wanted: Sequence[str], devices: Mapping[str, Device], refused: Mapping[str, str]) -> tuple[str, ...]:
+    notes = [f"{device} is left out: {why}" for device, why in refused.items()]
+    able = [device for device in devices if device not in refused]
+    if "auto" in wanted and len(able) == 1:
+        notes.append(f"one device can run this model here, {able[0]}: nothing to split over")
+    return tuple(notes)
 
 
 def measured_phases(
@@ -185,7 +219,6 @@ def measured_phases(
         except ProfileMissing:
             pass
         try:
-            # All of the machine's devices, so that the next request, with other wishes, finds them measured.
             profile = measure_phases(bundle, able, threads=threads, precision=precision, progress=report)
             save_phases(profile, path)
             return profile, refused
@@ -196,3 +229,50 @@ def measured_phases(
             refused[guilty.id] = error.message
             able.remove(guilty)
     raise EngineFailed(f"no device can run {bundle.name}: {'; '.join(refused.values())}", remedy="try another model")
+
+
+@dataclass(frozen=True)
+class MeasuredRequest:
+    """One request on one pair of devices, measured, beside what was predicted."""
+
+    stats: GenerationStats
+    """The run of median duration."""
+    predicted: PhasePrediction
+
+
+def measure_request(
+    bundle: Bundle,
+    prompt: Sequence[int],
+    predictions: Iterable[PhasePrediction],
+    *,
+    new_tokens: int,
+    threads: int | None = None,
+    precision: str = "fast",
+    repeats: int = 3,
+    report: Report | None = None,
+) -> list[MeasuredRequest]:
+    """Run the same request on several pairs, one loaded after the other, warmed up once.
+
+    Parameters
+    ----------
+    bundle : Bundle
+    prompt : sequence of int
+    predictions : iterable of PhasePrediction
+        The pairs, with what each was predicted to take.
+    new_tokens : int
+        Made whatever the model says.
+    """
+    told = report or (lambda done, total, what: None)
+    measured = []
+    pairs = list(predictions)
+    devices = {device.id: device for device in engines.discover()}
+    for at, predicted in enumerate(pairs):
+        told(at, len(pairs), f"measuring {predicted.prefill} -> {predicted.decode}")
+        pair = devices[predicted.prefill], devices[predicted.decode]
+        with LanguageSession(bundle, *pair, threads=threads, precision=precision) as session:
+            runs = [
+                session.generate(prompt, max_new_tokens=new_tokens, ignore_eos=True).stats for _ in range(repeats + 1)
+            ]
+        runs = sorted(runs[1:], key=lambda stats: stats.end_to_end_s)
+        measured.append(MeasuredRequest(runs[len(runs) // 2], predicted))
+    return measured

@@ -15,6 +15,8 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from trisect.runtime.errors import InvalidModel, UnsupportedModel
 
+from .block_embedding import spell_out_block_embeddings
+from .editing import GraphEditor
 from .folder_config import DecoderConfig
 from .lm_head import LmHead, keep_last_token
 
@@ -22,7 +24,7 @@ _ATTENTION = "GroupQueryAttention"
 _SEQLENS, _TOTAL, _COSINES = 5, 6, 7  # inputs of GroupQueryAttention
 _INTEGERS = (ir.DataType.INT64, ir.DataType.INT32)
 _FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16)
-_ENDS = np.array([np.iinfo(np.int64).max])
+_END = np.iinfo(np.int64).max
 
 
 @dataclass(frozen=True)
@@ -38,9 +40,11 @@ class Decoder:
     """True where keys and values are computed in float16."""
 
 
-def has_attention_operator(model: ir.Model) -> bool:
-    """Whether a graph attends by GroupQueryAttention, which can work on a cache in place."""
-    return any(node.op_type == _ATTENTION for node in model.graph)
+def can_work_in_place(model: ir.Model) -> bool:
+    """Whether all of a decoder's cache is read by GroupQueryAttention, which can extend it where it lies."""
+    caches = [value for value in model.graph.inputs if value.shape is not None and len(value.shape) == 4]
+    readers = [node for value in caches for node in value.consumers()]
+    return bool(readers) and all(node.op_type == _ATTENTION for node in readers)
 
 
 def adapt(model: ir.Model, config: DecoderConfig, *, in_place: bool) -> Decoder:
@@ -75,6 +79,7 @@ class _Adapter:
         ours = {theirs: name for name, theirs in config.names.items()}
         self._inputs = {ours.get(str(v.name), str(v.name)): v for v in self._graph.inputs}
         self._outputs = {ours.get(str(v.name), str(v.name)): v for v in self._graph.outputs}
+        self._edit = GraphEditor(model.graph, "interface")
         self._half = False
 
     def adapt(self, *, in_place: bool) -> Decoder:
@@ -96,9 +101,10 @@ class _Adapter:
             self._tell_lengths(attention, tokens)
         else:
             self._add_fresh(tokens)
+            spell_out_block_embeddings(self._graph)
         self._graph.sort()
         RemoveUnusedNodesPass()(self._model)
-        self._forget_shapes()
+        self._tidy_inner_values()
         return Decoder(self._model, head, _rotations(attention), self._half)
 
     def _cache(self, prefix: str) -> list[str]:
@@ -179,40 +185,37 @@ class _Adapter:
         shapes: dict[str, list[int | str]] = {
             **{name: [1, "tokens"] for name in ("input_ids", "position_ids")},
             "attention_mask": [1, "total"],
-            **dict.fromkeys(self._cache("past_key_values"), [1, config.kv_heads, before, config.head_dim]),
-            **dict.fromkeys(self._cache("present"), [1, config.kv_heads, after, config.head_dim]),
+            **{name: [1, config.kv_heads, before, config.head_dim] for name in self._cache("past_key_values")},
+            **{name: [1, config.kv_heads, after, config.head_dim] for name in self._cache("present")},
             "logits": [1, 1, config.vocab],
         }
         self._graph.outputs.clear()
-        # Two values must not have one name even for a moment.
-        for number, value in enumerate([*inputs.values(), *outputs.values()]):
-            value.name = f"trisect.inner.{number}"
         for name in inputs:
             inner = inputs[name]
             dtype = ir.DataType.FLOAT if name.startswith("past") else ir.DataType.INT64
             if inner.dtype != dtype:
                 inputs[name] = ir.Value(name=name, type=ir.TensorType(dtype))
-                cast = self._node("Cast", [inputs[name]], {"to": inner.dtype})
+                cast = self._edit.node("Cast", [inputs[name]], to=inner.dtype)
                 self._half = self._half or inner.dtype == ir.DataType.FLOAT16
                 inner.replace_all_uses_with(cast)
         for name in outputs:
             inner = outputs[name]
             if inner.dtype != ir.DataType.FLOAT:
-                outputs[name] = self._node("Cast", [inner], {"to": ir.DataType.FLOAT})
+                outputs[name] = self._edit.node("Cast", [inner], to=ir.DataType.FLOAT)
             elif inner.producer() is None:
-                outputs[name] = self._node("Identity", [inner], {})
+                outputs[name] = self._edit.node("Identity", [inner])
         for group in (inputs, outputs):
             for name, value in group.items():
                 value.name, value.shape = name, ir.Shape(shapes[name])
-        for name, value in outputs.items():
+        for value in outputs.values():
             value.dtype = ir.DataType.FLOAT
         self._graph.inputs[:] = [inputs[name] for name in shapes if name in inputs]
         self._graph.outputs.extend(outputs.values())
 
     def _count_of_tokens(self) -> ir.Value:
         """How many tokens a run computes, int64 [1]."""
-        shape = self._node("Shape", [self._inputs["input_ids"]], {})
-        return self._node("Gather", [shape, self._constant(np.array([1]))], {"axis": 0})
+        shape = self._edit.node("Shape", [self._inputs["input_ids"]])
+        return self._edit.node("Gather", [shape, self._edit.ints(1)], axis=0)
 
     def _tell_lengths(self, attention: list[ir.Node], tokens: ir.Value) -> None:
         """Replace attention mask and positions by the two numbers that a runner updates in place."""
@@ -223,51 +226,39 @@ class _Adapter:
                 raise InvalidModel(f"{self._label}: {node.name} is not told the length of its cache")
             node.replace_input_with(_SEQLENS, last)
             node.replace_input_with(_TOTAL, total)
-        one = self._constant(np.array([1]))
-        wide = self._node("Reshape", [self._node("Cast", [total], {"to": ir.DataType.INT64}), one], {})
+        one = self._edit.ints(1)
+        wide = self._edit.node("Reshape", [self._edit.node("Cast", [total], to=ir.DataType.INT64), one])
         if (mask := self._inputs.pop("attention_mask", None)) is not None:
-            shape = self._node("Concat", [one, wide], {"axis": 0})
-            mask.replace_all_uses_with(self._node("ConstantOfShape", [shape], {"value": ir.tensor(np.array([1]))}))
+            shape = self._edit.node("Concat", [one, wide], axis=0)
+            mask.replace_all_uses_with(self._edit.node("ConstantOfShape", [shape], value=ir.tensor(np.array([1]))))
         if (positions := self._inputs.pop("position_ids", None)) is not None:
-            scalar = self._constant(np.array([], np.int64))
-            begin = self._node("Reshape", [self._node("Sub", [wide, tokens], {}), scalar], {})
-            end = self._node("Reshape", [wide, scalar], {})
-            row = self._node("Range", [begin, end, self._constant(np.array(1))], {})
-            positions.replace_all_uses_with(self._node("Reshape", [row, self._constant(np.array([1, -1]))], {}))
+            scalar = self._edit.ints()
+            begin = self._edit.node("Reshape", [self._edit.node("Sub", [wide, tokens]), scalar])
+            end = self._edit.node("Reshape", [wide, scalar])
+            row = self._edit.node("Range", [begin, end, self._edit.constant(np.array(1))])
+            positions.replace_all_uses_with(self._edit.node("Reshape", [row, self._edit.ints(1, -1)]))
         past = [self._inputs[name] for name in self._cache("past_key_values")]
         self._graph.inputs[:] = [self._inputs["input_ids"], last, total, *past]
 
     def _add_fresh(self, tokens: ir.Value) -> None:
         """Outputs with what a run adds to the cache, so that handing it over does not copy all of it."""
-        start = self._node("Neg", [tokens], {})
-        ends, axes = self._constant(_ENDS), self._constant(np.array([2]))
+        start = self._edit.node("Neg", [tokens])
+        ends, axes = self._edit.ints(_END), self._edit.ints(2)
         for name in self._cache("present"):
-            value = self._node("Slice", [self._outputs[name], start, ends, axes], {})
+            value = self._edit.node("Slice", [self._outputs[name], start, ends, axes])
             value.name, value.dtype = name.replace("present", "fresh"), ir.DataType.FLOAT
             value.shape = ir.Shape([1, self._config.kv_heads, "tokens", self._config.head_dim])
             self._graph.outputs.append(value)
 
-    def _forget_shapes(self) -> None:
-        """Inner shapes were told for several sequences and all scores; engines find out for themselves."""
-        for node in self._graph:
-            for value in node.outputs:
-                if not value.is_graph_output():
+    def _tidy_inner_values(self) -> None:
+        """Free the names of the border, and drop inner shapes: they were told for several sequences and all scores."""
+        border = {value.name for value in (*self._graph.inputs, *self._graph.outputs)}
+        for number, node in enumerate(self._graph.all_nodes()):
+            for index, value in enumerate(node.outputs):
+                if value.name in border and not value.is_graph_output():
+                    value.name = f"trisect.inner.{number}.{index}"
+                if node.graph is self._graph and not value.is_graph_output():
                     value.type = value.shape = None
-
-    def _node(self, op: str, inputs: list[ir.Value], attributes: dict[str, ir.convenience.SupportedAttrTypes]) -> ir.Value:
-        node = ir.node(op, inputs, attributes)
-        self._graph.append(node)
-        node.name = node.outputs[0].name = f"trisect.{op}.{self._number()}"
-        return node.outputs[0]
-
-    def _constant(self, array: np.ndarray) -> ir.Value:
-        name = f"trisect.constant.{self._number()}"
-        value = ir.Value(name=name, const_value=ir.tensor(array, name=name))
-        self._graph.register_initializer(value)
-        return value
-
-    def _number(self) -> int:
-        return len(self._graph) + len(self._graph.initializers)
 
 
 def _rotations(attention: list[ir.Node]) -> int | None:
@@ -275,5 +266,5 @@ def _rotations(attention: list[ir.Node]) -> int | None:
     for node in attention:
         table = node.inputs[_COSINES] if len(node.inputs) > _COSINES else None
         if table is not None and table.const_value is not None:
-            sizes.append(int(table.const_value.shape[0]))
+            sizes.append(int(table.const_value.shape.numpy()[0]))
     return min(sizes, default=None)

@@ -235,7 +235,7 @@ def _named(vocabulary: Tokenizer, entry: object) -> list[int]:
 
 
 def _chat_template(folder: Path, settings: Mapping[str, Any]) -> str | None:
-    """A file of its own counts before the tokenizer's settings; of several named ones the one for plain chat is taken."""
+    """A file of its own counts before the tokenizer's settings; of several named ones the plain chat's is taken."""
     if (folder / _CHAT_TEMPLATE_FILE).is_file():
         return _text(folder / _CHAT_TEMPLATE_FILE)
     template = settings.get("chat_template")

@@ -15,7 +15,7 @@ import onnx_ir as ir
 from trisect.runtime.llm.bundle import VERSION, Bundle, PhaseGraph
 
 from ..loading import load_model
-from .decoder import Decoder, adapt, has_attention_operator
+from .decoder import Decoder, adapt, can_work_in_place
 from .folder_config import VARIANTS, DecoderConfig, is_model_folder, read_decoder_config, read_folder_tokenizer
 from .linked_graph import LinkedWeights
 from .lm_head import dynamic_values
@@ -51,7 +51,7 @@ def import_folder(source: Path, folder: Path, *, progress: Progress) -> Bundle:
     read_folder_tokenizer(source).save(folder)
     progress(0.1, "reading the graph")
     model = load_model(config.graph)
-    in_place = has_attention_operator(model)
+    in_place = can_work_in_place(model)
     weights = LinkedWeights(folder, progress)
     decoder = adapt(model, config, in_place=False)
     flops, decode_bytes = _work(decoder)
@@ -95,7 +95,7 @@ def _notes(decoder: Decoder, config: DecoderConfig, context: int) -> list[str]:
 
 
 def _name(source: Path) -> str:
-    """The model's name: the folder's, or in a download cache (models--who--name/snapshots/revision) the repository's."""
+    """The model's name: the folder's, or the repository's in a download cache (models--who--name/snapshots/...)."""
     for parent in source.resolve().parents:
         if parent.name == "snapshots" and parent.parent.name.startswith("models--"):
             return parent.parent.name.split("--")[-1]
@@ -122,8 +122,9 @@ def _work(decoder: Decoder) -> tuple[int, int]:
 
 def _elements(node: ir.Node, weights: list[ir.Value]) -> int:
     """Elements of a product's weight."""
-    if {"N", "K"} <= set(node.attributes):
-        return node.attributes["N"].as_int() * node.attributes["K"].as_int()
+    sizes = [a.as_int() for a in node.attributes.values() if a.name in ("N", "K") and a.type == ir.AttributeType.INT]
+    if len(sizes) == 2:
+        return prod(sizes)
     return max((prod(tensor.shape.numpy()) for tensor in _tensors(weights)), default=0)
 
 

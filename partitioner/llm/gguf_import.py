@@ -1,8 +1,10 @@
 """From a GGUF file to a bundle: weights carried over block by block, two graphs, the tokenizer.
 
-Every quantised weight is stored in 8 bits (exact for Q8_0 and Q4_0, near-lossless for Q4_1). The feed-forward's large
-stacked product is stored a second time in its exact 4-bit form, for the graph that decodes: there bytes read are time,
-and at this size they outweigh the extra product that the exact form of Q4_1 needs. In prefill it is the other way round.
+Every quantised weight is stored in 8 bits (exact for Q8_0 and Q4_0, near-lossless for Q4_1), the form that engines
+multiply fastest with. One of 4 bits is stored a second time in its exact form, for the graph that decodes: there bytes
+read are time, and fewer of them outweigh the extra product that the offsets of Q4_1 need (with ONNX Runtime 1.31 on two
+Zen 5 cores a token of SmolLM2-135M takes 8 % less than with all products in 8 bits but the largest, and 20 % less than
+with all of them).
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -25,12 +28,8 @@ from .weights import Dense, Linear, Span, Weight, WeightsFile
 
 WEIGHTS_FILE = "weights.bin"
 _QUANTISED = ("Q8_0", "Q4_0", "Q4_1")
-_EXACT_PAYS_ELEMENTS = 1 << 20
-"""Weights in a product from which the exact 4-bit form of Q4_1 decodes faster than 8 bits.
-
-It reads 12 bytes less for each 32 weights and costs three small kernels, about 10 us together: at 40 GB/s that is even
-at a million weights (measured with ONNX Runtime 1.31 on two Zen 5 cores; bench/llm.py measures both).
-"""
+_ROTATED_IN_PLACE = 16
+"""ONNX Runtime's GroupQueryAttention rotates heads whose size is a multiple of this."""
 
 Progress = Callable[[float, str], None]
 
@@ -63,8 +62,15 @@ def import_gguf(source: Path, folder: Path, *, precision: str, progress: Progres
     with WeightsFile(folder / WEIGHTS_FILE) as output:
         weights = _Carrier(file, config, output, in_blocks=precision == "blocks").carry(progress)
     progress(1.0, "writing the graphs")
-    write_in_place(folder / "in_place.onnx", config, weights, WEIGHTS_FILE)
+    read = [weight for layer in weights.exact_layers for weight in _products_of(layer)]
     write_standard(folder / "standard.onnx", config, weights, WEIGHTS_FILE)
+    graphs: tuple[PhaseGraph, ...]
+    if config.head_dim % _ROTATED_IN_PLACE == 0:
+        write_in_place(folder / "in_place.onnx", config, weights, WEIGHTS_FILE)
+        standard = PhaseGraph("standard.onnx", cache="grown", engines=("openvino",), fresh=True)
+        graphs = (standard, PhaseGraph("in_place.onnx", cache="in-place"))
+    else:
+        graphs = (PhaseGraph("standard.onnx", cache="grown", fresh=True),)
     return Bundle(
         version=VERSION,
         name=config.name,
@@ -76,14 +82,10 @@ def import_gguf(source: Path, folder: Path, *, precision: str, progress: Progres
         head_dim=config.head_dim,
         vocab=config.vocab,
         context_length=config.context_length,
-        graphs=(
-            PhaseGraph("standard.onnx", cache="grown", engines=("openvino",), fresh=True),
-            PhaseGraph("in_place.onnx", cache="in-place"),
-        ),
+        graphs=graphs,
         weights_bytes=(folder / WEIGHTS_FILE).stat().st_size,
-        flops_per_token=sum(2 * int(np.prod(w.shape)) for layer in weights.layers for w in _read_by_decode(layer)),
-        decode_bytes_per_token=_bytes(weights.output)
-        + sum(_bytes(w) for layer in weights.layers for w in _read_by_decode(layer)),
+        flops_per_token=sum(2 * weight.shape[0] * weight.shape[1] for weight in read),
+        decode_bytes_per_token=_bytes(weights.output) + sum(map(_bytes, read)),
         notes=tuple(notes),
     )
 
@@ -105,35 +107,43 @@ class _Carrier:
         cosines, sines = rope_cache(config, config.context_length)
         tables = output.add(cosines), output.add(sines)
         norm = self._vector("output_norm.weight")
-        layers = []
+        layers, exact = [], []
         for index in range(config.layers):
             progress((index + 1) / (config.layers + 1), f"layer {index + 1} of {config.layers}")
             layers.append(self._layer(f"blk.{index}."))
-        return ModelWeights(embedding, head, norm, *tables, tuple(layers))
+            exact.append(self._exact(layers[-1], f"blk.{index}."))
+        return ModelWeights(embedding, head, norm, *tables, tuple(layers), tuple(exact))
 
     def _layer(self, prefix: str) -> Layer:
-        config = self._config
-        qkv = [f"{prefix}attn_{part}" for part in "qkv"]
-        bias = None
-        if config.qkv_bias:
-            parts = [dequantise(self._file.tensors[f"{name}.bias"]) for name in qkv]
-            orders = self._orders()
-            bias = self._output.add(
-                np.concatenate([b if order is None else b[order] for b, order in zip(parts, orders, strict=True)])
-            )
-        gate_up = [f"{prefix}ffn_gate.weight", f"{prefix}ffn_up.weight"]
+        names = _products(prefix)
         return Layer(
-            qkv=self._stack([f"{name}.weight" for name in qkv], self._orders()),
-            qkv_bias=bias,
-            attention_output=self._stack([f"{prefix}attn_output.weight"]),
-            gate_up=self._stack(gate_up),
-            gate_up_exact=self._exact(gate_up),
-            down=self._stack([f"{prefix}ffn_down.weight"]),
+            qkv=self._stack(names["qkv"], self._orders()),
+            qkv_bias=self._bias(prefix),
+            attention_output=self._stack(names["attention_output"]),
+            gate_up=self._stack(names["gate_up"]),
+            down=self._stack(names["down"]),
             attention_norm=self._vector(f"{prefix}attn_norm.weight"),
             ffn_norm=self._vector(f"{prefix}ffn_norm.weight"),
             query_norm=self._head_norm(f"{prefix}attn_q_norm.weight"),
             key_norm=self._head_norm(f"{prefix}attn_k_norm.weight"),
         )
+
+    def _exact(self, layer: Layer, prefix: str) -> Layer:
+        """The layer with each product of 4-bit weights in 4 bits."""
+        exact: dict[str, Any] = {}
+        for product, names in _products(prefix).items():
+            tensors = [self._file.tensors[name] for name in names]
+            if self._in_blocks and all(tensor.type in ("Q4_0", "Q4_1") for tensor in tensors):
+                orders: list[np.ndarray | None] = self._orders() if product == "qkv" else [None] * len(names)
+                exact[product] = self._blocks([to_matmulnbits(tensor, 4) for tensor in tensors], orders)
+        return replace(layer, **exact)
+
+    def _bias(self, prefix: str) -> Span | None:
+        if not self._config.qkv_bias:
+            return None
+        parts = [dequantise(self._file.tensors[f"{prefix}attn_{part}.bias"]) for part in "qkv"]
+        ordered = [b if order is None else b[order] for b, order in zip(parts, self._orders(), strict=True)]
+        return self._output.add(np.concatenate(ordered))
 
     def _orders(self) -> list[np.ndarray | None]:
         """New row orders of Q, K and V."""
@@ -151,13 +161,6 @@ class _Carrier:
         dense = [w if order is None else w[order] for w, order in zip(dense, orders, strict=True)]
         return self._output.add_dense(np.concatenate(dense) if len(dense) > 1 else dense[0])
 
-    def _exact(self, names: list[str]) -> Linear | None:
-        tensors = [self._file.tensors[name] for name in names]
-        large = sum(tensor.rows * tensor.columns for tensor in tensors) >= _EXACT_PAYS_ELEMENTS
-        if not self._in_blocks or not large or not all(tensor.type in ("Q4_0", "Q4_1") for tensor in tensors):
-            return None
-        return self._blocks([to_matmulnbits(tensor, 4) for tensor in tensors], [None] * len(names))
-
     def _blocks(self, parts: list[QuantBlocks], orders: list[np.ndarray | None]) -> Linear:
         ordered = [p if order is None else take_rows(p, order) for p, order in zip(parts, orders, strict=True)]
         return self._output.add_blocks(concat_rows(ordered) if len(ordered) > 1 else ordered[0])
@@ -170,8 +173,18 @@ class _Carrier:
         return self._vector(name) if self._config.qk_norm else None
 
 
-def _read_by_decode(layer: Layer) -> list[Weight]:
-    return [layer.qkv, layer.attention_output, layer.gate_up_exact or layer.gate_up, layer.down]
+def _products(prefix: str) -> dict[str, list[str]]:
+    """Fields of a `Layer` that hold a product, and the tensors that each is stacked of."""
+    return {
+        "qkv": [f"{prefix}attn_{part}.weight" for part in "qkv"],
+        "attention_output": [f"{prefix}attn_output.weight"],
+        "gate_up": [f"{prefix}ffn_gate.weight", f"{prefix}ffn_up.weight"],
+        "down": [f"{prefix}ffn_down.weight"],
+    }
+
+
+def _products_of(layer: Layer) -> list[Weight]:
+    return [layer.qkv, layer.attention_output, layer.gate_up, layer.down]
 
 
 def _bytes(weight: Weight) -> int:

@@ -10,6 +10,7 @@ same weights file.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from onnx import TensorProto
@@ -36,9 +37,9 @@ def write_in_place(path: Path, config: LlamaConfig, weights: ModelWeights, locat
         graph.input("total_sequence_length", TensorProto.INT32, []),
     ]
     tables = [graph.constant("cosines", weights.cosines), graph.constant("sines", weights.sines)]
-    epsilon = {"epsilon": config.norm_epsilon}
+    epsilon: dict[str, Any] = {"epsilon": config.norm_epsilon}
     x, residual = embed(graph, weights.embedding, ids), ""
-    for index, layer in enumerate(weights.layers):
+    for index, layer in enumerate(weights.exact_layers):
         prefix = f"layer.{index}"
         norm = graph.constant(f"{prefix}.attention_norm.weight", layer.attention_norm)
         if residual:
@@ -79,7 +80,7 @@ def write_in_place(path: Path, config: LlamaConfig, weights: ModelWeights, locat
             domain=MICROSOFT,
             **epsilon,
         )
-        both = product(graph, name, layer.gate_up_exact or layer.gate_up, f"{prefix}.gate_up")
+        both = product(graph, name, layer.gate_up, f"{prefix}.gate_up")
         gate, up = graph.nodes("Split", [both], [f"{prefix}.gate", f"{prefix}.up"], axis=-1, num_outputs=2)
         # x * sigmoid(1.0 * x) is SiLU, in one kernel instead of two.
         gate = graph.node("QuickGelu", [gate], f"{prefix}.silu", domain=MICROSOFT, alpha=1.0)
@@ -101,8 +102,8 @@ def write_standard(path: Path, config: LlamaConfig, weights: ModelWeights, locat
     """Write the graph in ONNX's standard operators, with the projections apart.
 
     Inputs: ``input_ids`` and ``position_ids`` int64 [1, tokens]; ``past_key_values.N.key/value`` float32 [1, kv heads,
-    past, head dim]. Outputs: ``logits`` float32 [1, 1, vocabulary]; ``present.N.key/value`` [1, kv heads, past + tokens,
-    head dim]; ``fresh.N.key/value``, the part of them that this run made.
+    past, head dim]. Outputs: ``logits`` float32 [1, 1, vocabulary]; ``present.N.key/value`` [1, kv heads, past +
+    tokens, head dim]; ``fresh.N.key/value``, the part of them that this run made.
     """
     graph = GraphBuilder(location)
     ids = graph.input("input_ids", TensorProto.INT64, [1, "tokens"])
@@ -162,7 +163,9 @@ def write_standard(path: Path, config: LlamaConfig, weights: ModelWeights, locat
 
 
 def _rms(graph: GraphBuilder, x: str, weight: Span, name: str, config: LlamaConfig) -> str:
-    return graph.node("RMSNormalization", [x, graph.constant(f"{name}.weight", weight)], name, axis=-1, epsilon=config.norm_epsilon)
+    return graph.node(
+        "RMSNormalization", [x, graph.constant(f"{name}.weight", weight)], name, axis=-1, epsilon=config.norm_epsilon
+    )
 
 
 def _normalised_heads(graph: GraphBuilder, qkv: str, layer: Layer, config: LlamaConfig, prefix: str) -> list[str]:

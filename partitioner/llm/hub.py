@@ -60,6 +60,7 @@ def fetch_from_hub(model: str, progress: Progress) -> Path:
     """
     import huggingface_hub  # takes a fifth of a second, which only those who fetch should pay
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+    from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]  # documented, but not marked as exported
 
     progress(0.0, f"asking the hub for {model}")
     try:
@@ -67,10 +68,9 @@ def fetch_from_hub(model: str, progress: Progress) -> Path:
         folder, files = choose_files(model, [file.rfilename for file in info.siblings or []])
         fetched = huggingface_hub.snapshot_download(
             model,
-            revision=info.sha,
             allow_patterns=files,
             etag_timeout=_TIMEOUT_S,
-            tqdm_class=_teller(huggingface_hub.utils.tqdm, progress),
+            tqdm_class=_teller(tqdm, progress),
         )
     except TrisectError:
         raise

@@ -24,7 +24,7 @@ from .folders import import_folder, is_model_folder
 from .gguf_import import import_gguf
 from .hub import fetch_from_hub, looks_like_hub_id
 
-IMPORTER = "1"
+IMPORTER = "2"
 """Changes whenever the same source would give other files."""
 
 Progress = Callable[[float, str], None]
@@ -61,7 +61,7 @@ def open_model(
     """
     told = progress or (lambda done, what: None)
     path = Path(model)
-    if not path.exists():
+    if not os.path.exists(path):  # Path.exists passes on the system's complaint of a name that is too long
         if not looks_like_hub_id(str(model)):
             raise InvalidModel(f"there is no model at {model}", remedy="give a .gguf file, a model folder or a hub id")
         path = fetch_from_hub(str(model), told)
@@ -79,14 +79,34 @@ def open_model(
     told(0.0, "reading")
     sha256 = _fingerprint(path)
     importer = f"{IMPORTER}-{precision}"
-    target = folder or bundles_folder() / f"{path.stem}-{sha256[:12]}-{importer}"
-    if (target / BUNDLE_FILE).is_file():
-        found = Bundle.load(target)
-        if (found.source_sha256, found.importer) == (sha256, importer):
-            return found
-        if folder is not None:
-            raise InvalidModel(f"{target} holds the bundle of another model", remedy="choose another folder")
+    target = folder or bundles_folder() / f"{path.name if path.is_dir() else path.stem}-{sha256[:12]}-{importer}"
+    found = _whole_bundle(target)
+    if found is not None and (found.source_sha256, found.importer) == (sha256, importer):
+        return found
+    if folder is not None:
+        _refuse_other_content(folder, found)
     return _make(path, target, sha256, importer, precision, told)
+
+
+def _whole_bundle(target: Path) -> Bundle | None:
+    """The bundle in a folder; None where there is none, or a damaged one, which is then made again."""
+    try:
+        return Bundle.load(target)
+    except InvalidModel:
+        return None
+
+
+def _refuse_other_content(folder: Path, found: Bundle | None) -> None:
+    """What an import replaces as a whole must not be anything but what an import made."""
+    remedy = "choose another folder"
+    if found is not None:
+        raise InvalidModel(f"{folder} holds the bundle of another model", remedy=remedy)
+    try:
+        strange = folder.exists() and not (folder / BUNDLE_FILE).is_file() and any(folder.iterdir())
+    except OSError as error:
+        raise _storage_failed(folder, error) from error
+    if strange:
+        raise StorageFailed(f"{folder} holds something else", remedy=remedy)
 
 
 def _make(path: Path, target: Path, sha256: str, importer: str, precision: str, progress: Progress) -> Bundle:
@@ -101,6 +121,9 @@ def _make(path: Path, target: Path, sha256: str, importer: str, precision: str, 
         else:
             bundle = import_gguf(path, aside, precision=precision, progress=progress)
         replace(bundle, source_sha256=sha256, importer=importer).save(aside)
+        found = _whole_bundle(target)
+        if found is not None and found.source_sha256 == sha256:  # another process was quicker
+            return found
         if target.exists():
             shutil.rmtree(target)
         aside.rename(target)

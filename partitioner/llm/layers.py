@@ -25,8 +25,6 @@ class Layer:
     attention_output: Weight
     gate_up: Weight
     """Rows of gate, then up."""
-    gate_up_exact: Weight | None
-    """The same in 4 bits and offsets, where reading fewer bytes pays for the extra product; None = use `gate_up`."""
     down: Weight
     attention_norm: Span
     ffn_norm: Span
@@ -46,6 +44,9 @@ class ModelWeights:
     cosines: Span
     sines: Span
     layers: tuple[Layer, ...]
+    """Quantised weights in 8 bits: multiplies fastest."""
+    exact_layers: tuple[Layer, ...]
+    """The same in 4 bits where they were (with offsets for Q4_1): the fewest bytes to read."""
 
 
 def product(graph: GraphBuilder, x: str, weight: Weight, name: str, *, result: str | None = None) -> str:

@@ -63,7 +63,8 @@ class LinkedWeights:
             if tensor.data_location == onnx.TensorProto.EXTERNAL:
                 entries = {entry.key: entry.value for entry in tensor.external_data}
                 _point(tensor, self._link(Path(entries["location"])), int(entries["offset"]), int(entries["length"]))
-            elif len(tensor.raw_data) >= _INLINE_BYTES:
+        for tensor in proto.graph.initializer:  # of a node's attribute engines expect the content in the graph
+            if len(tensor.raw_data) >= _INLINE_BYTES:
                 _point(tensor, _EMBEDDED_FILE, *self._embed(tensor.raw_data))
                 tensor.ClearField("raw_data")
         (self._folder / name).write_bytes(proto.SerializeToString(deterministic=True))

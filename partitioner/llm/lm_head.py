@@ -57,7 +57,8 @@ def find_lm_head(graph: ir.Graph, logits: ir.Value) -> LmHead | None:
     """
     position = {node: index for index, node in enumerate(graph)}
     dynamic = dynamic_values(graph)
-    pending, nodes, multiplied = {logits}, [], False
+    pending, multiplied = {logits}, False
+    nodes: list[ir.Node] = []
     while True:
         makers = [value.producer() for value in pending]
         if multiplied and len(pending) == 1:

@@ -1,17 +1,18 @@
 """One file of weights that several ONNX graphs point into.
 
 A `WeightsFile` is written once, front to back, and never held in memory. Each weight becomes a `Linear` or a `Dense`:
-where it lies in the file, and how a graph multiplies with it. Rows of a stacked weight (Q over K over V) are contiguous,
-so that one graph can take the stack and another its parts without a byte stored twice.
+where it lies in the file, and how a graph multiplies with it. Rows of a stacked weight (Q over K over V) are
+contiguous, so that one graph can take the stack and another its parts without a byte stored twice.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from onnx import TensorProto, helper
+from onnx import NodeProto, TensorProto, ValueInfoProto, helper
 
 from .gguf.blocks import BLOCK, QuantBlocks
 
@@ -100,7 +101,8 @@ class WeightsFile:
         """Append an array (uint8 or float32)."""
         self._file.write(b"\0" * (-self._file.tell() % _ALIGNMENT_BYTES))
         span = Span(self._file.tell(), array.shape, array.dtype)
-        np.ascontiguousarray(array).tofile(self._file)
+        # Not tofile: its errors do not tell a full disk from others.
+        self._file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
         return span
 
     def add_blocks(self, blocks: QuantBlocks) -> Linear:
@@ -118,10 +120,10 @@ class GraphBuilder:
 
     def __init__(self, location: str) -> None:
         self._location = location
-        self._nodes: list[object] = []
+        self._nodes: list[NodeProto] = []
         self._initializers: dict[str, TensorProto] = {}
-        self._inputs: list[object] = []
-        self._outputs: list[object] = []
+        self._inputs: list[ValueInfoProto] = []
+        self._outputs: list[ValueInfoProto] = []
 
     def input(self, name: str, dtype: int, shape: list[int | str]) -> str:
         self._inputs.append(helper.make_tensor_value_info(name, dtype, shape))
@@ -141,12 +143,12 @@ class GraphBuilder:
                 self._initializers[name] = helper.make_tensor(name, dtype, value.shape, value.tobytes(), raw=True)
         return name
 
-    def node(self, op: str, inputs: list[str], name: str, *, domain: str = "", **attributes: object) -> str:
+    def node(self, op: str, inputs: list[str], name: str, *, domain: str = "", **attributes: Any) -> str:
         """Add a node with one output, which is named as the node is."""
         return self.nodes(op, inputs, [name], domain=domain, **attributes)[0]
 
     def nodes(
-        self, op: str, inputs: list[str], outputs: list[str], *, domain: str = "", **attributes: object
+        self, op: str, inputs: list[str], outputs: list[str], *, domain: str = "", **attributes: Any
     ) -> list[str]:
         """Add a node with several outputs; one named ``""`` is left out."""
         name = next(filter(None, outputs))

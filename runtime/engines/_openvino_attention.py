@@ -77,7 +77,7 @@ def fuse_attention(model: ov.Model, state: Mapping[str, str]) -> bool:
         if scale is not None:  # an input of its own, behind a mask that adds nothing
             inputs += [ops.constant(np.array(0, np.float32)).output(0), _output(scale)]
         fused = NodeFactory("opset13").create("ScaledDotProductAttention", inputs, {"causal": True})
-        attention.node.output(0).replace(fused.output(0))
+        _whole_rows(attention.node).replace(fused.output(0))
     for past, present in state.items():
         model.remove_result(results[present])
         model.remove_parameter(parameters[past])
@@ -130,6 +130,15 @@ def _ancestors(node: ov.Node, limit: int) -> Iterator[ov.Node]:
         yield current
         if _type(current) != "ShapeOf":
             waiting += [current.input_value(at).get_node() for at in range(current.get_input_size())]
+
+
+def _whole_rows(node: ov.Node) -> ov.Output:
+    """The attention's output behind what zeroes rows in which everything is masked: a causal mask leaves none."""
+    users = [port.get_node() for port in node.output(0).get_target_inputs()]
+    selects = [user for user in users if _type(user) == "Select"]
+    if len(selects) == 1 and {_type(user) for user in users} == {"IsNaN", "ConvertLike", "Select"}:
+        return selects[0].output(0)
+    return node.output(0)
 
 
 def _extend(model: ov.Model, cached: _Cached, state: Mapping[str, str], beam: ov.Node, heads: int) -> ov.Output:

@@ -49,6 +49,9 @@ class LoadOptions:
     """Inputs that a run's output replaces (``past.0.key`` -> ``present.0.key``): kept inside by an engine that can."""
     outputs: tuple[str, ...] | None = None
     """Outputs that the caller will ask for; an engine that can leaves the others uncomputed. None = all."""
+    native_outputs: tuple[str, ...] = ()
+    """Outputs that may stay in the dtype that the device computes in, instead of being widened for the caller; the
+    module's `outputs` tell which that is."""
     spin: bool = False
     """Let idle threads spin: a few per cent quicker alone, ruinous for another engine on the same cores."""
     extra: Mapping[str, Any] = field(default_factory=dict)

@@ -8,11 +8,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import openvino as ov
+from openvino import opset13 as ops
 from openvino._offline_transformations import apply_make_stateful_transformation
 
 from ..devices import Device, Kind, Limits
@@ -25,6 +27,8 @@ from .base import UNKNOWN_RANK, Arrays, LoadOptions, TensorSpec
 _KINDS: dict[str, Kind] = {"CPU": "cpu", "GPU": "gpu", "NPU": "npu"}
 _REFERENCE = {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"}
 """What makes a plugin compute in float32 throughout: it would else round activations, and the KV cache to 8 bits."""
+_LONG_LONG = {"q": np.int64, "Q": np.uint64} if np.dtype("q") == np.int64 else {}
+"""C's long long, which ONNX Runtime's 64-bit integers come as: equal to int64 for numpy, unknown to OpenVINO."""
 
 
 class Engine:
@@ -82,10 +86,13 @@ class Engine:
             _fix_shapes(read, declared, options.shapes)
             kept = [spec for spec in declared.outputs if options.outputs is None or spec.name in options.outputs]
             _drop_outputs(read, {spec.name for spec in kept} | set(options.state.values()))
+            properties = self._properties(device, options)
+            if properties.get("INFERENCE_PRECISION_HINT") == "bf16":
+                kept = _leave_bfloat16(read, kept, options.native_outputs)
             fused = bool(options.state) and device.kind == "cpu" and fuse_attention(read, options.state)
             if options.state and not fused:
                 apply_make_stateful_transformation(read, dict(options.state))
-            compiled = self._core.compile_model(read, device.native, self._properties(device, options))
+            compiled = self._core.compile_model(read, device.native, properties)
             request = compiled.create_infer_request()
             if fused:
                 request.set_tensor(BEAM_INPUT, ov.Tensor(np.zeros(1, np.int32)))
@@ -124,6 +131,19 @@ def _drop_outputs(model: ov.Model, wanted: set[str]) -> None:
     for result in model.get_results():
         if wanted.isdisjoint(result.output(0).get_names()):
             model.remove_result(result)
+
+
+def _leave_bfloat16(model: ov.Model, specs: list[TensorSpec], names: tuple[str, ...]) -> list[TensorSpec]:
+    """Declare float32 outputs as bfloat16, which they are inside: half the bytes to write, and nothing to convert."""
+    narrowed = {spec.name for spec in specs if spec.name in names and spec.dtype == "float32"}
+    for result in model.get_results():
+        if not narrowed.isdisjoint(result.output(0).get_names()):
+            source = result.input_value(0)
+            converted = ops.convert(source.get_node().output(source.get_index()), "bf16").output(0)
+            converted.set_names(result.output(0).get_names() & narrowed)
+            result.input(0).replace_source_output(converted)
+    model.validate_nodes_and_infer_types()
+    return [replace(spec, dtype="bfloat16") if spec.name in narrowed else spec for spec in specs]
 
 
 def _fix_shapes(model: ov.Model, declared: Signature, sizes: Mapping[str, int]) -> None:
@@ -265,6 +285,8 @@ def _ports(ports: list[Any], specs: tuple[TensorSpec, ...]) -> dict[str, Any]:
 
 def _tensor(array: np.ndarray) -> ov.Tensor:
     """A tensor over the array's own memory."""
+    if array.dtype.char in _LONG_LONG:
+        array = array.view(_LONG_LONG[array.dtype.char])
     if array.dtype == BFLOAT16:
         return ov.Tensor(array.view(np.uint16), array.shape, ov.Type.bf16)
     if not array.flags.writeable:  # the constructor that takes a type does not ask for more than reading

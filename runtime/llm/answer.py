@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from ..errors import InvalidInput
+from ..errors import ContextExceeded, InvalidInput
+from .bundle import Bundle
 from .tokenizer import Tokenizer
 
 
@@ -22,10 +23,44 @@ def encode_prompt(tokenizer: Tokenizer, prompt: str, *, chat: bool) -> list[int]
     return ids
 
 
-class Answer:
-    """The text so far, held back where it may be the beginning of a stop text."""
+def check_prompt(bundle: Bundle, ids: Sequence[int]) -> None:
+    """Refuse token ids that a model cannot read.
 
-    def __init__(self, tokenizer: Tokenizer, stop: tuple[str, ...], on_text: Callable[[str], None] | None) -> None:
+    Raises
+    ------
+    InvalidInput
+        Where there are none, or one is not in the vocabulary.
+    ContextExceeded
+        Where there are too many.
+    """
+    if not len(ids):
+        raise InvalidInput("the prompt has no tokens", remedy="give some text")
+    wrong = next((token for token in ids if not 0 <= token < bundle.vocab), None)
+    if wrong is not None:
+        raise InvalidInput(
+            f"token {wrong} is not in the model's vocabulary of {bundle.vocab}", remedy="use its tokenizer"
+        )
+    if len(ids) > bundle.context_length:
+        message = f"the prompt has {len(ids)} tokens, the model's context {bundle.context_length}"
+        raise ContextExceeded(message, remedy="shorten the prompt")
+
+
+class Answer:
+    """The text so far, held back where it may be the beginning of a stop text.
+
+    Parameters
+    ----------
+    tokenizer : Tokenizer
+    stop : str or sequence of str
+        Texts that end the answer.
+    on_text : callable, optional
+        Called with each piece of text that is certain to stay.
+    """
+
+    def __init__(
+        self, tokenizer: Tokenizer, stop: str | Sequence[str], on_text: Callable[[str], None] | None = None
+    ) -> None:
+        stop = (stop,) if isinstance(stop, str) else tuple(stop)
         if not all(stop):
             raise InvalidInput("a stop text is empty", remedy="leave it out")
         self.ids: list[int] = []
@@ -55,9 +90,7 @@ class Answer:
 
     def _undecided(self) -> int:
         """Length of the longest end of the text that begins a stop text."""
-        return max(
-            (n for text in self._stop for n in range(1, len(text)) if self.text.endswith(text[:n])), default=0
-        )
+        return max((n for text in self._stop for n in range(1, len(text)) if self.text.endswith(text[:n])), default=0)
 
     def _tell(self, until: int) -> None:
         if until > self._told:

@@ -17,6 +17,8 @@ from ..errors import InvalidModel
 
 BUNDLE_FILE = "bundle.json"
 VERSION = 1
+_MOST = {"layers": 1 << 12, "kv_heads": 1 << 14, "head_dim": 1 << 14, "vocab": 1 << 24, "context_length": 1 << 31}
+"""More than any model has: memory is allocated by these sizes, so a damaged file must not choose them."""
 
 Cache = Literal["in-place", "grown"]
 """How a graph keeps the KV cache: one buffer read and extended in place, or past in and present out."""
@@ -40,7 +42,8 @@ class Bundle:
 
     The graphs' inputs and outputs have the names that Hugging Face's exporters use: ``input_ids``, where wanted
     ``position_ids`` and ``attention_mask``, or ``seqlens_k`` and ``total_sequence_length``;
-    ``past_key_values.N.key/value`` [1, kv heads, tokens, head dim]; ``logits`` of the last token; ``present.N.key/value``.
+    ``past_key_values.N.key/value`` [1, kv heads, tokens, head dim]; ``logits`` of the last token;
+    ``present.N.key/value``.
     """
 
     version: int
@@ -84,7 +87,8 @@ class Bundle:
             raise InvalidModel(f"{folder / BUNDLE_FILE} cannot be read: {error}", remedy=remedy) from error
         if bundle.version != VERSION:
             raise InvalidModel(f"{folder} has bundle version {bundle.version}, not {VERSION}", remedy=remedy)
-        if not bundle.graphs or min(bundle.layers, bundle.kv_heads, bundle.head_dim, bundle.context_length) < 1:
+        sound = all(1 <= getattr(bundle, size) <= most for size, most in _MOST.items())
+        if not bundle.graphs or not sound:
             raise InvalidModel(f"{folder / BUNDLE_FILE} describes no model", remedy=remedy)
         for graph in bundle.graphs:
             if Path(graph.file).name != graph.file or not (folder / graph.file).is_file():

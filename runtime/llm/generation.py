@@ -14,8 +14,8 @@ from typing import Self
 import numpy as np
 
 from ..devices import Device
-from ..errors import ContextExceeded, InvalidInput
-from .answer import Answer, encode_prompt
+from ..errors import InvalidInput
+from .answer import Answer, check_prompt, encode_prompt
 from .bundle import Bundle
 from .kv import KvCache
 from .runners import Runner, load_runner
@@ -156,7 +156,7 @@ class LanguageSession:
         *,
         max_new_tokens: int = 64,
         sampling: SamplingOptions | None = None,
-        stop: Sequence[str] = (),
+        stop: str | Sequence[str] = (),
         chat: bool = True,
         ignore_eos: bool = False,
         on_text: Callable[[str], None] | None = None,
@@ -170,7 +170,7 @@ class LanguageSession:
         max_new_tokens : int
         sampling : SamplingOptions, optional
             None = greedy.
-        stop : sequence of str
+        stop : str or sequence of str
             Texts that end the answer; they are not part of it.
         chat : bool
             Put text into the model's chat format.
@@ -187,7 +187,7 @@ class LanguageSession:
             Where prompt and answer do not fit into the model's context.
         """
         ids = encode_prompt(self.tokenizer, prompt, chat=chat) if isinstance(prompt, str) else list(prompt)
-        answer = Answer(self.tokenizer, tuple(stop), on_text)
+        answer = Answer(self.tokenizer, stop, on_text)
         clock = _Clock()
         finish = ""
         for token in self._tokens(ids, max_new_tokens, sampling or SamplingOptions(), clock):
@@ -208,18 +208,21 @@ class LanguageSession:
         *,
         max_new_tokens: int = 64,
         sampling: SamplingOptions | None = None,
+        stop: str | Sequence[str] = (),
         chat: bool = True,
     ) -> Iterator[str]:
         """Pieces of the answer's text as they are made; see `generate`."""
         ids = encode_prompt(self.tokenizer, prompt, chat=chat) if isinstance(prompt, str) else list(prompt)
-        pieces = self.tokenizer.stream()
+        pieces: list[str] = []
+        answer = Answer(self.tokenizer, stop, pieces.append)
         for token in self._tokens(ids, max_new_tokens, sampling or SamplingOptions(), _Clock()):
-            if token in self.tokenizer.eos_ids:
+            ended = token in self.tokenizer.eos_ids or answer.push(token)
+            yield from pieces
+            pieces.clear()
+            if ended:
                 break
-            if piece := pieces.push(token):
-                yield piece
-        if piece := pieces.finish():
-            yield piece
+        answer.finish()
+        yield from pieces
 
     def scores(self, ids: Sequence[int], following: Sequence[int]) -> np.ndarray:
         """Scores after a prompt and after each of the tokens that follow it, whatever the model would have chosen.
@@ -262,14 +265,7 @@ class LanguageSession:
     def _prefill_scores(self, ids: list[int], new_tokens: int, clock: _Clock) -> np.ndarray:
         """Compute a prompt in chunks and hand its cache to the decode device."""
         limit = self.bundle.context_length
-        if not ids:
-            raise InvalidInput("the prompt has no tokens", remedy="give some text")
-        if wrong := [token for token in ids if not 0 <= token < self.bundle.vocab]:
-            raise InvalidInput(f"token {wrong[0]} is not in the model's vocabulary of {self.bundle.vocab}")
-        if len(ids) > limit:
-            raise ContextExceeded(
-                f"the prompt has {len(ids)} tokens, the model's context {limit}", remedy="shorten the prompt"
-            )
+        check_prompt(self.bundle, ids)
         cache = self._room_for(min(len(ids) + new_tokens, limit))
         self._prefill.reset(cache)
         before = self._prefill.handover_s + self._decode.handover_s

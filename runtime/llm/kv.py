@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from ..errors import ContextExceeded
+from ..tensors import BFLOAT16
 
 _STEP_TOKENS = 256
 _PARTS = ("key", "value")
@@ -94,8 +95,15 @@ class KvCache:
         self.generation += 1
 
     def write(self, name: str, fresh: np.ndarray, start: int) -> None:
-        """Copy keys or values of some tokens to their place."""
-        self._buffers[name][:, :, start : start + fresh.shape[2]] = fresh
+        """Copy keys or values of some tokens, float32 or bfloat16, to their place."""
+        place = self._buffers[name][:, :, start : start + fresh.shape[2]]
+        if fresh.dtype == BFLOAT16:
+            # The upper half of a float32; in integers numpy converts many at a time, where ml_dtypes goes one by one.
+            bits = place.view(np.uint32)
+            np.copyto(bits, fresh.view(np.uint16))
+            np.left_shift(bits, 16, out=bits)
+        else:
+            place[...] = fresh
 
     def filled(self) -> dict[str, np.ndarray]:
         """Views of what the buffers hold so far, [1, kv heads, length, head dim]."""

@@ -20,7 +20,8 @@ from ..devices import Device
 from ..engines import load
 from ..engines.base import Binding, LoadOptions, Module, StatefulModule
 from ..errors import EngineFailed
-from .bundle import Bundle, PhaseGraph
+from ..tensors import dtype_of
+from .bundle import Bundle
 from .kv import KvCache, past_names
 
 _STATEFUL_ENGINES = ("openvino",)
@@ -79,11 +80,13 @@ def load_runner(
     fresh = [name.replace("past_key_values", "fresh") for name in names] if graph.fresh else []
     if device.engine in _STATEFUL_ENGINES:
         wanted = ("logits", *(fresh if share else ()))
-        options = LoadOptions(threads=threads, precision=precision, state=state, outputs=wanted)
+        options = LoadOptions(
+            threads=threads, precision=precision, state=state, outputs=wanted, native_outputs=tuple(fresh)
+        )
         module = load(path, device, options)
         if not isinstance(module, StatefulModule):
             raise EngineFailed(f"{device.id} does not keep state", remedy="choose another device")
-        return StatefulRunner(module, bundle, graph, share=share)
+        return StatefulRunner(module, bundle, share=share)
     options = LoadOptions(threads=threads, precision=precision, spin=decodes, outputs=("logits", *state.values()))
     return GrowingRunner(load(path, device, options), bundle, share=share)
 
@@ -119,7 +122,8 @@ class InPlaceRunner:
         else:
             self._bind(np.ascontiguousarray(ids[None]), cache).run()
         cache.length = total
-        return self._logits[0, 0]
+        scores: np.ndarray = self._logits[0, 0]
+        return scores
 
     def take(self, cache: KvCache) -> None:
         """See `Runner.take`."""
@@ -150,25 +154,30 @@ class InPlaceRunner:
 class StatefulRunner:
     """The engine keeps the cache; it is copied out as it is made, or in before the first step."""
 
-    def __init__(self, module: StatefulModule, bundle: Bundle, graph: PhaseGraph, *, share: bool) -> None:
+    def __init__(self, module: StatefulModule, bundle: Bundle, *, share: bool) -> None:
         self.device = module.device
         self.handover_s = 0.0
         self._module = module
         self._names = [name for _, _, name in past_names(bundle.layers)]
         self._wants = {spec.name for spec in module.inputs}
-        self._fresh = graph.fresh
+        self._fresh = {spec.name: dtype_of(spec.dtype) for spec in module.outputs if spec.name.startswith("fresh.")}
         self._share = share
+        self._shape = (1, bundle.kv_heads, 0, bundle.head_dim)
+        self._rooms: dict[str, np.ndarray] = {}
+        self._logits = np.zeros((1, 1, bundle.vocab), np.float32)
         self._cache: KvCache | None = None
 
     def forward(self, ids: np.ndarray, start: int) -> np.ndarray:
         """See `Runner.forward`."""
-        outputs = self._module.run(_feeds(self._wants, ids, start))
+        fresh = {name: self._room(name, len(ids)) for name in self._fresh}
+        binding = self._module.bind(_feeds(self._wants, ids, start), {"logits": self._logits, **fresh})
+        binding.run()
         if self._cache is not None:
             begun = time.perf_counter()
-            self._give(self._cache, outputs, start, len(ids))
+            self._give(self._cache, fresh, start, len(ids))
             self.handover_s += time.perf_counter() - begun
-        logits: np.ndarray = outputs["logits"][0, -1]
-        return logits
+        scores: np.ndarray = self._logits[0, 0]
+        return scores
 
     def take(self, cache: KvCache) -> None:
         """See `Runner.take`."""
@@ -188,11 +197,19 @@ class StatefulRunner:
         self._cache = None
         self._module.close()
 
-    def _give(self, cache: KvCache, outputs: dict[str, np.ndarray], start: int, count: int) -> None:
+    def _room(self, name: str, count: int) -> np.ndarray:
+        """An array for an output, kept from run to run: memory that is new costs more than what is written to it."""
+        _, heads, _, dim = self._shape
+        room = self._rooms.get(name)
+        if room is None or room.size < heads * count * dim:
+            room = self._rooms[name] = np.empty(heads * count * dim, self._fresh[name])
+        return room[: heads * count * dim].reshape(1, heads, count, dim)
+
+    def _give(self, cache: KvCache, fresh: dict[str, np.ndarray], start: int, count: int) -> None:
         cache.reserve(start + count)
-        if self._fresh:
+        if fresh:
             for name in self._names:
-                cache.write(name, outputs[name.replace("past_key_values", "fresh")], start)
+                cache.write(name, fresh[name.replace("past_key_values", "fresh")], start)
         else:
             for name, past in self._module.get_state().items():
                 cache.write(name, past[:, :, start:], start)
@@ -251,6 +268,9 @@ def _feeds(wanted: set[str], ids: Sequence[int] | np.ndarray, start: int) -> dic
     feeds = {"input_ids": np.ascontiguousarray(ids, np.int64)[None]}
     if "position_ids" in wanted:
         feeds["position_ids"] = np.arange(start, start + count, dtype=np.int64)[None]
+    if "seqlens_k" in wanted:
+        feeds["seqlens_k"] = np.array([start + count - 1], np.int32)
+        feeds["total_sequence_length"] = np.array(start + count, np.int32)
     if "attention_mask" in wanted:
         feeds["attention_mask"] = np.ones((1, start + count), np.int64)
     return feeds

@@ -91,8 +91,10 @@ class Sampler:
             kept = np.arange(len(scores))
         # Equal scores in the order of their ids, so that the draw does not depend on how the partition left them.
         kept = kept[np.lexsort((kept, -scores[kept]))]
-        scaled = scores[kept].astype(np.float64) / options.temperature
-        weights = np.exp(scaled - scaled[0])
+        # The best subtracted first: at a temperature near 0 only that stays finite.
+        behind = scores[kept].astype(np.float64) - float(scores[kept[0]])
+        with np.errstate(over="ignore"):
+            weights = np.exp(behind / options.temperature)
         weights /= weights.sum()
         if options.top_p < 1:
             enough = int(np.searchsorted(np.cumsum(weights), options.top_p)) + 1

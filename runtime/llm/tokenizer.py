@@ -21,6 +21,7 @@ from .chat import render_chat
 
 TOKENIZER_FILE = "tokenizer.json"
 PROMPTING_FILE = "prompting.json"
+_KEPT_IDS = 16
 
 
 @dataclass(frozen=True)
@@ -191,9 +192,10 @@ class TokenStream:
     def __init__(self, tokenizer: Tokenizer, *, skip_special: bool) -> None:
         self._tokenizer = tokenizer
         self._skip_special = skip_special
-        # The first _shown ids have been shown; they are kept because some decoders treat a text's first id differently.
+        # Ids whose text has been shown are kept for a while: some decoders treat a text's first id differently, and
+        # each time that they are dropped the rest has to be decoded once more.
         self._ids: list[int] = []
-        self._shown = 0
+        self._shown = ""
 
     def push(self, token: int) -> str:
         """The text that this id completes; empty while a character is unfinished.
@@ -204,22 +206,24 @@ class TokenStream:
             Where the id is not in the vocabulary.
         """
         self._ids.append(token)
-        fresh = self._fresh()
+        text = self._decode(self._ids)
+        fresh = text[len(self._shown) :]
         if not fresh or fresh.endswith("\ufffd"):
             return ""
-        self._ids, self._shown = self._ids[self._shown :], len(self._ids) - self._shown
+        self._shown = text
+        if len(self._ids) >= _KEPT_IDS:
+            self._ids = self._ids[-1:]
+            self._shown = self._decode(self._ids)
         return fresh
 
     def finish(self) -> str:
         """What is left where the ids end within a character."""
-        fresh = self._fresh()
-        self._shown = len(self._ids)
+        text = self._decode(self._ids)
+        fresh, self._shown = text[len(self._shown) :], text
         return fresh
 
-    def _fresh(self) -> str:
-        decode = self._tokenizer.decode
-        before = decode(self._ids[: self._shown], skip_special=self._skip_special)
-        return decode(self._ids, skip_special=self._skip_special)[len(before) :]
+    def _decode(self, ids: list[int]) -> str:
+        return self._tokenizer.decode(ids, skip_special=self._skip_special)
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from trisect.runtime.errors import InvalidInput
+
 from .output import Debug, Json, duration, note, print_json, print_table, progress_bar, size
 
+if TYPE_CHECKING:
+    from trisect.bench.llm import LlmBench
+
 app = typer.Typer(help="Compare strategies, devices and other systems on this machine.", no_args_is_help=True)
+
+_Model = Annotated[str, typer.Argument(help="A GGUF file, a model folder, or a Hugging Face id.")]
 
 
 @app.callback()
@@ -18,35 +25,90 @@ def _group() -> None:
 
 @app.command()
 def llm(
-    model: Annotated[str, typer.Argument(help="A GGUF file, a model folder, or a Hugging Face id.")],
-    prompt_tokens: Annotated[int, typer.Option("--prompt-tokens", min=1, help="Length of the prompt.")] = 512,
-    new_tokens: Annotated[int, typer.Option("--new-tokens", min=1, help="Length of the answer.")] = 64,
+    model: _Model,
+    prompt_tokens: Annotated[
+        str, typer.Option("--prompt-tokens", help="Lengths of the prompt, comma-separated.")
+    ] = "512",
+    new_tokens: Annotated[int, typer.Option("--new-tokens", min=2, help="Length of the answer.")] = 64,
+    rounds: Annotated[int, typer.Option("--rounds", min=1, help="Interleaved runs of each, after a warm-up.")] = 7,
+    threads: Annotated[int | None, typer.Option("--threads", min=1, help="Computing threads of every system.")] = None,
+    quality: Annotated[bool, typer.Option("--quality", help="Compare the answers with float32's too.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Exit with 1 where a promise is not kept.")] = False,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Measure every device and pair of devices at prefill and decode, and the peers that are installed."""
+    from trisect.bench.bars import llm_bars
     from trisect.bench.llm import bench_llm
+    from trisect.bench.quality import bench_quality
 
+    lengths = _lengths(prompt_tokens)
     with progress_bar("measuring") as report:
-        result = bench_llm(model, prompt_tokens=prompt_tokens, new_tokens=new_tokens, progress=report)
-    if json:
-        print_json(result)
-        return
-    rows = [
-        (
-            run.peer or "trisect",
-            run.prefill,
-            run.decode,
-            f"{run.prefill_tok_s:,.0f} tok/s",
-            f"{run.decode_tok_s:,.0f} tok/s",
-            size(run.kv_bytes),
-            duration(run.kv_s),
-            duration(run.end_to_end_s),
+        result = bench_llm(
+            model, prompt_tokens=lengths, new_tokens=new_tokens, rounds=rounds, threads=threads, progress=report
         )
-        for run in result.runs
-    ]
-    columns = ["system", "prefill on", "decode on", "prefill", "decode", "KV cache", "hand-over", "end to end"]
-    print_table(
-        columns, rows, title=f"{prompt_tokens} tokens in, {new_tokens} out; medians of interleaved runs, measured"
+        qualities = bench_quality(model, progress=report) if quality else []
+    bars = llm_bars(result, qualities)
+    if json:
+        import msgspec
+
+        print_json(msgspec.to_builtins(result) | {"quality": qualities, "bars": bars})
+    else:
+        for line in result.notes:
+            note(line)
+        _print_runs(result)
+        if qualities:
+            rows = [
+                (q.contender, f"{q.mean_kl:.4f}", f"{q.worst_kl:.3f}", f"{q.agreement:.1%}", f"{q.tokens}")
+                for q in qualities
+            ]
+            columns = ["system", "mean KL", "worst", "same best token", "tokens"]
+            print_table(columns, rows, title="teacher-forced, against the float32 model")
+        print_table(
+            ["what", "promised", "measured", ""],
+            [(bar.what, bar.promised, bar.measured, "kept" if bar.met else "MISSED") for bar in bars],
+            title="promises",
+        )
+    if check and not all(bar.met for bar in bars):
+        raise typer.Exit(1)
+
+
+def _lengths(text: str) -> list[int]:
+    try:
+        lengths = [int(part) for part in text.split(",")]
+    except ValueError:
+        lengths = [0]
+    if min(lengths) < 1:
+        raise InvalidInput(f"--prompt-tokens is {text!r}", remedy="give lengths such as 128,512")
+    return lengths
+
+
+def _print_runs(result: LlmBench) -> None:
+    columns = [
+        "system", "prefill on", "decode on", "prefill tok/s", "decode tok/s", "KV hand-over", "end to end", "predicted",
+        "memory",
+    ]  # fmt: skip
+    for length in dict.fromkeys(run.prompt_tokens for run in result.runs):
+        runs = sorted((r for r in result.runs if r.prompt_tokens == length), key=lambda run: run.end_to_end_s)
+        rows = [
+            (
+                run.peer or "trisect",
+                run.prefill,
+                run.decode,
+                f"{run.prefill_tok_s:,.0f}",
+                f"{run.decode_tok_s:,.0f}",
+                f"{size(run.kv_bytes)}, {duration(run.kv_s)}" if run.kv_bytes else "-",
+                f"{duration(run.end_to_end_s)} ±{run.spread / 2:.0%}",
+                duration(run.predicted_s),
+                size(run.rss_bytes),
+            )
+            for run in runs
+        ]
+        title = f"{length} tokens in, {runs[0].new_tokens} out: medians of {result.rounds} interleaved runs, measured"
+        print_table(columns, rows, title=title)
+    limits = result.limits
+    note(
+        f"limits measured: {limits.read_bandwidth_bytes_per_s / 1e9:.1f} GB/s read, "
+        f"{limits.peak_flops / 1e9:,.0f} GFLOP/s of matrix product; a token of decode reads "
+        f"{size(limits.decode_bytes_per_token)}, one of prefill takes {limits.prefill_flops_per_token / 1e9:.3g} GFLOP"
     )
-    note(f"best pair {result.ratio:.2f} times as fast as the best single device")

@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from trisect.runtime.errors import InvalidInput
 
-from .output import Debug, Json, print_json
+from .output import Debug, Json, duration, note, print_json, print_table, progress_bar, size
+
+if TYPE_CHECKING:
+    from trisect.language import MeasuredRequest
+    from trisect.runtime.llm.bundle import Bundle
+
+_PROMPT_REMEDY = "give one with --prompt TEXT, or a text file with --prompt-file"
 
 
 def generate(
     model: Annotated[str, typer.Argument(help="A GGUF file, a model folder, or a Hugging Face id.")],
-    prompt: Annotated[str, typer.Option("--prompt", "-p", help="What to say to the model; - reads standard input.")],
+    prompt: Annotated[
+        str | None, typer.Option("--prompt", "-p", help="What to say to the model; - reads standard input.")
+    ] = None,
+    prompt_file: Annotated[
+        Path | None, typer.Option("--prompt-file", help="Read what to say from a text file.")
+    ] = None,
     prefill: Annotated[str, typer.Option("--prefill", help="Device that reads the prompt, or auto.")] = "auto",
     decode: Annotated[str, typer.Option("--decode", help="Device that writes the answer, or auto.")] = "auto",
     max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1, help="Longest answer.")] = 64,
@@ -27,40 +40,105 @@ def generate(
     chat: Annotated[
         bool, typer.Option("--chat/--raw", help="Use the model's chat template, or the prompt as is.")
     ] = True,
+    threads: Annotated[int | None, typer.Option("--threads", min=1, help="Computing threads of each engine.")] = None,
+    precision: Annotated[str, typer.Option("--precision", help="fast, or float32 for reference numerics.")] = "fast",
     table: Annotated[bool, typer.Option("--table", help="End with a table of each device and pair.")] = False,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Generate text; tokens appear as they are made."""
-    from trisect import api
+    from trisect import language
+    from trisect.runtime.llm.generation import LanguageSession
+    from trisect.runtime.llm.sampling import SamplingOptions
 
-    text = sys.stdin.read() if prompt == "-" else prompt
-    if prompt == "-" and not text:
-        raise InvalidInput("nothing came on standard input", remedy="give a prompt with --prompt TEXT")
-    try:
-        result = api.generate(
-            model,
-            text,
-            prefill=prefill,
-            decode=decode,
-            max_new_tokens=max_new_tokens,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            repetition_penalty=repetition_penalty,
-            seed=seed,
-            stop=tuple(stop or ()),
-            chat=chat,
-            on_text=None if json else _stream,
-        )
-    except KeyboardInterrupt:
-        if not json:
-            sys.stdout.write("\n")  # what was written so far keeps its line
-        raise
+    text = _prompt(prompt, prompt_file)
+    sampling = SamplingOptions(repetition_penalty, temperature, top_k, top_p, seed)
+    language.check_devices(prefill, decode)
+    with progress_bar("preparing") as report:
+        bundle = language.open_bundle(model, precision=precision, report=report)
+        ids = language.prompt_ids(bundle, text, chat=chat)
+        choice = language.choose_devices(
+            bundle, prefill, decode, prompt_tokens=len(ids), new_tokens=max_new_tokens, threads=threads,
+            precision=precision, report=report,
+        )  # fmt: skip
+    for line in (*bundle.notes, *choice.notes):
+        note(line)
+    with LanguageSession(bundle, choice.prefill, choice.decode, threads=threads, precision=precision) as session:
+        try:
+            result = session.generate(
+                ids, max_new_tokens=max_new_tokens, sampling=sampling, stop=tuple(stop or ()),
+                on_text=None if json else _stream,
+            )  # fmt: skip
+        except KeyboardInterrupt:
+            if not json:
+                sys.stdout.write("\n")  # what was written so far keeps its line
+            raise
+    if not json:
+        sys.stdout.write("\n")
+    measured = []
+    if table:
+        # The chosen pair, and each device alone.
+        pairs = [p for at, p in enumerate(choice.predictions) if at == 0 or not p.is_split]
+        with progress_bar("comparing") as report:
+            measured = language.measure_request(
+                bundle, ids, pairs, new_tokens=max_new_tokens, threads=threads, precision=precision, report=report
+            )
     if json:
-        print_json({"text": result.text, "token_ids": result.token_ids, "stats": result.stats})
+        document = {
+            "text": result.text, "token_ids": result.token_ids, "finish": result.finish, "stats": result.stats,
+            "predicted": choice.predictions, "measured": measured,
+        }  # fmt: skip
+        print_json(document)
         return
+    if table and not measured:
+        note("no table: both devices were given, and nothing is measured yet to compare them with")
+    if measured:
+        _print_comparison(measured, bundle, len(ids), max_new_tokens)
+
+
+def _prompt(prompt: str | None, path: Path | None) -> str:
+    if (prompt is None) == (path is None):
+        raise InvalidInput("there is no prompt" if prompt is None else "two prompts were given", remedy=_PROMPT_REMEDY)
+    if path is not None:
+        try:
+            return path.read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+            raise InvalidInput(f"cannot read {path}: {reason}", remedy=_PROMPT_REMEDY) from error
+    text = sys.stdin.read() if prompt == "-" else prompt or ""
+    if prompt == "-" and not text:
+        raise InvalidInput("nothing came on standard input", remedy=_PROMPT_REMEDY)
+    return text
+
+
+def _print_comparison(measured: Sequence[MeasuredRequest], bundle: Bundle, prompt_tokens: int, new_tokens: int) -> None:
+    best = min(measured, key=lambda request: request.stats.end_to_end_s)
+    rows = []
+    for at, request in enumerate(measured):
+        stats, predicted = request.stats, request.predicted
+        marks = [word for word, holds in (("chosen", at == 0), ("fastest", request is best)) if holds]
+        rows.append(
+            (
+                stats.prefill,
+                stats.decode,
+                f"{stats.prefill_tok_s:,.0f} ({prompt_tokens / predicted.prefill_s:,.0f})",
+                f"{stats.decode_tok_s:,.0f} ({_rate(new_tokens - 1, predicted.decode_s)})",
+                f"{size(stats.kv_bytes)}, {duration(stats.kv_s)}" if predicted.is_split else "-",
+                f"{duration(stats.end_to_end_s)} ({duration(predicted.end_to_end_s)})",
+                ", ".join(marks),
+            )
+        )
+    columns = ["prefill on", "decode on", "prefill tok/s", "decode tok/s", "KV hand-over", "end to end", ""]
     sys.stdout.write("\n")
+    print_table(
+        columns, rows, title=f"{prompt_tokens} tokens in, {new_tokens} out: measured, warm (predicted in brackets)"
+    )
+    if measured[0].predicted.is_split:
+        note(f"both engines hold the weights ({size(bundle.weights_bytes)} on disk), each in a layout of its own")
+
+
+def _rate(count: int, time_s: float) -> str:
+    return f"{count / time_s:,.0f}" if time_s > 0 else "-"
 
 
 def _stream(piece: str) -> None:
