@@ -1,7 +1,8 @@
 """Every device and pair of devices at prefill and decode, beside other systems, on the same weights.
 
 Each contender runs in a process of its own; they take turns, prompt by prompt, so that a machine that is slow for a
-while is slow for all of them. Medians are reported, each with its spread.
+while is slow for all of them. At its turn each first answers shortly, uncounted: a first answer finds the memory
+and the caches as another left them, which no user of one system ever sees. Medians are reported, each with its spread.
 """
 
 from __future__ import annotations
@@ -23,10 +24,13 @@ from trisect.runtime.errors import EngineFailed, TrisectError
 from trisect.runtime.llm.bundle import Bundle
 from trisect.scheduler.phases import PhasePrediction
 
+from .overhead import decode_overhead
 from .peers import Timing, external, is_installed
 from .worker import Worker
 
 Progress = Callable[[int, int, str], None]
+
+_WARM_TOKENS = 4
 
 
 @dataclass(frozen=True)
@@ -95,7 +99,7 @@ class LlmBench:
     choices: tuple[AutoChoice, ...]
     limits: Limits
     overhead: float | None
-    """Of trisect over a bare loop on the same engine, as a share of decode; None where none ran."""
+    """Of trisect over a bare loop on the same engine, as a share of decode; None where no device has such a loop."""
     best_single_s: float
     best_pair_s: float
     ratio: float
@@ -160,6 +164,13 @@ def bench_llm(
         for contender in contenders
         for times in [timings[contender, n]]
     ]
+    progress(1, 1, "overhead")
+    in_place = next((d for d in devices if d.id in able and bundle.graph_for(d.engine).cache == "in-place"), None)
+    overhead = None
+    if in_place is not None:
+        overhead = decode_overhead(
+            bundle, in_place, prompt_tokens=prompt_tokens[-1], new_tokens=new_tokens, rounds=rounds, threads=threads
+        )
     progress(1, 1, "the machine's limits")
     last = [run for run in runs if run.prompt_tokens == prompt_tokens[-1]]
     ours = [run for run in last if run.peer is None]
@@ -173,7 +184,7 @@ def bench_llm(
         runs=tuple(runs),
         choices=tuple(_choice(choice, n, runs) for n, choice in zip(prompt_tokens, choices, strict=True)),
         limits=_limits(bundle, ours, [d for d in devices if d.id in able], threads),
-        overhead=_overhead(timings, contenders, prompt_tokens[-1]),
+        overhead=overhead,
         best_single_s=best_single,
         best_pair_s=best_pair,
         ratio=best_single / best_pair,
@@ -189,8 +200,6 @@ def _contenders(model: str, bundle: Bundle, able: Sequence[str], notes: list[str
             for device in able
             if device != "cpu:ort"  # whose graph it is already
         ]
-    if "cpu:ort" in able and any(graph.cache == "in-place" for graph in bundle.graphs):
-        found.append(_Contender("bare loop", "_bare_ort", bundle.folder, "cpu:ort", "cpu:ort"))
     for name in external():
         if not Path(model).is_file():
             notes.append(f"{name} is left out: it reads GGUF files")
@@ -234,6 +243,7 @@ def _take_turns(
                 for contender in list(workers):
                     progress(done := done + 1, total, f"{_name(contender)}, {n} tokens")
                     try:
+                        workers[contender].run(prompts[n], _WARM_TOKENS)
                         timing = workers[contender].run(prompts[n], new_tokens)
                     except EngineFailed as error:
                         notes.append(f"{_name(contender)} is left out: {error.message}")
@@ -291,18 +301,6 @@ def _choice(choice: PhaseChoice, prompt_tokens: int, runs: Sequence[LlmRun]) -> 
     }
     pair = (choice.prefill.id, choice.decode.id)
     return AutoChoice(prompt_tokens, *pair, chosen_s=measured[pair], best_s=min(measured.values()))
-
-
-def _overhead(
-    timings: dict[tuple[_Contender, int], list[Timing]], contenders: Sequence[_Contender], length: int
-) -> float | None:
-    bare = next((c for c in contenders if c.peer == "_bare_ort"), None)
-    ours = next((c for c in contenders if c.label is None and c.prefill == c.decode == "cpu:ort"), None)
-    if bare is None or ours is None:
-        return None
-    # Neighbours in time are compared with one another, round by round.
-    pairs = zip(timings[ours, length], timings[bare, length], strict=True)
-    return statistics.median(a.decode_s / b.decode_s for a, b in pairs) - 1
 
 
 def _limits(bundle: Bundle, runs: Sequence[LlmRun], devices: Sequence[Device], threads: int | None) -> Limits:

@@ -29,11 +29,11 @@ from .provenance import provenance
 from .store import default_path, write_aside
 
 SCHEMA = 1
-PROMPT_TOKENS = (1, 16, 64, 128, 256, 512, 1024, 1500)
+PROMPT_TOKENS = (1, 16, 64, 128, 256, 512, 1500)
 """Lengths at which prefill is measured."""
 CONTEXT_TOKENS = (16, 512, 1500)
 """Lengths of context at which decode is measured: its time grows linearly in between."""
-_STEPS = 12
+_STEPS = 24
 _SIZE_LIMIT_BYTES = 4 << 20
 
 Progress = Callable[[int, int, str], None]
@@ -155,9 +155,9 @@ class _Bench:
         self._rounds = rounds
         self._progress = progress
         self._prompts = [n for n in PROMPT_TOKENS if n < bundle.context_length] or [1]
-        self._contexts = [n for n in CONTEXT_TOKENS if n + _STEPS < bundle.context_length] or [1]
+        self._contexts = [n for n in CONTEXT_TOKENS if n + _STEPS <= bundle.context_length] or [1]
         self._ids = np.random.default_rng(0).integers(0, bundle.vocab, max(self._prompts))
-        longest = max(*self._prompts, *(n + _STEPS for n in self._contexts))
+        longest = min(max(*self._prompts, *(n + _STEPS for n in self._contexts)), bundle.context_length)
         self._cache = KvCache(bundle.layers, bundle.kv_heads, bundle.head_dim, bundle.context_length, longest)
         self._steps = (rounds + 1) * len(devices) * 2
         self._done = 0
@@ -170,13 +170,12 @@ class _Bench:
         """Prompts of all lengths, and giving their caches to each other device."""
         runners = self._load(share=len(self._devices) > 1)
         try:
-            for round_ in range(self._rounds):
+            for _ in range(self._rounds):
                 for device in self._devices:
                     self._tell(f"prefill on {device.id}")
                     for tokens in self._prompts:
                         # The first run at a length plans memory and kernels for it.
-                        if round_ == 0:
-                            self._prompt(runners, device.id, tokens)
+                        self._prompt(runners, device.id, tokens)
                         elapsed, given = self._prompt(runners, device.id, tokens)
                         self.prefill[device.id][tokens].append(elapsed)
                         for target in (d.id for d in self._devices if d.id != device.id):
@@ -200,7 +199,7 @@ class _Bench:
                     for tokens in self._contexts:
                         self._prompt(runners, device.id, tokens)
                         times = []
-                        for step in range(_STEPS):
+                        for step in range(min(_STEPS, self._bundle.context_length - tokens)):
                             begun = time.perf_counter()
                             runners[device.id].forward(self._ids[:1], tokens + step)
                             times.append(time.perf_counter() - begun)

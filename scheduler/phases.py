@@ -14,7 +14,7 @@ import numpy as np
 from trisect.profiles.phases import PhasePoint, PhaseProfile
 from trisect.runtime.errors import ProfileMissing
 
-_INDISTINGUISHABLE = 0.01
+_INDISTINGUISHABLE = 0.03
 
 
 @dataclass(frozen=True)

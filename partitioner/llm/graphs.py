@@ -38,7 +38,7 @@ def write_in_place(path: Path, config: LlamaConfig, weights: ModelWeights, locat
     ]
     tables = [graph.constant("cosines", weights.cosines), graph.constant("sines", weights.sines)]
     epsilon: dict[str, Any] = {"epsilon": config.norm_epsilon}
-    x, residual = embed(graph, weights.embedding, ids), ""
+    x, residual = embed(graph, weights.embedding, ids, [-1, config.hidden]), ""
     for index, layer in enumerate(weights.exact_layers):
         prefix = f"layer.{index}"
         norm = graph.constant(f"{prefix}.attention_norm.weight", layer.attention_norm)
@@ -59,6 +59,8 @@ def write_in_place(path: Path, config: LlamaConfig, weights: ModelWeights, locat
         if layer.qkv_bias is not None:
             bias = graph.constant(f"{prefix}.qkv.bias", layer.qkv_bias)
             qkv = graph.node("Add", [qkv, bias], f"{prefix}.qkv.biased")
+        # Tokens are rows of a matrix everywhere but in the attention, so that products can be added up in place.
+        qkv = _reshaped(graph, qkv, [1, -1, (config.heads + 2 * config.kv_heads) * config.head_dim])
         heads = _normalised_heads(graph, qkv, layer, config, prefix) if config.qk_norm else [qkv, "", ""]
         past = _cache(graph, config, index, "capacity")
         attended = graph.nodes(
@@ -71,6 +73,7 @@ def write_in_place(path: Path, config: LlamaConfig, weights: ModelWeights, locat
             do_rotary=1,
             scale=config.attention_scale,
         )[0]
+        attended = _reshaped(graph, attended, [-1, config.heads * config.head_dim])
         residual = product(graph, attended, layer.attention_output, f"{prefix}.attention_output")
         norm = graph.constant(f"{prefix}.ffn_norm.weight", layer.ffn_norm)
         name, _, _, x = graph.nodes(
@@ -88,7 +91,7 @@ def write_in_place(path: Path, config: LlamaConfig, weights: ModelWeights, locat
     norm = graph.constant("output_norm.weight", weights.output_norm)
     name = graph.node(
         "SkipSimplifiedLayerNormalization",
-        [last_token(graph, x), last_token(graph, residual), norm],
+        [last_token(graph, x, 0), last_token(graph, residual, 0), norm],
         "output_norm",
         domain=MICROSOFT,
         **epsilon,
@@ -111,7 +114,7 @@ def write_standard(path: Path, config: LlamaConfig, weights: ModelWeights, locat
     merged = graph.constant("merged", np.array([0, 0, config.heads * config.head_dim], np.int64))
     queries, pairs = config.heads * config.head_dim, config.kv_heads * config.head_dim
     fresh: list[str] = []
-    x = embed(graph, weights.embedding, ids)
+    x = embed(graph, weights.embedding, ids, [1, -1, config.hidden])
     for index, layer in enumerate(weights.layers):
         prefix = f"layer.{index}"
         name = _rms(graph, x, layer.attention_norm, f"{prefix}.attention_norm", config)
@@ -146,7 +149,7 @@ def write_standard(path: Path, config: LlamaConfig, weights: ModelWeights, locat
         attended = graph.node("Transpose", [attended], f"{prefix}.attention.turned", perm=[0, 2, 1, 3])
         attended = graph.node("Reshape", [attended, merged], f"{prefix}.attention.merged")
         if index == config.layers - 1:  # the last layer's keys and values are made; of the rest one token is needed
-            attended, x = last_token(graph, attended), last_token(graph, x)
+            attended, x = last_token(graph, attended, 1), last_token(graph, x, 1)
         out = product(graph, attended, layer.attention_output, f"{prefix}.attention_output")
         x = graph.node("Add", [x, out], f"{prefix}.x")
         name = _rms(graph, x, layer.ffn_norm, f"{prefix}.ffn_norm", config)
@@ -160,6 +163,11 @@ def write_standard(path: Path, config: LlamaConfig, weights: ModelWeights, locat
     for name in fresh:
         graph.output(name, _FLOAT, [1, config.kv_heads, "tokens", config.head_dim])
     graph.save(path, config.name, _OPSET)
+
+
+def _reshaped(graph: GraphBuilder, x: str, shape: list[int]) -> str:
+    target = graph.constant(f"shape.{'x'.join(map(str, shape))}", np.array(shape, np.int64))
+    return graph.node("Reshape", [x, target], f"{x}.{len(shape)}d")
 
 
 def _rms(graph: GraphBuilder, x: str, weight: Span, name: str, config: LlamaConfig) -> str:

@@ -24,7 +24,7 @@ from .folders import import_folder, is_model_folder
 from .gguf_import import import_gguf
 from .hub import fetch_from_hub, looks_like_hub_id
 
-IMPORTER = "2"
+IMPORTER = "5"
 """Changes whenever the same source would give other files."""
 
 Progress = Callable[[float, str], None]

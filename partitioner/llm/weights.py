@@ -14,10 +14,13 @@ from typing import Any
 import numpy as np
 from onnx import NodeProto, TensorProto, ValueInfoProto, helper
 
-from .gguf.blocks import BLOCK, QuantBlocks
+from .gguf.blocks import QuantBlocks
 
 _ALIGNMENT_BYTES = 4096  # what engines need to map a tensor from the file instead of copying it
-_DTYPES = {np.dtype(np.uint8): TensorProto.UINT8, np.dtype(np.float32): TensorProto.FLOAT}
+_DTYPES = {
+    np.dtype(np.uint8): TensorProto.UINT8,
+    np.dtype(np.float32): TensorProto.FLOAT,
+}
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ class Span:
 
 @dataclass(frozen=True)
 class Linear:
-    """A weight [rows (outputs), columns (inputs)] in blocks of 32, for MatMulNBits."""
+    """A weight [rows (outputs), columns (inputs)] in blocks, for MatMulNBits."""
 
     data: Span
     scales: Span
@@ -58,7 +61,12 @@ class Linear:
 
     @property
     def shape(self) -> tuple[int, int]:
-        return self.data.shape[0], self.data.shape[1] * BLOCK
+        return self.data.shape[0], self.data.shape[1] * self.block
+
+    @property
+    def block(self) -> int:
+        """Weights in a block."""
+        return self.data.shape[2] * 8 // self.bits
 
     def rows(self, start: int, stop: int) -> Linear:
         """Some of its rows, in place."""

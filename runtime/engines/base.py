@@ -49,6 +49,9 @@ class LoadOptions:
     """Inputs that a run's output replaces (``past.0.key`` -> ``present.0.key``): kept inside by an engine that can."""
     outputs: tuple[str, ...] | None = None
     """Outputs that the caller will ask for; an engine that can leaves the others uncomputed. None = all."""
+    scale_group: int | None = None
+    """How many inputs of a product may share a scale where a device in ``fast`` rounds them to 8 bits; None = its own
+    choice."""
     native_outputs: tuple[str, ...] = ()
     """Outputs that may stay in the dtype that the device computes in, instead of being widened for the caller; the
     module's `outputs` tell which that is."""

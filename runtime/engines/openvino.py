@@ -110,7 +110,9 @@ class Engine:
         if options.precision != "fast":
             wanted |= _REFERENCE
         elif "BF16" in (self._property(device.native, "OPTIMIZATION_CAPABILITIES") or ()):
-            wanted["INFERENCE_PRECISION_HINT"] = "bf16"
+            wanted |= {"INFERENCE_PRECISION_HINT": "bf16", "KV_CACHE_PRECISION": "bf16"}
+        if options.precision == "fast" and options.scale_group is not None:
+            wanted["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = str(options.scale_group)
         known = set(self._property(device.native, "SUPPORTED_PROPERTIES") or ())
         return {name: value for name, value in wanted.items() if name in known} | dict(options.extra)
 

@@ -65,17 +65,24 @@ class Answer:
             raise InvalidInput("a stop text is empty", remedy="leave it out")
         self.ids: list[int] = []
         self.text = ""
+        self._tokenizer = tokenizer
         self._pieces = tokenizer.stream()
         self._stop = stop
+        self._longest = max(map(len, stop), default=0)
         self._on_text = on_text
+        # Where no one wants the text before the end, it is decoded once, at the end.
+        self._in_pieces = on_text is not None or bool(stop)
         self._told = 0
         self._stopped = False
 
     def push(self, token: int) -> bool:
         """Add a token; True where a stop text is now complete."""
         self.ids.append(token)
+        if not self._in_pieces:
+            return False
+        begin = max(0, len(self.text) - self._longest)
         self.text += self._pieces.push(token)
-        found = [at for at in (self.text.find(text) for text in self._stop) if at >= 0]
+        found = [at for at in (self.text.find(text, begin) for text in self._stop) if at >= 0]
         if found:
             self.text = self.text[: min(found)]
             self._stopped = True
@@ -84,7 +91,9 @@ class Answer:
 
     def finish(self) -> None:
         """Tell what was held back."""
-        if not self._stopped:
+        if not self._in_pieces:
+            self.text = self._tokenizer.decode(self.ids)
+        elif not self._stopped:
             self.text += self._pieces.finish()
         self._tell(len(self.text))
 

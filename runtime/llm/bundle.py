@@ -34,6 +34,9 @@ class PhaseGraph:
     """Engines that it was made for; empty = any."""
     fresh: bool = False
     """True where outputs ``fresh.N.key/value`` hold what one run adds to the cache."""
+    scale_group: int | None = None
+    """How many inputs of a product may share a scale where an engine rounds them to 8 bits; None = the engine's own
+    choice."""
 
 
 @dataclass(frozen=True)

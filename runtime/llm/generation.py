@@ -150,6 +150,11 @@ class LanguageSession:
         self._decode.close()
         self._cache = None
 
+    @property
+    def decode_runner(self) -> Runner:
+        """What computes single tokens, for measurements below this level."""
+        return self._decode
+
     def generate(
         self,
         prompt: str | Sequence[int],

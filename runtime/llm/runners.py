@@ -81,8 +81,9 @@ def load_runner(
     if device.engine in _STATEFUL_ENGINES:
         wanted = ("logits", *(fresh if share else ()))
         options = LoadOptions(
-            threads=threads, precision=precision, state=state, outputs=wanted, native_outputs=tuple(fresh)
-        )
+            threads=threads, precision=precision, state=state, outputs=wanted, native_outputs=tuple(fresh),
+            scale_group=graph.scale_group,
+        )  # fmt: skip
         module = load(path, device, options)
         if not isinstance(module, StatefulModule):
             raise EngineFailed(f"{device.id} does not keep state", remedy="choose another device")
@@ -97,7 +98,7 @@ class InPlaceRunner:
     def __init__(self, module: Module, bundle: Bundle) -> None:
         self.device = module.device
         self.handover_s = 0.0
-        self._module = module
+        self.module = module
         self._layers = bundle.layers
         self._cache: KvCache | None = None
         self._logits = np.zeros((1, 1, bundle.vocab), np.float32)
@@ -137,7 +138,7 @@ class InPlaceRunner:
     def close(self) -> None:
         """See `Runner.close`."""
         self._step = self._cache = None
-        self._module.close()
+        self.module.close()
 
     def _held(self) -> KvCache:
         if self._cache is None:
@@ -148,7 +149,7 @@ class InPlaceRunner:
         buffers = dict(cache.buffers)
         presents = {name.replace("past_key_values", "present"): buffer for name, buffer in buffers.items()}
         inputs = {"input_ids": ids, "seqlens_k": self._last, "total_sequence_length": self._total, **buffers}
-        return self._module.bind(inputs, {"logits": self._logits, **presents})
+        return self.module.bind(inputs, {"logits": self._logits, **presents})
 
 
 class StatefulRunner:

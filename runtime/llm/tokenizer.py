@@ -195,6 +195,7 @@ class TokenStream:
         # Ids whose text has been shown are kept for a while: some decoders treat a text's first id differently, and
         # each time that they are dropped the rest has to be decoded once more.
         self._ids: list[int] = []
+        self._whole = 0
         self._shown = ""
 
     def push(self, token: int) -> str:
@@ -212,8 +213,10 @@ class TokenStream:
             return ""
         self._shown = text
         if len(self._ids) >= _KEPT_IDS:
-            self._ids = self._ids[-1:]
+            # Only whole characters: the ids that made the text of this very call.
+            self._ids = self._ids[self._whole :]
             self._shown = self._decode(self._ids)
+        self._whole = len(self._ids)
         return fresh
 
     def finish(self) -> str:

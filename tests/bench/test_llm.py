@@ -41,7 +41,7 @@ def test_every_pair_answers_alike_and_is_timed(tiny: Path, monkeypatch: pytest.M
     assert [choice.prompt_tokens for choice in result.choices] == [8, 32]
     assert result.overhead is not None
     assert result.ratio == result.best_single_s / result.best_pair_s
-    assert {run.peer for run in result.runs} == {None, "bare loop", "one graph for all engines"}
+    assert {run.peer for run in result.runs} == {None, "one graph for all engines"}
 
 
 def test_a_peer_that_fails_is_left_out_with_its_reason(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from gguf.quants import dequantize, quantize
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.gguf_factory import write_tiny_gguf
 from trisect.partitioner.llm.gguf.blocks import (
     QuantBlocks,
     concat_rows,
@@ -20,6 +21,7 @@ from trisect.partitioner.llm.gguf.blocks import (
     half_rotation_order,
     take_rows,
     to_matmulnbits,
+    to_wide_blocks,
 )
 from trisect.partitioner.llm.gguf.reader import GgufFile, GgufTensor
 from trisect.runtime.errors import InvalidModel
@@ -191,3 +193,15 @@ def test_refuses_weights_that_are_not_finite(kind: str, evil: float) -> None:
         if (kind, bits) in {("Q8_0", 8), ("Q4_0", 4), ("Q4_0", 8), ("Q4_1", 4), ("Q4_1", 8)}:
             with pytest.raises(InvalidModel, match="not finite"):
                 to_matmulnbits(tensor, bits)
+
+
+@pytest.mark.parametrize("quant", ["Q4_0", "Q4_1", "Q8_0"])
+def test_wide_blocks_round_each_weight_to_the_nearest_level(tmp_path: Path, quant: str) -> None:
+    file = GgufFile.open(write_tiny_gguf(tmp_path / "m.gguf", quant=quant, hidden=128, ffn=192))
+    tensor = file.tensors["blk.0.ffn_down.weight"]
+    blocks = to_wide_blocks(tensor, 64)
+    assert (blocks.block, blocks.shape) == (64, (128, 192))
+    weights = dequantise(tensor).reshape(128, 3, 64)
+    widened = (blocks.data.astype(np.float64) - 128) * blocks.scales[..., None]
+    step = np.abs(weights).max(axis=-1, keepdims=True) / 127
+    assert (np.abs(widened - weights) <= step * 0.5001).all()
