@@ -18,7 +18,7 @@ import numpy as np
 from trisect.language import PhaseChoice, choose_devices, open_bundle
 from trisect.profiles.machine import peak_flops, read_bandwidth_bytes_per_s
 from trisect.runtime.devices import Device
-from trisect.runtime.engines import discover
+from trisect.runtime.engines import find_to_use
 from trisect.runtime.engines.base import LoadOptions
 from trisect.runtime.errors import EngineFailed, TrisectError
 from trisect.runtime.llm.bundle import Bundle
@@ -147,7 +147,7 @@ def bench_llm(
         Where the model cannot be read or no device runs it. A peer that fails is left out, with a note.
     """
     bundle = open_bundle(model, report=progress)
-    devices = discover()
+    devices = find_to_use("auto")
     choices = [
         choose_devices(bundle, prompt_tokens=n, new_tokens=new_tokens, threads=threads, report=progress)
         for n in prompt_tokens

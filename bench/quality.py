@@ -14,7 +14,7 @@ import numpy as np
 
 from trisect.language import open_bundle
 from trisect.runtime.devices import select
-from trisect.runtime.engines import discover
+from trisect.runtime.engines import find_to_use
 from trisect.runtime.llm.answer import encode_prompt
 from trisect.runtime.llm.generation import LanguageSession
 
@@ -69,7 +69,7 @@ def bench_quality(
     progress : callable
     """
     texts = prompts or PROMPTS.read_text("utf-8").splitlines()
-    devices = select("auto", discover())
+    devices = find_to_use("auto")
     reference_device = select("cpu:ort", devices)[0]
     cases: list[tuple[list[int], list[int], np.ndarray]] = []
     bundle = open_bundle(model, precision="float32", report=progress)

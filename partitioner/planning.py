@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
+from trisect.profiles.capabilities import Capabilities
 from trisect.profiles.features import Costs
 from trisect.runtime.devices import Device
 from trisect.runtime.errors import InfeasibleProblem
@@ -18,9 +19,10 @@ from trisect.scheduler.problem import Objective, Part, Problem
 
 from .cut import best_cut
 from .graph import Graph
-from .problem import make_problem
+from .problem import make_problem, task_graph
 from .reasons import reasons
 from .strategies import place
+from .support import Progress, check_segments, refusals
 from .writing import Piece, write_segments
 
 
@@ -36,6 +38,8 @@ def make_plan(
     *,
     forced: Mapping[str, str] | None = None,
     forbidden: Mapping[str, Iterable[str]] | None = None,
+    capabilities: Capabilities | None = None,
+    progress: Progress | None = None,
 ) -> Plan:
     """Split a model over devices.
 
@@ -57,6 +61,10 @@ def make_plan(
         New, or that of an earlier plan, which is replaced once the new one is whole.
     forced, forbidden : mapping, optional
         Node name -> device id, or device ids.
+    capabilities : Capabilities, optional
+        Where devices are asked what they can run; when left out, they are taken to run what has a cost.
+    progress : callable, optional
+        Told of the asking.
 
     Returns
     -------
@@ -73,7 +81,11 @@ def make_plan(
         raise InfeasibleProblem(f"no objective {objective!r}", remedy=f"there are: {', '.join(get_args(Objective))}")
     devices = tuple(devices)
     graph = Graph.read(model_path, shapes)
-    problem = make_problem(graph, devices, costs, objective=objective, forced=forced, forbidden=forbidden)
+    tasks = task_graph(graph)
+    refused = refusals(graph, tasks, devices, capabilities, progress) if capabilities is not None else {}
+    problem = make_problem(
+        graph, devices, costs, objective=objective, forced=forced, forbidden=forbidden, tasks=tasks, refused=refused
+    )
     placement = place(problem, strategy)
     parts, value, schedule = best_cut(problem, placement)
     why = reasons(problem, placement)
@@ -81,6 +93,8 @@ def make_plan(
     node_placement, node_reasons = _of_nodes(graph, problem, placement, why)
     with folder_in_the_making(Path(out_folder)) as aside:
         segments, transfers, weights = write_segments(graph, [_piece(graph, part, members) for part in parts], aside)
+        if capabilities is not None:
+            check_segments(segments, devices, aside, capabilities)
         plan = Plan(
             model=graph.path.name,
             model_sha256=graph.sha256,

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import zip_longest
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -35,12 +36,27 @@ class Case:
     shape: tuple[int, ...]
     """Of the input ``x`` (float32)."""
     output_shape: tuple[int, ...]
-    build: Callable[[], bytes]
-    """The model's ONNX bytes; made when needed, because some are large."""
+    build: Callable[[], bytes | Path]
+    """The model's ONNX bytes or file; made when needed, because some are large."""
+    given: Callable[[], dict[str, np.ndarray]] | None = None
+    """Inputs of a model that has other ones than ``x``."""
 
     def feed(self) -> np.ndarray:
-        """An input, always the same."""
+        """The input ``x``, always the same."""
         return _noise(self.shape)
+
+    def feeds(self) -> dict[str, np.ndarray]:
+        """Every input."""
+        return {"x": self.feed()} if self.given is None else self.given()
+
+    def buffers(self) -> dict[str, np.ndarray]:
+        """Where the output goes; empty where the engine is to make room for it."""
+        return {"y": np.empty(self.output_shape, np.float32)} if self.given is None else {}
+
+    @property
+    def weight(self) -> tuple[float, int]:
+        """Operations and bytes of one run."""
+        return self.flops * self.repeats, self.size_bytes * self.repeats
 
 
 def cases() -> list[Case]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import statistics
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,12 +22,23 @@ from trisect.runtime.timeline import Timeline
 
 from .profile import Link, LinkPoint
 
-SIZES_BYTES = (4 << 10, 1 << 20, 16 << 20)
-_RUNS = {4 << 10: 40, 1 << 20: 20, 16 << 20: 7}
+SIZES_BYTES = (1 << 10, 64 << 10, 1 << 20, 16 << 20)
+LARGE_BYTES = 256 << 20
+_RUNS = {1 << 10: 40, 64 << 10: 40, 1 << 20: 20, 16 << 20: 7, LARGE_BYTES: 3}
 
 
-def measure_link(source: Device, target: Device, options: LoadOptions | None = None) -> Link:
+def measure_link(
+    source: Device, target: Device, options: LoadOptions | None = None, sizes_bytes: Sequence[int] = SIZES_BYTES
+) -> Link:
     """Time hand-overs of several sizes from one device to another.
+
+    Parameters
+    ----------
+    source, target : Device
+    options : LoadOptions, optional
+        Of both engines.
+    sizes_bytes : sequence of int
+        Of `SIZES_BYTES` and `LARGE_BYTES`, from small to large.
 
     Raises
     ------
@@ -34,7 +46,7 @@ def measure_link(source: Device, target: Device, options: LoadOptions | None = N
         Where one of them cannot run the smallest model.
     """
     with tempfile.TemporaryDirectory(prefix="trisect-link-") as folder:
-        points = tuple(_measure(source, target, size, Path(folder), options) for size in SIZES_BYTES)
+        points = tuple(_measure(source, target, size, Path(folder), options) for size in sizes_bytes)
     latency_s, bandwidth = line(points)
     return Link(source.id, target.id, latency_s, bandwidth, points)
 

@@ -19,7 +19,7 @@ from .cases import square_product
 
 _ARRAY_BYTES = 256 << 20
 _PRODUCT_SIZES = (256, 1024)
-_LONG_S = 0.01
+_LONG_S = 0.002
 _REPEATS = 30
 
 

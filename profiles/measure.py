@@ -1,7 +1,7 @@
 """Measures devices by running small models on them, through the same protocol that a session uses.
 
 What is known already is kept, so that measuring can be interrupted and gone on with, and a device added later costs
-only its own time.
+only its own time. What would take a slow device (a simulator) longer than it is worth is left out.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -18,10 +18,11 @@ from trisect.runtime.engines import load
 from trisect.runtime.engines.base import LoadOptions
 from trisect.runtime.errors import EngineFailed
 
-from .cases import Case, cases, tiny_chain
-from .links import measure_link
+from .cases import Case, cases, square_product, tiny_chain
+from .links import LARGE_BYTES, SIZES_BYTES, measure_link
 from .machine import peak_flops, read_bandwidth_bytes_per_s
-from .profile import DeviceProfile, Link, Point, Profile
+from .power import can_tell_power, power_w
+from .profile import DeviceProfile, Link, Point, Profile, Provenance
 from .provenance import provenance
 
 Progress = Callable[[int, int, str], None]
@@ -29,6 +30,11 @@ Progress = Callable[[int, int, str], None]
 
 _CHAIN = 33
 _SMALLEST_S = 1e-8
+_PRODUCT_SIZE = 1024
+_LONGEST_RUN_S = 0.5
+_MOST_SIMULATED_BYTES = 8 << 20
+_AMPLE_S = 60.0
+"""A budget from which on the largest transfers are measured too."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +53,9 @@ def measure(
     precision: str = "float32",
     threads: int | None = None,
     known: Profile | None = None,
+    wanted: Sequence[Case] = (),
     progress: Progress | None = None,
+    keep: Callable[[Profile], None] | None = None,
 ) -> Profile:
     """Measure devices and the links between them.
 
@@ -55,15 +63,20 @@ def measure(
     ----------
     devices : sequence of Device
     budget_s : float
-        After so long no further case is begun. Overheads, links and roofs are measured whatever the budget; cases go
-        round the classes, so that a short measurement still knows something of each.
+        After so long no further case is begun. Overheads, links, roofs and one case of each device are measured
+        whatever the budget (0 = no case at all); cases go round the classes, so that a short measurement still knows
+        something of each.
     precision : str
         ``float32`` or ``fast``.
     threads : int, optional
         Of each engine; None = its default.
     known : Profile, optional
         An earlier measurement: what it holds of the same engines' versions, precision and threads is not repeated.
+    wanted : sequence of Case
+        Measured before the standard ones: a model's own operators.
     progress : callable, optional
+    keep : callable, optional
+        Given what is measured so far when the user interrupts.
 
     Returns
     -------
@@ -77,11 +90,11 @@ def measure(
         the profile says so.
     """
     started_s = time.monotonic()
-    origin = provenance(devices, threads)
     options = LoadOptions(threads=threads, precision=precision)
     earlier = known if known is not None and _fits(known, precision, threads) else None
-    work = cases()
+    work = [*wanted, *cases()]
     total, done = len(devices) * (len(work) + 1), 0
+    state = _State(provenance(devices, threads), precision, earlier)
 
     def step(what: str) -> None:
         nonlocal done
@@ -89,25 +102,59 @@ def measure(
             progress(done, total, what)
         done += 1
 
-    profiles: dict[str, DeviceProfile] = {}
-    base_s: dict[str, float] = {}
-    for device in devices:
-        step(f"{device.id} overheads")
-        profiles[device.id] = _known_device(earlier, device) or _begin(device, options)
-        base_s[device.id] = _bound(tiny_chain(1), device, options).median_s - profiles[device.id].node_overhead_s
-    links = _links(devices, earlier, options)
-    bandwidth = earlier.read_bandwidth_bytes_per_s if earlier is not None else None
-    if bandwidth is None:
-        bandwidth = read_bandwidth_bytes_per_s()
-    for case in work:
+    try:
+        base_s: dict[str, float] = {}
         for device in devices:
-            step(f"{device.id} {case.name}")
-            if time.monotonic() - started_s < budget_s:
-                profiles[device.id] = _with_case(profiles[device.id], case, device, options, base_s[device.id])
+            step(f"{device.id} overheads")
+            begun = state.known(device) or _begin(device, options)
+            state.devices[device.id] = begun
+            base_s[device.id] = _bound(tiny_chain(1), device, options).median_s - begun.node_overhead_s
+        _links(devices, state.links, options, budget_s)
+        if state.bandwidth is None:
+            state.bandwidth = read_bandwidth_bytes_per_s()
+        for case in work:
+            for device in devices:
+                step(f"{device.id} {case.name}")
+                sofar = state.devices[device.id]
+                is_time = time.monotonic() - started_s < budget_s or (budget_s > 0 and not sofar.points)
+                if is_time and _is_worth_it(case, device, sofar):
+                    state.devices[device.id] = _with_case(sofar, case, device, options, base_s[device.id])
+    except KeyboardInterrupt:
+        if keep is not None and state.devices:
+            keep(state.profile())
+        raise
     if progress is not None:
         progress(total, total, "done")
-    kept = {} if earlier is None else {key: value for key, value in earlier.devices.items() if key not in profiles}
-    return Profile(origin, precision, {**kept, **profiles}, links, bandwidth)
+    return state.profile()
+
+
+@dataclass
+class _State:
+    """What is measured so far."""
+
+    origin: Provenance
+    precision: str
+    earlier: Profile | None
+    devices: dict[str, DeviceProfile] = field(default_factory=dict)
+    links: dict[tuple[str, str], Link] = field(init=False)
+    bandwidth: float | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        links = self.earlier.links if self.earlier is not None else ()
+        self.links = {(link.source, link.target): link for link in links}
+        self.bandwidth = self.earlier.read_bandwidth_bytes_per_s if self.earlier is not None else None
+
+    def known(self, device: Device) -> DeviceProfile | None:
+        """What an earlier measurement says of a device that is still the same."""
+        found = None if self.earlier is None else self.earlier.devices.get(device.id)
+        same = found is not None and (found.name, found.engine_version) == (device.name, device.engine_version)
+        return found if same else None
+
+    def profile(self) -> Profile:
+        kept = {} if self.earlier is None else dict(self.earlier.devices)
+        return Profile(
+            self.origin, self.precision, {**kept, **self.devices}, tuple(self.links.values()), self.bandwidth
+        )
 
 
 def time_calls(call: Callable[[], object], *, lasting_s: float = 0.08, fewest: int = 5, most: int = 500) -> Timing:
@@ -134,7 +181,7 @@ def _begin(device: Device, options: LoadOptions) -> DeviceProfile:
     one, chain = tiny_chain(1), tiny_chain(_CHAIN)
     module = load(one.build(), device, options)
     try:
-        feeds = {"x": one.feed()}
+        feeds = one.feeds()
         call_s = time_calls(lambda: module.run(feeds)).median_s
     finally:
         module.close()
@@ -142,7 +189,28 @@ def _begin(device: Device, options: LoadOptions) -> DeviceProfile:
     return DeviceProfile(
         device.id, device.name, device.engine_version, call_overhead_s=call_s,
         node_overhead_s=max(node_s, _SMALLEST_S), peak_flops=peak_flops(device, options),
+        power_w=_power_w(device, options),
     )  # fmt: skip
+
+
+def _power_w(device: Device, options: LoadOptions) -> float | None:
+    """Drawn at a large product: what works hardest."""
+    if not can_tell_power(device):
+        return None
+    case = square_product(_PRODUCT_SIZE)
+    module = load(case.build(), device, options)
+    try:
+        return power_w(device, module.bind(case.feeds(), case.buffers()).run)
+    finally:
+        module.close()
+
+
+def _is_worth_it(case: Case, device: Device, profile: DeviceProfile) -> bool:
+    """Whether a run takes seconds, not minutes; what is no hardware is not given weights that it compiles for long."""
+    flops, size_bytes = case.weight
+    if profile.peak_flops is not None and flops / profile.peak_flops > _LONGEST_RUN_S:
+        return False
+    return device.is_real or size_bytes <= _MOST_SIMULATED_BYTES
 
 
 def _with_case(
@@ -164,28 +232,28 @@ def _bound(case: Case, device: Device, options: LoadOptions) -> Timing:
     """Time a case with its buffers fixed: inside a segment no operator gets fresh memory from the system either."""
     module = load(case.build(), device, options)
     try:
-        binding = module.bind({"x": case.feed()}, {"y": np.empty(case.output_shape, np.float32)})
-        return time_calls(binding.run)
+        return time_calls(module.bind(case.feeds(), case.buffers()).run)
     finally:
         module.close()
 
 
-def _links(devices: Sequence[Device], earlier: Profile | None, options: LoadOptions) -> tuple[Link, ...]:
-    found = {(link.source, link.target): link for link in (earlier.links if earlier is not None else ())}
+def _links(
+    devices: Sequence[Device], known: dict[tuple[str, str], Link], options: LoadOptions, budget_s: float
+) -> None:
+    """Add what is not known yet; the largest tensors only where there is time and the devices are hardware."""
     for source in devices:
         for target in devices:
-            if source.id != target.id and (source.id, target.id) not in found:
-                found[source.id, target.id] = measure_link(source, target, options)
-    return tuple(found.values())
+            if source.id == target.id or (source.id, target.id) in known:
+                continue
+            sizes: tuple[int, ...] = SIZES_BYTES
+            if not (source.is_real and target.is_real):
+                sizes = SIZES_BYTES[:-1]
+            elif budget_s >= _AMPLE_S:
+                sizes = (*SIZES_BYTES, LARGE_BYTES)
+            known[source.id, target.id] = measure_link(source, target, options, sizes)
 
 
 def _fits(known: Profile, precision: str, threads: int | None) -> bool:
     origin = known.provenance
     here = (platform.node(), "measured", threads)
     return (origin.host, origin.source, origin.threads) == here and known.precision == precision
-
-
-def _known_device(earlier: Profile | None, device: Device) -> DeviceProfile | None:
-    found = None if earlier is None else earlier.devices.get(device.id)
-    same = found is not None and (found.name, found.engine_version) == (device.name, device.engine_version)
-    return found if same else None

@@ -64,6 +64,8 @@ class DeviceProfile:
     """Case -> why the device could not run it."""
     peak_flops: float | None = None
     """Operations a second of a large matrix product: the device's roof, at the profile's precision."""
+    power_w: float | None = None
+    """Drawn while it works; None = not measured."""
 
 
 @dataclass(frozen=True)

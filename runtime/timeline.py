@@ -69,8 +69,16 @@ class Timeline:
     def chrome_trace(self) -> list[dict[str, Any]]:
         """Events in Chrome's trace format (microseconds), to open in Perfetto."""
         return [
-            {"name": e.name, "cat": e.kind, "ph": "X", "ts": e.start_s * 1e6, "dur": e.duration_s * 1e6,
-             "pid": self.source, "tid": e.device, "args": {"item": e.item, "size_bytes": e.size_bytes}}
+            {
+                "name": e.name,
+                "cat": e.kind,
+                "ph": "X",
+                "ts": e.start_s * 1e6,
+                "dur": e.duration_s * 1e6,
+                "pid": self.source,
+                "tid": e.device,
+                "args": {"item": e.item, "size_bytes": e.size_bytes},
+            }
             for e in self.events
         ]
 

@@ -11,21 +11,25 @@ import statistics
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import onnx
 
+from trisect.partitioner.graph import Graph
+from trisect.partitioner.modelcases import model_cases
 from trisect.partitioner.planning import make_plan
-from trisect.profiles import store
+from trisect.profiles import reference, store
+from trisect.profiles.capabilities import Capabilities
 from trisect.profiles.costs import ProfileCosts
 from trisect.profiles.measure import measure
 from trisect.profiles.profile import Profile, Provenance
 from trisect.runtime import engines
 from trisect.runtime import verify as verification
 from trisect.runtime.devices import Device, select
-from trisect.runtime.errors import ProfileMissing
+from trisect.runtime.errors import InvalidInput, ProfileMissing
 from trisect.runtime.llm.bundle import Bundle
 from trisect.runtime.plan import Plan
 from trisect.runtime.session import Session
@@ -38,46 +42,63 @@ from . import origins
 Progress = Callable[[int, int, str], None]
 """Called with the steps done, all steps, and what comes next."""
 
+LEAST_BUDGET_S = 1.0
 BRIEF_S = 20.0
 """How long a split may measure devices that nobody has measured yet."""
 
 _NOTHING_MEASURED = Profile(Provenance("measured", "", "", "", "", {}, None), "float32", {}, ())
 
 
-def devices(wanted: str | Iterable[str] = "auto") -> list[Device]:
+def devices(wanted: str | Iterable[str] = "auto", *, machine: str | None = None) -> list[Device]:
     """Devices of this machine, as the engines installed here list them.
 
     Parameters
     ----------
     wanted : str or iterable of str
         Ids and kinds (``"cpu:ort,npu"``), or ``"auto"`` for all.
+    machine : str, optional
+        Those of a published machine that is not at hand, not of this one.
 
     Raises
     ------
     UnknownDevice
         With the nearest name and the list of those there are.
+    EngineMissing
+        For a device of an engine that is not installed, or whose driver is broken.
 
     Examples
     --------
     >>> devices("cpu:ort")[0].kind
     'cpu'
     """
-    return select(wanted, engines.discover())
+    if machine is not None:
+        return select(wanted, reference.machine(machine).devices)
+    return engines.find(wanted)
 
 
 def profile(
-    wanted: str | Iterable[str] = "auto", *, budget_s: float = 60.0, progress: Progress | None = None
+    wanted: str | Iterable[str] = "auto",
+    *,
+    budget_s: float = 60.0,
+    model: str | Path | None = None,
+    shapes: Mapping[str, int] | None = None,
+    progress: Progress | None = None,
 ) -> Profile:
     """Measure devices and the links between them, and store what was found for planning.
 
-    Figures that are stored already, of the same versions of the same engines, are kept and not measured again.
+    Figures that are stored already, of the same versions of the same engines, are kept and not measured again. What is
+    measured when the user interrupts is stored too, and the next call goes on from there.
 
     Parameters
     ----------
     wanted : str or iterable of str
-        As for `devices`.
+        As for `devices`; ``"auto"`` leaves out simulated and software devices.
     budget_s : float
         After so long nothing more is begun.
+    model : path, optional
+        An ONNX file whose own operators, at its own shapes, are measured first.
+    shapes : mapping of str to int, optional
+        Sizes of its symbolic dimensions.
     progress : callable, optional
 
     Raises
@@ -86,9 +107,16 @@ def profile(
         When what is stored cannot be read; it is left as it is.
     EngineFailed
         For a device that cannot run the smallest model.
+    InvalidInput
+        For a budget too small to measure anything.
     """
-    measured = measure(devices(wanted), budget_s=budget_s, known=_stored(), progress=progress)
-    store.save(measured, store.default_path(measured.precision))
+    if not budget_s >= LEAST_BUDGET_S:
+        message = f"a budget of {budget_s:g} s is too small to measure anything"
+        raise InvalidInput(message, remedy=f"give {LEAST_BUDGET_S:g} s or more")
+    chosen = engines.find_to_use(wanted)
+    with model_cases(Graph.read(model, shapes)) if model is not None else nullcontext(()) as own:
+        measured = measure(chosen, budget_s=budget_s, known=_stored(), wanted=own, progress=progress, keep=_store)
+    _store(measured)
     return measured
 
 
@@ -101,6 +129,7 @@ def split(
     *,
     seed: int = 0,
     out: str | Path | None = None,
+    machine: str | None = None,
     progress: Progress | None = None,
 ) -> Plan:
     """Place a model's nodes on devices, from measured costs, and cut it into segments that run.
@@ -112,7 +141,7 @@ def split(
     model : path
         An ONNX file.
     devices : str or iterable of str
-        Ids and kinds, or ``"auto"`` for all.
+        Ids and kinds, or ``"auto"`` for all that are hardware.
     strategy : str
         ``"auto"``, ``"opclass"``, ``"single:cpu:ort"``, or one that you registered.
     objective : str
@@ -123,6 +152,8 @@ def split(
         For strategies that draw lots.
     out : path, optional
         Folder of the plan; when left out, one that vanishes with this process (`Plan.save` keeps it).
+    machine : str, optional
+        Plan for a machine that is not at hand, from published figures (`trisect.profiles.reference`), not for this one.
     progress : callable, optional
         Told of measuring.
 
@@ -136,12 +167,20 @@ def split(
         For devices that are not here, or that cannot do it.
     """
     path = Path(model)
-    chosen = select(devices, engines.discover())
+    published = reference.machine(machine) if machine is not None else None
+    chosen = engines.find_to_use(devices) if published is None else select(devices, published.devices)
     folder = Path(out) if out is not None else _vanishing_folder()
 
     def plan_from(known: Profile) -> Plan:
-        return make_plan(path, chosen, ProfileCosts(known), strategy, objective, dict(shapes or {}), seed, folder)
+        return make_plan(
+            path, chosen, ProfileCosts(known), strategy, objective, dict(shapes or {}), seed, folder,
+            capabilities=Capabilities(), progress=progress,
+        )  # fmt: skip
 
+    if published is not None:
+        plan = plan_from(published.profile)
+        origins.remember(plan, path)
+        return plan
     try:
         plan = plan_from(_still_valid(_stored() or _NOTHING_MEASURED, chosen))
     except ProfileMissing:
@@ -253,6 +292,10 @@ def import_model(
     from trisect.partitioner.llm.importing import open_model
 
     return open_model(model, folder=Path(out) if out is not None else None, progress=progress)
+
+
+def _store(measured: Profile) -> None:
+    store.save(measured, store.default_path(measured.precision))
 
 
 def _stored() -> Profile | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from trisect.partitioner.llm.importing import open_model
 from trisect.profiles.phases import PhaseProfile, load_phases, measure_phases, phases_path, save_phases
 from trisect.runtime import engines
-from trisect.runtime.devices import Device, select
+from trisect.runtime.devices import Device
 from trisect.runtime.errors import EngineFailed, InvalidInput, InvalidModel, ProfileMissing, UnsupportedModel
 from trisect.runtime.llm.answer import check_prompt, encode_prompt
 from trisect.runtime.llm.bundle import Bundle
@@ -114,7 +114,7 @@ def check_devices(*wanted: str) -> None:
     UnknownDevice
     """
     for names in wanted:
-        select(names, engines.discover())
+        engines.find(names)
 
 
 def open_bundle(model: str | Path, *, precision: str = "fast", report: Report | None = None) -> Bundle:
@@ -161,7 +161,7 @@ def choose_devices(
     UnknownDevice
         For a name that no engine here offers.
     """
-    candidates = {"prefill": select(prefill, engines.discover()), "decode": select(decode, engines.discover())}
+    candidates = {"prefill": engines.find_to_use(prefill), "decode": engines.find_to_use(decode)}
     everything = {device.id: device for found in candidates.values() for device in found}
     if all(len(found) == 1 for found in candidates.values()):
         path = phases_path(bundle, precision, threads)

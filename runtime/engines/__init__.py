@@ -10,17 +10,17 @@ from __future__ import annotations
 import functools
 import importlib
 import pkgutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import cast
 
-from ..devices import Device
-from ..errors import EngineMissing, TrisectError
+from ..devices import Device, select
+from ..errors import EngineMissing, TrisectError, UnknownDevice
 from .base import Engine, LoadOptions, Module
 
-__all__ = ["absent", "discover", "engine_for", "load"]
+__all__ = ["absent", "discover", "engine_for", "find", "find_to_use", "load"]
 
 GROUP = "trisect.engines"
 
@@ -41,6 +41,44 @@ def discover() -> list[Device]:
     True
     """
     return list(_survey().devices)
+
+
+def find(wanted: str | Iterable[str], available: Iterable[Device] | None = None) -> list[Device]:
+    """Pick devices of this machine; see `trisect.runtime.devices.select`.
+
+    Parameters
+    ----------
+    wanted : str or iterable of str
+    available : iterable of Device, optional
+        What to pick from; all that there are when left out.
+
+    Raises
+    ------
+    UnknownDevice
+        With the nearest name and the list of those there are.
+    EngineMissing
+        For a device of an engine that cannot be used here, with the reason and what to install.
+    """
+    wanted = [wanted] if isinstance(wanted, str) else list(wanted)
+    try:
+        return select(wanted, discover() if available is None else available)
+    except UnknownDevice as error:
+        engines = {name.strip().partition(":")[2].partition("#")[0] for text in wanted for name in text.split(",")}
+        for engine, why in absent().items():
+            if engine in engines:
+                raise EngineMissing(f"the engine {engine!r} cannot be used here: {why}") from error
+        raise
+
+
+def find_to_use(wanted: str | Iterable[str]) -> list[Device]:
+    """As `find`, but ``auto`` is the machine's hardware: simulators and software drivers are used where they are named.
+
+    They are slow, and what is measured on them says nothing of any hardware. A machine that has nothing else uses them.
+    """
+    if wanted != "auto":
+        return find(wanted)
+    everything = discover()
+    return [device for device in everything if device.is_real] or everything
 
 
 def absent() -> dict[str, str]:
@@ -69,10 +107,15 @@ def load(model: Path | bytes, device: Device, options: LoadOptions | None = None
     Raises
     ------
     EngineMissing
-        When the device's engine is not installed.
+        When the device's engine is not installed, or the device is of a published machine that is not at hand.
     EngineFailed
         With the engine's reason in one line.
     """
+    if device.reality == "published":
+        raise EngineMissing(
+            f"{device.id} ({device.name}) is known from publications only, nothing can be run on it",
+            remedy="make a plan for this machine's devices",
+        )
     return engine_for(device).load(model, device, options or LoadOptions())
 
 

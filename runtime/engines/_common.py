@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import platform
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -16,7 +16,8 @@ from typing import BinaryIO
 
 from onnx import TensorProto, ValueInfoProto
 
-from ..errors import InvalidModel, TrisectError, UnsupportedModel
+from ..devices import Device
+from ..errors import EngineFailed, InvalidModel, TrisectError, UnsupportedModel
 from ..tensors import onnx_dtype_name
 from .base import UNKNOWN_RANK, TensorSpec
 
@@ -78,6 +79,31 @@ def with_shapes(spec: TensorSpec, sizes: Mapping[str, int]) -> TensorSpec:
     """
     shape = tuple(sizes.get(dim, dim) if isinstance(dim, str) else dim for dim in spec.shape)
     return TensorSpec(spec.name, spec.dtype, shape)
+
+
+def refuse_open_shapes(device: Device, label: str, inputs: Iterable[TensorSpec]) -> None:
+    """Say what a device that wants fixed shapes misses, before its compiler says it in its own way.
+
+    Raises
+    ------
+    EngineFailed
+        Naming the input and the dimension.
+
+    Examples
+    --------
+    >>> from trisect.runtime.devices import Limits
+    >>> npu = Device("npu:x", "npu", "x", "", limits=Limits(static_shapes=True))
+    >>> refuse_open_shapes(npu, "m.onnx", [TensorSpec("x", "float32", (1, 3))])
+    """
+    if not device.limits.static_shapes:
+        return
+    for spec in inputs:
+        dim = next((dim for dim in spec.shape if isinstance(dim, str)), None)
+        if dim is not None:
+            raise EngineFailed(
+                f"{device.id} cannot load {label}: it wants fixed shapes, and {spec.name!r} has {dim!r}",
+                remedy=f"bind it with --shape {dim}=NUMBER" if dim not in ("?", "...") else "place it elsewhere",
+            )
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,16 @@ import onnx
 import pytest
 from onnx.reference import ReferenceEvaluator
 
+from trisect.profiles import machine
 from trisect.profiles import measure as measuring
 from trisect.profiles.cases import cases, tiny_chain
 from trisect.profiles.costs import ProfileCosts
 from trisect.profiles.features import OpClass, OpFeatures
 from trisect.profiles.links import SIZES_BYTES, measure_link
 from trisect.profiles.machine import read_bandwidth_bytes_per_s
+from trisect.profiles.profile import Link
 from trisect.runtime.engines import discover, load
+from trisect.runtime.engines.base import LoadOptions
 from trisect.runtime.errors import EngineFailed
 
 ORT, OPENVINO = (next(d for d in discover() if d.id == name) for name in ("cpu:ort", "cpu:openvino"))
@@ -164,3 +167,86 @@ def test_links_are_measured_at_every_size():
 def test_read_bandwidth_is_a_rate(monkeypatch):
     monkeypatch.setattr("trisect.profiles.machine._ARRAY_BYTES", 1 << 20)
     assert read_bandwidth_bytes_per_s(threads=1) > 1e6
+
+
+def test_an_interruption_keeps_what_is_measured(quick, monkeypatch):
+    bound = measuring._bound
+    kept = []
+
+    def interrupted(case, device, options):
+        if case.name.startswith("norm"):
+            raise KeyboardInterrupt
+        return bound(case, device, options)
+
+    monkeypatch.setattr(measuring, "_bound", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        measuring.measure([ORT, OPENVINO], keep=kept.append)
+    (partial,) = kept
+    names = [case.name for case in quick]
+    cut = names.index("norm:layer:8x256")
+    assert [point.case for point in partial.devices["cpu:ort"].points] == names[:cut]
+    assert len(partial.links) == 2
+    monkeypatch.setattr(measuring, "_bound", bound)
+    whole = measuring.measure([ORT, OPENVINO], known=partial)
+    assert whole.devices["cpu:ort"].points[:cut] == partial.devices["cpu:ort"].points
+    assert [point.case for point in whole.devices["cpu:ort"].points] == names
+    assert whole.links == partial.links
+
+
+def test_an_interruption_before_anything_is_known_keeps_nothing(quick, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(measuring, "_begin", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        measuring.measure([ORT], keep=lambda profile: pytest.fail("nothing was measured"))
+
+
+def test_wanted_cases_come_first(quick):
+    first = replace(quick[0], name="matmul:mine")
+    profile = measuring.measure([ORT], wanted=[first])
+    assert profile.devices["cpu:ort"].points[0].case == "matmul:mine"
+    assert len(profile.devices["cpu:ort"].points) == len(quick) + 1
+
+
+def test_what_would_take_minutes_is_left_out(quick):
+    simulated = replace(ORT, reality="simulated")
+    slow = replace(measuring.measure([ORT], budget_s=0.0).devices["cpu:ort"], peak_flops=1e6)
+    by_name = {case.name: case for case in CASES}
+    small, large = by_name["matmul:64x256x256"], by_name["matvec:1x4096x4096"]
+    quick_profile = replace(slow, peak_flops=1e12)
+    assert measuring._is_worth_it(large, ORT, quick_profile)
+    assert not measuring._is_worth_it(large, simulated, quick_profile)
+    assert measuring._is_worth_it(small, simulated, quick_profile)
+    assert not measuring._is_worth_it(small, ORT, slow)
+
+
+def test_a_slow_device_is_not_given_the_large_product(monkeypatch):
+    sizes = []
+    product = machine.square_product
+    monkeypatch.setattr(machine, "square_product", lambda size: (sizes.append(size), product(32))[1])
+    monkeypatch.setattr(machine, "_LONG_S", 0.0)
+    assert machine.peak_flops(ORT, LoadOptions()) > 0
+    assert sizes == [256]
+    monkeypatch.setattr(machine, "_LONG_S", 60.0)
+    machine.peak_flops(ORT, LoadOptions())
+    assert sizes == [256, 256, 1024]
+
+
+@pytest.mark.parametrize(
+    ("reality", "budget_s", "largest"),
+    [("hardware", 10.0, 16 << 20), ("hardware", 60.0, 256 << 20), ("simulated", 60.0, 1 << 20)],
+)
+def test_links_reach_as_far_as_time_and_device_allow(monkeypatch, reality, budget_s, largest):
+    asked = []
+
+    def link(source, target, options, sizes):
+        asked.append(sizes)
+        return Link(source.id, target.id, 1e-6, None)
+
+    monkeypatch.setattr(measuring, "measure_link", link)
+    known = {}
+    measuring._links([ORT, replace(OPENVINO, reality=reality)], known, LoadOptions(), budget_s)
+    assert len(known) == 2
+    assert {sizes[-1] for sizes in asked} == {largest}
+    assert all(sizes[0] == 1024 for sizes in asked)

@@ -173,10 +173,10 @@ def test_profile_as_json_and_for_people(
     as_json: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("TRISECT_PROFILES", str(tmp_path))
-    document = as_json("profile", "--devices", "cpu:ort", "--budget", "0.5")
+    document = as_json("profile", "--devices", "cpu:ort", "--budget", "1")
     assert document["provenance"]["source"] == "measured"
     assert list(document["devices"]) == ["cpu:ort"]
-    assert main(["profile", "--devices", "cpu:ort", "--budget", "0.5"]) == 0
+    assert main(["profile", "--devices", "cpu:ort", "--budget", "1"]) == 0
     out, err = capsys.readouterr()
     assert "cpu:ort" in out
     assert str(tmp_path) in err

@@ -14,7 +14,9 @@ from .plans import describe, parse_shapes
 def split(
     model: Annotated[Path, typer.Argument(help="An ONNX model.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write the plan to.")],
-    devices: Annotated[str, typer.Option("--devices", help="Ids or kinds, comma-separated, or auto for all.")] = "auto",
+    devices: Annotated[
+        str, typer.Option("--devices", help="Ids or kinds, comma-separated, or auto for all hardware.")
+    ] = "auto",
     strategy: Annotated[
         str, typer.Option("--strategy", help="How to place: auto, opclass, single:cpu:ort, ...")
     ] = "auto",
@@ -25,6 +27,10 @@ def split(
         list[str] | None, typer.Option("--shape", help="Value of a symbolic dimension, name=number; repeatable.")
     ] = None,
     seed: Annotated[int, typer.Option("--seed", help="For strategies that draw lots.")] = 0,
+    machine: Annotated[
+        str | None,
+        typer.Option("--machine", help="Plan for a published machine that is not at hand: nvidia-h200, ..."),
+    ] = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -33,8 +39,9 @@ def split(
 
     with progress_bar("splitting") as report:
         plan = api.split(
-            model, devices, strategy, objective, parse_shapes(shape or []), seed=seed, out=out, progress=report
-        )
+            model, devices, strategy, objective, parse_shapes(shape or []),
+            seed=seed, out=out, machine=machine, progress=report,
+        )  # fmt: skip
     if json:
         print_json(describe(plan))
         return
@@ -51,4 +58,6 @@ def split(
     print_table(["segment", "device", "nodes", "takes", "gives"], rows, title=f"{plan.model} ({plan.strategy})")
     moved = [t.size_bytes for t in plan.transfers if t.source >= 0 and t.target >= 0]
     note(f"plan written to {out}: {len(plan.segments)} segments, {len(moved)} transfers, {size(sum(moved))}")
+    if machine is not None:
+        note(f"from published figures of {machine}: nothing was measured")
     note(f"predicted {plan.objective} {duration(plan.value)}; no split can be below {duration(plan.bound)}")

@@ -1,0 +1,99 @@
+"""NVIDIA GPUs through ONNX Runtime's CUDA provider, which the package ``onnxruntime-gpu`` brings.
+
+Its library is registered as a plugin, so that ONNX Runtime itself lists the GPUs; a package too old for that has the
+provider built in, and then there is one GPU to be had.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import onnxruntime as ort
+
+from ..devices import Device
+from ..errors import EngineFailed, EngineMissing
+from ._ort_providers import ep_devices, kind_of, register, tiny_model, unit_of
+from ._ort_session import OrtModule, Provider, open_module
+from .base import LoadOptions
+
+EP = "CUDAExecutionProvider"
+_LIBRARIES = ("libonnxruntime_providers_cuda.so", "onnxruntime_providers_cuda.dll")
+_DRIVER = "check nvidia-smi, and that CUDA 13 and cuDNN 9 are there (pip install 'onnxruntime-gpu[cuda,cudnn]')"
+
+
+class Engine:
+    """ONNX Runtime's CUDA execution provider."""
+
+    name = "cuda"
+    package = "trisect[cuda]"
+
+    def devices(self) -> list[Device]:
+        """The GPUs that the provider lists.
+
+        Raises
+        ------
+        EngineMissing
+            Where the package is not installed, or no driver shows a GPU.
+        """
+        folder = Path(ort.__file__).parent / "capi"
+        library = next((path for name in _LIBRARIES if (path := folder / name).is_file()), None)
+        if library is None:
+            raise EngineMissing("onnxruntime-gpu is not installed", remedy="pip install 'trisect[cuda]'")
+        # It looks for CUDA's libraries in their Python packages, and complains on standard output.
+        with contextlib.redirect_stdout(io.StringIO()):
+            ort.preload_dlls()
+        try:
+            register(EP, str(library))
+        except EngineMissing as error:
+            raise EngineMissing(f"CUDA cannot be used: {error.message}", remedy=_DRIVER) from error
+        found = [_device(index, unit) for index, unit in enumerate(_units())]
+        if not found and EP in ort.get_available_providers():
+            found = [_device(0, None)]
+            _try(found[0])
+        if not found:
+            raise EngineMissing("onnxruntime-gpu finds no NVIDIA GPU", remedy=_DRIVER)
+        return found
+
+    def load(self, model: Path | bytes, device: Device, options: LoadOptions) -> OrtModule:
+        """Load an ONNX file; see `Engine.load`.
+
+        Raises
+        ------
+        EngineFailed
+            With the reason in one line, or the nodes that the provider has no kernel for.
+        """
+        # TF32 keeps 10 bits of a float32: quick, and no reference.
+        settings = {"use_tf32": "1" if options.precision == "fast" else "0"}
+        units = _units()
+        if not units and EP in ort.get_available_providers():
+            return open_module(model, device, options, Provider((), settings))
+        return open_module(model, device, options, Provider([unit_of(device, units)], settings))
+
+
+def _device(index: int, unit: Any) -> Device:
+    described = str(unit.device.metadata.get("Description") or "") if unit is not None else ""
+    return Device(
+        id=f"gpu:cuda#{index}" if index else "gpu:cuda",
+        kind="gpu",
+        engine=Engine.name,
+        name=described or "NVIDIA GPU",
+        engine_version=ort.__version__,
+        native=EP,
+    )
+
+
+def _units() -> list[Any]:
+    return [found for found in ep_devices(EP) if kind_of(found) == "gpu"]
+
+
+@cache
+def _try(device: Device) -> None:
+    """Run one operator: the provider that is built in is there with or without a GPU."""
+    try:
+        Engine().load(tiny_model(), device, LoadOptions()).close()
+    except EngineFailed as error:
+        raise EngineMissing(f"onnxruntime-gpu finds no NVIDIA GPU: {error.message}", remedy=_DRIVER) from error

@@ -1,0 +1,96 @@
+"""Whatever other execution providers ONNX Runtime lists: DirectML, OpenVINO, TensorRT RTX, MIGraphX, one's own.
+
+There is no code here for any vendor. A provider that is registered before devices are looked for becomes a device;
+the command line registers what ``TRISECT_ORT_EPS`` names (``NAME=LIBRARY``, several parted by the system's path
+separator).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any, cast
+
+import onnxruntime as ort
+
+from ..devices import Device, Kind
+from ..errors import EngineFailed, EngineMissing
+from . import cuda, qnn, webgpu
+from ._ort_providers import kind_of, register
+from ._ort_session import OrtModule, Provider, open_module
+from .base import LoadOptions
+
+ENVIRONMENT = "TRISECT_ORT_EPS"
+_ELSEWHERE = ("CPUExecutionProvider", cuda.EP, qnn.EP, webgpu.EP)
+"""Providers that have an engine of their own in this folder."""
+
+
+class Engine:
+    """ONNX Runtime's other execution providers."""
+
+    name = "ort_ep"
+    package = "onnxruntime"
+
+    def devices(self) -> list[Device]:
+        """A device for each pair of provider and hardware that ONNX Runtime lists: ``gpu:dml``, ``npu:openvino-ep``.
+
+        Raises
+        ------
+        EngineMissing
+            For a library named in ``TRISECT_ORT_EPS`` that cannot be loaded.
+        """
+        for entry in filter(None, os.environ.get(ENVIRONMENT, "").split(os.pathsep)):
+            name, parted, library = entry.partition("=")
+            if not parted:
+                raise EngineMissing(f"{ENVIRONMENT} has {entry!r}", remedy="write it as NAME=LIBRARY")
+            register(name, library)
+        return [device for device, _ in _listed()]
+
+    def load(self, model: Path | bytes, device: Device, options: LoadOptions) -> OrtModule:
+        """Load an ONNX file; see `Engine.load`.
+
+        Raises
+        ------
+        EngineFailed
+            With the reason in one line, or the nodes that the provider leaves to the CPU.
+        """
+        unit = next((unit for known, unit in _listed() if known.id == device.id), None)
+        if unit is None:
+            raise EngineFailed(f"{device.id} has gone: ONNX Runtime does not list it", remedy="see trisect devices")
+        return open_module(model, device, options, Provider([unit]))
+
+
+def _listed() -> list[tuple[Device, Any]]:
+    found: list[tuple[Device, Any]] = []
+    count: Counter[str] = Counter()
+    for unit in ort.get_ep_devices():
+        if unit.ep_name in _ELSEWHERE:
+            continue
+        kind = cast("Kind", kind_of(unit))
+        base = f"{kind}:{_slug(unit.ep_name)}"
+        index = count[base]
+        count[base] += 1
+        device = Device(
+            id=f"{base}#{index}" if index else base,
+            kind=kind,
+            engine=Engine.name,
+            name=str(unit.device.metadata.get("Description") or f"{unit.ep_name} on {unit.device.vendor}"),
+            engine_version=str(unit.ep_metadata.get("version") or ort.__version__),
+            native=unit.ep_name,
+        )
+        found.append((device, unit))
+    return found
+
+
+def _slug(name: str) -> str:
+    """A provider's name as the second half of a device's id.
+
+    Examples
+    --------
+    >>> _slug("DmlExecutionProvider"), _slug("OpenVINOExecutionProvider"), _slug("My EP.2")
+    ('dml', 'openvino-ep', 'my-ep-2')
+    """
+    slug = re.sub(r"[^a-z0-9]+", "-", name.removesuffix("ExecutionProvider").lower()).strip("-") or "ep"
+    return f"{slug}-ep" if slug in ("openvino", "ort", "null") else slug  # names of engines here

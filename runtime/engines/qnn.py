@@ -1,0 +1,92 @@
+"""Qualcomm's Hexagon NPU through ONNX Runtime's QNN plugin; on x86 its simulator, for placement and numerics.
+
+The NPU computes floats in half precision whatever is asked, and wants every shape fixed.
+"""
+
+from __future__ import annotations
+
+import platform
+from contextlib import nullcontext
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from ..devices import Device, Limits
+from ..errors import EngineMissing
+from ._ort_providers import STDERR, STDOUT, diverted, ep_devices, kind_of, plugin, register, unit_of
+from ._ort_session import OrtModule, Provider, open_module
+from .base import LoadOptions
+
+EP = "QNNExecutionProvider"
+_LIMITS = Limits(
+    dtypes=(
+        "float32", "float16", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "bool",
+    ),
+    static_shapes=True,
+    maximum_rank=5,
+)  # fmt: skip
+_X86 = ("x86_64", "amd64")
+_SIMULATED_CHIP = {"htp_arch": "75", "soc_model": "57"}
+"""Snapdragon 8 Gen 3: the simulator has to be told which chip it is."""
+
+
+class Engine:
+    """ONNX Runtime's QNN execution provider, on the Hexagon Tensor Processor."""
+
+    name = "qnn"
+    package = "trisect[qnn]"
+
+    def devices(self) -> list[Device]:
+        """The NPUs that the provider lists; on x86 the simulator.
+
+        Raises
+        ------
+        EngineMissing
+            Where the plugin is not installed, cannot be loaded, or finds nothing.
+        """
+        package = plugin("onnxruntime_qnn", "qnn")
+        register(EP, package.get_library_path())
+        found = _units()
+        if not found:
+            raise EngineMissing("onnxruntime-qnn finds no Hexagon NPU on this machine")
+        release = version("onnxruntime-qnn")
+        return [
+            Device(
+                id="npu:qnn" if index == 0 else f"npu:qnn#{index}",
+                kind="npu",
+                engine=self.name,
+                name="Qualcomm Hexagon simulator" if _is_simulated() else "Qualcomm Hexagon",
+                reality="simulated" if _is_simulated() else "hardware",
+                engine_version=release,
+                native=EP,
+                limits=_LIMITS,
+            )
+            for index, _ in enumerate(found)
+        ]
+
+    def load(self, model: Path | bytes, device: Device, options: LoadOptions) -> OrtModule:
+        """Load an ONNX file; see `Engine.load`.
+
+        Raises
+        ------
+        EngineFailed
+            With the reason in one line: a shape that is not fixed, or nodes that the NPU does not run.
+        """
+        unit = unit_of(device, _units())
+        # Left to itself it gives the first and last (de)quantisation to the CPU, which would be a fallback.
+        settings = {"backend_type": "htp", "offload_graph_io_quantization": "0"}
+        if _is_simulated():
+            settings |= _SIMULATED_CHIP
+        # The simulator greets on standard output, in the middle of a user's JSON.
+        with diverted(STDOUT, STDERR) if _is_simulated() else nullcontext():
+            return open_module(model, device, options, Provider([unit], settings))
+
+
+def _units() -> list[Any]:
+    """The provider also lists the host's CPU: as a backend of its own, and on x86 to stand for the simulator."""
+    wanted = "cpu" if _is_simulated() else "npu"
+    return [found for found in ep_devices(EP) if kind_of(found) == wanted][: 1 if _is_simulated() else None]
+
+
+def _is_simulated() -> bool:
+    return platform.machine().lower() in _X86

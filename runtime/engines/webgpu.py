@@ -1,0 +1,80 @@
+"""Any GPU with a Vulkan, Metal or Direct3D driver, through ONNX Runtime's WebGPU plugin.
+
+Without a GPU the plugin can run on a software driver (Mesa's lavapipe): slow, but the same path of uploads, shaders and
+downloads, so that what is to run on a GPU can be tried on any machine. Such a device says that it is software.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+
+from ..devices import Device, Limits
+from ..errors import EngineFailed, EngineMissing
+from ._ort_providers import STDERR, diverted, ep_devices, kind_of, plugin, quiet, register, tiny_model, unit_of
+from ._ort_session import OrtModule, Provider, open_module
+from .base import LoadOptions
+
+EP = "WebGpuExecutionProvider"
+_DRIVER = "install a GPU driver with Vulkan, or for a software one Mesa 25 or newer (Debian: mesa-vulkan-drivers)"
+_LIMITS = Limits(dtypes=("float32", "float16", "int32", "uint32", "int64", "bool", "uint8", "int8"))
+
+
+class Engine:
+    """ONNX Runtime's WebGPU execution provider."""
+
+    name = "webgpu"
+    package = "trisect[webgpu]"
+
+    def devices(self) -> list[Device]:
+        """The one adapter that the provider chooses.
+
+        Raises
+        ------
+        EngineMissing
+            Where the plugin is not installed, or there is no driver that works.
+        """
+        package = plugin("onnxruntime_ep_webgpu", "webgpu")
+        # Read when the library is loaded. Only a machine without a GPU is offered the software driver.
+        os.environ.setdefault("ORT_WEBGPU_EP_ALLOW_SOFTWARE_ADAPTER", "1")
+        register(EP, package.get_library_path())
+        found = ep_devices(EP)
+        if not found:
+            raise EngineMissing("onnxruntime-ep-webgpu finds no GPU", remedy=_DRIVER)
+        is_software = kind_of(found[0]) == "cpu"
+        device = Device(
+            id="gpu:webgpu",
+            kind="gpu",
+            engine=self.name,
+            name="WebGPU on a software driver" if is_software else f"WebGPU on {found[0].device.vendor or 'a GPU'}",
+            reality="software" if is_software else "hardware",
+            engine_version=version("onnxruntime-ep-webgpu"),
+            native=EP,
+            limits=_LIMITS,
+        )
+        if is_software:
+            _try(device)
+        return [device]
+
+    def load(self, model: Path | bytes, device: Device, options: LoadOptions) -> OrtModule:
+        """Load an ONNX file; see `Engine.load`.
+
+        Raises
+        ------
+        EngineFailed
+            With the reason in one line, or the nodes that the provider has no kernel for.
+        """
+        unit = unit_of(device, ep_devices(EP)[:1])
+        with quiet(), diverted(STDERR, None):  # Dawn warns there of limits of its own
+            return open_module(model, device, options, Provider([unit]))
+
+
+@cache
+def _try(device: Device) -> None:
+    """Run one operator: the plugin promises a software driver without having looked for one."""
+    try:
+        Engine().load(tiny_model(), device, LoadOptions()).close()
+    except EngineFailed as error:
+        raise EngineMissing("onnxruntime-ep-webgpu finds no GPU, nor a software driver", remedy=_DRIVER) from error
