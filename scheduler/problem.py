@@ -9,12 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from math import inf, isnan
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import networkx as nx
 
 from trisect.runtime.devices import Device
 from trisect.runtime.errors import InfeasibleProblem, UnknownDevice, UnsupportedOperator
+
+from .rules import Rules
 
 Objective = Literal["latency", "throughput"]
 if TYPE_CHECKING:
@@ -51,6 +54,40 @@ class Problem:
     overhead_s: Mapping[str, float] = field(default_factory=dict)
     """Per device id, the fixed time of calling a part once."""
     objective: Objective = "latency"
+    rules: Rules = field(default_factory=Rules)
+
+    @staticmethod
+    def read(
+        path: str | Path,
+        objective: Objective | None = None,
+        contiguous: bool = False,
+        *,
+        processors: int = 2,
+    ) -> Problem:
+        """Read a published benchmark: a device-placement graph (``.json``) or a standard task graph (``.stg``).
+
+        Times and transfers keep the file's own unit of time. Tasks are named by their ids in the file.
+
+        Parameters
+        ----------
+        path : str or Path
+        objective : {"throughput", "latency"}, optional
+            Of a ``.json`` file; throughput when left out. A ``.stg`` file only knows latency.
+        contiguous : bool
+            For throughput: each device gets one convex piece. Calls of accelerators, for latency, always do.
+        processors : int
+            For ``.stg``: how many there are, all equal.
+
+        Raises
+        ------
+        InvalidModel
+            When the file is missing, damaged or too large.
+        InvalidInput
+            For an objective or a number of processors that makes no sense.
+        """
+        from .benchmarks import read_problem
+
+        return read_problem(Path(path), objective, contiguous, processors)
 
     @classmethod
     def of(
@@ -64,6 +101,7 @@ class Problem:
         objective: Objective = "latency",
         forced: Mapping[str, str] | None = None,
         forbidden: Mapping[str, Iterable[str]] | None = None,
+        rules: Rules | None = None,
     ) -> Problem:
         """Make a problem from costs given as a function or as tables.
 
@@ -80,6 +118,8 @@ class Problem:
             Task -> the device that it must run on.
         forbidden : mapping, optional
             Task -> devices that it must not run on.
+        rules : Rules, optional
+            How placements are judged; those of the runtime when left out.
 
         Raises
         ------
@@ -139,7 +179,7 @@ class Problem:
                     f"the constraints leave {_describe(graph, node)} no device that can run it", remedy="loosen them"
                 )
             times[node] = tuple(kept)
-        return cls(graph, devices, times, transfer_time_s, dict(overhead_s or {}), objective)
+        return cls(graph, devices, times, transfer_time_s, dict(overhead_s or {}), objective, rules or Rules())
 
     @property
     def device_ids(self) -> list[str]:

@@ -19,7 +19,18 @@ from trisect.runtime.timeline import Schedule
 from .problem import Part, Placement, Problem, tensor_edges
 
 Kind = Literal[
-    "unplaced", "unknown", "unsupported", "uncovered", "mixed", "cycle", "missing", "precedence", "overlap", "duration"
+    "unplaced",
+    "unknown",
+    "unsupported",
+    "memory",
+    "apart",
+    "uncovered",
+    "mixed",
+    "cycle",
+    "missing",
+    "precedence",
+    "overlap",
+    "duration",
 ]
 
 _ROUNDING_S = 1e-9

@@ -18,11 +18,13 @@ if TYPE_CHECKING:
     from trisect.runtime.timeline import Schedule as Schedule
     from trisect.runtime.timeline import Trace as Trace
     from trisect.scheduler.problem import Problem as Problem
+    from trisect.scheduler.solution import Solution as Solution
 
     from .api import devices as devices
     from .api import split as split
     from .api import verify as verify
     from .language import generate as generate
+    from .solving import solve as solve
 
 __version__ = "0.1.0.dev0"
 
@@ -32,10 +34,12 @@ _HOMES = {
     "Problem": "scheduler.problem",
     "Schedule": "runtime.timeline",
     "Session": "runtime.session",
+    "Solution": "scheduler.solution",
     "Trace": "runtime.timeline",
     "TrisectError": "runtime.errors",
     "devices": "api",
     "generate": "language",
+    "solve": "solving",
     "split": "api",
     "strategy": "partitioner.strategies",
     "verify": "api",

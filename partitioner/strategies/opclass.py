@@ -17,6 +17,7 @@ from trisect.profiles.features import OpClass, OpFeatures
 from trisect.scheduler.problem import Problem, crossing_time_s
 
 from . import strategy
+from .obedience import obeying
 
 RULE: dict[OpClass, str] = {
     OpClass.MATMUL: "gpu",
@@ -68,7 +69,7 @@ def opclass(problem: Problem) -> dict[str, str]:
         if problem.time(task, device) == inf:
             device = min(problem.device_ids, key=lambda d: problem.time(task, d))
         placement[task] = device
-    return smooth(problem, placement)
+    return obeying(problem, smooth(problem, placement))
 
 
 def smooth(problem: Problem, placement: dict[str, str]) -> dict[str, str]:

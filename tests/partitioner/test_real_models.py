@@ -21,7 +21,7 @@ MODELS: dict[str, dict[str, int]] = {
     "ch_ppocr_mobile_v2.0_cls_infer.onnx": {"x.0": 1, "x.2": 48, "x.3": 96},
     "silero_vad.onnx": {"input.0": 1, "input.1": 576, "state.1": 1},
 }
-ATTEMPTS = ["auto", "opclass", "test-blocks:2", "test-blocks:6", "test-blocks:12", "test-random:0"]
+ATTEMPTS = ["auto", "single", "opclass", "test-blocks:2", "test-blocks:6", "test-blocks:12", "test-random:0"]
 
 
 def find(models: Path, name: str) -> Path:
@@ -51,14 +51,16 @@ def test_split_equals_whole(models: Path, tmp_path: Path, name: str) -> None:
     expected = small_models.run_whole(path, feeds)
     for spec in graph.outputs:
         assert all(d in ("?", n) for d, n in zip(spec.shape, expected[spec.name].shape, strict=True))
-    pieces = []
+    pieces, values = [], []
     for attempt in ATTEMPTS:
         plan = make_plan(path, [CPU, CPU2], FakeCosts(), attempt, shapes=MODELS[name], out_folder=tmp_path / "plan")
         pieces.append(len(plan.segments))
+        values.append(plan.value)
         got = small_models.run_plan(plan, feeds)
         for output, array in expected.items():
             np.testing.assert_allclose(got[output], array, rtol=1e-3, atol=1e-4, err_msg=f"{attempt}: {output}")
-    assert pieces[0] == 1
+    assert pieces[1] == 1
+    assert values[0] <= values[1] * (1 + 1e-9)
     assert max(pieces) > 1
 
 

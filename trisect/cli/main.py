@@ -14,7 +14,7 @@ from typer.exceptions import TyperException
 from trisect import __version__
 from trisect.runtime.errors import TrisectError
 
-from . import bench, devices, explain, generate, import_model, output, profile, run, split, verify
+from . import bench, bench_placement, devices, explain, generate, import_model, output, profile, run, split, verify
 
 INTERRUPTED = 130
 
@@ -33,6 +33,8 @@ app.command("verify")(verify.verify)
 app.command("explain")(explain.explain)
 app.command("generate")(generate.generate)
 app.command("import")(import_model.import_model)
+bench.app.command("placement")(bench_placement.placement)
+bench.app.command("plan-speed")(bench_placement.plan_speed)
 app.add_typer(bench.app, name="bench")
 
 

@@ -1,0 +1,1 @@
+"""Accelerators that serve a host: the computational model of most published placement benchmarks, and its solvers."""

@@ -1,0 +1,73 @@
+"""Solving placement problems that need not come from a model: what researchers compare heuristics with."""
+
+from __future__ import annotations
+
+from math import isfinite
+from time import monotonic
+
+from trisect.partitioner.strategies import TIME_LIMIT_S, propose
+from trisect.partitioner.strategies.judging import judge, simple_bound
+from trisect.runtime.errors import InvalidInput
+from trisect.scheduler.problem import Problem
+from trisect.scheduler.solution import Solution
+
+_ROUNDING = 1e-9
+
+
+def solve(problem: Problem, strategy: str = "auto", *, time_limit_s: float = TIME_LIMIT_S, seed: int = 0) -> Solution:
+    """Ask a strategy for a placement and judge it by the problem's own rules.
+
+    Parameters
+    ----------
+    problem : Problem
+        Read by `Problem.read`, or made by `Problem.of`.
+    strategy : str
+        ``"exact"``, ``"auto"``, ``"heft"``, or one that you registered.
+    time_limit_s : float
+        For strategies that search.
+    seed : int
+        For strategies that draw lots.
+
+    Returns
+    -------
+    Solution
+        ``.placement``, ``.value``, ``.bound``, ``.gap``, ``.violations`` (empty when valid), ``.schedule``.
+
+    Raises
+    ------
+    UnknownStrategy
+    InfeasibleProblem
+        When the strategy finds nothing.
+    InvalidInput
+        For a time limit that is none.
+
+    Examples
+    --------
+    >>> import networkx as nx
+    >>> from trisect.runtime.devices import Device
+    >>> graph = nx.DiGraph([("a", "b"), ("a", "c"), ("b", "d"), ("c", "d")])
+    >>> devices = [Device("cpu:x", "cpu", "x", ""), Device("gpu:y", "gpu", "y", "")]
+    >>> times = {task: {"cpu:x": 2.0, "gpu:y": 1.0} for task in graph}
+    >>> problem = Problem.of(graph, devices, times, lambda size_bytes, src, dst: 0.0)
+    >>> solution = solve(problem, "exact")
+    >>> solution.value, solution.gap, solution.violations
+    (4.0, 0.0, ())
+    """
+    if not isfinite(time_limit_s) or time_limit_s <= 0:
+        raise InvalidInput(f"a time limit of {time_limit_s} s", remedy="give seconds above zero")
+    begin = monotonic()
+    proposal = propose(problem, strategy, time_limit_s=time_limit_s, seed=seed)
+    seconds = monotonic() - begin
+    verdict = judge(problem, proposal)
+    bound = max(simple_bound(problem), proposal.bound)
+    if bound >= verdict.value * (1 - _ROUNDING):
+        bound = verdict.value
+    return Solution(
+        placement=dict(proposal.placement),
+        value=verdict.value,
+        bound=bound,
+        violations=verdict.violations,
+        schedule=verdict.schedule,
+        strategy=strategy,
+        seconds=seconds,
+    )
