@@ -8,7 +8,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-INSTALL := $(BIN)/python -m pip --disable-pip-version-check --quiet install -c constraints.txt -e
+INSTALL := $(BIN)/python -m pip --disable-pip-version-check -qq install -c constraints.txt -e
 ROOMS := bench partitioner profiles runtime scheduler
 
 MODELS := .cache/models

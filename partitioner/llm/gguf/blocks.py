@@ -52,7 +52,7 @@ class QuantBlocks:
     @property
     def block(self) -> int:
         """Weights in a block."""
-        return self.data.shape[2] * 8 // self.bits
+        return int(self.data.shape[2]) * 8 // self.bits
 
 
 def dequantise(tensor: GgufTensor) -> np.ndarray:
