@@ -55,7 +55,9 @@ def drained_order(instance: Instance, where: list[int]) -> list[int]:
     device = 0
     while len(order) < instance.count:
         if not ready.get(device):
-            device = max(ready, key=lambda d: (len(ready[d]), -d))
+            device = max(ready, key=lambda d: (len(ready[d]), -d), default=0)
+            if not ready.get(device):
+                break  # groups that wait for each other, as colocated tasks may: only a host can run them
         group = ready[device].pop()
         order.append(group)
         for other in instance.succs[group]:
