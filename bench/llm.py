@@ -282,7 +282,7 @@ def _run(
         new_tokens=new_tokens,
         prefill_tok_s=prompt_tokens / prefill_s,
         decode_tok_s=(new_tokens - 1) / decode_s if new_tokens > 1 else 0.0,
-        kv_bytes=8 * bundle.layers * bundle.kv_heads * bundle.head_dim * prompt_tokens if split else 0,
+        kv_bytes=bundle.cache_bytes_per_token * prompt_tokens if split else 0,
         kv_s=kv_s,
         end_to_end_s=whole_s,
         spread=float(quartiles[1] - quartiles[0]) / whole_s,
@@ -307,8 +307,7 @@ def _limits(bundle: Bundle, runs: Sequence[LlmRun], devices: Sequence[Device], t
     bandwidth = read_bandwidth_bytes_per_s(threads)
     peak = max(peak_flops(device, LoadOptions(threads=threads, precision="fast")) for device in devices)
     context = runs[0].prompt_tokens + runs[0].new_tokens / 2
-    cache_bytes = 8 * bundle.layers * bundle.kv_heads * bundle.head_dim
-    decode_bytes = int(bundle.decode_bytes_per_token + cache_bytes * context)
+    decode_bytes = int(bundle.decode_bytes_per_token + bundle.cache_bytes_per_token * context)
     flops = float(bundle.flops_per_token)
     return Limits(
         bandwidth,

@@ -14,6 +14,7 @@ from typing import Literal
 import msgspec
 
 from ..errors import InvalidModel
+from .kv import cache_bytes_per_token
 
 BUNDLE_FILE = "bundle.json"
 VERSION = 1
@@ -117,6 +118,11 @@ class Bundle:
         if not made_for_it and not any_engine:
             raise InvalidModel(f"{self.name} has no graph that {engine} runs", remedy="choose another device")
         return (made_for_it or any_engine)[0]
+
+    @property
+    def cache_bytes_per_token(self) -> int:
+        """Size of one token's keys and values as devices hand them over."""
+        return cache_bytes_per_token(self.layers, self.kv_heads, self.head_dim)
 
     @property
     def key(self) -> str:

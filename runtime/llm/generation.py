@@ -292,7 +292,6 @@ class LanguageSession:
         return self._cache
 
     def _stats(self, ids: list[int], answer: Answer, clock: _Clock) -> GenerationStats:
-        kv_bytes = 2 * 4 * self.bundle.layers * self.bundle.kv_heads * self.bundle.head_dim * len(ids)
         return GenerationStats(
             prefill=self._prefill.device.id,
             decode=self._decode.device.id,
@@ -301,7 +300,7 @@ class LanguageSession:
             load_s=self.load_s,
             prefill_s=clock.prefill_s,
             kv_s=clock.kv_s,
-            kv_bytes=kv_bytes if self._splits else 0,
+            kv_bytes=self.bundle.cache_bytes_per_token * len(ids) if self._splits else 0,
             decode_s=clock.decode_s,
             end_to_end_s=clock.prefill_s + clock.kv_s + clock.decode_s,
             weights_copies=2 if self._splits else 1,

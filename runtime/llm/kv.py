@@ -22,6 +22,11 @@ def past_names(layers: int) -> list[tuple[int, str, str]]:
     return [(layer, part, f"past_key_values.{layer}.{part}") for layer in range(layers) for part in _PARTS]
 
 
+def cache_bytes_per_token(layers: int, kv_heads: int, head_dim: int) -> int:
+    """Size of one token's keys and values in float32, over all layers."""
+    return 4 * len(_PARTS) * layers * kv_heads * head_dim
+
+
 class KvCache:
     """Keys and values of the tokens so far, in buffers with room for more.
 
@@ -59,7 +64,7 @@ class KvCache:
     @property
     def bytes_per_token(self) -> int:
         """Size of one token's keys and values, over all layers."""
-        return 4 * 2 * self._layers * self._shape[1] * self._shape[3]
+        return cache_bytes_per_token(self._layers, self._shape[1], self._shape[3])
 
     @property
     def buffers(self) -> Mapping[str, np.ndarray]:

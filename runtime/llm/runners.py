@@ -99,7 +99,6 @@ class InPlaceRunner:
         self.device = module.device
         self.handover_s = 0.0
         self.module = module
-        self._layers = bundle.layers
         self._cache: KvCache | None = None
         self._logits = np.zeros((1, 1, bundle.vocab), np.float32)
         self._last = np.zeros(1, np.int32)
