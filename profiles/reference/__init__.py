@@ -87,7 +87,7 @@ def names() -> list[str]:
     Examples
     --------
     >>> names()
-    ['intel-core-ultra-7-155h', 'nvidia-h200', 'snapdragon-x-elite']
+    ['amd-ryzen-ai-9-hx-370', 'intel-core-ultra-7-155h', 'nvidia-dgx-h200', 'nvidia-h200', 'snapdragon-x-elite']
     """
     return sorted(entry.name.removesuffix(".json") for entry in files(__package__).iterdir() if ".json" in entry.name)
 
