@@ -8,15 +8,22 @@ The graphs are their authors' and not part of trisect. They are looked for in th
 from __future__ import annotations
 
 import csv
+import json
 import os
+import platform
 import statistics
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
+from math import inf
 from pathlib import Path
 
 from trisect.runtime.errors import InvalidInput
 from trisect.scheduler.problem import Objective, Problem
 from trisect.solving import solve
+
+from .variants import SCALE, VARIANTS
 
 Progress = Callable[[int, int, str], None]
 
@@ -72,12 +79,18 @@ class PlacementRun:
     value: float
     bound: float
     gap: float
+    bound_by: str
+    is_cut_short: bool
+    """Whether the clock stopped the search: another run may then find something else."""
     seconds: float
     violations: int
-    best_known: float
+    best_known: float | None
+    """None for a relative of a published graph that is a problem of its own."""
     met: bool
     """Valid, and as good as promised: the optimum where contiguous or known, the best known latency, 1 % above the best
     known of the rest."""
+    variant: str = ""
+    """Which relative of the graph this is, if not the graph itself; see `trisect.bench.variants`."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +116,8 @@ class PlacementBench:
 
     strategy: str
     time_limit_s: float
+    seed: int
+    versions: Mapping[str, str]
     runs: tuple[PlacementRun, ...]
     task_graphs: tuple[TaskGraphRun, ...]
     mean_gap: float | None
@@ -140,6 +155,7 @@ def bench_placement(
     task_graph_s: float = 5.0,
     only: str = "",
     seed: int = 0,
+    variants: bool = False,
     progress: Progress | None = None,
 ) -> PlacementBench:
     """Solve every published problem that is there.
@@ -153,6 +169,9 @@ def bench_placement(
     only : str
         Part of the names of the graphs to run.
     seed : int
+    variants : bool
+        Solve relatives of the device-placement graphs instead: renamed, scaled, disturbed, with other numbers of
+        accelerators, and as training graphs.
     progress : callable, optional
     """
     folder = data_folder()
@@ -161,26 +180,40 @@ def bench_placement(
         for case in BEST_KNOWN
         if (path := folder / "dnn-partitioning" / f"{case.graph}.json").is_file() and only in case.graph
     ]
-    graphs = [row for row in _task_graphs(folder / "stg") if only in row[0].name]
-    total = len(known) + len(graphs)
+    graphs = [row for row in _task_graphs(folder / "stg") if only in row[0].name and not variants]
+    jobs = [
+        (path, case, variant)
+        for path, case in known
+        for variant in (VARIANTS if variants else ("",))
+        if not (variant == "training" and case.objective == "latency")
+    ]
+    total = len(jobs) + len(graphs)
     runs, task_graphs = [], []
-    for i, (path, case) in enumerate(known):
+    for i, (path, case, variant) in enumerate(jobs):
         if progress is not None:
-            progress(i, total, case.graph)
-        runs.append(_run(path, case, strategy, time_limit_s, seed))
+            progress(i, total, f"{case.graph} {variant}".rstrip())
+        runs.append(_run(path, case, variant, strategy, time_limit_s, seed))
     for i, (path, processors, lower, upper) in enumerate(graphs):
         if progress is not None:
-            progress(len(known) + i, total, f"{path.name}, {processors} processors")
+            progress(len(jobs) + i, total, f"{path.name}, {processors} processors")
         task_graphs.append(_run_task_graph(path, processors, lower, upper, task_graph_s, seed))
     mean = statistics.fmean(run.gap for run in task_graphs) if task_graphs else None
-    return PlacementBench(strategy, time_limit_s, tuple(runs), tuple(task_graphs), mean)
+    versions = {"python": platform.python_version()} | {name: version(name) for name in ("trisect", "ortools", "numpy")}
+    return PlacementBench(strategy, time_limit_s, seed, versions, tuple(runs), tuple(task_graphs), mean)
 
 
-def _run(path: Path, case: Known, strategy: str, time_limit_s: float, seed: int) -> PlacementRun:
-    problem = Problem.read(path, objective=case.objective, contiguous=case.contiguous)
+def _run(path: Path, case: Known, variant: str, strategy: str, time_limit_s: float, seed: int) -> PlacementRun:
+    with tempfile.TemporaryDirectory() as folder:
+        if variant:
+            changed = VARIANTS[variant](json.loads(path.read_text()))
+            path = Path(folder) / path.name
+            path.write_text(json.dumps(changed))
+        problem = Problem.read(path, objective=case.objective, contiguous=case.contiguous)
     found = solve(problem, strategy, time_limit_s=time_limit_s, seed=seed)
     exactly = case.contiguous or case.is_optimum or case.objective == "latency"
-    bar = case.value * (1 + _SLACK if exactly else 1.01)
+    same = {"": 1.0, "renamed": 1.0, "scaled": SCALE}.get(variant)
+    best_known = None if same is None else case.value * same
+    bar = inf if best_known is None else best_known * (1 + _SLACK if exactly else 1.01)
     return PlacementRun(
         graph=case.graph,
         objective=case.objective,
@@ -189,10 +222,13 @@ def _run(path: Path, case: Known, strategy: str, time_limit_s: float, seed: int)
         value=found.value,
         bound=found.bound,
         gap=found.gap,
+        bound_by=found.bound_by,
+        is_cut_short=found.is_cut_short,
         seconds=found.seconds,
         violations=len(found.violations),
-        best_known=case.value,
+        best_known=best_known,
         met=found.is_valid and found.value <= bar,
+        variant=variant,
     )
 
 

@@ -7,15 +7,18 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import networkx as nx
 import numpy as np
 import onnx_ir as ir
 
-from trisect.runtime.engines.base import TensorSpec
+from trisect.runtime.engines.base import UNKNOWN_RANK, TensorSpec
 from trisect.runtime.errors import InvalidModel, TrisectError
+from trisect.runtime.onnxtypes import spec_of as declared_spec
 from trisect.scheduler.problem import TaskGraph
 
+from .collecting import uncollected
 from .features import dtype_of, features, is_constant, size_bytes, subgraphs
 from .inference import bind_shapes, constants, infer, real_inputs
 from .loading import load_model
@@ -27,10 +30,10 @@ class Graph:
 
     ``digraph`` has one node per ONNX node, by its name, with the attributes ``op_type``, ``domain``, ``op_class``,
     ``flops``, ``bytes_read``, ``bytes_written``, ``weight_bytes``, ``dtype``, ``input_shapes``, ``output_shapes``,
-    ``features`` (all of the cost-bearing ones as one `OpFeatures`) and ``constant`` (True where its result is known
-    before anything runs: `Constant` nodes and arithmetic on shapes). An edge has ``tensors`` (name -> bytes) and
-    ``size_bytes``, their sum, and ``cuttable``, False where one of them is no tensor or of unknown rank, so that it
-    cannot cross from one segment to another.
+    ``features`` (all of the cost-bearing ones as one `OpFeatures`) and ``constant`` (True where it need not run: its
+    result is known before, as of `Constant` nodes and arithmetic on shapes, or nobody needs it). An edge has
+    ``tensors`` (name -> bytes) and ``size_bytes``, their sum, and ``cuttable``, False where one of them is of unknown
+    type, so that it cannot cross from one segment to another.
     """
 
     path: Path
@@ -41,6 +44,7 @@ class Graph:
     """Tensors known from the shapes alone: name -> value."""
 
     @classmethod
+    @uncollected()
     def read(cls, path: str | Path, shapes: Mapping[str, int] | None = None) -> Graph:
         """Read a model.
 
@@ -117,21 +121,21 @@ def used_values(node: ir.Node) -> Iterator[ir.Value]:
 
 def spec_of(value: ir.Value) -> TensorSpec:
     """Name, dtype and shape of a value; a dimension that depends on data is ``"?"``."""
-    dims = () if value.shape is None else tuple(d if isinstance(d, int) and d >= 0 else "?" for d in value.shape)
-    return TensorSpec(str(value.name), dtype_of(value), dims)
+    if isinstance(value.type, (ir.SequenceType, ir.OptionalType)):
+        return declared_spec(ir.serde.serialize_value(value), "the model")
+    return TensorSpec(str(value.name), dtype_of(value), UNKNOWN_RANK if value.shape is None else _dims(value.shape))
 
 
 def is_cuttable(value: ir.Value) -> bool:
-    """Whether a value can cross from one segment to another: a tensor of known dtype and rank."""
-    return (
-        isinstance(value.type, ir.TensorType)
-        and value.shape is not None
-        and value.dtype not in (None, ir.DataType.UNDEFINED)
-    )
+    """Whether a value can cross from one segment to another: whether its type is known, and one that is carried."""
+    if isinstance(value.type, (ir.SequenceType, ir.OptionalType)):
+        return value.dtype not in (None, ir.DataType.UNDEFINED)
+    return isinstance(value.type, ir.TensorType) and value.dtype not in (None, ir.DataType.UNDEFINED)
 
 
 def _digraph(model: ir.Model, folded: Mapping[str, np.ndarray]) -> TaskGraph:
     graph: TaskGraph = nx.DiGraph()
+    edges: dict[tuple[str, str], dict[str, Any]] = {}
     outputs = {value.name for value in model.graph.outputs}
     for node in model.graph:
         found = features(node)
@@ -147,8 +151,8 @@ def _digraph(model: ir.Model, folded: Mapping[str, np.ndarray]) -> TaskGraph:
             bytes_written=found.bytes_written,
             weight_bytes=found.weight_bytes,
             dtype=found.dtype,
-            input_shapes=tuple(None if v is None or v.shape is None else spec_of(v).shape for v in node.inputs),
-            output_shapes=tuple(None if v.shape is None else spec_of(v).shape for v in node.outputs),
+            input_shapes=tuple(None if v is None or v.shape is None else _dims(v.shape) for v in node.inputs),
+            output_shapes=tuple(None if v.shape is None else _dims(v.shape) for v in node.outputs),
             features=found,
             constant=known and not set(names) & outputs,
         )
@@ -157,11 +161,28 @@ def _digraph(model: ir.Model, folded: Mapping[str, np.ndarray]) -> TaskGraph:
             if producer is None:
                 continue
             ends = str(producer.name), str(node.name)
-            if not graph.has_edge(*ends):
-                graph.add_edge(*ends, tensors={}, size_bytes=0, cuttable=True)
-            edge = graph.edges[ends]
+            edge = edges.get(ends)
+            if edge is None:
+                edge = edges[ends] = {"tensors": {}, "size_bytes": 0, "cuttable": True}
             size = size_bytes(value)
             edge["tensors"][value.name] = size
             edge["size_bytes"] += size
             edge["cuttable"] = edge["cuttable"] and is_cuttable(value)
+    graph.add_edges_from((source, target, data) for (source, target), data in edges.items())
+    makers = (value.producer() for value in model.graph.outputs)
+    _spare_what_nobody_needs(graph, {str(maker.name) for maker in makers if maker is not None})
     return graph
+
+
+def _spare_what_nobody_needs(graph: TaskGraph, makers: set[str]) -> None:
+    """Nodes that lead to no output, or only to what is known beforehand (the shape of what they make), need not run."""
+    needed: set[str] = set()
+    for name in reversed(list(graph)):
+        if not graph.nodes[name]["constant"] and (name in makers or not needed.isdisjoint(graph.succ[name])):
+            needed.add(name)
+    for name in set(graph) - needed:
+        graph.nodes[name]["constant"] = True
+
+
+def _dims(shape: ir.Shape) -> tuple[int | str, ...]:
+    return tuple(d if isinstance(d, int) and d >= 0 else "?" for d in shape)

@@ -13,6 +13,7 @@ from math import inf
 from trisect.runtime.errors import InfeasibleProblem
 from trisect.runtime.timeline import Event, Schedule, Timeline
 
+from .order import topological_order
 from .problem import Placement, Problem
 
 
@@ -36,13 +37,8 @@ class TaskLists:
 def task_lists(problem: Problem) -> TaskLists:
     """Convert a problem, once."""
     graph = problem.graph
-    waiting = {task: len(before) for task, before in graph.pred.items()}
-    tasks = [task for task, count in waiting.items() if not count]
-    for task in tasks:  # grows while it is walked
-        for other in graph.succ[task]:
-            waiting[other] -= 1
-            if not waiting[other]:
-                tasks.append(other)
+    tasks = topological_order(graph)
+    following = dict(graph.adjacency())
     number = {task: i for i, task in enumerate(tasks)}
     ids = problem.device_ids
     costs: dict[int, tuple[tuple[float, ...], float]] = {}
@@ -59,7 +55,7 @@ def task_lists(problem: Problem) -> TaskLists:
     preds: list[list[tuple[int, tuple[float, ...]]]] = [[] for _ in tasks]
     succs: list[list[tuple[int, float]]] = [[] for _ in tasks]
     for i, task in enumerate(tasks):
-        for other, data in graph.succ[task].items():
+        for other, data in following[task].items():
             sizes = data["tensors"].values()
             # Tensors travel side by side: the largest is the last to arrive.
             table, mean = cost(max(sizes)) if sizes else nothing

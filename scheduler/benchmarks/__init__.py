@@ -9,6 +9,7 @@ from trisect.runtime.errors import InvalidInput, InvalidModel
 from ..problem import Objective, Problem
 from .offloading import read_offloading
 from .stg import read_stg
+from .tables import is_tables, read_tables, to_problem
 
 _LARGEST_BYTES = 256 * 2**20
 
@@ -22,7 +23,12 @@ def read_problem(path: Path, objective: Objective | None, contiguous: bool, proc
             raise InvalidInput(f"{path.name} is a task graph of the STG set", remedy="its objective is latency")
         return read_stg(_text(path), path.name, processors)
     if path.suffix == ".json":
-        return read_offloading(_text(path), path.name, objective or "throughput", contiguous)
+        text = _text(path)
+        if not is_tables(text):
+            return read_offloading(text, path.name, objective or "throughput", contiguous)
+        if contiguous:
+            raise InvalidInput(f"{path.name} is no device-placement graph", remedy="leave contiguous out")
+        return to_problem(read_tables(text, path.name), path.name, objective)
     raise InvalidModel(f"{path} is no benchmark that trisect reads", remedy="give a .json or .stg file")
 
 

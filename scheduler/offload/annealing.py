@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import exp, inf
 from random import Random
-from time import monotonic
 
+from .budget import Budget
 from .instance import Instance
 
 _CHECK_EVERY = 256
@@ -115,7 +115,8 @@ def anneal(
     instance: Instance,
     where: Sequence[int],
     random: Random,
-    deadline: float,
+    budget: Budget,
+    steps: int,
     *,
     goal: float = 0.0,
     heat: float = 0.3,
@@ -129,8 +130,9 @@ def anneal(
     where : sequence of int
         Device of each group.
     random : Random
-    deadline : float
-        On `time.monotonic`'s clock; cooling is spread over the time until then.
+    budget : Budget
+    steps : int
+        At most; cooling is spread over them.
     goal : float
         Stop when so good.
     heat : float
@@ -144,7 +146,6 @@ def anneal(
         The least largest load met, and its placement.
     """
     state = Loads(instance, where)
-    begin = monotonic()
     best, best_where = max(state.load), list(where)
     unit = best or 1.0
     count, devices, hosts = instance.count, instance.devices, instance.hosts
@@ -154,18 +155,16 @@ def anneal(
     step = 0
     rand = random.random
     load = state.load
-    while count and devices > 1:
+    while count and devices > 1 and step < steps:
         if step % _CHECK_EVERY == 0:
-            now = monotonic()
-            if now >= deadline or best <= goal:
+            if best <= goal or budget.is_spent():
                 break
             if step % (_CHECK_EVERY * 64) == 0:
                 state.recount()
                 load = state.load
             # Anew each time: one very full device would leave nothing of the others' digits in a running sum.
             energy = sum((x / unit) ** power for x in load)
-            left = (deadline - now) / max(deadline - begin, 1e-9)
-            temperature = heat * max(left, 1e-3) ** 3 * energy
+            temperature = heat * max(1 - step / steps, 1e-3) ** 3 * energy
         step += 1
         group = int(rand() * count)
         source = state.where[group]

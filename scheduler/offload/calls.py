@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import exp, inf
 from random import Random
-from time import monotonic
 
 from .annealing import Loads
+from .budget import Budget
 from .instance import Instance
 
 _CHECK_EVERY = 64
@@ -79,7 +79,14 @@ def latency(instance: Instance, where: Sequence[int]) -> float:
 
 
 def anneal_calls(
-    instance: Instance, where: Sequence[int], random: Random, deadline: float, *, heat: float = 0.02, goal: float = 0.0
+    instance: Instance,
+    where: Sequence[int],
+    random: Random,
+    budget: Budget,
+    steps: int,
+    *,
+    heat: float = 0.02,
+    goal: float = 0.0,
 ) -> tuple[float, list[int]]:
     """Lower the latency from a placement that can be.
 
@@ -89,8 +96,9 @@ def anneal_calls(
     where : sequence of int
         Device of each group.
     random : Random
-    deadline : float
-        On `time.monotonic`'s clock; cooling is spread over the time until then.
+    budget : Budget
+    steps : int
+        At most; cooling is spread over them.
     heat : float
         Temperature at the start, relative to the latency.
     goal : float
@@ -102,7 +110,6 @@ def anneal_calls(
         The least latency met, and its placement.
     """
     state = Loads(instance, where)
-    begin = monotonic()
     hosts, devices, count = instance.hosts, instance.devices, instance.count
     accelerators = range(hosts, devices)
     near = _near(instance)
@@ -119,12 +126,11 @@ def anneal_calls(
     temperature = 0.0
     step = 0
     rand = random.random
-    while count and devices > 1:
+    while count and devices > 1 and step < steps:
         if step % _CHECK_EVERY == 0:
-            now = monotonic()
-            if now >= deadline or best <= goal:
+            if best <= goal or budget.is_spent():
                 break
-            temperature = heat * best * max((deadline - now) / max(deadline - begin, 1e-9), 1e-3) ** 2
+            temperature = heat * best * max(1 - step / steps, 1e-3) ** 2
             if step % (_CHECK_EVERY * 256) == 0:
                 state.recount()
         step += 1

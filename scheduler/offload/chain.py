@@ -14,6 +14,9 @@ import numpy as np
 
 from .instance import Instance
 
+MOST_ORDERS = 400
+"""Orders that a search tries at most, drawn one after another."""
+
 
 def depth_first_order(instance: Instance, random: Random | None = None) -> list[int]:
     """A topological order that finishes a branch before it turns to the next; drawn at random where asked."""

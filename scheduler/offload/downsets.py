@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import inf
-from time import monotonic
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .budget import Budget
 from .instance import Instance
 
 _WORD = 64
@@ -38,7 +38,7 @@ class _Downsets:
 
 
 def best_chain(
-    instance: Instance, limit: float, deadline: float, *, most: int = 150_000
+    instance: Instance, limit: float, budget: Budget, *, most: int = 150_000
 ) -> tuple[bool, float, list[int] | None]:
     """Look for a pipeline whose largest load is below a limit.
 
@@ -47,8 +47,7 @@ def best_chain(
     instance : Instance
     limit : float
         A value that is already known.
-    deadline : float
-        On `time.monotonic`'s clock.
+    budget : Budget
     most : int
         Give up above so many downsets.
 
@@ -61,7 +60,7 @@ def best_chain(
     where : list of int or None
         Device of each group, if something better was found.
     """
-    masks = _enumerate(instance, most, deadline)
+    masks = _enumerate(instance, most, budget)
     if masks is None:
         return False, limit, None
     sets = _describe(instance, masks)
@@ -77,7 +76,7 @@ def best_chain(
         [[sets.acc[last] - (k - a) * limit - (h - b) * absorbed for b in range(h + 1)] for a in range(k + 1)]
     )
     for i in range(last):
-        if monotonic() > deadline:
+        if budget.is_spent():
             return False, limit, None
         state = np.where(sets.acc[i] >= needed - _EPSILON, best[i], inf)
         if not (state < limit).any():
@@ -109,7 +108,7 @@ def masks_in_order(sets: _Downsets) -> list[int]:
     return [int.from_bytes(row.tobytes(), "little") for row in sets.words]
 
 
-def _enumerate(instance: Instance, most: int, deadline: float) -> list[int] | None:
+def _enumerate(instance: Instance, most: int, budget: Budget) -> list[int] | None:
     preds = [sum(1 << p for p in instance.preds[g]) for g in range(instance.count)]
     ready = sum(1 << g for g in range(instance.count) if not preds[g])
     level = {0: ready}
@@ -129,7 +128,7 @@ def _enumerate(instance: Instance, most: int, deadline: float) -> list[int] | No
                             freed |= 1 << s
                     following[grown] = ready ^ bit | freed
         found.extend(following)
-        if len(found) > most or monotonic() > deadline:
+        if len(found) > most or budget.is_spent():
             return None
         level = following
     return found

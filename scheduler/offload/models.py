@@ -6,22 +6,34 @@ Costs are rounded down to whole numbers, so what the solver proves of its model 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from graphlib import TopologicalSorter
+from itertools import pairwise
 from math import floor, inf
 from typing import TYPE_CHECKING
 
+from .budget import Budget
 from .instance import Instance
 
 if TYPE_CHECKING:
     from ortools.sat.python.cp_model import CpModel, IntVar
 
+_WORKERS = 8
 _STEPS = 10**9
 """Whole numbers from zero to the known value."""
 
 
 def improve_loads(
-    instance: Instance, where: Sequence[int], value: float, seconds: float, seed: int
+    instance: Instance,
+    where: Sequence[int],
+    value: float,
+    least: float,
+    budget: Budget,
+    seconds: float,
+    seed: int,
+    *,
+    contiguous: bool = False,
 ) -> tuple[list[int], float]:
-    """Look for a smaller largest load, contiguous or not being a matter of the instance's order.
+    """Look for a smaller largest load.
 
     Parameters
     ----------
@@ -29,8 +41,14 @@ def improve_loads(
     where : sequence of int
         Where to start: its largest load is `value`.
     value : float
+    least : float
+        A bound that is known.
+    budget : Budget
     seconds : float
+        Of the solver's own, deterministic time, which goes quicker than the clock where there are two cores.
     seed : int
+    contiguous : bool
+        Whether the devices form a pipeline along the instance's order.
 
     Returns
     -------
@@ -44,15 +62,18 @@ def improve_loads(
     model = cp_model.CpModel()
     scale = _STEPS / value if value > 0 else 1.0
     x = _assignment(model, instance)
-    largest = model.new_int_var(0, _whole(value, scale) + 1, "largest")
+    largest = model.new_int_var(_whole(least, scale), _whole(value, scale) + 1, "largest")
     moved = _moved(model, instance, x)
     for device in range(instance.devices):
         terms = [(_whole(t, scale), x[g][device]) for g, t in enumerate(_times(instance, device)) if t < inf]
         terms += [(_whole(cost, scale), lit) for cost, lit in moved[device]]
         model.add(sum(c * lit for c, lit in terms) <= largest)
     model.minimize(largest)
+    if contiguous:
+        _pipeline(model, instance, x)
+        where = _numbered(instance, where)
     _hint(model, x, where)
-    return _solve(model, x, where, scale, seconds, seed)
+    return _solve(model, x, where, scale, budget, seconds, seed)
 
 
 def _times(instance: Instance, device: int) -> list[float]:
@@ -92,6 +113,41 @@ def _moved(model: CpModel, instance: Instance, x: list[list[IntVar]]) -> list[li
     return moved
 
 
+def _pipeline(model: CpModel, instance: Instance, x: list[list[IntVar]]) -> None:
+    """No group behind its readers; equal devices are numbered along the pipeline, hosts and accelerators apart."""
+    hosts, devices = instance.hosts, instance.devices
+    accelerators = range(hosts, devices)
+    # Whether a host comes behind an accelerator.
+    behind = [{d: model.new_bool_var("") for d in accelerators} for _ in range(hosts)]
+    for row in behind:
+        for d in range(hosts + 1, devices):
+            model.add_implication(row[d], row[d - 1])
+    for before, after in pairwise(behind):
+        for d in accelerators:
+            model.add_implication(before[d], after[d])
+    for group, following in enumerate(instance.succs):
+        for other in following:
+            for kind in (range(hosts), accelerators):
+                for d in kind[:-1]:
+                    model.add_at_most_one([x[other][d], *(x[group][e] for e in kind if e > d)])
+            for h in range(hosts):
+                for d in accelerators:
+                    model.add_bool_or([~x[group][h], ~x[other][d], ~behind[h][d]])
+                    model.add_bool_or([~x[group][d], ~x[other][h], behind[h][d]])
+
+
+def _numbered(instance: Instance, where: Sequence[int]) -> list[int]:
+    """A pipeline's placement with equal devices numbered as they come in it."""
+    following: dict[int, set[int]] = {d: set() for d in range(instance.devices)}
+    for group, others in enumerate(instance.succs):
+        following[where[group]].update(where[other] for other in others if where[other] != where[group])
+    order = list(TopologicalSorter(following).static_order())[::-1]
+    hosts = iter(range(instance.hosts))
+    accelerators = iter(range(instance.hosts, instance.devices))
+    new = {d: next(hosts if d < instance.hosts else accelerators) for d in order}
+    return [new[d] for d in where]
+
+
 def _hint(model: CpModel, x: list[list[IntVar]], where: Sequence[int]) -> None:
     for group, row in enumerate(x):
         for device, variable in enumerate(row):
@@ -99,15 +155,25 @@ def _hint(model: CpModel, x: list[list[IntVar]], where: Sequence[int]) -> None:
 
 
 def _solve(
-    model: CpModel, x: list[list[IntVar]], where: Sequence[int], scale: float, seconds: float, seed: int
+    model: CpModel,
+    x: list[list[IntVar]],
+    where: Sequence[int],
+    scale: float,
+    budget: Budget,
+    seconds: float,
+    seed: int,
 ) -> tuple[list[int], float]:
     from ortools.sat.python import cp_model
 
     solver = cp_model.CpSolver()
-    solver.parameters.max_time_in_seconds = max(0.1, seconds)
+    solver.parameters.max_time_in_seconds = max(0.1, budget.left_s())
+    solver.parameters.max_deterministic_time = max(0.01, seconds)
     solver.parameters.random_seed = seed
-    solver.parameters.num_workers = 8
+    solver.parameters.num_workers = _WORKERS
+    solver.parameters.interleave_search = True  # the one way in which several workers always do the same
     status = solver.solve(model)
+    if status != cp_model.OPTIMAL:
+        budget.is_spent()
     bound = max(0.0, solver.best_objective_bound) / scale
     if status not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
         return list(where), bound if status == cp_model.UNKNOWN else 0.0
@@ -115,7 +181,7 @@ def _solve(
 
 
 def improve_calls(
-    instance: Instance, where: Sequence[int], value: float, seconds: float, seed: int
+    instance: Instance, where: Sequence[int], value: float, least: float, budget: Budget, seconds: float, seed: int
 ) -> tuple[list[int], float]:
     """Look for a smaller latency; see `improve_loads`."""
     from ortools.sat.python import cp_model
@@ -126,7 +192,7 @@ def improve_calls(
     hosts, devices = instance.hosts, instance.devices
     x = _assignment(model, instance)
     head, tail = critical_path(instance)
-    longest = model.new_int_var(min(horizon, _whole(max(head, default=0.0), scale)), horizon, "latency")
+    longest = model.new_int_var(min(horizon, _whole(least, scale)), horizon, "latency")
 
     def moments(least: float = 0.0) -> IntVar:
         return model.new_int_var(min(horizon, _whole(least, scale)), horizon, "")
@@ -167,7 +233,7 @@ def improve_calls(
     order = sorted(range(hosts, devices), key=lambda d: _begin(instance, where, d))
     renamed = {d: hosts + i for i, d in enumerate(order)}
     _hint(model, x, [renamed.get(d, d) for d in where])
-    return _solve(model, x, where, scale, seconds, seed)
+    return _solve(model, x, where, scale, budget, seconds, seed)
 
 
 def critical_path(instance: Instance) -> tuple[list[float], list[float]]:

@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 from random import Random
-from time import monotonic
 
 from trisect.runtime.errors import InfeasibleProblem
 
 from ..problem import Problem
 from ..solution import Proposal
 from .annealing import Loads, anneal
+from .budget import Budget, call_steps, load_steps
 from .calls import anneal_calls, latency
-from .chain import best_intervals, depth_first_order
+from .chain import MOST_ORDERS, best_intervals, depth_first_order
 from .coarsening import cluster, merged
 from .downsets import best_chain
 from .instance import Instance, make_instance
-from .models import critical_path, improve_calls, improve_loads
+from .models import improve_calls, improve_loads
+from .packing import load_bound
+from .paths import path_bound
 
 _PROVEN = 1e-6
 _ORDERS = 12
-_SEARCHING = 0.6
-"""Part of the time for searching, where the rest goes into proving."""
+_TURNS = ((0.25, 0.25), (0.3, 0.4))
+"""Parts of the time for searching and for proving, by turns: what is easy to prove needs no long search. More than all,
+as the solver's own time goes quicker than the clock."""
+_ONLY_SEARCH = ((1.0, 0.0),)
 _PER_GROUP_S = 0.012
 _FROM_BEST = 0.3
 _AS_BEFORE = 0.5
@@ -31,6 +35,26 @@ _MOST_LEVELS = 20
 _PER_DEVICE = 8
 _ROUGH = 0.75
 _MOST_ROUNDS = 20
+
+
+@dataclass(frozen=True)
+class _State:
+    """The best so far, and what is proven."""
+
+    value: float
+    where: list[int] | None
+    bound: float
+    bound_by: str
+
+    @property
+    def is_proven(self) -> bool:
+        return self.value <= self.bound * (1 + _PROVEN)
+
+    def with_bound(self, bound: float, by: str) -> _State:
+        return replace(self, bound=bound, bound_by=by) if bound > self.bound else self
+
+    def with_placement(self, value: float, where: list[int] | None) -> _State:
+        return replace(self, value=value, where=where) if value < self.value else self
 
 
 def solve_offload(problem: Problem, time_limit_s: float, seed: int, *, exact: bool = True) -> Proposal:
@@ -49,64 +73,27 @@ def solve_offload(problem: Problem, time_limit_s: float, seed: int, *, exact: bo
     InfeasibleProblem
         When nothing was found that keeps the rules.
     """
-    deadline = monotonic() + time_limit_s
+    budget = Budget(time_limit_s)
     instance = make_instance(problem)
     random = Random(seed)
     if problem.objective == "latency":
-        value, where, bound = _least_latency(instance, deadline, random, exact)
+        found = _least_latency(instance, budget, random, exact)
     elif problem.rules.contiguous:
-        value, where, bound = _contiguous(instance, deadline, random, exact)
+        found = _contiguous(instance, budget, random, exact)
     else:
-        value, where, bound = _anywhere(instance, deadline, random, exact)
-    if where is None:
+        found = _anywhere(instance, budget, random, exact)
+    if found.where is None:
         raise InfeasibleProblem("no placement was found that keeps the rules", remedy="allow more time or memory")
-    return Proposal(instance.spread(where), min(bound, value))
-
-
-def load_bound(instance: Instance) -> float:
-    """What no largest load is below: all work spread evenly, hosts taking what they are least bad at.
-
-    Examples
-    --------
-    >>> instance = Instance((("a",), ("b",)), [9.0, 9.0], [2.0, 4.0], [0, 0], [], [[], []], [[], []], 1, 2, 1e9, ())
-    >>> load_bound(instance)
-    4.0
-    """
-    times = list(zip(instance.acc_time, instance.host_time, strict=True))
-    low = max((min(pair) for pair in times), default=0.0)
-    high = max(low, sum(min(pair) for pair in times))
-    if _fits(instance, low):
-        return low
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (low, middle) if _fits(instance, middle) else (middle, high)
-    return low
-
-
-def _fits(instance: Instance, load: float) -> bool:
-    """Whether all work, cut as finely as one likes, fits under a load."""
-    room = instance.hosts * load
-    rest = 0.0
-    pairs = zip(instance.acc_time, instance.host_time, strict=True)
-    # To the hosts first what can run nowhere else, then what gains most there.
-    for acc, host in sorted(pairs, key=lambda pair: pair[1] / pair[0] if pair[0] > 0 else inf):
-        if acc == inf:
-            room -= host
-        elif host == inf or host > room:
-            share = max(0.0, room / host) if 0 < host < inf else 0.0
-            rest += acc * (1 - share)
-            room -= host * share if host < inf else 0.0
-        else:
-            room -= host
-    return room >= -1e-12 and rest <= instance.accelerators * load * (1 + 1e-12)
+    bound = min(found.bound, found.value)
+    return Proposal(instance.spread(found.where), bound, bound_by=found.bound_by, is_cut_short=budget.is_cut_short)
 
 
 def _best_chain_of_orders(
-    instance: Instance, random: Random, deadline: float, orders: int
+    instance: Instance, random: Random, budget: Budget, orders: int
 ) -> tuple[float, list[int] | None]:
     value, where = inf, None
     for i in range(orders):
-        if where is not None and monotonic() > deadline:
+        if where is not None and budget.is_spent():
             break
         found = best_intervals(instance, depth_first_order(instance, random if i else None), value)
         if found is not None:
@@ -114,22 +101,30 @@ def _best_chain_of_orders(
     return value, where
 
 
-def _contiguous(
-    instance: Instance, deadline: float, random: Random, exact: bool
-) -> tuple[float, list[int] | None, float]:
-    bound = load_bound(instance)
-    value, where = _best_chain_of_orders(instance, random, deadline, _ORDERS)
-    if exact and value > bound * (1 + _PROVEN):
-        finished, found, better = best_chain(instance, value if value < inf else _anything(instance), deadline)
+def _contiguous(instance: Instance, budget: Budget, random: Random, exact: bool) -> _State:
+    state = _State(inf, None, load_bound(instance), "load")
+    state = state.with_placement(*_best_chain_of_orders(instance, random, budget, _ORDERS))
+    if exact and not state.is_proven:
+        known = state.value if state.where is not None else _anything(instance)
+        finished, found, better = best_chain(instance, known, budget)
         if better is not None:
-            value, where = found, better
+            state = state.with_placement(found, better)
         if finished:
-            return value, where, value
-    while monotonic() < deadline and value > bound * (1 + _PROVEN):
-        improved = best_intervals(instance, depth_first_order(instance, random), value)
+            return state.with_bound(state.value, "downsets")
+        if state.where is not None and not budget.is_spent():
+            proving = budget.seconds * _TURNS[-1][-1]
+            seed = random.randrange(2**31)
+            better, proven = improve_loads(
+                instance, state.where, state.value, state.bound, budget, proving, seed, contiguous=True
+            )
+            state = state.with_bound(proven, "CP-SAT").with_placement(_largest_load(instance, better), better)
+    for _ in range(MOST_ORDERS):
+        if state.is_proven or budget.is_spent():
+            break
+        improved = best_intervals(instance, depth_first_order(instance, random), state.value)
         if improved is not None:
-            value, where = improved
-    return value, where, bound
+            state = state.with_placement(*improved)
+    return state
 
 
 def _anything(instance: Instance) -> float:
@@ -138,37 +133,46 @@ def _anything(instance: Instance) -> float:
     return 1.0 + sum(times) + 2 * sum(net.cost for net in instance.nets)
 
 
-def _anywhere(
-    instance: Instance, deadline: float, random: Random, exact: bool
-) -> tuple[float, list[int] | None, float]:
-    bound = load_bound(instance)
-    begin = monotonic()
-    value, where = _best_chain_of_orders(instance, random, deadline, 3)
-    if where is None:
+def _anywhere(instance: Instance, budget: Budget, random: Random, exact: bool) -> _State:
+    state = _State(inf, None, load_bound(instance), "load")
+    state = state.with_placement(*_best_chain_of_orders(instance, random, budget, 3))
+    if state.where is None:
         where = fill(instance)
         if where is None:
-            return inf, None, bound
-        value = max(Loads(instance, where).load)
-    searching = (deadline - begin) * (_SEARCHING if exact else 1.0)
-    rounds = _rounds(instance, searching)
+            return state
+        state = state.with_placement(max(Loads(instance, where).load), where)
+    levels = _levels(instance, state.bound)
+    for searching, proving in _TURNS if exact else _ONLY_SEARCH:
+        state = _search_loads(instance, state, budget, budget.seconds * searching, levels, random)
+        if proving and state.where is not None and not state.is_proven and not budget.is_spent():
+            better, proven = improve_loads(
+                instance,
+                state.where,
+                state.value,
+                state.bound,
+                budget,
+                budget.seconds * proving,
+                random.randrange(2**31),
+            )
+            state = state.with_bound(proven, "CP-SAT").with_placement(_largest_load(instance, better), better)
+    return state
+
+
+def _search_loads(
+    instance: Instance, state: _State, budget: Budget, seconds: float, levels: Sequence[float], random: Random
+) -> _State:
+    """Anneal from new starts, with other clusters and another cooling each time."""
+    rounds = _rounds(instance, seconds)
     settings, least_found = None, inf
-    levels = _levels(instance, bound)
-    for i in range(rounds):
-        if value <= bound * (1 + _PROVEN):
+    for _ in range(rounds):
+        if state.where is None or state.is_proven or budget.is_spent():
             break
-        until = begin + searching * (i + 1) / rounds
         tried = settings if settings is not None and random.random() < _AS_BEFORE else _draw_settings(levels, random)
-        found, better = _from_clusters(instance, where, random, until, bound, tried)
+        found, better = _from_clusters(instance, state, random, budget, seconds / rounds, tried)
         if settings is None or found < least_found:
             settings, least_found = tried, found
-        if found < value:
-            value, where = found, better
-    left = deadline - monotonic()
-    if exact and value > bound * (1 + _PROVEN) and left > 0.2:
-        better, proven = improve_loads(instance, where, value, left, random.randrange(2**31))
-        bound = max(bound, proven)
-        value, where = _better(instance, value, where, better)
-    return value, where, bound
+        state = state.with_placement(found, better)
+    return state
 
 
 def _rounds(instance: Instance, seconds: float) -> int:
@@ -201,28 +205,30 @@ def _levels(instance: Instance, most: float) -> list[float]:
 
 
 def _from_clusters(
-    instance: Instance, where: list[int], random: Random, until: float, bound: float, settings: _Settings
+    instance: Instance, state: _State, random: Random, budget: Budget, seconds: float, settings: _Settings
 ) -> tuple[float, list[int]]:
     """Anneal clusters of groups, then single groups; where to start is drawn."""
-    home = cluster(instance, settings.least, bound)
+    where = list(state.where or ())
+    home = cluster(instance, settings.least, state.bound)
     coarse = merged(instance, home)
     begin = None if random.random() < _FROM_BEST else fill(coarse, random)
     if begin is None:
         begin = [0] * coarse.count
         for group, number in enumerate(home):
             begin[number] = where[group]
-    rough = monotonic() + (until - monotonic()) * _ROUGH
-    state = Loads(coarse, begin)
-    if all(held <= instance.capacity for held in state.held[instance.hosts :]) and max(state.load) < inf:
-        _, found = anneal(coarse, begin, random, rough, heat=settings.heat, power=settings.power)
+    if _largest_load(coarse, begin) < inf:
+        steps = load_steps(coarse, seconds * _ROUGH)
+        _, found = anneal(coarse, begin, random, budget, steps, heat=settings.heat, power=settings.power)
         where = [found[number] for number in home]
-    return anneal(instance, where, random, until, goal=bound * (1 + _PROVEN), heat=0.1)
+    steps = load_steps(instance, seconds * (1 - _ROUGH))
+    return anneal(instance, where, random, budget, steps, goal=state.bound * (1 + _PROVEN), heat=0.1)
 
 
-def _better(instance: Instance, value: float, where: list[int], other: list[int]) -> tuple[float, list[int]]:
-    state = Loads(instance, other)
+def _largest_load(instance: Instance, where: Sequence[int]) -> float:
+    """Infinite where something does not fit or cannot run."""
+    state = Loads(instance, where)
     fits = all(held <= instance.capacity for held in state.held[instance.hosts :])
-    return (max(state.load), other) if fits and max(state.load) < value else (value, where)
+    return max(state.load, default=0.0) if fits else inf
 
 
 def fill(instance: Instance, random: Random | None = None) -> list[int] | None:
@@ -249,26 +255,47 @@ def fill(instance: Instance, random: Random | None = None) -> list[int] | None:
     return where
 
 
-def _least_latency(
-    instance: Instance, deadline: float, random: Random, exact: bool
-) -> tuple[float, list[int] | None, float]:
-    head, _ = critical_path(instance)
-    bound = max(head, default=0.0)
+def _least_latency(instance: Instance, budget: Budget, random: Random, exact: bool) -> _State:
+    state = _State(inf, None, path_bound(instance), "critical path")
     starts = latency_starts(instance)
     if not starts:
-        return inf, None, bound
-    begin = monotonic()
-    searching = (deadline - begin) * (_SEARCHING if exact else 1.0)
-    value, where = min(starts)
-    rounds = max(len(starts) + 1, _rounds(instance, searching))
+        return state
+    state = state.with_placement(*min(starts))
     origins = [where for _, where in starts]
     work = sum(t for t in instance.acc_time if t < inf) / max(1, instance.accelerators)
     levels = _levels(instance, work)
+    for searching, proving in _TURNS if exact else _ONLY_SEARCH:
+        state = _search_calls(instance, state, budget, budget.seconds * searching, origins, levels, work, random)
+        if proving and state.where is not None and not state.is_proven and not budget.is_spent():
+            better, proven = improve_calls(
+                instance,
+                state.where,
+                state.value,
+                state.bound,
+                budget,
+                budget.seconds * proving,
+                random.randrange(2**31),
+            )
+            state = state.with_bound(proven, "CP-SAT").with_placement(latency(instance, better), better)
+    return state
+
+
+def _search_calls(
+    instance: Instance,
+    state: _State,
+    budget: Budget,
+    seconds: float,
+    origins: Sequence[list[int]],
+    levels: Sequence[float],
+    work: float,
+    random: Random,
+) -> _State:
+    """Anneal from each start and from the best, clusters first."""
+    rounds = max(len(origins) + 1, _rounds(instance, seconds))
     for i in range(rounds):
-        if value <= bound * (1 + _PROVEN):
+        if state.where is None or state.is_proven or budget.is_spent():
             break
-        until = begin + searching * (i + 1) / rounds
-        origin = origins[i] if i < len(origins) else random.choice([*origins, where, where])
+        origin = origins[i] if i < len(origins) else random.choice([*origins, state.where, state.where])
         home = cluster(instance, random.choice(levels), work)
         coarse = merged(instance, home)
         first: dict[int, int] = {}
@@ -276,19 +303,13 @@ def _least_latency(
             first.setdefault(number, origin[group])
         rough = [first[number] for number in range(coarse.count)]
         heat = 10 ** random.uniform(-2, -0.7)
+        steps = call_steps(instance, seconds / rounds / 2)
         if latency(coarse, rough) < inf:
-            _, found_rough = anneal_calls(coarse, rough, random, (monotonic() + until) / 2, heat=heat)
+            _, found_rough = anneal_calls(coarse, rough, random, budget, steps, heat=heat)
             origin = [found_rough[number] for number in home]
-        found, better = anneal_calls(instance, origin, random, until, heat=heat / 2, goal=bound * (1 + _PROVEN))
-        if found < value:
-            value, where = found, better
-    left = deadline - monotonic()
-    if exact and value > bound * (1 + _PROVEN) and left > 0.2:
-        better, proven = improve_calls(instance, where, value, left, random.randrange(2**31))
-        bound = max(bound, proven)
-        if latency(instance, better) < value:
-            value, where = latency(instance, better), better
-    return value, where, bound
+        goal = state.bound * (1 + _PROVEN)
+        state = state.with_placement(*anneal_calls(instance, origin, random, budget, steps, heat=heat / 2, goal=goal))
+    return state
 
 
 def latency_starts(instance: Instance) -> list[tuple[float, list[int]]]:

@@ -15,7 +15,13 @@ from trisect.scheduler.rules import Rules
 
 @st.composite
 def offload_problems(
-    draw: st.DrawFn, objective: Objective, *, contiguous: bool = False, largest: int = 6, training: bool = False
+    draw: st.DrawFn,
+    objective: Objective,
+    *,
+    contiguous: bool = False,
+    largest: int = 6,
+    training: bool = False,
+    chain: bool = False,
 ) -> Problem:
     """Few tasks with whole costs, one host core, one or two accelerators with little memory."""
     count = draw(st.integers(1, largest))
@@ -24,7 +30,7 @@ def offload_problems(
     graph.add_nodes_from(names)
     costs = [draw(st.integers(0, 4)) for _ in names]
     for j in range(1, count):
-        for i in draw(st.sets(st.integers(0, j - 1), max_size=2)):
+        for i in {j - 1} if chain else draw(st.sets(st.integers(0, j - 1), max_size=2)):
             graph.add_edge(names[i], names[j], tensors={f"t{i}": costs[i]})
     accelerators = draw(st.integers(1, 2))
     capacity = draw(st.sampled_from([4, 8, 100]))

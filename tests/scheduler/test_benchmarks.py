@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests.placement_data import benchmark
+from trisect.partitioner.strategies.judging import simple_bound
 from trisect.runtime.errors import InvalidInput, InvalidModel
-from trisect.scheduler.problem import Problem
+from trisect.scheduler.problem import Objective, Problem
 from trisect.solving import solve
 
 SMALL = {
@@ -110,6 +111,24 @@ def test_published_optima_of_others_are_found() -> None:
     found = solve(Problem.read(path, objective="latency"), "exact", time_limit_s=20)
     assert found.value == pytest.approx(100.218, abs=1e-3)
     assert found.gap < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("name", "least", "best_known"),
+    [
+        ("latency/layer/bert24", 100.2, 100.219),
+        ("latency/layer/gnmt", 219.5, 225.65),
+        ("latency/operator/bert_l-3", 408.0, 408.475),
+        ("latency/operator/bert_l-6", 437.3, 438.07),
+        ("throughput/layer/bert24", 17.69, 17.715),
+        ("throughput/layer/gnmt", 30.99, 31.688),
+        ("throughput/layer/inceptionv3", 50.97, 51.312),
+    ],
+)
+def test_bounds_without_a_search_come_near_the_best_known(name: str, least: float, best_known: float) -> None:
+    path = benchmark(f"dnn-partitioning/{name}_inference.json")
+    objective: Objective = "latency" if name.startswith("latency") else "throughput"
+    assert least <= simple_bound(Problem.read(path, objective=objective)) <= best_known
 
 
 def test_standard_task_graphs_are_never_beaten_and_nearly_reached() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 from random import Random
 
@@ -14,13 +13,17 @@ from hypothesis import strategies as st
 from tests.scheduler.offload_cases import best_of_all, offload_problems
 from trisect.runtime.devices import Device
 from trisect.scheduler.offload.annealing import Loads
+from trisect.scheduler.offload.budget import Budget
 from trisect.scheduler.offload.calls import anneal_calls, latency
 from trisect.scheduler.offload.chain import best_intervals, depth_first_order
 from trisect.scheduler.offload.definition import device_loads, offload_value, offload_violations
 from trisect.scheduler.offload.downsets import best_chain
 from trisect.scheduler.offload.instance import make_instance
-from trisect.scheduler.offload.search import load_bound, solve_offload
-from trisect.scheduler.problem import Problem
+from trisect.scheduler.offload.models import improve_loads
+from trisect.scheduler.offload.packing import load_bound
+from trisect.scheduler.offload.paths import path_bound
+from trisect.scheduler.offload.search import solve_offload
+from trisect.scheduler.problem import Objective, Problem
 from trisect.scheduler.rules import Rules
 
 
@@ -95,12 +98,26 @@ def test_loads_kept_up_to_date_are_those_of_the_definition(problem: Problem, ran
 @given(offload_problems("throughput", contiguous=True, training=True))
 def test_downsets_find_the_best_pipeline(problem: Problem) -> None:
     instance = make_instance(problem)
-    finished, value, where = best_chain(instance, 1e6, time.monotonic() + 60)
+    finished, value, where = best_chain(instance, 1e6, Budget(60))
     assert finished
     assert where is not None
     assert offload_violations(problem, instance.spread(where)) == []
     assert offload_value(problem, instance.spread(where)) == pytest.approx(value)
     assert value == pytest.approx(best_of_all(problem))
+
+
+@settings(max_examples=25, deadline=None)
+@given(offload_problems("throughput", contiguous=True, training=True))
+def test_the_model_of_pipelines_finds_the_best_as_well(problem: Problem) -> None:
+    instance = make_instance(problem)
+    start = best_intervals(instance, depth_first_order(instance))
+    if start is None:
+        return
+    where, bound = improve_loads(instance, start[1], start[0], 0.0, Budget(20), 10, 0, contiguous=True)
+    assert offload_violations(problem, instance.spread(where)) == []
+    optimum = best_of_all(problem)
+    assert offload_value(problem, instance.spread(where)) == pytest.approx(optimum)
+    assert optimum - 1e-6 * max(1, optimum) <= bound <= optimum + 1e-9
 
 
 @settings(max_examples=40, deadline=None)
@@ -139,11 +156,60 @@ def test_nothing_beats_the_load_bound(problem: Problem) -> None:
     assert load_bound(make_instance(problem)) <= best_of_all(problem) + 1e-9
 
 
+@settings(max_examples=150, deadline=None)
+@given(offload_problems("latency"), st.booleans())
+def test_nothing_beats_the_path_bound(problem: Problem, contract: bool) -> None:
+    assert path_bound(make_instance(problem, contract=contract)) <= best_of_all(problem) + 1e-9
+
+
+@settings(max_examples=60, deadline=None)
+@given(offload_problems("latency", chain=True))
+def test_the_path_bound_is_the_optimum_of_a_chain(problem: Problem) -> None:
+    assert path_bound(make_instance(problem, contract=False)) == pytest.approx(best_of_all(problem))
+
+
+def test_packing_refutes_what_sums_cannot() -> None:
+    # Seven equal tasks on three accelerators: 7 / 3 on average, but one of them gets three.
+    graph: nx.DiGraph[str] = nx.DiGraph()
+    graph.add_nodes_from(f"n{i}" for i in range(7))
+    devices = [Device("cpu:0", "cpu", "t", ""), *(Device(f"npu:{i}", "npu", "t", "") for i in range(3))]
+    problem = Problem.of(
+        graph,
+        devices,
+        lambda node, device: 50.0 if device == "cpu:0" else 1.0,
+        lambda size, src, dst: 0.0,
+        objective="throughput",
+        rules=Rules(convention="offload"),
+    )
+    assert load_bound(make_instance(problem)) == pytest.approx(3.0)
+
+
+@pytest.mark.parametrize("objective", ["throughput", "latency"])
+def test_the_same_seed_gives_the_same_answer(objective: Objective) -> None:
+    random = Random(5)
+    graph: nx.DiGraph[str] = nx.DiGraph()
+    for i in range(1, 40):
+        for j in random.sample(range(i), min(i, 2)):
+            graph.add_edge(f"n{j}", f"n{i}", tensors={f"t{j}": 1 + j % 4})
+    times = {name: {"cpu:0": random.uniform(20, 60), "npu:0": random.uniform(1, 5)} for name in graph}
+    devices = [Device("cpu:0", "cpu", "t", ""), *(Device(f"npu:{i}", "npu", "t", "") for i in range(3))]
+    problem = Problem.of(
+        graph,
+        devices,
+        lambda node, device: times[node]["cpu:0" if device == "cpu:0" else "npu:0"],
+        lambda size, src, dst: float(size * ((src != "cpu:0") + (dst != "cpu:0"))),
+        objective=objective,
+        rules=Rules(convention="offload"),
+    )
+    first, second = (solve_offload(problem, 3.0, seed=1) for _ in range(2))
+    assert first.is_cut_short or second.is_cut_short or first == second
+
+
 @settings(max_examples=40, deadline=None)
 @given(offload_problems("latency", largest=5))
 def test_calls_are_timed_as_defined(problem: Problem) -> None:
     instance = make_instance(problem)
-    value, where = anneal_calls(instance, [0] * instance.count, Random(0), time.monotonic() + 0.02)
+    value, where = anneal_calls(instance, [0] * instance.count, Random(0), Budget(60), 500)
     assert offload_violations(problem, instance.spread(where)) == []
     assert offload_value(problem, instance.spread(where)) == pytest.approx(value)
     assert latency(instance, where) == pytest.approx(value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from typing import Annotated
 
 import typer
@@ -19,6 +20,9 @@ def placement(
     ] = 5.0,
     only: Annotated[str, typer.Option("--only", help="Part of the names of the graphs to run.")] = "",
     seed: Annotated[int, typer.Option("--seed", min=0, help="For the searches.")] = 0,
+    variants: Annotated[
+        bool, typer.Option("--variants", help="Solve relatives of these graphs: renamed, disturbed, training, ...")
+    ] = False,
     check: Annotated[bool, typer.Option("--check", help="Exit with 1 where a promise is not kept.")] = False,
     json: Json = False,
     debug: Debug = False,
@@ -28,7 +32,13 @@ def placement(
 
     with progress_bar("solving") as report:
         result = bench_placement(
-            strategy, time_limit_s=time_limit, task_graph_s=task_graph_time, only=only, seed=seed, progress=report
+            strategy,
+            time_limit_s=time_limit,
+            task_graph_s=task_graph_time,
+            only=only,
+            seed=seed,
+            variants=variants,
+            progress=report,
         )
     if json:
         import msgspec
@@ -37,12 +47,12 @@ def placement(
     else:
         rows = [
             (
-                run.graph,
+                f"{run.graph} {run.variant}".rstrip(),
                 "contiguous" if run.contiguous else run.objective,
                 f"{run.value:.3f}",
                 f"{run.bound:.3f}",
                 f"{run.gap:.1%}",
-                f"{run.best_known:.3f}",
+                "" if run.best_known is None else f"{run.best_known:.3f}",
                 duration(run.seconds),
                 "kept" if run.met else "MISSED",
             )
@@ -75,13 +85,14 @@ def plan_speed(
     with progress_bar("planning") as report:
         found = bench_plan_speed(counts, rounds=rounds, progress=report)
     if json:
-        print_json({"runs": found, "met": all(run.met for run in found)})
+        versions = {name: version(name) for name in ("trisect", "networkx", "onnx", "onnx-ir")}
+        print_json({"versions": versions, "runs": found, "met": all(run.met for run in found)})
     else:
         rows = [
             (
                 f"{run.nodes}",
                 run.strategy,
-                duration(run.read_s),
+                f"{duration(run.read_s)} of {duration(run.read_bar_s)}",
                 duration(run.problem_s),
                 duration(run.place_s),
                 f"{duration(run.total_s)} of {duration(run.bar_s)}",
