@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from math import prod
 from typing import Any
 
@@ -10,7 +11,8 @@ import onnx_ir as ir
 
 from trisect.profiles.features import OpClass, OpFeatures
 
-from .flops import Call, Shape, flops
+from .call import Call, Shape
+from .flops import flops
 from .opclass import classify
 
 _VIEWS = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity"})
@@ -97,6 +99,11 @@ def dtype_of(value: ir.Value) -> str:
         dtype = producer.attributes["value"].as_tensor().dtype
     if dtype is None or dtype in (ir.DataType.UNDEFINED, ir.DataType.STRING):
         return "object"
+    return _numpy_name(dtype)
+
+
+@cache
+def _numpy_name(dtype: ir.DataType) -> str:
     return str(dtype.numpy().name)
 
 
@@ -114,21 +121,19 @@ def size_bytes(value: ir.Value) -> int:
 
 
 def _control_flow(node: ir.Node, name: str, bodies: list[ir.Graph]) -> OpFeatures:
-    sums = []
-    for body in bodies:
-        inner = [features(n) for n in body]
-        sums.append(
-            (
-                sum(f.flops for f in inner),
-                sum(f.bytes_read for f in inner),
-                sum(f.bytes_written for f in inner),
-                sum(f.weight_bytes for f in inner),
-            )
-        )
-    work, read, written, weights = max(sums)
+    inner = [tuple(features(n) for n in body if n.op_type != "Constant") for body in bodies]
+    heaviest = max(inner, key=lambda body: [sum(f.flops for f in body), sum(f.bytes_read for f in body)])
     trips = _trips(node)
     return OpFeatures(
-        name, OpClass.CONTROL_FLOW, float(work * trips), read * trips, written * trips, weights * trips, _dtype(node)
+        name,
+        OpClass.CONTROL_FLOW,
+        float(trips * sum(f.flops for f in heaviest)),
+        trips * sum(f.bytes_read for f in heaviest),
+        trips * sum(f.bytes_written for f in heaviest),
+        trips * sum(f.weight_bytes for f in heaviest),
+        _dtype(node),
+        heaviest,
+        trips,
     )
 
 

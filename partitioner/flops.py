@@ -6,42 +6,13 @@ element written, which is right for anything elementwise and harmless elsewhere.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from math import prod
-from typing import Any
 
-Shape = tuple[int, ...]
+from . import attentionflops, rareflops
+from .call import Call, Rule, rules_into
 
-
-@dataclass(frozen=True)
-class Call:
-    """One operator with the shapes it is called with: all that its cost depends on.
-
-    A missing optional input or output, and a tensor of unknown rank, is None; an unknown dimension counts as 1.
-    """
-
-    op_type: str
-    inputs: tuple[Shape | None, ...]
-    outputs: tuple[Shape | None, ...]
-    attributes: Mapping[str, Any] = field(default_factory=dict)
-
-    def input(self, index: int) -> Shape:
-        """Shape of an input; that of a scalar where it is missing."""
-        return (self.inputs[index] or ()) if index < len(self.inputs) else ()
-
-    def output(self, index: int = 0) -> Shape:
-        """Shape of an output; that of a scalar where it is missing."""
-        return (self.outputs[index] or ()) if index < len(self.outputs) else ()
-
-    @property
-    def written(self) -> int:
-        """Elements of the first output."""
-        return prod(self.output())
-
-
-Rule = Callable[[Call], float]
-_RULES: dict[str, Rule] = {}
+_RULES: dict[str, Rule] = {**attentionflops.RULES, **rareflops.RULES}
+_rule = rules_into(_RULES)
 
 
 def flops(call: Call) -> float:
@@ -55,14 +26,6 @@ def flops(call: Call) -> float:
     0
     """
     return _RULES.get(call.op_type, _elementwise)(call)
-
-
-def _rule(*op_types: str) -> Callable[[Rule], Rule]:
-    def register(function: Rule) -> Rule:
-        _RULES.update(dict.fromkeys(op_types, function))
-        return function
-
-    return register
 
 
 def _elementwise(call: Call) -> float:
@@ -93,6 +56,12 @@ def _nothing(call: Call) -> float:
     "TransposeMatMul",
     "DynamicQuantizeMatMul",
     "MatMulIntegerToFloat",
+    "MatMulInteger16",
+    "FusedMatMulActivation",
+    "SparseToDenseMatMul",
+    "QOrderedMatMul",
+    "MatMulBlockQuantizedFp4Weight",
+    "MatMulBlockQuantizedFp8Weight",
 )
 def _matmul(call: Call) -> float:
     left = call.input(0)
@@ -105,7 +74,7 @@ def _matmul_nbits(call: Call) -> float:
     return 2 * call.written * int(call.attributes["K"])
 
 
-@_rule("Gemm", "FusedGemm", "GemmFastGelu", "QGemm")
+@_rule("Gemm", "FusedGemm", "GemmFastGelu", "GemmFloat8", "QGemm")
 def _gemm(call: Call) -> float:
     left = call.input(0)
     inner = (left[0] if call.attributes.get("transA") else left[-1]) if left else 1
@@ -162,65 +131,6 @@ def _recurrent(gates: int) -> Rule:
 _RULES.update(RNN=_recurrent(1), GRU=_recurrent(3), LSTM=_recurrent(4), DynamicQuantizeLSTM=_recurrent(4))
 
 
-def _core_attention(batch: int, heads: int, queries: int, keys: int, qk_size: int, v_size: int) -> float:
-    """Scores, softmax (five operations each: maximum, difference, exponent, sum, division), mixing of values."""
-    return batch * heads * queries * keys * (2 * qk_size + 2 * v_size + 5)
-
-
-@_rule("Attention")
-def _attention(call: Call) -> float:
-    query = call.input(0)
-    if "q_num_heads" in call.attributes or len(query) == 4:
-        return _standard_attention(call)
-    # com.microsoft: input [batch, tokens, inputs], weights [inputs, 3 * hidden], past [2, batch, heads, past, size]
-    weight, heads = call.input(1), int(call.attributes.get("num_heads", 1))
-    if len(query) < 3 or len(weight) < 2:
-        return call.written
-    batch, tokens, inputs = query
-    size = weight[1] // 3 // heads
-    past = call.input(4)
-    keys = tokens + (past[3] if len(past) == 5 else 0)
-    return 2 * batch * tokens * inputs * weight[1] + _core_attention(batch, heads, tokens, keys, size, size)
-
-
-def _standard_attention(call: Call) -> float:
-    """ONNX's own: [batch, heads, tokens, size], or [batch, tokens, heads * size] with head counts as attributes."""
-    query, key, value = call.input(0), call.input(1), call.input(2)
-    past = call.input(4)
-    past_tokens = past[2] if len(past) == 4 else 0
-    if len(query) == 4 and len(key) == 4 and len(value) == 4:
-        return _core_attention(query[0], query[1], query[2], key[2] + past_tokens, query[3], value[3])
-    if len(query) != 3 or len(key) != 3 or len(value) != 3:
-        return call.written
-    heads, kv_heads = int(call.attributes["q_num_heads"]), int(call.attributes.get("kv_num_heads", 1))
-    return _core_attention(query[0], heads, query[1], key[1] + past_tokens, query[2] // heads, value[2] // kv_heads)
-
-
-@_rule("MultiHeadAttention", "DecoderMaskedMultiHeadAttention")
-def _multi_head(call: Call) -> float:
-    query, key, heads, past = call.input(0), call.input(1), int(call.attributes["num_heads"]), call.input(6)
-    if len(query) < 3:
-        return call.written
-    packed = len(query) == 5
-    tokens, size = query[1], query[4] if packed else query[2] // heads
-    keys = tokens if packed or not key else key[1] if len(key) == 3 else key[2]
-    return _core_attention(query[0], heads, tokens, keys + (past[2] if len(past) == 4 else 0), size, size)
-
-
-@_rule("GroupQueryAttention", "SparseAttention")
-def _group_query(call: Call) -> float:
-    query, past = call.input(0), call.input(3)
-    heads, kv_heads = int(call.attributes["num_heads"]), int(call.attributes["kv_num_heads"])
-    if len(query) != 3:
-        return call.written
-    packed = len(call.inputs) < 2 or call.inputs[1] is None
-    size = query[2] // (heads + 2 * kv_heads if packed else heads)
-    rotary = 6 * query[0] * query[1] * (heads + kv_heads) * size if call.attributes.get("do_rotary") else 0
-    return rotary + _core_attention(
-        query[0], heads, query[1], query[1] + (past[2] if len(past) == 4 else 0), size, size
-    )
-
-
 # Operations per element of the first input.
 _PER_ELEMENT = {
     1: "ReduceMax ReduceMin ReduceMean ReduceSum ReduceProd ReduceL1 ArgMax ArgMin CumSum TopK GlobalAveragePool "
@@ -232,7 +142,7 @@ _PER_ELEMENT = {
     5: "Softmax LogSoftmax Hardmax QLinearSoftmax BiasSoftmax ReduceLogSumExp SkipSimplifiedLayerNormalization",
     7: "LayerNormalization InstanceNormalization GroupNormalization GroupNorm MeanVarianceNormalization",
     8: "SkipLayerNormalization EmbedLayerNormalization SkipGroupNorm LRN Gelu FastGelu BiasGelu QuickGelu Swish "
-    "HardSwish",
+    "HardSwish SwiGLU BiasSplitGelu",
 }
 for _count, _names in _PER_ELEMENT.items():
     _RULES.update(dict.fromkeys(_names.split(), _per_element(_count)))

@@ -53,7 +53,8 @@ def bind_shapes(model: ir.Model, shapes: Mapping[str, int]) -> None:
         if size < 0:
             raise InvalidInput(f"--shape {name}={size} is negative", remedy="give a size of 0 or more")
     for value in real_inputs(model.graph):
-        if value.shape is None:
+        # The tensors of a sequence may all have different shapes: theirs is nobody's to bind.
+        if value.shape is None or not isinstance(value.type, ir.TensorType):
             continue
         dims: list[int] = []
         for axis, dim in enumerate(value.shape):
@@ -153,6 +154,8 @@ class _Skeleton:
                 graph.initializer[-1].name = name
         graph.input.extend(ir.to_proto(value) for value in real_inputs(model.graph))
         for output in model.graph.outputs:
+            if output.name in known_shapes:  # a weight that is an output too: as such it would hide its own shape
+                continue
             info = graph.output.add(name=output.name)
             if output.dtype is not None and not isinstance(output.type, (ir.SequenceType, ir.OptionalType)):
                 info.type.tensor_type.elem_type = output.dtype.value

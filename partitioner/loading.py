@@ -45,7 +45,7 @@ def load_model(path: str | Path) -> ir.Model:
         An operator that its ONNX opset does not have.
     """
     path = Path(path)
-    proto = _parse(path)
+    proto = parse_proto(path)
     for tensor in all_tensors(proto):
         _check_tensor(tensor, path)
     _check_names(proto.graph, frozenset(), path)
@@ -63,7 +63,14 @@ def load_model(path: str | Path) -> ir.Model:
     return model
 
 
-def _parse(path: Path) -> onnx.ModelProto:
+def parse_proto(path: Path) -> onnx.ModelProto:
+    """The file's message, unchecked beyond being an ONNX model of a known opset; external data is not looked at.
+
+    Raises
+    ------
+    InvalidModel, UnsupportedModel
+        As `load_model`.
+    """
     try:
         size_bytes = path.stat().st_size
         if not path.is_file():

@@ -14,7 +14,9 @@ more; a product of 1 row does 0.5 a byte (float32), 4 with 4-bit weights, one of
 
 _MATRIX = frozenset(
     "MatMul MatMulInteger QLinearMatMul FusedMatMul TransposeMatMul DynamicQuantizeMatMul MatMulIntegerToFloat "
-    "MatMulNBits MatMulBnb4 MatMulFpQ4 Gemm FusedGemm GemmFastGelu QGemm Einsum MoE QMoE".split()
+    "MatMulNBits MatMulBnb4 MatMulFpQ4 Gemm FusedGemm GemmFastGelu QGemm Einsum MoE QMoE MatMulInteger16 "
+    "FusedMatMulActivation SparseToDenseMatMul QOrderedMatMul MatMulBlockQuantizedFp4Weight GemmFloat8 "
+    "MatMulBlockQuantizedFp8Weight MatMulNBitsMlp MatMulNBitsQkv LinearClassifier LinearRegressor".split()
 )
 _BY_NAME: dict[str, OpClass] = {
     **dict.fromkeys(
@@ -24,7 +26,8 @@ _BY_NAME: dict[str, OpClass] = {
     ),
     **dict.fromkeys(
         "Attention MultiHeadAttention GroupQueryAttention SparseAttention QAttention PagedAttention "
-        "PackedAttention DecoderMaskedMultiHeadAttention PackedMultiHeadAttention LinearAttention".split(),
+        "PackedAttention DecoderMaskedMultiHeadAttention PackedMultiHeadAttention LinearAttention DecoderAttention "
+        "DecoderMaskedSelfAttention LongformerAttention".split(),
         OpClass.ATTENTION,
     ),
     **dict.fromkeys("LSTM GRU RNN DynamicQuantizeLSTM AttnLSTM".split(), OpClass.RECURRENT),

@@ -111,7 +111,8 @@ def stand_in(node: onnx.NodeProto, known_shapes: Mapping[str, Sequence[int]]) ->
     return made
 
 
-@_rule("SimplifiedLayerNormalization", domain=_NAMELESS)
+# The last two are ONNX's own, but its inference gives them no shape.
+@_rule("SimplifiedLayerNormalization", "GroupNormalization", "MeanVarianceNormalization", domain=_NAMELESS)
 @_rule(
     "Gelu", "FastGelu", "QuickGelu", "BiasGelu", "BiasAdd", "BiasSoftmax", "RotaryEmbedding", "GroupNorm", "ScaledSiLU",
     "QLinearLeakyRelu", "QLinearSigmoid", "QLinearSoftmax", "Inverse", "Trilu", "MoE", "QMoE",
@@ -119,6 +120,16 @@ def stand_in(node: onnx.NodeProto, known_shapes: Mapping[str, Sequence[int]]) ->
 )  # fmt: skip
 def _like_first_input(s: StandIn) -> None:
     s.op("Identity", s.inputs[:1], s.outputs[0])
+
+
+@_rule("STFT", domain=_NAMELESS)
+def _stft(s: StandIn) -> None:
+    # ONNX's inference overlooks that one side of a spectrum is the default: n // 2 + 1 of n bins, on axis 2.
+    if s.attributes.get("onesided", 1) == 0:
+        s.op("STFT", s.inputs, s.outputs[0], onesided=0)
+        return
+    one_more = s.op("Pad", [s.op("STFT", s.inputs, onesided=0), s.ints([0, 0, 0, 0, 0, 0, 1, 0])])
+    s.op("Slice", [one_more, *(s.ints([n]) for n in (0, 2**31 - 1, 2, 2))], s.outputs[0])
 
 
 @_rule("SkipLayerNormalization", "SkipSimplifiedLayerNormalization", "SkipGroupNorm")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from trisect.partitioner.flops import Call, flops
+from trisect.partitioner.call import Call
+from trisect.partitioner.flops import flops
 from trisect.partitioner.opclass import classify
 from trisect.profiles.features import OpClass
 
@@ -54,7 +55,56 @@ from trisect.profiles.features import OpClass
         (Call("MaxPool", ((1, 1, 4, 4),), ((1, 1, 2, 2),), {"kernel_shape": [2, 2]}), 16),
         (Call("Add", ((4, 10), (10,)), ((4, 10),)), 40),
         (Call("SomethingNew", ((4, 10),), ((4, 10),)), 40),
+        (Call("Sum", ((4, 10),) * 3, ((4, 10),)), 80),
         (Call("Transpose", ((4, 10),), ((10, 4),)), 0),
+        # a dilated filter has as many weights as one that is not; strides only make fewer outputs
+        (
+            Call("Conv", ((1, 4, 9, 9), (6, 2, 3, 3)), ((1, 6, 5, 5),), {"group": 2, "dilations": [2, 2]}),
+            2 * 150 * 2 * 9,
+        ),
+        (Call("Conv", ((2, 3, 8), (4, 3, 5), (4,)), ((2, 4, 4),)), 32 * (2 * 15 + 1)),
+        (Call("ConvTranspose", ((1, 4, 3, 3), (4, 2, 2, 2), (4,)), ((1, 4, 6, 6),), {"group": 2}), 2 * 36 * 8 + 144),
+        (Call("ConvInteger", ((1, 2, 4, 4), (3, 2, 1, 1)), ((1, 3, 4, 4),)), 2 * 48 * 2),
+        (Call("FusedMatMul", ((7, 5), (7, 11)), ((5, 11),), {"transA": 1}), 2 * 5 * 7 * 11),
+        # both directions, one gate
+        (Call("RNN", ((4, 3, 2), (2, 5, 2), (2, 5, 5)), ((4, 2, 3, 5),), {"hidden_size": 5}), 24 * (2 * 5 * 7 + 25)),
+        # past and new keys of opset 23: 3 queries of 2 heads see 4 + 3 keys of 1 head
+        (
+            Call(
+                "Attention",
+                ((1, 3, 32), (1, 3, 16), (1, 3, 16), None, (1, 1, 4, 16), (1, 1, 4, 16)),
+                ((1, 3, 32),),
+                {"q_num_heads": 2, "kv_num_heads": 1},
+            ),
+            2 * 3 * 7 * (64 + 5),
+        ),
+        (Call("QAttention", ((1, 3, 32), (32, 96), (96,)), ((1, 3, 32),), {"num_heads": 2}), 18_432 + 2 * 9 * 69),
+        # 2 tokens, 1 head: a state of 4 x 8; decay, outer product, sum, and two more for delta; then read
+        (
+            Call(
+                "LinearAttention",
+                ((1, 2, 4), (1, 2, 4), (1, 2, 8)),
+                ((1, 2, 8),),
+                {"q_num_heads": 1, "kv_num_heads": 1, "update_rule": b"gated_delta"},
+            ),
+            2 * 32 * (2 + 5),
+        ),
+        # 6 tokens, each through 2 of 4 experts: 8 -> 16 -> 8, with a gate of its own
+        (
+            Call(
+                "MoE",
+                ((6, 8), (6, 4), (4, 16, 8), None, (4, 8, 16), None, (4, 16, 8)),
+                ((6, 8),),
+                {"k": 2},
+            ),
+            2 * 6 * 3 * 2 * 8 * 16,
+        ),
+        (Call("MatMulNBitsMlp", ((1, 3, 64),), ((1, 3, 96),), {"K": 64, "N": 96}), 2 * 2 * 3 * 64 * 96),
+        (Call("MatMulNBitsQkv", ((1, 3, 64),), ((1, 3, 64),), {"K": 64, "Nq": 64, "Nkv": 32}), 2 * 3 * 64 * 128),
+        (Call("LinearClassifier", ((5, 4),), ((5,),), {"coefficients": [0.0] * 12}), 2 * 5 * 12),
+        # 2 trees of 7 nodes: 3 levels
+        (Call("TreeEnsembleRegressor", ((5, 4),), ((5, 1),), {"nodes_treeids": [0] * 7 + [1] * 7}), 5 * 2 * 3),
+        (Call("Einsum", ((4, 4),), ((),), {"equation": b"ii->"}), 4),
         (Call("Gather", ((100, 8), (3,)), ((3, 8),)), 0),
     ],
     ids=lambda value: value.op_type if isinstance(value, Call) else "",

@@ -69,12 +69,14 @@ def test_bodies_stay_inside_and_captures_are_edges(tmp_path: Path) -> None:
 
 
 def test_external_weights_are_not_loaded(tmp_path: Path) -> None:
-    path, size = tmp_path / "large.onnx", 1 << 30
-    weight = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[1 << 14, 1 << 14])
+    path, size = tmp_path / "large.onnx", 3 << 30
+    weight = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[1 << 14, 3 << 14])
     weight.data_location = TensorProto.EXTERNAL
     for key, value in (("location", "w.bin"), ("offset", "0"), ("length", str(size))):
         weight.external_data.add(key=key, value=value)
-    info = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, 1 << 14]) for n in ("x", "y")]
+    info = [
+        helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, width]) for n, width in (("x", 1 << 14), ("y", 3 << 14))
+    ]
     graph = helper.make_graph([helper.make_node("MatMul", ["x", "w"], ["y"])], "g", info[:1], info[1:], [weight])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     path.write_bytes(model.SerializeToString())
@@ -84,12 +86,12 @@ def test_external_weights_are_not_loaded(tmp_path: Path) -> None:
         "import resource, sys; from trisect.partitioner.graph import Graph;"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss;"
         "graph = Graph.read(sys.argv[1]);"
-        "assert graph.digraph.nodes['MatMul_0']['weight_bytes'] == 1 << 30;"
+        "assert graph.digraph.nodes['MatMul_0']['weight_bytes'] == 3 << 30;"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
     )
     run = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
     unit_bytes = 1 if sys.platform == "darwin" else 1024
-    assert int(run.stdout) * unit_bytes < size / 8
+    assert int(run.stdout) * unit_bytes < size / 24
 
 
 def _llm_block(path: Path, packed: bool) -> Path:
