@@ -15,6 +15,7 @@ import networkx as nx
 from trisect.runtime.timeline import Schedule
 from trisect.scheduler.problem import Part, Placement, Problem, TaskGraph
 from trisect.scheduler.simulate import evaluate
+from trisect.scheduler.validate import validate_parts
 
 _WORTH_MORE_PARTS = 0.99
 """More parts than necessary must be at least 1 % quicker: each is a file, a session and a call."""
@@ -90,25 +91,45 @@ def divide(graph: TaskGraph, parts: Sequence[Part]) -> list[Part]:
     return divided
 
 
-def best_cut(problem: Problem, placement: Placement) -> tuple[list[Part], float, Schedule]:
+def best_cut(
+    problem: Problem, placement: Placement, known: Sequence[Part] | None = None
+) -> tuple[list[Part], float, Schedule]:
     """Cut a placement, and say what that is worth.
+
+    Parameters
+    ----------
+    problem : Problem
+    placement : mapping of str to str
+    known : sequence of Part, optional
+        A cut of it that somebody has in mind; used if it is sound and better.
 
     Returns
     -------
     parts : list of Part
         The fewest, unless dividing them lets branches run side by side and so is quicker.
     value : float
-        Of the problem's objective, seconds.
+        Of the problem's objective.
     schedule : Schedule
     """
-    parts = cut(problem.graph, placement)
-    value, schedule = evaluate(problem, parts)
-    divided = divide(problem.graph, parts)
-    if len(divided) > len(parts):
-        other_value, other_schedule = evaluate(problem, divided)
-        if other_value < _WORTH_MORE_PARTS * value:
-            return divided, other_value, other_schedule
-    return parts, value, schedule
+    fewest = cut(problem.graph, placement)
+    best = (fewest, *evaluate(problem, fewest))
+    divided = divide(problem.graph, fewest)
+    if len(divided) > len(fewest) and _is_allowed(problem, divided):
+        other = (divided, *evaluate(problem, divided))
+        if other[1] < _WORTH_MORE_PARTS * best[1]:
+            best = other
+    if known is not None and not validate_parts(problem, placement, known):
+        other = (list(known), *evaluate(problem, known))
+        if other[1] < best[1] or (_is_allowed(problem, known) and not _is_allowed(problem, best[0])):
+            best = other
+    return best
+
+
+def _is_allowed(problem: Problem, parts: Sequence[Part]) -> bool:
+    """Whether there are few enough."""
+    rules = problem.rules
+    most = len({part.device for part in parts}) if rules.contiguous else rules.most_segments
+    return most is None or len(parts) <= most
 
 
 def _runs(

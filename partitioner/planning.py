@@ -1,29 +1,108 @@
-"""From a model file to a Plan in a folder: the whole way, in one function."""
+"""From a model file to a Plan in a folder: the whole way.
+
+`prepare` reads the model, asks the devices and makes the problem; `make_plan` has it placed, cut and written. Only the
+compiler of a device says for certain that a segment runs there. Where it refuses one, its nodes are kept off that
+device and the plan is made anew, a few times.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from trisect.profiles.capabilities import Capabilities
+from trisect.profiles.costs import ProfileCosts
 from trisect.profiles.features import Costs
 from trisect.runtime.devices import Device
-from trisect.runtime.errors import InfeasibleProblem
-from trisect.runtime.plan import Plan
+from trisect.runtime.errors import EngineFailed, InfeasibleProblem
+from trisect.runtime.plan import Plan, Segment
 from trisect.runtime.planfolder import folder_in_the_making, write_json
-from trisect.scheduler.bounds import lower_bound
-from trisect.scheduler.problem import Objective, Part, Problem
+from trisect.scheduler.problem import Objective, Part, Problem, TaskGraph
+from trisect.scheduler.solution import Proposal
+from trisect.scheduler.totals import with_totals
 
-from .cut import best_cut
-from .graph import Graph
+from .calibration import calibrated
+from .constraining import constrained
+from .constraints import Constraints, read_constraints
+from .graph import Graph, used_values
 from .problem import make_problem, task_graph
-from .reasons import reasons
-from .strategies import place
-from .support import Progress, check_segments, refusals
+from .reasons import placed_tasks
+from .strategies import TIME_LIMIT_S, propose
+from .strategies.judging import certificate, judge
+from .support import Progress, described, refusals, refused_segments
 from .writing import Piece, write_segments
+
+_TRIALS = 5
+"""Plans that are tried while devices refuse segments."""
+_ROUNDING = 1e-9
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A model read, and all that is known of it and of the devices before anything is placed."""
+
+    graph: Graph
+    tasks: TaskGraph
+    devices: tuple[Device, ...]
+    costs: Costs
+    objective: Objective
+    constraints: Constraints
+    refused: Mapping[tuple[str, str], str]
+    """Task and device id -> why it cannot run there."""
+    power_w: Mapping[str, float]
+    weights_bytes: Mapping[str, float]
+    """Of each task: its constants, those shared with others too."""
+    absent: tuple[Device, ...] = ()
+    """Devices that constraints may name though they are gone."""
+
+    def problem(self) -> Problem:
+        """What a strategy is asked.
+
+        Raises
+        ------
+        TrisectError
+            As `make_plan`.
+        """
+        bare = make_problem(
+            self.graph, self.devices, self.costs, objective=self.objective, tasks=self.tasks, refused=self.refused,
+            power_w=self.power_w,
+        )  # fmt: skip
+        weighed = replace(bare, rules=replace(bare.rules, sizes_bytes=self.weights_bytes), why_not=self.refused)
+        constants = {node for node, is_constant in self.graph.digraph.nodes(data="constant") if is_constant}
+        return constrained(weighed, self.constraints, constants=constants, absent=self.absent)
+
+
+def prepare(
+    model_path: str | Path,
+    devices: Iterable[Device],
+    costs: Costs,
+    objective: Objective = "latency",
+    shapes: Mapping[str, int] | None = None,
+    *,
+    constraints: Constraints | Mapping[str, Any] | str | Path | None = None,
+    power_w: Mapping[str, float] | None = None,
+    absent: Iterable[Device] = (),
+    capabilities: Capabilities | None = None,
+    calibrations: Path | None = None,
+    progress: Progress | None = None,
+) -> Prepared:
+    """Read a model, and ask the devices what they can run of it; parameters as of `make_plan`."""
+    if objective not in get_args(Objective):
+        raise InfeasibleProblem(f"no objective {objective!r}", remedy=f"there are: {', '.join(get_args(Objective))}")
+    demands = read_constraints(constraints)
+    devices = tuple(devices)
+    graph = Graph.read(model_path, shapes)
+    tasks = task_graph(graph)
+    refused = refusals(graph, tasks, devices, capabilities, progress) if capabilities is not None else {}
+    if calibrations is not None and isinstance(costs, ProfileCosts) and costs.is_measured and len(devices) > 1:
+        bare = make_problem(graph, devices, costs, tasks=tasks, refused=refused)
+        alone_s = {d: sum(bare.time(task, d) for task in tasks) for d in bare.device_ids}
+        costs = calibrated(graph, costs, devices, alone_s, calibrations, progress)
+    known_w, weights = dict(power_w or {}), _weights(graph, tasks)
+    return Prepared(graph, tasks, devices, costs, objective, demands, refused, known_w, weights, tuple(absent))
 
 
 def make_plan(
@@ -36,9 +115,13 @@ def make_plan(
     seed: int = 0,
     out_folder: str | Path = "plan",
     *,
-    forced: Mapping[str, str] | None = None,
-    forbidden: Mapping[str, Iterable[str]] | None = None,
+    constraints: Constraints | Mapping[str, Any] | str | Path | None = None,
+    time_limit_s: float | None = None,
+    power_w: Mapping[str, float] | None = None,
+    machine: str = "",
+    absent: Iterable[Device] = (),
     capabilities: Capabilities | None = None,
+    calibrations: Path | None = None,
     progress: Progress | None = None,
 ) -> Plan:
     """Split a model over devices.
@@ -52,17 +135,28 @@ def make_plan(
         What work and transfers cost on them.
     strategy : str
         Name of a strategy, with an argument behind a colon where it takes one (``single:cpu:ort``).
-    objective : {"latency", "throughput"}
+    objective : {"latency", "throughput", "energy", "memory"}
     shapes : mapping of str to int, optional
         Sizes of the inputs' symbolic dimensions.
     seed : int
         For strategies that draw lots; recorded in the plan.
     out_folder : str or Path
         New, or that of an earlier plan, which is replaced once the new one is whole.
-    forced, forbidden : mapping, optional
-        Node name -> device id, or device ids.
+    constraints : Constraints, mapping or path, optional
+        What is demanded of the placement; see `trisect.partitioner.constraints`.
+    time_limit_s : float, optional
+        For strategies that search.
+    power_w : mapping of str to float, optional
+        Device id -> watts while it works, where known; needed for ``energy``.
+    machine : str
+        Name of the published machine that the costs are of; recorded in the plan.
+    absent : iterable of Device
+        Devices that constraints may name though the plan must do without them.
     capabilities : Capabilities, optional
         Where devices are asked what they can run; when left out, they are taken to run what has a cost.
+    calibrations : Path, optional
+        File that keeps what whole models took; where given, the model is run on each device to bring measured costs in
+        line with it.
     progress : callable, optional
         Told of the asking.
 
@@ -77,45 +171,138 @@ def make_plan(
         The one that fits: a bad model, an unbound dimension, an operator that no device can run, constraints that
         contradict each other, an unknown strategy, no room on the disk.
     """
-    if objective not in get_args(Objective):
-        raise InfeasibleProblem(f"no objective {objective!r}", remedy=f"there are: {', '.join(get_args(Objective))}")
-    devices = tuple(devices)
-    graph = Graph.read(model_path, shapes)
-    tasks = task_graph(graph)
-    refused = refusals(graph, tasks, devices, capabilities, progress) if capabilities is not None else {}
-    problem = make_problem(
-        graph, devices, costs, objective=objective, forced=forced, forbidden=forbidden, tasks=tasks, refused=refused
-    )
-    placement = place(problem, strategy)
-    parts, value, schedule = best_cut(problem, placement)
-    why = reasons(problem, placement)
+    prepared = prepare(
+        model_path, devices, costs, objective, shapes, constraints=constraints, power_w=power_w, absent=absent,
+        capabilities=capabilities, calibrations=calibrations, progress=progress,
+    )  # fmt: skip
+    notes: list[str] = []
+    for trial in range(_TRIALS):
+        problem = prepared.problem()
+        proposal = propose(problem, strategy, time_limit_s=time_limit_s or TIME_LIMIT_S, seed=seed)
+        try:
+            return write_plan(
+                prepared, problem, proposal, out_folder, strategy=strategy, seed=seed, time_limit_s=time_limit_s,
+                machine=machine, notes=notes, capabilities=capabilities,
+            )  # fmt: skip
+        except _SegmentsRefused as refusal:
+            if trial == _TRIALS - 1:
+                raise
+            prepared = _without(prepared, refusal.refused)
+            notes += [
+                f"{described(segment)} does not compile on {segment.device}, so its nodes are kept off it: {reason}"
+                for segment, reason in refusal.refused
+            ]
+    raise AssertionError("unreachable")
+
+
+def write_plan(
+    prepared: Prepared,
+    problem: Problem,
+    proposal: Proposal,
+    out_folder: str | Path,
+    *,
+    strategy: str,
+    seed: int = 0,
+    time_limit_s: float | None = None,
+    machine: str = "",
+    notes: Iterable[str] = (),
+    capabilities: Capabilities | None = None,
+) -> Plan:
+    """Cut a placement, and write it down with its certificate.
+
+    Raises
+    ------
+    InfeasibleProblem
+        When the placement breaks a rule of the problem.
+    EngineFailed
+        When a device refuses a segment.
+    StorageFailed
+    """
+    graph = prepared.graph
+    verdict = judge(problem, proposal)
+    if verdict.violations:
+        message = verdict.violations[0].message
+        raise InfeasibleProblem(f"the strategy {strategy!r} gave a placement that cannot be: {message}")
+    assert verdict.schedule is not None
+    placement, value = proposal.placement, verdict.value
+    bound = certificate(problem, proposal)
+    cut_short = ["the time limit ended the search: another run may find something else"] * proposal.is_cut_short
     members = {task: data["nodes"] for task, data in problem.graph.nodes(data=True)}
-    node_placement, node_reasons = _of_nodes(graph, problem, placement, why)
     with folder_in_the_making(Path(out_folder)) as aside:
-        segments, transfers, weights = write_segments(graph, [_piece(graph, part, members) for part in parts], aside)
+        segments, transfers, weights = write_segments(
+            graph, [_piece(graph, part, members) for part in verdict.parts], aside
+        )
         if capabilities is not None:
-            check_segments(segments, devices, aside, capabilities)
+            refused = refused_segments(segments, prepared.devices, aside, capabilities)
+            if refused:
+                raise _SegmentsRefused(refused)
         plan = Plan(
             model=graph.path.name,
             model_sha256=graph.sha256,
-            devices=devices,
-            placement=node_placement,
+            devices=prepared.devices,
+            placement=_of_nodes(graph, problem, placement),
             segments=segments,
             transfers=transfers,
             inputs=graph.inputs,
             outputs=graph.outputs,
             strategy=strategy,
-            objective=objective,
+            objective=prepared.objective,
             seed=seed,
             shapes=dict(graph.shapes),
-            predicted=schedule,
+            predicted=with_totals(problem, verdict.parts, verdict.schedule),
             value=value,
-            bound=lower_bound(problem),
-            reasons=node_reasons,
+            bound=value if bound.value >= value * (1 - _ROUNDING) else bound.value,
+            bound_by=bound.by,
+            tasks=placed_tasks(problem, placement),
+            notes=(*notes, *cut_short),
+            constraints=prepared.constraints.plain(),
+            time_limit_s=time_limit_s,
+            machine=machine,
             weights=weights,
         )
         write_json(plan, aside)
-    return replace(plan, folder=os.path.abspath(out_folder))
+    told = plan.notes
+    if capabilities is not None and capabilities.moved is not None:
+        # Of this run and not of the plan, whose file is the same whatever befell a cache.
+        told = (*told, f"what engines were known to run could not be read and was moved to {capabilities.moved}")
+    return replace(plan, folder=os.path.abspath(out_folder), notes=told)
+
+
+class _SegmentsRefused(EngineFailed):
+    """Segments that do not compile where they are to run; leaves the folder in the making to be removed."""
+
+    def __init__(self, refused: list[tuple[Segment, str]]) -> None:
+        segment, reason = refused[0]
+        super().__init__(
+            f"{described(segment)} does not compile on {segment.device}: {reason}",
+            remedy=f"split without {segment.device}",
+        )
+        self.refused = refused
+
+
+def _without(prepared: Prepared, refused: list[tuple[Segment, str]]) -> Prepared:
+    """The same with the nodes of refused segments kept off their devices."""
+    owner = {node: task for task, nodes in prepared.tasks.nodes(data="nodes") for node in nodes}
+    more = {
+        (owner[node], segment.device): f"does not compile there together with others: {reason}"
+        for segment, reason in refused
+        for node in segment.nodes
+        if node in owner
+    }
+    return replace(prepared, refused={**prepared.refused, **more})
+
+
+def _weights(graph: Graph, tasks: TaskGraph) -> dict[str, float]:
+    """Bytes of the constants that each task's nodes use."""
+    constants = graph.constants
+    found = {}
+    for task, nodes in tasks.nodes(data="nodes"):
+        names = {str(value.name) for node in nodes for value in used_values(graph.nodes[node])}
+        found[task] = float(
+            sum(constants[n].nbytes for n in names if n in constants)
+            + sum(graph.folded[n].nbytes for n in names if n in graph.folded and n not in constants)
+        )
+    return found
 
 
 def _piece(graph: Graph, part: Part, members: Mapping[str, tuple[str, ...]]) -> Piece:
@@ -124,19 +311,12 @@ def _piece(graph: Graph, part: Part, members: Mapping[str, tuple[str, ...]]) -> 
     return Piece(part.device, tuple(node for node in graph.nodes if node in inside))
 
 
-def _of_nodes(
-    graph: Graph, problem: Problem, placement: Mapping[str, str], why: Mapping[str, str]
-) -> tuple[dict[str, str], dict[str, str]]:
-    """Placement and reasons of tasks, spread over the ONNX nodes; a constant is where it is first used."""
+def _of_nodes(graph: Graph, problem: Problem, placement: Mapping[str, str]) -> dict[str, str]:
+    """The placement of tasks, spread over the ONNX nodes; a constant is where it is first used."""
     task_of = {node: task for task, nodes in problem.graph.nodes(data="nodes") for node in nodes}
     where: dict[str, str] = {}
-    because: dict[str, str] = {}
     for node in reversed(list(graph.nodes)):
         task = task_of.get(node)
-        if task is not None:
-            where[node], because[node] = placement[task], why[task]
-            continue
-        users = [where[user] for user in graph.digraph.successors(node)]
-        where[node] = users[0] if users else problem.device_ids[0]
-        because[node] = "constant at these shapes: each segment that needs it holds it"
-    return {node: where[node] for node in graph.nodes}, {node: because[node] for node in graph.nodes}
+        users = [where[user] for user in graph.digraph.successors(node)] if task is None else []
+        where[node] = placement[task] if task is not None else users[0] if users else problem.device_ids[0]
+    return {node: where[node] for node in graph.nodes}

@@ -7,61 +7,103 @@ quantisation around it), are one task, named after the first of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from functools import cache
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from math import inf
+from typing import Any
 
 import networkx as nx
 
+from trisect.profiles.costs import ProfileCosts
 from trisect.profiles.features import Costs, OpFeatures
 from trisect.runtime.devices import Device
 from trisect.runtime.errors import UnsupportedOperator
-from trisect.scheduler.problem import Objective, Problem, TaskGraph, tensor_edges
+from trisect.scheduler.problem import Objective, Problem, TaskGraph
 
+from .collecting import uncollected
 from .graph import Graph
+from .learned import LearnedCosts, task_times_s
 
 
-def task_graph(graph: Graph) -> TaskGraph:
+def task_graph(graph: Graph, *, keep_quantised: bool = True) -> TaskGraph:
     """The parts of a graph that run, as tasks.
+
+    Parameters
+    ----------
+    graph : Graph
+    keep_quantised : bool
+        Keep operators together with the quantisation around them.
 
     Returns
     -------
     networkx.DiGraph
-        In topological order. Tasks have ``nodes`` (names of ONNX nodes), ``work`` (their features) and ``features``
-        (those of the node that does most); edges have ``tensors``: name -> bytes.
+        In topological order. Tasks have ``nodes`` (names of ONNX nodes), ``work`` (their features), and of the node
+        that does most ``features`` and ``batch`` (how many inputs it works on at once, by the first dimension of what
+        it makes; None where that is not known); edges have ``tensors``: name -> bytes.
     """
-    whole = graph.digraph
-    running = whole.subgraph([n for n, constant in whole.nodes(data="constant") if not constant])
-    # A two-way edge ties its ends together, and with them whatever lies on a path from one to the other.
-    tied: TaskGraph = nx.DiGraph(running.edges)
-    tied.add_nodes_from(running)
-    tied.add_edges_from([(b, a) for a, b, data in running.edges(data=True) if not data["cuttable"]])
-    tied.add_edges_from([(b, a) for a, b in running.edges if _is_wrapped(running, a, b)])
-    position = {name: i for i, name in enumerate(whole)}
-    groups = [sorted(group, key=position.__getitem__) for group in nx.strongly_connected_components(tied)]
-    home = {node: group[0] for group in groups for node in group}
+    running = {name: data for name, data in graph.digraph.nodes(data=True) if not data["constant"]}
+    edges = [
+        (source, target, data)
+        for source, targets in graph.digraph.adjacency()
+        if source in running
+        for target, data in targets.items()
+        if target in running
+    ]
     tasks: TaskGraph = nx.DiGraph()
-    for group in sorted(groups, key=lambda g: position[g[0]]):
-        work = tuple(whole.nodes[node]["features"] for node in group)
-        heaviest = max(work, key=lambda f: (f.flops, f.bytes_read + f.bytes_written))
-        tasks.add_node(group[0], nodes=tuple(group), work=work, features=heaviest)
-    for source, target, tensors in tensor_edges(running):
-        i, j = home[source], home[target]
-        if i != j:
-            if not tasks.has_edge(i, j):
-                tasks.add_edge(i, j, tensors={})
-            tasks.edges[i, j]["tensors"].update(tensors)
+    home: dict[str, str] = {}
+    for group in _groups(running, edges, keep_quantised):
+        work = tuple(running[node]["features"] for node in group)
+        heaviest = work[0] if len(work) == 1 else max(work, key=lambda f: (f.flops, f.bytes_read + f.bytes_written))
+        batch = _batch(running[group[work.index(heaviest)]])
+        tasks.add_node(group[0], nodes=tuple(group), work=work, features=heaviest, batch=batch)
+        home.update(dict.fromkeys(group, group[0]))
+    joined: dict[tuple[str, str], dict[str, int]] = {}
+    for source, target, data in edges:
+        ends = home[source], home[target]
+        if ends[0] != ends[1]:
+            joined.setdefault(ends, {}).update(data["tensors"])
+    tasks.add_edges_from((source, target, {"tensors": tensors}) for (source, target), tensors in joined.items())
     return tasks
 
 
-def _is_wrapped(graph: TaskGraph, source: str, target: str) -> bool:
-    """Whether an edge joins an operator to the (de)quantisation around it: parted, it would be computed in floats.
+def _batch(node: Mapping[str, Any]) -> int | None:
+    shape = next(iter(node["output_shapes"]), None)
+    return shape[0] if shape and isinstance(shape[0], int) else None
 
-    A weight that several operators share (an embedding at both ends of a model) does not hold them together.
-    """
-    before, after = (str(graph.nodes[node]["op_type"]) for node in (source, target))
-    is_shared_weight = graph.in_degree(source) == 0 and graph.out_degree(source) > 1
-    return after == "QuantizeLinear" or (before == "DequantizeLinear" and not is_shared_weight)
+
+def _groups(
+    running: Mapping[str, Mapping[str, Any]], edges: Sequence[tuple[str, str, Mapping[str, Any]]], keep_quantised: bool
+) -> list[list[str]]:
+    """Nodes that stay together, each group and all groups in the order of the model."""
+    fed: set[str] = set()
+    readers: Counter[str] = Counter()
+    for source, target, _ in edges:
+        fed.add(target)
+        readers[source] += 1
+    # A weight that several operators share (an embedding at both ends of a model) does not hold them together.
+    shared = {node for node, count in readers.items() if count > 1 and node not in fed}
+    ties = [
+        (target, source)
+        for source, target, data in edges
+        if not data["cuttable"] or (keep_quantised and _is_wrapped(running, source, target, shared))
+    ]
+    if not ties:
+        return [[name] for name in running]
+    # A two-way edge ties its ends together, and with them whatever lies on a path from one to the other.
+    tied: TaskGraph = nx.DiGraph()
+    tied.add_nodes_from(running)
+    tied.add_edges_from((source, target) for source, target, _ in edges)
+    tied.add_edges_from(ties)
+    position = {name: i for i, name in enumerate(running)}
+    groups = [sorted(group, key=position.__getitem__) for group in nx.strongly_connected_components(tied)]
+    return sorted(groups, key=lambda group: position[group[0]])
+
+
+def _is_wrapped(running: Mapping[str, Mapping[str, Any]], source: str, target: str, shared: set[str]) -> bool:
+    """Whether an edge joins an operator to the (de)quantisation around it: parted, it would be computed in floats."""
+    before, after = running[source]["op_type"], running[target]["op_type"]
+    return after == "QuantizeLinear" or (before == "DequantizeLinear" and source not in shared)
 
 
 def _check_refusals(tasks: TaskGraph, devices: tuple[Device, ...], refused: Mapping[tuple[str, str], str]) -> None:
@@ -77,16 +119,16 @@ def _check_refusals(tasks: TaskGraph, devices: tuple[Device, ...], refused: Mapp
             )
 
 
+@uncollected()
 def make_problem(
     graph: Graph,
     devices: Iterable[Device],
     costs: Costs,
     *,
     objective: Objective = "latency",
-    forced: Mapping[str, str] | None = None,
-    forbidden: Mapping[str, Iterable[str]] | None = None,
     tasks: TaskGraph | None = None,
     refused: Mapping[tuple[str, str], str] | None = None,
+    power_w: Mapping[str, float] | None = None,
 ) -> Problem:
     """The placement problem of a model on devices with known costs.
 
@@ -95,53 +137,58 @@ def make_problem(
     graph : Graph
     devices : iterable of Device
     costs : Costs
-    objective : {"latency", "throughput"}
-    forced, forbidden : mapping, optional
-        ONNX node name -> device id, or device ids.
+    objective : {"latency", "throughput", "energy", "memory"}
     tasks : networkx.DiGraph, optional
         The graph's `task_graph`, where it is made already.
     refused : mapping, optional
         Task and device id -> why it cannot run there; see `trisect.partitioner.support`.
+    power_w : mapping of str to float, optional
+        Device id -> watts while it works, where known.
 
     Raises
     ------
-    UnsupportedOperator, InfeasibleProblem, UnknownDevice
+    UnsupportedOperator, InfeasibleProblem
         See `Problem.of`.
     ProfileMissing
-        When `costs` does not know a device.
+        When `costs` does not know a device, or its power is needed and not known.
     """
     devices = tuple(devices)
     tasks = task_graph(graph) if tasks is None else tasks
     refused = refused or {}
     _check_refusals(tasks, devices, refused)
-    by_id = {device.id: device for device in devices}
-    owner = {node: task for task, nodes in tasks.nodes(data="nodes") for node in nodes}
+    known_rows: dict[OpFeatures, dict[str, float]] = {}
 
-    @cache
-    def node_time_s(work: OpFeatures, device_id: str) -> float:
-        dtypes = by_id[device_id].limits.dtypes
-        if dtypes and work.dtype not in dtypes:
-            return inf
-        return costs.node_time_s(work, device_id)
+    def row_of(work: OpFeatures) -> dict[str, float]:
+        row = known_rows.get(work)
+        if row is None:
+            row = known_rows[work] = {
+                d.id: inf if d.limits.dtypes and work.dtype not in d.limits.dtypes else costs.node_time_s(work, d.id)
+                for d in devices
+            }
+        return row
 
-    def task_time_s(task: str, device_id: str) -> float:
-        if (task, device_id) in refused:
-            return inf
-        return sum(node_time_s(work, device_id) for work in tasks.nodes[task]["work"])
+    times_s: dict[str, dict[str, float]] = {}
+    for task, data in tasks.nodes(data=True):
+        rows = [row_of(work) for work in data["work"]]
+        times_s[task] = rows[0] if len(rows) == 1 else {d.id: sum(row[d.id] for row in rows) for d in devices}
+    if isinstance(costs, LearnedCosts):
+        for task, learned in task_times_s(graph, tasks, costs).items():
+            row = times_s[task]
+            times_s[task] = {**row, **{key: t for key, t in learned.items() if row.get(key, inf) < inf}}
+    for task, device_id in refused:
+        if task in times_s:
+            times_s[task] = {**times_s[task], device_id: inf}
 
-    known = set(graph.digraph)
-
-    def by_task(node: str) -> str | None:
-        # A constant may be told where to go, but there is nothing to place; an unknown name must reach the check.
-        return owner.get(node, None if node in known else node)
-
-    return Problem.of(
+    problem = Problem.of(
         tasks,
         devices,
-        task_time_s,
+        times_s,
         costs.transfer_time_s,
         overhead_s={device.id: costs.call_overhead_s(device.id) for device in devices},
         objective=objective,
-        forced={task: device for node, device in (forced or {}).items() if (task := by_task(node)) is not None},
-        forbidden={task: ids for node, ids in (forbidden or {}).items() if (task := by_task(node)) is not None},
+        power_w=power_w,
     )
+    # CPU engines at hand compute on the same cores, one at a time; for throughput the runtime gives each its own.
+    if objective == "throughput" or not (isinstance(costs, ProfileCosts) and costs.is_measured):
+        return problem
+    return replace(problem, shared={device.id: f"{device.node}/cores" for device in devices if device.kind == "cpu"})

@@ -10,6 +10,7 @@ from heapq import heappop, heappush
 from math import floor, inf
 from typing import TYPE_CHECKING
 
+from .linear import WORK_PER_S
 from .lists import TaskLists, assign, by_rank, task_lists, upward_ranks
 from .problem import Placement, Problem
 from .solution import Proposal
@@ -51,20 +52,25 @@ def prove(problem: Problem, known: Placement, value: float, time_limit_s: float,
     solver.parameters.max_time_in_seconds = max(0.1, time_limit_s)
     solver.parameters.random_seed = seed
     solver.parameters.num_workers = _WORKERS
+    if problem.rules.convention == "segments":
+        # A plan is the same however busy the machine is: work is counted, not time.
+        solver.parameters.interleave_search = True
+        solver.parameters.max_deterministic_time = max(0.01, time_limit_s * WORK_PER_S)
     model.minimize(goal)
     if problem.objective == "latency" and equal and is_free:
-        starts = _equal_machines(model, lists, goal, horizon, scale)
+        begins = _equal_machines(model, lists, goal, horizon, scale)
         hint = assign(lists, by_rank(upward_ranks(lists)))
-        for variable, start in zip(starts, hint.start, strict=True):
+        for variable, start in zip(begins, hint.start, strict=True):
             model.add_hint(variable, min(horizon, floor(start * scale)))
         status = solver.solve(model)
         bound = solver.best_objective_bound / scale
         if status not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
             return Proposal(known, bound if status == cp_model.UNKNOWN else 0.0)
-        return _machines(lists, [solver.value(s) / scale for s in starts], bound)
+        return _machines(lists, [solver.value(s) / scale for s in begins], bound)
     x = _choices(model, lists)
+    starts: list[IntVar] = []
     if problem.objective == "latency":
-        _precedences(model, lists, x, goal, horizon, scale)
+        starts = _precedences(model, lists, x, goal, horizon, scale)
     else:
         _device_loads(problem, model, lists, x, goal, scale)
     number = {device: i for i, device in enumerate(lists.devices)}
@@ -78,7 +84,12 @@ def prove(problem: Problem, known: Placement, value: float, time_limit_s: float,
     if status not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
         return Proposal(known, bound if status == cp_model.UNKNOWN else 0.0)
     where = [next(d for d, v in enumerate(row) if solver.boolean_value(v)) for row in x]
-    return Proposal(lists.placement(where), bound)
+    if not starts:
+        return Proposal(lists.placement(where), bound)
+    # Rounded times are not run by: each device takes its tasks in the order found, as early as they can be.
+    order = sorted(range(len(starts)), key=lambda i: (solver.value(starts[i]), i))
+    found = assign(lists, order, fixed=dict(enumerate(where)))
+    return Proposal(lists.placement(where), bound, dict(zip(lists.tasks, found.start, strict=True)))
 
 
 def _equal_machines(model: CpModel, lists: TaskLists, goal: IntVar, horizon: int, scale: float) -> list[IntVar]:
@@ -120,8 +131,8 @@ def _choices(model: CpModel, lists: TaskLists) -> list[list[IntVar]]:
 
 def _precedences(
     model: CpModel, lists: TaskLists, x: list[list[IntVar]], goal: IntVar, horizon: int, scale: float
-) -> None:
-    """One task at a time on each device, each after what it reads has arrived."""
+) -> list[IntVar]:
+    """When each task begins: one task at a time on each device, each after what it reads has arrived."""
     width = len(lists.devices)
     starts = [model.new_int_var(0, horizon, "") for _ in lists.tasks]
     lanes: list[list[IntervalVar]] = [[] for _ in range(width)]
@@ -144,6 +155,7 @@ def _precedences(
                         model.add(starts[i] >= ends[p] + delay).only_enforce_if([x[p][a], x[i][b]])
     for lane in lanes:
         model.add_no_overlap(lane)
+    return starts
 
 
 def _device_loads(

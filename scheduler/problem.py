@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from math import inf, isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -15,11 +16,14 @@ from typing import TYPE_CHECKING, Literal
 import networkx as nx
 
 from trisect.runtime.devices import Device
-from trisect.runtime.errors import InfeasibleProblem, UnknownDevice, UnsupportedOperator
+from trisect.runtime.errors import InfeasibleProblem, PowerUnknown, UnknownDevice, UnsupportedOperator
 
+from .order import topological_order
 from .rules import Rules
 
-Objective = Literal["latency", "throughput"]
+Objective = Literal["latency", "throughput", "energy", "memory"]
+"""What to make small: seconds of one input, seconds between two inputs of a stream, joules of one input, bytes that the
+fullest device holds at its worst moment."""
 if TYPE_CHECKING:
     TaskGraph = nx.DiGraph[str]
 else:  # networkx itself has no subscripts
@@ -55,6 +59,13 @@ class Problem:
     """Per device id, the fixed time of calling a part once."""
     objective: Objective = "latency"
     rules: Rules = field(default_factory=Rules)
+    power_w: Mapping[str, float] = field(default_factory=dict)
+    """Per device id, what it draws while it works; those left out are not known."""
+    shared: Mapping[str, str] = field(default_factory=dict)
+    """Device id -> what it computes on, where several devices compute on the same (engines on one processor's cores):
+    these run one at a time. Only a timeline knows of it; loads and bounds do not."""
+    why_not: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    """Task and device id -> why it cannot or must not run there, where that is known."""
 
     @staticmethod
     def read(
@@ -102,6 +113,7 @@ class Problem:
         forced: Mapping[str, str] | None = None,
         forbidden: Mapping[str, Iterable[str]] | None = None,
         rules: Rules | None = None,
+        power_w: Mapping[str, float] | None = None,
     ) -> Problem:
         """Make a problem from costs given as a function or as tables.
 
@@ -120,6 +132,8 @@ class Problem:
             Task -> devices that it must not run on.
         rules : Rules, optional
             How placements are judged; those of the runtime when left out.
+        power_w : mapping of str to float, optional
+            Device id -> watts while it works, where known; the objective ``energy`` needs all.
 
         Raises
         ------
@@ -129,6 +143,8 @@ class Problem:
             When the constraints leave a task no device, name an unknown task, or the graph is cyclic.
         UnknownDevice
             When a constraint names a device that is not among `devices`.
+        PowerUnknown
+            For the objective ``energy``, when nobody knows what a device draws.
 
         Examples
         --------
@@ -153,7 +169,7 @@ class Problem:
                 raise UnknownDevice(f"a constraint puts {node!r} on {device!r}", remedy=f"there are: {', '.join(ids)}")
         if not devices:
             raise InfeasibleProblem("no device to place work on", remedy="name at least one")
-        if not nx.is_directed_acyclic_graph(graph):
+        if len(topological_order(graph)) < len(graph):
             raise InfeasibleProblem("the task graph has a cycle", remedy="a model's graph must be acyclic")
         if not all("tensors" in data for _, _, data in graph.edges(data=True)):
             graph = graph.copy()
@@ -165,40 +181,58 @@ class Problem:
                 row = [float(time_s.get(node, {}).get(d, inf)) for d in ids]
             else:
                 row = [float(time_s(node, d)) for d in ids]
-            row = [inf if isnan(t) or t < 0 else t for t in row]
+            if not min(row) >= 0 or any(map(isnan, row)):
+                row = [inf if isnan(t) or t < 0 else t for t in row]
             if min(row) == inf:
                 raise UnsupportedOperator(
                     f"{_describe(graph, node)} runs on none of {', '.join(ids)}", remedy="add a device that can"
                 )
-            kept = [
-                t if d not in must_not.get(node, ()) and must.get(node, d) == d else inf
-                for t, d in zip(row, ids, strict=True)
-            ]
-            if min(kept) == inf:
+            if node in must or node in must_not:
+                row = [
+                    t if d not in must_not.get(node, ()) and must.get(node, d) == d else inf
+                    for t, d in zip(row, ids, strict=True)
+                ]
+            if min(row) == inf:
                 raise InfeasibleProblem(
                     f"the constraints leave {_describe(graph, node)} no device that can run it", remedy="loosen them"
                 )
-            times[node] = tuple(kept)
-        return cls(graph, devices, times, transfer_time_s, dict(overhead_s or {}), objective, rules or Rules())
+            times[node] = tuple(row)
+        known_w = {device: watts for device, watts in (power_w or {}).items() if device in ids}
+        unknown = [device for device in ids if device not in known_w]
+        if objective == "energy" and unknown:
+            raise PowerUnknown(
+                f"the power of {', '.join(unknown)} is not measured, and not published",
+                remedy="choose another objective, or only devices whose power is known "
+                f"({', '.join(known_w) or 'none of these'})",
+            )
+        return cls(graph, devices, times, transfer_time_s, dict(overhead_s or {}), objective, rules or Rules(), known_w)
 
     @property
     def device_ids(self) -> list[str]:
         return [d.id for d in self.devices]
 
-    def time(self, node: str, device: str) -> float:
-        """Seconds that a task takes on a device; infinite where it cannot run."""
-        for d, t in zip(self.devices, self.times_s[node], strict=True):
-            if d.id == device:
-                return t
-        raise UnknownDevice(f"no device {device!r} in this problem", remedy=f"there are: {', '.join(self.device_ids)}")
+    @cached_property
+    def _columns(self) -> dict[str, int]:
+        return {device.id: i for i, device in enumerate(self.devices)}
 
-    def transfer_time(self, size_bytes: int, src: str, dst: str) -> float:
+    def time(self, node: str, device: str | Device) -> float:
+        """Seconds that a task takes on a device (or its id); infinite where it cannot run."""
+        wanted = device if isinstance(device, str) else device.id
+        column = self._columns.get(wanted)
+        if column is None:
+            there = ", ".join(self.device_ids)
+            raise UnknownDevice(f"no device {wanted!r} in this problem", remedy=f"there are: {there}")
+        return self.times_s[node][column]
+
+    def transfer_time(self, size_bytes: int, src: str | Device, dst: str | Device) -> float:
         """Seconds to get that many bytes from one device to another; 0 on the same one."""
-        return 0.0 if src == dst else self.transfer_time_s(size_bytes, src, dst)
+        source = src if isinstance(src, str) else src.id
+        target = dst if isinstance(dst, str) else dst.id
+        return 0.0 if source == target else self.transfer_time_s(size_bytes, source, target)
 
-    def overhead(self, device: str) -> float:
+    def overhead(self, device: str | Device) -> float:
         """Seconds that each call of a part costs on a device."""
-        return self.overhead_s.get(device, 0.0)
+        return self.overhead_s.get(device if isinstance(device, str) else device.id, 0.0)
 
     def allowed(self, node: str) -> list[str]:
         """Devices that a task can run on."""
@@ -216,15 +250,16 @@ def crossing_time_s(problem: Problem, placement: Placement, tasks: Collection[st
 
     A tensor that goes to one device twice is paid once.
     """
+    graph = problem.graph
     moved: dict[tuple[str, str], float] = {}
     for task in tasks:
-        for other, _, data in problem.graph.in_edges(task, data=True):
+        for other in graph.predecessors(task):
             if other not in tasks:
-                for tensor, size_bytes in data["tensors"].items():
+                for tensor, size_bytes in graph.get_edge_data(other, task)["tensors"].items():
                     moved[tensor, device] = problem.transfer_time(size_bytes, placement[other], device)
-        for _, other, data in problem.graph.out_edges(task, data=True):
+        for other in graph.successors(task):
             if other not in tasks:
-                for tensor, size_bytes in data["tensors"].items():
+                for tensor, size_bytes in graph.get_edge_data(task, other)["tensors"].items():
                     moved[tensor, placement[other]] = problem.transfer_time(size_bytes, device, placement[other])
     return sum(moved.values())
 

@@ -29,8 +29,10 @@ class Rules:
     contiguous: bool = False
     """Each device gets one convex piece, and the pieces form a pipeline: none waits for itself."""
     sizes_bytes: Mapping[str, float] = field(default_factory=dict)
-    """What a task takes of its device's memory, where the device has a limit."""
+    """What a task keeps in its device's memory as long as it is loaded: its weights."""
     colocated: tuple[tuple[str, ...], ...] = ()
     """Tasks that must be on one device together."""
+    most_segments: int | None = None
+    """How many segments there may be at most."""
     backward: frozenset[str] = frozenset()
     """Tasks of a training graph's backward pass: they follow their forward tasks and need not be contiguous."""

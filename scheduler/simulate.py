@@ -6,16 +6,23 @@ arrived, a tensor travels once to each device that needs it, and transfers run b
 
 from __future__ import annotations
 
-import heapq
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from heapq import heappop, heappush
+from math import inf
+from operator import attrgetter
 
 from trisect.runtime.errors import InfeasibleProblem
 from trisect.runtime.timeline import Event, Schedule, Timeline
 
-from .problem import Part, Placement, Problem, tensor_edges
+from .problem import Part, Placement, Problem
+from .totals import energy_j, peak_bytes
 
 _STREAM_ITEMS = 8
+_ORDER = attrgetter("start_s", "end_s", "item", "kind", "name", "device")
+Link = tuple[int, float, list[tuple[str, int, float]]]
+"""A part that reads from another: which, how long it waits for the last tensor, and those that travel, with sizes and
+seconds."""
 
 
 def single_parts(problem: Problem, placement: Placement) -> list[Part]:
@@ -24,13 +31,19 @@ def single_parts(problem: Problem, placement: Placement) -> list[Part]:
 
 
 def evaluate(problem: Problem, parts: Sequence[Part]) -> tuple[float, Schedule]:
-    """Value of the problem's objective (seconds; less is better), and the schedule that it was read from.
+    """Value of the problem's objective (less is better), and the schedule that it was read from.
 
     For ``latency`` that is the time of one input through all parts. For ``throughput`` the time between two inputs of a
-    long stream: the load of the busiest device.
+    long stream: the load of the busiest device. For ``energy`` the joules of one input, for ``memory`` the bytes of the
+    fullest device; see `trisect.scheduler.totals`.
     """
-    if problem.objective == "latency":
+    if problem.objective != "throughput":
         schedule = simulate(problem, parts)
+        if problem.objective == "energy":
+            used_j = energy_j(problem, parts)
+            return inf if used_j is None else used_j, schedule
+        if problem.objective == "memory":
+            return float(max(peak_bytes(problem, parts, schedule).values(), default=0)), schedule
         return schedule.latency_s, schedule
     loads: dict[str, float] = defaultdict(float)
     for part in parts:
@@ -81,72 +94,128 @@ def simulate(
     2.5
     """
     durations = [part_time_s(problem, part) for part in parts]
-    reads = _part_edges(problem, parts)
-    readers: dict[int, list[int]] = defaultdict(list)
-    for target, sources in enumerate(reads):
-        for source in sources:
-            readers[source].append(target)
-    waiting = {(item, i): len(reads[i]) for item in range(items) for i in range(len(parts))}
-    arrivals: dict[tuple[int, int], float] = defaultdict(float)
-    # (time, order of creation, what): what is ("ready", item, part) or ("done", item, part).
-    agenda: list[tuple[float, int, str, int, int]] = []
-    order = 0
-    for (item, i), count in waiting.items():
-        if count == 0:
-            heapq.heappush(agenda, (0.0, order, "ready", item, i))
-            order += 1
-    queues: dict[str, list[tuple[int, int]]] = defaultdict(list)
-    busy: set[str] = set()
-    events: list[Event] = []
+    links = links_of(problem, parts)
+    lanes = [problem.shared.get(part.device, part.device) for part in parts]
+    starts = play(durations, lanes, links, items)
+    events = []
+    for k, start_s in enumerate(starts):
+        item, i = divmod(k, len(parts))
+        end_s = start_s + durations[i]
+        events.append(Event(f"segment {i}", "compute", parts[i].device, start_s, end_s, item))
+        # What goes to a device twice travels once.
+        sent = {
+            (tensor, parts[j].device): (size_bytes, cost_s)
+            for j, _, moved in links[i]
+            for tensor, size_bytes, cost_s in moved
+        }
+        for (tensor, device), (size_bytes, cost_s) in sent.items():
+            events.append(Event(tensor, "transfer", device, end_s, end_s + cost_s, item, size_bytes))
+    events.sort(key=_ORDER)
+    totals = {} if throughput_hz is None else {"throughput_hz": throughput_hz}
+    return Timeline.of(events, source="predicted", **totals)
+
+
+def links_of(problem: Problem, parts: Sequence[Part]) -> list[list[Link]]:
+    """Per part, the parts that read from it."""
+    home = {node: i for i, part in enumerate(parts) for node in part.nodes}
+    tensors: list[dict[int, Mapping[str, int]]] = [{} for _ in parts]
+    for source, readers in problem.graph.adjacency():
+        i = home[source]
+        for target, data in readers.items():
+            j = home[target]
+            if i != j:
+                known = tensors[i].get(j)
+                tensors[i][j] = data["tensors"] if known is None else {**known, **data["tensors"]}
+    costs: dict[tuple[int, str, str], float] = {}
+    found: list[list[Link]] = []
+    for part, following in zip(parts, tensors, strict=True):
+        row: list[Link] = []
+        for j, moving in following.items():
+            moved: list[tuple[str, int, float]] = []
+            if part.device != parts[j].device:
+                for name, size_bytes in moving.items():
+                    key = (size_bytes, part.device, parts[j].device)
+                    cost_s = costs.get(key)
+                    if cost_s is None:
+                        cost_s = costs[key] = problem.transfer_time_s(*key)
+                    if cost_s > 0:
+                        moved.append((name, size_bytes, cost_s))
+            row.append((j, max([cost for _, _, cost in moved]) if moved else 0.0, moved))
+        found.append(row)
+    return found
+
+
+def play(durations: Sequence[float], where: Sequence[str], links: Sequence[Sequence[Link]], items: int) -> list[float]:
+    """When each part begins: part i of an item at ``item * parts + i``.
+
+    Parameters
+    ----------
+    durations : sequence of float
+        Of each part, in seconds.
+    where : sequence of str
+        Its device, or what it computes on.
+    links : sequence
+        See `links_of`.
+    items : int
+
+    Raises
+    ------
+    InfeasibleProblem
+        When parts wait for each other.
+    """
+    count = len(durations)
+    number = {device: d for d, device in enumerate(dict.fromkeys(where))}
+    on = [number[device] for device in where]
+    feeding = [0] * count
+    for following in links:
+        for j, _, _ in following:
+            feeding[j] += 1
+    delays = [[(j, delay_s) for j, delay_s, _ in following] for following in links]
+    waiting = feeding * items
+    arrivals = [0.0] * (count * items)
+    starts = [-1.0] * (count * items)
+    # Of an item and a part the earlier goes first, which the order of their numbers says.
+    queues: list[list[int]] = [[] for _ in number]
+    for k, missing in enumerate(waiting):
+        if not missing:
+            queues[on[k % count]].append(k)
+    idle = [True] * len(number)
+    agenda: list[tuple[float, int]] = []  # when, and of what: 2 k when it is ready, 2 k + 1 when it is done
+    now = 0.0
     finished = 0
-    while agenda:
+    while True:
+        for d, queue in enumerate(queues):
+            if queue and idle[d]:
+                k = heappop(queue)
+                idle[d] = False
+                starts[k] = now
+                heappush(agenda, (now + durations[k % count], 2 * k + 1))
+        if not agenda:
+            break
         now = agenda[0][0]
         # Everything of this instant first, so that a device chooses among all that is ready.
         while agenda and agenda[0][0] == now:
-            _, _, what, item, i = heapq.heappop(agenda)
-            if what == "ready":
-                heapq.heappush(queues[parts[i].device], (item, i))
+            k, is_done = divmod(heappop(agenda)[1], 2)
+            i = k % count
+            if not is_done:
+                heappush(queues[on[i]], k)
                 continue
             finished += 1
-            busy.discard(parts[i].device)
-            for target in readers[i]:
-                arrived = now
-                for tensor, size_bytes in reads[target][i].items():
-                    cost_s = problem.transfer_time(size_bytes, parts[i].device, parts[target].device)
-                    if cost_s > 0:
-                        events.append(
-                            Event(tensor, "transfer", parts[target].device, now, now + cost_s, item, size_bytes)
-                        )
-                    arrived = max(arrived, now + cost_s)
-                key = (item, target)
-                arrivals[key] = max(arrivals[key], arrived)
-                waiting[key] -= 1
-                if waiting[key] == 0:
-                    heapq.heappush(agenda, (arrivals[key], order, "ready", item, target))
-                    order += 1
-        for device, queue in queues.items():
-            if queue and device not in busy:
-                item, i = heapq.heappop(queue)
-                busy.add(device)
-                events.append(Event(f"segment {i}", "compute", device, now, now + durations[i], item))
-                heapq.heappush(agenda, (now + durations[i], order, "done", item, i))
-                order += 1
-    if finished < len(parts) * items:
+            idle[on[i]] = True
+            base = k - i
+            for j, delay_s in delays[i]:
+                target = base + j
+                arrived = now + delay_s
+                if arrived > arrivals[target]:
+                    arrivals[target] = arrived
+                waiting[target] -= 1
+                if not waiting[target]:
+                    if arrivals[target] > now:
+                        heappush(agenda, (arrivals[target], 2 * target))
+                    else:
+                        heappush(queues[on[j]], target)
+    if finished < count * items:
         raise InfeasibleProblem(
             "the parts wait for each other in a circle", remedy="cut the placement into convex segments"
         )
-    unique = {(e.item, e.kind, e.name, e.device, e.start_s): e for e in events}
-    ordered = sorted(unique.values(), key=lambda e: (e.start_s, e.end_s, e.item, e.kind, e.name, e.device))
-    totals = {} if throughput_hz is None else {"throughput_hz": throughput_hz}
-    return Timeline.of(ordered, source="predicted", **totals)
-
-
-def _part_edges(problem: Problem, parts: Sequence[Part]) -> list[dict[int, dict[str, int]]]:
-    """Per part, what it reads from which other part: part -> {tensor: bytes}."""
-    home = {node: i for i, part in enumerate(parts) for node in part.nodes}
-    reads: list[dict[int, dict[str, int]]] = [{} for _ in parts]
-    for source, target, tensors in tensor_edges(problem.graph):
-        i, j = home[source], home[target]
-        if i != j:
-            reads[j].setdefault(i, {}).update(tensors)
-    return reads
+    return starts

@@ -8,6 +8,7 @@ from math import inf
 
 from trisect.runtime.timeline import Schedule
 
+from .problem import Part
 from .validate import Violation
 
 
@@ -20,6 +21,12 @@ class Proposal:
     """What no placement's value is below, as far as the strategy has proven."""
     starts_s: Mapping[str, float] | None = None
     """When each task begins, where the strategy has a schedule of single tasks in mind."""
+    bound_by: str = ""
+    """How the strategy has proven it."""
+    is_cut_short: bool = False
+    """Whether the clock stopped the search, so that another run may find something else."""
+    parts: tuple[Part, ...] | None = None
+    """Segments that the strategy has in mind, in the order in which they run, where it has."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +42,7 @@ class Solution:
     placement: Mapping[str, str]
     """Task -> device id."""
     value: float
-    """Of the objective, in the problem's unit of time; infinite where rules are broken."""
+    """Of the objective: in the problem's unit of time, in joules, or in bytes; infinite where rules are broken."""
     bound: float
     """What no placement's value is below."""
     violations: tuple[Violation, ...] = ()
@@ -43,6 +50,12 @@ class Solution:
     schedule: Schedule | None = None
     """What runs when, for conventions that say so."""
     strategy: str = ""
+    bound_by: str = ""
+    """How that is known: ``critical path``, ``load``, ``CP-SAT``, ..."""
+    values: Mapping[str, float] = field(default_factory=dict)
+    """Of several objectives, where several were asked for: objective -> value."""
+    is_cut_short: bool = False
+    """Whether the clock stopped the search: the same seed may then give something else."""
     seconds: float = field(default=0.0, compare=False)
     """How long finding it took."""
 

@@ -6,7 +6,8 @@ that it can find fault with them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import inf
@@ -24,6 +25,8 @@ Kind = Literal[
     "unsupported",
     "memory",
     "apart",
+    "segments",
+    "contiguous",
     "uncovered",
     "mixed",
     "cycle",
@@ -99,6 +102,45 @@ def validate_parts(problem: Problem, placement: Placement, parts: Sequence[Part]
     if not nx.is_directed_acyclic_graph(quotient):
         circle = [i for i, _ in nx.find_cycle(quotient)]
         found.append(Violation("cycle", f"part {circle[0]}", f"parts {circle} wait for each other"))
+    return found
+
+
+def validate_rules(
+    problem: Problem, placement: Placement, parts: Sequence[Part], peaks_bytes: Mapping[str, int] | None = None
+) -> list[Violation]:
+    """What was demanded beyond costs: together what must be together, few enough parts, room in every memory.
+
+    Parameters
+    ----------
+    problem : Problem
+    placement : mapping of str to str
+    parts : sequence of Part
+        What the placement was cut into.
+    peaks_bytes : mapping of str to int, optional
+        What each device holds at its fullest moment; only weights are counted when left out.
+    """
+    found = []
+    rules = problem.rules
+    for together in rules.colocated:
+        if len({placement[task] for task in together}) > 1:
+            text = f"{together[0]} and others that must be with it are on different devices"
+            found.append(Violation("apart", together[0], text))
+    if rules.most_segments is not None and len(parts) > rules.most_segments:
+        found.append(Violation("segments", "", f"{len(parts)} segments, at most {rules.most_segments} are allowed"))
+    if rules.contiguous:
+        found += [
+            Violation("contiguous", device, f"{device} gets {count} segments and may have one")
+            for device, count in Counter(part.device for part in parts).items()
+            if count > 1
+        ]
+    held: dict[str, float] = defaultdict(float)
+    for task, device_id in placement.items():
+        held[device_id] += rules.sizes_bytes.get(task, 0.0)
+    for device in problem.devices:
+        needed = max(held[device.id], (peaks_bytes or {}).get(device.id, 0))
+        if device.memory_bytes is not None and needed > device.memory_bytes:
+            text = f"{device.id} has to hold {needed:.0f} bytes and has room for {device.memory_bytes}"
+            found.append(Violation("memory", device.id, text))
     return found
 
 

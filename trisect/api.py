@@ -7,37 +7,34 @@ from __future__ import annotations
 
 import atexit
 import shutil
-import statistics
 import tempfile
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from math import isfinite
 from pathlib import Path
+from typing import Any, TypeVar
 
-import numpy as np
-import onnx
-
+from trisect.partitioner.constraints import Constraints
 from trisect.partitioner.graph import Graph
 from trisect.partitioner.modelcases import model_cases
 from trisect.partitioner.planning import make_plan
 from trisect.profiles import reference, store
-from trisect.profiles.capabilities import Capabilities
 from trisect.profiles.costs import ProfileCosts
 from trisect.profiles.measure import measure
 from trisect.profiles.profile import Profile, Provenance
 from trisect.runtime import engines
-from trisect.runtime import verify as verification
 from trisect.runtime.devices import Device, select
-from trisect.runtime.errors import InvalidInput, ProfileMissing
+from trisect.runtime.errors import InvalidInput, PowerUnknown, ProfileMissing
 from trisect.runtime.llm.bundle import Bundle
 from trisect.runtime.plan import Plan
-from trisect.runtime.session import Session
-from trisect.runtime.timeline import Trace
-from trisect.runtime.verify import Verification, generate_feeds
 from trisect.scheduler.problem import Objective
 
-from . import origins
+from . import clusters, origins
+from .learning import costs_of
+from .running import Run as Run
+from .running import run as run
+from .running import verify as verify
 
 Progress = Callable[[int, int, str], None]
 """Called with the steps done, all steps, and what comes next."""
@@ -46,10 +43,13 @@ LEAST_BUDGET_S = 1.0
 BRIEF_S = 20.0
 """How long a split may measure devices that nobody has measured yet."""
 
+_T = TypeVar("_T")
 _NOTHING_MEASURED = Profile(Provenance("measured", "", "", "", "", {}, None), "float32", {}, ())
 
 
-def devices(wanted: str | Iterable[str] = "auto", *, machine: str | None = None) -> list[Device]:
+def devices(
+    wanted: str | Iterable[str] = "auto", *, machine: str | None = None, address: str | None = None
+) -> list[Device]:
     """Devices of this machine, as the engines installed here list them.
 
     Parameters
@@ -58,6 +58,8 @@ def devices(wanted: str | Iterable[str] = "auto", *, machine: str | None = None)
         Ids and kinds (``"cpu:ort,npu"``), or ``"auto"`` for all.
     machine : str, optional
         Those of a published machine that is not at hand, not of this one.
+    address : str, optional
+        Those of a Ray cluster: ``host:port``, or ``"auto"``. Their ids begin with the name of a node.
 
     Raises
     ------
@@ -65,6 +67,8 @@ def devices(wanted: str | Iterable[str] = "auto", *, machine: str | None = None)
         With the nearest name and the list of those there are.
     EngineMissing
         For a device of an engine that is not installed, or whose driver is broken.
+    ClusterFailed
+        Where the cluster cannot be reached.
 
     Examples
     --------
@@ -73,7 +77,29 @@ def devices(wanted: str | Iterable[str] = "auto", *, machine: str | None = None)
     """
     if machine is not None:
         return select(wanted, reference.machine(machine).devices)
-    return engines.find(wanted)
+    return engines.find(wanted) if address is None else clusters.devices(address, wanted)
+
+
+def usable_devices(wanted: str | Iterable[str] = "auto") -> list[Device]:
+    """As `devices`, but ``auto`` leaves out what is no hardware, as a split does.
+
+    Raises
+    ------
+    UnknownDevice, EngineMissing
+        As `devices`.
+    """
+    return engines.find_to_use(wanted)
+
+
+def stored_profile() -> Profile:
+    """What was measured on this machine so far; an empty profile where nothing was.
+
+    Raises
+    ------
+    InvalidProfile
+        When what is stored cannot be read.
+    """
+    return _stored() or _NOTHING_MEASURED
 
 
 def profile(
@@ -82,6 +108,7 @@ def profile(
     budget_s: float = 60.0,
     model: str | Path | None = None,
     shapes: Mapping[str, int] | None = None,
+    address: str | None = None,
     progress: Progress | None = None,
 ) -> Profile:
     """Measure devices and the links between them, and store what was found for planning.
@@ -99,6 +126,8 @@ def profile(
         An ONNX file whose own operators, at its own shapes, are measured first.
     shapes : mapping of str to int, optional
         Sizes of its symbolic dimensions.
+    address : str, optional
+        Of a Ray cluster: each node measures its own devices, and keeps the figures. Not with a model.
     progress : callable, optional
 
     Raises
@@ -109,10 +138,17 @@ def profile(
         For a device that cannot run the smallest model.
     InvalidInput
         For a budget too small to measure anything.
+    ClusterFailed
+        Where the cluster cannot be reached.
     """
     if not budget_s >= LEAST_BUDGET_S:
         message = f"a budget of {budget_s:g} s is too small to measure anything"
         raise InvalidInput(message, remedy=f"give {LEAST_BUDGET_S:g} s or more")
+    if address is not None:
+        if model is not None:
+            raise InvalidInput("a cluster is not measured with one model's operators", remedy="leave the model out")
+        with clusters.reached(address):
+            return clusters.profile(clusters.devices(address, wanted, real=True), budget_s, progress)
     chosen = engines.find_to_use(wanted)
     with model_cases(Graph.read(model, shapes)) if model is not None else nullcontext(()) as own:
         measured = measure(chosen, budget_s=budget_s, known=_stored(), wanted=own, progress=progress, keep=_store)
@@ -127,9 +163,12 @@ def split(
     objective: Objective = "latency",
     shapes: Mapping[str, int] | None = None,
     *,
+    constraints: Constraints | Mapping[str, Any] | str | Path | None = None,
+    time_limit_s: float | None = None,
     seed: int = 0,
     out: str | Path | None = None,
     machine: str | None = None,
+    address: str | None = None,
     progress: Progress | None = None,
 ) -> Plan:
     """Place a model's nodes on devices, from measured costs, and cut it into segments that run.
@@ -144,16 +183,22 @@ def split(
         Ids and kinds, or ``"auto"`` for all that are hardware.
     strategy : str
         ``"auto"``, ``"opclass"``, ``"single:cpu:ort"``, or one that you registered.
-    objective : str
+    objective : {"latency", "throughput", "energy", "memory"}
         What to make small.
     shapes : mapping of str to int, optional
         Sizes of symbolic dimensions, by name or as ``input.axis``.
+    constraints : Constraints, mapping or path of a TOML file, optional
+        What must or must not go where; see `trisect.partitioner.constraints`.
+    time_limit_s : float, optional
+        How long a strategy that searches may take; of `auto`, a few seconds when left out.
     seed : int
         For strategies that draw lots.
     out : path, optional
         Folder of the plan; when left out, one that vanishes with this process (`Plan.save` keeps it).
     machine : str, optional
         Plan for a machine that is not at hand, from published figures (`trisect.profiles.reference`), not for this one.
+    address : str, optional
+        Plan for the devices of a Ray cluster, ``host:port`` or ``"auto"``; each node measures its own.
     progress : callable, optional
         Told of measuring.
 
@@ -162,110 +207,73 @@ def split(
     InvalidModel, UnsupportedModel, UnsupportedOperator
         For a model that cannot be read or run.
     InvalidInput
-        For a symbolic dimension without a size.
+        For a symbolic dimension without a size, or a constraint that matches nothing.
     UnknownDevice, InfeasibleProblem
         For devices that are not here, or that cannot do it.
+    FallbackForbidden
+        Where only a CPU could run something that it must not.
+    ProfileMissing
+        For the energy of devices whose power nobody measured or published.
     """
     path = Path(model)
+    check_time_limit(time_limit_s)
     published = reference.machine(machine) if machine is not None else None
-    chosen = engines.find_to_use(devices) if published is None else select(devices, published.devices)
-    folder = Path(out) if out is not None else _vanishing_folder()
-
-    def plan_from(known: Profile) -> Plan:
-        return make_plan(
-            path, chosen, ProfileCosts(known), strategy, objective, dict(shapes or {}), seed, folder,
-            capabilities=Capabilities(), progress=progress,
+    folder = Path(out) if out is not None else vanishing_folder()
+    with clusters.reached(address):
+        if published is not None:
+            chosen = select(devices, published.devices)
+        elif address is not None:
+            chosen = clusters.devices(address, devices, real=True)
+        else:
+            chosen = engines.find_to_use(devices)
+        plan = with_costs(
+            chosen,
+            published,
+            lambda costs, power_w: make_plan(
+                path, chosen, costs, strategy, objective, dict(shapes or {}), seed, folder,
+                constraints=constraints, time_limit_s=time_limit_s, power_w=power_w, machine=machine or "",
+                calibrations=store.calibrations_path(), capabilities=clusters.capabilities(chosen), progress=progress,
+            ),
+            progress,
         )  # fmt: skip
-
-    if published is not None:
-        plan = plan_from(published.profile)
-        origins.remember(plan, path)
-        return plan
-    try:
-        plan = plan_from(_still_valid(_stored() or _NOTHING_MEASURED, chosen))
-    except ProfileMissing:
-        # Only now: a model that cannot be read must not cost the user the time of measuring.
-        plan = plan_from(profile([device.id for device in chosen], budget_s=BRIEF_S, progress=progress))
     origins.remember(plan, path)
     return plan
 
 
-@dataclass(frozen=True)
-class Run:
-    """What running a plan gave."""
+def check_time_limit(time_limit_s: float | None) -> None:
+    """Refuse a time limit that is none.
 
-    outputs: Mapping[str, np.ndarray]
-    """Of the last repetition."""
-    trace: Trace
-
-    def medians_s(self) -> dict[str, float]:
-        """Median time of each segment over the repetitions."""
-        times: dict[str, list[float]] = defaultdict(list)
-        for event in self.trace.events:
-            if event.kind == "compute":
-                times[event.name].append(event.duration_s)
-        return {name: statistics.median(values) for name, values in times.items()}
+    Raises
+    ------
+    InvalidInput
+    """
+    if time_limit_s is not None and not (isfinite(time_limit_s) and time_limit_s > 0):
+        raise InvalidInput(f"a time limit of {time_limit_s} s", remedy="give seconds above zero")
 
 
-def run(
-    plan: Plan,
-    feeds: Mapping[str, np.ndarray] | None = None,
-    *,
-    repeat: int = 10,
-    seed: int = 0,
+def with_costs(
+    chosen: Sequence[Device],
+    published: reference.Machine | None,
+    use: Callable[[ProfileCosts, Mapping[str, float]], _T],
     progress: Progress | None = None,
-) -> Run:
-    """Run a plan on the same feeds again and again, one after the other, after one run to warm up.
+) -> _T:
+    """Call something with what devices cost and draw: published, stored, or else measured briefly first."""
 
-    Parameters
-    ----------
-    plan : Plan
-    feeds : mapping of str to array, optional
-        Every input; drawn from the seed when left out.
-    repeat : int
-        How often.
-    seed : int
-        For random feeds.
-    progress : callable, optional
+    def called(known: Profile) -> _T:
+        power_w = {key: d.power_w for key, d in known.devices.items() if d.power_w is not None}
+        return use(costs_of(known, chosen), power_w)
 
-    Raises
-    ------
-    InvalidInput
-        For feeds that do not fit.
-    EngineFailed
-        Naming segment, node and device.
-    """
-    given = dict(feeds) if feeds is not None else generate_feeds(_all_segments(plan), plan, seed)
-    with Session(plan) as session:
-        outputs = session.run(given)
-        for done, found in enumerate(session.stream([given] * repeat, window=1)):
-            outputs = found
-            if progress is not None:
-                progress(done + 1, repeat, f"run {done + 1} of {repeat}")
-        return Run(outputs, session.trace)
-
-
-def verify(
-    plan: Plan, feeds: Mapping[str, np.ndarray] | None = None, *, model: str | Path | None = None
-) -> Verification:
-    """Run a plan and the whole model side by side, and compare every boundary and output.
-
-    Parameters
-    ----------
-    plan : Plan
-    feeds : mapping of str to array, optional
-        Every input; generated when left out.
-    model : path, optional
-        The whole model; when left out, the file that was split on this machine.
-
-    Raises
-    ------
-    InvalidInput
-        When the model cannot be found, or is another one.
-    """
-    path = Path(model) if model is not None else origins.find(plan)
-    origins.check(plan, path)
-    return verification.verify(plan, path, feeds)
+    if published is not None:
+        return called(published.profile)
+    try:
+        return called(_still_valid(stored_profile(), chosen))
+    except PowerUnknown:
+        raise
+    except ProfileMissing:
+        if clusters.is_of_cluster(chosen):
+            return called(clusters.profile(chosen, BRIEF_S, progress))
+        # Only now: a model that cannot be read must not cost the user the time of measuring.
+        return called(profile([device.id for device in chosen], budget_s=BRIEF_S, progress=progress))
 
 
 def import_model(
@@ -310,17 +318,7 @@ def _still_valid(stored: Profile, chosen: Sequence[Device]) -> Profile:
     return replace(stored, devices=devices)
 
 
-def _all_segments(plan: Plan) -> onnx.ModelProto:
-    """The nodes of all segments in one graph, to see how each input is used; weights stay in their file."""
-    whole = onnx.ModelProto()
-    for segment in plan.segments:
-        part = onnx.load(Path(plan.folder) / segment.file, load_external_data=False).graph
-        whole.graph.node.extend(part.node)
-        whole.graph.initializer.extend(part.initializer)
-    return whole
-
-
-def _vanishing_folder() -> Path:
+def vanishing_folder() -> Path:
     folder = tempfile.mkdtemp(prefix="trisect-plan-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return Path(folder) / "plan"

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import isfinite
+from pathlib import Path
 from time import monotonic
+from typing import Any
 
+from trisect.partitioner.constraining import constrained
+from trisect.partitioner.constraints import Constraints, read_constraints
 from trisect.partitioner.strategies import TIME_LIMIT_S, propose
-from trisect.partitioner.strategies.judging import judge, simple_bound
+from trisect.partitioner.strategies.judging import certificate, judge
 from trisect.runtime.errors import InvalidInput
 from trisect.scheduler.problem import Problem
 from trisect.scheduler.solution import Solution
@@ -14,7 +19,14 @@ from trisect.scheduler.solution import Solution
 _ROUNDING = 1e-9
 
 
-def solve(problem: Problem, strategy: str = "auto", *, time_limit_s: float = TIME_LIMIT_S, seed: int = 0) -> Solution:
+def solve(
+    problem: Problem,
+    strategy: str = "auto",
+    *,
+    constraints: Constraints | Mapping[str, Any] | str | Path | None = None,
+    time_limit_s: float = TIME_LIMIT_S,
+    seed: int = 0,
+) -> Solution:
     """Ask a strategy for a placement and judge it by the problem's own rules.
 
     Parameters
@@ -23,6 +35,8 @@ def solve(problem: Problem, strategy: str = "auto", *, time_limit_s: float = TIM
         Read by `Problem.read`, or made by `Problem.of`.
     strategy : str
         ``"exact"``, ``"auto"``, ``"heft"``, or one that you registered.
+    constraints : Constraints, mapping or path of a TOML file, optional
+        What must or must not go where; see `trisect.partitioner.constraints`.
     time_limit_s : float
         For strategies that search.
     seed : int
@@ -31,15 +45,16 @@ def solve(problem: Problem, strategy: str = "auto", *, time_limit_s: float = TIM
     Returns
     -------
     Solution
-        ``.placement``, ``.value``, ``.bound``, ``.gap``, ``.violations`` (empty when valid), ``.schedule``.
+        ``.placement``, ``.value``, ``.bound``, ``.bound_by``, ``.gap``, ``.violations`` (empty when valid),
+        ``.schedule``.
 
     Raises
     ------
     UnknownStrategy
     InfeasibleProblem
-        When the strategy finds nothing.
+        When the strategy finds nothing, or the constraints leave nothing to find.
     InvalidInput
-        For a time limit that is none.
+        For a time limit that is none, a constraint that matches nothing, or an objective that a benchmark lacks.
 
     Examples
     --------
@@ -55,19 +70,24 @@ def solve(problem: Problem, strategy: str = "auto", *, time_limit_s: float = TIM
     """
     if not isfinite(time_limit_s) or time_limit_s <= 0:
         raise InvalidInput(f"a time limit of {time_limit_s} s", remedy="give seconds above zero")
+    if problem.rules.convention != "segments" and problem.objective not in ("latency", "throughput"):
+        raise InvalidInput(
+            f"a benchmark problem has no {problem.objective}", remedy="its objective is latency or throughput"
+        )
+    problem = constrained(problem, read_constraints(constraints))
     begin = monotonic()
     proposal = propose(problem, strategy, time_limit_s=time_limit_s, seed=seed)
     seconds = monotonic() - begin
     verdict = judge(problem, proposal)
-    bound = max(simple_bound(problem), proposal.bound)
-    if bound >= verdict.value * (1 - _ROUNDING):
-        bound = verdict.value
+    bound = certificate(problem, proposal)
     return Solution(
         placement=dict(proposal.placement),
         value=verdict.value,
-        bound=bound,
+        bound=verdict.value if bound.value >= verdict.value * (1 - _ROUNDING) else bound.value,
+        bound_by=bound.by,
         violations=verdict.violations,
         schedule=verdict.schedule,
         strategy=strategy,
+        is_cut_short=proposal.is_cut_short,
         seconds=seconds,
     )

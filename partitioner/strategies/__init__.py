@@ -15,11 +15,10 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any, TypeVar
 
+from trisect.runtime.devices import Device
 from trisect.runtime.errors import InfeasibleProblem, TrisectError
-from trisect.scheduler.offload.definition import offload_violations
 from trisect.scheduler.problem import Problem
 from trisect.scheduler.solution import Proposal
-from trisect.scheduler.validate import validate_placement
 
 Strategy = Callable[..., Mapping[str, str] | Proposal]
 TIME_LIMIT_S = 10.0
@@ -70,6 +69,35 @@ def names() -> list[str]:
     return sorted(_REGISTERED)
 
 
+def lookup(name: str) -> Strategy:
+    """The function behind a name, which may carry an argument behind a colon.
+
+    Raises
+    ------
+    UnknownStrategy
+        With the nearest name.
+
+    Examples
+    --------
+    >>> lookup("single:cpu:ort").__name__
+    'single'
+    """
+    _load_all()
+    base = name.partition(":")[0]
+    function = _REGISTERED.get(name) or _REGISTERED.get(base)
+    if function is None:
+        near = difflib.get_close_matches(base, names(), n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise UnknownStrategy(f"no strategy {name!r}", remedy=f"{hint}there are: {', '.join(names())}")
+    return function
+
+
+def keywords(function: Strategy) -> set[str]:
+    """Its keyword-only parameters: ``seed`` where it draws lots, ``time_limit_s`` where it searches."""
+    parameters = inspect.signature(function).parameters
+    return {key for key, parameter in parameters.items() if parameter.kind is parameter.KEYWORD_ONLY}
+
+
 def propose(problem: Problem, name: str, *, time_limit_s: float = TIME_LIMIT_S, seed: int = 0) -> Proposal:
     """Ask a strategy, without checking what it says.
 
@@ -89,24 +117,27 @@ def propose(problem: Problem, name: str, *, time_limit_s: float = TIME_LIMIT_S, 
     InfeasibleProblem
         When the strategy finds no placement.
     """
-    _load_all()
+    function = lookup(name)
     base, _, argument = name.partition(":")
-    function = _REGISTERED.get(name) or _REGISTERED.get(base)
-    if function is None:
-        near = difflib.get_close_matches(base, names(), n=1)
-        hint = f"did you mean {near[0]}? " if near else ""
-        raise UnknownStrategy(f"no strategy {name!r}", remedy=f"{hint}there are: {', '.join(names())}")
     parameters = inspect.signature(function).parameters
     offered = {"time_limit_s": time_limit_s, "seed": seed}
-    named = {key for key, parameter in parameters.items() if parameter.kind is parameter.KEYWORD_ONLY}
-    wanted = {key: value for key, value in offered.items() if key in named}
+    wanted = {key: value for key, value in offered.items() if key in keywords(function)}
     if name in _REGISTERED or not argument:
         found = function(problem, **wanted)
     elif len(parameters) - len(wanted) < 2:
         raise UnknownStrategy(f"the strategy {base!r} takes no argument", remedy=f"write {base} instead of {name}")
     else:
         found = function(problem, argument, **wanted)
-    return found if isinstance(found, Proposal) else Proposal(found)
+    return found if isinstance(found, Proposal) else Proposal(_as_placement(base, found))
+
+
+def _as_placement(name: str, found: Any) -> dict[str, str]:
+    """What a strategy returned, as task -> device id: a user's may name devices by themselves."""
+    if not isinstance(found, Mapping):
+        raise InfeasibleProblem(
+            f"the strategy {name!r} returned {type(found).__name__}", remedy="return a mapping of task to device"
+        )
+    return {task: device.id if isinstance(device, Device) else device for task, device in found.items()}
 
 
 def place(problem: Problem, name: str, *, time_limit_s: float = TIME_LIMIT_S, seed: int = 0) -> dict[str, str]:
@@ -130,9 +161,10 @@ def place(problem: Problem, name: str, *, time_limit_s: float = TIME_LIMIT_S, se
     InfeasibleProblem
         When the strategy finds no placement, or gives one that breaks the problem's rules.
     """
-    placement = propose(problem, name, time_limit_s=time_limit_s, seed=seed).placement
-    is_offload = problem.rules.convention == "offload"
-    violations = offload_violations(problem, placement) if is_offload else validate_placement(problem, placement)
+    from .judging import judge
+
+    found = propose(problem, name, time_limit_s=time_limit_s, seed=seed)
+    placement, violations = found.placement, judge(problem, found).violations
     if violations:
         raise InfeasibleProblem(f"the strategy {name!r} gave a placement that cannot be: {violations[0].message}")
     return {task: placement[task] for task in problem.graph}

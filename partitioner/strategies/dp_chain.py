@@ -42,4 +42,4 @@ def dp_chain(problem: Problem) -> dict[str, str]:
     lists = task_lists(problem)
     overheads = [problem.overhead(device) for device in lists.devices]
     placement = lists.placement(interval_placement(lists, overheads))
-    return {task: placement[task] for task in problem.graph}
+    return obeying(problem, {task: placement[task] for task in problem.graph})

@@ -10,11 +10,13 @@ from trisect.scheduler.lists import assign, by_rank, task_lists, upward_ranks
 from trisect.scheduler.problem import Problem
 from trisect.scheduler.solution import Proposal
 
+from ..collecting import uncollected
 from . import strategy
 from .obedience import obedient
 
 
 @strategy("heft")
+@uncollected()
 def heft(problem: Problem) -> Proposal:
     """Place each task where it is finished first, the longest way to the end first.
 

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from math import inf
 
 from trisect.runtime.timeline import Schedule
-from trisect.scheduler.bounds import lower_bound
+from trisect.scheduler.bounds import Bound, best_bound
 from trisect.scheduler.lists import schedule_of, starts_of
 from trisect.scheduler.offload.definition import offload_value, offload_violations
-from trisect.scheduler.problem import Placement, Problem
+from trisect.scheduler.problem import Part, Placement, Problem
 from trisect.scheduler.simulate import single_parts
 from trisect.scheduler.solution import Proposal
-from trisect.scheduler.validate import Violation, validate_placement, validate_schedule
+from trisect.scheduler.totals import may_overflow, peak_bytes
+from trisect.scheduler.validate import Violation, validate_placement, validate_rules, validate_schedule
 
 from ..cut import best_cut
 
@@ -24,6 +25,8 @@ class Verdict:
     value: float
     violations: tuple[Violation, ...] = ()
     schedule: Schedule | None = None
+    parts: tuple[Part, ...] = ()
+    """What the placement is cut into, where it is."""
 
 
 def judge(problem: Problem, proposal: Proposal) -> Verdict:
@@ -38,8 +41,11 @@ def judge(problem: Problem, proposal: Proposal) -> Verdict:
     if convention == "offload":
         return Verdict(offload_value(problem, placement))
     if convention == "segments":
-        _, value, schedule = best_cut(problem, placement)
-        return Verdict(value, (), schedule)
+        parts, value, schedule = best_cut(problem, placement, proposal.parts)
+        items = 1 + max((event.item for event in schedule.events), default=0)
+        peaks = peak_bytes(problem, parts, schedule) if may_overflow(problem, items) else None
+        broken = validate_rules(problem, placement, parts, peaks)
+        return Verdict(inf if broken else value, tuple(broken), schedule, tuple(parts))
     starts_s = proposal.starts_s or starts_of(problem, placement)
     schedule = schedule_of(problem, placement, starts_s)
     broken = validate_schedule(problem, single_parts(problem, placement), schedule)
@@ -53,13 +59,23 @@ def value_of(problem: Problem, placement: Placement) -> float:
 
 def simple_bound(problem: Problem) -> float:
     """A bound that costs no search."""
-    if problem.rules.convention == "offload":
-        from trisect.scheduler.offload.instance import make_instance
-        from trisect.scheduler.offload.models import critical_path
-        from trisect.scheduler.offload.search import load_bound
+    return _simple(problem).value
 
-        instance = make_instance(problem)
-        if problem.objective == "throughput":
-            return load_bound(instance)
-        return max(critical_path(instance)[0], default=0.0)
-    return lower_bound(problem)
+
+def certificate(problem: Problem, proposal: Proposal) -> Bound:
+    """The higher of what costs no search and what the strategy has proven, and how it is known."""
+    simple = _simple(problem)
+    return Bound(proposal.bound, proposal.bound_by or "search") if proposal.bound > simple.value else simple
+
+
+def _simple(problem: Problem) -> Bound:
+    if problem.rules.convention != "offload":
+        return best_bound(problem)
+    from trisect.scheduler.offload.instance import make_instance
+    from trisect.scheduler.offload.packing import load_bound
+    from trisect.scheduler.offload.paths import path_bound
+
+    instance = make_instance(problem)
+    if problem.objective == "throughput":
+        return Bound(load_bound(instance), "load")
+    return Bound(path_bound(instance), "critical path")

@@ -7,12 +7,15 @@ The coarse graph is placed by list scheduling. O((tasks + edges) x devices x lev
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import inf
+from operator import mul
 
 from trisect.scheduler.lists import TaskLists, assign, by_rank, mean_times, task_lists, upward_ranks
 from trisect.scheduler.problem import Problem
 from trisect.scheduler.solution import Proposal
 
+from ..collecting import uncollected
 from . import strategy
 from .obedience import obedient
 
@@ -23,6 +26,7 @@ _PASSES = 2
 
 
 @strategy("multilevel")
+@uncollected()
 def multilevel(problem: Problem) -> Proposal:
     """Join what only leads to one another, place the pieces, then set borders right task by task.
 
@@ -38,13 +42,45 @@ def multilevel(problem: Problem) -> Proposal:
     ['cpu:x', 'gpu:y', 'gpu:y', 'gpu:y']
     """
     lists = task_lists(problem)
-    home = _coarsen(lists)
-    coarse = _contracted(lists, home)
-    found = assign(coarse, by_rank(upward_ranks(coarse)))
-    where = [found.where[group] for group in home]
-    _refine(lists, where)
+    priced = _priced(problem, lists)
+    home = _coarsen(priced)
+    coarse = _contracted(priced, home)
+    rough = _placed(problem, coarse)
+    where = [rough[group] for group in home]
+    _refine(priced, where, keeps_even=problem.objective != "energy")
     order = by_rank(upward_ranks(lists))
     return obedient(problem, lists, assign(lists, order, fixed=dict(enumerate(where))))
+
+
+def _priced(problem: Problem, lists: TaskLists) -> TaskLists:
+    """The problem's lists with what the objective counts in the place of time: joules, or bytes of weights."""
+    if problem.objective == "memory":
+        sizes = [problem.rules.sizes_bytes.get(task, 0.0) for task in lists.tasks]
+        rows = [tuple(s if t < inf else inf for t in row) for s, row in zip(sizes, lists.times, strict=True)]
+        return replace(lists, times=rows)
+    if problem.objective == "energy":
+        power = [problem.power_w[device] for device in lists.devices]
+        every = power * len(power)  # a transfer from i to j stands at i * devices + j, and j pays for it
+        return replace(
+            lists,
+            times=[tuple(t * w for t, w in zip(row, power, strict=True)) for row in lists.times],
+            preds=[[(p, tuple(map(mul, table, every))) for p, table in row] for row in lists.preds],
+        )
+    return lists
+
+
+def _placed(problem: Problem, coarse: TaskLists) -> list[int]:
+    """A device for each group: by list scheduling for latency, the cheapest for energy, else so that loads are even."""
+    if problem.objective == "latency":
+        return assign(coarse, by_rank(upward_ranks(coarse))).where
+    load = [0.0] * len(coarse.devices)
+    where = [0] * len(coarse.tasks)
+    is_additive = problem.objective == "energy"
+    for i in sorted(range(len(where)), key=lambda i: -min(coarse.times[i])):
+        row = coarse.times[i]
+        where[i] = min(range(len(row)), key=lambda d: row[d] + (0.0 if is_additive else load[d]))
+        load[where[i]] += row[where[i]]
+    return where
 
 
 def _coarsen(lists: TaskLists) -> list[int]:
@@ -54,7 +90,7 @@ def _coarsen(lists: TaskLists) -> list[int]:
     most = sum(means) / _COARSE
     parent = list(range(count))
     weight = means
-    able = [{d for d, time in enumerate(row) if time < inf} for row in lists.times]
+    able = [sum(1 << d for d, time in enumerate(row) if time < inf) for row in lists.times]
 
     def find(i: int) -> int:
         while parent[i] != i:
@@ -62,29 +98,24 @@ def _coarsen(lists: TaskLists) -> list[int]:
             i = parent[i]
         return i
 
+    edges = [(i, j) for i, row in enumerate(lists.succs) for j, _ in row]
     for _ in range(_LEVELS):
-        into: dict[int, set[int]] = {}
-        out: dict[int, set[int]] = {}
-        for i in range(count):
-            a = find(i)
-            for j, _ in lists.succs[i]:
-                b = find(j)
-                if a != b:
-                    out.setdefault(a, set()).add(b)
-                    into.setdefault(b, set()).add(a)
+        leaving, arriving = [0] * count, [0] * count
+        for a, b in edges:
+            leaving[a] += 1
+            arriving[b] += 1
         busy: set[int] = set()
-        for a, following in out.items():
-            for b in following:
-                only = len(following) == 1 or len(into[b]) == 1
-                free = a not in busy and b not in busy
-                if only and free and weight[a] + weight[b] <= most and able[a] & able[b]:
-                    parent[b] = a
-                    weight[a] += weight[b]
-                    able[a] &= able[b]
-                    busy |= {a, b}
-                    break
+        for a, b in edges:
+            only = leaving[a] == 1 or arriving[b] == 1
+            free = a not in busy and b not in busy
+            if only and free and weight[a] + weight[b] <= most and able[a] & able[b]:
+                parent[b] = a
+                weight[a] += weight[b]
+                able[a] &= able[b]
+                busy.update((a, b))
         if not busy:
             break
+        edges = list(dict.fromkeys((a, b) for i, j in edges if (a := find(i)) != (b := find(j))))
     return [find(i) for i in range(count)]
 
 
@@ -127,15 +158,15 @@ def _contracted(lists: TaskLists, home: list[int]) -> TaskLists:
     )
 
 
-def _refine(lists: TaskLists, where: list[int]) -> None:
-    """Move single tasks beside their neighbours where that costs less work and transfers, and loads stay even."""
+def _refine(lists: TaskLists, where: list[int], keeps_even: bool) -> None:
+    """Move single tasks beside their neighbours where that costs less, and the largest load grows no larger."""
     width = len(lists.devices)
     load = [0.0] * width
     for i, d in enumerate(where):
         load[d] += lists.times[i][d]
     tables = {(p, i): table for i, row in enumerate(lists.preds) for p, table in row}
     for _ in range(_PASSES):
-        limit = max(load)
+        limit = max(load) if keeps_even else inf
         moved = False
         for i, times in enumerate(lists.times):
             here = where[i]

@@ -9,40 +9,40 @@ Complexity O((tasks + edges) x devices) for the placing, and for each round of s
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from math import inf
+from pathlib import Path
+from typing import Any
 
 import networkx as nx
 
 from trisect.profiles.features import OpClass, OpFeatures
+from trisect.scheduler.order import topological_order
 from trisect.scheduler.problem import Problem, crossing_time_s
 
+from ..collecting import uncollected
 from . import strategy
+from .class_table import NEIGHBOUR, ClassTable, read_table
 from .obedience import obeying
-
-RULE: dict[OpClass, str] = {
-    OpClass.MATMUL: "gpu",
-    OpClass.CONV: "gpu",
-    OpClass.ATTENTION: "gpu",
-    OpClass.RECURRENT: "gpu",
-    OpClass.MATVEC: "npu",
-    OpClass.SHAPE: "cpu",
-    OpClass.CONTROL_FLOW: "cpu",
-    OpClass.NORM: "neighbour",
-    OpClass.ELEMENTWISE: "neighbour",
-    OpClass.DATA_MOVEMENT: "neighbour",
-}
-"""Class -> kind of device; ``neighbour``: where most of the input comes from: moving it costs more than the work."""
-
-SMALL_FLOPS = 10_000.0
-SMALL_BYTES = 16_384
-"""Work below both is done sooner on the CPU than another device is started."""
 
 _ROUNDS = 8
 
 
 @strategy("opclass")
-def opclass(problem: Problem) -> dict[str, str]:
+@uncollected()
+def opclass(problem: Problem, table: str = "") -> dict[str, str]:
     """Place by class of work, then send islands back that cost more in transfers than they gain.
+
+    Parameters
+    ----------
+    problem : Problem
+    table : str, optional
+        Path of a TOML file that changes the rule: ``opclass:my.toml``; see `class_table.read_table`.
+
+    Raises
+    ------
+    InvalidInput
+        For a table that makes no sense.
 
     Examples
     --------
@@ -55,15 +55,17 @@ def opclass(problem: Problem) -> dict[str, str]:
     >>> opclass(Problem.of(graph, devices, lambda task, device: 1.0, lambda size_bytes, src, dst: 0.0))
     {'a': 'gpu:x', 'b': 'gpu:x', 'c': 'npu:x', 'd': 'cpu:x'}
     """
-    wishes = {task: _wish(problem.graph.nodes[task].get("features")) for task in problem.graph}
+    rule = read_table(Path(table)) if table else ClassTable()
+    wishes = {task: _wish(rule, data) for task, data in problem.graph.nodes(data=True)}
     chosen = _device_of_each_group(problem, wishes)
     placement: dict[str, str] = {}
-    for task in nx.topological_sort(problem.graph):
+    for task in topological_order(problem.graph):
         op_class, kind = wishes[task]
         device = chosen[op_class, kind]
-        if kind == "neighbour":
+        if kind == NEIGHBOUR:
             arriving = {
-                p: sum(problem.graph.edges[p, task]["tensors"].values()) for p in problem.graph.predecessors(task)
+                p: sum(problem.graph.get_edge_data(p, task)["tensors"].values())
+                for p in problem.graph.predecessors(task)
             }
             device = placement[max(arriving, key=lambda p: arriving[p])] if arriving else device
         if problem.time(task, device) == inf:
@@ -75,6 +77,7 @@ def opclass(problem: Problem) -> dict[str, str]:
 def smooth(problem: Problem, placement: dict[str, str]) -> dict[str, str]:
     """Move islands (connected tasks of one device) to a neighbouring device while that makes them cheaper."""
     placement = dict(placement)
+    near = {task: [*problem.graph.pred[task], *problem.graph.succ[task]] for task in problem.graph}
     for _ in range(_ROUNDS):
         same: nx.Graph[str] = nx.Graph()
         same.add_nodes_from(problem.graph)
@@ -84,7 +87,9 @@ def smooth(problem: Problem, placement: dict[str, str]) -> dict[str, str]:
         for island in sorted((sorted(c) for c in nx.connected_components(same)), key=lambda c: (len(c), c[0])):
             device = placement[island[0]]
             inside = set(island)
-            around = {placement[n] for t in island for n in nx.all_neighbors(problem.graph, t) if n not in inside}
+            around = {placement[n] for t in island for n in near[t] if n not in inside} - {device}
+            if not around:
+                continue
             costs = {d: _island_cost_s(problem, placement, inside, d) for d in {device, *around}}
             best = min(sorted(costs), key=lambda d: (costs[d], d != device))
             if best != device:
@@ -95,17 +100,11 @@ def smooth(problem: Problem, placement: dict[str, str]) -> dict[str, str]:
     return placement
 
 
-def _wish(features: OpFeatures | None) -> tuple[OpClass, str]:
+def _wish(rule: ClassTable, data: Mapping[str, Any]) -> tuple[OpClass, str]:
+    features: OpFeatures | None = data.get("features")
     if features is None:
-        return OpClass.ELEMENTWISE, "neighbour"
-    kind = RULE[features.op_class]
-    if (
-        kind != "neighbour"
-        and features.flops <= SMALL_FLOPS
-        and features.bytes_read + features.bytes_written <= SMALL_BYTES
-    ):
-        kind = "cpu"
-    return features.op_class, kind
+        return OpClass.ELEMENTWISE, NEIGHBOUR
+    return features.op_class, rule.kind_of(features, data.get("batch"))
 
 
 def _device_of_each_group(problem: Problem, wishes: dict[str, tuple[OpClass, str]]) -> dict[tuple[OpClass, str], str]:

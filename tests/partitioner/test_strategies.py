@@ -105,7 +105,7 @@ def test_names_and_refusals() -> None:
     with pytest.raises(UnknownStrategy, match="did you mean opclass"):
         place(problem, "opclas")
     with pytest.raises(UnknownStrategy, match="takes no argument"):
-        place(problem, "opclass:cpu:a")
+        place(problem, "heft:cpu:a")
     with pytest.raises(UnknownDevice, match="gpu:a"):
         place(problem, "single:gpu:a")
 

@@ -20,7 +20,7 @@ from trisect.runtime.errors import InfeasibleProblem
 from trisect.scheduler.problem import Problem
 from trisect.scheduler.rules import Rules
 
-SEARCHING = {"auto", "exact", "annealing", "local-search"}
+SEARCHING = {"auto", "exact", "annealing", "genetic", "local-search"}
 QUICK = sorted(
     {path.stem.replace("_", "-") for path in Path(strategies.__path__[0]).glob("*.py")} & set(names()) - SEARCHING
 )

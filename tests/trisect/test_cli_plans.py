@@ -97,8 +97,9 @@ def test_verify_of_a_wrong_plan_exits_1(
 
     run_whole = verification._run_whole
 
-    def wrong(*arguments: Any) -> dict[str, np.ndarray]:
-        return {name: array + 1 for name, array in run_whole(*arguments).items()}
+    def wrong(*arguments: Any) -> tuple[Any, dict[str, np.ndarray]]:
+        device, whole = run_whole(*arguments)
+        return device, {name: array + 1 for name, array in whole.items()}
 
     monkeypatch.setattr(verification, "_run_whole", wrong)
     document = as_json("verify", plan_folder, code=1)

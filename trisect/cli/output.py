@@ -137,6 +137,21 @@ def duration(seconds: float | None) -> str:
     return f"{seconds * 1e6:.3g} us"
 
 
+def quantity(value: float, objective: str) -> str:
+    """A value of an objective for a table.
+
+    Examples
+    --------
+    >>> quantity(0.0123, "latency"), quantity(0.5, "energy"), quantity(2e6, "memory")
+    ('12.3 ms', '500 mJ', '2 MB')
+    """
+    if objective == "memory":
+        return size(round(value))
+    if objective == "energy":
+        return f"{value:.3g} J" if value >= 1 else f"{value * 1e3:.3g} mJ"
+    return duration(value)
+
+
 def size(size_bytes: int | None) -> str:
     """A size for a table.
 

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from trisect.runtime.plan import Plan
     from trisect.runtime.timeline import Timeline
 
+_UNITS_S = {"s": 1.0, "m": 60.0, "h": 3600.0}
+
 
 def parse_shapes(texts: Iterable[str]) -> dict[str, int]:
     """Read ``name=number`` pairs, several of them in one text when separated by commas.
@@ -39,6 +41,31 @@ def parse_shapes(texts: Iterable[str]) -> dict[str, int]:
     return shapes
 
 
+def parse_span(text: str, option: str = "--budget") -> float:
+    """A span of time as a user writes it, in seconds.
+
+    Raises
+    ------
+    InvalidInput
+        With the text that is none, and the option that it was given for.
+
+    Examples
+    --------
+    >>> parse_span("90"), parse_span("30s"), parse_span("1.5m")
+    (90.0, 30.0, 90.0)
+    """
+    number, factor = text.strip(), 1.0
+    if number[-1:] in _UNITS_S:
+        number, factor = number[:-1], _UNITS_S[number[-1]]
+    try:
+        value = float(number) * factor
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 1e9:
+        raise InvalidInput(f"{option} {text!r} is no span of time", remedy="write it as 30s or 2m")
+    return value
+
+
 def describe(plan: Plan) -> dict[str, Any]:
     """A plan as the document that ``--json`` prints."""
     return {
@@ -55,7 +82,12 @@ def describe(plan: Plan) -> dict[str, Any]:
         "predicted": describe_timeline(plan.predicted),
         "value": plan.value,
         "bound": plan.bound,
+        "bound_by": plan.bound_by,
         "gap": plan.gap,
+        "notes": plan.notes,
+        "constraints": dict(plan.constraints),
+        "time_limit_s": plan.time_limit_s,
+        "machine": plan.machine,
     }
 
 
