@@ -13,13 +13,14 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
 from pathlib import Path
+from types import NoneType
 
 import onnx_ir as ir
 
-from trisect.profiles.capabilities import Candidate, Capabilities, refusal
+from trisect.profiles.capabilities import Candidate, Capabilities
 from trisect.runtime.devices import Device
 from trisect.runtime.engines.base import TensorSpec
-from trisect.runtime.errors import EngineFailed, EngineMissing
+from trisect.runtime.errors import EngineMissing
 from trisect.runtime.plan import Segment
 from trisect.scheduler.problem import TaskGraph
 
@@ -73,17 +74,18 @@ def refusals(
     return refused
 
 
-def check_segments(
+def refused_segments(
     segments: Iterable[Segment], devices: Iterable[Device], folder: Path, capabilities: Capabilities
-) -> None:
+) -> list[tuple[Segment, str]]:
     """Compile each segment of a plan where it is to run: parts that a device takes one by one it may refuse together.
 
-    Raises
-    ------
-    EngineFailed
-        Naming segment, nodes, device and the reason.
+    Returns
+    -------
+    list
+        Segments that their devices refuse, with the reasons.
     """
     by_id = {device.id: device for device in devices}
+    refused = []
     for segment in segments:
         candidate = Candidate(f"segment {segment.sha256}", partial(Path.joinpath, folder, segment.file))
         try:
@@ -91,12 +93,15 @@ def check_segments(
         except EngineMissing:
             continue
         if not verdict.ok:
-            nodes = ", ".join(segment.nodes[:_NAMED]) + (", ..." if len(segment.nodes) > _NAMED else "")
-            raise EngineFailed(
-                f"segment {segment.index} ({nodes}) does not compile on {segment.device}: {verdict.reason}",
-                remedy=f"split without {segment.device}",
-            )
+            refused.append((segment, verdict.reason))
     capabilities.save()
+    return refused
+
+
+def described(segment: Segment) -> str:
+    """A segment in a sentence: its number and its first nodes."""
+    nodes = ", ".join(segment.nodes[:_NAMED]) + (", ..." if len(segment.nodes) > _NAMED else "")
+    return f"segment {segment.index} ({nodes})"
 
 
 @dataclass
@@ -116,6 +121,12 @@ class Pieces:
     def inputs(self, task: str) -> tuple[TensorSpec, ...]:
         """What the file of one task takes."""
         return self._segment(task).inputs
+
+    def has_plain_borders(self, task: str) -> bool:
+        """Whether all that one task takes and gives are tensors of known rank."""
+        nodes = [self.graph.nodes[name] for name in self.members[task]]
+        values = chain.from_iterable(chain(used_values(node), node.outputs) for node in nodes)
+        return all(v.shape is not None and isinstance(v.type, (ir.TensorType, NoneType)) for v in values if v.name)
 
     def _segment(self, task: str) -> Segment:
         if not self._segments:
@@ -145,8 +156,9 @@ def _ask(
     verdicts = {task: capabilities.known(candidate, device) for task, candidate in asked.items()}
     unknown = [task for task, verdict in verdicts.items() if verdict is None]
     try:
-        if len(unknown) == len(asked) > 1 and not refusal(pieces.whole(), device):
-            for task in unknown:
+        if len(unknown) == len(asked) > 1 and not capabilities.ask(pieces.whole(), device):
+            # What a device computes inside a model it may yet refuse at a border: lists, tensors of unknown rank.
+            for task in filter(pieces.has_plain_borders, unknown):
                 capabilities.learn(asked[task], device)
         for task in unknown:
             verdicts[task] = capabilities.supports(asked[task], device)
@@ -202,7 +214,7 @@ def candidate(graph: Graph, nodes: tuple[str, ...], model: Callable[[], Path]) -
 
 def _describe(value: ir.Value) -> str:
     spec = spec_of(value)
-    return f"{spec.dtype}[{','.join(map(str, spec.shape))}]" if value.shape is not None else f"{spec.dtype}[?]"
+    return f"{spec.dtype}[{','.join(map(str, spec.shape))}]"
 
 
 def _small_value(graph: Graph, value: ir.Value) -> bytes:

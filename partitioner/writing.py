@@ -8,13 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-import numpy as np
 import onnx
 import onnx_ir as ir
 from onnx import numpy_helper
 
+from trisect.runtime.engines.base import UNKNOWN_RANK
 from trisect.runtime.onnxtensors import all_tensors
+from trisect.runtime.onnxtypes import type_of
 from trisect.runtime.plan import Segment, Transfer, Weights
+from trisect.runtime.tensors import contiguous
 
 from .features import size_bytes, subgraphs
 from .graph import Graph, spec_of, used_values
@@ -25,6 +27,11 @@ ALIGNMENT_BYTES = 4096
 _INLINE_BYTES = 1024
 _CHUNK_BYTES = 1 << 24
 _LOWEST_IR_VERSION = 8  # older ones want each initialiser declared as an input
+_HIGHEST_IR_VERSION = 11  # engines refuse a newer file than they know, whatever is in it; later ones add only dtypes
+_STAGES_IR_VERSION = 11
+"""From here on a file can say which stage of a pipeline a node belongs to."""
+_CONFIGURATION = "trisect"
+_LOWEST_OPSET = 21
 
 
 @dataclass(frozen=True)
@@ -95,8 +102,12 @@ def _wanted(graph: Graph, home: dict[str, int]) -> set[ir.Value]:
 def _segment_model(
     graph: Graph, piece: Piece, index: int, home: dict[str, int], wanted: set[ir.Value], weights: _WeightsWriter
 ) -> tuple[onnx.ModelProto, list[ir.Value], list[ir.Value]]:
-    model = onnx.ModelProto(ir_version=max(graph.model.ir_version or 0, _LOWEST_IR_VERSION), producer_name="trisect")
-    for domain, version in sorted(graph.model.graph.opset_imports.items()):
+    ir_version = min(max(graph.model.ir_version or 0, _LOWEST_IR_VERSION), _HIGHEST_IR_VERSION)
+    has_stages = ir_version >= _STAGES_IR_VERSION
+    model = onnx.ModelProto(ir_version=ir_version, producer_name="trisect")
+    if has_stages and piece.device:
+        model.configuration.add(name=_CONFIGURATION, num_devices=1, device=[piece.device])
+    for domain, version in sorted(_opsets(graph, piece).items()):
         model.opset_import.append(onnx.helper.make_opsetid(domain, version))
     proto = model.graph
     proto.name = f"segment {index} on {piece.device}"
@@ -113,6 +124,9 @@ def _segment_model(
         made = ir.serde.serialize_node(node)
         for tensor in all_tensors(made):
             weights.move(tensor)
+        if has_stages and piece.device:
+            del made.device_configurations[:]  # of whoever made the model, for devices of theirs
+            made.device_configurations.add(configuration_id=_CONFIGURATION, pipeline_stage=index)
         proto.node.append(made)
     outputs = [v for name in piece.nodes for v in graph.nodes[name].outputs if v in wanted]
     if index == 0:
@@ -127,13 +141,34 @@ def _segment_model(
     return model, list(inputs), outputs
 
 
+def _opsets(graph: Graph, piece: Piece) -> dict[str, int]:
+    """Domain -> version: ONNX's own is the oldest at which every operator of the piece means what it does in the model.
+
+    An engine refuses an opset that it does not know yet, also where the operators in a piece have not changed since.
+    """
+    opsets = dict(graph.model.graph.opset_imports)
+    newest = opsets.get("", 0)
+    if newest > _LOWEST_OPSET:
+        since = [_LOWEST_OPSET]
+        for name in piece.nodes:
+            node = graph.nodes[name]
+            inner = (n for body in subgraphs(node) for n in ir.traversal.RecursiveGraphIterator(body))
+            for one in (node, *inner):
+                if one.domain == "":
+                    if not onnx.defs.has(one.op_type, newest, ""):
+                        return opsets
+                    since.append(onnx.defs.get_schema(one.op_type, newest, "").since_version)
+        opsets[""] = max(since)
+    return opsets
+
+
 def _hold(graph: Graph, value: ir.Value, held: set[str], proto: onnx.GraphProto, weights: _WeightsWriter) -> bool:
     """Give the segment a constant of its own, if that is what the value is: cheaper than any transfer."""
     name = str(value.name)
     if name in held:
         return True
     if name in graph.folded:
-        proto.initializer.append(numpy_helper.from_array(np.ascontiguousarray(graph.folded[name]), name))
+        proto.initializer.append(numpy_helper.from_array(contiguous(graph.folded[name]), name))
     elif name in graph.constants:
         proto.initializer.append(weights.add(name, graph.constants[name]))
     else:
@@ -145,13 +180,18 @@ def _hold(graph: Graph, value: ir.Value, held: set[str], proto: onnx.GraphProto,
 def _value_info(value: ir.Value, fixed: bool) -> onnx.ValueInfoProto:
     """Type of a segment's input or output; an unknown dimension is left open, and all are where not `fixed`."""
     info = onnx.ValueInfoProto(name=str(value.name))
-    tensor = info.type.tensor_type
-    tensor.elem_type = value.dtype.value if value.dtype is not None else onnx.TensorProto.UNDEFINED
-    tensor.shape.SetInParent()
-    for dim in spec_of(value).shape:
-        added = tensor.shape.dim.add()
-        if fixed and isinstance(dim, int):
-            added.dim_value = dim
+    spec = spec_of(value)
+    if value.dtype in (None, ir.DataType.UNDEFINED):
+        info.type.tensor_type.elem_type = onnx.TensorProto.UNDEFINED
+        return info
+    info.type.CopyFrom(type_of(spec.dtype))
+    if info.type.HasField("tensor_type") and spec.shape != UNKNOWN_RANK:
+        tensor = info.type.tensor_type
+        tensor.shape.SetInParent()
+        for dim in spec.shape:
+            added = tensor.shape.dim.add()
+            if fixed and isinstance(dim, int):
+                added.dim_value = dim
     return info
 
 

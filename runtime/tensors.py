@@ -1,7 +1,8 @@
 """Names of dtypes, and the one check that every feed passes before an engine sees it.
 
 Engines disagree about dtypes (their own enums, bfloat16 that numpy does not know, strings), so trisect speaks numpy's
-names everywhere and converts at the edge. A bfloat16 tensor is a numpy array of ``ml_dtypes.bfloat16``.
+names everywhere and converts at the edge. A bfloat16 tensor is a numpy array of ``ml_dtypes.bfloat16``, and so are the
+8-bit floats and the 2- and 4-bit numbers (an element a byte there). Sequences and optionals: `trisect.runtime.values`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import numpy as np
 
 from .engines.base import UNKNOWN_RANK, TensorSpec
 from .errors import InvalidInput
+from .values import container_of, from_dlpack, pack, unpack
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 
@@ -30,20 +32,37 @@ _ONNX_NAMES = {
     11: "float64",
     12: "uint32",
     13: "uint64",
+    14: "complex64",
+    15: "complex128",
     16: "bfloat16",
+    17: "float8_e4m3fn",
+    18: "float8_e4m3fnuz",
+    19: "float8_e5m2",
+    20: "float8_e5m2fnuz",
+    21: "uint4",
+    22: "int4",
+    23: "float4_e2m1fn",
+    24: "float8_e8m0fnu",
+    25: "uint2",
+    26: "int2",
+    27: "float6_e2m3fn",
+    28: "float6_e3m2fn",
 }
-"""TensorProto.DataType -> numpy's name, for every dtype that can cross a segment's boundary."""
+"""TensorProto.DataType -> numpy's name, or that of `ml_dtypes` where numpy has none."""
 
 _ONNX_NUMBERS = {name: number for number, name in _ONNX_NAMES.items()}
+_NUMPYS_LAST = 15
+_BITS = {"uint4": 4, "int4": 4, "float4_e2m1fn": 4, "uint2": 2, "int2": 2, "float6_e2m3fn": 6, "float6_e3m2fn": 6}
+_MOST_NESTED = 4
 
 
 def dtype_of(name: str) -> np.dtype:
-    """numpy dtype of a dtype's name.
+    """numpy dtype of a dtype's name; ``object`` for strings, sequences, optionals and maps.
 
     Raises
     ------
     InvalidInput
-        For dtypes that trisect does not carry between engines (4-bit and 8-bit floats, complex numbers).
+        For a name that ONNX has no dtype for.
 
     Examples
     --------
@@ -51,20 +70,55 @@ def dtype_of(name: str) -> np.dtype:
     2
     >>> dtype_of("bfloat16").itemsize
     2
+    >>> dtype_of("seq(float32)")
+    dtype('O')
     """
-    if name not in _ONNX_NUMBERS:
+    if container_of(name) is not None:
+        return np.dtype(object)
+    number = _ONNX_NUMBERS.get(name)
+    if number is None:
         known = ", ".join(_ONNX_NUMBERS)
         raise InvalidInput(f"dtype {name!r} cannot be passed to a model", remedy=f"use one of {known}")
-    return BFLOAT16 if name == "bfloat16" else np.dtype(name)
+    return np.dtype(name) if number <= _NUMPYS_LAST else np.dtype(getattr(ml_dtypes, name))
 
 
-def onnx_dtype_name(number: int) -> str | None:
-    """numpy's name of an ONNX element type; None where trisect carries no such tensors.
+def bits_of(name: str) -> int:
+    """Bits that one element takes where it is stored densely, as engines and files do; 64 for a string's pointer.
 
     Examples
     --------
-    >>> onnx_dtype_name(1), onnx_dtype_name(22)
-    ('float32', None)
+    >>> bits_of("int4"), bits_of("bfloat16")
+    (4, 16)
+    """
+    return _BITS.get(name) or 8 * dtype_of(name).itemsize
+
+
+def is_numpys(name: str) -> bool:
+    """Whether numpy itself has a dtype, or has that of a list's elements; if not, `ml_dtypes` has.
+
+    Examples
+    --------
+    >>> is_numpys("float16"), is_numpys("seq(object)"), is_numpys("seq(bfloat16)")
+    (True, True, False)
+    """
+    found = container_of(name)
+    if found is not None:
+        return all(is_numpys(part) for part in found[1].split(",")) if found[0] == "map" else is_numpys(found[1])
+    return _ONNX_NUMBERS[name] <= _NUMPYS_LAST
+
+
+def is_bindable(spec: TensorSpec) -> bool:
+    """Whether an engine can read and write the tensor in a caller's array: not strings, lists, nor parts of a byte."""
+    return container_of(spec.dtype) is None and spec.dtype != "object" and spec.dtype not in _BITS
+
+
+def onnx_dtype_name(number: int) -> str | None:
+    """numpy's name of an ONNX element type; None for one that does not exist.
+
+    Examples
+    --------
+    >>> onnx_dtype_name(1), onnx_dtype_name(22), onnx_dtype_name(99)
+    ('float32', 'int4', None)
     """
     return _ONNX_NAMES.get(number)
 
@@ -97,7 +151,7 @@ def check_feeds(specs: Iterable[TensorSpec], feeds: Mapping[str, np.ndarray]) ->
     specs : iterable of TensorSpec
         What the model takes.
     feeds : mapping of str to array
-        What the caller gave.
+        What the caller gave: arrays, tensors of any library that offers ``__dlpack__``, lists for sequences.
 
     Raises
     ------
@@ -147,6 +201,7 @@ def check_buffers(
     InvalidInput
         Naming the buffer and what is wrong with it.
     """
+    specs = tuple(specs)
     checked = check_feeds(specs, inputs)
     named = {spec.name: spec for spec in output_specs}
     for name, array in outputs.items():
@@ -157,14 +212,18 @@ def check_buffers(
     moved = next((name for name, array in checked.items() if array is not inputs[name]), None)
     if moved is not None:
         raise InvalidInput(f"buffer {moved!r} is not C-ordered", remedy="bind a C-ordered array")
-    strings = next((name for name, array in (*checked.items(), *outputs.items()) if array.dtype.kind in "OUS"), None)
-    if strings is not None:
-        raise InvalidInput(f"{strings!r} holds strings, which have no fixed buffer", remedy="use run instead")
+    for spec in (*specs, *(named[name] for name in outputs)):
+        if not is_bindable(spec):
+            raise InvalidInput(f"{spec.name!r} is {spec.dtype}, which has no fixed buffer", remedy="use run instead")
 
 
 def _checked(spec: TensorSpec, value: object) -> np.ndarray:
+    if container_of(spec.dtype) is not None:
+        return _checked_container(spec, value)
     if not isinstance(value, (np.ndarray, np.generic)):
-        raise InvalidInput(f"tensor {spec.name!r} is a {type(value).__name__}", remedy="give a numpy array")
+        if not hasattr(value, "__dlpack__"):
+            raise InvalidInput(f"tensor {spec.name!r} is a {type(value).__name__}", remedy="give a numpy array")
+        value = from_dlpack(spec.name, value)
     array = np.asarray(value)
     expected = dtype_of(spec.dtype)
     if not same_dtype(array.dtype, expected):
@@ -175,6 +234,45 @@ def _checked(spec: TensorSpec, value: object) -> np.ndarray:
     if not _fits(array.shape, spec.shape):
         raise InvalidInput(f"tensor {spec.name!r} has shape {_shape(array.shape)}, the model has {_shape(spec.shape)}")
     return array if array.dtype.isnative else array.astype(expected)
+
+
+def _checked_container(spec: TensorSpec, value: object) -> np.ndarray:
+    is_list = isinstance(value, (list, tuple)) or (isinstance(value, np.ndarray) and value.dtype.kind == "O")
+    why = f"is a {type(value).__name__}, not a list"
+    if is_list or not spec.dtype.startswith("seq("):
+        packed = pack(spec.dtype, value)
+        why = misfit(spec.dtype, unpack(spec.dtype, packed)) or ""
+        if not why:
+            return packed
+    raise InvalidInput(f"{spec.name!r} {why}; the model has {spec.dtype}", remedy="a sequence is a list of arrays")
+
+
+def misfit(dtype: str, value: object, depth: int = 0) -> str | None:
+    """Why a value (a list for a sequence, None for an empty optional) is not of a dtype; None where it is.
+
+    Examples
+    --------
+    >>> misfit("seq(float32)", [np.zeros(2, np.float32), np.zeros(2)])
+    'element 1 is float64, not float32'
+    >>> misfit("optional(float32)", None) is None
+    True
+    """
+    found = container_of(dtype)
+    if found is None:
+        if not isinstance(value, (np.ndarray, np.generic)):
+            return f"is a {type(value).__name__}, not an array"
+        return None if same_dtype(value.dtype, dtype_of(dtype)) else f"is {value.dtype.name}, not {dtype}"
+    kind, content = found
+    if depth > _MOST_NESTED:
+        return "is nested too deeply"
+    if kind == "optional":
+        return None if value is None else misfit(content, value, depth + 1)
+    if kind == "map":
+        return None if isinstance(value, Mapping) else f"is a {type(value).__name__}, not a dict"
+    if not isinstance(value, (list, tuple)):
+        return f"is a {type(value).__name__}, not a list"
+    reasons = (misfit(content, element, depth + 1) for element in value)
+    return next((f"element {index} {why}" for index, why in enumerate(reasons) if why is not None), None)
 
 
 def same_dtype(got: np.dtype, expected: np.dtype) -> bool:

@@ -8,22 +8,30 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import onnx
 
-from .devices import Device, select
-from .engines import discover, load
-from .engines.base import Arrays, LoadOptions, TensorSpec
-from .errors import InvalidModel
-from .plan import Plan
+from .comparing import compare
+from .devices import Device
+from .engines import REFERENCE, find, load
+from .engines.base import Arrays, LoadOptions, Module, TensorSpec
+from .errors import EngineFailed, InvalidModel, UnsupportedModel
+from .feeds import generate_feeds
+from .onnxtensors import all_tensors
+from .onnxtypes import type_of
+from .plan import Plan, Segment
 from .session import Session
-from .tensors import check_feeds, dtype_of, onnx_dtype_number
+from .tensors import check_feeds
+from .values import unpack
 
 TOLERANCES: Mapping[str, float] = {"float32": 1e-3, "float16": 1e-2, "fast": 5e-2}
 """Precision asked for -> how far a value may be off, absolutely plus relatively to the reference's value."""
+
+_REFERENCES = ("cpu:ort", REFERENCE)
 
 
 @dataclass(frozen=True)
@@ -41,6 +49,11 @@ class TensorCheck:
     """`max_abs` as a share of the largest magnitude in the reference."""
     worst: float
     """Largest difference as a share of what the tolerance allows at that element; above 1 is wrong."""
+    dtype: str = "float32"
+    device: str = ""
+    """Id of the device that made it; empty for an input passed through."""
+    where: tuple[int, ...] = ()
+    """Index of the element that is worst; behind that of its list where it is in one."""
 
     @property
     def ok(self) -> bool:
@@ -79,7 +92,7 @@ def verify(
     model_path: str | Path,
     feeds: Arrays | None = None,
     *,
-    reference: str = "cpu:ort",
+    reference: str | None = None,
     precision: str = "float32",
     tolerance: float | None = None,
     seed: int = 0,
@@ -93,8 +106,9 @@ def verify(
         The model that was split.
     feeds : mapping of str to array, optional
         Default: generated from the seed (see `generate_feeds`).
-    reference : str
-        Device that runs the whole model, in float32.
+    reference : str, optional
+        Device that runs the whole model, in float32. When left out ``cpu:ort``, or ONNX's own ``cpu:reference`` where
+        that cannot.
     precision : str
         What the split runs in; sets the tolerance too (`TOLERANCES`).
     tolerance : float, optional
@@ -112,59 +126,25 @@ def verify(
         Where either side cannot run.
     """
     path = Path(model_path)
-    device = select(reference, discover())[0]
+    devices = find(reference if reference is not None else _REFERENCES)
     model = _read(path)
     given = check_feeds(plan.inputs, feeds) if feeds is not None else generate_feeds(model, plan, seed)
     boundary = _boundary(plan)
     extra = [spec for spec in boundary if spec.name in set(_made_in(model))]
-    whole = _run_whole(model, path, device, extra, given)
+    device, whole = _run_whole(model, path, devices, extra, given)
     with Session(replace(plan, outputs=(*plan.outputs, *extra)), options=LoadOptions(precision=precision)) as session:
         split = session.run(given)
     allowed = TOLERANCES.get(precision, TOLERANCES["fast"]) if tolerance is None else tolerance
-    makers = {spec.name: segment.index for segment in plan.segments for spec in segment.outputs}
+    makers = {spec.name: segment for segment in plan.segments for spec in segment.outputs}
     outputs = {spec.name for spec in plan.outputs}
     missing = outputs - whole.keys()
     if missing:
         raise InvalidModel(f"{path.name} has no output {min(missing)!r}", remedy="give the model that was split")
     checks = tuple(
-        _check(name, makers.get(name, -1), name in outputs, split[name], whole[name], allowed)
-        for name in (*(spec.name for spec in extra), *(spec.name for spec in plan.outputs))
+        _check(spec, makers.get(spec.name), spec.name in outputs, split[spec.name], whole[spec.name], allowed)
+        for spec in (*extra, *plan.outputs)
     )
     return Verification(checks, allowed, device.id, _drift(plan, checks))
-
-
-def generate_feeds(model: onnx.ModelProto, plan: Plan, seed: int = 0) -> dict[str, np.ndarray]:
-    """Feeds that a model can compute with, the same for the same seed.
-
-    Floats are drawn from a normal distribution; indices into a table stay within the table; other integers are 0 or 1,
-    so that masks, flags and lengths make sense; symbolic dimensions take the plan's shapes, else 1.
-    """
-    rng = np.random.default_rng(seed)
-    limits = dict(_index_limits(model))
-    return {spec.name: _generate(spec, plan.shapes, limits.get(spec.name), rng) for spec in plan.inputs}
-
-
-def _generate(spec: TensorSpec, sizes: Mapping[str, int], limit: int | None, rng: np.random.Generator) -> np.ndarray:
-    shape = tuple(dim if isinstance(dim, int) else sizes.get(dim, 1) for dim in spec.shape)
-    dtype = dtype_of(spec.dtype)
-    if dtype.kind == "O":
-        return np.full(shape, "text", dtype=object)
-    if dtype.kind == "b":
-        return rng.integers(0, 2, shape).astype(bool)
-    if dtype.kind in "iu":
-        if int(np.prod(shape)) == 1 and limit is None:  # a length or a flag
-            return np.ones(shape, dtype)
-        return rng.integers(0, limit or (256 if spec.dtype == "uint8" else 2), shape).astype(dtype)
-    return np.asarray(rng.standard_normal(shape)).astype(dtype)
-
-
-def _index_limits(model: onnx.ModelProto) -> Iterator[tuple[str, int]]:
-    """Inputs that a Gather looks up in a table of known size, with that size."""
-    tables = {tensor.name: tensor.dims for tensor in model.graph.initializer}
-    for node in model.graph.node:
-        if node.op_type == "Gather" and node.input[0] in tables:
-            axis = next((a.i for a in node.attribute if a.name == "axis"), 0)
-            yield node.input[1], tables[node.input[0]][axis]
 
 
 def _read(path: Path) -> onnx.ModelProto:
@@ -188,43 +168,43 @@ def _made_in(model: onnx.ModelProto) -> Iterator[str]:
 
 
 def _run_whole(
-    model: onnx.ModelProto, path: Path, device: Device, extra: list[TensorSpec], feeds: Arrays
-) -> dict[str, np.ndarray]:
+    model: onnx.ModelProto, path: Path, devices: list[Device], extra: list[TensorSpec], feeds: Arrays
+) -> tuple[Device, dict[str, np.ndarray]]:
+    """What the first device that can run the model gives, and which that is."""
     for spec in extra:
-        model.graph.output.append(onnx.helper.make_tensor_value_info(spec.name, onnx_dtype_number(spec.dtype), None))
-    folder = {"session.model_external_initializers_file_folder_path": os.fspath(path.resolve().parent)}
-    options = LoadOptions(extra=folder if device.engine == "ort" else {})
-    module = load(model.SerializeToString(), device, options)
-    try:
-        return module.run(feeds)
-    finally:
-        module.close()
+        model.graph.output.append(onnx.ValueInfoProto(name=spec.name, type=type_of(spec.dtype)))
+    for device in devices:
+        try:
+            with closing(_load_whole(model, path, device)) as module:
+                return device, module.run(feeds)
+        except (EngineFailed, UnsupportedModel):
+            if device is devices[-1]:
+                raise
+    raise AssertionError("no device to run the whole model on")
+
+
+def _load_whole(model: onnx.ModelProto, path: Path, device: Device) -> Module:
+    folder = path.resolve().parent
+    if device.engine == "ort":
+        entries = {"session.model_external_initializers_file_folder_path": os.fspath(folder)}
+        return load(model.SerializeToString(), device, LoadOptions(extra=entries))
+    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in all_tensors(model)):
+        whole = onnx.ModelProto()
+        whole.CopyFrom(model)
+        onnx.load_external_data_for_model(whole, os.fspath(folder))
+        model = whole
+    return load(model.SerializeToString(), device)
 
 
 def _check(
-    name: str, segment: int, is_output: bool, split: np.ndarray, whole: np.ndarray, tolerance: float
+    spec: TensorSpec, maker: Segment | None, is_output: bool, split: np.ndarray, whole: np.ndarray, tolerance: float
 ) -> TensorCheck:
-    if split.shape != whole.shape:
-        return TensorCheck(name, segment, is_output, float("inf"), float("inf"), float("inf"))
-    if split.dtype.kind in "OUS":
-        equal = bool(np.array_equal(split.astype(str), whole.astype(str)))
-        difference = 0.0 if equal else float("inf")
-        return TensorCheck(name, segment, is_output, difference, difference, difference)
-    got, wanted = _as_float64(split), _as_float64(whole)
-    with np.errstate(invalid="ignore", over="ignore"):
-        difference_of = np.abs(got - wanted)
-    same = (got == wanted) | (np.isnan(got) & np.isnan(wanted))
-    difference_of = np.where(same, 0.0, np.where(np.isnan(difference_of), np.inf, difference_of))
-    size = np.abs(np.where(np.isfinite(wanted), wanted, 0.0))
-    max_abs = float(difference_of.max(initial=0.0))
-    magnitude = float(size.max(initial=0.0))
-    allowed = np.maximum(tolerance * (1.0 + size), np.finfo(np.float64).tiny)
-    worst = float((difference_of / allowed).max(initial=0.0))
-    return TensorCheck(name, segment, is_output, max_abs, max_abs / magnitude if magnitude else max_abs, worst)
-
-
-def _as_float64(array: np.ndarray) -> np.ndarray:
-    return np.asarray(array, dtype=np.float64)
+    got, wanted = unpack(spec.dtype, split), unpack(spec.dtype, whole)
+    found = compare(got, wanted, absolute=tolerance, relative=tolerance)
+    return TensorCheck(
+        spec.name, -1 if maker is None else maker.index, is_output, found.max_abs, found.max_rel, found.worst,
+        spec.dtype, "" if maker is None else maker.device, found.where,
+    )  # fmt: skip
 
 
 def _drift(plan: Plan, checks: tuple[TensorCheck, ...]) -> int | None:

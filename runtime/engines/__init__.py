@@ -23,6 +23,8 @@ from .base import Engine, LoadOptions, Module
 __all__ = ["absent", "discover", "engine_for", "find", "find_to_use", "load"]
 
 GROUP = "trisect.engines"
+REFERENCE = "cpu:reference"
+"""ONNX's reference evaluator: used where it is named, in no list of devices to choose from."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ def find(wanted: str | Iterable[str], available: Iterable[Device] | None = None)
     ----------
     wanted : str or iterable of str
     available : iterable of Device, optional
-        What to pick from; all that there are when left out.
+        What to pick from; all that there are when left out, and ``cpu:reference`` where it is named.
 
     Raises
     ------
@@ -60,8 +62,11 @@ def find(wanted: str | Iterable[str], available: Iterable[Device] | None = None)
         For a device of an engine that cannot be used here, with the reason and what to install.
     """
     wanted = [wanted] if isinstance(wanted, str) else list(wanted)
+    if available is None:
+        is_named = any(name.strip() == REFERENCE for text in wanted for name in text.split(","))
+        available = [*discover(), *([_reference()] if is_named else [])]
     try:
-        return select(wanted, discover() if available is None else available)
+        return select(wanted, available)
     except UnknownDevice as error:
         engines = {name.strip().partition(":")[2].partition("#")[0] for text in wanted for name in text.split(",")}
         for engine, why in absent().items():
@@ -79,6 +84,11 @@ def find_to_use(wanted: str | Iterable[str]) -> list[Device]:
         return find(wanted)
     everything = discover()
     return [device for device in everything if device.is_real] or everything
+
+
+def look_again() -> None:
+    """Forget which engines and devices there were: the next question finds what has come and gone since."""
+    _survey.cache_clear()
 
 
 def absent() -> dict[str, str]:
@@ -147,6 +157,12 @@ def _factories() -> Iterator[tuple[str, Callable[[], type[Engine]]]]:
             yield module.name, functools.partial(_own, module.name)
     for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):
         yield point.name, functools.partial(cast("Callable[[], type[Engine]]", point.load))
+
+
+def _reference() -> Device:
+    from .reference import reference_device
+
+    return reference_device()
 
 
 def _own(name: str) -> type[Engine]:

@@ -17,9 +17,9 @@ from typing import BinaryIO
 from onnx import TensorProto, ValueInfoProto
 
 from ..devices import Device
-from ..errors import EngineFailed, InvalidModel, TrisectError, UnsupportedModel
-from ..tensors import onnx_dtype_name
-from .base import UNKNOWN_RANK, TensorSpec
+from ..errors import EngineFailed, InvalidModel, TrisectError
+from ..onnxtypes import spec_of
+from .base import TensorSpec
 
 _NOISE = re.compile(
     r"^(Exception from |FrontEnd API failed|Model wasn't fully converted|Summary:|While validating "
@@ -154,8 +154,8 @@ def _walk(file: BinaryIO, label: str) -> Signature:
         elif number == _INITIALIZER:
             given.update(_initializer_name(file, at, size))
     return Signature(
-        tuple(_spec(value, label) for value in inputs if value.name not in given),
-        tuple(_spec(value, label) for value in outputs),
+        tuple(spec_of(value, label) for value in inputs if value.name not in given),
+        tuple(spec_of(value, label) for value in outputs),
     )
 
 
@@ -207,25 +207,3 @@ def _read(file: BinaryIO, size: int, limit: int) -> bytes:
     if size > limit:
         raise ValueError(f"a name or type in it takes {size} bytes")
     return file.read(size)
-
-
-def _spec(value: ValueInfoProto, label: str) -> TensorSpec:
-    kind = value.type.WhichOneof("value")
-    if kind != "tensor_type":
-        found = (kind or "value without type").removesuffix("_type")
-        raise UnsupportedModel(
-            f"{label}: {value.name!r} is a {found}, not a tensor",
-            remedy="trisect runs models whose inputs and outputs are tensors",
-        )
-    tensor = value.type.tensor_type
-    dtype = onnx_dtype_name(tensor.elem_type)
-    if dtype is None:
-        name = TensorProto.DataType.Name(tensor.elem_type) if tensor.elem_type in TensorProto.DataType.values() else "?"
-        raise UnsupportedModel(f"{label}: {value.name!r} has dtype {name}, which cannot cross a model's boundary")
-    if not tensor.HasField("shape"):
-        return TensorSpec(value.name, dtype, UNKNOWN_RANK)
-    shape: tuple[int | str, ...] = tuple(
-        dim.dim_value if dim.HasField("dim_value") and dim.dim_value >= 0 else (dim.dim_param or "?")
-        for dim in tensor.shape.dim
-    )
-    return TensorSpec(value.name, dtype, shape)

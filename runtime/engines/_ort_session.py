@@ -15,9 +15,11 @@ from typing import Any, cast
 import numpy as np
 import onnxruntime as ort
 
+from ..affinity import cores
 from ..devices import Device
-from ..errors import EngineFailed
-from ..tensors import BFLOAT16, check_buffers, check_feeds, onnx_dtype_number
+from ..errors import EngineFailed, UnsupportedModel
+from ..tensors import bits_of, check_buffers, check_feeds, dtype_of, is_numpys, onnx_dtype_number
+from ..values import container_of, pack, pack_bits, unpack, unpack_bits
 from ._common import reason, refuse_open_shapes, signature, with_shapes
 from .base import Arrays, LoadOptions, TensorSpec
 
@@ -56,12 +58,15 @@ def open_module(
     ------
     EngineFailed
         With ONNX Runtime's reason in one line, or the nodes that would have run on the CPU instead.
+    UnsupportedModel
+        For inputs or outputs of a type that its Python interface does not carry.
     """
     label = "the model" if isinstance(model, bytes) else model.name
     declared = signature(model)
     inputs = tuple(with_shapes(spec, options.shapes) for spec in declared.inputs)
     outputs = tuple(with_shapes(spec, options.shapes) for spec in declared.outputs)
     refuse_open_shapes(device, label, inputs)
+    _refuse_types(device, label, inputs, outputs)
     settings = _session_options(options)
     providers: list[Any] | None = [device.native]
     if provider is not None:
@@ -82,6 +87,20 @@ def open_module(
     return OrtModule(session, device, inputs, outputs)
 
 
+def _refuse_types(device: Device, label: str, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]) -> None:
+    """Say beforehand what a run could not hand over: its lists hold what numpy knows, and go with such arrays only."""
+    lists = [spec for spec in inputs + outputs if container_of(spec.dtype) is not None]
+    foreign = [spec for spec in outputs if not is_numpys(spec.dtype)]
+    unknown = [spec for spec in lists if not is_numpys(spec.dtype)]
+    refused = unknown or (foreign if lists else [])
+    if refused:
+        raise UnsupportedModel(
+            f"{device.id} cannot load {label}: {refused[0].name!r} is {refused[0].dtype}, "
+            f"which ONNX Runtime does not pass {'on in lists' if unknown else 'on beside lists'}",
+            remedy="place it elsewhere",
+        )
+
+
 def _session_options(options: LoadOptions) -> ort.SessionOptions:
     settings = ort.SessionOptions()
     settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
@@ -94,6 +113,10 @@ def _session_options(options: LoadOptions) -> ort.SessionOptions:
     }
     if options.precision == "fast":
         entries["mlas.enable_gemm_fastmath_arm64_bfloat16"] = "1"
+    there = cores()
+    if options.pinned and len(there) > 1 and options.threads in (None, len(there)):
+        settings.intra_op_num_threads = len(there)
+        entries["session.intra_op_thread_affinities"] = ";".join(str(core + 1) for core in there[1:])
     entries.update((key, str(value)) for key, value in options.extra.items())
     for key, value in entries.items():
         settings.add_session_config_entry(key, value)
@@ -133,7 +156,9 @@ class OrtModule:
         self.outputs = outputs
         self._session: ort.InferenceSession | None = session
         self._names = [spec.name for spec in outputs]
-        self._plain = all(spec.dtype != "bfloat16" for spec in inputs + outputs)
+        self._dtypes = {spec.name: spec.dtype for spec in (*inputs, *outputs)}
+        self._plain = all(is_numpys(spec.dtype) and container_of(spec.dtype) is None for spec in inputs + outputs)
+        self._gives_numpys = all(is_numpys(spec.dtype) for spec in outputs)
 
     def run(self, feeds: Arrays) -> dict[str, np.ndarray]:
         """Compute once; see `Module.run`."""
@@ -142,17 +167,30 @@ class OrtModule:
         try:
             if self._plain:
                 return dict(zip(self._names, session.run(self._names, checked), strict=True))
-            values = session.run_with_ort_values(self._names, {name: _value(array) for name, array in checked.items()})
-            return {name: _array(value) for name, value in zip(self._names, values, strict=True)}
+            if self._gives_numpys:
+                given = {name: self._given(name, array) for name, array in checked.items()}
+                return {
+                    name: pack(self._dtypes[name], value) if container_of(self._dtypes[name]) else np.asarray(value)
+                    for name, value in zip(self._names, session.run(self._names, given), strict=True)
+                }
+            given = {name: _value(array, self._dtypes[name]) for name, array in checked.items()}
+            values = session.run_with_ort_values(self._names, given)
+            return {name: _array(value, self._dtypes[name]) for name, value in zip(self._names, values, strict=True)}
         except Exception as error:
             raise EngineFailed(f"{self.device.id} could not run: {reason(error)}") from error
+
+    def _given(self, name: str, array: np.ndarray) -> Any:
+        dtype = self._dtypes[name]
+        if container_of(dtype) is not None:
+            return unpack(dtype, array)
+        return array if is_numpys(dtype) else _value(array, dtype)
 
     def bind(self, inputs: Arrays, outputs: Arrays) -> OrtBinding:
         """Fix buffers; see `Module.bind`. One array may be an input and an output: it is then updated in place."""
         check_buffers(inputs, self.inputs, outputs, self.outputs)
         session = self._open()
         try:
-            return OrtBinding(session, self.device, self._names, inputs, outputs)
+            return OrtBinding(session, self.device, self.outputs, inputs, outputs)
         except Exception as error:
             raise EngineFailed(f"{self.device.id} cannot bind the buffers: {reason(error)}") from error
 
@@ -170,22 +208,27 @@ class OrtBinding:
     """Fixed buffers on an ONNX Runtime session."""
 
     def __init__(
-        self, session: ort.InferenceSession, device: Device, names: list[str], inputs: Arrays, outputs: Arrays
+        self,
+        session: ort.InferenceSession,
+        device: Device,
+        specs: tuple[TensorSpec, ...],
+        inputs: Arrays,
+        outputs: Arrays,
     ) -> None:
         self._device = device
         self._session = session
         self._bound = dict(outputs)
-        self._position = {name: index for index, name in enumerate(names)}
+        self._position = {spec.name: (index, spec.dtype) for index, spec in enumerate(specs)}
         self._binding = session.io_binding()
-        values = {name: _value(array) for name, array in inputs.items()}
+        values = {name: _value(array, array.dtype.name) for name, array in inputs.items()}
         for name, value in values.items():
             self._binding.bind_ortvalue_input(name, value)
         # Binding copies what the device cannot read where it is: such an input is stale after one run.
         places = [info.name for info in session.get_input_memory_infos()]
         self._uploads = {} if all(place == "Cpu" for place in places) else values
-        for name in names:
+        for name in self._position:
             if name in outputs:
-                self._binding.bind_ortvalue_output(name, _value(outputs[name]))
+                self._binding.bind_ortvalue_output(name, _value(outputs[name], outputs[name].dtype.name))
             else:
                 self._binding.bind_output(name, "cpu")
 
@@ -202,20 +245,28 @@ class OrtBinding:
         """The array of an output; see `Binding.output`."""
         if name in self._bound:
             return self._bound[name]
-        return _array(self._binding.get_outputs()[self._position[name]])
+        index, dtype = self._position[name]
+        return _array(self._binding.get_outputs()[index], dtype)
 
 
-def _value(array: np.ndarray) -> ort.OrtValue:
-    """An OrtValue over the array's own memory."""
-    if array.dtype == BFLOAT16:
-        return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(array.view(np.uint16), onnx_dtype_number("bfloat16"))
-    return ort.OrtValue.ortvalue_from_numpy(array)
+def _value(array: np.ndarray, dtype: str) -> ort.OrtValue:
+    """An OrtValue over the array's own memory; over a copy where ONNX Runtime stores several elements a byte."""
+    if is_numpys(dtype):
+        return ort.OrtValue.ortvalue_from_numpy(array)
+    number, bits = onnx_dtype_number(dtype), bits_of(dtype)
+    if bits >= 8:
+        return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(array.view(f"u{bits // 8}"), number)
+    value = ort.OrtValue.ortvalue_from_shape_and_type(list(array.shape), number, "cpu", 0)
+    packed = pack_bits(array, bits)
+    ctypes.memmove(value.data_ptr(), packed.ctypes.data, packed.nbytes)
+    return value
 
 
-def _array(value: ort.OrtValue) -> np.ndarray:
-    if value.data_type() != "tensor(bfloat16)":
+def _array(value: ort.OrtValue, dtype: str) -> np.ndarray:
+    if is_numpys(dtype):
         return cast("np.ndarray", value.numpy())
-    # OrtValue.numpy() refuses bfloat16, and the memory is freed with the value: copy the bits out.
-    bits = np.empty(value.shape(), np.uint16)
-    ctypes.memmove(bits.ctypes.data, value.data_ptr(), bits.nbytes)
-    return bits.view(BFLOAT16)
+    # OrtValue.numpy() refuses what numpy has no dtype for, and the memory is freed with the value: copy the bits out.
+    bits, shape = bits_of(dtype), tuple(value.shape())
+    raw = np.empty(shape if bits >= 8 else value.tensor_size_in_bytes(), f"u{max(bits // 8, 1)}")
+    ctypes.memmove(raw.ctypes.data, value.data_ptr(), raw.nbytes)
+    return raw.view(dtype_of(dtype)) if bits >= 8 else unpack_bits(raw, bits, shape, dtype_of(dtype))

@@ -57,6 +57,8 @@ class LoadOptions:
     module's `outputs` tell which that is."""
     spin: bool = False
     """Let idle threads spin: a few per cent quicker alone, ruinous for another engine on the same cores."""
+    pinned: bool = False
+    """Keep helping threads off the first core, which is the caller's; see `trisect.runtime.affinity`."""
     extra: Mapping[str, Any] = field(default_factory=dict)
     """Engine-specific settings, passed on as they are."""
 

@@ -7,6 +7,7 @@ What it costs is what a profile says of it. It is never found by itself: ``TRISE
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import cast, get_args
@@ -43,6 +44,8 @@ class Engine:
     def load(self, model: Path | bytes, device: Device, options: LoadOptions) -> NullModule:
         """Read a model's inputs and outputs, and no more than that unless shapes have to be inferred.
 
+        ``options.extra["run_s"]`` is how long each run is to last: the time of a device that needs no processor.
+
         Raises
         ------
         EngineFailed
@@ -53,7 +56,7 @@ class Engine:
         inputs = tuple(with_shapes(spec, options.shapes) for spec in declared.inputs)
         outputs = tuple(with_shapes(spec, options.shapes) for spec in declared.outputs)
         refuse_open_shapes(device, label, inputs)
-        return NullModule(model, device, inputs, outputs)
+        return NullModule(model, device, inputs, outputs, float(options.extra.get("run_s", 0)))
 
 
 def null_devices(kind: Kind, count: int) -> list[Device]:
@@ -89,12 +92,18 @@ class NullModule:
     """A model of which only the signature is known."""
 
     def __init__(
-        self, model: Path | bytes, device: Device, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]
+        self,
+        model: Path | bytes,
+        device: Device,
+        inputs: tuple[TensorSpec, ...],
+        outputs: tuple[TensorSpec, ...],
+        run_s: float = 0.0,
     ) -> None:
         self.device = device
         self.inputs = inputs
         self.outputs = outputs
         self._model: Path | bytes | None = model
+        self._run_s = run_s
 
     def run(self, feeds: Arrays) -> dict[str, np.ndarray]:
         """Zeros (and empty strings) of the shapes that the model would give; see `Module.run`.
@@ -105,6 +114,8 @@ class NullModule:
             Where a shape depends on values, which nobody computes here.
         """
         shapes = self._shapes(check_feeds(self.inputs, feeds))
+        if self._run_s:
+            time.sleep(self._run_s)
         return {spec.name: _blank(spec, shapes[spec.name]) for spec in self.outputs}
 
     def bind(self, inputs: Arrays, outputs: Arrays) -> NullBinding:
@@ -115,7 +126,7 @@ class NullModule:
             if array.shape != shapes[name]:
                 raise EngineFailed(f"{self.device.id} gives {name!r} in shape {shapes[name]}, not {array.shape}")
         made = {spec.name: _blank(spec, shapes[spec.name]) for spec in self.outputs if spec.name not in outputs}
-        return NullBinding(outputs, made)
+        return NullBinding(outputs, made, self._run_s)
 
     def close(self) -> None:
         """Forget the model; a second call does nothing."""
@@ -143,12 +154,15 @@ class NullModule:
 class NullBinding:
     """Fixed buffers that are set to zero."""
 
-    def __init__(self, bound: Arrays, made: Arrays) -> None:
+    def __init__(self, bound: Arrays, made: Arrays, run_s: float) -> None:
         self._bound = bound
         self._made = made
+        self._run_s = run_s
 
     def run(self) -> None:
         """Blank the bound outputs; see `Binding.run`."""
+        if self._run_s:
+            time.sleep(self._run_s)
         for array in self._bound.values():
             array.fill(0)
 

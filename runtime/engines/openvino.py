@@ -19,7 +19,8 @@ from openvino._offline_transformations import apply_make_stateful_transformation
 
 from ..devices import Device, Kind, Limits
 from ..errors import EngineFailed, InvalidInput, TrisectError, UnsupportedModel
-from ..tensors import BFLOAT16, check_buffers, check_feeds, contiguous
+from ..tensors import bits_of, check_buffers, check_feeds, contiguous, dtype_of
+from ..values import container_of, pack_bits, unpack_bits
 from ._common import Signature, host_memory_bytes, reason, signature, with_shapes
 from ._openvino_attention import BEAM_INPUT, fuse_attention
 from .base import UNKNOWN_RANK, Arrays, LoadOptions, TensorSpec
@@ -27,6 +28,18 @@ from .base import UNKNOWN_RANK, Arrays, LoadOptions, TensorSpec
 _KINDS: dict[str, Kind] = {"CPU": "cpu", "GPU": "gpu", "NPU": "npu"}
 _REFERENCE = {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"}
 """What makes a plugin compute in float32 throughout: it would else round activations, and the KV cache to 8 bits."""
+_FOREIGN = {
+    "bfloat16": ov.Type.bf16,
+    "float8_e4m3fn": ov.Type.f8e4m3,
+    "float8_e5m2": ov.Type.f8e5m2,
+    "float8_e8m0fnu": ov.Type.f8e8m0,
+    "float4_e2m1fn": ov.Type.f4e2m1,
+    "int4": ov.Type.i4,
+    "uint4": ov.Type.u4,
+    "uint2": ov.Type.u2,
+}
+"""dtypes that numpy lacks."""
+_LACKING = ("complex64", "complex128", "float8_e4m3fnuz", "float8_e5m2fnuz", "int2", "float6_e2m3fn", "float6_e3m2fn")
 _LONG_LONG = {"q": np.int64, "Q": np.uint64} if np.dtype("q") == np.int64 else {}
 """C's long long, which ONNX Runtime's 64-bit integers come as: equal to int64 for numpy, unknown to OpenVINO."""
 
@@ -73,14 +86,15 @@ class Engine:
         EngineFailed
             With OpenVINO's reason in one line.
         UnsupportedModel
-            For inputs or outputs of strings, which OpenVINO does not compute with.
+            For inputs or outputs of strings, lists and dtypes that OpenVINO does not compute with.
         """
         label = "the model" if isinstance(model, bytes) else model.name
         declared = signature(model)
-        strings = next((spec.name for spec in declared.inputs + declared.outputs if spec.dtype == "object"), None)
-        if strings is not None:
-            message = f"{device.id} cannot load {label}: {strings!r} holds strings"
-            raise UnsupportedModel(message, remedy="place it on cpu:ort")
+        for spec in declared.inputs + declared.outputs:
+            if spec.dtype in ("object", *_LACKING) or container_of(spec.dtype) is not None:
+                holds = "strings" if spec.dtype == "object" else spec.dtype
+                message = f"{device.id} cannot load {label}: {spec.name!r} holds {holds}"
+                raise UnsupportedModel(message, remedy="place it on cpu:ort")
         try:
             read = self._core.read_model(model) if isinstance(model, bytes) else self._core.read_model(str(model))
             _fix_shapes(read, declared, options.shapes)
@@ -183,6 +197,9 @@ class OpenVinoModule:
         self._request: ov.InferRequest | None = request
         self._in_ports = _ports(compiled.inputs, inputs)
         self._out_ports = _ports(compiled.outputs, outputs)
+        lost = next((spec.name for spec in outputs if spec.name not in self._out_ports), None)
+        if lost is not None:
+            raise EngineFailed(f"{device.id} lost the output {lost!r} while compiling", remedy="place it elsewhere")
         self._empty = {name: (port.get_element_type(), _empty_shape(port)) for name, port in self._out_ports.items()}
 
     def run(self, feeds: Arrays) -> dict[str, np.ndarray]:
@@ -279,18 +296,25 @@ class OpenVinoBinding:
 
 
 def _ports(ports: list[Any], specs: tuple[TensorSpec, ...]) -> dict[str, Any]:
-    """Name -> port. OpenVINO keeps the file's order, but merges the names of tensors that it finds equal."""
+    """Name -> port, of those that are left.
+
+    OpenVINO keeps the file's order, but merges the names of tensors that it finds equal and drops inputs that decide
+    nothing.
+    """
     if len(ports) == len(specs):
         return {spec.name: port for spec, port in zip(specs, ports, strict=True)}
-    return {spec.name: next(port for port in ports if spec.name in port.names) for spec in specs}
+    return {spec.name: port for spec in specs for port in ports if spec.name in port.names}
 
 
 def _tensor(array: np.ndarray) -> ov.Tensor:
     """A tensor over the array's own memory."""
     if array.dtype.char in _LONG_LONG:
         array = array.view(_LONG_LONG[array.dtype.char])
-    if array.dtype == BFLOAT16:
-        return ov.Tensor(array.view(np.uint16), array.shape, ov.Type.bf16)
+    foreign = _FOREIGN.get(array.dtype.name)
+    if foreign is not None:
+        bits = bits_of(array.dtype.name)
+        raw = array.view(f"u{bits // 8}") if bits >= 8 else pack_bits(array, bits)
+        return ov.Tensor(raw, ov.Shape(array.shape), foreign)
     if not array.flags.writeable:  # the constructor that takes a type does not ask for more than reading
         return ov.Tensor(array, array.shape, ov.Type(array.dtype))
     return ov.Tensor(array, shared_memory=True)
@@ -306,4 +330,9 @@ def _empty_shape(port: Any) -> ov.Shape:
 
 def _array(tensor: ov.Tensor, spec: TensorSpec) -> np.ndarray:
     data = cast("np.ndarray", tensor.data)
-    return data.view(np.uint16).view(BFLOAT16) if spec.dtype == "bfloat16" else data
+    if spec.dtype not in _FOREIGN:
+        return data
+    dtype, bits = dtype_of(spec.dtype), bits_of(spec.dtype)
+    if bits >= 8:
+        return data.view(dtype)
+    return unpack_bits(data.reshape(-1).view(np.uint8), bits, tuple(tensor.shape), dtype)

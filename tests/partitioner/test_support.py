@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +14,14 @@ from trisect.partitioner import support
 from trisect.partitioner.graph import Graph
 from trisect.partitioner.planning import make_plan
 from trisect.partitioner.problem import task_graph
+from trisect.partitioner.strategies import strategy
 from trisect.partitioner.support import refusals
 from trisect.profiles import capabilities as asking
 from trisect.profiles.capabilities import Capabilities, Verdict
 from trisect.runtime.devices import Device, Limits
 from trisect.runtime.engines import absent, discover, find
-from trisect.runtime.errors import EngineFailed, UnsupportedOperator
+from trisect.runtime.errors import EngineFailed, InfeasibleProblem, UnsupportedOperator
+from trisect.runtime.plan import Plan
 from trisect.runtime.session import Session
 
 ORT, OPENVINO = find("cpu:ort,cpu:openvino")
@@ -133,20 +136,88 @@ def test_a_device_of_another_machine_is_judged_by_its_limits(tmp_path, known):
     assert "npu:away" in plan.placement.values()
 
 
-def test_a_segment_that_does_not_compile_is_found_when_the_plan_is_made(tmp_path, known, monkeypatch):
-    """An engine may take two operators one by one and refuse them together."""
-    real = Capabilities.supports
+@pytest.fixture
+def picky(monkeypatch) -> list[str]:
+    """Makes cpu:openvino refuse every segment that it is shown, and lists who was shown one."""
+    real, shown = Capabilities.supports, []
 
     def supports(self, candidate, device):
         if candidate.key.startswith("segment"):
-            return Verdict(False, "too much at once")
+            shown.append(device.id)
+            if device.id == "cpu:openvino":
+                return Verdict(False, "too much at once")
         return real(self, candidate, device)
 
     monkeypatch.setattr(Capabilities, "supports", supports)
+    return shown
+
+
+def test_what_does_not_compile_together_goes_elsewhere_and_the_plan_says_so(tmp_path, known, picky):
+    """An engine may take two operators one by one and refuse them together."""
     path = small_models.mlp(tmp_path / "m.onnx", layers=2)
-    with pytest.raises(EngineFailed, match=r"segment 0 \(MatMul_0, .*, \.\.\.\) does not compile on cpu:ort: too much"):
-        make_plan(path, [ORT], FakeCosts(), shapes={"batch": 1}, out_folder=tmp_path / "plan", capabilities=known)
+    plan = make_plan(
+        path, [OPENVINO, ORT], FAST_OPENVINO, shapes={"batch": 1}, out_folder=tmp_path / "plan", capabilities=known
+    )
+    assert picky == ["cpu:openvino", "cpu:ort"]
+    assert set(plan.placement.values()) == {"cpu:ort"}
+    (note,) = Plan.load(tmp_path / "plan").notes
+    assert re.fullmatch(
+        r"segment 0 \(MatMul_0, .*, \.\.\.\) does not compile on cpu:openvino, .*: too much at once", note
+    )
+    options = plan.task_of("MatMul_0").options
+    assert [option.why_not for option in options if option.device == "cpu:openvino"] == [
+        "does not compile there together with others: too much at once"
+    ]
+
+
+def test_a_segment_that_compiles_nowhere_is_refused(tmp_path, known, picky):
+    path = small_models.mlp(tmp_path / "m.onnx", layers=2)
+    with pytest.raises(
+        UnsupportedOperator, match=r"'MatMul_0' \(MatMul\) runs on none of cpu:openvino \(does not compile"
+    ):
+        make_plan(path, [OPENVINO], FakeCosts(), shapes={"batch": 1}, out_folder=tmp_path / "plan", capabilities=known)
+    forced = {"force": {"op:MatMul": "cpu:openvino"}}
+    with pytest.raises(InfeasibleProblem, match=r"'MatMul_0'.*'op:MatMul' forces it to cpu:openvino"):
+        make_plan(
+            path, [OPENVINO, ORT], FakeCosts(), shapes={"batch": 1}, out_folder=tmp_path / "plan",
+            constraints=forced, capabilities=known,
+        )  # fmt: skip
     assert not (tmp_path / "plan").exists()
+
+
+def test_planning_anew_ends(tmp_path, known, monkeypatch):
+    """Where one node after the other is refused, the plan is given up after a few."""
+    real = Capabilities.supports
+
+    def supports(self, candidate, device):
+        if candidate.key.startswith("segment") and device.id == "cpu:openvino":
+            return Verdict(False, "no")
+        return real(self, candidate, device)
+
+    monkeypatch.setattr(Capabilities, "supports", supports)
+
+    @strategy("test-one-by-one")
+    def one_by_one(problem):
+        first = next((t for t in problem.graph if "cpu:openvino" in problem.allowed(t)), None)
+        return {task: "cpu:openvino" if task == first else "cpu:ort" for task in problem.graph}
+
+    path = small_models.mlp(tmp_path / "m.onnx", layers=3)
+    with pytest.raises(EngineFailed, match=r"\(MatMul_3|Add_4.*\) does not compile on cpu:openvino: no"):
+        make_plan(
+            path, [OPENVINO, ORT], FakeCosts(), "test-one-by-one", shapes={"batch": 1}, out_folder=tmp_path / "plan",
+            capabilities=known,
+        )  # fmt: skip
+    assert not (tmp_path / "plan").exists()
+
+
+def test_a_damaged_cache_of_verdicts_is_told_and_not_part_of_the_plan(tmp_path):
+    (tmp_path / "capabilities.json").write_text("{")
+    known = Capabilities(tmp_path / "capabilities.json")
+    path = small_models.mlp(tmp_path / "m.onnx", layers=1)
+    plan = make_plan(path, [ORT], FakeCosts(), shapes={"batch": 1}, out_folder=tmp_path / "plan", capabilities=known)
+    (note,) = plan.notes
+    assert "capabilities.json.damaged" in note
+    assert Plan.load(tmp_path / "plan").notes == ()
 
 
 def test_quantisation_stays_with_the_operator_that_it_wraps(tmp_path):
@@ -205,7 +276,12 @@ def test_a_plan_runs_over_a_cpu_and_an_accelerator(tmp_path, known, accelerator)
     path = small_models.write(tmp_path / "m.onnx", text, {"w": weight})
     forced = dict.fromkeys(("MatMul_0", "Sigmoid_1", "Mul_3", "Relu_4"), accelerator)
     plan = make_plan(
-        path, [found[accelerator], ORT], FakeCosts(), out_folder=tmp_path / "plan", forced=forced, capabilities=known
+        path,
+        [found[accelerator], ORT],
+        FakeCosts(),
+        out_folder=tmp_path / "plan",
+        constraints={"force": forced},
+        capabilities=known,
     )
     assert plan.placement == {**forced, "Det_2": "cpu:ort"}
     x = np.random.default_rng(0).standard_normal((4, 4)).astype(np.float32)

@@ -215,21 +215,6 @@ def test_strings_run_on_ort_and_are_refused_by_openvino(model):
 
 
 @ON_EVERY_DEVICE
-def test_four_bit_boundaries_are_refused_by_name(device):
-    ends = [helper.make_tensor_value_info(name, TensorProto.INT4, [2]) for name in "xy"]
-    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "g", ends[:1], ends[1:])
-    text = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)]).SerializeToString()
-    with pytest.raises(UnsupportedModel, match="'x' has dtype INT4"):
-        engines.load(text, device)
-
-
-def test_sequences_at_the_boundary_are_refused(model):
-    text = "g (seq(float[n]) x) => (int64 y) { y = SequenceLength(x) }"
-    with pytest.raises(UnsupportedModel, match="'x' is a sequence"):
-        engines.load(model(text), by_id("cpu:ort"))
-
-
-@ON_EVERY_DEVICE
 def test_damaged_models_end_in_one_clear_line(device, model, tmp_path):
     sound = model(TWO_OUTPUTS)
     for bad in (b"", b"hello world", sound[: len(sound) // 2], b"\x3a\xff\xff\xff\xff\x7f" + sound):

@@ -11,7 +11,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from trisect.runtime.engines.base import TensorSpec
 from trisect.runtime.errors import InvalidInput, InvalidModel, UnknownDevice
-from trisect.runtime.verify import generate_feeds, verify
+from trisect.runtime.feeds import generate_feeds
+from trisect.runtime.verify import verify
 
 
 def test_a_right_split_passes_at_every_boundary(diamond, whole):

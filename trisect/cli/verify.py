@@ -19,6 +19,14 @@ def verify(
     feeds: Annotated[
         Path | None, typer.Option("--feeds", help="Inputs in an .npz file; random ones when left out.")
     ] = None,
+    reference: Annotated[
+        str | None,
+        typer.Option("--reference", help="Device for the whole model, such as cpu:reference; cpu:ort when left out."),
+    ] = None,
+    tolerance: Annotated[
+        float | None, typer.Option("--tolerance", min=0.0, help="Allowed: this, plus this share of the right value.")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="For random inputs.")] = 0,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -28,7 +36,14 @@ def verify(
 
     loaded = Plan.load(plan)
     with progress_bar("verifying"):
-        result = api.verify(loaded, read_feeds(feeds) if feeds else None, model=model)
+        result = api.verify(
+            loaded,
+            read_feeds(feeds) if feeds else None,
+            model=model,
+            reference=reference,
+            tolerance=tolerance,
+            seed=seed,
+        )
     if json:
         print_json(
             {
@@ -46,14 +61,17 @@ def verify(
             (
                 check.name,
                 "output" if check.is_output else "boundary",
-                "-" if check.segment < 0 else str(check.segment),
+                "-" if check.segment < 0 else f"{check.segment} {check.device}",
+                check.dtype,
                 f"{check.max_abs:.2g}",
                 f"{check.max_rel:.2g}",
+                ",".join(map(str, check.where)),
                 "yes" if check.ok else "NO",
             )
             for check in result.checks
         ]
-        print_table(["tensor", "is", "segment", "max abs", "max rel", "within tolerance"], rows)
+        columns = ["tensor", "is", "segment", "dtype", "max abs", "max rel", "worst at", "within tolerance"]
+        print_table(columns, rows)
         where = "" if result.drift_segment is None else f"; it begins in segment {result.drift_segment}"
         verdict = "equal" if result.ok else "different"
         note(f"split and whole ({result.reference}) are {verdict} within {result.tolerance:g}{where}")

@@ -1,0 +1,150 @@
+"""ONNX's own reference implementation: numpy code for every operator and every type, slow and by the book.
+
+The last resort for what no vendor's runtime computes, and the judge where two of them disagree. It is found by name
+only (``cpu:reference``): as slow as it is, no split would want it among the devices to choose from.
+"""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx.reference import ReferenceEvaluator
+
+from ..devices import Device
+from ..errors import EngineFailed
+from ..tensors import check_buffers, check_feeds, dtype_of
+from ..values import container_of, pack, unpack
+from ._common import reason, refuse_open_shapes, signature, with_shapes
+from .base import Arrays, LoadOptions, TensorSpec
+
+_DEVICE_ID = "cpu:reference"
+
+
+class Engine:
+    """ONNX's reference evaluator."""
+
+    name = "reference"
+    package = "onnx"
+
+    def devices(self) -> list[Device]:
+        """None: it is used where it is named, see `reference_device`."""
+        return []
+
+    def load(self, model: Path | bytes, device: Device, options: LoadOptions) -> ReferenceModule:
+        """Load an ONNX file, weights and all.
+
+        Raises
+        ------
+        EngineFailed
+            For an operator that it lacks, or a file that it cannot read.
+        """
+        label = "the model" if isinstance(model, bytes) else model.name
+        declared = signature(model)
+        inputs = tuple(with_shapes(spec, options.shapes) for spec in declared.inputs)
+        outputs = tuple(with_shapes(spec, options.shapes) for spec in declared.outputs)
+        refuse_open_shapes(device, label, inputs)
+        try:
+            proto = onnx.load_from_string(model) if isinstance(model, bytes) else onnx.load(model)
+            evaluator = ReferenceEvaluator(proto)
+        except Exception as error:  # protobuf's errors and the evaluator's share no base
+            raise EngineFailed(f"{device.id} cannot load {label}: {reason(error)}") from error
+        return ReferenceModule(evaluator, device, inputs, outputs)
+
+
+def reference_device() -> Device:
+    """The device that ONNX's reference evaluator is: the CPU, one thread, no library's kernels.
+
+    Examples
+    --------
+    >>> reference_device().id
+    'cpu:reference'
+    """
+    return Device(
+        id=_DEVICE_ID,
+        kind="cpu",
+        engine=Engine.name,
+        name="ONNX's reference implementation in numpy",
+        reality="software",
+        engine_version=onnx.__version__,
+        native="ReferenceEvaluator",
+    )
+
+
+class ReferenceModule:
+    """A model in the reference evaluator; runs are serialised, as it keeps state in its nodes."""
+
+    def __init__(
+        self,
+        evaluator: ReferenceEvaluator,
+        device: Device,
+        inputs: tuple[TensorSpec, ...],
+        outputs: tuple[TensorSpec, ...],
+    ) -> None:
+        self.device = device
+        self.inputs = inputs
+        self.outputs = outputs
+        self._evaluator: ReferenceEvaluator | None = evaluator
+        self._dtypes = {spec.name: spec.dtype for spec in inputs}
+        self._lock = threading.Lock()
+
+    def run(self, feeds: Arrays) -> dict[str, np.ndarray]:
+        """Compute once; see `Module.run`."""
+        checked = check_feeds(self.inputs, feeds)
+        given = {name: unpack(self._dtypes[name], array) for name, array in checked.items()}
+        with self._lock:
+            if self._evaluator is None:
+                raise EngineFailed(f"the module on {self.device.id} is closed", remedy="load it again")
+            try:
+                # It warns of overflows and divisions by zero that the model itself asks for.
+                with np.errstate(all="ignore"), warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
+                    made = self._evaluator.run([spec.name for spec in self.outputs], given)
+            except Exception as error:  # any of numpy's and its own
+                raise EngineFailed(f"{self.device.id} could not run: {reason(error)}") from error
+        return {spec.name: self._value(spec, value) for spec, value in zip(self.outputs, made, strict=True)}
+
+    def bind(self, inputs: Arrays, outputs: Arrays) -> ReferenceBinding:
+        """Fix buffers; see `Module.bind`. Nothing is saved by it here."""
+        check_buffers(inputs, self.inputs, outputs, self.outputs)
+        return ReferenceBinding(self, inputs, outputs)
+
+    def close(self) -> None:
+        """Forget the model; a second call does nothing."""
+        with self._lock:
+            self._evaluator = None
+
+    def _value(self, spec: TensorSpec, value: Any) -> np.ndarray:
+        container = container_of(spec.dtype)
+        if container is not None:
+            # Its Optional makes a list of one.
+            is_listed = isinstance(value, list) and container[0] == "optional" and container_of(container[1]) is None
+            return pack(spec.dtype, (value[0] if value else None) if is_listed else value)
+        array = np.asarray(value)
+        wanted = dtype_of(spec.dtype)
+        # Its kernels give numpy's strings, and now and then a wider dtype than the operator has.
+        return array if array.dtype == wanted else array.astype(wanted)
+
+
+class ReferenceBinding:
+    """Fixed buffers on a reference module."""
+
+    def __init__(self, module: ReferenceModule, inputs: Arrays, outputs: Arrays) -> None:
+        self._module = module
+        self._inputs = dict(inputs)
+        self._bound = dict(outputs)
+        self._made: dict[str, np.ndarray] = {}
+
+    def run(self) -> None:
+        """Compute once; see `Binding.run`."""
+        self._made = self._module.run(self._inputs)
+        for name, array in self._bound.items():
+            np.copyto(array, self._made[name])
+
+    def output(self, name: str) -> np.ndarray:
+        """The array of an output; see `Binding.output`."""
+        return self._bound[name] if name in self._bound else self._made[name]
