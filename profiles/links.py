@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import statistics
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,13 @@ _RUNS = {1 << 10: 40, 64 << 10: 40, 1 << 20: 20, 16 << 20: 7, LARGE_BYTES: 3}
 
 
 def measure_link(
-    source: Device, target: Device, options: LoadOptions | None = None, sizes_bytes: Sequence[int] = SIZES_BYTES
+    source: Device,
+    target: Device,
+    options: LoadOptions | None = None,
+    sizes_bytes: Sequence[int] = SIZES_BYTES,
+    *,
+    executor: str = "threads",
+    address: str | None = None,
 ) -> Link:
     """Time hand-overs of several sizes from one device to another.
 
@@ -39,6 +46,8 @@ def measure_link(
         Of both engines.
     sizes_bytes : sequence of int
         Of `SIZES_BYTES` and `LARGE_BYTES`, from small to large.
+    executor, address : str
+        Of the session that carries the tensors.
 
     Raises
     ------
@@ -46,7 +55,8 @@ def measure_link(
         Where one of them cannot run the smallest model.
     """
     with tempfile.TemporaryDirectory(prefix="trisect-link-") as folder:
-        points = tuple(_measure(source, target, size, Path(folder), options) for size in sizes_bytes)
+        opening = partial(Session, executor=executor, options=options, address=address)
+        points = tuple(_measure(source, target, size, Path(folder), opening) for size in sizes_bytes)
     latency_s, bandwidth = line(points)
     return Link(source.id, target.id, latency_s, bandwidth, points)
 
@@ -74,7 +84,9 @@ def line(points: tuple[LinkPoint, ...]) -> tuple[float, float | None]:
     return small.time_s, round(rate, 3)
 
 
-def _measure(source: Device, target: Device, size_bytes: int, folder: Path, options: LoadOptions | None) -> LinkPoint:
+def _measure(
+    source: Device, target: Device, size_bytes: int, folder: Path, opening: Callable[[Plan], Session]
+) -> LinkPoint:
     count = size_bytes // 4
     names = ("x", "t", "y")
     specs = [TensorSpec(name, "float32", (count,)) for name in names]
@@ -90,7 +102,7 @@ def _measure(source: Device, target: Device, size_bytes: int, folder: Path, opti
         predicted=Timeline.of([], source="predicted"), value=0.0, bound=0.0, folder=str(folder),
     )  # fmt: skip
     gaps = []
-    with Session(plan, options=options) as session:
+    with opening(plan) as session:
         feeds = {"x": np.ones(count, np.float32)}
         session.run(feeds)
         for _ in range(_RUNS[size_bytes]):

@@ -57,6 +57,16 @@ class Device:
         """True when figures measured on it are figures of hardware."""
         return self.reality == "hardware"
 
+    @property
+    def node(self) -> str:
+        """Of a cluster, whose device it is (``edge1`` of ``edge1/npu:qnn``); empty where no cluster is meant."""
+        return self.id.rpartition("/")[0]
+
+    @property
+    def local_id(self) -> str:
+        """Its id on the machine that has it."""
+        return self.id.rpartition("/")[2]
+
 
 def select(wanted: str | Iterable[str], available: Iterable[Device]) -> list[Device]:
     """Pick devices by id, kind or ``auto`` from those that there are.
@@ -65,6 +75,7 @@ def select(wanted: str | Iterable[str], available: Iterable[Device]) -> list[Dev
     ----------
     wanted : str or iterable of str
         ``"auto"`` for all, or ids and kinds, comma-separated or one by one. Order is kept, doubles are dropped.
+        Of a cluster also nodes (``edge1``), kinds of a node (``edge1/npu``), and ids on whatever node (``npu:qnn``).
     available : iterable of Device
 
     Raises
@@ -82,7 +93,7 @@ def select(wanted: str | Iterable[str], available: Iterable[Device]) -> list[Dev
     names = [part.strip() for text in ([wanted] if isinstance(wanted, str) else wanted) for part in text.split(",")]
     chosen: dict[str, Device] = {}
     for name in filter(None, names):
-        found = [d for d in everything if name == "auto" or name in (d.id, d.kind)]
+        found = [d for d in everything if name == "auto" or name in _names(d)]
         if not found:
             ids = [d.id for d in everything]
             near = difflib.get_close_matches(name, ids, n=1)
@@ -92,3 +103,9 @@ def select(wanted: str | Iterable[str], available: Iterable[Device]) -> list[Dev
     if not chosen:
         raise UnknownDevice("no device named", remedy="give ids such as cpu:ort, or auto")
     return list(chosen.values())
+
+
+def _names(device: Device) -> set[str]:
+    """What a user may call a device, alone or with others."""
+    names = {device.id, device.kind}
+    return names | {device.node, f"{device.node}/{device.kind}", device.local_id} if device.node else names

@@ -55,6 +55,22 @@ class EngineFailed(TrisectError):
     """An engine refused or broke while compiling or running; names segment, node and device."""
 
 
+class DeviceLost(EngineFailed):
+    """The worker of a device died, or hangs, and could not be brought back; or a node of the cluster is gone."""
+
+
+class TensorLost(EngineFailed):
+    """A tensor went down with the node of the cluster that held it; what made it has to run again."""
+
+
+class ClusterFailed(TrisectError):
+    """A Ray cluster that cannot be started, reached or joined, or that lacks what a plan needs."""
+
+
+class OutOfMemory(TrisectError):
+    """The machine has no memory left for a tensor."""
+
+
 class InvalidPlan(TrisectError):
     """A plan folder that is damaged, tampered with, or made for something else."""
 
@@ -77,6 +93,10 @@ class FallbackForbidden(InfeasibleProblem):
 
 class ProfileMissing(TrisectError):
     """A cost was asked for that nobody measured."""
+
+
+class PowerUnknown(ProfileMissing):
+    """Energy was asked for, and nobody measured or published what a device draws."""
 
 
 class InvalidProfile(TrisectError):

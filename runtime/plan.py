@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from .devices import Device
 from .engines.base import TensorSpec
@@ -49,6 +50,35 @@ class Weights:
 
 
 @dataclass(frozen=True)
+class Option:
+    """What a device would mean for a task, its neighbours staying where they are."""
+
+    device: str
+    time_s: float | None
+    """None where it cannot or must not run there."""
+    copy_s: float = 0.0
+    """Of all transfers to and from it."""
+    call_s: float = 0.0
+    """Of a call of its own, where no neighbour is on that device."""
+    why_not: str = ""
+    """Why it cannot or must not run there."""
+
+
+@dataclass(frozen=True)
+class PlacedTask:
+    """Nodes that are placed together, and why where they are."""
+
+    nodes: tuple[str, ...]
+    device: str
+    op_type: str
+    """Of the node that does most."""
+    op_class: str
+    reason: str
+    options: tuple[Option, ...] = ()
+    """One for each device."""
+
+
+@dataclass(frozen=True)
 class Plan:
     """Which segment of the model runs where, what moves between them, and what that should cost."""
 
@@ -69,8 +99,18 @@ class Plan:
     predicted: Schedule
     value: float
     bound: float
-    reasons: Mapping[str, str] = field(default_factory=dict)
-    """Node name -> why there."""
+    bound_by: str = ""
+    """How `bound` is known: ``critical path``, ``load``, ``CP-SAT``, ..."""
+    tasks: tuple[PlacedTask, ...] = ()
+    """Why each node is where it is; nodes in none of them are constants, or were placed by hand."""
+    notes: tuple[str, ...] = ()
+    """What the maker of the plan came across and the user should know."""
+    constraints: Mapping[str, Any] = field(default_factory=dict)
+    """What was demanded, as `trisect.partitioner.constraints` reads it."""
+    time_limit_s: float | None = None
+    """How long the strategy might search; None = as long as it usually does."""
+    machine: str = ""
+    """The published machine that it is for; empty = the one where it was made."""
     weights: Weights | None = None
     """None where the segments hold their few weights themselves."""
     folder: str = ""
@@ -79,10 +119,27 @@ class Plan:
     @property
     def gap(self) -> float:
         """How far `value` may be from the optimum: value/bound - 1."""
+        if self.value == self.bound:
+            return 0.0
         return self.value / self.bound - 1 if self.bound > 0 else float("inf")
 
     def explain(self, node: str) -> str:
         """Why a node is where it is.
+
+        Raises
+        ------
+        InvalidInput
+            When the plan has no such node.
+        """
+        task = self.task_of(node)
+        if task is not None:
+            return task.reason
+        if self.tasks:
+            return "constant at these shapes: each segment that needs it holds it"
+        return f"{self.placement[node]}: placed by hand"
+
+    def task_of(self, node: str) -> PlacedTask | None:
+        """The task that a node belongs to, with what else was possible; None for a constant, or where nobody says.
 
         Raises
         ------
@@ -94,7 +151,7 @@ class Plan:
             raise InvalidInput(
                 f"no node {node!r} in this plan", remedy=f"did you mean {near[0]!r}?" if near else "see plan.placement"
             )
-        return self.reasons.get(node) or f"{self.placement[node]}: placed by hand"
+        return next((task for task in self.tasks if node in task.nodes), None)
 
     def save(self, folder: str | Path) -> Plan:
         """Write the plan into a folder: ``plan.json``, one ONNX file per segment, one file of weights.

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
+import math
 from collections import deque
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, wait
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sized
+from concurrent.futures import Future
 from types import TracebackType
+from typing import Literal, get_args, overload
 
 import numpy as np
 
+from .batching import refuse_unbatched
 from .engines.base import Arrays, LoadOptions
-from .errors import InvalidInput
-from .executors import Result, open_executor
+from .errors import InvalidInput, TrisectError
+from .executors import RESTARTS, Replan, Result, Settings, open_executor
 from .plan import Plan
+from .streaming import OnError, Outputs, Ways, astream, stream
 from .tensors import check_feeds
 from .timeline import Event, Timeline, Trace
 
 _TRACE_EVENTS = 100_000
 """The trace of a longer stream keeps its last events only, so that a stream may run for ever."""
+
+Nan = Literal["allow", "refuse"]
+Progress = Callable[[int, int, str], None]
+"""Called with the items done, all items (0 where nobody knows), and what was done."""
 
 
 class Session:
@@ -30,9 +39,22 @@ class Session:
     plan : Plan
         Made by a split, or read from a folder.
     executor : str
-        ``"threads"``: all devices in this process.
+        ``"threads"``: all devices in this process. ``"processes"``: a process for each, pinned to cores of its own
+        where CPU engines work side by side; it survives engines that crash or hang. ``"ray"``: an actor for each, on
+        the node that has the device.
     options : LoadOptions, optional
         Threads and precision of every engine.
+    timeout_s : float, optional
+        A segment that runs longer hangs: its device is treated as lost.
+    restarts : int
+        How often in a row a worker that died is started again before its device is lost for good.
+    replan : callable, optional
+        ``replan(plan, without=[device ids])`` gives another plan of the same model, for when a device is lost for
+        good; the items in flight begin again under it. Without one, items that need the device fail.
+    nan : str
+        ``"refuse"`` to have feeds that hold NaN refused before anything runs; ``"allow"`` to pass them on.
+    address : str, optional
+        Of the cluster that the executor ``"ray"`` is to join.
 
     Raises
     ------
@@ -40,6 +62,8 @@ class Session:
         For a plan whose segments cannot be put in an order.
     EngineMissing
         Where the plan needs an engine that is not installed here.
+    UnknownDevice
+        Where the plan needs a device that is not here.
     EngineFailed
         Where an engine refuses a segment; the message names segment, nodes and device.
 
@@ -49,12 +73,37 @@ class Session:
     ...     logits = session.run({"x": x})["logits"]
     """
 
-    def __init__(self, plan: Plan, executor: str = "threads", options: LoadOptions | None = None) -> None:
-        self.plan = plan
-        self._events: deque[Event] = deque(maxlen=_TRACE_EVENTS)
-        self._executor = open_executor(executor, plan, options or LoadOptions())
+    def __init__(
+        self,
+        plan: Plan,
+        executor: str = "threads",
+        options: LoadOptions | None = None,
+        *,
+        timeout_s: float | None = None,
+        restarts: int = RESTARTS,
+        replan: Replan | None = None,
+        nan: Nan = "allow",
+        address: str | None = None,
+    ) -> None:
+        if timeout_s is not None and not 0 < timeout_s < math.inf:
+            raise InvalidInput(f"a timeout of {timeout_s:g} s lets nothing run", remedy="give seconds above 0")
+        if restarts < 0:
+            raise InvalidInput(f"restarts is {restarts}", remedy="give 0 or more")
+        if nan not in get_args(Nan):
+            raise InvalidInput(f"nan is {nan!r}", remedy=f"use one of {', '.join(get_args(Nan))}")
+        self._nan = nan
+        self._items: deque[Event] = deque(maxlen=_TRACE_EVENTS)
+        self._incidents_before = 0
+        self._executor = open_executor(
+            executor, plan, Settings(options or LoadOptions(), timeout_s, restarts, replan, address)
+        )
 
-    def run(self, feeds: Arrays) -> dict[str, np.ndarray]:
+    @property
+    def plan(self) -> Plan:
+        """The plan that is carried out: another one than at first, once a device was lost."""
+        return self._executor.plan
+
+    def run(self, feeds: Arrays) -> Outputs:
         """Compute one item.
 
         Parameters
@@ -73,11 +122,57 @@ class Session:
             For a wrong name, dtype or shape, before anything runs.
         EngineFailed
             Naming segment, nodes and device. The session can still be used.
+        DeviceLost
+            Where a device is gone for good and nothing can take its place.
         """
-        self._events.clear()
-        return self._take(self._submit(0, feeds))
+        self._forget()
+        result = self._executor.run(0, self._checked(feeds))
+        self._items.extend(result.events)
+        return result.outputs
 
-    def stream(self, items: Iterable[Arrays], window: int | None = None) -> Iterator[dict[str, np.ndarray]]:
+    def submit(self, feeds: Arrays) -> Future[Outputs]:
+        """Start one item, beside others; see `run`. Leave its arrays alone until the future is done."""
+        computed = self._executor.submit(0, self._checked(feeds))
+        outputs: Future[Outputs] = Future()
+        outputs.set_running_or_notify_cancel()
+        computed.add_done_callback(lambda done: self._pass_on(done, outputs))
+        return outputs
+
+    async def run_async(self, feeds: Arrays) -> Outputs:
+        """Compute one item while the event loop goes on; see `run`."""
+        return await asyncio.shield(asyncio.wrap_future(self.submit(feeds)))
+
+    @overload
+    def stream(
+        self,
+        items: Iterable[Arrays],
+        window: int | None = ...,
+        *,
+        on_error: Literal["raise", "skip"] = ...,
+        micro_batch: int = ...,
+        progress: Progress | None = ...,
+    ) -> Iterator[Outputs]: ...
+
+    @overload
+    def stream(
+        self,
+        items: Iterable[Arrays],
+        window: int | None = ...,
+        *,
+        on_error: OnError,
+        micro_batch: int = ...,
+        progress: Progress | None = ...,
+    ) -> Iterator[Outputs | TrisectError]: ...
+
+    def stream(
+        self,
+        items: Iterable[Arrays],
+        window: int | None = None,
+        *,
+        on_error: OnError = "raise",
+        micro_batch: int = 1,
+        progress: Progress | None = None,
+    ) -> Iterator[Outputs] | Iterator[Outputs | TrisectError]:
         """Compute many items as a pipeline: while one device works on an item, another works on the next.
 
         Parameters
@@ -85,7 +180,14 @@ class Session:
         items : iterable of feeds
             Read as far ahead as the window goes, no further. Leave an item's arrays alone until its result is out.
         window : int, optional
-            Most items in flight; default: one more than there are devices.
+            Most items (or micro-batches) in flight; default: one more than there are devices.
+        on_error : str
+            What becomes of an item that fails: ``"raise"`` ends the stream there, ``"skip"`` leaves it out,
+            ``"yield"`` gives the error in its place. A session that can compute nothing any longer raises always.
+        micro_batch : int
+            Most items to put together into one run, along the free dimension that all inputs and outputs begin with.
+        progress : callable, optional
+            Called as ``progress(done, total, text)`` after each item.
 
         Yields
         ------
@@ -97,38 +199,37 @@ class Session:
         InvalidInput, EngineFailed
             At the item concerned, after the results of those before it.
         """
-        size = len(self.plan.devices) + 1 if window is None else window
-        if size < 1:
-            raise InvalidInput(f"a window of {size} items lets nothing through", remedy="give 1 or more")
-        return self._stream(iter(items), size)
+        size = self._window(window, on_error)
+        if micro_batch < 1:
+            raise InvalidInput(f"a micro-batch of {micro_batch} items is empty", remedy="give 1 or more")
+        if micro_batch > 1:
+            refuse_unbatched(self.plan)
+        found = stream(items, self._ways(), window=size, on_error=on_error, micro_batch=micro_batch)
+        return self._told(found, len(items) if isinstance(items, Sized) else 0, progress)
 
-    def _stream(self, items: Iterator[Arrays], window: int) -> Iterator[dict[str, np.ndarray]]:
-        self._events.clear()
-        flying: deque[Future[Result]] = deque()
-        ended: Exception | None = None
-        count, more = 0, True
-        try:
-            while more or flying:
-                while more and len(flying) < window:
-                    try:
-                        flying.append(self._submit(count, next(items)))
-                        count += 1
-                    except StopIteration:
-                        more = False
-                    except Exception as error:  # the items before it are still owed
-                        more, ended = False, error
-                if flying:
-                    yield self._take(flying.popleft())
-        finally:
-            wait(flying)  # their feeds are the caller's, who may use the memory again as soon as this returns
-        if ended is not None:
-            raise ended
+    def astream(
+        self,
+        items: Iterable[Arrays] | AsyncIterable[Arrays],
+        window: int | None = None,
+        *,
+        on_error: OnError = "raise",
+    ) -> AsyncIterator[Outputs | TrisectError]:
+        """As `stream`, of items that may come asynchronously, while the event loop goes on."""
+        size = self._window(window, on_error)
+        self._forget()
+        return astream(items, self._ways(), window=size, on_error=on_error)
 
     @property
     def trace(self) -> Trace:
         """What the last `run` or `stream` did and when, measured; of a long stream its last part."""
         peak = dict(self._executor.peak_bytes())
-        return Timeline.of(list(self._events), source="measured", peak_bytes=peak or None)
+        happened = [*self._items, *self.incidents[self._incidents_before :]]
+        return Timeline.of(happened, source="measured", peak_bytes=peak or None)
+
+    @property
+    def incidents(self) -> tuple[Event, ...]:
+        """Faults, restarts and new plans since the session was opened."""
+        return tuple(self._executor.incidents())
 
     def close(self) -> None:
         """Give the devices' memory back; a second call does nothing."""
@@ -142,10 +243,48 @@ class Session:
     ) -> None:
         self.close()
 
-    def _submit(self, number: int, feeds: Arrays) -> Future[Result]:
-        return self._executor.submit(number, check_feeds(self.plan.inputs, feeds))
+    def _checked(self, feeds: Arrays) -> Outputs:
+        checked = check_feeds(self.plan.inputs, feeds)
+        if self._nan == "refuse":
+            for name, array in checked.items():
+                # Kind V holds the small floats that numpy does not know.
+                if array.dtype.kind in "fcV" and np.isnan(array).any():
+                    raise InvalidInput(
+                        f"input {name!r} holds NaN", remedy="clean it, or open the session with nan='allow'"
+                    )
+        return checked
 
-    def _take(self, future: Future[Result]) -> dict[str, np.ndarray]:
-        result = future.result()
-        self._events.extend(result.events)
-        return result.outputs
+    def _window(self, window: int | None, on_error: OnError) -> int:
+        size = len(self.plan.devices) + 1 if window is None else window
+        if size < 1:
+            raise InvalidInput(f"a window of {size} items lets nothing through", remedy="give 1 or more")
+        if on_error not in get_args(OnError):
+            raise InvalidInput(f"on_error is {on_error!r}", remedy=f"use one of {', '.join(get_args(OnError))}")
+        return size
+
+    def _ways(self) -> Ways:
+        return Ways(self._checked, self._executor.submit, self._executor.run, self._keep)
+
+    def _told(
+        self, found: Iterator[Outputs | TrisectError], total: int, progress: Progress | None
+    ) -> Iterator[Outputs | TrisectError]:
+        self._forget()
+        for done, outcome in enumerate(found):
+            if progress is not None:
+                progress(done + 1, total, f"item {done + 1}")
+            yield outcome
+
+    def _forget(self) -> None:
+        self._items.clear()
+        self._incidents_before = len(self._executor.incidents())
+
+    def _keep(self, result: Result) -> None:
+        self._items.extend(result.events)
+
+    def _pass_on(self, computed: Future[Result], outputs: Future[Outputs]) -> None:
+        error = computed.exception()
+        if error is not None:
+            outputs.set_exception(error)
+            return
+        self._keep(computed.result())
+        outputs.set_result(computed.result().outputs)

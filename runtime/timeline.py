@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 Source = Literal["measured", "predicted"]
+Incident = Literal["fault", "restart", "replan"]
+"""What a session survived: a worker that died or hung, its return, a new plan without its device."""
 
 
 @dataclass(frozen=True)
@@ -17,8 +19,8 @@ class Event:
     """Something that occupied a device or a link for a while."""
 
     name: str
-    """Segment, tensor or phase."""
-    kind: Literal["compute", "transfer", "convert"]
+    """Segment, tensor or phase; of an incident, what happened."""
+    kind: Literal["compute", "transfer", "convert"] | Incident
     device: str
     """Device id; for a transfer the receiving one."""
     start_s: float
@@ -66,21 +68,38 @@ class Timeline:
         totals.setdefault("throughput_hz", len(spans) / whole if whole > 0 else 0.0)
         return cls(events=tuple(events), source=source, **totals)
 
-    def chrome_trace(self) -> list[dict[str, Any]]:
-        """Events in Chrome's trace format (microseconds), to open in Perfetto."""
-        return [
-            {
-                "name": e.name,
-                "cat": e.kind,
-                "ph": "X",
-                "ts": e.start_s * 1e6,
-                "dur": e.duration_s * 1e6,
-                "pid": self.source,
-                "tid": e.device,
-                "args": {"item": e.item, "size_bytes": e.size_bytes},
-            }
-            for e in self.events
-        ]
+    def chrome_trace(self, process: int = 1, name: str | None = None) -> list[dict[str, Any]]:
+        """Events in Chrome's trace format (microseconds), to open in Perfetto.
+
+        Parameters
+        ----------
+        process : int
+            Number of the group of tracks; timelines that are shown together need different ones.
+        name : str, optional
+            Its title; the timeline's source when left out.
+
+        Examples
+        --------
+        >>> Timeline.of([Event("a", "compute", "cpu:ort", 0.0, 0.002)], "measured").chrome_trace()[-1]["dur"]
+        2000.0
+        """
+        tracks = {device: number for number, device in enumerate(dict.fromkeys(e.device for e in self.events), 1)}
+        found = [_trace_name("process_name", process, 0, name or self.source)]
+        found += [_trace_name("thread_name", process, number, device) for device, number in tracks.items()]
+        for number, e in enumerate(self.events):
+            told = {"name": e.name, "cat": e.kind, "ts": e.start_s * 1e6, "pid": process, "tid": tracks[e.device]}
+            args = {"item": e.item, "size_bytes": e.size_bytes}
+            if e.kind == "compute":
+                found.append({**told, "ph": "X", "dur": e.duration_s * 1e6, "args": args})
+                continue
+            # Transfers run beside computing and beside each other, which slices of one track must not.
+            found.append({**told, "ph": "b", "id": f"{process}.{number}", "args": args})
+            found.append({**told, "ph": "e", "id": f"{process}.{number}", "ts": e.end_s * 1e6})
+        return found
+
+
+def _trace_name(kind: str, process: int, thread: int, name: str) -> dict[str, Any]:
+    return {"name": kind, "ph": "M", "pid": process, "tid": thread, "args": {"name": name}}
 
 
 Trace = Timeline

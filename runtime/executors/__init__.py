@@ -1,16 +1,17 @@
-"""What carries a plan out: a file here for each way to run the segments (threads of this process, others later).
+"""What carries a plan out: a file here for each way to run the segments (this process, processes, a cluster).
 
 An executor takes whole items (one set of feeds) and gives futures; several items in flight are what makes a pipeline.
-It is found by the name of its file, which holds a function ``open_executor``.
+It is found by the name of its file, which holds a function ``open_executor``. All share one dispatcher; what differs is
+where the segments live, and how tensors get there (`Crew`).
 """
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, cast
 
 import numpy as np
@@ -20,7 +21,32 @@ from ..errors import InvalidInput
 from ..plan import Plan
 from ..timeline import Event
 
-__all__ = ["Executor", "Result", "open_executor"]
+__all__ = ["Executor", "Replan", "Result", "Settings", "open_executor"]
+
+RESTARTS = 2
+
+
+class Replan(Protocol):
+    """Plans a model again, for when a device is lost for good."""
+
+    def __call__(self, plan: Plan, *, without: Sequence[str]) -> Plan:
+        """A plan of the same model, with the same inputs and outputs, that uses none of these device ids."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a plan is to be carried out."""
+
+    options: LoadOptions = field(default_factory=LoadOptions)
+    """Of every engine."""
+    timeout_s: float | None = None
+    """A segment that runs longer hangs, and its device is treated as lost; None = however long it takes."""
+    restarts: int = RESTARTS
+    """How often in a row a worker that dies is started again before its device is lost for good."""
+    replan: Replan | None = None
+    """Where the work of a lost device goes; None = items that need it fail."""
+    address: str | None = None
+    """Of a running cluster, for executors that join one."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +61,18 @@ class Result:
 class Executor(Protocol):
     """A plan loaded and ready for items."""
 
+    @property
+    def plan(self) -> Plan:
+        """The plan that is carried out: another one than at first, once a device was lost."""
+
     def submit(self, item: int, feeds: Arrays) -> Future[Result]:
         """Start one item. The feeds are not copied: leave them alone until the future is done."""
+
+    def run(self, item: int, feeds: Arrays) -> Result:
+        """As the result of `submit`, sooner: the caller's thread does the work of devices that are idle."""
+
+    def incidents(self) -> Sequence[Event]:
+        """Faults, restarts and new plans since it was opened (of very many the last)."""
 
     def peak_bytes(self) -> Mapping[str, int]:
         """Per device id, the most that tensors it made took at once, waiting for whoever needs them."""
@@ -45,7 +81,7 @@ class Executor(Protocol):
         """Stop, give the devices' memory back; items in flight fail with `EngineFailed`."""
 
 
-def open_executor(name: str, plan: Plan, options: LoadOptions) -> Executor:
+def open_executor(name: str, plan: Plan, settings: Settings) -> Executor:
     """Load a plan's segments behind an executor.
 
     Raises
@@ -57,7 +93,10 @@ def open_executor(name: str, plan: Plan, options: LoadOptions) -> Executor:
     EngineFailed
         Where an engine refuses a segment.
     """
-    names = sorted(module.name for module in pkgutil.iter_modules(__path__))
+    names = sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
     if name not in names:
         raise InvalidInput(f"there is no executor {name!r}", remedy=f"use one of {', '.join(names)}")
-    return cast("Executor", importlib.import_module(f".{name}", __package__).open_executor(plan, options))
+    opened = cast(
+        "Callable[[Plan, Settings], Executor]", importlib.import_module(f".{name}", __package__).open_executor
+    )
+    return opened(plan, settings)

@@ -205,7 +205,7 @@ def test_a_device_whose_engine_is_not_here_is_named(diamond):
 
 
 def test_an_unknown_executor_is_named(diamond):
-    with pytest.raises(InvalidInput, match="no executor 'magic'; use one of threads"):
+    with pytest.raises(InvalidInput, match="no executor 'magic'; use one of processes, ray, threads"):
         Session(diamond, executor="magic")
 
 

@@ -19,6 +19,12 @@ def run(
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the outputs to this .npz file.")] = None,
     repeat: Annotated[int, typer.Option("--repeat", min=1, help="How often to run; times are medians.")] = 10,
     seed: Annotated[int, typer.Option("--seed", help="For random inputs.")] = 0,
+    executor: Annotated[
+        str, typer.Option("--executor", help="threads, processes, or ray: who carries the plan out.")
+    ] = "threads",
+    address: Annotated[
+        str | None, typer.Option("--address", help="Of a Ray cluster to join: host:port, or auto. Implies ray.")
+    ] = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -28,7 +34,15 @@ def run(
 
     loaded = Plan.load(plan)
     with progress_bar("running") as report:
-        result = api.run(loaded, read_feeds(feeds) if feeds else None, repeat=repeat, seed=seed, progress=report)
+        result = api.run(
+            loaded,
+            read_feeds(feeds) if feeds else None,
+            repeat=repeat,
+            seed=seed,
+            executor="ray" if address is not None else executor,
+            address=address,
+            progress=report,
+        )
     if out is not None:
         write_arrays(out, result.outputs)
     outputs = {name: {"dtype": a.dtype.name, "shape": list(a.shape)} for name, a in result.outputs.items()}

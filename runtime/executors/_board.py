@@ -1,0 +1,156 @@
+"""Keeps track of items in flight: what each still needs, which tensors are alive, and who waits for the answer.
+
+No threads and no engines here: each method is one step of bookkeeping, called with the dispatcher's lock held.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+from ..engines.base import Arrays
+from ..plan import Segment
+from ..timeline import Event
+from . import Result
+from ._flow import Flow
+from ._hosts import Ran, Tensor
+from ._lanes import Assembly
+
+
+@dataclass
+class Item:
+    """One set of feeds on its way through the segments."""
+
+    number: int
+    feeds: Arrays
+    """The caller's: the work may have to begin again from them."""
+    future: Future[Result]
+    assembly: Assembly
+    begun: int = 0
+    """How often it began."""
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    uses: dict[str, int] = field(default_factory=dict)
+    """How often each tensor will still be read."""
+    waiting: dict[int, int] = field(default_factory=dict)
+    """Segment -> how many tensors it waits for."""
+    left: set[int] = field(default_factory=set)
+    """Segments that are not done."""
+    moved: set[tuple[str, str]] = field(default_factory=set)
+    """Tensors and the devices that they have reached."""
+    attempts: Counter[int] = field(default_factory=Counter)
+    """Segment -> how often a worker died of it."""
+    events: list[Event] = field(default_factory=list)
+
+
+class Board:
+    """Items in flight, by ticket: a number that grows with each item, so that the lowest is the oldest."""
+
+    def __init__(self) -> None:
+        self.items: dict[int, Item] = {}
+        self.peak_bytes: Counter[str] = Counter()
+        self._live_bytes: Counter[str] = Counter()
+        self._ticket = 0
+
+    def enter(self, item: Item, tensors: Mapping[str, Tensor]) -> tuple[int, list[int]]:
+        """Take an item in; gives its ticket and the segments that can run at once."""
+        self._ticket += 1
+        self.items[self._ticket] = item
+        return self._ticket, self.begin(item, item.assembly, tensors)
+
+    def begin(self, item: Item, assembly: Assembly, tensors: Mapping[str, Tensor]) -> list[int]:
+        """Set an item to its beginning, on a first assembly or on another; gives the segments that can run at once."""
+        self._drop(item)
+        flow = assembly.flow
+        item.assembly = assembly
+        item.begun += 1
+        item.tensors = dict(tensors)
+        item.uses = dict(flow.uses)
+        item.waiting = dict(flow.waits_for)
+        item.left = set(flow.segments)
+        item.moved.clear()
+        item.attempts.clear()
+        return [index for index, count in flow.waits_for.items() if not count]
+
+    def feeds(self, ticket: int, assembly: Assembly, segment: Segment) -> dict[str, Tensor] | None:
+        """What a segment reads; None where the item is done with, or began again elsewhere."""
+        item = self.items.get(ticket)
+        if item is None or item.assembly is not assembly or segment.index not in item.left:
+            return None
+        return {spec.name: item.tensors[spec.name] for spec in segment.inputs}
+
+    def complete(self, item: Item, segment: Segment, ran: Ran, sent_s: float, started_s: float) -> list[int]:
+        """Note what a run gave, and when; gives the segments that can run now.
+
+        Parameters
+        ----------
+        item, segment, ran
+        sent_s : float
+            When its device was told to.
+        started_s : float
+            Where the events' clock begins.
+        """
+        flow, device = item.assembly.flow, segment.device
+        start_s, end_s = ran.start_s - started_s, ran.end_s - started_s
+        size_bytes = 0
+        for name, tensor in ran.outputs.items():
+            size_bytes += tensor.nbytes
+            if item.uses.get(name):
+                item.tensors[name] = tensor
+                self._live_bytes[device] += tensor.nbytes
+        if self._live_bytes[device] > self.peak_bytes[device]:
+            self.peak_bytes[device] = self._live_bytes[device]
+        for spec in segment.inputs:
+            maker = flow.makers.get(spec.name)
+            if maker is not None and maker.device != device and (spec.name, device) not in item.moved:
+                item.moved.add((spec.name, device))
+                moved_bytes = item.tensors[spec.name].nbytes
+                left_s = min(sent_s - started_s, start_s)
+                item.events.append(Event(spec.name, "transfer", device, left_s, start_s, item.number, moved_bytes))
+            self._release(item, spec.name)
+        item.events.append(
+            Event(f"segment {segment.index}", "compute", device, start_s, end_s, item.number, size_bytes)
+        )
+        item.left.discard(segment.index)
+        return self._reached(item, flow, ran.outputs)
+
+    def finish(self, ticket: int) -> dict[str, Tensor]:
+        """Take out an item of which nothing is left to do; gives the model's outputs."""
+        item = self.items.pop(ticket)
+        outputs = {}
+        for name in item.assembly.flow.outputs:
+            outputs[name] = item.tensors[name]
+            self._release(item, name)
+        return outputs
+
+    def remove(self, ticket: int) -> Item | None:
+        """Take out an item that nobody works on any longer; None where it is gone already."""
+        item = self.items.pop(ticket, None)
+        if item is not None:
+            self._drop(item)
+        return item
+
+    def _reached(self, item: Item, flow: Flow, made: Iterable[str]) -> list[int]:
+        ready = []
+        for name in made:
+            for reader in flow.readers.get(name, ()):
+                item.waiting[reader] -= 1
+                if not item.waiting[reader]:
+                    ready.append(reader)
+        return ready
+
+    def _release(self, item: Item, name: str) -> None:
+        item.uses[name] -= 1
+        if not item.uses[name]:
+            self._forget(item, name, item.tensors.pop(name))
+
+    def _drop(self, item: Item) -> None:
+        for name, tensor in item.tensors.items():
+            self._forget(item, name, tensor)
+        item.tensors.clear()
+
+    def _forget(self, item: Item, name: str, tensor: Tensor) -> None:
+        maker = item.assembly.flow.makers.get(name)
+        if maker is not None:
+            self._live_bytes[maker.device] -= tensor.nbytes

@@ -1,0 +1,82 @@
+"""Messages arrive whole and in order, each descriptor with the message that it is for."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+
+import pytest
+
+from trisect.runtime.workers.channel import Channel, ChannelClosed
+
+
+@pytest.fixture
+def ends():
+    first, second = (Channel(end) for end in socket.socketpair())
+    yield first, second
+    first.close()
+    second.close()
+
+
+def test_messages_of_all_sizes(ends):
+    sizes = [0, 1, 3, 4, 65_531, 65_536, 65_537, 3_000_000, 0, 5]
+
+    def send() -> None:
+        for size in sizes:
+            ends[0].send(bytes([size % 251]) * size)
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    for size in sizes:
+        assert ends[1].receive() == bytes([size % 251]) * size
+    sender.join()
+
+
+@pytest.mark.skipif(not hasattr(socket, "send_fds"), reason="descriptors travel over Unix sockets")
+def test_descriptors_keep_to_their_messages_whatever_is_sent_around_them(ends):
+    """A message without one, read in the same breath, must not swallow the next one's."""
+    files = [os.memfd_create(f"file {number}") if hasattr(os, "memfd_create") else os.dup(0) for number in range(4)]
+    for number, file in enumerate(files):
+        ends[0].send(b"plain")
+        ends[0].send(b"with %d" % number, [file])
+        ends[0].send(b"plain")
+    for number, file in enumerate(files):
+        assert ends[1].receive() == b"plain"
+        assert ends[1].receive() == b"with %d" % number
+        came = ends[1].take_descriptor()
+        assert os.fstat(came).st_ino == os.fstat(file).st_ino
+        os.close(came)
+        assert ends[1].receive() == b"plain"
+    with pytest.raises(ChannelClosed, match="descriptor is missing"):
+        ends[1].take_descriptor()
+    for file in files:
+        os.close(file)
+
+
+def test_whoever_waits_is_told_of_the_end(ends):
+    found: list[type] = []
+
+    def wait() -> None:
+        try:
+            ends[1].receive()
+        except ChannelClosed:
+            found.append(ChannelClosed)
+
+    waiter = threading.Thread(target=wait)
+    waiter.start()
+    ends[0].close()
+    waiter.join(10)
+    assert found == [ChannelClosed]
+    with pytest.raises(ChannelClosed):
+        ends[1].send(b"x" * 1_000_000)
+
+
+def test_a_length_that_is_none_of_ours_is_refused():
+    raw, end = socket.socketpair()
+    channel = Channel(end)
+    raw.sendall(b"\xff\xff\xff\xff")
+    with pytest.raises(ChannelClosed, match="none of ours"):
+        channel.receive()
+    raw.close()
+    channel.close()
