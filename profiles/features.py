@@ -57,6 +57,10 @@ class OpFeatures:
     """The part of `bytes_read` that is constant from call to call."""
     dtype: str
     """numpy's name of the dtype computed in (``float32``): that of the first tensor that is no index or mask."""
+    body: tuple[OpFeatures, ...] = ()
+    """Of a control-flow operator, the operators of its heavier body; the figures above are theirs, all trips."""
+    trips: int = 1
+    """How often the body runs."""
 
     @property
     def intensity(self) -> float:

@@ -33,6 +33,11 @@ def default_path(precision: str = "float32") -> Path:
     return folder / f"{host}-{precision}.json"
 
 
+def calibrations_path() -> Path:
+    """Where it is kept what whole models took on this machine."""
+    return default_path().with_suffix(".whole-models.json")
+
+
 def save(profile: Profile, path: Path) -> None:
     """Write a profile.
 
@@ -66,7 +71,7 @@ def write_aside(path: Path, content: bytes) -> None:
     except OSError as error:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
-        raise StorageFailed(f"the profile {path} cannot be written: {error.strerror or error}") from error
+        raise StorageFailed(f"{path} cannot be written: {error.strerror or error}") from error
 
 
 def load(path: Path) -> Profile:

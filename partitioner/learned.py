@@ -1,0 +1,52 @@
+"""Costs of a model's operators where they stand: fused with their neighbours, in the layouts that these leave."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from trisect.profiles.costmodel import DeviceModel
+from trisect.profiles.costs import ProfileCosts
+from trisect.profiles.profile import Profile
+from trisect.profiles.terms import node_terms
+from trisect.scheduler.problem import TaskGraph
+
+from .graph import Graph
+from .works import leaving, works
+
+
+class LearnedCosts(ProfileCosts):
+    """Costs out of a profile, and for some devices out of models that know operators by their place.
+
+    Parameters
+    ----------
+    profile : Profile
+    models : mapping of str to DeviceModel
+        By device id.
+    """
+
+    def __init__(self, profile: Profile, models: Mapping[str, DeviceModel]) -> None:
+        super().__init__(profile)
+        self.models = models
+
+
+def task_times_s(graph: Graph, tasks: TaskGraph, costs: LearnedCosts) -> dict[str, dict[str, float]]:
+    """Seconds of each task, as part of the whole model, on each device that a model was learned of.
+
+    Returns
+    -------
+    dict
+        Task -> device id -> seconds. Control flow is left out: its body is priced by its own operators.
+    """
+    known = works(graph)
+    terms = node_terms(list(known.values()), leaving(graph, list(known)))
+    found: dict[str, dict[str, float]] = {}
+    for task, nodes in tasks.nodes(data="nodes"):
+        inside = [known[node] for node in nodes if node in known]
+        if any(work.is_control_flow for work in inside):
+            continue
+        made = [term for work in inside for term in terms[work.name]]
+        found[task] = {
+            device_id: costs.scales.get(device_id, 1.0) * float(model.times_s(made).sum())
+            for device_id, model in costs.models.items()
+        }
+    return found

@@ -1,0 +1,136 @@
+"""Measures made-up networks, cut at random, for a cost model to learn from."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from trisect.profiles.networks import network
+from trisect.profiles.segments import MeasuredSegment, Origin, SegmentStore
+from trisect.profiles.trials import Trial, run_trial
+from trisect.runtime.devices import Device
+from trisect.runtime.errors import TrisectError
+from trisect.runtime.plan import Plan
+
+from .trialplans import TrialModel, TrialPlan, trial_feeds
+
+_CUTS = 6
+_CUT_PLANS = 2
+_MOST_FLOPS = 3e9
+_LASTING_S, _FEWEST, _MOST = 0.06, 5, 40
+_KEPT_EVERY = 40
+
+Progress = Callable[[int, int, str], None]
+
+
+def learn_from_networks(
+    devices: Sequence[Device],
+    known: SegmentStore,
+    *,
+    budget_s: float,
+    keep: Callable[[SegmentStore], None] | None = None,
+    progress: Progress | None = None,
+) -> SegmentStore:
+    """Measure more networks: each whole on every device, and cut at random over all of them.
+
+    Parameters
+    ----------
+    devices : sequence of Device
+        Two or more.
+    known : SegmentStore
+        What was measured before: goes on with the next network.
+    budget_s : float
+        After so long no further network is begun.
+    keep : callable, optional
+        Given what is known so far, now and then and when the user interrupts.
+    progress : callable, optional
+    """
+    store, begun_s = known, time.monotonic()
+    taken_s = begun_s
+    found: dict[str, list[MeasuredSegment]] = defaultdict(list)
+    beyond: list[tuple[int, float]] = []
+    number = known.networks
+
+    def take() -> SegmentStore:
+        nonlocal store, taken_s
+        now_s = time.monotonic()
+        store = store.adding(devices, found, number, beyond, now_s - taken_s)
+        taken_s = now_s
+        found.clear()
+        beyond.clear()
+        if keep is not None:
+            keep(store)
+        return store
+
+    try:
+        while (spent_s := time.monotonic() - begun_s) < budget_s:
+            if progress is not None:
+                progress(round(spent_s), round(budget_s), f"network {number}")
+            for trial_plan, trial in _measure(number, devices):
+                for device_id, row in measured_segments(trial_plan, trial):
+                    found[device_id].append(row)
+                beyond.append((len(trial.segments_s), trial.latency_s - sum(trial.segments_s)))
+            number += 1
+            if number % _KEPT_EVERY == 0:
+                take()
+    except KeyboardInterrupt:
+        take()
+        raise
+    return take()
+
+
+def learn_from_model(
+    path: Path, shapes: Mapping[str, int], devices: Sequence[Device], known: SegmentStore
+) -> SegmentStore:
+    """Run one model whole on each device: what that takes beyond what was predicted corrects its own operators.
+
+    Raises
+    ------
+    TrisectError
+        Where the model cannot be read or run.
+    """
+    begun_s = time.monotonic()
+    found: dict[str, list[MeasuredSegment]] = defaultdict(list)
+    beyond: list[tuple[int, float]] = []
+    with TemporaryDirectory(prefix="trisect-learn-") as folder:
+        model = TrialModel(path, shapes, devices)
+        for i, device in enumerate(devices):
+            trial_plan = model.whole(device, Path(folder) / str(i))
+            trial = run_trial(trial_plan.plan, trial_feeds(trial_plan.plan))
+            beyond.append((len(trial.segments_s), trial.latency_s - sum(trial.segments_s)))
+            for device_id, row in measured_segments(trial_plan, trial, "plan"):
+                found[device_id].append(row)
+    return known.adding(devices, found, known.networks, beyond, time.monotonic() - begun_s)
+
+
+def _measure(number: int, devices: Sequence[Device]) -> list[tuple[TrialPlan, Trial]]:
+    """One network's plans; none for a network that would take too long, or that an engine refuses."""
+    with TemporaryDirectory(prefix="trisect-learn-") as folder:
+        path = Path(folder) / "network.onnx"
+        path.write_bytes(network(number))
+        try:
+            model = TrialModel(path, {}, devices)
+            if model.flops > _MOST_FLOPS:
+                return []
+            plans = [model.whole(device, Path(folder) / f"whole {i}") for i, device in enumerate(devices)]
+            plans += [
+                model.random(f"network {number} cut {i}", _CUTS, Path(folder) / f"cut {i}") for i in range(_CUT_PLANS)
+            ]
+            return [(plan, _run(plan.plan)) for plan in plans]
+        except TrisectError:
+            return []
+
+
+def _run(plan: Plan) -> Trial:
+    return run_trial(plan, trial_feeds(plan), lasting_s=_LASTING_S, fewest=_FEWEST, most=_MOST)
+
+
+def measured_segments(
+    trial_plan: TrialPlan, trial: Trial, origin: Origin = "network"
+) -> list[tuple[str, MeasuredSegment]]:
+    """Device id and figures of each segment of a plan that ran."""
+    parts = zip(trial_plan.plan.segments, trial_plan.terms, trial.segments_s, trial.spreads, strict=True)
+    return [(part.device, MeasuredSegment(terms, time_s, spread, origin)) for part, terms, time_s, spread in parts]

@@ -1,0 +1,129 @@
+"""Predicts what a segment takes that nobody has run yet, and how sure that is.
+
+Three sources, the best that there is: the very segment was measured; its operators were measured, alone or in other
+segments; or only other networks were. The sum of an engine's operators is not the time of a segment, because it fuses
+them and keeps layouts of its own: so the model knows operators by their place, see `trisect.profiles.terms`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from trisect.runtime.errors import ProfileMissing
+
+from .kinds import Term
+from .regression import Observation, Regression
+from .segments import MeasuredSegment, segment_key
+
+_FEWEST = 30
+_MEMORY_PRIOR, _MEMORY_NOISE = 0.3, 0.04
+_FARTHEST_OFF = 1.5
+
+Basis = Literal["measured", "learned"]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A predicted time."""
+
+    time_s: float
+    deviation: float
+    """Standard deviation as a share of the time."""
+    basis: Basis
+    """``measured``: this very segment was; ``learned``: from others."""
+
+
+@dataclass
+class DeviceModel:
+    """One device's cost model: a regression over all segments, and what is remembered of single summands.
+
+    Examples
+    --------
+    >>> rows = [MeasuredSegment((Term("view"), Term("call")) * (1 + i % 3), 1e-5 * (1 + i % 3), 0.0) for i in range(30)]
+    >>> model = DeviceModel.learn(rows[:30])
+    >>> round(model.estimate(rows[0].terms * 2).time_s * 1e6)
+    20
+    """
+
+    regression: Regression
+    residual: float
+    """Typical error on segments that nothing was learned from, as a share."""
+    corrections: Mapping[Term, float] = field(default_factory=dict)
+    """Summand -> the logarithm of how much longer it takes than the regression says."""
+    measured: Mapping[str, MeasuredSegment] = field(default_factory=dict)
+
+    @classmethod
+    def learn(cls, segments: Sequence[MeasuredSegment], device_id: str = "this device") -> DeviceModel:
+        """Fit to measured segments.
+
+        Raises
+        ------
+        ProfileMissing
+            For fewer than 30.
+        """
+        if len(segments) < _FEWEST:
+            raise ProfileMissing(
+                f"{len(segments)} measured segments of {device_id} are too few to learn from",
+                remedy="run: trisect profile --networks 2m",
+            )
+        observations = [Observation(segment.terms, segment.time_s) for segment in segments]
+        regression = Regression.fit(observations)
+        off = [abs(np.log(float(regression.term_times_s(o.terms).sum()) / o.time_s)) for o in observations]
+        return cls(regression, float(np.median(off)) * 1.4826)
+
+    def remembering(self, segments: Iterable[MeasuredSegment]) -> DeviceModel:
+        """With segments of the model at hand, which say more of its own operators than any regression.
+
+        What they take more or less than predicted is shared out over their summands by ridge regression: a summand
+        that makes up most of a segment is corrected most, one that is in many segments is known best.
+        """
+        rows = list(segments)
+        position: dict[Term, int] = {}
+        for row in rows:
+            for term in row.terms:
+                position.setdefault(term, len(position))
+        share = np.zeros((len(rows), len(position)))
+        off = np.zeros(len(rows))
+        for i, row in enumerate(rows):
+            times = self.regression.term_times_s(row.terms)
+            total = float(times.sum())
+            for term, time_s in zip(row.terms, times, strict=True):
+                share[i, position[term]] += time_s / total
+            off[i] = np.clip(np.log(row.time_s / total), -_FARTHEST_OFF, _FARTHEST_OFF)
+        inner = _MEMORY_PRIOR**2 * share @ share.T + _MEMORY_NOISE**2 * np.eye(len(rows))
+        found = _MEMORY_PRIOR**2 * share.T @ np.linalg.solve(inner, off)
+        corrections = {term: float(found[i]) for term, i in position.items()}
+        exact = {row.key: row for row in rows}
+        return DeviceModel(self.regression, self.residual, corrections, {**self.measured, **exact})
+
+    def estimate(self, terms: Sequence[Term]) -> Estimate:
+        """Seconds of a segment, with how sure that is."""
+        if self.measured:
+            known = self.measured.get(segment_key(terms))
+            if known is not None:
+                return Estimate(known.time_s, known.spread, "measured")
+        times = self.times_s(terms)
+        total = float(times.sum())
+        unknown = sum(t for term, t in zip(terms, times, strict=True) if term not in self.corrections)
+        deviation = self.regression.deviation(terms)
+        share = unknown / total if total > 0 else 1.0
+        return Estimate(total, float(np.hypot(deviation, self.residual) * max(share, _MEMORY_NOISE)), "learned")
+
+    def time_s(self, terms: Sequence[Term]) -> float:
+        """Seconds of a segment."""
+        if self.measured:
+            known = self.measured.get(segment_key(terms))
+            if known is not None:
+                return known.time_s
+        return float(self.times_s(terms).sum())
+
+    def times_s(self, terms: Sequence[Term]) -> np.ndarray:
+        """Seconds of each summand: the quick query of a planner."""
+        times = self.regression.term_times_s(terms)
+        if not self.corrections:
+            return times
+        return times * np.exp([self.corrections.get(term, 0.0) for term in terms])

@@ -1,0 +1,139 @@
+"""A segment -> the summands of its time: one for each operator in its place, and those of what crosses its border.
+
+What an operator costs depends on what is in the same segment: an activation behind a convolution is nearly free, the
+same one at the start of a segment is a pass over memory, and a tensor that leaves has to be brought out of the layout
+that convolutions keep it in.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+from .kinds import (
+    CONVOLUTIONS,
+    ELEMENTWISE,
+    POOLS,
+    PRODUCTS,
+    VIEWS,
+    Context,
+    Term,
+    border_term,
+    integer,
+    layout_term,
+    term,
+)
+from .work import Tensor, Work
+
+_LIGHT = ELEMENTWISE | {"BatchNormalization"}
+_KEEP_LAYOUT = CONVOLUTIONS | POOLS | _LIGHT | {"Concat", "Resize", "Identity"}
+_LONGEST_CHAIN = 3
+_CALL = Term("call")
+
+
+def segment_terms(works: Sequence[Work], outputs: Sequence[str]) -> list[Term]:
+    """The summands of a segment's time.
+
+    Parameters
+    ----------
+    works : sequence of Work
+        Its operators, in an order in which they can run.
+    outputs : sequence of str
+        Tensors that leave it.
+
+    Returns
+    -------
+    list of Term
+        Those of each operator in the order of `works`, then those of the border, then that of the call.
+
+    Examples
+    --------
+    >>> x, y, z = (Tensor(name, (1, 64), 256) for name in "xyz")
+    >>> relu, tanh = Work("a", "Relu", (x,), (y,)), Work("b", "Tanh", (y,), (z,))
+    >>> [term.kind for term in segment_terms([relu, tanh], ["z"])]
+    ['elementwise', 'elementwise', 'border', 'border', 'call']
+    """
+    walk = _Walk(works, set(outputs))
+    found = [made for work in works for made in walk.terms(work)]
+    given = {t.name: t for work in works for t in work.varying if t.name not in walk.maker}
+    left = [t for work in works for t in work.outputs if t.name in walk.leaving]
+    return [*found, *(border_term(t, "in") for t in given.values()), *(border_term(t, "out") for t in left), _CALL]
+
+
+def node_terms(works: Sequence[Work], outputs: Sequence[str]) -> dict[str, list[Term]]:
+    """The summands of each operator of a segment, by its name; those of the border are left out."""
+    walk = _Walk(works, set(outputs))
+    return {work.name: walk.terms(work) for work in works}
+
+
+class _Walk:
+    """What is known of a segment's operators up to the one at hand."""
+
+    def __init__(self, works: Sequence[Work], leaving: set[str]) -> None:
+        self.leaving = leaving
+        self.maker: dict[str, Work] = {t.name: work for work in works for t in work.outputs}
+        self._readers: Mapping[str, list[Work]] = defaultdict(list)
+        for work in works:
+            for tensor in work.inputs:
+                if tensor is not None and tensor.name in self.maker:
+                    self._readers[tensor.name].append(work)
+        self._chain: dict[str, tuple[str, int]] = {}
+        self._blocked: set[str] = set()
+
+    def terms(self, work: Work) -> list[Term]:
+        """The summands of one operator, those of changed layouts first."""
+        if not work.outputs or self._is_weight(work):
+            return []
+        out = work.outputs[0]
+        made = [(tensor, self.maker.get(tensor.name)) for tensor in work.varying]
+        eight_bit, dequantised, quantised = self._bits(work)
+        follows = self._follows(work, made, eight_bit)
+        image = len(out.shape) == 4
+        blocked_before = any(maker is not None and maker.name in self._blocked for _, maker in made)
+        keeps = image and work.op_type in _KEEP_LAYOUT
+        found = []
+        for tensor, maker in made:
+            inside = maker is not None and maker.name in self._blocked
+            if work.op_type in CONVOLUTIONS and image and not inside:
+                found.append(layout_term(tensor, "enter" if maker is None else "in"))
+            elif inside and not keeps:
+                found.append(layout_term(tensor, "out"))
+        if keeps and (work.op_type in CONVOLUTIONS or blocked_before):
+            self._blocked.add(work.name)
+            if out.name in self.leaving:
+                found.append(layout_term(out, "leave"))
+        context = Context(follows, eight_bit, dequantised, quantised, blocked_before)
+        return [*found, term(work, context)]
+
+    def _is_weight(self, work: Work) -> bool:
+        """Dequantised once for all, when the engine loads the model."""
+        first = work.inputs[0] if work.inputs else None
+        return work.op_type == "DequantizeLinear" and first is not None and first.constant
+
+    def _bits(self, work: Work) -> tuple[bool, bool, bool]:
+        before = [self.maker.get(t.name) for t in work.inputs if t is not None]
+        from_bits = [maker for maker in before if maker is not None and maker.op_type == "DequantizeLinear"]
+        dequantised = any(not self._is_weight(maker) for maker in from_bits)
+        weights = any(self._is_weight(maker) for maker in from_bits)
+        quantised = any(reader.op_type == "QuantizeLinear" for reader in self._readers[work.outputs[0].name])
+        return (dequantised and (quantised or weights)) or integer(work), dequantised, quantised
+
+    def _follows(self, work: Work, made: list[tuple[Tensor, Work | None]], eight_bit: bool) -> str:
+        """Which heavy operator a light one could be computed together with, and how far behind it is."""
+        suffix = ", 8 bits " if eight_bit else ""
+        if work.op_type in CONVOLUTIONS or work.op_type in PRODUCTS:
+            self._chain[work.name] = (("conv" if work.op_type in CONVOLUTIONS else "product") + suffix, 0)
+            return ""
+        if work.op_type not in _LIGHT and work.op_type not in VIEWS:
+            return ""
+        heavy, steps = "", 0
+        for tensor, maker in made:
+            if maker is None or maker.name not in self._chain or tensor.name in self.leaving:
+                continue
+            if work.op_type in VIEWS or all(reader.op_type in _LIGHT for reader in self._readers[tensor.name]):
+                before, count = self._chain[maker.name]
+                heavy, steps = before, max(steps, count + 1)
+        if not heavy:
+            return ""
+        self._chain[work.name] = (heavy, steps)
+        return f"{heavy}{min(steps, _LONGEST_CHAIN)}"

@@ -1,0 +1,98 @@
+"""From made-up networks to a split that goes by what they taught."""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+
+import pytest
+
+from trisect import api, learning
+from trisect.partitioner import learning as partitioner_learning
+from trisect.partitioner.graph import Graph
+from trisect.partitioner.learned import LearnedCosts
+from trisect.partitioner.problem import make_problem
+from trisect.profiles import fitted, trials
+from trisect.profiles.features import OpClass
+from trisect.profiles.fitted import fitted_models
+from trisect.profiles.networks import network
+from trisect.profiles.profile import DeviceProfile, Link, Point, Profile, Provenance
+from trisect.profiles.segments import load_segments, segments_path
+from trisect.profiles.store import default_path, save
+from trisect.runtime import engines
+from trisect.runtime.devices import Device
+from trisect.runtime.errors import InvalidInput
+
+DEVICES = "cpu:ort,cpu:openvino"
+
+
+def plain_profile(devices: list[Device]) -> Profile:
+    """Every class of operator at 10 GFLOP/s and 10 GB/s."""
+    points = [
+        Point(f"{kind.value}:{size}", kind, "any", float(size), size, size / 1e10)
+        for kind in OpClass
+        for size in (10**5, 10**7)
+    ]
+    found = {d.id: DeviceProfile(d.id, d.name, d.engine_version, 1e-5, 1e-6, tuple(points)) for d in devices}
+    links = tuple(Link(a.id, b.id, 2e-5, None) for a in devices for b in devices if a is not b)
+    here = Provenance("measured", platform.node(), "", "", "", {}, None)
+    return Profile(here, "float32", found, links)
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("TRISECT_PROFILES", str(tmp_path / "profiles"))
+    monkeypatch.setattr(trials, "_PATIENCE", 1)  # this machine may be busy with other tests
+    monkeypatch.setattr(partitioner_learning, "_LASTING_S", 0.002)
+    monkeypatch.setattr(fitted, "_FEWEST_SEGMENTS", 40)
+    (tmp_path / "m.onnx").write_bytes(network(101))
+    return tmp_path
+
+
+def test_a_split_goes_by_what_was_learned_and_goes_on_from_there(place: Path) -> None:
+    told: list[str] = []
+    store = learning.learn(DEVICES, budget_s=1.0, progress=lambda done, all_, what: told.append(what))
+    while min(map(len, store.devices.values())) < 40:
+        before = store.networks
+        store = learning.learn(DEVICES, budget_s=1.0)
+        assert store.networks > before
+    assert load_segments(segments_path()) == store
+    assert told[0] == "network 0"
+
+    devices = engines.find(DEVICES)
+    models = fitted_models(devices, segments_path())
+    again = fitted_models(devices, segments_path())  # from disk
+    known = plain_profile(devices)
+    costs = learning.costs_of(known, devices)
+    assert isinstance(costs, LearnedCosts)
+    graph = Graph.read(place / "m.onnx")
+    problem = make_problem(graph, devices, costs)
+    for other in (LearnedCosts(known, models), LearnedCosts(known, again)):
+        assert make_problem(graph, devices, other).times_s == problem.times_s
+    times = {task: problem.time(task, "cpu:ort") for task in problem.graph}
+    heaviest = max(problem.graph, key=lambda task: problem.graph.nodes[task]["features"].flops)
+    assert times[heaviest] > 3 * min(times.values())
+    wiser = learning.learn(DEVICES, budget_s=1e-6, model=place / "m.onnx")
+    own = [row for rows in wiser.devices.values() for row in rows if row.origin == "plan"]
+    assert len(own) == 2
+    assert learning.learn(DEVICES, budget_s=1e-6, model=place / "m.onnx").devices.keys() == wiser.devices.keys()
+    costs = learning.costs_of(known, devices)
+    assert isinstance(costs, LearnedCosts)
+    for device in devices:
+        (row,) = [row for row in load_segments(segments_path()).of(device) if row.origin == "plan"]
+        assert costs.models[device.id].time_s(row.terms) == row.time_s
+    problem = make_problem(graph, devices, costs)
+    save(known, default_path())
+    plan = api.split(place / "m.onnx", DEVICES)
+    assert plan.value <= min(sum(problem.time(t, d) for t in problem.graph) + 2e-5 for d in problem.device_ids)
+    assert plan.predicted.latency_s > 0
+
+
+def test_without_segments_the_profile_alone_counts(place: Path) -> None:
+    nothing = Profile(Provenance("measured", "", "", "", "", {}, None), "float32", {}, ())
+    assert not isinstance(learning.costs_of(nothing, engines.find(DEVICES)), LearnedCosts)
+
+
+def test_one_device_teaches_nothing_of_splits(place: Path) -> None:
+    with pytest.raises(InvalidInput, match="only cpu:ort would be measured"):
+        learning.learn("cpu:ort", budget_s=1.0)
