@@ -8,7 +8,7 @@ the piece's operators, dtypes and shapes.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -79,6 +79,8 @@ class Capabilities:
     """
 
     path: Path = field(default_factory=lambda: default_path().parent / "capabilities.json")
+    ask: Callable[[Path | bytes, Device], str] = field(default_factory=lambda: refusal)
+    """Why a device cannot compile a model (empty where it can): by trying it here, or where the device is."""
     moved: Path | None = field(default=None, init=False)
     """Where a damaged file was put."""
     _known: dict[str, dict[str, str]] = field(init=False)
@@ -94,6 +96,10 @@ class Capabilities:
             refused = self._known.get(_identity(device), {}).get(candidate.key)
         return None if refused is None else Verdict(not refused, refused)
 
+    def verdicts(self, device: Device) -> Mapping[str, str]:
+        """All answers of a device so far: piece -> why not; empty where it can."""
+        return self._known.get(_identity(device), {})
+
     def supports(self, candidate: Candidate, device: Device) -> Verdict:
         """Whether a device runs a piece, if need be by compiling it there.
 
@@ -105,7 +111,7 @@ class Capabilities:
         verdict = self.known(candidate, device)
         if verdict is not None:
             return verdict
-        return self.learn(candidate, device, refusal(candidate.model(), device))
+        return self.learn(candidate, device, self.ask(candidate.model(), device))
 
     def learn(self, candidate: Candidate, device: Device, reason: str = "") -> Verdict:
         """Take an answer down that came about otherwise; no reason = the device can."""
@@ -162,7 +168,7 @@ def refusal(model: Path | bytes, device: Device) -> str:
 
 
 def _identity(device: Device) -> str:
-    return f"{device.id} | {device.name} | {device.engine} {device.engine_version}"
+    return f"{device.local_id} | {device.name} | {device.engine} {device.engine_version}"
 
 
 def _beyond_limits(candidate: Candidate, device: Device) -> str | None:

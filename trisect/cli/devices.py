@@ -8,7 +8,7 @@ import typer
 
 from trisect.runtime.devices import Limits
 
-from .output import Debug, Json, note, print_json, print_table, size
+from .output import Debug, Json, note, print_json, print_table, progress_bar, size
 
 
 def devices(
@@ -18,15 +18,25 @@ def devices(
     machine: Annotated[
         str | None, typer.Option("--machine", help="Those of a published machine that is not at hand.")
     ] = None,
+    address: Annotated[
+        str | None, typer.Option("--address", help="Those of a Ray cluster: host:port, or auto.")
+    ] = None,
+    limits: Annotated[
+        bool,
+        typer.Option("--limits", help="What each takes, as found by compiling: operators, dtypes, rank, quantisation."),
+    ] = False,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
     """List the devices that the engines installed here offer."""
+    if limits:
+        _print_limits(wanted, json)
+        return
     from trisect import api
     from trisect.runtime.engines import absent
 
-    found = api.devices(wanted, machine=machine)
-    missing = absent() if machine is None else {}
+    found = api.devices(wanted, machine=machine, address=address)
+    missing = absent() if machine is None and address is None else {}
     if json:
         print_json({"devices": found, "absent": missing})
         return
@@ -45,6 +55,31 @@ def devices(
     print_table(["device", "kind", "name", "engine", "reality", "memory", "limits"], rows)
     for engine, reason in missing.items():
         note(f"absent: {engine}: {reason}")
+
+
+def _print_limits(wanted: str, json: bool) -> None:
+    from trisect.context.support import op_support_limits_per_device
+
+    with progress_bar("trying operators") as report:
+        found = op_support_limits_per_device(wanted, report)
+    if json:
+        print_json({"devices": found})
+        return
+    rows = [
+        (
+            device,
+            f"{sum(bool(operator.dtypes) for operator in one.operators.values())} of {len(one.operators)}",
+            ", ".join(one.data_types),
+            "not restricted" if one.maximum_rank is None else str(one.maximum_rank),
+            "yes" if one.static_shapes else "no",
+            ", ".join(one.quantised) or "-",
+        )
+        for device, one in found.items()
+    ]
+    print_table(["device", "operators", "dtypes", "rank at most", "fixed shapes only", "dequantises"], rows)
+    for device, one in found.items():
+        refused = [name for name, operator in one.operators.items() if not operator.dtypes]
+        note(f"{device} compiles none of: {', '.join(refused) or 'nothing, it takes all'}")
 
 
 def _limits(limits: Limits) -> str:

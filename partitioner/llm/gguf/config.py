@@ -18,6 +18,8 @@ from .reader import GgufFile, Value
 
 _INTERLEAVED = {"llama": True, "mistral3": True, "qwen2": False, "qwen3": False}
 """Architectures that are read, and whether they rotate neighbouring rows (True) or halves of a head (False)."""
+ARCHITECTURES = tuple(_INTERLEAVED)
+"""GGUF's names of the architectures that are read."""
 
 # Texts that end a turn in one chat format or another; many files name only one of theirs in the metadata.
 _END_OF_TURN = frozenset(

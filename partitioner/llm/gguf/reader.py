@@ -28,6 +28,14 @@ BLOCK_BYTES: Mapping[str, tuple[int, int]] = {
 }
 """Tensor types that are read: elements and bytes of one block."""
 
+_ANY_BLOCK_BYTES: Mapping[str, tuple[int, int]] = {
+    **BLOCK_BYTES,
+    "Q5_0": (32, 22), "Q5_1": (32, 24), "Q8_1": (32, 36), "Q2_K": (256, 84), "Q3_K": (256, 110), "Q4_K": (256, 144),
+    "Q5_K": (256, 176), "Q6_K": (256, 210), "Q8_K": (256, 292), "IQ4_NL": (32, 18), "IQ4_XS": (256, 136),
+    "I8": (1, 1), "I16": (1, 2), "I32": (1, 4), "I64": (1, 8), "F64": (1, 8),
+}  # fmt: skip
+"""As `BLOCK_BYTES`, with types that are not read but whose size is known (ggml-common.h of llama.cpp)."""
+_MOST_ELEMENTS = 1 << 48
 _TYPE_NAMES = {
     0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 6: "Q5_0", 7: "Q5_1", 8: "Q8_0", 9: "Q8_1", 10: "Q2_K", 11: "Q3_K",
     12: "Q4_K", 13: "Q5_K", 14: "Q6_K", 15: "Q8_K", 16: "IQ2_XXS", 17: "IQ2_XS", 18: "IQ3_XXS", 19: "IQ1_S",
@@ -91,27 +99,67 @@ class GgufFile:
             Where it is sound, but split, big-endian, of another version, or holds a tensor type that is not read.
         """
         path = Path(path)
-        try:
-            if path.stat().st_size < 24:
-                raise _invalid(path, "shorter than any GGUF header")
-            content = np.memmap(path, dtype=np.uint8, mode="r")
-        except (OSError, ValueError) as error:
-            reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-            raise _invalid(path, reason) from error
-        cursor = _Cursor(path, content)
-        if cursor.take(4) != b"GGUF":
-            raise _invalid(path, "it does not start with GGUF")
-        version = cursor.scalar("<I")
-        if version not in (2, 3):
-            order = "is big-endian" if version and not version & 0xFFFF else f"has GGUF version {version}"
-            raise UnsupportedModel(f"{path.name} {order}", remedy="convert it to a little-endian GGUF of version 3")
-        tensor_count, metadata_count = cursor.scalar("<Q"), cursor.scalar("<Q")
-        metadata = _read_metadata(cursor, metadata_count)
+        cursor, tensor_count, metadata = _open(path)
         if _number(metadata.get("split.count", 0)) > 1:
             raise UnsupportedModel(
                 f"{path.name} is one of {metadata['split.count']} parts", remedy="join them: llama-gguf-split --merge"
             )
         return cls(path, metadata, _read_tensors(cursor, tensor_count, metadata))
+
+
+@dataclass(frozen=True, eq=False)
+class GgufHeader:
+    """What the first part of a GGUF file tells: enough to judge a model before the rest is downloaded."""
+
+    metadata: Mapping[str, Value]
+    types: Mapping[str, int]
+    """Tensor type -> bytes of all tensors of it; 0 for a type whose size is not known."""
+    parameters: int
+
+    @classmethod
+    def read(cls, path: str | Path) -> GgufHeader:
+        """Read the header; the data behind it may be missing, and of any type.
+
+        Raises
+        ------
+        InvalidModel, UnsupportedModel
+            As for `GgufFile.open`.
+        """
+        cursor, tensor_count, metadata = _open(Path(path))
+        cursor.need(tensor_count, 32, "tensors")
+        types: dict[str, int] = {}
+        parameters = 0
+        for _ in range(tensor_count):
+            name, shape, type_id, _ = _read_tensor_place(cursor)
+            elements, block_bytes = _ANY_BLOCK_BYTES.get(
+                type_name := _TYPE_NAMES.get(type_id, f"type {type_id}"), (1, 0)
+            )
+            count = math.prod(shape)
+            if count > _MOST_ELEMENTS:
+                raise _invalid(cursor.path, f"tensor {name} has {count} elements")
+            types[type_name] = types.get(type_name, 0) + count // elements * block_bytes
+            parameters += count
+        return cls(metadata, types, parameters)
+
+
+def _open(path: Path) -> tuple[_Cursor, int, dict[str, Value]]:
+    """A cursor behind the metadata, how many tensors follow, and the metadata."""
+    try:
+        if path.stat().st_size < 24:
+            raise _invalid(path, "shorter than any GGUF header")
+        content = np.memmap(path, dtype=np.uint8, mode="r")
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise _invalid(path, reason) from error
+    cursor = _Cursor(path, content)
+    if cursor.take(4) != b"GGUF":
+        raise _invalid(path, "it does not start with GGUF")
+    version = cursor.scalar("<I")
+    if version not in (2, 3):
+        order = "is big-endian" if version and not version & 0xFFFF else f"has GGUF version {version}"
+        raise UnsupportedModel(f"{path.name} {order}", remedy="convert it to a little-endian GGUF of version 3")
+    tensor_count, metadata_count = cursor.scalar("<Q"), cursor.scalar("<Q")
+    return cursor, tensor_count, _read_metadata(cursor, metadata_count)
 
 
 class _Cursor:
@@ -215,13 +263,7 @@ def _read_tensors(cursor: _Cursor, count: int, metadata: Mapping[str, Value]) ->
 def _read_tensor_entry(cursor: _Cursor, alignment: int) -> tuple[int, int, str, tuple[int, ...], str]:
     """Offset, bytes, name, shape and type of the next tensor."""
     path = cursor.path
-    name = cursor.text(_MAXIMUM_NAME_BYTES)
-    dimensions = cursor.scalar("<I")
-    if not 1 <= dimensions <= _MAXIMUM_DIMENSIONS:
-        raise _invalid(path, f"tensor {name} has {dimensions} dimensions")
-    # The file lists the innermost dimension first.
-    shape = tuple(cursor.scalar("<Q") for _ in range(dimensions))[::-1]
-    type_id, offset = cursor.scalar("<I"), cursor.scalar("<Q")
+    name, shape, type_id, offset = _read_tensor_place(cursor)
     type_name = _TYPE_NAMES.get(type_id)
     if type_name is None or type_name not in BLOCK_BYTES:
         raise UnsupportedModel(
@@ -235,3 +277,14 @@ def _read_tensor_entry(cursor: _Cursor, alignment: int) -> tuple[int, int, str, 
     if offset % alignment:
         raise _invalid(path, f"tensor {name} is not aligned")
     return offset, size, name, shape, type_name
+
+
+def _read_tensor_place(cursor: _Cursor) -> tuple[str, tuple[int, ...], int, int]:
+    """Name, shape, type's number and offset of the next tensor, as the file has them."""
+    name = cursor.text(_MAXIMUM_NAME_BYTES)
+    dimensions = cursor.scalar("<I")
+    if not 1 <= dimensions <= _MAXIMUM_DIMENSIONS:
+        raise _invalid(cursor.path, f"tensor {name} has {dimensions} dimensions")
+    # The file lists the innermost dimension first.
+    shape = tuple(cursor.scalar("<Q") for _ in range(dimensions))[::-1]
+    return name, shape, cursor.scalar("<I"), cursor.scalar("<Q")

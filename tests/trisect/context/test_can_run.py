@@ -1,0 +1,258 @@
+"""Answers before a download: the same with weights and without, bounded for hostile input, remembered."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper, parser
+
+import trisect
+from tests.gguf_factory import write_tiny_gguf
+from trisect.bench.model_packages import known_files
+from trisect.context.can_run import best_of, can_run
+from trisect.context.history import History
+from trisect.context.sources import describe
+from trisect.runtime.errors import InvalidInput, InvalidModel, TrisectError
+
+LLAMA_8B = {
+    "model_type": "llama", "hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32,
+    "num_key_value_heads": 8, "intermediate_size": 14336, "vocab_size": 128256, "max_position_embeddings": 8192,
+    "torch_dtype": "bfloat16",
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("TRISECT_HISTORY", str(tmp_path / "history.sqlite"))
+
+
+def with_weights(path: Path) -> Path:
+    model = parser.parse_model(
+        '<ir_version: 10, opset_import: ["": 21]>'
+        " g (float[n, 64] x) => (float[n, 8] y) { h = MatMul (x, w) y = Relu (h) }"
+    )
+    weights = np.random.default_rng(0).normal(size=(64, 8)).astype(np.float32)
+    model.graph.initializer.append(numpy_helper.from_array(weights, "w"))
+    onnx.save(model, path)
+    return path
+
+
+def without_weights(source: Path, target: Path) -> Path:
+    """As a hub would show it: the graph, and its external data not fetched."""
+    model = onnx.load(source, load_external_data=False)
+    for tensor in model.graph.initializer:
+        if len(tensor.raw_data) > 1024:
+            size_bytes = len(tensor.raw_data)
+            tensor.ClearField("raw_data")
+            tensor.data_location = TensorProto.EXTERNAL
+            for key, value in (("location", "never_fetched.bin"), ("offset", "0"), ("length", str(size_bytes))):
+                tensor.external_data.add(key=key, value=value)
+    target.write_bytes(model.SerializeToString())
+    return target
+
+
+def verdicts(answer) -> dict:
+    return {device: (found.ability, found.reasons) for device, found in answer.devices.items()}
+
+
+def test_a_graph_is_judged_the_same_without_its_weights(tmp_path: Path):
+    whole = with_weights(tmp_path / "model.onnx")
+    bare = without_weights(whole, tmp_path / "bare.onnx")
+    full, empty = can_run(whole, "cpu"), can_run(bare, "cpu")
+    assert empty.kind == "ONNX without weights"
+    assert verdicts(full) == verdicts(empty)
+    assert full.memory_bytes == empty.memory_bytes == 64 * 8 * 4
+    assert describe(whole).key == describe(bare).key
+    assert full.notes == ("judged with n = 1",)
+
+
+@pytest.mark.parametrize("name", sorted(known_files()))
+def test_real_models_are_judged_the_same_without_their_weights(name: str, models: Path, tmp_path: Path):
+    path = models / name
+    if not path.is_file() or not name.endswith(".onnx"):
+        pytest.skip(f"{name} is not here, or is no ONNX file")
+    shapes = dict(known_files()[name].shapes)
+    bare = without_weights(path, tmp_path / name)
+    assert verdicts(can_run(path, "cpu", shapes=shapes)) == verdicts(can_run(bare, "cpu", shapes=shapes))
+
+
+def test_a_second_question_is_answered_from_history_until_the_file_changes(tmp_path: Path):
+    path = with_weights(tmp_path / "model.onnx")
+    assert not can_run(path, "cpu").from_history
+    assert can_run(path, "cpu").from_history
+    assert not can_run(path, "cpu", shapes={"n": 4}).from_history
+    path.write_bytes(path.read_bytes() + b"\x72\x00")
+    assert not can_run(path, "cpu").from_history
+    History().clear()
+    assert not can_run(path, "cpu").from_history
+
+
+def test_a_configuration_tells_size_and_whether_it_fits():
+    answer = can_run({"config": LLAMA_8B}, machine="nvidia-h200")
+    assert answer.confidence == "medium"
+    weights = answer.memory_bytes - 1024 * 4 * 32 * 8 * 128
+    assert weights == pytest.approx(8.03e9 * 2, rel=0.01)  # 8.03 billion parameters, as its card says, two bytes each
+    assert answer.devices["gpu:cuda"].decode_tok_s == pytest.approx(4.8e12 / weights, rel=0.01)
+    huge = can_run({"config": {**LLAMA_8B, "num_hidden_layers": 2000}}, machine="nvidia-h200")
+    assert huge.devices["gpu:cuda"].ability == "no"
+    assert "has 141 GB" in huge.devices["gpu:cuda"].reasons[0]
+
+
+def test_a_gguf_header_is_enough(tmp_path: Path):
+    path = tmp_path / "tiny.gguf"
+    write_tiny_gguf(path)
+    size = path.stat().st_size
+    whole = can_run(path, "cpu")
+    head = tmp_path / "head.gguf"
+    head.write_bytes(path.read_bytes()[: size * 3 // 4])
+    assert verdicts(can_run(head, "cpu")) == verdicts(whole)
+    assert can_run(head, "cpu").memory_bytes == whole.memory_bytes
+    head.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(InvalidModel):
+        can_run(head, "cpu")
+
+
+@pytest.mark.parametrize(
+    ("listing", "memory_bytes"),
+    [
+        ({"name": "owner/model-7b-int4"}, 7e9 * 4.5 / 8),
+        ({"name": "m", "tags": ["135M", "fp16"]}, 135e6 * 2),
+        ({"name": "m-1.5B", "files": ["onnx/model_q4.onnx"]}, 1.5e9 * 4.5 / 8),
+        ({"name": "m", "files": {"model.onnx": 1000, "model.onnx_data": 500_000}}, 501_000),
+    ],
+)
+def test_names_alone_tell_a_little(listing: dict, memory_bytes: float):
+    answer = can_run(listing, "cpu")
+    assert answer.memory_bytes == pytest.approx(memory_bytes)
+    assert (answer.confidence, answer.ability) == ("low", "unknown")
+
+
+def test_what_is_not_read_is_refused_by_name():
+    unknown = can_run({"config": {**LLAMA_8B, "model_type": "rwkv7"}}, "cpu")
+    assert unknown.ability == "no"
+    assert "the architecture 'rwkv7' is not read" in unknown.devices["cpu:ort"].reasons[0]
+    torch_only = can_run({"name": "m-7b", "files": ["model.safetensors"]}, "cpu")
+    assert torch_only.ability == "no"
+
+
+def test_the_best_of_several_forms_is_the_one_that_runs(tmp_path: Path):
+    small = with_weights(tmp_path / "model.onnx")
+    candidates = [{"name": "owner/model-500b"}, small, {"name": "m", "files": ["model.safetensors"]}]
+    index, answers = best_of(candidates, "cpu")
+    assert index == 1
+    assert [answer.ability for answer in answers] == ["no", "yes", "no"]
+    with pytest.raises(InvalidInput, match="none of the candidates"):
+        best_of(candidates[::2], "cpu")
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        {"config": {"hidden_size": 10**30, "num_hidden_layers": 1, "num_attention_heads": 1}},
+        {"config": {**LLAMA_8B, "num_hidden_layers": -1}},
+        {"config": []},
+        {"files": "model.onnx"},
+        {"files": ["x" * 100_000]},
+        {"files": [f"{i}" for i in range(100_000)]},
+        {"files": {"model.onnx": -5}},
+        {"name": 7},
+        {},
+    ],
+)
+def test_hostile_metadata_is_refused_in_one_line(source: dict):
+    with pytest.raises(TrisectError) as caught:
+        can_run(source, "cpu")
+    assert len(str(caught.value)) < 300
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\xff\xfe" * 50, b"[1, 2]", b'{"a": ' * 5000, b'{"hidden_size": "big", "num_hidden_layers": 3}'],
+)
+def test_a_hostile_config_file_is_refused_in_one_line(tmp_path: Path, content: bytes):
+    path = tmp_path / "config.json"
+    path.write_bytes(content)
+    with pytest.raises(InvalidModel):
+        can_run(path, "cpu")
+
+
+def test_weights_of_absurd_size_are_refused_before_anything_is_written(tmp_path: Path):
+    model = onnx.load(with_weights(tmp_path / "model.onnx"))
+    tensor = model.graph.initializer[0]
+    tensor.ClearField("raw_data")
+    del tensor.dims[:]
+    tensor.dims.extend([1 << 40, 1 << 20])
+    (tmp_path / "huge.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(InvalidModel, match="too large"):
+        can_run(tmp_path / "huge.onnx", "cpu")
+
+
+def tflite(path: Path, codes: list[int], custom: str | None = None) -> Path:
+    import flatbuffers
+    import tflite as schema
+
+    builder = flatbuffers.Builder(0)
+    name = builder.CreateString(custom) if custom else None
+    operators = []
+    for code in codes:
+        schema.OperatorCodeStart(builder)
+        schema.OperatorCodeAddDeprecatedBuiltinCode(builder, min(code, 127))
+        schema.OperatorCodeAddBuiltinCode(builder, code)
+        if name is not None and code == schema.BuiltinOperator.CUSTOM:
+            schema.OperatorCodeAddCustomCode(builder, name)
+        operators.append(schema.OperatorCodeEnd(builder))
+    schema.ModelStartOperatorCodesVector(builder, len(operators))
+    for operator in reversed(operators):
+        builder.PrependUOffsetTRelative(operator)
+    listed = builder.EndVector()
+    schema.ModelStart(builder)
+    schema.ModelAddVersion(builder, 3)
+    schema.ModelAddOperatorCodes(builder, listed)
+    builder.Finish(schema.ModelEnd(builder), b"TFL3")
+    path.write_bytes(bytes(builder.Output()))
+    return path
+
+
+def test_a_tflite_file_tells_its_operators(tmp_path: Path):
+    import tflite as schema
+
+    operator = schema.BuiltinOperator
+    description = describe(tflite(tmp_path / "m.tflite", [operator.CONV_2D, operator.SOFTMAX, operator.HARD_SWISH]))
+    assert description.operators == {"Conv", "softmax", "HardSwish"}
+    assert "convert it" in description.notes[0]
+    refused = describe(tflite(tmp_path / "c.tflite", [operator.CUSTOM], custom="MyOwnOp"))
+    assert "MyOwnOp" in refused.refused
+    damaged = tmp_path / "damaged.tflite"
+    damaged.write_bytes((tmp_path / "m.tflite").read_bytes()[:12])
+    with pytest.raises(InvalidModel, match="not a sound TFLite"):
+        describe(damaged)
+
+
+def test_a_folder_counts_its_files(tmp_path: Path):
+    (tmp_path / "config.json").write_text(json.dumps(LLAMA_8B))
+    (tmp_path / "onnx").mkdir()
+    (tmp_path / "onnx" / "model.onnx").write_bytes(b"x" * 100)
+    (tmp_path / "onnx" / "model.onnx_data").write_bytes(b"x" * 900)
+    assert describe(tmp_path).weight_bytes == 1000
+
+
+def test_what_is_not_there_is_said(tmp_path: Path):
+    with pytest.raises(InvalidInput, match="no model at"):
+        can_run(tmp_path / "missing.onnx")
+
+
+def test_a_large_graph_is_answered_from_the_store(tmp_path: Path):
+    nodes = [helper.make_node("Relu", [f"t{i}"], [f"t{i + 1}"], name=f"n{i}") for i in range(2000)]
+    ends = [helper.make_tensor_value_info(f"t{i}", TensorProto.FLOAT, [4]) for i in (0, 2000)]
+    model = helper.make_model(
+        helper.make_graph(nodes, "g", ends[:1], ends[1:]), opset_imports=[helper.make_opsetid("", 21)], ir_version=10
+    )
+    path = tmp_path / "long.onnx"
+    onnx.save(model, path)
+    first = trisect.can_run(path, "cpu:ort")
+    again = trisect.can_run(path, "cpu:ort")
+    assert again.from_history
+    assert verdicts(first) == verdicts(again)

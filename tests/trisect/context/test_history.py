@@ -1,0 +1,65 @@
+"""What happened is remembered, survives damage, and can be erased."""
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from trisect.context.history import History
+from trisect.runtime.errors import StorageFailed
+
+
+def test_the_quickest_run_is_remembered_per_shape(tmp_path: Path):
+    history = History(tmp_path / "history.sqlite")
+    for devices, latency_s in ((("cpu:a",), 0.2), (("cpu:a", "gpu:b"), 0.1), (("gpu:b",), 0.3)):
+        history.ran("model", devices, "n=1", latency_s)
+    history.ran("model", ("cpu:a",), "n=2", 0.01)
+    run = history.best_run("model", "n=1")
+    assert run is not None
+    assert (run.devices, run.latency_s) == (("cpu:a", "gpu:b"), 0.1)
+    assert history.best_run("model", "n=3") is None
+    assert history.best_run("other", "n=1") is None
+
+
+def test_a_new_answer_takes_the_place_of_the_old(tmp_path: Path):
+    history = History(tmp_path / "history.sqlite")
+    history.answer("q", "one")
+    history.answer("q", "two")
+    assert History(tmp_path / "history.sqlite").answered("q") == "two"
+
+
+def test_clearing_leaves_nothing_in_the_file(tmp_path: Path):
+    history = History(tmp_path / "history.sqlite")
+    history.answer("q", "a secret that must not be found again")
+    assert history.clear() == {"answers": 1, "runs": 0}
+    assert b"secret" not in history.path.read_bytes()
+    assert history.counts() == {"answers": 0, "runs": 0}
+
+
+@pytest.mark.parametrize("content", [b"garbage" * 1000, b"SQLite format 3\0" + b"x" * 5000])
+def test_a_damaged_file_is_moved_aside_and_a_new_one_made(tmp_path: Path, content: bytes):
+    path = tmp_path / "history.sqlite"
+    path.write_bytes(content)
+    history = History(path)
+    history.answer("q", "a")
+    assert history.answered("q") == "a"
+    assert history.moved is not None
+    assert history.moved.read_bytes() == content
+
+
+def test_a_foreign_database_is_not_written_to(tmp_path: Path):
+    path = tmp_path / "history.sqlite"
+    with sqlite3.connect(path) as connection:
+        connection.execute("create table answers (other text)")
+    connection.close()
+    before = path.read_bytes()
+    history = History(path)
+    history.answer("q", "a")
+    assert history.moved is not None
+    assert history.moved.read_bytes() == before
+
+
+def test_a_folder_that_cannot_be_written_is_a_clear_error(tmp_path: Path):
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(StorageFailed, match=r"the history .* cannot be opened"):
+        History(tmp_path / "file" / "history.sqlite").counts()

@@ -1,0 +1,114 @@
+"""An ONNX file, with its weights or without: a graph is judged the same either way.
+
+Weights that are not there are stood in for by zeros of the same size in a sparse file, which takes no room on the disk.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from pathlib import Path
+
+import onnx
+
+from trisect.partitioner.loading import parse_proto
+from trisect.runtime.errors import InvalidModel
+from trisect.runtime.onnxtensors import all_tensors
+
+from . import Description
+
+_WEIGHTS = "weights"
+_MOST_BYTES = 1 << 44
+
+
+def read(path: Path) -> Description:
+    """Look at an ONNX file.
+
+    Raises
+    ------
+    InvalidModel, UnsupportedModel
+        For a file that is no ONNX model, damaged, or of a newer version.
+    """
+    proto = parse_proto(path)
+    tensors = list(all_tensors(proto))
+    missing = [tensor for tensor in tensors if _lacks_data(tensor, path.parent)]
+    scratch = None
+    graph = path
+    if missing:
+        scratch = tempfile.TemporaryDirectory(prefix="trisect-weightless-")
+        graph = Path(scratch.name) / path.name
+        _stand_in(proto, tensors, graph)
+    return Description(
+        kind="ONNX without weights" if missing else "ONNX",
+        name=path.name,
+        confidence="high",
+        graph=graph,
+        weight_bytes=sum(_size_bytes(tensor) for tensor in tensors),
+        key=structure_key(proto),
+        scratch=scratch,
+    )
+
+
+def structure_key(proto: onnx.ModelProto) -> str:
+    """A hash of everything but the weights' values: equal for a model with and without them.
+
+    Constants of up to a kilobyte count: they may decide what an operator does.
+    """
+    digest = hashlib.sha256()
+    for opset in proto.opset_import:
+        digest.update(f"{opset.domain}:{opset.version};".encode())
+    for value in (*proto.graph.input, *proto.graph.output):
+        digest.update(value.SerializeToString(deterministic=True))
+    for tensor in proto.graph.initializer:
+        digest.update(f"{tensor.name}:{tensor.data_type}:{list(tensor.dims)};".encode())
+    for node in proto.graph.node:
+        for tensor in (attribute.t for attribute in node.attribute if attribute.HasField("t")):
+            digest.update(f"{tensor.data_type}:{list(tensor.dims)};".encode())
+        digest.update("|".join((node.domain, node.op_type, *node.input, "->", *node.output)).encode())
+        digest.update(b"".join(a.SerializeToString(deterministic=True) for a in node.attribute if not a.HasField("t")))
+    return digest.hexdigest()
+
+
+def _lacks_data(tensor: onnx.TensorProto, folder: Path) -> bool:
+    if tensor.data_location == onnx.TensorProto.EXTERNAL:
+        location = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
+        return bool(location) and not (folder / location).exists()
+    if tensor.raw_data or tensor.data_type == onnx.TensorProto.STRING:
+        return False
+    filled = ("float_data", "int32_data", "int64_data", "double_data", "uint64_data")
+    return _size_bytes(tensor) > 0 and not any(len(getattr(tensor, name)) for name in filled)
+
+
+def _size_bytes(tensor: onnx.TensorProto) -> int:
+    count = 1
+    for dim in tensor.dims:
+        count *= max(0, dim)
+        if count > _MOST_BYTES:
+            raise InvalidModel(f"tensor {tensor.name!r} of {list(tensor.dims)} is too large", remedy="do not trust it")
+    try:
+        bits = int(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize * 8)
+    except (KeyError, ValueError, TypeError):
+        return 0
+    return -(-count * bits // 8)
+
+
+def _stand_in(proto: onnx.ModelProto, tensors: list[onnx.TensorProto], graph: Path) -> None:
+    """Write the model with zeros for every weight that is external or missing."""
+    offset = 0
+    for tensor in tensors:
+        external = tensor.data_location == onnx.TensorProto.EXTERNAL
+        if not external and not _lacks_data(tensor, graph.parent):
+            continue
+        size_bytes = _size_bytes(tensor)
+        tensor.data_location = onnx.TensorProto.EXTERNAL
+        del tensor.external_data[:]
+        for key, value in (("location", _WEIGHTS), ("offset", str(offset)), ("length", str(size_bytes))):
+            tensor.external_data.add(key=key, value=value)
+        offset += -(-size_bytes // 4096) * 4096
+        if offset > _MOST_BYTES:
+            raise InvalidModel(
+                f"{graph.name} claims more than {_MOST_BYTES} bytes of weights", remedy="do not trust it"
+            )
+    with (graph.parent / _WEIGHTS).open("wb") as file:
+        file.truncate(offset)
+    graph.write_bytes(proto.SerializeToString())
