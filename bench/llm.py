@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from trisect.language import PhaseChoice, choose_devices, open_bundle
+from trisect.language import PhaseChoice, choose_devices, measured_phases, open_bundle
 from trisect.profiles.machine import peak_flops, read_bandwidth_bytes_per_s
 from trisect.runtime.devices import Device
 from trisect.runtime.engines import find_to_use
@@ -24,6 +24,7 @@ from trisect.runtime.errors import EngineFailed, TrisectError
 from trisect.runtime.llm.bundle import Bundle
 from trisect.scheduler.phases import PhasePrediction
 
+from .crossover import Crossover, crossover
 from .overhead import decode_overhead
 from .peers import Timing, external, is_installed
 from .worker import Worker
@@ -105,6 +106,8 @@ class LlmBench:
     ratio: float
     """Best single over best pair, at the last length."""
     notes: tuple[str, ...]
+    crossover: Crossover | None = None
+    """Both phases' curves on every device, and where a pair of devices pays; None where nobody drew it."""
 
 
 @dataclass(frozen=True)
@@ -189,7 +192,15 @@ def bench_llm(
         best_pair_s=best_pair,
         ratio=best_single / best_pair,
         notes=tuple(notes),
+        crossover=_crossover(bundle, [d for d in devices if d.id in able], threads, progress),
     )
+
+
+def _crossover(bundle: Bundle, devices: Sequence[Device], threads: int | None, progress: Progress) -> Crossover:
+    # Measured already, to predict what was compared: this reads what is stored.
+    by_id = {device.id: device for device in devices}
+    profile, _ = measured_phases(bundle, by_id, threads=threads, precision="fast", report=progress)
+    return crossover(profile, context_length=bundle.context_length, cache_bytes_per_token=bundle.cache_bytes_per_token)
 
 
 def _contenders(model: str, bundle: Bundle, able: Sequence[str], notes: list[str]) -> list[_Contender]:

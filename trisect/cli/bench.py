@@ -2,25 +2,49 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from trisect.runtime.errors import InvalidInput
 
+from . import bench_model
 from .output import Debug, Json, duration, note, print_json, print_table, progress_bar, size
 
 if TYPE_CHECKING:
     from trisect.bench.llm import LlmBench
 
-app = typer.Typer(help="Compare strategies, devices and other systems on this machine.", no_args_is_help=True)
+_DEFAULT = "model"
+
+
+class _Group(TyperGroup):
+    """Takes ``trisect bench MODEL.onnx`` for ``trisect bench model MODEL.onnx``."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        word = args[0] if args else ""
+        is_misspelt = get_close_matches(word, self.commands) and not Path(word).exists()
+        if word and word not in self.commands and word not in ctx.help_option_names and not is_misspelt:
+            args = [_DEFAULT, *args]
+        return super().parse_args(ctx, args)
+
+
+app = typer.Typer(
+    cls=_Group,
+    help="Compare strategies, devices and other systems on this machine: trisect bench MODEL.onnx",
+    no_args_is_help=True,
+    subcommand_metavar="MODEL.onnx | COMMAND [ARGS]...",
+)
+app.command(_DEFAULT)(bench_model.model)
 
 _Model = Annotated[str, typer.Argument(help="A GGUF file, a model folder, or a Hugging Face id.")]
 
 
 @app.callback()
 def _group() -> None:
-    """Compare strategies, devices and other systems on this machine."""
+    """Compare strategies, devices and other systems on this machine: trisect bench MODEL.onnx."""
 
 
 @app.command()
@@ -33,6 +57,9 @@ def llm(
     rounds: Annotated[int, typer.Option("--rounds", min=1, help="Interleaved runs of each, after a warm-up.")] = 7,
     threads: Annotated[int | None, typer.Option("--threads", min=1, help="Computing threads of every system.")] = None,
     quality: Annotated[bool, typer.Option("--quality", help="Compare the answers with float32's too.")] = False,
+    picture: Annotated[
+        Path | None, typer.Option("--picture", help="HTML file for the curves, and where a pair of devices pays.")
+    ] = None,
     check: Annotated[bool, typer.Option("--check", help="Exit with 1 where a promise is not kept.")] = False,
     json: Json = False,
     debug: Debug = False,
@@ -42,12 +69,19 @@ def llm(
     from trisect.bench.llm import bench_llm
     from trisect.bench.quality import bench_quality
 
+    if picture is not None:
+        from trisect.bench.report import check_installed
+        from trisect.bench.report.crossover import write_crossover
+
+        check_installed()  # not after minutes of measuring
     lengths = _lengths(prompt_tokens)
     with progress_bar("measuring") as report:
         result = bench_llm(
             model, prompt_tokens=lengths, new_tokens=new_tokens, rounds=rounds, threads=threads, progress=report
         )
         qualities = bench_quality(model, progress=report) if quality else []
+    if picture is not None and result.crossover is not None:
+        write_crossover(result.model, result.crossover, picture)
     bars = llm_bars(result, qualities)
     if json:
         import msgspec

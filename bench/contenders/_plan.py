@@ -1,0 +1,41 @@
+"""trisect itself, with a plan."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+
+from trisect.runtime.engines.base import Arrays, LoadOptions
+from trisect.runtime.plan import Plan
+from trisect.runtime.session import Session
+from trisect.runtime.timeline import Event
+
+from . import Loading
+
+
+class Contender:
+    """`Session` on the plan in a folder."""
+
+    def load(self, model: Path, feeds: Arrays, options: Loading) -> str:
+        """See `Contender.load`."""
+        plan = Plan.load(model)
+        self._session = Session(plan, options=LoadOptions(threads=options.threads))
+        self._feeds = dict(feeds)
+        return ""
+
+    def run(self) -> dict[str, np.ndarray]:
+        """See `Contender.run`."""
+        return self._session.run(self._feeds)
+
+    def events(self) -> list[Event]:
+        """See `Contender.events`."""
+        return list(self._session.trace.events)
+
+    def stream(self, items: int) -> float:
+        """See `Contender.stream`."""
+        begun = perf_counter()
+        for _ in self._session.stream([self._feeds] * items):
+            pass
+        return perf_counter() - begun

@@ -1,0 +1,38 @@
+"""ONNX Runtime's CPU provider on the whole model, as its documentation shows: one session, one call."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+
+from trisect.runtime.devices import Device
+from trisect.runtime.engines.base import Arrays
+
+from . import Loading, Offer, Whole
+
+LABEL = "ONNX Runtime alone"
+
+
+def offers(devices: Sequence[Device]) -> Iterator[Offer]:
+    """One, where its CPU device is asked for."""
+    yield from (Offer(LABEL, (device.id,)) for device in devices if device.engine == "ort")
+
+
+class Contender(Whole):
+    """An `InferenceSession` with default options: its idle threads spin, which nothing here forbids."""
+
+    def load(self, model: Path, feeds: Arrays, options: Loading) -> str:
+        """See `Contender.load`."""
+        settings = ort.SessionOptions()
+        settings.intra_op_num_threads = options.threads or 0
+        self._session = ort.InferenceSession(str(model), settings, providers=["CPUExecutionProvider"])
+        self._names = [output.name for output in self._session.get_outputs()]
+        self._feeds = dict(feeds)
+        return ""
+
+    def run(self) -> dict[str, np.ndarray]:
+        """See `Contender.run`."""
+        return dict(zip(self._names, self._session.run(self._names, self._feeds), strict=True))

@@ -1,0 +1,79 @@
+"""ONNX Runtime's own partitioning: it gives each provider, in order, whatever that says it can run, the CPU the rest.
+
+No costs are asked: the first provider that has a kernel gets the node.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+
+from trisect.runtime import engines
+from trisect.runtime.devices import Device, select
+from trisect.runtime.engines.base import Arrays
+
+from . import Loading, Offer, Whole
+from .ort_alone import LABEL as ALONE
+
+LABEL = "ONNX Runtime's partitioning"
+_CPU = "CPUExecutionProvider"
+_OPTIONS = {"QNNExecutionProvider": {"backend_type": "htp"}, "CUDAExecutionProvider": {"use_tf32": "0"}}
+"""What a provider needs to compute at all, or to compute in float32."""
+
+
+def offers(devices: Sequence[Device]) -> Iterator[Offer]:
+    """All providers of the devices together, and each of them with the CPU where there are several."""
+    others = [device for device in devices if device.native.endswith("ExecutionProvider") and device.native != _CPU]
+    cpu = [device.id for device in devices if device.engine == "ort"]
+    if not others:
+        if cpu:
+            note = "the CPU is the only provider asked for"
+            yield Offer(LABEL, tuple(cpu), same_as=ALONE, note=note)
+        return
+    yield Offer(LABEL, (*(device.id for device in others), "cpu:ort"))
+    if len(others) > 1:
+        for device in others:
+            yield Offer(f"{LABEL}, {device.id} and CPU", (device.id, "cpu:ort"))
+
+
+class Contender(Whole):
+    """An `InferenceSession` over several providers, with what it cannot place on the CPU."""
+
+    def load(self, model: Path, feeds: Arrays, options: Loading) -> str:
+        """See `Contender.load`."""
+        settings = ort.SessionOptions()
+        settings.intra_op_num_threads = options.threads or 0
+        settings.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+        here = engines.discover()  # which also registers the providers' libraries
+        providers: list[tuple[str, dict[str, str]]] = []
+        for device in select([id_ for id_ in options.settings["devices"] if id_ != "cpu:ort"], here):
+            own = _OPTIONS.get(device.native, {})
+            units = [unit for unit in ort.get_ep_devices() if unit.ep_name == device.native]
+            if units:
+                settings.add_provider_for_devices([_unit_of(device, units)], own)
+            else:
+                providers.append((device.native, own))
+        given = [*providers, (_CPU, {})] if providers else None
+        self._session = ort.InferenceSession(str(model), settings, providers=given)
+        self._names = [output.name for output in self._session.get_outputs()]
+        self._feeds = dict(feeds)
+        nodes: Counter[str] = Counter()
+        for group in self._session.get_provider_graph_assignment_info():
+            nodes[group.ep_name] += len(group.get_nodes())
+        return ", ".join(f"{name.removesuffix('ExecutionProvider')} {count} nodes" for name, count in nodes.items())
+
+    def run(self) -> dict[str, np.ndarray]:
+        """See `Contender.run`."""
+        return dict(zip(self._names, self._session.run(self._names, self._feeds), strict=True))
+
+
+def _unit_of(device: Device, units: Sequence[Any]) -> Any:
+    """That which the device's number stands for, among those of its kind: a provider may list the host's CPU too."""
+    own = [unit for unit in units if str(unit.device.type.name).lower() == device.kind] or list(units)
+    number = int(device.id.partition("#")[2] or 0)
+    return own[min(number, len(own) - 1)]

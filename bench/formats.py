@@ -1,0 +1,67 @@
+"""A comparison for other programs: rows and CSV, Markdown to paste, and a trace for Perfetto."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import fields
+from itertools import count
+from typing import Any
+
+from .comparison import Comparison
+
+_NESTED = ("predicted", "trace", "placement")
+
+
+def as_rows(comparison: Comparison) -> Iterator[dict[str, Any]]:
+    """One flat row for each result: the figures of `Result`, and what was predicted of them."""
+    for result in comparison.results:
+        row = {field.name: getattr(result, field.name) for field in fields(result) if field.name not in _NESTED}
+        schedule = result.predicted
+        yield row | {
+            "also": " ".join(result.also),
+            "devices": " ".join(result.devices),
+            "predicted_latency_s": schedule.latency_s if schedule is not None else None,
+            "predicted_throughput_hz": schedule.throughput_hz if schedule is not None else None,
+            "predicted_energy_j": schedule.energy_j if schedule is not None else None,
+        }
+
+
+def as_csv(comparison: Comparison) -> str:
+    """One line for each result; what is not known is empty."""
+    rows = list(as_rows(comparison))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({name: "" if value is None else value for name, value in row.items()} for row in rows)
+    return text.getvalue()
+
+
+def as_markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table, ready to paste.
+
+    Examples
+    --------
+    >>> print(as_markdown(["name"], [("a|b",)]), end="")
+    | name |
+    | --- |
+    | a\\|b |
+    """
+    lines = [columns, ["---"] * len(columns), *([_escaped(cell) for cell in row] for row in rows)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def as_trace(comparison: Comparison) -> dict[str, Any]:
+    """Predicted and measured timelines of all results, in Chrome's trace format, which Perfetto reads."""
+    events: list[dict[str, Any]] = []
+    numbers = count(1)
+    for result in comparison.results:
+        for timeline in (result.predicted, result.trace):
+            if timeline is not None and result.failed is None:
+                events += timeline.chrome_trace(next(numbers), f"{result.name}, {timeline.source}")
+    return {"traceEvents": events, "displayTimeUnit": "ms"}
+
+
+def _escaped(cell: str) -> str:
+    return cell.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ")

@@ -1,0 +1,317 @@
+"use strict";
+(() => {
+  const page = JSON.parse(document.getElementById("data").textContent);
+  const found = page.comparison;
+  const results = found.results.filter((r) => r.latency_s !== null && !r.failed);
+  const lanes = new Map(page.lanes.map((lane) => [lane.name, lane]));
+  const devices = found.devices.map((d) => d.id);
+  // Okabe and Ito's colours, which colour-blind people can tell apart, on light and on dark.
+  const PALETTE = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8c6bb1", "#a6a600"];
+  const colour = (number) => PALETTE[number % PALETTE.length];
+  const deviceColour = (id) => colour(Math.max(0, devices.indexOf(id)));
+  const byId = (id) => document.getElementById(id);
+  const ms = (seconds) => seconds * 1e3;
+  // plotly reads a little markup in its labels; what is not ours must stay text.
+  const text = (value) => String(value).replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
+  const brief = (value, most = 34) => (value.length > most ? `${value.slice(0, most - 1)}…` : value);
+  const figures = (value) => (value === null ? "not known" : Number(value.toPrecision(3)).toString());
+  const variable = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+
+  function draw(id, traces, layout) {
+    const place = byId(id);
+    if (!place) return;
+    const axis = { gridcolor: variable("--line"), zerolinecolor: variable("--line"), linecolor: variable("--line") };
+    const whole = {
+      paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", hovermode: "closest",
+      font: { color: variable("--text"), size: 12 }, margin: { l: 60, r: 20, t: 16, b: 48 },
+      hoverlabel: { bgcolor: variable("--back"), bordercolor: variable("--line"), font: { color: variable("--text") } },
+      legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0 },
+      ...layout,
+    };
+    for (const key of ["xaxis", "yaxis", "xaxis2", "yaxis2"]) if (whole[key]) whole[key] = { ...axis, ...whole[key] };
+    Plotly.react(place, traces, whole, { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["lasso2d", "select2d"] });
+  }
+
+  function ranking() {
+    const shown = [...results].reverse();
+    const names = shown.map((r) => text(brief(r.name)));
+    const spread = (r, end) => (r[end] === null ? 0 : Math.abs(ms(r[end] - r.latency_s)));
+    const guessed = shown.filter((r) => r.predicted);
+    const bars = (kind, name, paint) => {
+      const some = shown.filter((r) => r.kind === kind);
+      return {
+        type: "bar", orientation: "h", name, marker: { color: paint, line: { width: some.map((r) => (r.best ? 2.5 : 0)), color: variable("--mark") } },
+        y: some.map((r) => text(brief(r.name))), x: some.map((r) => ms(r.latency_s)),
+        error_x: { type: "data", symmetric: false, array: some.map((r) => spread(r, "latency_high_s")), arrayminus: some.map((r) => spread(r, "latency_low_s")), color: variable("--text"), thickness: 1.2 },
+        text: some.map((r) => `${text(r.name)}<br>${figures(ms(r.latency_s))} ms, ${r.turns} turns, ${r.calls} calls`), hoverinfo: "text", textposition: "none",
+      };
+    };
+    draw("ranking", [
+      bars("strategy", "strategy", variable("--strategy")),
+      bars("peer", "peer", variable("--peer")),
+      { type: "scatter", mode: "markers", name: "predicted", y: guessed.map((r) => text(brief(r.name))), x: guessed.map((r) => ms(r.predicted.latency_s)),
+        marker: { symbol: "diamond", size: 9, color: variable("--mark") }, hovertemplate: "predicted %{x:.3g} ms<extra></extra>" },
+    ], { height: 110 + 26 * shown.length, barmode: "overlay", xaxis: { title: { text: "latency, ms" }, rangemode: "tozero" },
+      yaxis: { automargin: true, categoryorder: "array", categoryarray: names } });
+  }
+
+  function scatter() {
+    const known = results.filter((r) => r.predicted && r.predicted.latency_s > 0);
+    const all = known.flatMap((r) => [ms(r.predicted.latency_s), ms(r.latency_s)]);
+    if (!all.length) return byId("scatter").replaceChildren("No strategy was measured.");
+    const ends = [Math.min(...all) / 1.3, Math.max(...all) * 1.3];
+    draw("scatter", [
+      { type: "scatter", mode: "lines", x: ends, y: ends, line: { color: variable("--soft"), dash: "dot", width: 1 }, hoverinfo: "skip" },
+      { type: "scatter", mode: "markers", x: known.map((r) => ms(r.predicted.latency_s)), y: known.map((r) => ms(r.latency_s)),
+        marker: { size: 10, color: variable("--strategy"), opacity: 0.85 },
+        text: known.map((r) => `${text(r.name)}<br>predicted ${figures(ms(r.predicted.latency_s))} ms<br>measured ${figures(ms(r.latency_s))} ms`), hoverinfo: "text" },
+    ], { showlegend: false, xaxis: { type: "log", title: { text: "predicted, ms" } }, yaxis: { type: "log", title: { text: "measured, ms" } } });
+  }
+
+  function pareto() {
+    const known = results.filter((r) => r.energy_j !== null).sort((a, b) => a.latency_s - b.latency_s);
+    let least = Infinity;
+    const front = known.filter((r) => r.energy_j < least && ((least = r.energy_j), true));
+    const at = (some) => ({ x: some.map((r) => ms(r.latency_s)), y: some.map((r) => r.energy_j * 1e3) });
+    draw("pareto", [
+      { type: "scatter", mode: "lines", ...at(front), line: { color: variable("--mark"), shape: "hv", width: 1.5 }, hoverinfo: "skip" },
+      { type: "scatter", mode: "markers", ...at(known), marker: { size: 10, color: variable("--strategy") },
+        text: known.map((r) => `${text(r.name)}<br>${figures(ms(r.latency_s))} ms, ${figures(r.energy_j * 1e3)} mJ`), hoverinfo: "text" },
+    ], { showlegend: false, xaxis: { title: { text: "latency, ms" }, rangemode: "tozero" }, yaxis: { title: { text: "energy of an input, mJ" }, rangemode: "tozero" } });
+  }
+
+  function gantt(lane) {
+    const halves = [["predicted", lane.predicted, "y"], ["measured", lane.measured, "y2"]].filter(([, bars]) => bars.length);
+    const rows = devices.filter((id) => halves.some(([, bars]) => bars.some((b) => b.device === id)));
+    const traces = [];
+    for (const [source, bars, axis] of halves) {
+      for (const id of rows) {
+        for (const kind of ["compute", "moving"]) {
+          const some = bars.filter((b) => b.device === id && (b.kind === "compute") === (kind === "compute"));
+          const label = (b) => `${text(b.name)} on ${text(id)}, ${source}<br>${figures(ms(b.start_s))} to ${figures(ms(b.end_s))} ms` + (b.size_bytes ? `, ${figures(b.size_bytes / 1e6)} MB` : "");
+          const lasting = some.filter((b) => b.end_s > b.start_s);
+          const instant = some.filter((b) => b.end_s <= b.start_s);
+          const row = (list) => list.map(() => text(kind === "compute" ? id : `to ${id}`));
+          if (lasting.length) traces.push({ type: "bar", orientation: "h", yaxis: axis, y: row(lasting), base: lasting.map((b) => ms(b.start_s)), x: lasting.map((b) => ms(b.end_s - b.start_s)), width: 0.72,
+            marker: { color: deviceColour(id), opacity: kind === "compute" ? 1 : 0.55, line: { width: 0.7, color: variable("--back") } }, text: lasting.map(label), hoverinfo: "text", textposition: "none" });
+          if (instant.length) traces.push({ type: "scatter", mode: "markers", yaxis: axis, y: row(instant), x: instant.map((b) => ms(b.start_s)), marker: { symbol: "line-ns-open", size: 10, color: deviceColour(id) }, text: instant.map(label), hoverinfo: "text" });
+        }
+      }
+    }
+    const labels = rows.flatMap((id) => [text(id), text(`to ${id}`)]).reverse();
+    const used = new Set(traces.flatMap((t) => t.y));
+    const categories = { categoryorder: "array", categoryarray: labels.filter((l) => used.has(l)), automargin: true };
+    const two = halves.length === 2;
+    draw("gantt", traces, { height: 90 + halves.length * (34 + 30 * categories.categoryarray.length), barmode: "overlay", showlegend: false,
+      xaxis: { title: { text: "ms" }, anchor: two || halves[0]?.[0] === "measured" ? "y2" : "y", rangemode: "tozero" },
+      yaxis: { ...categories, domain: two ? [0.54, 1] : [0, 1] }, yaxis2: { ...categories, domain: two ? [0, 0.46] : [0, 1] },
+      annotations: halves.map(([source], i) => ({ text: source, xref: "paper", yref: "paper", x: 1, y: two ? [1, 0.46][i] : 1, xanchor: "right", yanchor: "bottom", showarrow: false, font: { color: variable("--soft") } })) });
+  }
+
+  function roofline() {
+    const roofs = page.roofs.filter((roof) => roof.peak_flops || roof.dots.length);
+    const bandwidth = page.read_bandwidth_bytes_per_s;
+    const classes = [...new Set([...page.work.map((w) => w.op_class), ...roofs.flatMap((r) => r.dots.map((d) => d.op_class))])];
+    const symbols = ["circle", "square", "triangle-up", "x", "star", "cross"];
+    const work = page.work.filter((w) => w.flops > 0 && w.size_bytes > 0);
+    const intensities = [...roofs.flatMap((r) => r.dots.map((d) => d.intensity)), ...work.map((w) => w.flops / w.size_bytes)];
+    if (!intensities.length) return byId("roofline").replaceChildren("No device has been measured yet: trisect profile");
+    const [low, high] = [Math.min(...intensities) / 2, Math.max(...intensities) * 2];
+    const roofAt = (roof, x) => Math.min(roof.peak_flops, bandwidth ? bandwidth * x : Infinity);
+    const traces = roofs.filter((r) => r.peak_flops).map((roof) => {
+      const ridge = bandwidth ? roof.peak_flops / bandwidth : low;
+      const x = [low, Math.min(Math.max(ridge, low), high), high];
+      return { type: "scatter", mode: "lines", name: `roof of ${text(roof.device)}`, x, y: x.map((i) => roofAt(roof, i) / 1e9), line: { color: deviceColour(roof.device), width: 2 }, hoverinfo: "name" };
+    });
+    roofs.forEach((roof, i) => classes.forEach((kind, c) => {
+      const dots = roof.dots.filter((d) => d.op_class === kind);
+      if (dots.length) traces.push({ type: "scatter", mode: "markers", name: `${text(kind)} on ${text(roof.device)}`, x: dots.map((d) => d.intensity), y: dots.map((d) => d.rate_flops / 1e9),
+        marker: { symbol: symbols[i % symbols.length], size: 6, color: colour(c), opacity: 0.6 }, text: dots.map((d) => `${text(brief(d.case, 80))}<br>${text(roof.device)}: ${figures(d.rate_flops / 1e9)} GFLOP/s`), hoverinfo: "text" });
+    }));
+    const peaks = roofs.filter((r) => r.peak_flops);
+    if (peaks.length) work.forEach((w) => {
+      const x = w.flops / w.size_bytes;
+      traces.push({ type: "scatter", mode: "markers+text", showlegend: false, x: [x], y: [Math.max(...peaks.map((r) => roofAt(r, x))) / 1e9], text: [text(w.op_class)], textposition: "top center",
+        marker: { symbol: "diamond", size: 12, color: colour(classes.indexOf(w.op_class)), line: { width: 1.5, color: variable("--text") } }, hovertext: `${text(w.op_class)} of this model: ${figures(x)} FLOP a byte`, hoverinfo: "text" });
+    });
+    draw("roofline", traces, { legend: { orientation: "v", x: 1.02, y: 1, font: { size: 10 } }, xaxis: { type: "log", title: { text: "operations for each byte moved" } }, yaxis: { type: "log", title: { text: "GFLOP/s" } } });
+  }
+
+  // The graph: a canvas, because thousands of nodes are too many for a document.
+  const canvas = byId("graph"), pen = canvas.getContext("2d"), tip = byId("tip");
+  const { names, op_types, op_classes, flops, sizes_bytes, x: xs, y: ys, edges } = page.drawing;
+  const WIDE = 0.8, HIGH = 0.9;
+  let view = { scale: 1, left: 0, top: 0 }, lane = null, hits = new Set(), pending = false;
+
+  const extent = () => [Math.min(...[0], ...bounds(xs)), Math.max(...bounds(xs)), Math.min(...bounds(ys)), Math.max(...bounds(ys))];
+  const bounds = (list) => [list.reduce((a, b) => Math.min(a, b), Infinity), list.reduce((a, b) => Math.max(a, b), -Infinity)];
+  function fit() {
+    if (!names.length) return;
+    const [left, right, top, bottom] = extent();
+    const scale = Math.min(canvas.clientWidth / (right - left + 3), canvas.clientHeight / (bottom - top + 3), 60);
+    view = { scale, left: (left + right) / 2 - canvas.clientWidth / 2 / scale, top: (top + bottom) / 2 - canvas.clientHeight / 2 / scale };
+    repaint();
+  }
+  function repaint() {
+    if (!pending) requestAnimationFrame(paint);
+    pending = true;
+  }
+  function paint() {
+    pending = false;
+    const ratio = window.devicePixelRatio || 1, width = canvas.clientWidth, height = canvas.clientHeight;
+    if (canvas.width !== Math.round(width * ratio) || canvas.height !== Math.round(height * ratio)) [canvas.width, canvas.height] = [Math.round(width * ratio), Math.round(height * ratio)];
+    pen.setTransform(ratio, 0, 0, ratio, 0, 0);
+    pen.clearRect(0, 0, width, height);
+    const { scale, left, top } = view;
+    const px = (i) => (xs[i] - left) * scale, py = (i) => (ys[i] - top) * scale;
+    const where = lane ? lane.placement : [];
+    for (const crossing of [false, true]) {
+      pen.beginPath();
+      for (const [a, b] of edges) {
+        if ((where.length > 0 && where[a] !== where[b]) !== crossing) continue;
+        const ax = px(a), ay = py(a) + (HIGH / 2) * scale, bx = px(b), by = py(b) - (HIGH / 2) * scale;
+        if (Math.max(ax, bx) < 0 || Math.min(ax, bx) > width || Math.max(ay, by) < 0 || Math.min(ay, by) > height) continue;
+        pen.moveTo(ax, ay);
+        pen.lineTo(bx, by);
+      }
+      pen.strokeStyle = variable(crossing ? "--mark" : "--soft");
+      pen.globalAlpha = crossing ? 0.9 : 0.35;
+      pen.lineWidth = crossing ? 1.4 : 1;
+      pen.stroke();
+    }
+    pen.globalAlpha = 1;
+    const w = Math.max(1.5, WIDE * scale), h = Math.max(1.5, HIGH * scale);
+    const none = variable("--peer"), mark = variable("--mark"), label = scale > 34;
+    if (label) Object.assign(pen, { font: `${Math.min(13, scale / 5)}px sans-serif`, textAlign: "center", textBaseline: "middle" });
+    for (let i = 0; i < names.length; i++) {
+      const cx = px(i), cy = py(i);
+      if (cx < -w || cx > width + w || cy < -h || cy > height + h) continue;
+      pen.fillStyle = where.length ? colour(where[i]) : none;
+      pen.globalAlpha = hits.size && !hits.has(i) ? 0.25 : 1;
+      pen.fillRect(cx - w / 2, cy - h / 2, w, h);
+      if (hits.has(i)) {
+        pen.strokeStyle = mark;
+        pen.lineWidth = 2.5;
+        pen.strokeRect(cx - w / 2 - 2, cy - h / 2 - 2, w + 4, h + 4);
+      }
+      if (label) {
+        pen.fillStyle = "#ffffff";
+        pen.fillText(brief(op_types[i], 12), cx, cy, w - 4);
+      }
+    }
+    pen.globalAlpha = 1;
+  }
+  function nodeAt(event) {
+    const box = canvas.getBoundingClientRect();
+    const gx = view.left + (event.clientX - box.left) / view.scale, gy = view.top + (event.clientY - box.top) / view.scale;
+    const reach = Math.max(0.5, 4 / view.scale);
+    return names.findIndex((_, i) => Math.abs(xs[i] - gx) < reach && Math.abs(ys[i] - gy) < reach);
+  }
+  function zoom(factor, cx, cy) {
+    const scale = Math.min(200, Math.max(0.2, view.scale * factor));
+    view = { scale, left: view.left + cx / view.scale - cx / scale, top: view.top + cy / view.scale - cy / scale };
+    repaint();
+  }
+  canvas.addEventListener("wheel", (event) => {
+    event.preventDefault();
+    zoom(Math.exp(-event.deltaY / 400), event.offsetX, event.offsetY);
+  }, { passive: false });
+  let held = null;
+  canvas.addEventListener("pointerdown", (event) => { held = { x: event.clientX, y: event.clientY, ...view }; canvas.setPointerCapture(event.pointerId); });
+  canvas.addEventListener("pointerup", () => { held = null; });
+  canvas.addEventListener("pointerleave", () => { tip.style.visibility = "hidden"; });
+  canvas.addEventListener("pointermove", (event) => {
+    if (held) {
+      view = { ...view, left: held.left - (event.clientX - held.x) / view.scale, top: held.top - (event.clientY - held.y) / view.scale };
+      return repaint();
+    }
+    const i = nodeAt(event);
+    tip.style.visibility = i < 0 ? "hidden" : "visible";
+    if (i < 0) return;
+    const where = lane && lane.placement.length ? `\non ${devices[lane.placement[i]]}` : "";
+    tip.textContent = `${names[i]}\n${op_types[i]}, ${op_classes[i]}${where}\n${figures(flops[i] / 1e6)} MFLOP, ${figures(sizes_bytes[i] / 1e6)} MB`;
+    tip.style.left = `${Math.min(event.offsetX + 14, canvas.clientWidth - tip.offsetWidth - 4)}px`;
+    tip.style.top = `${Math.min(event.offsetY + 14, canvas.clientHeight - tip.offsetHeight - 4)}px`;
+  });
+  canvas.addEventListener("keydown", (event) => {
+    const step = 40 / view.scale, middle = [canvas.clientWidth / 2, canvas.clientHeight / 2];
+    const moves = { ArrowLeft: [-step, 0], ArrowRight: [step, 0], ArrowUp: [0, -step], ArrowDown: [0, step] };
+    if (moves[event.key]) view = { ...view, left: view.left + moves[event.key][0], top: view.top + moves[event.key][1] };
+    else if (event.key === "+" || event.key === "-") return zoom(event.key === "+" ? 1.25 : 0.8, ...middle);
+    else return;
+    event.preventDefault();
+    repaint();
+  });
+
+  let next = 0;
+  function search(word) {
+    const part = word.trim().toLowerCase();
+    hits = new Set();
+    if (part) names.forEach((name, i) => { if (name.toLowerCase().includes(part) || op_types[i].toLowerCase() === part) hits.add(i); });
+    next = 0;
+    byId("hits").textContent = part ? `${hits.size} of ${names.length} nodes` + (hits.size ? ", Enter goes to the next" : "") : "";
+    if (hits.size) goTo([...hits][0], false);
+    repaint();
+  }
+  function goTo(i, closer) {
+    const scale = closer ? Math.max(view.scale, 30) : view.scale;
+    view = { scale, left: xs[i] - canvas.clientWidth / 2 / scale, top: ys[i] - canvas.clientHeight / 2 / scale };
+    repaint();
+  }
+  byId("search").addEventListener("input", (event) => { search(event.target.value); remember(); });
+  byId("search").addEventListener("keydown", (event) => {
+    if (event.key === "Enter" && hits.size) goTo([...hits][next++ % hits.size], true);
+  });
+  byId("fit").addEventListener("click", fit);
+
+  // What is shown is in the address, so that a view can be passed on.
+  const chooser = byId("result");
+  for (const r of results) chooser.add(new Option(r.kind === "peer" ? `${r.name} (peer)` : r.name, r.name));
+  function choose(name) {
+    lane = lanes.get(name) || null;
+    if (lane) gantt(lane);
+    repaint();
+  }
+  function remember() {
+    const state = new URLSearchParams({ result: chooser.value, find: byId("search").value });
+    history.replaceState(null, "", `#${state}`);
+  }
+  chooser.addEventListener("change", () => { choose(chooser.value); remember(); });
+
+  function legend() {
+    byId("devices").replaceChildren(...devices.flatMap((id, i) => {
+      const swatch = document.createElement("span");
+      swatch.className = "swatch";
+      swatch.style.background = colour(i);
+      return [swatch, document.createTextNode(id)];
+    }), document.createTextNode(". Lines between devices are hand-overs. Drag to move, turn the wheel to zoom, point at a node to read it."));
+  }
+  function everything() {
+    ranking();
+    scatter();
+    pareto();
+    roofline();
+    legend();
+    choose(chooser.value);
+  }
+  const theme = (dark) => { document.documentElement.dataset.theme = dark ? "dark" : "light"; };
+  const prefers = window.matchMedia("(prefers-color-scheme: dark)");
+  theme(prefers.matches);
+  prefers.addEventListener("change", (event) => { theme(event.matches); everything(); });
+  byId("theme").addEventListener("click", () => { theme(document.documentElement.dataset.theme !== "dark"); everything(); });
+  let before = null;
+  window.addEventListener("beforeprint", () => { before = document.documentElement.dataset.theme; theme(false); everything(); });
+  window.addEventListener("afterprint", () => { theme(before === "dark"); everything(); });
+  new ResizeObserver(fit).observe(byId("frame"));
+
+  const given = new URLSearchParams(location.hash.slice(1));
+  const start = results.find((r) => r.name === given.get("result")) || results.find((r) => lanes.get(r.name)?.placement.length);
+  if (start) chooser.value = start.name;
+  everything();
+  fit();
+  if (given.get("find")) {
+    byId("search").value = given.get("find");
+    search(given.get("find"));
+  }
+  document.documentElement.dataset.ready = String(results.length);
+})();
