@@ -1,0 +1,36 @@
+"""The crossover of a language model's phases as one HTML file: curves, hand-overs, and where a pair of devices pays."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+
+import jinja2
+import markupsafe
+
+from trisect.profiles.store import write_aside
+
+from ..crossover import Crossover
+from . import check_installed, plotly_script, script_data
+
+
+def write_crossover(model: str, found: Crossover, path: Path) -> None:
+    """Draw a crossover.
+
+    Raises
+    ------
+    InvalidInput
+        Where the plotting library is missing.
+    StorageFailed
+        Where the file cannot be written.
+    """
+    check_installed()
+    here = files(__package__)
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    text = environment.from_string((here / "crossover.html.j2").read_text("utf-8")).render(
+        model=model,
+        data=script_data(found),
+        plotly=plotly_script(),
+        style=markupsafe.Markup((here / "page.css").read_text("utf-8")),
+    )
+    write_aside(path, text.encode())

@@ -1,0 +1,63 @@
+"""ONNX models as placement problems for a machine of published figures: predicted costs, nothing is run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import cache, partial
+from pathlib import Path
+
+from trisect.partitioner.graph import Graph
+from trisect.partitioner.problem import make_problem
+from trisect.profiles import reference
+from trisect.profiles.costs import ProfileCosts
+from trisect.profiles.features import Costs, OpFeatures
+from trisect.scheduler.problem import Objective, Problem
+
+from . import Instance
+
+MACHINE = "intel-core-ultra-7-155h"
+"""A CPU, a GPU and an NPU in one package: where nobody says."""
+_GRID = 2.0**40
+
+
+class RoundedCosts:
+    """Costs rounded to 2^-40 s, a picosecond: the last bits that one machine's library of numbers makes otherwise than
+    another's are gone, and the same study gives the same numbers on both."""
+
+    def __init__(self, costs: Costs) -> None:
+        self._costs = costs
+
+    def node_time_s(self, features: OpFeatures, device_id: str) -> float:
+        return _rounded(self._costs.node_time_s(features, device_id))
+
+    def transfer_time_s(self, size_bytes: int, src_id: str, dst_id: str) -> float:
+        return _rounded(self._costs.transfer_time_s(size_bytes, src_id, dst_id))
+
+    def call_overhead_s(self, device_id: str) -> float:
+        return _rounded(self._costs.call_overhead_s(device_id))
+
+
+def _rounded(time_s: float) -> float:
+    return round(time_s * _GRID) / _GRID if time_s < float("inf") else time_s
+
+
+def model_instances(
+    models: Mapping[str, tuple[Path, Mapping[str, int]]], machine: str, objective: Objective | None
+) -> Iterable[Instance]:
+    """An instance for each model: name -> file and the sizes of its symbolic dimensions."""
+    reference.machine(machine)  # an unknown one is refused before anything is read
+    for name, (path, shapes) in models.items():
+        yield Instance(name, partial(model_problem, path, shapes, machine, objective))
+
+
+def model_problem(path: Path, shapes: Mapping[str, int], machine: str, objective: Objective | None) -> Problem:
+    """The placement problem of a model on a published machine."""
+    graph = Graph.read(path, shapes)
+    found = reference.machine(machine)
+    power_w = {key: device.power_w for key, device in found.profile.devices.items() if device.power_w is not None}
+    return make_problem(graph, found.devices, _costs(machine), objective=objective or "latency", power_w=power_w)
+
+
+@cache
+def _costs(machine: str) -> RoundedCosts:
+    return RoundedCosts(ProfileCosts(reference.machine(machine).profile))

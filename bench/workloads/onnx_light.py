@@ -1,0 +1,34 @@
+"""``onnx-light``: the well-known networks that the onnx package ships for its own tests, without their weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from importlib.resources import files
+from pathlib import Path
+
+from . import Instance, Request, workload
+from ._files import matching, names
+from ._models import MACHINE, model_instances
+
+
+@workload(
+    "onnx-light",
+    provenance="networks of the ONNX model zoo as shipped in the onnx package (onnx/backend/test/data/light)",
+    licence="Apache-2.0",
+)
+def onnx_light(request: Request, *, machine: str = MACHINE, only: str = "") -> Iterable[Instance]:
+    """Each network on a published machine.
+
+    Parameters
+    ----------
+    request : Request
+    machine : str
+        See ``trisect devices --machine``.
+    only : str
+        Part of the names wanted.
+    """
+    folder = Path(str(files("onnx"))) / "backend" / "test" / "data" / "light"
+    found = {name.removeprefix("light_"): path for name, path in names(matching(str(folder), [".onnx"])).items()}
+    nothing: dict[str, int] = {}
+    wanted = {name: (path, nothing) for name, path in found.items() if only in name}
+    return model_instances(wanted, machine, request.objective)

@@ -1,0 +1,18 @@
+"""``problems``: problem files, such as those that a search for hard instances saves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+from trisect.scheduler.problem import Problem
+
+from . import Instance, Request, workload
+from ._files import matching, names
+
+
+@workload("problems", provenance="the user's own problem files", licence="as the files say")
+def problems(request: Request) -> Iterator[Instance]:
+    """Each problem that a path, a folder or a pattern names: ``problems:worst/*.json``."""
+    for name, path in names(matching(request.argument, [".json", ".stg"])).items():
+        yield Instance(name, partial(Problem.read, path, request.objective))

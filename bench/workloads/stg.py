@@ -1,0 +1,64 @@
+"""``stg``: the Standard Task Graph set, equal processors and nothing to transfer: an anchor for correctness."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+from trisect.runtime.errors import InvalidInput, InvalidModel
+from trisect.scheduler.problem import Problem
+
+from . import Instance, Request, workload
+from ._files import data_folder
+
+_SOURCE = "https://www.kasahara.cs.waseda.ac.jp/schedule/"
+
+
+@workload(
+    "stg",
+    provenance=f"Standard Task Graph set, Tobita and Kasahara 2002, doi:10.1002/jos.116; {_SOURCE}",
+    licence="free for research, by its authors; a mirror under CC0-1.0",
+)
+def stg(
+    request: Request, *, folder: str = "", processors: int = 4, only: str = "", limit: int = 0
+) -> Iterator[Instance]:
+    """Each graph on so many processors, with its published optimum (or what is proven of it) where that is at hand.
+
+    Parameters
+    ----------
+    request : Request
+    folder : str
+        Where the ``.stg`` files are, with ``optimal.csv`` beside them where there is one.
+    processors : int
+    only : str
+        Part of the names of the graphs wanted.
+    limit : int
+        At most so many, evenly picked; 0 for all.
+    """
+    if request.objective not in (None, "latency"):
+        raise InvalidInput(f"the workload stg has no {request.objective}", remedy="its objective is latency")
+    root = data_folder("stg", folder, _SOURCE)
+    paths = [path for path in sorted(root.rglob("*.stg")) if only in path.stem]
+    if 0 < limit < len(paths):
+        paths = [paths[i * len(paths) // limit] for i in range(limit)]
+    bounds = _published(root / "optimal.csv")
+    for path in paths:
+        name = path.relative_to(root).with_suffix("").as_posix()
+        known = bounds.get((path.name, processors), 0.0)
+        yield Instance(name, partial(Problem.read, path, processors=processors), known_bound=known)
+
+
+def _published(path: Path) -> dict[tuple[str, int], float]:
+    """Lower bounds by file and number of processors."""
+    if not path.is_file():
+        return {}
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            return {
+                (row["file"], int(row["processors"])): float(row["optimum_or_bounds"].replace(",", " ").split()[0])
+                for row in csv.DictReader(file)
+            }
+    except (KeyError, ValueError, IndexError, TypeError) as error:
+        raise InvalidModel(f"{path} is no table of optima", remedy="check the file, or move it away") from error
