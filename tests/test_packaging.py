@@ -12,7 +12,13 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ("runtime", "profiles", "scheduler", "partitioner", "bench", "trisect")
-DATA = ("bench/prompts/*.txt", "profiles/reference/*.json")
+DATA = (
+    "bench/prompts/*.txt",
+    "bench/report/*.css",
+    "bench/report/*.j2",
+    "bench/report/*.js",
+    "profiles/reference/*.json",
+)
 
 
 @pytest.fixture(scope="module")
@@ -38,14 +44,10 @@ def test_installs_one_name(wheel: zipfile.ZipFile) -> None:
     assert "trisect" in top
 
 
-DATA = ("bench/prompts/*.txt", "profiles/reference/*.json")
-
-
 def test_holds_every_module_and_its_data(wheel: zipfile.ZipFile) -> None:
     modules = [path for room in ROOMS for path in (ROOT / room).rglob("*.py")]
     data = [path for pattern in DATA for path in ROOT.glob(pattern)]
     ours = {path.relative_to(ROOT).as_posix() for path in (*modules, *data)}
-    ours |= {path.relative_to(ROOT).as_posix() for pattern in DATA for path in ROOT.glob(pattern)}
     expected = {name if name.startswith("trisect/") else f"trisect/{name}" for name in ours} | {"trisect/py.typed"}
     assert {name for name in wheel.namelist() if name.startswith("trisect/")} == expected
 

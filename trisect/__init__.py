@@ -10,6 +10,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from trisect.bench.study.running import study as study
+    from trisect.partitioner.constraints import Constraints as Constraints
     from trisect.partitioner.strategies import strategy as strategy
     from trisect.runtime.devices import Device as Device
     from trisect.runtime.errors import TrisectError as TrisectError
@@ -23,12 +25,18 @@ if TYPE_CHECKING:
     from .api import devices as devices
     from .api import split as split
     from .api import verify as verify
+    from .context.can_run import can_run as can_run
+    from .context.context import create_context as create_context
+    from .context.support import op_support_limits_per_device as op_support_limits_per_device
+    from .fronts import pareto as pareto
     from .language import generate as generate
+    from .replanning import replan as replan
     from .solving import solve as solve
 
 __version__ = "0.1.0.dev0"
 
 _HOMES = {
+    "Constraints": "partitioner.constraints",
     "Device": "runtime.devices",
     "Plan": "runtime.plan",
     "Problem": "scheduler.problem",
@@ -37,11 +45,17 @@ _HOMES = {
     "Solution": "scheduler.solution",
     "Trace": "runtime.timeline",
     "TrisectError": "runtime.errors",
+    "can_run": "context.can_run",
+    "create_context": "context.context",
     "devices": "api",
     "generate": "language",
+    "op_support_limits_per_device": "context.support",
+    "pareto": "fronts",
+    "replan": "replanning",
     "solve": "solving",
     "split": "api",
     "strategy": "partitioner.strategies",
+    "study": "bench.study.running",
     "verify": "api",
 }
 

@@ -32,9 +32,10 @@ def commands() -> dict[str, list[str]]:
 
 
 def test_the_commands_are_those_of_the_design() -> None:
-    names = "devices, profile, split, run, verify, explain, generate, import"
-    benches = "bench llm, bench placement, bench plan-speed"
-    assert sorted(commands()) == sorted([*names.split(", "), *benches.split(", ")])
+    names = "devices profile split run verify explain generate import can-run".split()
+    names += ["history show", "history clear"]
+    benches = "model llm onnx context placement plan-speed predict runtime simulate study adversary".split()
+    assert sorted(commands()) == sorted([*names, *(f"bench {bench}" for bench in benches)])
 
 
 @pytest.mark.parametrize("words", list(commands()))
@@ -79,7 +80,7 @@ def test_unknown_device_names_those_there_are(capsys: pytest.CaptureFixture[str]
 def test_whatever_is_raised_becomes_a_line_and_a_code(
     raised: BaseException, code: int, text: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def fail(wanted: str, machine: str | None) -> None:
+    def fail(wanted: str, **told: object) -> None:
         raise raised
 
     monkeypatch.setattr(api, "devices", fail)
@@ -131,7 +132,7 @@ def test_a_reader_that_leaves_is_no_error() -> None:
 def test_ctrl_c_ends_a_command_with_130() -> None:
     code = (
         "import os, signal, sys; from trisect import api; from trisect.cli import main\n"
-        "api.devices = lambda wanted, machine: os.kill(os.getpid(), signal.SIGINT)\n"
+        "api.devices = lambda wanted, **told: os.kill(os.getpid(), signal.SIGINT)\n"
         "sys.exit(main(['devices']))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -14,7 +14,28 @@ from typer.exceptions import TyperException
 from trisect import __version__
 from trisect.runtime.errors import TrisectError
 
-from . import bench, bench_placement, devices, explain, generate, import_model, output, profile, run, split, verify
+from . import (
+    bench,
+    bench_adversary,
+    bench_context,
+    bench_onnx,
+    bench_placement,
+    bench_predict,
+    bench_runtime,
+    bench_simulate,
+    bench_study,
+    can_run,
+    devices,
+    explain,
+    generate,
+    history,
+    import_model,
+    output,
+    profile,
+    run,
+    split,
+    verify,
+)
 
 INTERRUPTED = 130
 
@@ -33,8 +54,17 @@ app.command("verify")(verify.verify)
 app.command("explain")(explain.explain)
 app.command("generate")(generate.generate)
 app.command("import")(import_model.import_model)
+app.command("can-run")(can_run.can_run)
+app.add_typer(history.app, name="history")
+bench.app.command("onnx")(bench_onnx.onnx)
+bench.app.command("context")(bench_context.context)
 bench.app.command("placement")(bench_placement.placement)
 bench.app.command("plan-speed")(bench_placement.plan_speed)
+bench.app.command("predict")(bench_predict.predict)
+bench.app.command("runtime")(bench_runtime.runtime)
+bench.app.command("simulate")(bench_simulate.simulate)
+bench.app.command("study")(bench_study.study)
+bench.app.command("adversary")(bench_adversary.adversary)
 app.add_typer(bench.app, name="bench")
 
 
