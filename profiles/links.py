@@ -25,6 +25,7 @@ from .profile import Link, LinkPoint
 
 SIZES_BYTES = (1 << 10, 64 << 10, 1 << 20, 16 << 20)
 LARGE_BYTES = 256 << 20
+_BY_REFERENCE_BYTES_PER_S = 1e12
 _RUNS = {1 << 10: 40, 64 << 10: 40, 1 << 20: 20, 16 << 20: 7, LARGE_BYTES: 3}
 
 
@@ -68,7 +69,7 @@ def line(points: tuple[LinkPoint, ...]) -> tuple[float, float | None]:
     -------
     latency_s : float
     bandwidth_bytes_per_s : float or None
-        None where the largest takes less than twice the time of the smallest.
+        None where the largest takes less than twice the time of the smallest, or less than any memory could copy it in.
 
     Examples
     --------
@@ -81,7 +82,7 @@ def line(points: tuple[LinkPoint, ...]) -> tuple[float, float | None]:
     if large.time_s < 2 * small.time_s:
         return small.time_s, None
     rate = (large.size_bytes - small.size_bytes) / (large.time_s - small.time_s)
-    return small.time_s, round(rate, 3)
+    return small.time_s, round(rate, 3) if rate < _BY_REFERENCE_BYTES_PER_S else None
 
 
 def _measure(

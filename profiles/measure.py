@@ -7,11 +7,13 @@ only its own time. What would take a slow device (a simulator) longer than it is
 from __future__ import annotations
 
 import platform
+import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+import psutil
 
 from trisect.runtime.devices import Device
 from trisect.runtime.engines import load
@@ -33,7 +35,8 @@ _SMALLEST_S = 1e-8
 _PRODUCT_SIZE = 1024
 _LONGEST_RUN_S = 0.5
 _MOST_SIMULATED_BYTES = 8 << 20
-_AMPLE_S = 60.0
+_AMPLE_S = 10.0
+_LOADS = 3
 """A budget from which on the largest transfers are measured too."""
 
 
@@ -186,11 +189,31 @@ def _begin(device: Device, options: LoadOptions) -> DeviceProfile:
     finally:
         module.close()
     node_s = (_bound(chain, device, options).median_s - _bound(one, device, options).median_s) / (_CHAIN - 1)
+    load_s, _ = _loading(one, device, options)
+    chain_load_s, load_bytes = _loading(chain, device, options)
     return DeviceProfile(
         device.id, device.name, device.engine_version, call_overhead_s=call_s,
         node_overhead_s=max(node_s, _SMALLEST_S), peak_flops=peak_flops(device, options),
-        power_w=_power_w(device, options),
+        power_w=_power_w(device, options), load_s=load_s,
+        node_load_s=max(chain_load_s - load_s, 0.0) / (_CHAIN - 1), load_bytes=load_bytes,
     )  # fmt: skip
+
+
+def _loading(case: Case, device: Device, options: LoadOptions) -> tuple[float, int]:
+    """Median seconds of loading a model, and the memory that it takes once it has run."""
+    process = psutil.Process()
+    times_s, grown = [], []
+    for _ in range(_LOADS):
+        before = process.memory_info().rss
+        start_s = time.perf_counter()
+        module = load(case.build(), device, options)
+        times_s.append(time.perf_counter() - start_s)
+        try:
+            module.run(case.feeds())
+            grown.append(process.memory_info().rss - before)
+        finally:
+            module.close()
+    return statistics.median(times_s), max(0, round(statistics.median(grown)))
 
 
 def _power_w(device: Device, options: LoadOptions) -> float | None:

@@ -66,6 +66,12 @@ class DeviceProfile:
     """Operations a second of a large matrix product: the device's roof, at the profile's precision."""
     power_w: float | None = None
     """Drawn while it works; None = not measured."""
+    load_s: float | None = None
+    """To load and compile a model of one tiny operator; None = not measured."""
+    node_load_s: float | None = None
+    """What each further tiny operator adds to that."""
+    load_bytes: int | None = None
+    """Resident memory of this process that a loaded model of tiny operators takes; None = not measured."""
 
 
 @dataclass(frozen=True)

@@ -64,12 +64,16 @@ def profile(
             str(len(d.points)),
             duration(d.call_overhead_s),
             duration(d.node_overhead_s),
+            duration(d.load_s),
             f"{d.peak_flops / 1e9:,.0f} GFLOP/s" if d.peak_flops else "-",
             f"{d.power_w:.3g} W" if d.power_w is not None else "not measured",
         )
         for d in measured.devices.values()
     ]
-    print_table(["device", "operators measured", "a call", "a small operator", "matrix product", "power"], rows)
+    print_table(
+        ["device", "operators measured", "a call", "a small operator", "to load a model", "matrix product", "power"],
+        rows,
+    )
     links = [
         (
             f"{link.source} to {link.target}",
