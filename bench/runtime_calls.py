@@ -41,13 +41,13 @@ def one_segment(models: Path) -> Iterator[Measured]:
                 times = in_turns({"plan": partial(session.run, feeds), "bare": partial(bare, feeds)}, 40, repeat=50)
         added = statistics.median(a - b for a, b in zip(times["plan"], times["bare"], strict=True))
         yield Measured("one_segment", f"added to a call of {where.id}", added * 1e6, "us", 25.0, True)
-        path = model_in(models, "ch_ppocr_mobile_v2.0_cls_infer.onnx")
-        feeds = {signature(path).inputs[0].name: image(1, 3, 48, 192)}
+        path = model_in(models, "ch_PP-OCRv4_det_infer.onnx")
+        feeds = {signature(path).inputs[0].name: image(1, 3, 224, 224)}
         bare = make(path)
         with Session(whole(path, where.id), options=ONE) as session:
             times = in_turns({"plan": partial(session.run, feeds), "bare": partial(bare, feeds)}, 60, repeat=3)
         detail = {f"{name}_ms": statistics.median(found) * 1e3 for name, found in times.items()}
-        what = f"rapidocr cls as a plan of one segment, against {where.id} itself"
+        what = f"rapidocr det (224x224) as a plan of one segment, against {where.id} itself"
         yield Measured("one_segment", what, ratio(times["plan"], times["bare"]), "x", 1.02, True, detail)
 
 

@@ -9,23 +9,25 @@ from __future__ import annotations
 import itertools
 import os
 import statistics
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import networkx as nx
 import numpy as np
 import onnx
 import openvino
 from openvino.passes import ConstantFolding, Manager
 
-from trisect.partitioner.planning import make_plan
+from trisect.partitioner.planning import prepare, write_plan
 from trisect.profiles.features import OpFeatures
 from trisect.runtime.devices import Device
 from trisect.runtime.engines._common import signature
 from trisect.runtime.engines.base import LoadOptions
 from trisect.runtime.plan import Plan
 from trisect.runtime.session import Session
+from trisect.scheduler.solution import Proposal
 
 from .runtime import Measured, device, image, in_turns, model_in, ratio, workspace
 from .runtime_calls import whole
@@ -35,28 +37,22 @@ _SHAPE = (1, 3, 640, 640)
 _BARS = {1: 1.08, 3: 1.15, 7: 1.2}
 _SECOND = "NPU_CPU"
 _ITEMS, _WINDOW = 24, 4
-_BIASES = (1.0, 0.9, 1.1, 0.8, 1.25, 0.7, 1.4)
+_LEAST_SHARE = 0.03
+"""Of the mean segment's time, what each must take at least: a cut behind the last operator would be none."""
+_MIDDLE, _CANDIDATES = (0.3, 0.7), 10
 
 
-@dataclass(frozen=True)
 class _Alike:
-    """Costs of devices that compute alike: a roofline, and for a cut the copies and layouts that it takes.
+    """Costs of devices that compute alike: a roofline, and the copies that a cut takes.
 
     What is modelled here chooses cuts only; every figure that is reported is measured.
     """
 
-    first: str
-    bias: float
-    """How much longer the first device is taken to need."""
-    cut_bytes_per_s: float
-    """What a cut costs: the less, the more it matters where to cut, and the less that all segments are alike."""
-
     def node_time_s(self, features: OpFeatures, device_id: str) -> float:
-        time_s = max(features.flops / 4e10, (features.bytes_read + features.bytes_written) / 2e10) + 2e-6
-        return time_s * (self.bias if device_id == self.first else 1.0)
+        return max(features.flops / 4e10, (features.bytes_read + features.bytes_written) / 2e10) + 2e-6
 
     def transfer_time_s(self, size_bytes: int, src_id: str, dst_id: str) -> float:
-        return 0.0 if src_id == dst_id else 2e-5 + size_bytes / self.cut_bytes_per_s
+        return 0.0 if src_id == dst_id else 2e-5 + size_bytes / 2e9
 
     def call_overhead_s(self, device_id: str) -> float:
         return 2e-5
@@ -69,7 +65,8 @@ def cuts(models: Path) -> Iterator[Measured]:
     feeds = {name: image(*_SHAPE)}
     for count, promised in _BARS.items():
         with workspace() as folder:
-            plan = _split(path, count + 1, Path(folder) / "plan")
+            cutter = _Cutter(path, count + 1)
+            plan = cutter.plan(cutter.cheapest(), Path(folder) / "plan")
             hetero = _hetero(path, plan, threads=None)
             with Session(plan) as split, Session(whole(path, "cpu:openvino"), options=_bound(path)) as alone:
                 _same(split.run(feeds), alone.run(feeds))
@@ -118,13 +115,64 @@ def _copies(count: int) -> list[Device]:
     return [replace(first, id=f"{first.id}#{index}" if index else first.id) for index in range(count)]
 
 
-def _split(path: Path, segments: int, folder: Path, bias: float = 1.0, cut_bytes_per_s: float = 2e9) -> Plan:
-    """A plan whose segments take about the same time, by the planner, one on each copy of the engine."""
-    devices = _copies(segments)
-    costs, shapes = _Alike(devices[0].id, bias, cut_bytes_per_s), _bound(path).shapes
-    return make_plan(
-        path, devices, costs, "auto", "throughput", shapes, out_folder=folder, constraints={"max_segments": segments}
-    )
+class _Cutter:
+    """Cuts a model into segments in a row, one on each copy of the engine, where few bytes cross."""
+
+    def __init__(self, path: Path, segments: int) -> None:
+        self._devices = _copies(segments)
+        self._prepared = prepare(path, self._devices, _Alike(), "throughput", _bound(path).shapes)
+        self._problem = self._prepared.problem()
+        graph = self._problem.graph
+        place = {task: index for index, task in enumerate(graph)}
+        self._order = list(nx.lexicographical_topological_sort(graph, key=place.__getitem__))
+        self._crossing = _crossing(graph, self._order)
+        times = [self._problem.time(task, self._devices[0]) for task in self._order]
+        self._done = [sum(times[: index + 1]) / sum(times) for index in range(len(times))]
+
+    def cheapest(self) -> list[int]:
+        """Positions behind which to cut, so that the fewest bytes cross and no segment is idle for long."""
+        count, least = len(self._devices), _LEAST_SHARE / len(self._devices)
+        best: dict[int, tuple[float, list[int]]] = {-1: (0.0, [])}
+        for _ in range(count - 1):
+            following: dict[int, tuple[float, list[int]]] = {}
+            for end, crossing in enumerate(self._crossing):
+                before = [
+                    (cost + crossing, [*found, end])
+                    for start, (cost, found) in best.items()
+                    if start < end and self._share(start, end) >= least
+                ]
+                if before:
+                    following[end] = min(before)
+            best = following
+        return min(found for end, found in best.items() if 1 - self._done[end] >= least)[1]
+
+    def candidates(self, count: int) -> list[list[int]]:
+        """Single cuts near the middle, those that fewest bytes cross first."""
+        middle = [end for end, done in enumerate(self._done) if _MIDDLE[0] <= done <= _MIDDLE[1]]
+        return [[end] for end in sorted(middle, key=self._crossing.__getitem__)[:count]]
+
+    def plan(self, ends: Sequence[int], folder: Path) -> Plan:
+        """The plan of cuts behind these positions."""
+        placement = {task: self._devices[sum(end < index for end in ends)].id for index, task in enumerate(self._order)}
+        return write_plan(self._prepared, self._problem, Proposal(placement), folder, strategy="cheapest cuts")
+
+    def _share(self, start: int, end: int) -> float:
+        return self._done[end] - (self._done[start] if start >= 0 else 0.0)
+
+
+def _crossing(graph: nx.DiGraph[str], order: Sequence[str]) -> list[float]:
+    """Bytes of the tensors that are needed behind each position and made before."""
+    place = {task: index for index, task in enumerate(order)}
+    change = [0.0] * (len(order) + 1)
+    lasts: dict[tuple[str, str], tuple[int, float]] = {}
+    for source, target, data in graph.edges(data=True):
+        for tensor, size_bytes in data["tensors"].items():
+            last = max(place[target], lasts.get((source, tensor), (0, 0.0))[0])
+            lasts[source, tensor] = (last, size_bytes)
+    for (source, _), (last, size_bytes) in lasts.items():
+        change[place[source]] += size_bytes
+        change[last] -= size_bytes
+    return list(itertools.accumulate(change))[: len(order) - 1]
 
 
 def _bound(path: Path, threads: int | None = None) -> LoadOptions:
@@ -135,19 +183,19 @@ def _bound(path: Path, threads: int | None = None) -> LoadOptions:
 
 
 def _balanced(path: Path, folder: Path, feeds: Mapping[str, np.ndarray], options: LoadOptions) -> Plan:
-    """Of several splits in two, that whose segments really take the most equal times."""
+    """Of several splits in two, that whose longer segment really takes the least time."""
+    cutter = _Cutter(path, 2)
     found: list[tuple[float, Plan]] = []
-    for bias in _BIASES:
-        plan = _split(path, 2, folder / f"plan-{bias}", bias)
-        with Session(plan, "processes", options) as session:
-            session.run(feeds)
+    for number, ends in enumerate(cutter.candidates(_CANDIDATES)):
+        plan = cutter.plan(ends, folder / f"plan-{number}")
+        with Session(plan, options=options) as session:
             times: dict[str, list[float]] = {}
-            for _ in range(4):
+            for turn in range(4):
                 session.run(feeds)
                 for event in session.trace.events:
-                    if event.kind == "compute":
-                        times.setdefault(event.device, []).append(event.duration_s)
-        found.append((max(sum(busy) for busy in times.values()), plan))
+                    if event.kind == "compute" and turn:
+                        times.setdefault(event.name, []).append(event.duration_s)
+        found.append((max(min(busy) for busy in times.values()), plan))
     return min(found, key=lambda pair: pair[0])[1]
 
 

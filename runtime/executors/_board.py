@@ -5,6 +5,7 @@ No threads and no engines here: each method is one step of bookkeeping, called w
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
@@ -19,6 +20,42 @@ from ._hosts import Ran, Tensor
 from ._lanes import Assembly
 
 
+class Answer:
+    """The future of a caller that mostly does the work itself: nothing to wait on is made unless it has to wait."""
+
+    def __init__(self) -> None:
+        self._result: Result | None = None
+        self._error: BaseException | None = None
+        self._done = False
+        self._waiting: threading.Event | None = None
+
+    def set_result(self, result: Result) -> None:
+        """As of a future."""
+        self._result = result
+        self._tell()
+
+    def set_exception(self, error: BaseException) -> None:
+        """As of a future."""
+        self._error = error
+        self._tell()
+
+    def result(self) -> Result:
+        """As of a future."""
+        if not self._done:
+            self._waiting = waiting = threading.Event()
+            if not self._done:  # it may have come before there was anything to tell
+                waiting.wait()
+        if self._error is not None:
+            raise self._error
+        assert self._result is not None
+        return self._result
+
+    def _tell(self) -> None:
+        self._done = True
+        if self._waiting is not None:
+            self._waiting.set()
+
+
 @dataclass
 class Item:
     """One set of feeds on its way through the segments."""
@@ -26,7 +63,7 @@ class Item:
     number: int
     feeds: Arrays
     """The caller's: the work may have to begin again from them."""
-    future: Future[Result]
+    future: Future[Result] | Answer
     assembly: Assembly
     begun: int = 0
     """How often it began."""

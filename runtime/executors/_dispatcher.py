@@ -19,7 +19,7 @@ from ..errors import DeviceLost, EngineFailed, TensorLost, TrisectError
 from ..plan import Plan
 from ..timeline import Event
 from . import Result, Settings
-from ._board import Item
+from ._board import Answer, Item
 from ._desk import Desk, Task
 from ._flow import Flow, named
 from ._hosts import Crew, Tensor
@@ -63,14 +63,18 @@ class Dispatcher:
 
     def submit(self, item: int, feeds: Arrays) -> Future[Result]:
         """Start one item; see `Executor.submit`."""
-        return self._begin(item, feeds, lend=False)[0]
+        future: Future[Result] = Future()
+        future.set_running_or_notify_cancel()  # from here nobody can take it back
+        self._begin(item, feeds, future, lend=False)
+        return future
 
     def run(self, item: int, feeds: Arrays) -> Result:
         """Compute one item; see `Executor.run`."""
-        future, task = self._begin(item, feeds, lend=True)
+        answer = Answer()
+        task = self._begin(item, feeds, answer, lend=True)
         while task is not None:
             task = self._run(task, lend=True)
-        return future.result()
+        return answer.result()
 
     def incidents(self) -> Sequence[Event]:
         """See `Executor.incidents`."""
@@ -105,11 +109,9 @@ class Dispatcher:
         flow = Flow.of(plan)
         return Assembly(plan, flow, self._gather(plan), self._desk.lock, self._work)
 
-    def _begin(self, number: int, feeds: Arrays, *, lend: bool) -> tuple[Future[Result], Task | None]:
+    def _begin(self, number: int, feeds: Arrays, future: Future[Result] | Answer, *, lend: bool) -> Task | None:
         desk = self._desk
         desk.refuse_if_over()
-        future: Future[Result] = Future()
-        future.set_running_or_notify_cancel()  # from here nobody can take it back
         assembly = desk.assembly
         tensors = assembly.crew.admit(feeds)
         with desk.lock:
@@ -122,7 +124,7 @@ class Dispatcher:
             outputs = None if item.left else desk.board.finish(ticket)
         if outputs is not None:
             self._answer(item, outputs)
-        return future, task
+        return task
 
     def _work(self, assembly: Assembly, lane: Lane) -> None:
         """What the thread of a lane does all its life."""
