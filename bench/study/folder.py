@@ -58,12 +58,13 @@ def _versions(packages: Iterable[str]) -> Iterable[tuple[str, str]]:
 
 def _origin(function: Any) -> dict[str, str]:
     """Where a strategy is written; of a user's own its source too, for it is nowhere else."""
-    if function.__module__.startswith("trisect."):
-        return {"module": function.__module__}
+    module = str(function.__module__)  # of a function made by exec there is none
+    if module.startswith("trisect."):
+        return {"module": module}
     try:
-        return {"module": function.__module__, "source": inspect.getsource(function)}
+        return {"module": module, "source": inspect.getsource(function)}
     except (OSError, TypeError):
-        return {"module": function.__module__}
+        return {"module": module}
 
 
 class Folder:

@@ -84,7 +84,8 @@ def test_a_split_goes_by_what_was_learned_and_goes_on_from_there(place: Path) ->
     problem = make_problem(graph, devices, costs)
     save(known, default_path())
     plan = api.split(place / "m.onnx", DEVICES)
-    assert plan.value <= min(sum(problem.time(t, d) for t in problem.graph) + 2e-5 for d in problem.device_ids)
+    alone = [api.split(place / "m.onnx", DEVICES, f"single:{device}").value for device in problem.device_ids]
+    assert plan.value <= min(alone) * 1.0001
     assert plan.predicted.latency_s > 0
 
 

@@ -56,11 +56,12 @@ def ended(pids: list[int], limit_s: float = 30.0) -> bool:
 def test_a_private_ray_listens_here_only_and_leaves_nothing(tmp_path, monkeypatch, capfd):
     monkeypatch.setenv("HOME", str(tmp_path))
     environment = dict(os.environ)
+    before = psutil.Process().children(recursive=True)  # of other tests: what they keep running is theirs
     with connect() as connection, connect() as again:
         assert connection.is_private
         assert again.address == connection.address
         assert connection.address.startswith("127.")
-        children = psutil.Process().children(recursive=True)
+        children = [child for child in psutil.Process().children(recursive=True) if child not in before]
         assert children
         heard = []
         for process in [psutil.Process(), *children]:
