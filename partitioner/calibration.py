@@ -68,8 +68,8 @@ def calibrated(
     before = len(known)
     scales: dict[str, float] = {}
     for done, device in enumerate(devices):
-        if not device.is_real or not 0 < predicted_s[device.id] < inf:
-            continue
+        if not device.is_real or device.node or not 0 < predicted_s[device.id] < inf:
+            continue  # another machine's device cannot be run from here
         key = _key(graph, device)
         if key not in known:
             if progress is not None:

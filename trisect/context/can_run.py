@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -15,7 +16,7 @@ from trisect.partitioner.support import Progress
 from trisect.profiles import reference
 from trisect.profiles.profile import Profile
 from trisect.runtime.devices import Device
-from trisect.runtime.errors import InvalidInput, TrisectError
+from trisect.runtime.errors import InvalidInput, StorageFailed, TrisectError
 
 from .history import History
 from .judging import RANK, Answer, judge
@@ -62,14 +63,21 @@ def can_run(
     question = _question(source, there, profile, shapes)
     earlier = history.answered(question) if question else None
     answer = _read(earlier)
-    if answer is None:
+    if answer is not None:
+        answer = _with_run(replace(answer, from_history=True), history, _key_of(earlier), shapes)
+    else:
         description = describe(source)
         answer = judge(description, there, profile, dict(shapes or {}), progress)
         if question:
-            key = description.key and f"{description.key} {_told_shapes(shapes)}"
-            history.answer(question, msgspec.json.encode({"answer": answer, "key": key}).decode())
-        return _with_run(answer, history, description.key, shapes)
-    return _with_run(replace(answer, from_history=True), history, _key_of(earlier), shapes)
+            kept = msgspec.json.encode({"answer": answer, "key": description.key}).decode()
+            with contextlib.suppress(StorageFailed):  # a full disk is no reason not to answer
+                history.answer(question, kept)
+        answer = _with_run(answer, history, description.key, shapes)
+    if history.moved is None:
+        return answer
+    return replace(
+        answer, notes=(*answer.notes, f"the history was damaged: it is now {history.moved}, a new one is begun")
+    )
 
 
 def best_of(
@@ -154,7 +162,7 @@ def _read(text: str | None) -> Answer | None:
 
 
 def _key_of(text: str | None) -> str:
-    return msgspec.json.decode(text, type=_Kept).key.partition(" ")[0] if text else ""
+    return msgspec.json.decode(text, type=_Kept).key if text else ""
 
 
 def _with_run(answer: Answer, history: History, key: str, shapes: Mapping[str, int] | None) -> Answer:

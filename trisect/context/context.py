@@ -7,6 +7,7 @@ into graphs that answer for themselves.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from trisect.profiles import reference
 from trisect.profiles.limits import DeviceLimits
 from trisect.runtime import engines
 from trisect.runtime.devices import Device
-from trisect.runtime.errors import FallbackForbidden, InfeasibleProblem, UnsupportedOperator
+from trisect.runtime.errors import FallbackForbidden, InfeasibleProblem, StorageFailed, UnsupportedOperator
 from trisect.runtime.plan import Plan
 
 from .choosing import Choice, choose
@@ -227,7 +228,8 @@ class Context:
         def remember(plan: Plan, latency_s: float) -> None:
             told = ",".join(f"{name}={size}" for name, size in sorted((shapes or {}).items()))
             devices = tuple(dict.fromkeys(segment.device for segment in plan.segments))
-            History().ran(structure_key(parse_proto(Path(model))), devices, told, latency_s)
+            with suppress(StorageFailed):  # a full disk is no reason to fail a model that has run
+                History().ran(structure_key(parse_proto(Path(model))), devices, told, latency_s)
 
         compiled = self._compiled(plan_on, out)
         return CompiledGraph(compiled, compile_again, partial(self._check, plan_on=plan_on), remember, executor)

@@ -108,7 +108,13 @@ def _judge_graph(
     if assumed:
         notes = (f"judged with {', '.join(f'{name} = 1' for name in assumed)}",)
     tasks = task_graph(graph)
-    refused = refusals(graph, tasks, devices, Capabilities(), progress)
+    capabilities = Capabilities()
+    refused = refusals(graph, tasks, devices, capabilities, progress)
+    if capabilities.moved is not None:
+        notes = (
+            *notes,
+            f"what devices had said was damaged: it is now {capabilities.moved}, and they were asked again",
+        )
     costs = ProfileCosts(profile)
     verdicts: dict[str, DeviceVerdict] = {}
     for device in devices:

@@ -14,7 +14,7 @@ from trisect.bench.model_packages import known_files
 from trisect.context.can_run import best_of, can_run
 from trisect.context.history import History
 from trisect.context.sources import describe
-from trisect.runtime.errors import InvalidInput, InvalidModel, TrisectError
+from trisect.runtime.errors import InvalidInput, InvalidModel, StorageFailed, TrisectError
 
 LLAMA_8B = {
     "model_type": "llama", "hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32,
@@ -87,6 +87,22 @@ def test_a_second_question_is_answered_from_history_until_the_file_changes(tmp_p
     assert not can_run(path, "cpu").from_history
     History().clear()
     assert not can_run(path, "cpu").from_history
+
+
+def test_a_damaged_history_is_said_and_a_full_disk_is_no_reason_not_to_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    path = with_weights(tmp_path / "model.onnx")
+    (tmp_path / "history.sqlite").write_bytes(b"garbage" * 1000)
+    answer = can_run(path, "cpu")
+    assert answer.ability == "yes"
+    assert any("the history was damaged" in note for note in answer.notes)
+
+    def full(*_: object) -> None:
+        raise StorageFailed("no space left")
+
+    monkeypatch.setattr(History, "answer", full)
+    assert can_run(path, "cpu", shapes={"n": 7}).ability == "yes"
 
 
 def test_a_configuration_tells_size_and_whether_it_fits():

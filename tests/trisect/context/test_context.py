@@ -239,3 +239,21 @@ def test_a_measured_run_answers_the_next_question(tmp_path: Path):
     assert after.measured_devices == ("cpu:ort",)
     assert after.measured_latency_s is not None
     assert after.measured_latency_s > 0
+
+
+def test_a_device_that_is_lost_in_use_is_planned_around_within_what_was_required(tmp_path: Path):
+    model = written(tmp_path, SMALL)
+    x = np.full((2, 3), 2, np.float32)
+    with create_context(devices="cpu").compile(model) as graph:
+        changes = []
+        graph.on_change(changes.append)
+        (lost,) = graph.devices
+        graph.run({"x": x})
+        # What the runtime calls once a worker is gone for good; tests/runtime/faults kill real ones.
+        made = graph._replan(graph.plan, [lost])
+        assert lost not in {segment.device for segment in made.segments}
+        assert [(change.before, lost in change.after) for change in changes] == [((lost,), False)]
+        assert f"{lost} is lost" in changes[0].reason
+        graph.close()
+        np.testing.assert_allclose(graph.run({"x": x})["y"], -np.exp(x), rtol=1e-5)
+        assert set(graph.dispatched) == set(graph.devices)
