@@ -25,7 +25,7 @@ from trisect.runtime.plan import Plan
 from .choosing import Choice, choose
 from .compiled import Compiled, CompiledGraph
 from .history import History
-from .openvino_strings import read_device_string
+from .openvino_strings import read_device_string, write_device_string
 from .policyfile import policy_path, read_policy
 from .sources.onnx_file import structure_key
 from .support import Support, query
@@ -131,6 +131,22 @@ class Context:
     def choice(self) -> Choice:
         """All that was decided: ranks of devices, objective, notes."""
         return self._choice
+
+    @property
+    def openvino_devices(self) -> str:
+        """The chosen devices as OpenVINO would be told: ``HETERO:NPU,CPU``.
+
+        Raises
+        ------
+        InvalidInput
+            Where other engines' devices are among them.
+
+        Examples
+        --------
+        >>> create_context(machine="intel-core-ultra-7-155h", power_preference="low-power").openvino_devices
+        'HETERO:NPU,CPU'
+        """
+        return write_device_string(self.devices, "MULTI" if self._choice.objective == "throughput" else "HETERO")
 
     def refresh(self) -> bool:
         """Look again which devices there are; True where the choice has changed."""

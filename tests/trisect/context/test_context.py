@@ -150,7 +150,12 @@ def test_low_power_and_low_latency_together_are_refused_where_they_exclude_each_
 def test_openvinos_strings_become_devices_and_hints(tmp_path: Path):
     context = create_context(devices="HETERO:GPU,CPU", machine=ULTRA)
     assert [device.id for device in context.devices] == ["gpu:openvino", "cpu:openvino"]
-    assert create_context(devices="MULTI:GPU,NPU", machine=ULTRA).choice.objective == "throughput"
+    assert context.openvino_devices == "HETERO:GPU,CPU"
+    several = create_context(devices="MULTI:GPU,NPU", machine=ULTRA)
+    assert several.choice.objective == "throughput"
+    assert several.openvino_devices == "MULTI:NPU,GPU"  # one rank: no order among them
+    with pytest.raises(InvalidInput, match="OpenVINO does not drive"):
+        create_context(machine="nvidia-h200").openvino_devices  # noqa: B018
     with pytest.raises(UnknownDevice, match="there are: CPU, GPU, NPU"):
         create_context(devices="HETERO:TPU", machine=ULTRA)
     with pytest.raises(InvalidInput, match="did you mean HETERO"):
