@@ -80,15 +80,26 @@ def devices(
     return engines.find(wanted) if address is None else clusters.devices(address, wanted)
 
 
-def usable_devices(wanted: str | Iterable[str] = "auto") -> list[Device]:
-    """As `devices`, but ``auto`` leaves out what is no hardware, as a split does.
+def usable_devices(wanted: str | Iterable[str] = "auto", *, machine: str | None = None) -> list[Device]:
+    """As `devices`, but ``auto`` leaves out what is no hardware, as a split does; of a published machine all.
 
     Raises
     ------
     UnknownDevice, EngineMissing
         As `devices`.
     """
-    return engines.find_to_use(wanted)
+    return engines.find_to_use(wanted) if machine is None else devices(wanted, machine=machine)
+
+
+def known_profile(machine: str | None = None) -> Profile:
+    """What is published of a machine, or else what was measured on this one so far; empty where nothing was.
+
+    Raises
+    ------
+    InvalidProfile, UnknownDevice
+        As `stored_profile`; for a machine that nobody published.
+    """
+    return stored_profile() if machine is None else reference.machine(machine).profile
 
 
 def stored_profile() -> Profile:

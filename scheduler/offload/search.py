@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import inf
 from random import Random
@@ -144,18 +144,24 @@ def _anywhere(instance: Instance, budget: Budget, random: Random, exact: bool) -
     levels = _levels(instance, state.bound)
     for searching, proving in _TURNS if exact else _ONLY_SEARCH:
         state = _search_loads(instance, state, budget, budget.seconds * searching, levels, random)
-        if proving and state.where is not None and not state.is_proven and not budget.is_spent():
-            better, proven = improve_loads(
-                instance,
-                state.where,
-                state.value,
-                state.bound,
-                budget,
-                budget.seconds * proving,
-                random.randrange(2**31),
-            )
-            state = state.with_bound(proven, "CP-SAT").with_placement(_largest_load(instance, better), better)
+        state = _prove(improve_loads, _largest_load, instance, state, budget, budget.seconds * proving, random)
     return state
+
+
+def _prove(
+    improve: Callable[..., tuple[list[int], float]],
+    value_of: Callable[[Instance, list[int]], float],
+    instance: Instance,
+    state: _State,
+    budget: Budget,
+    seconds: float,
+    random: Random,
+) -> _State:
+    """Let CP-SAT better placement and bound, where there is something left to prove and time for it."""
+    if not seconds or state.where is None or state.is_proven or budget.is_spent():
+        return state
+    better, proven = improve(instance, state.where, state.value, state.bound, budget, seconds, random.randrange(2**31))
+    return state.with_bound(proven, "CP-SAT").with_placement(value_of(instance, better), better)
 
 
 def _search_loads(
@@ -266,17 +272,7 @@ def _least_latency(instance: Instance, budget: Budget, random: Random, exact: bo
     levels = _levels(instance, work)
     for searching, proving in _TURNS if exact else _ONLY_SEARCH:
         state = _search_calls(instance, state, budget, budget.seconds * searching, origins, levels, work, random)
-        if proving and state.where is not None and not state.is_proven and not budget.is_spent():
-            better, proven = improve_calls(
-                instance,
-                state.where,
-                state.value,
-                state.bound,
-                budget,
-                budget.seconds * proving,
-                random.randrange(2**31),
-            )
-            state = state.with_bound(proven, "CP-SAT").with_placement(latency(instance, better), better)
+        state = _prove(improve_calls, latency, instance, state, budget, budget.seconds * proving, random)
     return state
 
 

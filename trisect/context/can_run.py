@@ -13,12 +13,11 @@ import msgspec
 
 from trisect import api
 from trisect.partitioner.support import Progress
-from trisect.profiles import reference
 from trisect.profiles.profile import Profile
 from trisect.runtime.devices import Device
 from trisect.runtime.errors import InvalidInput, StorageFailed, TrisectError
 
-from .history import History
+from .history import History, told_shapes
 from .judging import RANK, Answer, judge
 from .sources import Source, describe
 
@@ -58,7 +57,7 @@ def can_run(
     InvalidInput, InvalidModel, UnsupportedModel
         Where there is nothing to judge, or it is damaged.
     """
-    there, profile = _machine(devices, machine)
+    there, profile = tuple(api.usable_devices(devices, machine=machine)), api.known_profile(machine)
     history = history or History()
     question = _question(source, there, profile, shapes)
     earlier = history.answered(question) if question else None
@@ -120,12 +119,6 @@ def _worth(answer: Answer) -> tuple[float, ...]:
     return (-RANK[answer.ability], inf if time_s is None else time_s, inf if size is None else float(size))
 
 
-def _machine(devices: str | Iterable[str], machine: str | None) -> tuple[tuple[Device, ...], Profile]:
-    if machine is not None:
-        return tuple(api.devices(devices, machine=machine)), reference.machine(machine).profile
-    return tuple(api.usable_devices(devices)), api.stored_profile()
-
-
 def _question(
     source: Source, devices: Sequence[Device], profile: Profile, shapes: Mapping[str, int] | None
 ) -> str | None:
@@ -135,16 +128,12 @@ def _question(
     file = Path(source)
     found = file.stat()
     told = [
-        *("can_run 1", str(file.resolve()), str(found.st_size), str(found.st_mtime_ns), _told_shapes(shapes)),
+        *("can_run 1", str(file.resolve()), str(found.st_size), str(found.st_mtime_ns), told_shapes(shapes)),
         *(f"{d.id} {d.name} {d.engine_version} {d.memory_bytes}" for d in devices),
         profile.provenance.date,
         str(sum(len(device.points) for device in profile.devices.values())),
     ]
     return hashlib.sha256("\n".join(told).encode()).hexdigest()
-
-
-def _told_shapes(shapes: Mapping[str, int] | None) -> str:
-    return ",".join(f"{name}={size}" for name, size in sorted((shapes or {}).items()))
 
 
 class _Kept(msgspec.Struct):
@@ -167,7 +156,7 @@ def _key_of(text: str | None) -> str:
 
 def _with_run(answer: Answer, history: History, key: str, shapes: Mapping[str, int] | None) -> Answer:
     """The answer with what happened when this very model ran here."""
-    run = history.best_run(key, _told_shapes(shapes)) if key else None
+    run = history.best_run(key, told_shapes(shapes)) if key else None
     if run is None or not set(run.devices) <= set(answer.devices):
         return answer
     return replace(

@@ -15,7 +15,6 @@ from typing import Any
 from trisect import api
 from trisect.partitioner.constraints import Constraints, read_constraints
 from trisect.partitioner.loading import parse_proto
-from trisect.profiles import reference
 from trisect.profiles.limits import DeviceLimits
 from trisect.runtime import engines
 from trisect.runtime.devices import Device
@@ -24,7 +23,7 @@ from trisect.runtime.plan import Plan
 
 from .choosing import Choice, choose
 from .compiled import Compiled, CompiledGraph
-from .history import History
+from .history import History, told_shapes
 from .openvino_strings import read_device_string, write_device_string
 from .policyfile import policy_path, read_policy
 from .sources.onnx_file import structure_key
@@ -242,10 +241,9 @@ class Context:
             return self._compiled(plan_on)
 
         def remember(plan: Plan, latency_s: float) -> None:
-            told = ",".join(f"{name}={size}" for name, size in sorted((shapes or {}).items()))
             devices = tuple(dict.fromkeys(segment.device for segment in plan.segments))
             with suppress(StorageFailed):  # a full disk is no reason to fail a model that has run
-                History().ran(structure_key(parse_proto(Path(model))), devices, told, latency_s)
+                History().ran(structure_key(parse_proto(Path(model))), devices, told_shapes(shapes), latency_s)
 
         compiled = self._compiled(plan_on, out)
         return CompiledGraph(compiled, compile_again, partial(self._check, plan_on=plan_on), remember, executor)
@@ -298,20 +296,17 @@ class Context:
                 )
 
     def _available(self) -> tuple[Device, ...]:
-        if self.machine is not None:
-            return tuple(api.devices(self._wanted, machine=self.machine))
-        return tuple(api.usable_devices(self._wanted))
+        return tuple(api.usable_devices(self._wanted, machine=self.machine))
 
     def _choose(self) -> Choice:
-        profile = api.stored_profile() if self.machine is None else reference.machine(self.machine).profile
+        profile = api.known_profile(self.machine)
         power_w = {key: device.power_w for key, device in profile.devices.items() if device.power_w is not None}
         return choose(self.wishes, self._available(), users=self._users, power_w=power_w)
 
 
 def _from_openvino(text: str, machine: str | None, said: dict[str, Any]) -> tuple[tuple[str, ...], dict[str, Any]]:
     """OpenVINO's device string as devices and hints; hints that were given stand."""
-    there = api.devices(machine=machine) if machine is not None else api.usable_devices("auto")
-    found = read_device_string(text, there)
+    found = read_device_string(text, api.usable_devices(machine=machine))
     hints: dict[str, Any] = {}
     if found.mode == "HETERO":
         hints["fallback"] = tuple(dict.fromkeys(device.kind for device in found.devices))

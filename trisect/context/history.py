@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -40,6 +40,17 @@ class PastRun:
     """Median."""
     at: str
     """ISO 8601, UTC."""
+
+
+def told_shapes(shapes: Mapping[str, int] | None) -> str:
+    """Sizes of symbolic dimensions as runs and answers are filed under.
+
+    Examples
+    --------
+    >>> told_shapes({"n": 2, "batch": 1}), told_shapes(None)
+    ('batch=1,n=2', '')
+    """
+    return ",".join(f"{name}={size}" for name, size in sorted((shapes or {}).items()))
 
 
 class History:
