@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from math import inf
 from pathlib import Path
 
 import msgspec
-import numpy as np
 import onnx
 
 from trisect.profiles.costs import ProfileCosts
+from trisect.profiles.measure import time_calls
 from trisect.profiles.store import write_aside
 from trisect.runtime.devices import Device
 from trisect.runtime.engines import load
@@ -31,7 +30,7 @@ from .graph import Graph
 
 LEAST_S = 0.3
 """A model is run for so long on each device, but at least `_FEWEST` times."""
-_FEWEST = 5
+_FEWEST, _MOST = 5, 100_000
 _PATIENCE_S = 3.0
 """One run that takes longer is measured once."""
 _FARTHEST = 30.0
@@ -87,29 +86,21 @@ def calibrated(
 def _measure(graph: Graph, device: Device) -> float:
     """Median seconds of one run; infinite where the device fails at it."""
     try:
-        model = onnx.load(graph.path, load_external_data=False)
-        feeds = generate_feeds(model, graph)
+        feeds = generate_feeds(onnx.load(graph.path, load_external_data=False), graph)
         module = load(graph.path, device, LoadOptions(shapes=dict(graph.shapes)))
     except (TrisectError, MemoryError):
         return inf
     try:
-        times_s = [_timed(module.run, feeds)]
-        if times_s[0] < _PATIENCE_S:
-            times_s = []
-            end_s = time.perf_counter() + LEAST_S
-            while len(times_s) < _FEWEST or time.perf_counter() < end_s:
-                times_s.append(_timed(module.run, feeds))
-        return statistics.median(times_s)
+        begun_s = time.perf_counter()
+        module.run(feeds)
+        once_s = time.perf_counter() - begun_s
+        if once_s >= _PATIENCE_S:
+            return once_s
+        return time_calls(lambda: module.run(feeds), lasting_s=LEAST_S, fewest=_FEWEST, most=_MOST).median_s
     except (TrisectError, MemoryError):
         return inf
     finally:
         module.close()
-
-
-def _timed(call: Callable[[Mapping[str, np.ndarray]], object], feeds: Mapping[str, np.ndarray]) -> float:
-    begun_s = time.perf_counter()
-    call(feeds)
-    return time.perf_counter() - begun_s
 
 
 def _key(graph: Graph, device: Device) -> str:
