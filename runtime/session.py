@@ -43,7 +43,8 @@ class Session:
         where CPU engines work side by side; it survives engines that crash or hang. ``"ray"``: an actor for each, on
         the node that has the device.
     options : LoadOptions, optional
-        Threads and precision of every engine.
+        Threads and precision of every engine. With ``pinned=False`` the system alone decides which cores they use with
+        the executor ``"threads"``; else callers keep off the cores of the engine's helpers where it can be told.
     timeout_s : float, optional
         A segment that runs longer hangs: its device is treated as lost.
     restarts : int

@@ -15,7 +15,7 @@ from typing import Any, cast
 import numpy as np
 import onnxruntime as ort
 
-from ..affinity import cores
+from ..affinity import Seats
 from ..devices import Device
 from ..errors import EngineFailed, UnsupportedModel
 from ..tensors import bits_of, check_buffers, check_feeds, dtype_of, is_numpys, onnx_dtype_number
@@ -67,7 +67,10 @@ def open_module(
     outputs = tuple(with_shapes(spec, options.shapes) for spec in declared.outputs)
     refuse_open_shapes(device, label, inputs)
     _refuse_types(device, label, inputs, outputs)
-    settings = _session_options(options)
+    seats = Seats.here() if options.pinned else None
+    if seats is not None and options.threads not in (None, seats.count):
+        seats = None  # fewer threads than cores: others may be meant to have the rest, and which is not said
+    settings = _session_options(options, seats)
     providers: list[Any] | None = [device.native]
     if provider is not None:
         settings.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
@@ -84,7 +87,7 @@ def open_module(
         raise EngineFailed(f"{device.id} cannot load {label}: {reason(error)}") from error
     if provider is not None:
         _refuse_fallback(session, device, label)
-    return OrtModule(session, device, inputs, outputs)
+    return OrtModule(session, device, inputs, outputs, seats if provider is None else None)
 
 
 def _refuse_types(device: Device, label: str, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]) -> None:
@@ -101,7 +104,7 @@ def _refuse_types(device: Device, label: str, inputs: tuple[TensorSpec, ...], ou
         )
 
 
-def _session_options(options: LoadOptions) -> ort.SessionOptions:
+def _session_options(options: LoadOptions, seats: Seats | None) -> ort.SessionOptions:
     settings = ort.SessionOptions()
     settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
     settings.log_severity_level = _FATAL
@@ -113,10 +116,12 @@ def _session_options(options: LoadOptions) -> ort.SessionOptions:
     }
     if options.precision == "fast":
         entries["mlas.enable_gemm_fastmath_arm64_bfloat16"] = "1"
-    there = cores()
-    if options.pinned and len(there) > 1 and options.threads in (None, len(there)):
-        settings.intra_op_num_threads = len(there)
-        entries["session.intra_op_thread_affinities"] = ";".join(str(core + 1) for core in there[1:])
+    if seats is not None:
+        # Left to itself it takes all cores of the machine, those too that this process is to keep off.
+        settings.intra_op_num_threads = seats.count
+        if seats.helpers:  # it counts from one
+            helpers = [",".join(str(number + 1) for number in core) for core in seats.helpers]
+            entries["session.intra_op_thread_affinities"] = ";".join(helpers)
     entries.update((key, str(value)) for key, value in options.extra.items())
     for key, value in entries.items():
         settings.add_session_config_entry(key, value)
@@ -150,10 +155,12 @@ class OrtModule:
         device: Device,
         inputs: tuple[TensorSpec, ...],
         outputs: tuple[TensorSpec, ...],
+        seats: Seats | None = None,
     ) -> None:
         self.device = device
         self.inputs = inputs
         self.outputs = outputs
+        self._seats = seats
         self._session: ort.InferenceSession | None = session
         self._names = [spec.name for spec in outputs]
         self._dtypes = {spec.name: spec.dtype for spec in (*inputs, *outputs)}
@@ -164,6 +171,8 @@ class OrtModule:
         """Compute once; see `Module.run`."""
         checked = check_feeds(self.inputs, feeds)
         session = self._open()
+        if self._seats is not None:
+            self._seats.take()
         try:
             if self._plain:
                 return dict(zip(self._names, session.run(self._names, checked), strict=True))
@@ -190,7 +199,7 @@ class OrtModule:
         check_buffers(inputs, self.inputs, outputs, self.outputs)
         session = self._open()
         try:
-            return OrtBinding(session, self.device, self.outputs, inputs, outputs)
+            return OrtBinding(session, self.device, self.outputs, inputs, outputs, self._seats)
         except Exception as error:
             raise EngineFailed(f"{self.device.id} cannot bind the buffers: {reason(error)}") from error
 
@@ -214,9 +223,11 @@ class OrtBinding:
         specs: tuple[TensorSpec, ...],
         inputs: Arrays,
         outputs: Arrays,
+        seats: Seats | None,
     ) -> None:
         self._device = device
         self._session = session
+        self._seats = seats
         self._bound = dict(outputs)
         self._position = {spec.name: (index, spec.dtype) for index, spec in enumerate(specs)}
         self._binding = session.io_binding()
@@ -234,6 +245,8 @@ class OrtBinding:
 
     def run(self) -> None:
         """Compute once; see `Binding.run`."""
+        if self._seats is not None:
+            self._seats.take()
         try:
             for name, value in self._uploads.items():
                 self._binding.bind_ortvalue_input(name, value)

@@ -57,8 +57,9 @@ class LoadOptions:
     module's `outputs` tell which that is."""
     spin: bool = False
     """Let idle threads spin: a few per cent quicker alone, ruinous for another engine on the same cores."""
-    pinned: bool = False
-    """Keep helping threads off the first core, which is the caller's; see `trisect.runtime.affinity`."""
+    pinned: bool | None = None
+    """Keep helping threads on cores of their own, and callers off those; see `trisect.runtime.affinity`. None = where
+    whoever loads finds that right: a session with the executor ``threads`` does, where the engine may use all cores."""
     extra: Mapping[str, Any] = field(default_factory=dict)
     """Engine-specific settings, passed on as they are."""
 

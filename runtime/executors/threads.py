@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ import numpy as np
 from ..bound import BoundModule
 from ..devices import Device
 from ..engines import load
-from ..engines.base import Arrays
+from ..engines.base import Arrays, LoadOptions
 from ..errors import EngineFailed
 from ..plan import Plan, Segment
 from ..workers.pool import Pool
@@ -48,8 +49,11 @@ class LocalCrew:
 
     def __init__(self, plan: Plan, settings: Settings) -> None:
         self._pool = Pool(shared=False)
+        options = settings.options
+        # In a worker's process nobody else calls engines, and where two are to work at once each has cores of its own.
+        options = replace(options, pinned=True) if options.pinned is None else options
         self.hosts = {
-            device.id: LocalHost(device, segments, Path(plan.folder), settings, self._pool)
+            device.id: LocalHost(device, segments, Path(plan.folder), options, self._pool)
             for device, segments in segments_on(plan).items()
         }
 
@@ -72,12 +76,12 @@ class LocalHost:
     can_kill = False
 
     def __init__(
-        self, device: Device, segments: Sequence[Segment], folder: Path, settings: Settings, pool: Pool
+        self, device: Device, segments: Sequence[Segment], folder: Path, options: LoadOptions, pool: Pool
     ) -> None:
         self._device = device
         self._segments = segments
         self._folder = folder
-        self._settings = settings
+        self._options = options
         self._pool = pool
         self._modules: dict[int, BoundModule] = {}
 
@@ -87,7 +91,7 @@ class LocalHost:
         for segment in self._segments:
             with naming(segment):
                 try:
-                    module = load(self._folder / segment.file, self._device, self._settings.options)
+                    module = load(self._folder / segment.file, self._device, self._options)
                 except EngineFailed as error:
                     refuse_absent(self._device, error)
                     raise
