@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sized
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sized
 from concurrent.futures import Future
 from types import TracebackType
 from typing import Literal, get_args, overload
@@ -13,6 +13,7 @@ from typing import Literal, get_args, overload
 import numpy as np
 
 from .batching import refuse_unbatched
+from .conversions import listen, take
 from .engines.base import Arrays, LoadOptions
 from .errors import InvalidInput, TrisectError
 from .executors import RESTARTS, Replan, Result, Settings, open_executor
@@ -86,6 +87,13 @@ class Session:
         nan: Nan = "allow",
         address: str | None = None,
     ) -> None:
+        given: object = plan  # whatever its type says
+        if not isinstance(given, Plan):
+            raise InvalidInput(
+                f"a {type(given).__name__} is no plan", remedy="read one from its folder with Plan.load(folder)"
+            )
+        if address is not None and executor != "ray":
+            raise InvalidInput(f"the executor {executor!r} joins no cluster at {address}", remedy="use executor='ray'")
         if timeout_s is not None and not 0 < timeout_s < math.inf:
             raise InvalidInput(f"a timeout of {timeout_s:g} s lets nothing run", remedy="give seconds above 0")
         if restarts < 0:
@@ -245,7 +253,16 @@ class Session:
         self.close()
 
     def _checked(self, feeds: Arrays) -> Outputs:
-        checked = check_feeds(self.plan.inputs, feeds)
+        given: object = feeds  # whatever its type says
+        if type(given) is not dict and not isinstance(given, Mapping):
+            names = ", ".join(spec.name for spec in self.plan.inputs)
+            raise InvalidInput(f"feeds are a {type(given).__name__}", remedy=f"give a dict with an array for {names}")
+        listen()
+        try:
+            checked = check_feeds(self.plan.inputs, feeds)
+        except TrisectError:
+            take()  # nobody will ask what was done for an item that is refused
+            raise
         if self._nan == "refuse":
             for name, array in checked.items():
                 # Kind V holds the small floats that numpy does not know.
@@ -277,6 +294,7 @@ class Session:
 
     def _forget(self) -> None:
         self._items.clear()
+        take()  # of a stream that was left
         self._incidents_before = len(self._executor.incidents())
 
     def _keep(self, result: Result) -> None:

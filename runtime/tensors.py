@@ -7,14 +7,16 @@ names everywhere and converts at the edge. A bfloat16 tensor is a numpy array of
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping
 
 import ml_dtypes
 import numpy as np
 
+from .conversions import note
 from .engines.base import UNKNOWN_RANK, TensorSpec
 from .errors import InvalidInput
-from .values import container_of, from_dlpack, pack, unpack
+from .values import container_of, from_dlpack, pack, unpack, with_tensors
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 
@@ -177,7 +179,12 @@ def check_feeds(specs: Iterable[TensorSpec], feeds: Mapping[str, np.ndarray]) ->
         if name not in feeds:
             wants = f"{spec.dtype} array of shape {_shape(spec.shape)}"
             raise InvalidInput(f"input {name!r} is missing", remedy=f"give a {wants}")
-        checked[name] = contiguous(_checked(spec, feeds[name]))
+        array = _checked(spec, feeds[name])
+        if not array.flags.c_contiguous:
+            start_s = time.perf_counter()
+            array = contiguous(array)
+            note(name, start_s, array.nbytes)
+        checked[name] = array
     return checked
 
 
@@ -233,7 +240,12 @@ def _checked(spec: TensorSpec, value: object) -> np.ndarray:
         )
     if not _fits(array.shape, spec.shape):
         raise InvalidInput(f"tensor {spec.name!r} has shape {_shape(array.shape)}, the model has {_shape(spec.shape)}")
-    return array if array.dtype.isnative else array.astype(expected)
+    if array.dtype.isnative:
+        return array
+    start_s = time.perf_counter()
+    array = array.astype(expected)
+    note(spec.name, start_s, array.nbytes)
+    return array
 
 
 def _checked_container(spec: TensorSpec, value: object) -> np.ndarray:
@@ -243,8 +255,26 @@ def _checked_container(spec: TensorSpec, value: object) -> np.ndarray:
         packed = pack(spec.dtype, value)
         why = misfit(spec.dtype, unpack(spec.dtype, packed)) or ""
         if not why:
-            return packed
+            return _settled(spec.name, packed)
     raise InvalidInput(f"{spec.name!r} {why}; the model has {spec.dtype}", remedy="a sequence is a list of arrays")
+
+
+def _settled(name: str, packed: np.ndarray) -> np.ndarray:
+    """A list with its tensors C-ordered and in this machine's byte order, as those that come alone are."""
+    changed = False
+
+    def settle(one: np.ndarray) -> np.ndarray:
+        nonlocal changed
+        if one.flags.c_contiguous and one.dtype.isnative:
+            return one
+        changed = True
+        start_s = time.perf_counter()
+        settled = contiguous(one.astype(one.dtype.newbyteorder("="), copy=False))
+        note(name, start_s, settled.nbytes)
+        return settled
+
+    settled = with_tensors(packed, settle)
+    return settled if changed else packed
 
 
 def misfit(dtype: str, value: object, depth: int = 0) -> str | None:

@@ -21,8 +21,10 @@ class Event:
     name: str
     """Segment, tensor or phase; of an incident, what happened."""
     kind: Literal["compute", "transfer", "convert"] | Incident
+    """A conversion is a copy into another dtype, layout or memory: beside computing, or within it where the engine's
+    own call needs it."""
     device: str
-    """Device id; for a transfer the receiving one."""
+    """Device id; for a transfer the receiving one; for a conversion the one that needed it."""
     start_s: float
     end_s: float
     item: int = 0

@@ -7,10 +7,13 @@ apart again. The dtype's name tells which it is: ``seq(float32)``, ``optional(se
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from .conversions import note
 from .errors import InvalidInput
 
 _READABLE = (1, 3, 13)
@@ -76,6 +79,58 @@ def unpack(dtype: str, array: np.ndarray) -> Any:
     return list(array) if found[0] == "seq" else array.item()
 
 
+def with_tensors(packed: np.ndarray, change: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """A list, optional or map with every tensor in it changed.
+
+    Examples
+    --------
+    >>> unpack("seq(int64)", with_tensors(pack("seq(int64)", [np.arange(2), np.arange(3)]), lambda one: one + 1))
+    [array([1, 2]), array([1, 2, 3])]
+    """
+    made = np.empty(packed.size, dtype=object)
+    for index, one in enumerate(packed.reshape(-1).tolist()):
+        made[index] = _changed(one, change)
+    return made.reshape(packed.shape)
+
+
+def _changed(value: Any, change: Callable[[np.ndarray], np.ndarray]) -> Any:
+    if isinstance(value, np.ndarray):
+        return change(value)
+    return [_changed(one, change) for one in value] if isinstance(value, (list, tuple)) else value
+
+
+def owned(array: np.ndarray) -> np.ndarray:
+    """A copy that shares no memory, of a tensor or of a list and all tensors in it.
+
+    Examples
+    --------
+    >>> first = np.zeros(1)
+    >>> owned(pack("seq(float64)", [first]))[0] is first
+    False
+    """
+    return with_tensors(array, np.array) if array.dtype.kind == "O" else np.array(array)
+
+
+def carried_bytes(array: np.ndarray) -> int:
+    """Bytes of a tensor, or of all tensors in a list, optional or map; strings count as pointers.
+
+    Examples
+    --------
+    >>> carried_bytes(pack("seq(float32)", [np.zeros(2, np.float32), np.zeros(3, np.float32)]))
+    20
+    """
+    if array.dtype.kind != "O":
+        return array.nbytes
+    sizes: list[int] = []
+
+    def count(tensor: np.ndarray) -> np.ndarray:
+        sizes.append(tensor.nbytes)
+        return tensor
+
+    with_tensors(array, count)
+    return sum(sizes) or array.nbytes
+
+
 def from_dlpack(name: str, value: Any) -> np.ndarray:
     """A numpy array over the memory of another library's tensor, copied only where the CPU cannot read it.
 
@@ -88,7 +143,10 @@ def from_dlpack(name: str, value: Any) -> np.ndarray:
         device = value.__dlpack_device__()[0]
         if device in _READABLE:
             return np.from_dlpack(value)
-        return np.from_dlpack(value, device="cpu", copy=True)
+        start_s = time.perf_counter()
+        array = np.from_dlpack(value, device="cpu", copy=True)
+        note(name, start_s, array.nbytes)
+        return array
     except Exception as error:  # each library has its own
         kind = type(value).__name__
         raise InvalidInput(

@@ -14,17 +14,19 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import numpy as np
 
+from ..conversions import Conversion, listen, take
 from ..devices import Device
 from ..engines import load
 from ..engines.base import LoadOptions, Module
 from ..errors import EngineFailed, OutOfMemory, TrisectError
+from ..values import carried_bytes
 from ..workers.channel import Channel
-from ..workers.messages import dtype_named
+from ..workers.messages import dtype_named, encode, read, write
 from ..workers.serve import serve
 
 INLINE_BYTES = 64 << 10
@@ -43,6 +45,14 @@ class Foreign:
 
 
 @dataclass(frozen=True)
+class Listed:
+    """Strings, a list or an optional: written out as workers have it, and the tensors in it, each as Ray carries it."""
+
+    written: bytes
+    elements: tuple[Any, ...]
+
+
+@dataclass(frozen=True)
 class Report:
     """How a run went, on the node's own clock."""
 
@@ -50,6 +60,7 @@ class Report:
     end_s: float = 0.0
     sizes_bytes: tuple[int, ...] = ()
     """Of the outputs."""
+    converted: tuple[Conversion, ...] = ()
     error: tuple[str, str, str | None] | None = None
     """Kind, message and remedy of one of trisect's errors."""
 
@@ -98,6 +109,8 @@ class DeviceActor:
     def run(self, index: int, *values: Any) -> tuple[Any, ...]:
         """Run a segment: a report, then its outputs, each for Ray to keep by itself."""
         module, inputs, outputs = self._segments[index]
+        take()  # of a run that failed
+        listen()
         try:
             feeds = {name: unwrap(value) for name, value in zip(inputs, values, strict=True)}
             start_s = time.perf_counter()
@@ -106,7 +119,7 @@ class DeviceActor:
         except Exception as error:  # an engine from elsewhere may raise anything: one run's failure, not the actor's
             return (Report(error=_told(error)), *[None] * len(outputs))
         arrays = [made[name] for name in outputs]
-        return (Report(start_s, end_s, tuple(array.nbytes for array in arrays)), *map(wrap, arrays))
+        return (Report(start_s, end_s, tuple(carried_bytes(array) for array in arrays), take()), *map(wrap, arrays))
 
 
 def wrap(array: np.ndarray) -> Any:
@@ -117,7 +130,14 @@ def wrap(array: np.ndarray) -> Any:
     >>> import ml_dtypes
     >>> unwrap(wrap(np.ones(2, ml_dtypes.bfloat16))).dtype.name
     'bfloat16'
+    >>> unwrap(wrap(np.array(["a", "b"], object))).tolist()
+    ['a', 'b']
     """
+    if array.dtype.kind in "OUS":
+        # Ray would pickle the objects.
+        elements: list[np.ndarray] = []
+        written = encode(write(array, elements))
+        return Listed(written, tuple(map(wrap, elements)))
     if array.dtype.isbuiltin == 1:
         return array
     return Foreign(array.dtype.name, np.ascontiguousarray(array).view(f"u{array.dtype.itemsize}").reshape(array.shape))
@@ -125,6 +145,9 @@ def wrap(array: np.ndarray) -> Any:
 
 def unwrap(value: Any) -> np.ndarray:
     """The array that was wrapped."""
+    if isinstance(value, Listed):
+        read_back = read(msgspec.msgpack.decode(value.written), iter([unwrap(element) for element in value.elements]))
+        return cast("np.ndarray", read_back)
     if isinstance(value, Foreign):
         return np.asarray(value.raw.view(dtype_named(value.dtype)))
     return np.asarray(value)

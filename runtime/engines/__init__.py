@@ -20,7 +20,7 @@ from ..devices import Device, select
 from ..errors import EngineMissing, TrisectError, UnknownDevice
 from .base import Engine, LoadOptions, Module
 
-__all__ = ["absent", "discover", "engine_for", "find", "find_to_use", "load"]
+__all__ = ["absent", "discover", "engine_for", "find", "find_to_use", "has_own_memory", "load"]
 
 GROUP = "trisect.engines"
 REFERENCE = "cpu:reference"
@@ -109,6 +109,17 @@ def engine_for(device: Device) -> Engine:
         why = survey.absent.get(device.engine, "trisect knows no engine of that name")
         raise EngineMissing(f"device {device.id} needs the engine {device.engine!r}: {why}")
     return survey.engines[device.engine]
+
+
+def has_own_memory(device: Device) -> bool:
+    """Whether tensors are copied to a device and from it, and can stay there; what nobody here can tell counts as no.
+
+    Examples
+    --------
+    >>> has_own_memory(find("cpu:ort")[0])
+    False
+    """
+    return getattr(_survey().engines.get(device.engine), "own_memory", False)
 
 
 def load(model: Path | bytes, device: Device, options: LoadOptions | None = None) -> Module:

@@ -7,6 +7,7 @@ nodes: a plan says where work runs, and a device that quietly is the CPU would m
 from __future__ import annotations
 
 import ctypes
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,9 +17,10 @@ import numpy as np
 import onnxruntime as ort
 
 from ..affinity import Seats
+from ..conversions import note
 from ..devices import Device
 from ..errors import EngineFailed, UnsupportedModel
-from ..tensors import bits_of, check_buffers, check_feeds, dtype_of, is_numpys, onnx_dtype_number
+from ..tensors import bits_of, check_buffers, check_feeds, dtype_of, is_bindable, is_numpys, onnx_dtype_number
 from ..values import container_of, pack, pack_bits, unpack, unpack_bits
 from ._common import reason, refuse_open_shapes, signature, with_shapes
 from .base import Arrays, LoadOptions, TensorSpec
@@ -37,6 +39,8 @@ class Provider:
     """Of `onnxruntime.get_ep_devices`; none = the provider that the device's `native` names, built into the package."""
     options: Mapping[str, str] = field(default_factory=dict)
     """The provider's own."""
+    memory: str = ""
+    """ONNX Runtime's name for the device's own memory, where tensors may stay there between models."""
 
 
 def open_module(
@@ -87,6 +91,10 @@ def open_module(
         raise EngineFailed(f"{device.id} cannot load {label}: {reason(error)}") from error
     if provider is not None:
         _refuse_fallback(session, device, label)
+        if provider.memory and all(is_bindable(spec) for spec in inputs + outputs):
+            from ._ort_device import OrtDeviceModule
+
+            return OrtDeviceModule(session, device, inputs, outputs, provider)
     return OrtModule(session, device, inputs, outputs, seats if provider is None else None)
 
 
@@ -182,9 +190,12 @@ class OrtModule:
                     name: pack(self._dtypes[name], value) if container_of(self._dtypes[name]) else np.asarray(value)
                     for name, value in zip(self._names, session.run(self._names, given), strict=True)
                 }
-            given = {name: _value(array, self._dtypes[name]) for name, array in checked.items()}
+            given = {name: _named_value(name, array, self._dtypes[name]) for name, array in checked.items()}
             values = session.run_with_ort_values(self._names, given)
-            return {name: _array(value, self._dtypes[name]) for name, value in zip(self._names, values, strict=True)}
+            return {
+                name: _named_array(name, value, self._dtypes[name])
+                for name, value in zip(self._names, values, strict=True)
+            }
         except Exception as error:
             raise EngineFailed(f"{self.device.id} could not run: {reason(error)}") from error
 
@@ -192,7 +203,7 @@ class OrtModule:
         dtype = self._dtypes[name]
         if container_of(dtype) is not None:
             return unpack(dtype, array)
-        return array if is_numpys(dtype) else _value(array, dtype)
+        return array if is_numpys(dtype) else _named_value(name, array, dtype)
 
     def bind(self, inputs: Arrays, outputs: Arrays) -> OrtBinding:
         """Fix buffers; see `Module.bind`. One array may be an input and an output: it is then updated in place."""
@@ -260,6 +271,24 @@ class OrtBinding:
             return self._bound[name]
         index, dtype = self._position[name]
         return _array(self._binding.get_outputs()[index], dtype)
+
+
+def _named_value(name: str, array: np.ndarray, dtype: str) -> ort.OrtValue:
+    """As `_value`; a copy is noted."""
+    start_s = time.perf_counter()
+    value = _value(array, dtype)
+    if bits_of(dtype) < 8:
+        note(name, start_s, value.tensor_size_in_bytes())
+    return value
+
+
+def _named_array(name: str, value: ort.OrtValue, dtype: str) -> np.ndarray:
+    """As `_array`; a copy is noted."""
+    start_s = time.perf_counter()
+    array = _array(value, dtype)
+    if not is_numpys(dtype):
+        note(name, start_s, array.nbytes)
+    return array
 
 
 def _value(array: np.ndarray, dtype: str) -> ort.OrtValue:

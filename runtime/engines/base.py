@@ -91,6 +91,34 @@ class Module(Protocol):
         """Give the device's memory back."""
 
 
+class DeviceArray(Protocol):
+    """A tensor in memory that only its device reads."""
+
+    @property
+    def dtype(self) -> np.dtype: ...
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def nbytes(self) -> int: ...
+
+    def download(self, array: np.ndarray) -> None:
+        """Write it into an array of its dtype and shape."""
+
+
+@runtime_checkable
+class DeviceModule(Module, Protocol):
+    """A module on a device with memory of its own, where tensors can stay from one module to the next.
+
+    Calls for one device are made one at a time.
+    """
+
+    def upload(self, name: str, array: np.ndarray) -> DeviceArray:
+        """Copy an input to the device, for any module there to read."""
+
+    def run_there(self, feeds: Mapping[str, DeviceArray]) -> dict[str, DeviceArray | np.ndarray]:
+        """Compute once; outputs stay on the device but for those that the engine makes on the host."""
+
+
 @runtime_checkable
 class StatefulModule(Module, Protocol):
     """A module loaded with `LoadOptions.state`, by an engine that keeps those tensors inside from run to run.
@@ -109,7 +137,10 @@ class StatefulModule(Module, Protocol):
 
 
 class Engine(Protocol):
-    """A vendor's runtime."""
+    """A vendor's runtime.
+
+    One whose modules are `DeviceModule`s says so with ``own_memory = True``.
+    """
 
     name: str
     package: str

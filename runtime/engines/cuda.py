@@ -30,6 +30,7 @@ class Engine:
 
     name = "cuda"
     package = "trisect[cuda]"
+    own_memory = True
 
     def devices(self) -> list[Device]:
         """The GPUs that the provider lists.
@@ -71,7 +72,7 @@ class Engine:
         units = _units()
         if not units and EP in ort.get_available_providers():
             return open_module(model, device, options, Provider((), settings))
-        return open_module(model, device, options, Provider([unit_of(device, units)], settings))
+        return open_module(model, device, options, Provider([unit_of(device, units)], settings, memory="cuda"))
 
 
 def _device(index: int, unit: Any) -> Device:

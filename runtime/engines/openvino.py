@@ -6,6 +6,7 @@ The CPU plugin computes in bfloat16 where the processor can, unless told otherwi
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -17,6 +18,7 @@ import openvino as ov
 from openvino import opset13 as ops
 from openvino._offline_transformations import apply_make_stateful_transformation
 
+from ..conversions import note
 from ..devices import Device, Kind, Limits
 from ..errors import EngineFailed, InvalidInput, TrisectError, UnsupportedModel
 from ..tensors import bits_of, check_buffers, check_feeds, contiguous, dtype_of
@@ -205,7 +207,7 @@ class OpenVinoModule:
     def run(self, feeds: Arrays) -> dict[str, np.ndarray]:
         """Compute once; see `Module.run`. Outputs are written where they are returned, never copied."""
         checked = check_feeds(self.inputs, feeds)
-        inputs = {name: _tensor(array) for name, array in checked.items()}
+        inputs = {name: _tensor(array, name) for name, array in checked.items()}
         # Tensors of the run's own: it sizes them, and the arrays returned keep them alive without a copy.
         outputs = {name: ov.Tensor(dtype, shape) for name, (dtype, shape) in self._empty.items()}
         self._infer(object(), inputs, outputs)
@@ -214,7 +216,7 @@ class OpenVinoModule:
     def bind(self, inputs: Arrays, outputs: Arrays) -> OpenVinoBinding:
         """Fix buffers; see `Module.bind`."""
         check_buffers(inputs, self.inputs, outputs, self.outputs)
-        reading = {name: _tensor(array) for name, array in inputs.items()}
+        reading = {name: _tensor(array, name) for name, array in inputs.items()}
         writing = {name: ov.Tensor(*empty) for name, empty in self._empty.items() if name not in outputs}
         writing |= {name: _tensor(array) for name, array in outputs.items()}
         return OpenVinoBinding(self, reading, writing, outputs)
@@ -306,14 +308,18 @@ def _ports(ports: list[Any], specs: tuple[TensorSpec, ...]) -> dict[str, Any]:
     return {spec.name: port for spec in specs for port in ports if spec.name in port.names}
 
 
-def _tensor(array: np.ndarray) -> ov.Tensor:
-    """A tensor over the array's own memory."""
+def _tensor(array: np.ndarray, name: str = "") -> ov.Tensor:
+    """A tensor over the array's own memory; over a copy, which is noted, where several elements share a byte."""
     if array.dtype.char in _LONG_LONG:
         array = array.view(_LONG_LONG[array.dtype.char])
     foreign = _FOREIGN.get(array.dtype.name)
     if foreign is not None:
         bits = bits_of(array.dtype.name)
-        raw = array.view(f"u{bits // 8}") if bits >= 8 else pack_bits(array, bits)
+        if bits >= 8:
+            return ov.Tensor(array.view(f"u{bits // 8}"), ov.Shape(array.shape), foreign)
+        start_s = time.perf_counter()
+        raw = pack_bits(array, bits)
+        note(name, start_s, raw.nbytes)
         return ov.Tensor(raw, ov.Shape(array.shape), foreign)
     if not array.flags.writeable:  # the constructor that takes a type does not ask for more than reading
         return ov.Tensor(array, array.shape, ov.Type(array.dtype))
@@ -335,4 +341,7 @@ def _array(tensor: ov.Tensor, spec: TensorSpec) -> np.ndarray:
     dtype, bits = dtype_of(spec.dtype), bits_of(spec.dtype)
     if bits >= 8:
         return data.view(dtype)
-    return unpack_bits(data.reshape(-1).view(np.uint8), bits, tuple(tensor.shape), dtype)
+    start_s = time.perf_counter()
+    array = unpack_bits(data.reshape(-1).view(np.uint8), bits, tuple(tensor.shape), dtype)
+    note(spec.name, start_s, array.nbytes)
+    return array

@@ -7,6 +7,7 @@ only (``cpu:reference``): as slow as it is, no split would want it among the dev
 from __future__ import annotations
 
 import threading
+import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import numpy as np
 import onnx
 from onnx.reference import ReferenceEvaluator
 
+from ..conversions import note
 from ..devices import Device
 from ..errors import EngineFailed
 from ..tensors import check_buffers, check_feeds, dtype_of
@@ -121,13 +123,26 @@ class ReferenceModule:
     def _value(self, spec: TensorSpec, value: Any) -> np.ndarray:
         container = container_of(spec.dtype)
         if container is not None:
-            # Its Optional makes a list of one.
-            is_listed = isinstance(value, list) and container[0] == "optional" and container_of(container[1]) is None
-            return pack(spec.dtype, (value[0] if value else None) if is_listed else value)
+            return pack(spec.dtype, _unwrapped(container[1], value) if container[0] == "optional" else value)
         array = np.asarray(value)
         wanted = dtype_of(spec.dtype)
         # Its kernels give numpy's strings, and now and then a wider dtype than the operator has.
-        return array if array.dtype == wanted else array.astype(wanted)
+        if array.dtype == wanted:
+            return array
+        start_s = time.perf_counter()
+        array = array.astype(wanted)
+        note(spec.name, start_s, array.nbytes)
+        return array
+
+
+def _unwrapped(content: str, value: Any) -> Any:
+    """What its Optional holds, which it makes a list of one; an optional list from elsewhere is in none."""
+    if not isinstance(value, list):
+        return value
+    if container_of(content) is None:
+        return value[0] if value else None
+    is_wrapped = len(value) == 1 and not isinstance(value[0], (np.ndarray, np.generic))
+    return value[0] if is_wrapped else value
 
 
 class ReferenceBinding:

@@ -27,6 +27,7 @@ class Engine:
 
     name = "webgpu"
     package = "trisect[webgpu]"
+    own_memory = True
 
     def devices(self) -> list[Device]:
         """The one adapter that the provider chooses.
@@ -68,7 +69,7 @@ class Engine:
         """
         unit = unit_of(device, ep_devices(EP)[:1])
         with quiet(), diverted(STDERR, None):  # Dawn warns there of limits of its own
-            return open_module(model, device, options, Provider([unit]))
+            return open_module(model, device, options, Provider([unit], memory="webgpu"))
 
 
 @cache

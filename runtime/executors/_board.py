@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
+from ..conversions import Conversion
 from ..engines.base import Arrays
 from ..plan import Segment
 from ..timeline import Event
@@ -149,8 +150,19 @@ class Board:
         item.events.append(
             Event(f"segment {segment.index}", "compute", device, start_s, end_s, item.number, size_bytes)
         )
+        if ran.converted:
+            self.converted(item, device, ran.converted, started_s)
         item.left.discard(segment.index)
         return self._reached(item, flow, ran.outputs)
+
+    def converted(self, item: Item, device: str | None, found: Iterable[Conversion], started_s: float) -> None:
+        """Note what tensors went through; with no device, those of the caller, on their way to whoever reads them."""
+        flow = item.assembly.flow
+        for name, start_s, end_s, size_bytes in found:
+            readers = flow.readers.get(name, ()) if device is None else ()
+            on = flow.segments[readers[0]].device if readers else device or ""
+            times = start_s - started_s, end_s - started_s
+            item.events.append(Event(name, "convert", on, *times, item.number, size_bytes))
 
     def finish(self, ticket: int) -> dict[str, Tensor]:
         """Take out an item of which nothing is left to do; gives the model's outputs."""

@@ -14,6 +14,7 @@ from concurrent.futures import Future
 
 import numpy as np
 
+from ..conversions import take
 from ..engines.base import Arrays
 from ..errors import DeviceLost, EngineFailed, TensorLost, TrisectError
 from ..plan import Plan
@@ -111,6 +112,7 @@ class Dispatcher:
 
     def _begin(self, number: int, feeds: Arrays, future: Future[Result] | Answer, *, lend: bool) -> Task | None:
         desk = self._desk
+        converted = take()
         desk.refuse_if_over()
         assembly = desk.assembly
         tensors = assembly.crew.admit(feeds)
@@ -120,6 +122,8 @@ class Dispatcher:
                 assembly, tensors = desk.assembly, desk.assembly.crew.admit(feeds)
             item = Item(number, feeds, future, assembly)
             ticket, ready = desk.board.enter(item, tensors)
+            if converted:
+                desk.board.converted(item, None, converted, desk.started_s)
             task = desk.distribute_locked(assembly, ticket, ready, lend=lend)
             outputs = None if item.left else desk.board.finish(ticket)
         if outputs is not None:

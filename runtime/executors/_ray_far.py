@@ -21,6 +21,7 @@ from ..cluster.nodes import Node, unanswered
 from ..devices import Device
 from ..errors import ClusterFailed, DeviceLost, EngineFailed, TensorLost, TrisectError
 from ..plan import Segment
+from ..values import carried_bytes
 from . import Settings
 from ._flow import naming
 from ._hosts import Ran, Tensor
@@ -48,7 +49,7 @@ class Carrier:
         """What to ask an actor with: a large array is put into this node's object store once, whoever reads it."""
         if isinstance(value, FarTensor):
             return value.ref
-        if value.nbytes <= INLINE_BYTES:
+        if carried_bytes(value) <= INLINE_BYTES:
             return wrap(value)
         key = id(value)
         known = self._put.get(key)
@@ -136,7 +137,10 @@ class FarHost:
         end_s = min(max(report.end_s - self._ahead_s, asked_s), now_s)
         start_s = min(max(report.start_s - self._ahead_s, asked_s), end_s)
         made = [FarTensor(ref, size) for ref, size in zip(outputs, report.sizes_bytes, strict=True)]
-        return Ran(dict(zip(names, made, strict=True)), start_s, end_s)
+        converted = [
+            c._replace(start_s=c.start_s - self._ahead_s, end_s=c.end_s - self._ahead_s) for c in report.converted
+        ]
+        return Ran(dict(zip(names, made, strict=True)), start_s, end_s, converted)
 
     def kill(self) -> None:
         """End the actor; see `Host.kill`."""

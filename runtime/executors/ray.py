@@ -24,6 +24,7 @@ from ..engines import discover
 from ..engines.base import Arrays
 from ..errors import ClusterFailed
 from ..plan import Plan, Segment
+from ..values import owned
 from ..workers.pool import Pool
 from . import Settings
 from ._dispatcher import Dispatcher
@@ -92,7 +93,7 @@ class RayCrew:
     def deliver(self, tensors: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
         """The outputs as arrays of the caller's own; what comes from other nodes is copied out of the object store."""
         return {
-            name: np.array(self._carrier.array(value)) if isinstance(value, FarTensor) else value
+            name: owned(self._carrier.array(value)) if isinstance(value, FarTensor) else value
             for name, value in tensors.items()
         }
 

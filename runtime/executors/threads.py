@@ -10,13 +10,15 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
 from ..bound import BoundModule
+from ..conversions import listen, take
 from ..devices import Device
 from ..engines import load
-from ..engines.base import Arrays, LoadOptions
+from ..engines.base import Arrays, DeviceModule, LoadOptions
 from ..errors import EngineFailed
 from ..plan import Plan, Segment
 from ..workers.pool import Pool
@@ -24,6 +26,7 @@ from . import Settings
 from ._dispatcher import Dispatcher
 from ._flow import naming
 from ._hosts import Ran, Tensor, refuse_absent, segments_on
+from ._memory import DeviceMemory, on_host, own_views
 
 _BOUND_BYTES = 1 << 20
 """From here an engine's own memory for outputs costs more than writing into ours."""
@@ -52,17 +55,20 @@ class LocalCrew:
         options = settings.options
         # In a worker's process nobody else calls engines, and where two are to work at once each has cores of its own.
         options = replace(options, pinned=True) if options.pinned is None else options
+        self._memories: dict[str, DeviceMemory] = {}
         self.hosts = {
-            device.id: LocalHost(device, segments, Path(plan.folder), options, self._pool)
+            device.id: LocalHost(device, segments, plan, options, self._pool, self._memories)
             for device, segments in segments_on(plan).items()
         }
 
     def admit(self, feeds: Arrays) -> Mapping[str, Tensor]:
-        """The feeds themselves."""
-        return feeds
+        """The feeds themselves, or views of them."""
+        return own_views(feeds, self._memories.values()) if self._memories else feeds
 
     def deliver(self, tensors: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
         """The tensors themselves: nobody else holds them any longer."""
+        if self._memories:
+            return {name: on_host(tensor) for name, tensor in tensors.items()}
         return dict(tensors)
 
     def close(self) -> None:
@@ -76,13 +82,20 @@ class LocalHost:
     can_kill = False
 
     def __init__(
-        self, device: Device, segments: Sequence[Segment], folder: Path, options: LoadOptions, pool: Pool
+        self,
+        device: Device,
+        segments: Sequence[Segment],
+        plan: Plan,
+        options: LoadOptions,
+        pool: Pool,
+        memories: dict[str, DeviceMemory],
     ) -> None:
         self._device = device
         self._segments = segments
-        self._folder = folder
+        self._plan = plan
         self._options = options
         self._pool = pool
+        self._memories = memories
         self._modules: dict[int, BoundModule] = {}
 
     def open(self) -> None:
@@ -91,26 +104,41 @@ class LocalHost:
         for segment in self._segments:
             with naming(segment):
                 try:
-                    module = load(self._folder / segment.file, self._device, self._options)
+                    module = load(Path(self._plan.folder) / segment.file, self._device, self._options)
                 except EngineFailed as error:
                     refuse_absent(self._device, error)
                     raise
             self._modules[segment.index] = BoundModule(module)
+        if all(isinstance(bound.module, DeviceModule) for bound in self._modules.values()):
+            self._memories[self._device.id] = DeviceMemory(self._device.id, self._plan, self._pool)
 
     def run(self, segment: Segment, feeds: Mapping[str, Tensor]) -> Ran:
         """Compute one segment; see `Host.run`."""
         module = self._modules[segment.index]
+        if self._memories:
+            memory = self._memories.get(self._device.id)
+            if memory is not None:
+                return memory.run(cast("DeviceModule", module.module), segment, feeds)
+            feeds = {name: on_host(tensor) for name, tensor in feeds.items()}
+        listen()
         start_s = time.perf_counter()
-        outputs = self._into_pool(module, feeds) if feeds else None
-        if outputs is None:
-            outputs = module.module.run(feeds)
-        return Ran(outputs, start_s, time.perf_counter())
+        try:
+            outputs = self._into_pool(module, feeds) if feeds else None
+            if outputs is None:
+                outputs = module.module.run(feeds)
+        finally:
+            end_s = time.perf_counter()
+            converted = take()
+        return Ran(outputs, start_s, end_s, converted)
 
     def kill(self) -> None:
         """Nothing can end a thread."""
 
     def close(self) -> None:
         """Close the segments; see `Host.close`."""
+        memory = self._memories.get(self._device.id)
+        if memory is not None:
+            memory.close()
         for module in self._modules.values():
             module.close()
         self._modules.clear()

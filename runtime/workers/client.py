@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 
 from .. import errors
+from ..conversions import Conversion
 from ..devices import Device
 from ..engines.base import LoadOptions
 from ..errors import DeviceLost, EngineFailed, TrisectError
@@ -34,6 +35,7 @@ from .messages import (
     decode_answer,
     dtype_named,
     encode,
+    is_plain,
     name_of,
     read,
     write,
@@ -49,6 +51,8 @@ class Ran(NamedTuple):
     outputs: dict[str, Any]
     start_s: float
     end_s: float
+    converted: Sequence[Conversion] = ()
+    """What tensors went through on their way in and out."""
 
 
 class Worker:
@@ -111,26 +115,32 @@ class Worker:
         with self._conversation():
             arrays = [feeds[spec.name] for spec in segment.inputs]
             inputs: list[Value] = []
+            held: list[np.ndarray] = []  # until the worker has read them
             for index, array in enumerate(arrays):
                 place = self._pool.locate(array)
-                if place is None and _is_plain(array):
+                if place is None and is_plain(array):
                     arrays[index] = array = self._pool.copy(array)
                     place = self._pool.locate(array)
-                inputs.append(
-                    Written(write(array)) if place is None else self._placed(place.chunk, place.offset, array)
-                )
+                if place is not None:
+                    inputs.append(self._placed(place.chunk, place.offset, array))
+                    continue
+                elements: list[np.ndarray] = []
+                written = write(array, elements)
+                elements = [self._pool.copy(e) if self._pool.locate(e) is None else e for e in elements]
+                held += elements
+                inputs.append(Written(written, tuple(self._place(element) for element in elements)))
             key = (segment.index, *[array.shape for array in arrays])
             made = [self._pool.empty(*kind) for kind in self._shapes.get(key, ())]
             done = self._ask_locked(Run(segment.index, inputs, [self._place(array) for array in made]))
             if not isinstance(done, Done):
                 raise EngineFailed(f"the worker of {self.device.id} gave no outputs")
             outputs = self._outputs(done.outputs, made)
-            if any(isinstance(value, Wanted) for value in done.outputs) and all(_is_plain(a) for a in outputs):
+            if any(isinstance(value, Wanted) for value in done.outputs) and all(is_plain(a) for a in outputs):
                 if len(self._shapes) >= _MOST_SHAPES:
                     self._shapes.clear()
                 self._shapes[key] = [(array.dtype, array.shape) for array in outputs]
         names = [spec.name for spec in segment.outputs]
-        return Ran(dict(zip(names, outputs, strict=True)), done.start_s, done.end_s)
+        return Ran(dict(zip(names, outputs, strict=True)), done.start_s, done.end_s, done.converted)
 
     def close(self) -> None:
         """Hang up: the worker ends."""
@@ -153,15 +163,20 @@ class Worker:
         stored: list[Placed] = []
         for index, value in enumerate(values):
             if isinstance(value, Written):
-                outputs.append(read(value.value))
+                elements = [self._wanted(element) for element in value.elements if isinstance(element, Wanted)]
+                stored += [self._place(element) for element in elements]
+                outputs.append(read(value.value, iter(elements)))
             elif isinstance(value, Wanted):
-                outputs.append(self._pool.empty(dtype_named(value.dtype), value.shape))
+                outputs.append(self._wanted(value))
                 stored.append(self._place(outputs[-1]))
             else:
                 outputs.append(made[index])
         if stored:
             self._ask_locked(Store(stored))
         return outputs
+
+    def _wanted(self, value: Wanted) -> np.ndarray:
+        return self._pool.empty(dtype_named(value.dtype), value.shape)
 
     def _place(self, array: np.ndarray) -> Placed:
         place = self._pool.locate(array)
@@ -210,8 +225,3 @@ class Worker:
 
     def _lost(self, error: BaseException) -> DeviceLost:
         return DeviceLost(f"the worker of {self.device.id} is gone ({error})")
-
-
-def _is_plain(array: np.ndarray) -> bool:
-    """Whether an array has a place in shared memory."""
-    return array.nbytes > 0 and array.dtype.kind not in "OUS"

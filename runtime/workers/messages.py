@@ -1,18 +1,19 @@
 """What the driver of a plan and a worker say to each other, and how tensors are named in it.
 
-Tensors themselves lie in shared memory: a message says where. Only what has no place there (strings, sequences,
-optionals, tensors of no bytes) is written out. Plain data throughout: nothing that is read is ever executed.
+Tensors themselves lie in shared memory, those in lists too: a message says where. Only what has no place there
+(strings, lists, tensors of no bytes) is written out. Plain data throughout: nothing that is read is ever executed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
 
 import msgspec
 import numpy as np
 
+from ..conversions import Conversion
 from ..devices import Device
 from ..engines.base import LoadOptions
 from ..errors import InvalidInput
@@ -31,6 +32,8 @@ class Written(msgspec.Struct, tag="w", array_like=True, frozen=True):
     """A value written out, as `write` has it."""
 
     value: Any
+    elements: tuple[Placed | Wanted, ...] = ()
+    """The tensors in it that are not."""
 
 
 class Wanted(msgspec.Struct, tag="n", array_like=True, frozen=True):
@@ -89,6 +92,7 @@ class Done(msgspec.Struct, tag="done", array_like=True, frozen=True):
     end_s: float
     outputs: list[Value]
     """In the order of `Load`; `Placed` in the places given."""
+    converted: tuple[Conversion, ...] = ()
 
 
 class Store(msgspec.Struct, tag="store", array_like=True, frozen=True):
@@ -127,8 +131,19 @@ def name_of(dtype: np.dtype) -> str:
     return dtype.name
 
 
-def write(value: Any) -> Any:
+def is_plain(array: np.ndarray) -> bool:
+    """Whether an array has a place in shared memory."""
+    return array.nbytes > 0 and array.dtype.kind not in "OUS"
+
+
+def write(value: Any, apart: list[np.ndarray] | None = None) -> Any:
     """A value that has no place in shared memory as plain lists, numbers, texts and bytes.
+
+    Parameters
+    ----------
+    value : array, list, tuple, dict, str, bytes, number or None
+    apart : list of array, optional
+        Gets the tensors in it that have a place in shared memory, in the order in which `read` wants them again.
 
     Raises
     ------
@@ -141,27 +156,36 @@ def write(value: Any) -> Any:
     ['a', 'bc']
     >>> read(write([np.zeros(0, np.int64), None]))
     [array([], dtype=int64), None]
+    >>> apart = []
+    >>> read(write([np.ones(2), "x"], apart), iter(apart))
+    [array([1., 1.]), 'x']
     """
     if isinstance(value, np.generic):
         value = np.asarray(value)
     if isinstance(value, np.ndarray):
         if value.dtype.kind in "OUS":
-            return ["o", value.shape, [write(item) for item in value.ravel().tolist()]]
+            return ["o", value.shape, [write(item, apart) for item in value.ravel().tolist()]]
+        if apart is not None and is_plain(value):
+            apart.append(value)
+            return ["p"]
         return ["a", value.dtype.name, value.shape, value.tobytes()]
     if isinstance(value, (list, tuple)):
-        return ["l", [write(item) for item in value]]
+        return ["l", [write(item, apart) for item in value]]
     if isinstance(value, dict):
-        return ["d", [[key, write(item)] for key, item in value.items()]]
+        return ["d", [[key, write(item, apart)] for key, item in value.items()]]
     if value is None or isinstance(value, (str, bytes, bool, int, float)):
         return value
     raise InvalidInput(f"a {type(value).__name__} cannot be passed to a worker", remedy="give arrays, texts, lists")
 
 
-def read(written: Any) -> Any:
-    """What `write` wrote."""
+def read(written: Any, apart: Iterator[np.ndarray] | None = None) -> Any:
+    """What `write` wrote; ``apart`` gives the tensors that it left out."""
     if not isinstance(written, (list, tuple)):
         return written
     kind, *rest = written
+    if kind == "p":
+        assert apart is not None  # whoever wrote it has them apart
+        return next(apart)
     if kind == "a":
         dtype, shape, data = rest
         return np.frombuffer(data, dtype_named(dtype)).reshape(tuple(shape)).copy()
@@ -169,8 +193,8 @@ def read(written: Any) -> Any:
         shape, items = rest
         array = np.empty(len(items), dtype=object)
         for index, item in enumerate(items):
-            array[index] = read(item)
+            array[index] = read(item, apart)
         return array.reshape(tuple(shape))
     if kind == "d":
-        return {key: read(item) for key, item in rest[0]}
-    return [read(item) for item in rest[0]]
+        return {key: read(item, apart) for key, item in rest[0]}
+    return [read(item, apart) for item in rest[0]]

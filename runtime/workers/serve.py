@@ -22,6 +22,7 @@ import numpy as np
 import psutil
 
 from ..bound import BoundModule, Outputs
+from ..conversions import listen, take
 from ..errors import EngineFailed, OutOfMemory, TrisectError
 from .channel import Channel, ChannelClosed
 from .chunks import map_chunk
@@ -42,6 +43,7 @@ from .messages import (
     decode_question,
     dtype_named,
     encode,
+    is_plain,
     read,
     write,
 )
@@ -90,6 +92,8 @@ class _Serving:
     def answer(self, question: Load | Run | Store) -> Answer:
         try:
             if isinstance(question, Run):
+                take()  # of a run that failed
+                listen()
                 return self._run(question)
             if isinstance(question, Load):
                 self._load(question)
@@ -125,15 +129,18 @@ class _Serving:
             if _fit(given, module.outputs_for(feeds)):
                 start_s = time.perf_counter()
                 if module.run_into(feeds, given, keep=all(isinstance(value, Placed) for value in run.inputs)):
-                    return Done(start_s, time.perf_counter(), list(run.outputs))
+                    return Done(start_s, time.perf_counter(), list(run.outputs), take())
         start_s = time.perf_counter()
         made = module.module.run(feeds)
         outputs: list[Value] = []
         self._waiting = []
         for index, name in enumerate(load.outputs):
             array = made[name]
-            if array.dtype.kind in "OUS" or not array.nbytes:
-                outputs.append(Written(write(array)))
+            if not is_plain(array):
+                elements: list[np.ndarray] = []
+                written = write(array, elements)
+                self._waiting += elements
+                outputs.append(Written(written, tuple(Wanted(e.dtype.name, e.shape) for e in elements)))
                 continue
             place = run.outputs[index] if run.outputs else None
             if place is not None and (place.dtype, place.shape) == (array.dtype.name, array.shape):
@@ -142,10 +149,13 @@ class _Serving:
             else:
                 self._waiting.append(array)
                 outputs.append(Wanted(array.dtype.name, array.shape))
-        return Done(start_s, time.perf_counter(), outputs)
+        return Done(start_s, time.perf_counter(), outputs, take())
 
     def _value(self, value: Value) -> Any:
-        return self._view(value) if isinstance(value, Placed) else read(value.value)  # type: ignore[union-attr]
+        if isinstance(value, Placed):
+            return self._view(value)
+        assert isinstance(value, Written)
+        return read(value.value, (self._view(place) for place in value.elements if isinstance(place, Placed)))
 
     def _view(self, place: Placed) -> np.ndarray:
         return np.ndarray(place.shape, dtype_named(place.dtype), self._buffers[place.chunk], place.offset)

@@ -12,6 +12,7 @@ import numpy as np
 import psutil
 import pytest
 
+from tests.runtime.lists import assert_lists_right, lists_feeds, lists_plan
 from trisect.runtime import session as session_module
 from trisect.runtime.engines.base import LoadOptions, TensorSpec
 from trisect.runtime.errors import EngineFailed, InvalidInput, UnknownDevice
@@ -292,3 +293,20 @@ def test_closed_sessions_refuse(diamond, executor):
     for call in (session.run, session.submit):
         with pytest.raises(EngineFailed, match="closed"):
             call({"x": np.ones((1, 3), np.float32)})
+
+
+def test_lists_optionals_and_strings_arrive_as_they_are(tmp_path, executor):
+    plan = lists_plan(tmp_path)
+    with Session(plan, executor, ONE) as session:
+        for rows in (3, 1, 3, 30_000):  # the last beyond what goes along with a message
+            feeds = lists_feeds(rows)
+            if rows > 1000:
+                feeds["s"] = [feeds["x"]] * 3
+            assert_lists_right(feeds, session.run(feeds))
+        items = [lists_feeds(rows) for rows in range(1, 9)]
+        outs = list(session.stream(items, window=3))
+        for feeds, out in zip(items, outs, strict=True):
+            assert_lists_right(feeds, out)
+        with pytest.raises(InvalidInput, match="element 1 is float64"):
+            session.run(lists_feeds(2) | {"s": [np.zeros(2, np.float32), np.zeros(2)]})
+        assert_lists_right(items[0], session.run(items[0]))

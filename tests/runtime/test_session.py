@@ -117,6 +117,8 @@ def test_trace_tells_each_segment_in_order(diamond):
     ({"x": np.zeros((2, 4), np.float32)}, r"'x' has shape \(2, 4\)"),
     ({"x": np.zeros(3, np.float32)}, r"'x' has shape \(3,\)"),
     ({"x": [[1.0, 2.0, 3.0]]}, "'x' is a list"),
+    (None, "feeds are a NoneType; give a dict with an array for x"),
+    ([np.zeros((2, 3), np.float32)], "feeds are a list"),
 ])  # fmt: skip
 def test_wrong_feeds_are_refused_at_once(diamond, feeds, message):
     with Session(diamond) as session:
@@ -313,3 +315,11 @@ def test_unknown_rank_takes_any_shape():
 
 def test_devices_are_plain_data(diamond):
     assert all(isinstance(device, Device) and device.is_real for device in diamond.devices)
+
+
+def test_what_is_no_plan_and_what_joins_no_cluster_are_refused(diamond, tmp_path):
+    with pytest.raises(InvalidInput, match=r"a \w*Path is no plan; read one from its folder with Plan.load"):
+        Session(type(tmp_path)(diamond.folder))
+    for executor in ("threads", "processes"):
+        with pytest.raises(InvalidInput, match=f"the executor '{executor}' joins no cluster at head:6379"):
+            Session(diamond, executor, address="head:6379")

@@ -14,6 +14,7 @@ import numpy as np
 import psutil
 import pytest
 
+from tests.runtime.lists import assert_lists_right, lists_feeds, lists_plan
 from tests.runtime.ray.plans import assert_right, feeds
 from trisect.profiles.cluster import refusal_there
 from trisect.runtime.cluster.connection import connect
@@ -117,6 +118,21 @@ def test_every_kind_of_tensor_travels(make_plan):
         assert (got.dtype, got.shape) == (array.dtype, array.shape)
         assert got.tolist() == array.tolist()
         assert got.flags.writeable  # the caller's own
+
+
+@pytest.mark.parametrize("where", [
+    {"cpu:ort": "edge1", "cpu:reference": "edge2"}, {"cpu:ort": "head", "cpu:reference": "edge1"},
+])  # fmt: skip
+def test_lists_optionals_and_strings_travel(tmp_path, where):
+    with Session(moved(lists_plan(tmp_path), where), "ray", ONE) as session:
+        for rows in (3, 30_000):
+            feeds = lists_feeds(rows)
+            if rows > 1000:
+                feeds["s"] = [feeds["x"]] * 3
+            out = session.run(feeds)
+            assert_lists_right(feeds, out)
+            for listed in (out["rows"], out["more"], out["back"]):
+                assert all(one.flags.writeable for one in listed)  # the caller's own
 
 
 def test_a_plan_is_brought_to_nodes_that_do_not_share_its_folder(pipeline, elsewhere, tmp_path):

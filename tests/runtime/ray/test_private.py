@@ -14,6 +14,7 @@ import numpy as np
 import psutil
 import pytest
 
+from tests.runtime.lists import assert_lists_right, lists_feeds, lists_plan
 from tests.runtime.ray.plans import assert_right, feeds
 from tests.runtime.ray.real import halves
 from trisect.runtime.engines.base import LoadOptions, TensorSpec
@@ -146,6 +147,15 @@ def test_strings_and_bfloat16_get_there(make_plan):
         out = session.run({"s": np.array(["a", "bc"], object), "b": b})
     assert out["t"].tolist() == ["a", "bc"]
     assert out["c"].tolist() == b.tolist()
+
+
+def test_lists_optionals_and_strings_arrive_as_they_are(tmp_path):
+    with Session(lists_plan(tmp_path), "ray", ONE) as session:
+        for rows in (3, 1, 3, 30_000):
+            feeds = lists_feeds(rows)
+            if rows > 1000:
+                feeds["s"] = [feeds["x"]] * 3
+            assert_lists_right(feeds, session.run(feeds))
 
 
 def test_wrong_feeds_are_refused(diamond):
