@@ -27,6 +27,7 @@ from trisect.scheduler.totals import with_totals
 from .calibration import calibrated
 from .constraining import constrained
 from .constraints import Constraints, read_constraints
+from .copies import with_copies
 from .graph import Graph, used_values
 from .problem import make_problem, task_graph
 from .reasons import placed_tasks
@@ -249,7 +250,7 @@ def write_plan(
             objective=prepared.objective,
             seed=seed,
             shapes=dict(graph.shapes),
-            predicted=with_totals(problem, verdict.parts, verdict.schedule),
+            predicted=with_totals(problem, verdict.parts, with_copies(verdict.schedule, segments, prepared.devices)),
             value=value,
             bound=value if bound.value >= value * (1 - _ROUNDING) else bound.value,
             bound_by=bound.by,

@@ -96,6 +96,8 @@ def verify(
     precision: str = "float32",
     tolerance: float | None = None,
     seed: int = 0,
+    executor: str = "threads",
+    address: str | None = None,
 ) -> Verification:
     """Run a plan and its whole model on the same feeds, and compare.
 
@@ -113,6 +115,8 @@ def verify(
         What the split runs in; sets the tolerance too (`TOLERANCES`).
     tolerance : float, optional
         ``|split - whole| <= tolerance + tolerance * |whole|`` must hold everywhere.
+    executor, address : str
+        What carries the split out, as for `Session`; the whole model runs in this process.
 
     Raises
     ------
@@ -124,6 +128,8 @@ def verify(
         For a model file that cannot be read, or is not the one that was split.
     EngineFailed
         Where either side cannot run.
+    ClusterFailed
+        For a cluster that cannot be reached, or that lacks a device of the plan.
     """
     path = Path(model_path)
     devices = find(reference if reference is not None else _REFERENCES)
@@ -132,7 +138,8 @@ def verify(
     boundary = _boundary(plan)
     extra = [spec for spec in boundary if spec.name in set(_made_in(model))]
     device, whole = _run_whole(model, path, devices, extra, given)
-    with Session(replace(plan, outputs=(*plan.outputs, *extra)), options=LoadOptions(precision=precision)) as session:
+    shown = replace(plan, outputs=(*plan.outputs, *extra))
+    with Session(shown, executor, LoadOptions(precision=precision), address=address) as session:
         split = session.run(given)
     allowed = TOLERANCES.get(precision, TOLERANCES["fast"]) if tolerance is None else tolerance
     makers = {spec.name: segment for segment in plan.segments for spec in segment.outputs}

@@ -91,6 +91,8 @@ def verify(
     reference: str | None = None,
     tolerance: float | None = None,
     seed: int = 0,
+    executor: str = "threads",
+    address: str | None = None,
 ) -> Verification:
     """Run a plan and the whole model side by side, and compare every boundary and output.
 
@@ -107,6 +109,8 @@ def verify(
         What is allowed, absolutely plus relatively; 1e-3 when left out.
     seed : int
         For generated feeds.
+    executor, address : str
+        As for `Session`, of the split model.
 
     Raises
     ------
@@ -115,7 +119,9 @@ def verify(
     """
     path = Path(model) if model is not None else origins.find(plan)
     origins.check(plan, path)
-    return verification.verify(plan, path, feeds, reference=reference, tolerance=tolerance, seed=seed)
+    return verification.verify(
+        plan, path, feeds, reference=reference, tolerance=tolerance, seed=seed, executor=executor, address=address
+    )
 
 
 def _all_segments(plan: Plan) -> onnx.ModelProto:

@@ -90,6 +90,40 @@ def test_verify(plan_folder: Path, as_json: Call, capsys: pytest.CaptureFixture[
     assert "are equal" in capsys.readouterr().err
 
 
+def test_verify_in_processes_runs_the_split_there(
+    plan_folder: Path, as_json: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from trisect.runtime.executors import processes
+
+    opened: list[str] = []
+    opening = processes.ProcessHost.open
+
+    def seen(host: Any) -> None:
+        opening(host)
+        opened.append(host._device.id)
+
+    monkeypatch.setattr(processes.ProcessHost, "open", seen)
+    here, there = as_json("verify", plan_folder), as_json("verify", plan_folder, "--executor", "processes")
+    assert there["ok"] is True
+    assert there["checks"] == here["checks"]
+    assert sorted(opened) == ["cpu:openvino", "cpu:ort"]
+
+
+@pytest.mark.parametrize(("words", "says"), [
+    (["--executor", "thread"], "there is no executor 'thread'; use one of processes, ray, threads"),
+    (["--address", "127.0.0.1:1"], "127.0.0.1:1"),
+])  # fmt: skip
+def test_verify_where_nothing_can_run(
+    plan_folder: Path, words: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if "--address" in words:
+        pytest.importorskip("ray")
+    assert main(["verify", str(plan_folder), *words]) == 2
+    err = capsys.readouterr().err
+    assert says in err
+    assert "Traceback" not in err
+
+
 def test_verify_of_a_wrong_plan_exits_1(
     plan_folder: Path, as_json: Call, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

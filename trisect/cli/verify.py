@@ -27,6 +27,12 @@ def verify(
         float | None, typer.Option("--tolerance", min=0.0, help="Allowed: this, plus this share of the right value.")
     ] = None,
     seed: Annotated[int, typer.Option("--seed", help="For random inputs.")] = 0,
+    executor: Annotated[
+        str, typer.Option("--executor", help="threads, processes, or ray: who carries the split model out.")
+    ] = "threads",
+    address: Annotated[
+        str | None, typer.Option("--address", help="Of a Ray cluster to join: host:port, or auto. Implies ray.")
+    ] = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -43,6 +49,8 @@ def verify(
             reference=reference,
             tolerance=tolerance,
             seed=seed,
+            executor="ray" if address is not None else executor,
+            address=address,
         )
     if json:
         print_json(
