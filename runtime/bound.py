@@ -35,6 +35,8 @@ class BoundModule:
 
     def __init__(self, module: Module) -> None:
         self.module = module
+        self.converts: bool = getattr(module, "converts", True)
+        """Whether tensors may be converted on their way in and out, which has to be listened to."""
         self._bindings: OrderedDict[tuple[int, ...], Binding] = OrderedDict()
         self._binds = True
         self._known: dict[tuple[tuple[int, ...], ...], Outputs | None] = {}

@@ -173,6 +173,7 @@ class OrtModule:
         self._names = [spec.name for spec in outputs]
         self._dtypes = {spec.name: spec.dtype for spec in (*inputs, *outputs)}
         self._plain = all(is_numpys(spec.dtype) and container_of(spec.dtype) is None for spec in inputs + outputs)
+        self.converts = not self._plain
         self._gives_numpys = all(is_numpys(spec.dtype) for spec in outputs)
 
     def run(self, feeds: Arrays) -> dict[str, np.ndarray]:

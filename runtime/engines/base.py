@@ -75,7 +75,11 @@ class Binding(Protocol):
 
 
 class Module(Protocol):
-    """One model loaded on one device."""
+    """One model loaded on one device.
+
+    One that never copies tensors into another form may say so with ``converts = False``: see
+    `trisect.runtime.conversions`.
+    """
 
     device: Device
     inputs: tuple[TensorSpec, ...]

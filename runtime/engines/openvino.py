@@ -192,6 +192,7 @@ class OpenVinoModule:
         self.device = device
         self.inputs = inputs
         self.outputs = outputs
+        self.converts = any(spec.dtype in _FOREIGN for spec in inputs + outputs)
         self._state = {parameter + result: parameter for parameter, result in state.items()}
         self._lock = threading.Lock()
         self._current: object = None

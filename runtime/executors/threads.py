@@ -120,7 +120,8 @@ class LocalHost:
             if memory is not None:
                 return memory.run(cast("DeviceModule", module.module), segment, feeds)
             feeds = {name: on_host(tensor) for name, tensor in feeds.items()}
-        listen()
+        if module.converts:
+            listen()
         start_s = time.perf_counter()
         try:
             outputs = self._into_pool(module, feeds) if feeds else None
@@ -128,7 +129,7 @@ class LocalHost:
                 outputs = module.module.run(feeds)
         finally:
             end_s = time.perf_counter()
-            converted = take()
+            converted = take() if module.converts else ()
         return Ran(outputs, start_s, end_s, converted)
 
     def kill(self) -> None:
