@@ -221,3 +221,17 @@ def test_profile_as_json_and_for_people(
 def test_what_is_no_shape(text: str) -> None:
     with pytest.raises(InvalidInput, match="is no shape"):
         parse_shapes([text])
+
+
+def test_strings_are_stored_as_text_and_lists_are_refused(tmp_path: Path) -> None:
+    from trisect.cli.plans import read_feeds, write_arrays
+
+    words = np.array([["a", ""], ["häß", "b c"]], dtype=object)
+    write_arrays(tmp_path / "words.npz", {"words": words, "x": np.ones(2)})
+    found = read_feeds(tmp_path / "words.npz")
+    assert found["words"].tolist() == words.tolist()
+    assert found["x"].tolist() == [1, 1]
+    rows = np.fromiter([np.ones(2), np.ones(3)], dtype=object, count=2)
+    with pytest.raises(InvalidInput, match="'rows', which is a list"):
+        write_arrays(tmp_path / "rows.npz", {"rows": rows})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["words.npz"]

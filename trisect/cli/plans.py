@@ -125,15 +125,27 @@ def read_feeds(file: Path) -> dict[str, np.ndarray]:
 
 
 def write_arrays(file: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Store arrays in an ``.npz`` file, which gets its name when it is whole."""
+    """Store arrays in an ``.npz`` file, which gets its name when it is whole.
+
+    Raises
+    ------
+    InvalidInput
+        For a list or an optional, which such a file cannot hold without pickling.
+    StorageFailed
+        Where the disk is full or forbids it.
+    """
     import numpy as np
 
     from trisect.runtime.errors import StorageFailed
 
+    for name, array in arrays.items():
+        if array.dtype.kind == "O" and not all(isinstance(one, str) for one in array.ravel().tolist()):
+            raise InvalidInput(f"{file} cannot hold {name!r}, which is a list", remedy="read it with Session.run")
+    plain = {name: array.astype(str) if array.dtype.kind == "O" else array for name, array in arrays.items()}
     aside = file.with_name(f".{file.name}.{os.getpid()}")
     try:
         with aside.open("wb") as out:
-            np.savez(out, allow_pickle=False, **arrays)
+            np.savez(out, allow_pickle=False, **plain)
         os.replace(aside, file)
     except OSError as error:
         raise StorageFailed(f"cannot write {file}: {error}") from error
