@@ -18,8 +18,10 @@ import onnx
 
 from trisect import api
 from trisect.partitioner.graph import Graph
+from trisect.profiles.power import can_tell_power
+from trisect.runtime.devices import Device
 from trisect.runtime.engines.base import Arrays
-from trisect.runtime.errors import EngineFailed, InfeasibleProblem, InvalidInput
+from trisect.runtime.errors import EngineFailed, InfeasibleProblem, InvalidInput, PowerUnknown
 from trisect.runtime.feeds import generate_feeds
 from trisect.runtime.plan import Plan
 from trisect.runtime.tensors import check_feeds
@@ -62,7 +64,7 @@ def compare(
         ``"all"``, or names.
     devices : str or sequence of str
         As for `trisect.split`.
-    objective : {"latency", "throughput"}
+    objective : {"latency", "throughput", "energy", "memory"}
         What strategies make small, and what results are sorted by.
     shapes : mapping of str to int, optional
         Sizes of symbolic dimensions.
@@ -87,6 +89,8 @@ def compare(
     UnknownDevice, UnknownStrategy
     ProfileMissing
         Where something about the devices is not known and could not be measured.
+    PowerUnknown
+        For energy, with devices whose power nothing tells here.
     InfeasibleProblem
         Where no strategy gives a plan; what each said is in the message.
     """
@@ -96,6 +100,8 @@ def compare(
     chosen = api.usable_devices(devices)
     wanted = wanted_strategies(strategies, chosen)
     graph = Graph.read(path, shapes)
+    if objective == "energy":
+        _check_power(chosen)
     with tempfile.TemporaryDirectory(prefix="trisect-bench-") as name:
         folder = Path(name)
         api.profile(
@@ -131,6 +137,7 @@ def compare(
         entrants = [c.entrant for c in candidates if c.entrant is not None]
         measurement = measure(
             entrants,
+            objective=objective,
             feeds=folder / "feeds.pb",
             reference=_reference(path, folder, threads, graph.shapes),
             shapes=graph.shapes,
@@ -158,6 +165,18 @@ def compare(
         noise=measurement.noise,
         versions={"trisect": version("trisect")} | {d.engine: d.engine_version for d in chosen},
     )
+
+
+def _check_power(devices: Sequence[Device]) -> None:
+    """As planning would find out, but only after seconds of measuring."""
+    known = {key for key, profile in api.stored_profile().devices.items() if profile.power_w is not None}
+    told = [device.id for device in devices if device.id in known or can_tell_power(device)]
+    if unknown := [device.id for device in devices if device.id not in told]:
+        raise PowerUnknown(
+            f"the power of {', '.join(unknown)} is not measured, and no counter of it can be read here",
+            remedy="choose another objective, or only devices whose power is known "
+            f"({', '.join(told) or 'none of these'})",
+        )
 
 
 def _feeds(path: Path, plan: Plan, feeds: Arrays | None, seed: int) -> dict[str, np.ndarray]:

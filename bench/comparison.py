@@ -11,10 +11,19 @@ from trisect.runtime.timeline import Event, Schedule, Timeline, Trace
 from trisect.scheduler.problem import Objective
 
 from .candidates import Candidate, used_devices
-from .measuring import Measured, Measurement
+from .measuring import Measured, Measurement, median_interval
 from .noise import Noise
 
 _REALITIES: tuple[Reality, ...] = ("hardware", "software", "simulated", "published")
+
+
+@dataclass(frozen=True)
+class Cost:
+    """A measured figure that is better the smaller it is, with the interval that it was told from."""
+
+    value: float
+    low: float | None
+    high: float | None
 
 
 @dataclass(frozen=True)
@@ -38,9 +47,13 @@ class Result:
     turns: int
     calls: int
     throughput_hz: float | None
-    """Of a stream, measured."""
+    """Of a stream, measured: median over turns."""
+    throughput_low_hz: float | None
+    throughput_high_hz: float | None
     energy_j: float | None
-    """Of one input: power while it runs, the idle machine's included, times latency; None = not measured."""
+    """Of one input, counted during its turns, what the idle machine draws included; None = not measured."""
+    energy_low_j: float | None
+    energy_high_j: float | None
     peak_bytes: int | None
     """Resident memory of its process, the most seen."""
     segments: int | None
@@ -63,6 +76,19 @@ class Result:
     note: str
     failed: str | None
     best: bool = False
+
+    def cost(self, objective: Objective) -> Cost | None:
+        """What the objective makes small, measured; None where it was not."""
+        match objective:
+            case "latency":
+                return _cost(self.latency_s, self.latency_low_s, self.latency_high_s)
+            case "throughput":
+                rates = (self.throughput_hz, self.throughput_high_hz, self.throughput_low_hz)
+                return _cost(*(1 / rate_hz if rate_hz else None for rate_hz in rates))
+            case "energy":
+                return _cost(self.energy_j, self.energy_low_j, self.energy_high_j)
+            case "memory":
+                return _cost(self.peak_bytes, self.peak_bytes, self.peak_bytes)
 
 
 @dataclass(frozen=True)
@@ -99,14 +125,17 @@ class Comparison:
     def ties(self) -> tuple[Result, ...]:
         """Those whose interval overlaps that of the best, which these figures do not tell from it."""
         best = self.best
-        if best is None or best.latency_high_s is None:
+        cost = best.cost(self.objective) if best is not None else None
+        if cost is None or cost.high is None:
             return ()
-        return tuple(
-            result
-            for result in self.results
-            if not result.best and _is_sound(result) and result.same_as is None
-            and result.latency_low_s is not None and result.latency_low_s <= best.latency_high_s
-        )  # fmt: skip
+        others = [r for r in self.results if not r.best and _is_sound(r) and r.same_as is None]
+        lows = [(r, other.low) for r in others if (other := r.cost(self.objective)) is not None]
+        return tuple(r for r, low in lows if low is not None and low <= cost.high)
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether results are sorted by what was measured of the objective, not by what was predicted of it."""
+        return any(result.cost(self.objective) is not None for result in self.results)
 
 
 def results_of(
@@ -128,8 +157,14 @@ def results_of(
 
 
 def _rank(result: Result, objective: Objective) -> tuple[bool, bool, float]:
-    value = result.latency_s if objective == "latency" else -(result.throughput_hz or 0.0)
-    return result.failed is not None, result.latency_s is None, value or 0.0
+    """Where the objective was not measured, behind those where it was, by its prediction."""
+    cost = result.cost(objective)
+    predicted = result.value if result.value is not None else float("inf")
+    return result.failed is not None, cost is None, cost.value if cost is not None else predicted
+
+
+def _cost(value: float | None, low: float | None, high: float | None) -> Cost | None:
+    return Cost(value, low, high) if value is not None else None
 
 
 def _is_sound(result: Result) -> bool:
@@ -141,7 +176,8 @@ def _result(candidate: Candidate, measured: Measured, devices: Sequence[Device])
     moved = [t.size_bytes for t in plan.transfers if t.source >= 0 and t.target >= 0] if plan is not None else None
     used = used_devices(plan) if plan is not None else [d for d in devices if offer and d.id in offer.devices]
     latency_s = measured.latency_s
-    joules = latency_s * measured.power_w if latency_s is not None and measured.power_w is not None else None
+    rates = median_interval(measured.streams_hz) or (None, None)
+    joules = median_interval(measured.energies_j) or (None, None)
     notes = [part for part in (offer.note if offer else "", measured.told) if part]
     return Result(
         name=candidate.name,
@@ -156,7 +192,11 @@ def _result(candidate: Candidate, measured: Measured, devices: Sequence[Device])
         turns=len(measured.turns_s),
         calls=sum(map(len, measured.turns_s)),
         throughput_hz=measured.throughput_hz,
-        energy_j=joules,
+        throughput_low_hz=rates[0],
+        throughput_high_hz=rates[1],
+        energy_j=measured.energy_j,
+        energy_low_j=joules[0],
+        energy_high_j=joules[1],
         peak_bytes=measured.peak_bytes or None,
         segments=len(plan.segments) if plan is not None else None,
         transfers=len(moved) if moved is not None else None,

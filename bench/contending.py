@@ -3,8 +3,9 @@
     {"do": "load", "system": "_plan", "model": "plan/", "feeds": "feeds.pb", ...}  ->  {"told": "", "call_s": 0.01}
     {"do": "answer", "to": "answers.pb"}                                           ->  {}
     {"do": "compare", "with": "answers.pb"}                                        ->  a Difference
-    {"do": "power", "devices": ["cpu:ort"]}                                        ->  {"power_w": 35.2}
     {"do": "turn", "calls": 10}                                                    ->  a Turn
+
+A turn's energy is what the counters of the devices that were named at loading say, over its calls.
 
 A turn begins with a call that is not counted: it finds the caches as another contender left them, which no user of one
 system ever sees.
@@ -13,6 +14,7 @@ system ever sees.
 from __future__ import annotations
 
 import statistics
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter
@@ -20,18 +22,16 @@ from typing import Any
 
 import psutil
 
-from trisect.profiles.power import power_w
-from trisect.runtime import engines
-from trisect.runtime.devices import select
+from trisect.runtime.devices import Device
 from trisect.runtime.timeline import Event
 
 from .answers import difference, read_tensors, write_tensors
 from .asking import Answer, Asked, answer_all
 from .contenders import Contender, Loading, make
+from .energy import LEAST_S, Meter, used_j
 
 _LIMIT_S = 300.0
 _WARM_CALLS, _WARM_S = 5, 1.0
-_POWER_S = 1.0
 _STATUS = Path("/proc/self/status")
 
 
@@ -47,6 +47,8 @@ class Turn:
     """Of the call nearest to the median."""
     peak_bytes: int
     """Resident memory of the process, the most so far."""
+    energy_j: float | None
+    """Of one of the calls; None where nothing told."""
 
 
 class Contending(Asked):
@@ -57,13 +59,23 @@ class Contending(Asked):
         self._system = system
 
     def load(
-        self, model: Path, feeds: Path, *, threads: int | None, shapes: dict[str, int], settings: dict[str, Any]
+        self,
+        model: Path,
+        feeds: Path,
+        *,
+        threads: int | None,
+        shapes: dict[str, int],
+        settings: dict[str, Any],
+        counted: Sequence[Device] = (),
     ) -> tuple[str, float]:
-        """Load and warm up: what the contender tells of itself, and about how long a call takes."""
+        """Load and warm up: what the contender tells of itself, and about how long a call takes.
+
+        The energy of later turns is that of the devices `counted`.
+        """
         told = self.ask(
             {
                 "do": "load", "system": self._system, "model": str(model), "feeds": str(feeds), "threads": threads,
-                "shapes": shapes, "settings": settings,
+                "shapes": shapes, "settings": settings, "counted": [_described(device) for device in counted],
             },
             limit_s=_LIMIT_S,
         )  # fmt: skip
@@ -73,31 +85,40 @@ class Contending(Asked):
         """Call it so often, and then stream so many items; none = as quick as the calls."""
         given = self.ask({"do": "turn", "calls": calls, "items": items}, limit_s=_LIMIT_S)
         events = tuple(Event(**event) for event in given["events"])
-        return Turn(tuple(given["calls_s"]), given["stream_hz"], events, given["peak_bytes"])
+        return Turn(tuple(given["calls_s"]), given["stream_hz"], events, given["peak_bytes"], given["energy_j"])
 
 
-def main() -> None:
-    """Serve one contender until standard input ends."""
-    held: list[Contender] = []
+class Serving:
+    """The other end: one contender, and the counters of its devices."""
 
-    def answer(question: Answer) -> Answer:
-        if question["do"] == "load":
-            contender = make(question["system"])
-            options = Loading(question["threads"], question["shapes"], question["settings"])
-            told = contender.load(Path(question["model"]), read_tensors(Path(question["feeds"])), options)
-            held.append(contender)
-            return {"told": told, "call_s": _warm_up(contender)}
-        contender = held[0]
+    def __init__(self) -> None:
+        self._contender: Contender | None = None
+        self._meter: Meter | None = None
+
+    def answer(self, question: Answer) -> Answer:
+        """Answer one question; the first is to load."""
+        if self._contender is None:
+            return self._load(question)
         if question["do"] == "answer":
-            write_tensors(Path(question["to"]), contender.run())
+            write_tensors(Path(question["to"]), self._contender.run())
             return {}
         if question["do"] == "compare":
-            return asdict(difference(contender.run(), read_tensors(Path(question["with"]))))
-        if question["do"] == "power":
-            return {"power_w": _power_w(contender, question["devices"])}
-        return asdict(_turn(contender, question["calls"], question["items"]))
+            return asdict(difference(self._contender.run(), read_tensors(Path(question["with"]))))
+        return asdict(_turn(self._contender, question["calls"], question["items"], self._meter))
 
-    answer_all(answer)
+    def _load(self, question: Answer) -> Answer:
+        contender = make(question["system"])
+        options = Loading(question["threads"], question["shapes"], question["settings"])
+        told = contender.load(Path(question["model"]), read_tensors(Path(question["feeds"])), options)
+        # Described, not looked up: looking devices up loads every engine, into the memory that is measured here too.
+        self._meter = Meter.of(Device(**fields) for fields in question["counted"])
+        self._contender = contender
+        return {"told": told, "call_s": _warm_up(contender)}
+
+
+def _described(device: Device) -> dict[str, str]:
+    """What tells the device's counter."""
+    return {name: getattr(device, name) for name in ("id", "kind", "engine", "name", "reality")}
 
 
 def _warm_up(contender: Contender) -> float:
@@ -115,31 +136,25 @@ def _timed(contender: Contender) -> float:
     return perf_counter() - begun
 
 
-def _turn(contender: Contender, calls: int, items: int) -> Turn:
+def _turn(contender: Contender, calls: int, items: int, meter: Meter | None) -> Turn:
     contender.run()
+    least_s = LEAST_S if meter is not None else 0.0
     timed: list[tuple[float, list[Event]]] = []
+    before, begun = meter.read() if meter is not None else None, perf_counter()
     for _ in range(calls):
         call_s = _timed(contender)
         timed.append((call_s, contender.events()))
+    further = 0
+    while perf_counter() - begun < least_s:
+        contender.run()
+        further += 1
+    joules = used_j(before, meter.read()) if meter is not None else None
     calls_s = [call_s for call_s, _ in timed]
     middle = statistics.median(calls_s)
     events = min(timed, key=lambda found: abs(found[0] - middle))[1]
     stream_hz = items / contender.stream(items) if items else len(calls_s) / sum(calls_s)
-    return Turn(tuple(calls_s), stream_hz, tuple(events), _peak_bytes())
-
-
-def _power_w(contender: Contender, devices: list[str]) -> float | None:
-    """Of all devices that it uses together; None where one of them does not tell."""
-    used = select(devices, engines.discover())
-    # The processor has one counter, however many engines drive it.
-    counted = {("cpu" if device.kind == "cpu" else device.id): device for device in used}
-    total_w = 0.0
-    for device in counted.values():
-        drawn_w = power_w(device, contender.run, lasting_s=_POWER_S)
-        if drawn_w is None:
-            return None
-        total_w += drawn_w
-    return total_w
+    energy_j = joules / (calls + further) if joules is not None else None
+    return Turn(tuple(calls_s), stream_hz, tuple(events), _peak_bytes(), energy_j)
 
 
 def _peak_bytes() -> int:
@@ -154,4 +169,4 @@ def _peak_bytes() -> int:
 
 
 if __name__ == "__main__":
-    main()
+    answer_all(Serving().answer)

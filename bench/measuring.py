@@ -16,10 +16,10 @@ from pathlib import Path
 from time import perf_counter, sleep
 from typing import Any
 
-from trisect.profiles.power import can_tell_power
 from trisect.runtime.devices import Device
 from trisect.runtime.errors import EngineFailed
 from trisect.runtime.timeline import Event
+from trisect.scheduler.problem import Objective
 
 from .contending import Contending
 from .noise import Noise, NoiseMeter
@@ -70,8 +70,8 @@ class Measured:
     """Largest difference of any output from the reference; None where there is no reference."""
     max_rel: float | None = None
     ok: bool | None = None
-    power_w: float | None = None
-    """While it runs, the idle machine's included; None where nothing tells."""
+    energies_j: tuple[float, ...] = ()
+    """Of one call, one for each turn whose energy was told: all that its devices drew, the idle machine's included."""
     failed: str | None = None
 
     @property
@@ -90,10 +90,27 @@ class Measured:
         return statistics.median(self.streams_hz) if self.streams_hz else None
 
     @property
-    def is_narrow(self) -> bool:
+    def energy_j(self) -> float | None:
+        """Median over turns; None = not measured."""
+        return statistics.median(self.energies_j) if self.energies_j else None
+
+    def costs(self, objective: Objective) -> list[float]:
+        """What is to be small, one figure for each turn; empty where turns do not tell."""
+        match objective:
+            case "latency":
+                return self._medians_s
+            case "throughput":
+                return [1 / rate_hz for rate_hz in self.streams_hz]
+            case "energy":
+                return list(self.energies_j)
+            case "memory":  # the most that a process ever held: no turn is another observation of it
+                return []
+
+    def is_narrow(self, objective: Objective = "latency") -> bool:
         """Whether more turns are not worth their time."""
-        interval, middle = self.interval_s, self.latency_s
-        return interval is not None and middle is not None and interval[1] - interval[0] <= 2 * NARROW * middle
+        costs = self.costs(objective)
+        interval = median_interval(costs)
+        return interval is not None and interval[1] - interval[0] <= 2 * NARROW * statistics.median(costs)
 
     @property
     def _medians_s(self) -> list[float]:
@@ -136,6 +153,7 @@ def median_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> 
 def measure(
     entrants: Sequence[Entrant],
     *,
+    objective: Objective = "latency",
     feeds: Path,
     reference: Path | None,
     shapes: Mapping[str, int],
@@ -150,6 +168,8 @@ def measure(
     Parameters
     ----------
     entrants : sequence of Entrant
+    objective : str
+        Whose intervals are to be narrow; of those that turns do not tell, the latency's.
     feeds : path
         What all of them compute with; see `trisect.bench.answers`.
     reference : path, optional
@@ -170,7 +190,7 @@ def measure(
     Ctrl-C ends it, and what is known until then is returned.
     """
     found = {entrant.key: replace(known.get(entrant.key, Measured()), failed=None) for entrant in entrants}
-    if not _undecided(found):
+    if not _undecided(found, objective):
         return Measurement(found, 0, 0.0, None, False)
     begun, rounds, interrupted = perf_counter(), 0, False
     noise = NoiseMeter()
@@ -191,7 +211,7 @@ def measure(
                     found[entrant.key] = replace(found[entrant.key], failed=_reason(error, entrant))
             by_key = {entrant.key: entrant for entrant in entrants}
             begun, longest_s = perf_counter(), 0.0
-            while active := [key for key in _undecided(found) if key in workers]:
+            while active := [key for key in _undecided(found, objective) if key in workers]:
                 round_begun = perf_counter()
                 if rounds and round_begun - begun + longest_s > budget_s:
                     break
@@ -215,13 +235,16 @@ def measure(
     return Measurement(found, rounds, perf_counter() - begun, noise.read(), interrupted)
 
 
-def _undecided(found: Mapping[str, Measured]) -> list[str]:
+def _undecided(found: Mapping[str, Measured], objective: Objective) -> list[str]:
     """Whoever has to go on: all that may be best or nearly so, until every one of them is narrow."""
     sound = {key: measured for key, measured in found.items() if measured.failed is None}
-    highs = [measured.interval_s[1] for measured in sound.values() if measured.interval_s is not None]
-    limit_s = BEATEN * min(highs, default=float("inf"))
-    near = [key for key, m in sound.items() if m.interval_s is None or m.interval_s[0] <= limit_s]
-    return near if not all(sound[key].is_narrow for key in near) else []
+    # Joules of some beside seconds of others would compare nothing.
+    is_told = all(measured.costs(objective) for measured in sound.values() if measured.turns_s)
+    judged: Objective = objective if is_told else "latency"
+    intervals = {key: median_interval(measured.costs(judged)) for key, measured in sound.items()}
+    limit = BEATEN * min((interval[1] for interval in intervals.values() if interval), default=float("inf"))
+    near = [key for key, interval in intervals.items() if interval is None or interval[0] <= limit]
+    return near if not all(sound[key].is_narrow(judged) for key in near) else []
 
 
 def _load(
@@ -234,14 +257,16 @@ def _load(
     threads: int | None,
 ) -> tuple[Measured, float]:
     told, call_s = worker.load(
-        entrant.model, feeds, threads=threads, shapes=dict(shapes), settings=dict(entrant.settings)
+        entrant.model,
+        feeds,
+        threads=threads,
+        shapes=dict(shapes),
+        settings=dict(entrant.settings),
+        counted=entrant.devices,
     )
     found = replace(before, told=told)
     if reference is not None:
         found = replace(found, **worker.ask({"do": "compare", "with": str(reference)}))
-    if found.power_w is None and all(can_tell_power(device) for device in entrant.devices):
-        ids = [device.id for device in entrant.devices]
-        found = replace(found, power_w=worker.ask({"do": "power", "devices": ids})["power_w"])
     return found, call_s
 
 
@@ -258,4 +283,5 @@ def _take_turn(worker: Contending, entrant: Entrant, before: Measured, call_s: f
         streams_hz=(*before.streams_hz, turn.stream_hz),
         events=turn.events,
         peak_bytes=max(before.peak_bytes, turn.peak_bytes),
+        energies_j=before.energies_j if turn.energy_j is None else (*before.energies_j, turn.energy_j),
     )

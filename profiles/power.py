@@ -26,7 +26,7 @@ def can_tell_power(device: Device) -> bool:
     >>> can_tell_power(Device("npu:x", "npu", "x", "a simulator", reality="simulated"))
     False
     """
-    return _counter(device) is not None
+    return energy_counter(device) is not None
 
 
 def power_w(device: Device, call: Callable[[], object], *, lasting_s: float = 1.0) -> float | None:
@@ -45,7 +45,7 @@ def power_w(device: Device, call: Callable[[], object], *, lasting_s: float = 1.
     float or None
         Watts; None where nothing on this machine tells.
     """
-    read = _counter(device)
+    read = energy_counter(device)
     if read is None:
         return None
     before_j, start_s = read(), time.perf_counter()
@@ -57,7 +57,11 @@ def power_w(device: Device, call: Callable[[], object], *, lasting_s: float = 1.
     return used_j / elapsed_s if used_j > 0 else None  # less than before: it wrapped
 
 
-def _counter(device: Device) -> Callable[[], float] | None:
+def energy_counter(device: Device) -> Callable[[], float] | None:
+    """What reads the joules that a device has used since some moment; None where nothing on this machine tells.
+
+    Readings grow, except where a counter wraps, and everything else on the same package or board is in them too.
+    """
     if not device.is_real:
         return None
     if device.kind == "cpu":

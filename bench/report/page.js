@@ -32,50 +32,71 @@
     Plotly.react(place, traces, whole, { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["lasso2d", "select2d"] });
   }
 
+  // What results are sorted by: where its figures are, in which unit, and what was predicted of it.
+  const METRICS = {
+    latency: { keys: ["latency_s", "latency_low_s", "latency_high_s"], scale: 1e3, unit: "ms", title: "latency, ms", predicted: (r) => r.predicted.latency_s },
+    throughput: { keys: ["throughput_hz", "throughput_low_hz", "throughput_high_hz"], scale: 1, unit: "a second", title: "inputs a second", predicted: (r) => r.predicted.throughput_hz },
+    energy: { keys: ["energy_j", "energy_low_j", "energy_high_j"], scale: 1e3, unit: "mJ", title: "energy of an input, mJ", predicted: (r) => r.predicted.energy_j },
+    // Of memory the weights and tensors alone are predicted, which is no measure of a whole process.
+    memory: { keys: ["peak_bytes", "peak_bytes", "peak_bytes"], scale: 1e-6, unit: "MB", title: "memory of its process, MB", predicted: () => null },
+  };
+  const isMeasured = (metric) => results.some((r) => r[metric.keys[0]] !== null);
+  const isPredicted = (metric) => results.some((r) => r.predicted && metric.predicted(r) && r[metric.keys[0]] !== null);
+  const wanted = METRICS[found.objective];
+  const ranked = isMeasured(wanted) ? wanted : METRICS.latency;
+  const measuredIn = (metric) => (r) => (r[metric.keys[0]] === null ? null : r[metric.keys[0]] * metric.scale);
+  const errors = (some, metric, axis) => {
+    const [middle, low, high] = metric.keys;
+    const spread = (r, end) => (r[end] === null ? 0 : Math.abs(r[end] - r[middle]) * metric.scale);
+    return { [axis]: { type: "data", symmetric: false, array: some.map((r) => spread(r, high)), arrayminus: some.map((r) => spread(r, low)), color: variable("--text"), thickness: 1.2 } };
+  };
+
   function ranking() {
-    const shown = [...results].reverse();
+    const metric = ranked, value = measuredIn(metric);
+    const shown = results.filter((r) => value(r) !== null).reverse();
     const names = shown.map((r) => text(brief(r.name)));
-    const spread = (r, end) => (r[end] === null ? 0 : Math.abs(ms(r[end] - r.latency_s)));
-    const guessed = shown.filter((r) => r.predicted);
+    const guessed = shown.filter((r) => r.predicted && metric.predicted(r));
     const bars = (kind, name, paint) => {
       const some = shown.filter((r) => r.kind === kind);
       return {
         type: "bar", orientation: "h", name, marker: { color: paint, line: { width: some.map((r) => (r.best ? 2.5 : 0)), color: variable("--mark") } },
-        y: some.map((r) => text(brief(r.name))), x: some.map((r) => ms(r.latency_s)),
-        error_x: { type: "data", symmetric: false, array: some.map((r) => spread(r, "latency_high_s")), arrayminus: some.map((r) => spread(r, "latency_low_s")), color: variable("--text"), thickness: 1.2 },
-        text: some.map((r) => `${text(r.name)}<br>${figures(ms(r.latency_s))} ms, ${r.turns} turns, ${r.calls} calls`), hoverinfo: "text", textposition: "none",
+        y: some.map((r) => text(brief(r.name))), x: some.map(value), ...errors(some, metric, "error_x"),
+        text: some.map((r) => `${text(r.name)}<br>${figures(value(r))} ${metric.unit}, ${r.turns} turns, ${r.calls} calls`), hoverinfo: "text", textposition: "none",
       };
     };
     draw("ranking", [
       bars("strategy", "strategy", variable("--strategy")),
       bars("peer", "peer", variable("--peer")),
-      { type: "scatter", mode: "markers", name: "predicted", y: guessed.map((r) => text(brief(r.name))), x: guessed.map((r) => ms(r.predicted.latency_s)),
-        marker: { symbol: "diamond", size: 9, color: variable("--mark") }, hovertemplate: "predicted %{x:.3g} ms<extra></extra>" },
-    ], { height: 110 + 26 * shown.length, barmode: "overlay", xaxis: { title: { text: "latency, ms" }, rangemode: "tozero" },
+      { type: "scatter", mode: "markers", name: "predicted", y: guessed.map((r) => text(brief(r.name))), x: guessed.map((r) => metric.predicted(r) * metric.scale),
+        marker: { symbol: "diamond", size: 9, color: variable("--mark") }, hovertemplate: `predicted %{x:.3g} ${metric.unit}<extra></extra>` },
+    ], { height: 110 + 26 * shown.length, barmode: "overlay", xaxis: { title: { text: metric.title }, rangemode: "tozero" },
       yaxis: { automargin: true, categoryorder: "array", categoryarray: names } });
   }
 
   function scatter() {
-    const known = results.filter((r) => r.predicted && r.predicted.latency_s > 0);
-    const all = known.flatMap((r) => [ms(r.predicted.latency_s), ms(r.latency_s)]);
+    const metric = isPredicted(ranked) ? ranked : METRICS.latency;
+    const measured = measuredIn(metric), predicted = (r) => metric.predicted(r) * metric.scale;
+    const known = results.filter((r) => r.predicted && metric.predicted(r) > 0 && measured(r) !== null);
+    const all = known.flatMap((r) => [predicted(r), measured(r)]);
     if (!all.length) return byId("scatter").replaceChildren("No strategy was measured.");
     const ends = [Math.min(...all) / 1.3, Math.max(...all) * 1.3];
     draw("scatter", [
       { type: "scatter", mode: "lines", x: ends, y: ends, line: { color: variable("--soft"), dash: "dot", width: 1 }, hoverinfo: "skip" },
-      { type: "scatter", mode: "markers", x: known.map((r) => ms(r.predicted.latency_s)), y: known.map((r) => ms(r.latency_s)),
+      { type: "scatter", mode: "markers", x: known.map(predicted), y: known.map(measured), ...errors(known, metric, "error_y"),
         marker: { size: 10, color: variable("--strategy"), opacity: 0.85 },
-        text: known.map((r) => `${text(r.name)}<br>predicted ${figures(ms(r.predicted.latency_s))} ms<br>measured ${figures(ms(r.latency_s))} ms`), hoverinfo: "text" },
-    ], { showlegend: false, xaxis: { type: "log", title: { text: "predicted, ms" } }, yaxis: { type: "log", title: { text: "measured, ms" } } });
+        text: known.map((r) => `${text(r.name)}<br>predicted ${figures(predicted(r))} ${metric.unit}<br>measured ${figures(measured(r))} ${metric.unit}`), hoverinfo: "text" },
+    ], { showlegend: false, xaxis: { type: "log", title: { text: `predicted ${metric.title}` } }, yaxis: { type: "log", title: { text: `measured ${metric.title}` } } });
   }
 
   function pareto() {
-    const known = results.filter((r) => r.energy_j !== null).sort((a, b) => a.latency_s - b.latency_s);
+    const known = results.filter((r) => r.energy_j !== null).sort((a, b) => a.latency_s - b.latency_s || a.energy_j - b.energy_j);
     let least = Infinity;
     const front = known.filter((r) => r.energy_j < least && ((least = r.energy_j), true));
     const at = (some) => ({ x: some.map((r) => ms(r.latency_s)), y: some.map((r) => r.energy_j * 1e3) });
+    const whiskers = { ...errors(known, METRICS.latency, "error_x"), ...errors(known, METRICS.energy, "error_y") };
     draw("pareto", [
       { type: "scatter", mode: "lines", ...at(front), line: { color: variable("--mark"), shape: "hv", width: 1.5 }, hoverinfo: "skip" },
-      { type: "scatter", mode: "markers", ...at(known), marker: { size: 10, color: variable("--strategy") },
+      { type: "scatter", mode: "markers", ...at(known), ...whiskers, marker: { size: 10, color: known.map((r) => variable(r.kind === "peer" ? "--peer" : "--strategy")) },
         text: known.map((r) => `${text(r.name)}<br>${figures(ms(r.latency_s))} ms, ${figures(r.energy_j * 1e3)} mJ`), hoverinfo: "text" },
     ], { showlegend: false, xaxis: { title: { text: "latency, ms" }, rangemode: "tozero" }, yaxis: { title: { text: "energy of an input, mJ" }, rangemode: "tozero" } });
   }

@@ -52,7 +52,7 @@ def write_model(path: Path, layers: int = 6, *, prefix: str = "") -> Path:
     return path
 
 
-def store_made_up_profile() -> None:
+def store_made_up_profile(power_w: float | None = None) -> None:
     """So that no split has to stop to measure."""
     found = api.devices()
     points = tuple(
@@ -61,7 +61,8 @@ def store_made_up_profile() -> None:
         for size in (100, 10_000, 1_000_000)
     )
     devices = {
-        d.id: DeviceProfile(d.id, d.name, d.engine_version, 1e-5, 1e-6, points=points, peak_flops=1e11) for d in found
+        d.id: DeviceProfile(d.id, d.name, d.engine_version, 1e-5, 1e-6, points=points, peak_flops=1e11, power_w=power_w)
+        for d in found
     }
     links = tuple(Link(a.id, b.id, 1e-5, None) for a in found for b in found if a.id != b.id)
     origin = Provenance("measured", platform.node(), "made up", "", "", {}, None)
@@ -95,7 +96,11 @@ def made_up_comparison(model: Path, nodes: list[str], *, energy: bool = False, n
                 turns=8,
                 calls=80,
                 throughput_hz=1 / latency_s,
+                throughput_low_hz=0.9 / latency_s,
+                throughput_high_hz=1.1 / latency_s,
                 energy_j=0.05 - 0.005 * number if energy else None,
+                energy_low_j=0.04 - 0.005 * number if energy else None,
+                energy_high_j=0.06 - 0.005 * number if energy else None,
                 peak_bytes=100_000_000,
                 segments=2,
                 transfers=1,

@@ -14,6 +14,7 @@ from trisect.bench.contending import Turn
 from trisect.bench.measuring import Entrant, Measured, Measurement, measure, median_interval
 from trisect.runtime.devices import Device
 from trisect.runtime.errors import EngineFailed
+from trisect.scheduler.problem import Objective
 
 CPU = Device("npu:null", "npu", "null", "a device that tells no power", "simulated")
 
@@ -43,6 +44,7 @@ class FakeContending:
 
     asked: ClassVar[list[str]] = []
     scripts: ClassVar[dict[str, Iterator[float | Exception]]] = {}
+    energies_j: ClassVar[dict[str, float]] = {}
     pid = 2**22 + 1
 
     def __init__(self, system: str, name: str) -> None:
@@ -67,7 +69,7 @@ class FakeContending:
         value = next(self.scripts[self.name])
         if isinstance(value, BaseException):
             raise value
-        return Turn((value,) * 3, 1 / value, (), 1000)
+        return Turn((value,) * 3, 1 / value, (), 1000, self.energies_j.get(self.name))
 
 
 @pytest.fixture
@@ -77,14 +79,19 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Any:
     FakeContending.asked = []
 
     def call(
-        scripts: Mapping[str, Iterator[Any]], budget_s: float = 1e9, known: Mapping[str, Measured] | None = None
+        scripts: Mapping[str, Iterator[Any]],
+        budget_s: float = 1e9,
+        known: Mapping[str, Measured] | None = None,
+        objective: Objective = "latency",
+        energies_j: Mapping[str, float] | None = None,
     ) -> tuple[Measurement, list[Mapping[str, Measured]]]:
         FakeContending.scripts = dict(scripts)
+        FakeContending.energies_j = dict(energies_j or {})
         kept: list[Mapping[str, Measured]] = []
         entrants = [Entrant(f"key of {name}", name, "fake", Path("m"), (CPU,)) for name in scripts]
         found = measure(
-            entrants, feeds=Path("f"), reference=Path("r"), shapes={}, threads=None, budget_s=budget_s,
-            known=known or {}, keep=lambda now: kept.append(dict(now)), progress=lambda *told: None,
+            entrants, objective=objective, feeds=Path("f"), reference=Path("r"), shapes={}, threads=None,
+            budget_s=budget_s, known=known or {}, keep=lambda now: kept.append(dict(now)), progress=lambda *told: None,
         )  # fmt: skip
         return found, kept
 
@@ -121,8 +128,23 @@ def test_the_surely_beaten_take_no_further_turns(run: Any) -> None:
     found, _ = run({"a": unsteady(1.0, 1.1, 0.9, *[1.0] * 60), "slow": unsteady(5.0, 6.0)})
     assert FakeContending.asked.count("slow") == 6
     assert FakeContending.asked.count("a") > 6
-    assert found.entrants["key of a"].is_narrow
-    assert not found.entrants["key of slow"].is_narrow
+    assert found.entrants["key of a"].is_narrow()
+    assert not found.entrants["key of slow"].is_narrow()
+
+
+def test_who_is_beaten_in_time_may_be_best_in_energy(run: Any) -> None:
+    slow = {"quick": always(1.0), "frugal": unsteady(5.0, 6.0)}
+    found, _ = run(slow, objective="energy", energies_j={"quick": 9.0, "frugal": 1.0})
+    assert FakeContending.asked == ["quick", "frugal"] * 6  # the quick one is beaten by then
+    assert found.entrants["key of frugal"].energy_j == 1.0
+    assert found.entrants["key of frugal"].energies_j == (1.0,) * 6
+
+
+def test_joules_of_one_are_not_held_against_seconds_of_another(run: Any) -> None:
+    found, _ = run({"counted": always(1.0), "untold": always(1.1)}, objective="energy", energies_j={"counted": 1e-3})
+    assert FakeContending.asked == ["counted", "untold"] * 6
+    assert found.entrants["key of untold"].energy_j is None
+    assert found.entrants["key of untold"].energies_j == ()
 
 
 def test_failures_are_theirs_alone(run: Any) -> None:
@@ -131,7 +153,7 @@ def test_failures_are_theirs_alone(run: Any) -> None:
     assert found.entrants["key of b"].failed == "its process ended (SIGSEGV)"
     assert len(found.entrants["key of b"].turns_s) == 1
     assert found.entrants["key of unloadable"].failed == "no such operator"
-    assert found.entrants["key of a"].is_narrow
+    assert found.entrants["key of a"].is_narrow()
 
 
 def test_interrupted_keeps_what_is_done(run: Any) -> None:
@@ -159,4 +181,4 @@ def test_what_failed_before_is_tried_again(run: Any) -> None:
     assert first.entrants["key of a"].failed == "no memory"
     second, _ = run({"a": always(1.0)}, known=first.entrants)
     assert second.entrants["key of a"].failed is None
-    assert second.entrants["key of a"].is_narrow
+    assert second.entrants["key of a"].is_narrow()

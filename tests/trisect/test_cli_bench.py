@@ -19,6 +19,7 @@ from trisect.bench.formats import as_csv, as_trace
 from trisect.cli import main
 from trisect.cli.plans import parse_span
 from trisect.partitioner.graph import Graph
+from trisect.profiles import power
 from trisect.runtime.errors import InvalidInput
 
 
@@ -72,6 +73,7 @@ def test_a_table_for_people(onnx_file: Path, asked: list[Any], capsys: pytest.Ca
     lines = out.splitlines()
     best = next(line for line in lines if line.lstrip().startswith("* auto"))
     assert "2 ms ±1.5%" in best
+    assert "not measured" in best
     assert "[simulated]" in best
     assert "1, 0.001 MB" in best
     assert any("A peer (peer)" in line and "9 ms ±?" in line for line in lines)
@@ -138,6 +140,38 @@ def test_traces_are_as_perfetto_wants_them(made_up: Comparison) -> None:
     for spans in slices.values():  # slices of one track must not overlap
         assert all(end <= start + 1e-9 for (_, end), (start, _) in zip(sorted(spans), sorted(spans)[1:], strict=False))
     json.dumps(document)
+
+
+def test_energy_is_shown_where_it_was_measured(
+    onnx_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nodes = list(Graph.read(onnx_file, {"batch": 3}).nodes)
+    counted = replace(made_up_comparison(onnx_file, nodes, energy=True), objective="energy")
+    monkeypatch.setattr(compare, "compare", lambda *a, **o: counted)
+    assert main(["bench", str(onnx_file), "--objective", "energy"]) == 0
+    out, err = capsys.readouterr()
+    assert "sorted by energy" in out
+    assert "predicted energy" in out
+    assert "50 mJ" in next(line for line in out.splitlines() if line.lstrip().startswith("* auto"))
+    assert "the idle machine draws included" in err
+    assert "--strategy auto --objective energy" in err
+
+
+def test_energy_without_a_counter_is_refused_by_name(
+    onnx_file: Path,
+    two_devices: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(power, "_RAPL", tmp_path)
+    words = ["--devices", two_devices, "--shape", "batch=3", "--objective", "energy"]
+    assert main(["bench", str(onnx_file), *words]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    (line,) = err.splitlines()
+    assert all(device in line for device in two_devices.split(","))
+    assert "choose another objective" in line
 
 
 def test_interrupted_prints_what_is_done(

@@ -11,13 +11,14 @@ import typer
 
 from trisect.runtime.errors import InvalidInput, StorageFailed
 
-from .output import Debug, Json, duration, note, print_json, print_table, progress_bar
+from .output import Debug, Json, duration, note, print_json, print_table, progress_bar, quantity
 from .plans import parse_shapes, parse_span, read_feeds
 
 if TYPE_CHECKING:
     from trisect.bench.comparison import Comparison, Result
+    from trisect.scheduler.problem import Objective
 
-_COLUMNS = ("", "latency (95 %)", "predicted", "per s", "seg.", "moved", "memory", "gap", "max diff")
+_COLUMNS = ("", "latency (95 %)", "predicted", "per s", "seg.", "moved", "memory", "energy", "gap", "max diff")
 _NOTABLE = 0.01
 """A difference of a larger part of the output's magnitude is shown as such."""
 
@@ -29,7 +30,8 @@ def model(
         str, typer.Option("--devices", help="Ids or kinds, comma-separated, or auto for all hardware.")
     ] = "auto",
     objective: Annotated[
-        Literal["latency", "throughput"], typer.Option("--objective", help="What to make good, and to sort by.")
+        Literal["latency", "throughput", "energy", "memory"],
+        typer.Option("--objective", help="What to make good, and to sort by."),
     ] = "latency",
     shape: Annotated[
         list[str] | None, typer.Option("--shape", help="Value of a symbolic dimension, name=number; repeatable.")
@@ -80,9 +82,9 @@ def model(
     elif format == "csv":
         sys.stdout.write(as_csv(found))
     elif format == "md":
-        sys.stdout.write(as_markdown(_COLUMNS, [_row(result) for result in found.results]))
+        sys.stdout.write(as_markdown(_columns(found), [_row(result, found) for result in found.results]))
     else:
-        print_table(_COLUMNS, [_row(result) for result in found.results], title=_title(found))
+        print_table(_columns(found), [_row(result, found) for result in found.results], title=_title(found))
     sys.stdout.flush()
     if trace is not None:
         _write(trace, as_trace(found))
@@ -97,29 +99,51 @@ def model(
 
 def _title(found: Comparison) -> str:
     devices = ", ".join(d.id if d.is_real else f"{d.id} ({d.reality})" for d in found.devices)
-    return f"{found.model} on {devices}: medians, measured in turns; predictions from measured costs"
+    return (
+        f"{found.model} on {devices}, sorted by {found.objective}: medians, measured in turns; "
+        "predictions from measured costs"
+    )
 
 
-def _row(result: Result) -> tuple[str, ...]:
+def _columns(found: Comparison) -> list[str]:
+    """Predicted is what the objective is about."""
+    title = {"latency": "predicted", "throughput": "predicted per s"}.get(found.objective)
+    return [(title or f"predicted {found.objective}") if name == "predicted" else name for name in _COLUMNS]
+
+
+def _row(result: Result, found: Comparison) -> tuple[str, ...]:
     name = result.name if result.kind == "strategy" else f"{result.name} (peer)"
     if result.also:
         name += f" = {', '.join(result.also)}"
     if result.reality != "hardware":
         name += f" [{result.reality}]"
-    rate = result.throughput_hz
     if result.failed is not None:
-        return f"{name}: failed", "-", "-", "-", "-", "-", "-", "-", "-"
+        return f"{name}: failed", *(["-"] * (len(_COLUMNS) - 1))
     return (
         f"* {name}" if result.best else name,
         _latency(result),
-        duration(result.predicted.latency_s if result.predicted is not None else None),
-        "-" if rate is None else f"{rate:,.0f}" if rate >= 1000 else f"{rate:.3g}",
+        _predicted(result, found.objective),
+        _rate(result.throughput_hz),
         str(result.segments) if result.segments is not None else "-",
         f"{result.transfers}, {_megabytes(result.transfer_bytes)}" if result.transfers else "-",
         _megabytes(result.peak_bytes),
+        quantity(result.energy_j, "energy") if result.energy_j is not None else "not measured",
         f"{result.gap:.0%}" if result.gap is not None else "-",
         _difference(result),
     )
+
+
+def _predicted(result: Result, objective: Objective) -> str:
+    schedule = result.predicted
+    if schedule is None or result.value is None:
+        return "-"
+    if objective == "throughput":
+        return _rate(schedule.throughput_hz)
+    return quantity(schedule.latency_s if objective == "latency" else result.value, objective)
+
+
+def _rate(rate_hz: float | None) -> str:
+    return "-" if rate_hz is None else f"{rate_hz:,.0f}" if rate_hz >= 1000 else f"{rate_hz:.3g}"
 
 
 def _difference(result: Result) -> str:
@@ -148,9 +172,12 @@ def _notes(found: Comparison, report: Path | None, trace: Path | None) -> None:
             note(f"{result.name} is {result.same_as} here: {result.note}")
         elif result.note:
             note(f"{result.name}: {result.note}")
-    energies = [r for r in found.results if r.energy_j is not None]
-    told = [f"{r.name} {r.energy_j * 1e3:.3g} mJ" for r in energies if r.energy_j is not None]
-    note(f"energy of an input: {', '.join(told) or 'not measured, no counter of these devices can be read here'}")
+    if any(r.energy_j is not None for r in found.results):
+        note("energy is all that the devices' counters told over an input, what the idle machine draws included")
+    else:
+        note("energy is not measured: no counter of these devices can be read here")
+    if not found.is_measured:
+        note(f"sorted by what is predicted: {found.objective} could not be measured")
     if found.noise is not None:
         note(f"machine: {found.noise.describe()}")
     if found.rounds == 0:
@@ -164,7 +191,8 @@ def _notes(found: Comparison, report: Path | None, trace: Path | None) -> None:
         ties = ", ".join(result.name for result in found.ties)
         note(f"* {best.name} is best" + (f"; not told apart from it: {ties}" if ties else ""))
         if best.kind == "strategy":
-            note(f"to use it: trisect split {found.model} --strategy {best.name} -o plan/")
+            wish = "" if found.objective == "latency" else f" --objective {found.objective}"
+            note(f"to use it: trisect split {found.model} --strategy {best.name}{wish} -o plan/")
     for target in filter(None, (report, trace)):
         note(f"written: {target}")
 
