@@ -11,7 +11,6 @@ import statistics
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -26,7 +25,7 @@ from trisect.scheduler.phases import PhasePrediction
 
 from .crossover import Crossover, crossover
 from .overhead import decode_overhead
-from .peers import Timing, external, is_installed
+from .peers import Timing, external, is_installed, source
 from .worker import Worker
 
 Progress = Callable[[int, int, str], None]
@@ -212,12 +211,13 @@ def _contenders(model: str, bundle: Bundle, able: Sequence[str], notes: list[str
             if device != "cpu:ort"  # whose graph it is already
         ]
     for name in external():
-        if not Path(model).is_file():
-            notes.append(f"{name} is left out: it reads GGUF files")
-        elif not is_installed(name):
+        if not is_installed(name):
             notes.append(f"{name} is not installed: pip install 'trisect[peers]'")
-        else:
-            found.append(_Contender(name, name, model, "cpu", "cpu"))
+            continue
+        try:
+            found.append(_Contender(name, name, source(name, model, bundle), "cpu", "cpu"))
+        except TrisectError as error:
+            notes.append(f"{name} is left out: {error.message}")
     return found
 
 

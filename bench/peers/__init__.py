@@ -1,8 +1,9 @@
 """Other systems that answer the same prompts with the same weights, one file each, found by name.
 
-A file holds a class ``Peer`` with a ``load`` and a ``run``; it is only ever imported inside a worker process of its own
+A file is called after the Python package that it needs, and holds a function ``source`` and a class ``Peer`` with a
+``load`` and a ``run``. The package is imported in ``load`` alone, which happens in a worker process of its own
 (`trisect.bench.worker`), so that no engine's threads, memory or settings touch another's. A peer whose package is not
-installed is left out, with a note.
+installed, or that cannot read the model, is left out, with a note.
 """
 
 from __future__ import annotations
@@ -11,7 +12,11 @@ import importlib
 import importlib.util
 import pkgutil
 from dataclasses import dataclass
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+from trisect.runtime.errors import UnsupportedModel
+from trisect.runtime.llm.bundle import Bundle
 
 
 @dataclass(frozen=True)
@@ -26,14 +31,24 @@ class Timing:
     token_ids: tuple[int, ...]
 
 
+class Source(Protocol):
+    """What a peer loads of a model, in the form that it reads."""
+
+    def __call__(self, model: str, bundle: Bundle) -> str:
+        """The file or folder, from what the user gave or what trisect made of it.
+
+        Raises
+        ------
+        UnsupportedModel
+            Where there is none.
+        """
+
+
 class Peer(Protocol):
     """A system with a model loaded."""
 
-    package: str
-    """Python package that it needs."""
-
     def load(self, model: str, threads: int, settings: dict[str, Any]) -> None:
-        """Load a model; `model` is what the user gave, a bundle's folder for trisect's own contenders."""
+        """Load a model; `model` is what the peer's `Source` gave, a bundle's folder for trisect's own contenders."""
 
     def run(self, ids: list[int], new_tokens: int) -> Timing:
         """Answer greedily with exactly so many tokens."""
@@ -43,6 +58,25 @@ def make(name: str) -> Peer:
     """The peer in the file of that name."""
     peer: Peer = importlib.import_module(f"{__name__}.{name}").Peer()
     return peer
+
+
+def source(name: str, model: str, bundle: Bundle) -> str:
+    """What the peer of that name is to load.
+
+    Raises
+    ------
+    UnsupportedModel
+        Where it cannot read the model in any form.
+    """
+    ask = cast("Source", importlib.import_module(f"{__name__}.{name}").source)
+    return ask(model, bundle)
+
+
+def gguf_file(model: str, bundle: Bundle) -> str:
+    """The `Source` of peers that read GGUF files, and nothing that is made of one."""
+    if not Path(model).is_file():
+        raise UnsupportedModel("it reads GGUF files")
+    return model
 
 
 def external() -> list[str]:

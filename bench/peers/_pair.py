@@ -19,8 +19,6 @@ class Peer:
     With ``shared_graph`` every engine gets the one graph that all of them can run, as where a model is a single file.
     """
 
-    package = "trisect"
-
     def load(self, model: str, threads: int, settings: dict[str, Any]) -> None:
         bundle = Bundle.load(model)
         if settings.get("shared_graph"):

@@ -5,18 +5,21 @@ from __future__ import annotations
 import time
 from typing import Any
 
-import llama_cpp
 import numpy as np
 
 from . import Timing
+from . import gguf_file as source
+
+__all__ = ["Peer", "source"]
 
 
 class Peer:
     """`Llama.eval`, greedy."""
 
-    package = "llama_cpp"
-
     def load(self, model: str, threads: int, settings: dict[str, Any]) -> None:
+        import llama_cpp
+
+        self._library = llama_cpp
         options: dict[str, Any] = {"n_threads": threads, "n_threads_batch": threads} if threads else {}
         self._model = llama_cpp.Llama(model, n_ctx=2304, n_batch=512, verbose=False, **options)
 
@@ -47,5 +50,5 @@ class Peer:
         return int(self._last_scores().argmax())
 
     def _last_scores(self) -> np.ndarray:
-        pointer = llama_cpp.llama_get_logits_ith(self._model.ctx, -1)
+        pointer = self._library.llama_get_logits_ith(self._model.ctx, -1)
         return np.ctypeslib.as_array(pointer, (self._model.n_vocab(),))

@@ -6,18 +6,20 @@ import time
 from typing import Any
 
 import numpy as np
-import openvino as ov
-import openvino_genai as genai
 
 from . import Timing
+from . import gguf_file as source
+
+__all__ = ["Peer", "source"]
 
 
 class Peer:
     """`LLMPipeline`, greedy, without the prefix cache, which would answer a repeated prompt from memory."""
 
-    package = "openvino_genai"
-
     def load(self, model: str, threads: int, settings: dict[str, Any]) -> None:
+        import openvino_genai as genai
+
+        self._library = genai
         scheduler = genai.SchedulerConfig()
         scheduler.enable_prefix_caching = False
         scheduler.max_num_batched_tokens = 8192
@@ -25,6 +27,9 @@ class Peer:
         self._pipeline = genai.LLMPipeline(model, "CPU", scheduler_config=scheduler, **properties)
 
     def run(self, ids: list[int], new_tokens: int) -> Timing:
+        import openvino as ov
+
+        genai = self._library
         config = genai.GenerationConfig()
         config.max_new_tokens = config.min_new_tokens = new_tokens
         config.ignore_eos = True

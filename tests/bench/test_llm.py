@@ -47,6 +47,7 @@ def test_every_pair_answers_alike_and_is_timed(tiny: Path, monkeypatch: pytest.M
 def test_a_peer_that_fails_is_left_out_with_its_reason(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(llm, "external", lambda: ["no_such_peer"])
     monkeypatch.setattr(llm, "is_installed", lambda package: True)
+    monkeypatch.setattr(llm, "source", lambda name, model, bundle: model)
     result = bench_llm(str(tiny), prompt_tokens=(8,), new_tokens=2, rounds=1, threads=1, progress=silent)
     assert any("no_such_peer is left out" in note for note in result.notes)
     assert all(run.peer != "no_such_peer" for run in result.runs)
