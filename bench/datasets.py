@@ -1,14 +1,17 @@
 """Published graphs fetched from where their authors put them, for studies; none of them is part of trisect.
 
     python -m trisect.bench.datasets --to data
+    python -m trisect.bench.datasets --stg ADDRESS --sha256 HASH --to data
 
-Each file is of one commit and checked against the size and hash written down here before it gets its name. The folder
-is then named to trisect in the environment variable ``TRISECT_DATA``.
+The device-placement graphs are of one commit, each checked against the size and hash written down here before it gets
+its name. Of the Standard Task Graph set, which its authors offer at `STG_PAGE`, the user names an archive and its hash.
+The folder is then named to trisect in the environment variable ``TRISECT_DATA``.
 """
 
 from __future__ import annotations
 
 import hashlib
+import http.client
 import os
 import sys
 import urllib.error
@@ -22,12 +25,15 @@ import platformdirs
 import typer
 
 from trisect.profiles.store import write_aside
-from trisect.runtime.errors import InvalidModel, StorageFailed, TrisectError
+from trisect.runtime.errors import InvalidInput, InvalidModel, StorageFailed, TrisectError
+
+from .archives import LIMIT_BYTES, check_sha256, unpack
 
 ENVIRONMENT = "TRISECT_DATA"
 """Environment variable that names the folder of published graphs."""
 _COMMIT = "b207b6ad27a1407d321f1e028cea96d7f2c90e3e"
 _SOURCE = f"https://raw.githubusercontent.com/msr-fiddle/dnn-partitioning/{_COMMIT}"
+STG_PAGE = "https://www.kasahara.cs.waseda.ac.jp/schedule/"
 _TIMEOUT_S = 60
 
 
@@ -211,21 +217,64 @@ def fetch(folder: Path, *, source: str = _SOURCE, files: Sequence[DataFile] = FI
     return found
 
 
+def fetch_stg(address: str, sha256: str, folder: Path) -> list[Path]:
+    """Put task graphs of the Standard Task Graph set into a folder.
+
+    Parameters
+    ----------
+    address : str
+        Of an archive (``https://...``, ``file:///...``), as its authors' page links it: a tar, a zip, or one ``.stg``.
+    sha256 : str
+        That it must have.
+    folder : Path
+        Gets ``stg``.
+
+    Returns
+    -------
+    list of Path
+
+    Raises
+    ------
+    InvalidInput
+        For an address or a hash that is none.
+    StorageFailed
+        When the address cannot be reached or the folder not be written.
+    InvalidModel
+        When what comes has another hash, is damaged, or holds no task graph; nothing is kept of it.
+    """
+    check_sha256(sha256)
+    content = _download(address, LIMIT_BYTES)
+    if len(content) > LIMIT_BYTES:
+        raise InvalidModel(f"{address} is larger than any archive of task graphs")
+    return unpack(content, sha256, address.rstrip("/").rpartition("/")[2] or address, folder / "stg")
+
+
 def _download(address: str, size_bytes: int) -> bytes:
     print(f"fetching {address}", file=sys.stderr)
     try:
         with urllib.request.urlopen(address, timeout=_TIMEOUT_S) as answer:
             content: bytes = answer.read(size_bytes + 1)
-    except (urllib.error.URLError, TimeoutError, OSError) as error:
+    except ValueError as error:
+        raise InvalidInput(f"{address!r} is no address", remedy="give one that begins with https://") from error
+    except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
         reason = getattr(error, "reason", error)
         raise StorageFailed(f"cannot download {address}: {reason}", remedy="is this machine online?") from error
     return content
 
 
-def main(to: Annotated[Path | None, typer.Option("--to", help="Folder to put them into.")] = None) -> None:
-    """Fetch the device-placement graphs of Tarnawski et al. from their authors' repository."""
+def main(
+    to: Annotated[Path | None, typer.Option("--to", help="Folder to put them into.")] = None,
+    stg: Annotated[
+        str | None, typer.Option("--stg", help=f"Address of an archive of the Standard Task Graph set; see {STG_PAGE}")
+    ] = None,
+    sha256: Annotated[str, typer.Option("--sha256", help="What the archive must have.")] = "",
+) -> None:
+    """Fetch the device-placement graphs of Tarnawski et al. from their authors' repository, or task graphs."""
+    folder = to or default_folder()
     try:
-        for path in fetch(to or default_folder()):
+        if sha256 and stg is None:
+            raise InvalidInput("a hash without an archive", remedy="name its address with --stg")
+        for path in fetch(folder) if stg is None else fetch_stg(stg, sha256, folder):
             typer.echo(path)
     except TrisectError as error:
         typer.echo(f"error: {error}", err=True)

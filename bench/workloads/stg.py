@@ -10,15 +10,14 @@ from pathlib import Path
 from trisect.runtime.errors import InvalidInput, InvalidModel
 from trisect.scheduler.problem import Problem
 
+from ..datasets import STG_PAGE
 from . import Instance, Request, workload
 from ._files import data_folder
-
-_SOURCE = "https://www.kasahara.cs.waseda.ac.jp/schedule/"
 
 
 @workload(
     "stg",
-    provenance=f"Standard Task Graph set, Tobita and Kasahara 2002, doi:10.1002/jos.116; {_SOURCE}",
+    provenance=f"Standard Task Graph set, Tobita and Kasahara 2002, doi:10.1002/jos.116; {STG_PAGE}",
     licence="free for research, by its authors; a mirror under CC0-1.0",
 )
 def stg(
@@ -39,7 +38,11 @@ def stg(
     """
     if request.objective not in (None, "latency"):
         raise InvalidInput(f"the workload stg has no {request.objective}", remedy="its objective is latency")
-    root = data_folder("stg", folder, _SOURCE)
+    root = data_folder(
+        "stg",
+        folder,
+        f"{STG_PAGE}; python -m trisect.bench.datasets --stg ADDRESS --sha256 HASH fetches an archive of them",
+    )
     paths = [path for path in sorted(root.rglob("*.stg")) if only in path.stem]
     if 0 < limit < len(paths):
         paths = [paths[i * len(paths) // limit] for i in range(limit)]
