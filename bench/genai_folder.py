@@ -6,9 +6,6 @@ gives an attention mask, of which lengths are computed in the graph, where we gi
 
 from __future__ import annotations
 
-import os
-import shutil
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,22 +16,15 @@ import platformdirs
 from onnx import TensorProto, helper, numpy_helper
 
 from trisect.profiles.store import write_aside
-from trisect.runtime.errors import StorageFailed, UnsupportedModel
+from trisect.runtime.errors import UnsupportedModel
 from trisect.runtime.llm.bundle import Bundle
+
+from .graph_files import write_graph
 
 CONFIG_FILE = "genai_config.json"
 _GRAPH_FILE = "model.onnx"
 _ATTENTION = "GroupQueryAttention"
 _LENGTHS = ("seqlens_k", "total_sequence_length")
-
-
-@dataclass(frozen=True)
-class _Head:
-    """What the configuration says and a bundle does not."""
-
-    heads: int
-    weights: tuple[str, ...]
-    """Files that the graph's weights lie in."""
 
 
 def genai_folder(bundle: Bundle) -> Path:
@@ -61,26 +51,18 @@ def genai_folder(bundle: Bundle) -> Path:
         )
     source = Path(bundle.folder)
     model = onnx.load(source / graph.file, load_external_data=False)
-    head = _head(model, bundle.name)
+    heads = _heads(model, bundle.name)
     _take_a_mask(model.graph)
-    try:
-        target.mkdir(parents=True, exist_ok=True)
-        for name in head.weights:
-            _same_file(source / name, target / name)
-    except OSError as error:
-        raise StorageFailed(f"cannot write {target}: {error.strerror or error}") from error
-    write_aside(target / _GRAPH_FILE, model.SerializeToString())
-    write_aside(target / CONFIG_FILE, msgspec.json.encode(_config(bundle, head)))
+    write_graph(model, source, target / _GRAPH_FILE)
+    write_aside(target / CONFIG_FILE, msgspec.json.encode(_config(bundle, heads)))
     return target
 
 
-def _head(model: onnx.ModelProto, name: str) -> _Head:
+def _heads(model: onnx.ModelProto, name: str) -> int:
     attention = next((node for node in model.graph.node if node.op_type == _ATTENTION), None)
     if attention is None or not set(_LENGTHS) <= {given.name for given in model.graph.input}:
         raise UnsupportedModel(f"{name} has a graph of a form that is not ONNX Runtime GenAI's")
-    heads = next(int(attribute.i) for attribute in attention.attribute if attribute.name == "num_heads")
-    entries = [entry for tensor in model.graph.initializer for entry in tensor.external_data]
-    return _Head(heads, tuple(dict.fromkeys(entry.value for entry in entries if entry.key == "location")))
+    return next(int(attribute.i) for attribute in attention.attribute if attribute.name == "num_heads")
 
 
 def _take_a_mask(graph: onnx.GraphProto) -> None:
@@ -103,20 +85,12 @@ def _take_a_mask(graph: onnx.GraphProto) -> None:
     graph.node.extend([*nodes, *rest])
 
 
-def _same_file(source: Path, target: Path) -> None:
-    target.unlink(missing_ok=True)
-    try:
-        os.link(source, target)
-    except OSError:  # another disk, or one that knows no second names
-        shutil.copyfile(source, target)
-
-
-def _config(bundle: Bundle, head: _Head) -> dict[str, Any]:
+def _config(bundle: Bundle, heads: int) -> dict[str, Any]:
     cache = {"key": "past_key_values.%d.key", "value": "past_key_values.%d.value"}
     decoder = {
         "filename": _GRAPH_FILE,
         "head_size": bundle.head_dim,
-        "num_attention_heads": head.heads,
+        "num_attention_heads": heads,
         "num_key_value_heads": bundle.kv_heads,
         "num_hidden_layers": bundle.layers,
         "session_options": {"provider_options": []},

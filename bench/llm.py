@@ -23,6 +23,7 @@ from trisect.runtime.errors import EngineFailed, TrisectError
 from trisect.runtime.llm.bundle import Bundle
 from trisect.scheduler.phases import PhasePrediction
 
+from .batching import BatchPoint, bench_batches
 from .crossover import Crossover, crossover
 from .overhead import decode_overhead
 from .peers import Timing, external, is_installed, source
@@ -107,6 +108,8 @@ class LlmBench:
     notes: tuple[str, ...]
     crossover: Crossover | None = None
     """Both phases' curves on every device, and where a pair of devices pays; None where nobody drew it."""
+    batches: tuple[BatchPoint, ...] = ()
+    """Both phases over the size of the batch, on every device."""
 
 
 @dataclass(frozen=True)
@@ -124,6 +127,7 @@ def bench_llm(
     *,
     prompt_tokens: Sequence[int] = (512,),
     new_tokens: int = 64,
+    batches: Sequence[int] = (),
     rounds: int = 7,
     threads: int | None = None,
     progress: Progress,
@@ -137,6 +141,8 @@ def bench_llm(
     prompt_tokens : sequence of int
         Lengths of the prompt; the ratio is of the last.
     new_tokens : int
+    batches : sequence of int
+        Sizes of batch to measure each device alone at, with prompts of the last length.
     rounds : int
         How often everything is measured, after one warm-up.
     threads : int, optional
@@ -173,6 +179,10 @@ def bench_llm(
         overhead = decode_overhead(
             bundle, in_place, prompt_tokens=prompt_tokens[-1], new_tokens=new_tokens, rounds=rounds, threads=threads
         )
+    able_devices = [d for d in devices if d.id in able]
+    side_by_side = bench_batches(
+        bundle, able_devices, batches, prompt_tokens=prompt_tokens[-1], threads=threads, notes=notes, progress=progress
+    )
     progress(1, 1, "the machine's limits")
     last = [run for run in runs if run.prompt_tokens == prompt_tokens[-1]]
     ours = [run for run in last if run.peer is None]
@@ -185,13 +195,14 @@ def bench_llm(
         rounds=rounds,
         runs=tuple(runs),
         choices=tuple(_choice(choice, n, runs) for n, choice in zip(prompt_tokens, choices, strict=True)),
-        limits=_limits(bundle, ours, [d for d in devices if d.id in able], threads),
+        limits=_limits(bundle, ours, able_devices, threads),
         overhead=overhead,
         best_single_s=best_single,
         best_pair_s=best_pair,
         ratio=best_single / best_pair,
         notes=tuple(notes),
-        crossover=_crossover(bundle, [d for d in devices if d.id in able], threads, progress),
+        crossover=_crossover(bundle, able_devices, threads, progress),
+        batches=side_by_side,
     )
 
 

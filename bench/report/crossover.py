@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
@@ -10,12 +11,13 @@ import markupsafe
 
 from trisect.profiles.store import write_aside
 
+from ..batching import BatchPoint
 from ..crossover import Crossover
 from . import check_installed, plotly_script, script_data
 
 
-def write_crossover(model: str, found: Crossover, path: Path) -> None:
-    """Draw a crossover.
+def write_crossover(model: str, found: Crossover, path: Path, batches: Sequence[BatchPoint] = ()) -> None:
+    """Draw a crossover, and both phases over the size of the batch where that was measured.
 
     Raises
     ------
@@ -29,8 +31,10 @@ def write_crossover(model: str, found: Crossover, path: Path) -> None:
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     text = environment.from_string((here / "crossover.html.j2").read_text("utf-8")).render(
         model=model,
-        data=script_data(found),
+        data=script_data({"crossover": found, "batches": batches}),
+        batches=batches,
         plotly=plotly_script(),
+        script=markupsafe.Markup((here / "crossover.js").read_text("utf-8")),
         style=markupsafe.Markup((here / "page.css").read_text("utf-8")),
     )
     write_aside(path, text.encode())

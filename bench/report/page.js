@@ -26,6 +26,7 @@
       font: { color: variable("--text"), size: 12 }, margin: { l: 60, r: 20, t: 16, b: 48 },
       hoverlabel: { bgcolor: variable("--back"), bordercolor: variable("--line"), font: { color: variable("--text") } },
       legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0 },
+      modebar: { bgcolor: "rgba(0,0,0,0)", color: variable("--line"), activecolor: variable("--soft") },
       ...layout,
     };
     for (const key of ["xaxis", "yaxis", "xaxis2", "yaxis2"]) if (whole[key]) whole[key] = { ...axis, ...whole[key] };
@@ -123,10 +124,10 @@
     const used = new Set(traces.flatMap((t) => t.y));
     const categories = { categoryorder: "array", categoryarray: labels.filter((l) => used.has(l)), automargin: true };
     const two = halves.length === 2;
-    draw("gantt", traces, { height: 90 + halves.length * (34 + 30 * categories.categoryarray.length), barmode: "overlay", showlegend: false,
+    draw("gantt", traces, { margin: { l: 60, r: 20, t: 24, b: 48 }, height: 98 + halves.length * (34 + 30 * categories.categoryarray.length), barmode: "overlay", showlegend: false,
       xaxis: { title: { text: "ms" }, anchor: two || halves[0]?.[0] === "measured" ? "y2" : "y", rangemode: "tozero" },
       yaxis: { ...categories, domain: two ? [0.54, 1] : [0, 1] }, yaxis2: { ...categories, domain: two ? [0, 0.46] : [0, 1] },
-      annotations: halves.map(([source], i) => ({ text: source, xref: "paper", yref: "paper", x: 1, y: two ? [1, 0.46][i] : 1, xanchor: "right", yanchor: "bottom", showarrow: false, font: { color: variable("--soft") } })) });
+      annotations: halves.map(([source], i) => ({ text: source, xref: "paper", yref: "paper", x: 0, y: two ? [1, 0.46][i] : 1, xanchor: "left", yanchor: "bottom", showarrow: false, font: { color: variable("--soft") } })) });
   }
 
   function roofline() {
@@ -155,7 +156,7 @@
       traces.push({ type: "scatter", mode: "markers+text", showlegend: false, x: [x], y: [Math.max(...peaks.map((r) => roofAt(r, x))) / 1e9], text: [text(w.op_class)], textposition: "top center",
         marker: { symbol: "diamond", size: 12, color: colour(classes.indexOf(w.op_class)), line: { width: 1.5, color: variable("--text") } }, hovertext: `${text(w.op_class)} of this model: ${figures(x)} FLOP a byte`, hoverinfo: "text" });
     });
-    draw("roofline", traces, { legend: { orientation: "v", x: 1.02, y: 1, font: { size: 10 } }, xaxis: { type: "log", title: { text: "operations for each byte moved" } }, yaxis: { type: "log", title: { text: "GFLOP/s" } } });
+    draw("roofline", traces, { legend: { orientation: "v", x: 1.02, y: 0.94, font: { size: 10 } }, xaxis: { type: "log", title: { text: "operations for each byte moved" } }, yaxis: { type: "log", title: { text: "GFLOP/s" } } });
   }
 
   // The graph: a canvas, because thousands of nodes are too many for a document.

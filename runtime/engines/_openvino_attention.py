@@ -19,7 +19,9 @@ from openvino.op.util import Variable, VariableInfo
 from openvino.utils.node_factory import NodeFactory
 
 BEAM_INPUT = "beam_idx"
-"""An int32 [batch] input that the fused model has in addition: which sequence of the cache each row continues."""
+"""An int32 [batch] input that the fused model has in addition: which sequence of the cache each row continues.
+
+Here each its own: 0, 1, 2, ..."""
 
 _REPEATS_HEADS = ("Reshape", "Tile", "Unsqueeze", "Broadcast")
 _COMPARISONS = {"LessEqual", "GreaterEqual", "Less", "Greater"}
@@ -41,9 +43,10 @@ class _Attention:
     query: ov.Output
     key: _Cached
     value: _Cached
+    batch: int
 
 
-def fuse_attention(model: ov.Model, state: Mapping[str, str]) -> bool:
+def fuse_attention(model: ov.Model, state: Mapping[str, str]) -> int:
     """Move every attention's cache into the model and write the attention as the plugin's kernel wants it.
 
     Parameters
@@ -55,14 +58,16 @@ def fuse_attention(model: ov.Model, state: Mapping[str, str]) -> bool:
 
     Returns
     -------
-    bool
-        False where an attention is of another form, or an input of `state` is not the past of one.
+    int
+        How many sequences go side by side; 0 where an attention is of another form, or an input of `state` is not the
+        past of one.
     """
     found = [_recognise(node, state) for node in model.get_ordered_ops() if _type(node) == "ScaledDotProductAttention"]
     attentions = [attention for attention in found if attention is not None]
     covered = {cached.parameter for attention in attentions for cached in (attention.key, attention.value)}
-    if not attentions or len(attentions) != len(found) or covered != set(state):
-        return False
+    batches = {attention.batch for attention in attentions}
+    if len(batches) != 1 or len(attentions) != len(found) or covered != set(state):
+        return 0
     results = {name: result for result in model.get_results() for name in result.output(0).get_names()}
     parameters = {name: parameter for parameter in model.get_parameters() for name in parameter.output(0).get_names()}
     beam = ops.parameter([-1], np.int32, name=BEAM_INPUT)
@@ -70,8 +75,8 @@ def fuse_attention(model: ov.Model, state: Mapping[str, str]) -> bool:
     model.add_parameters([beam])
     for attention in attentions:
         heads = attention.query.get_partial_shape()[1].get_length()
-        key = _extend(model, attention.key, state, beam, heads)
-        value = _extend(model, attention.value, state, beam, heads)
+        key = _extend(model, attention.key, state, beam, attention.batch, heads)
+        value = _extend(model, attention.value, state, beam, attention.batch, heads)
         scale = attention.node.input_value(4) if attention.node.get_input_size() > 4 else None
         inputs = [attention.query, key, value]
         if scale is not None:  # an input of its own, behind a mask that adds nothing
@@ -82,16 +87,16 @@ def fuse_attention(model: ov.Model, state: Mapping[str, str]) -> bool:
         model.remove_result(results[present])
         model.remove_parameter(parameters[past])
     model.validate_nodes_and_infer_types()
-    return True
+    return batches.pop()
 
 
 def _recognise(node: ov.Node, state: Mapping[str, str]) -> _Attention | None:
     """A causal attention over a past that is an input of the model; None where it is anything else."""
     key, value = (_cached(node.input_value(at), state) for at in (1, 2))
     batch = node.input_value(0).get_partial_shape()[0]
-    if key is None or value is None or batch.is_dynamic or batch.get_length() != 1 or not _is_causal(node):
+    if key is None or value is None or batch.is_dynamic or not _is_causal(node):
         return None
-    return _Attention(node, _output(node.input_value(0)), key, value)
+    return _Attention(node, _output(node.input_value(0)), key, value, batch.get_length())
 
 
 def _cached(source: ov.Output, state: Mapping[str, str]) -> _Cached | None:
@@ -141,14 +146,16 @@ def _whole_rows(node: ov.Node) -> ov.Output:
     return node.output(0)
 
 
-def _extend(model: ov.Model, cached: _Cached, state: Mapping[str, str], beam: ov.Node, heads: int) -> ov.Output:
+def _extend(
+    model: ov.Model, cached: _Cached, state: Mapping[str, str], beam: ov.Node, batch: int, heads: int
+) -> ov.Output:
     """The cache with what is new behind it, repeated for grouped heads: [batch, heads, total, head dim]."""
     info = VariableInfo()
     info.data_shape = ov.PartialShape([-1, cached.kv_heads, -1, cached.head_dim])
     info.data_type = ov.Type.f32
     info.variable_id = cached.parameter + state[cached.parameter]
     variable = Variable(info)
-    empty = ops.constant(np.array([1, cached.kv_heads, 0, cached.head_dim], np.int64))
+    empty = ops.constant(np.array([batch, cached.kv_heads, 0, cached.head_dim], np.int64))
     past = ops.read_value(ops.broadcast(ops.constant(np.array(0, np.float32)), empty), variable)
     past = ops.gather(past, beam, ops.constant(np.array(0, np.int32)))
     total = ops.concat([past, cached.fresh], 2)

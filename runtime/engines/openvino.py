@@ -105,13 +105,13 @@ class Engine:
             properties = self._properties(device, options)
             if properties.get("INFERENCE_PRECISION_HINT") == "bf16":
                 kept = _leave_bfloat16(read, kept, options.native_outputs)
-            fused = bool(options.state) and device.kind == "cpu" and fuse_attention(read, options.state)
+            fused = fuse_attention(read, options.state) if options.state and device.kind == "cpu" else 0
             if options.state and not fused:
                 apply_make_stateful_transformation(read, dict(options.state))
             compiled = self._core.compile_model(read, device.native, properties)
             request = compiled.create_infer_request()
             if fused:
-                request.set_tensor(BEAM_INPUT, ov.Tensor(np.zeros(1, np.int32)))
+                request.set_tensor(BEAM_INPUT, ov.Tensor(np.arange(fused, dtype=np.int32)))
         except Exception as error:  # plugins raise RuntimeError and its own kinds alike
             raise EngineFailed(f"{device.id} cannot load {label}: {reason(error)}") from error
         inputs = tuple(with_shapes(s, options.shapes) for s in declared.inputs if s.name not in options.state)

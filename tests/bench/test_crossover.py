@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.bench.browser import CHROMIUM, opened
+from trisect.bench.batching import BatchPoint
 from trisect.bench.crossover import crossover
 from trisect.profiles.phases import DevicePhases, Handover, PhasePoint, PhaseProfile
 from trisect.profiles.profile import Provenance
@@ -66,3 +68,23 @@ def test_the_picture_holds_the_figures_and_no_markup_of_others(tmp_path: Path) -
     assert '"device":"gpu:x"' in text
     assert "http-equiv" in text
     assert 'src="http' not in text
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+@pytest.mark.parametrize("devices", [("cpu:x", "gpu:x"), ("cpu:x",)], ids=["two devices", "one device"])
+def test_the_picture_opens_in_a_browser_without_a_word_on_the_console(devices: tuple[str, ...], tmp_path: Path) -> None:
+    pytest.importorskip("plotly")
+    from trisect.bench.report.crossover import write_crossover
+
+    found = crossover(profile(*devices), context_length=4096, cache_bytes_per_token=10)
+    points = [BatchPoint(d, n, 64, 1000.0 + n, 100.0 * n) for d in devices for n in (1, 2, 4)]
+    write_crossover("m", found, tmp_path / "picture.html", points)
+    shown, console = opened(tmp_path / "picture.html")
+    assert console == []
+    assert 'data-ready="true"' in shown
+    rendered = shown[: shown.index('<script id="data"')]
+    drawn = ["prefill", "decode", "batch-prefill", "batch-decode", *(["gain", "handover"] if len(devices) > 1 else [])]
+    for plot in drawn:
+        start = rendered.index(f'id="{plot}"')
+        assert "main-svg" in rendered[start : start + 2000], plot
+    assert ("no pair to compare" in rendered) == (len(devices) == 1)

@@ -205,6 +205,15 @@ def test_bad_input_costs_no_measuring(
         parse_span("-1s", "--limit")
 
 
+@pytest.mark.parametrize("words", [["--batch", "two"], ["--batch", "1,0"], ["--prompt-tokens", "-1"]])
+def test_sizes_of_batches_and_prompts_are_checked_before_a_model_is_read(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["bench", "llm", "no-such-model.gguf", *words]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {words[0]} is '{words[1]}'")
+
+
 def test_really(onnx_file: Path, two_devices: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("plotly", reason="reports need plotly: pip install 'trisect[report]'")
     report, trace = tmp_path / "r.html", tmp_path / "t.json"

@@ -54,6 +54,9 @@ def llm(
         str, typer.Option("--prompt-tokens", help="Lengths of the prompt, comma-separated.")
     ] = "512",
     new_tokens: Annotated[int, typer.Option("--new-tokens", min=2, help="Length of the answer.")] = 64,
+    batch: Annotated[
+        str, typer.Option("--batch", help="Sizes of batch to measure devices at, comma-separated; 0: none.")
+    ] = "1,2,4",
     rounds: Annotated[int, typer.Option("--rounds", min=1, help="Interleaved runs of each, after a warm-up.")] = 7,
     threads: Annotated[int | None, typer.Option("--threads", min=1, help="Computing threads of every system.")] = None,
     quality: Annotated[bool, typer.Option("--quality", help="Compare the answers with float32's too.")] = False,
@@ -74,14 +77,16 @@ def llm(
         from trisect.bench.report.crossover import write_crossover
 
         check_installed()  # not after minutes of measuring
-    lengths = _lengths(prompt_tokens)
+    lengths = _sizes(prompt_tokens, "--prompt-tokens", "lengths such as 128,512")
+    batches = [] if batch == "0" else _sizes(batch, "--batch", "sizes such as 1,2,4, or 0 for none")
     with progress_bar("measuring") as report:
         result = bench_llm(
-            model, prompt_tokens=lengths, new_tokens=new_tokens, rounds=rounds, threads=threads, progress=report
-        )
+            model, prompt_tokens=lengths, new_tokens=new_tokens, batches=batches, rounds=rounds, threads=threads,
+            progress=report,
+        )  # fmt: skip
         qualities = bench_quality(model, progress=report) if quality else []
     if picture is not None and result.crossover is not None:
-        write_crossover(result.model, result.crossover, picture)
+        write_crossover(result.model, result.crossover, picture, result.batches)
     bars = llm_bars(result, qualities)
     if json:
         import msgspec
@@ -91,6 +96,7 @@ def llm(
         for line in result.notes:
             note(line)
         _print_runs(result)
+        _print_batches(result)
         if qualities:
             rows = [
                 (q.contender, f"{q.mean_kl:.4f}", f"{q.worst_kl:.3f}", f"{q.agreement:.1%}", f"{q.tokens}")
@@ -107,14 +113,32 @@ def llm(
         raise typer.Exit(1)
 
 
-def _lengths(text: str) -> list[int]:
+def _sizes(text: str, option: str, wanted: str) -> list[int]:
     try:
-        lengths = [int(part) for part in text.split(",")]
+        sizes = [int(part) for part in text.split(",")]
     except ValueError:
-        lengths = [0]
-    if min(lengths) < 1:
-        raise InvalidInput(f"--prompt-tokens is {text!r}", remedy="give lengths such as 128,512")
-    return lengths
+        sizes = [0]
+    if min(sizes) < 1:
+        raise InvalidInput(f"{option} is {text!r}", remedy=f"give {wanted}")
+    return sizes
+
+
+def _print_batches(result: LlmBench) -> None:
+    if not result.batches:
+        return
+    rows = [
+        (
+            p.device,
+            str(p.batch),
+            f"{p.prefill_tok_s:,.0f}",
+            f"{p.decode_tok_s:,.0f}",
+            f"{p.decode_tok_s / p.batch:,.0f}",
+        )
+        for p in sorted(result.batches, key=lambda point: (point.device, point.batch))
+    ]
+    columns = ["device", "batch", "prefill tok/s", "decode tok/s", "of each sequence"]
+    length = result.batches[0].prompt_tokens
+    print_table(columns, rows, title=f"several sequences of {length} tokens side by side, measured")
 
 
 def _print_runs(result: LlmBench) -> None:

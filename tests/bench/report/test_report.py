@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-import subprocess
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.bench.browser import CHROMIUM, opened
 from tests.bench.comparisons import DEVICES, EVIL, made_up_comparison, store_made_up_profile, write_model
 from trisect.bench import report
 from trisect.bench.report.document import document
@@ -20,7 +19,6 @@ from trisect.partitioner.graph import Graph
 from trisect.runtime.errors import InvalidInput, InvalidModel, StorageFailed
 
 pytest.importorskip("plotly", reason="reports need plotly: pip install 'trisect[report]'")
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
 class Page(HTMLParser):
@@ -136,18 +134,6 @@ def test_bad_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(report, "_PLOTLY", "no_such_package")
     with pytest.raises(InvalidInput, match="report"):
         report.write_report(comparison, tmp_path / "report.html")
-
-
-def opened(path: Path, fragment: str = "") -> tuple[str, list[str]]:
-    """The document after its scripts have run in a headless Chromium, and what went to the console."""
-    assert CHROMIUM is not None
-    command = [
-        CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--enable-logging=stderr",
-        "--virtual-time-budget=20000", "--window-size=1300,900", f"--user-data-dir={path.parent / 'browser'}",
-        "--dump-dom", f"{path.as_uri()}{fragment}",
-    ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
