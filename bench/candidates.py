@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from trisect import api
@@ -96,11 +97,11 @@ def plan_candidates(
     found: dict[str, Candidate] = {}
     for number, strategy in enumerate(strategies):
         progress(number, len(strategies), f"planning: {strategy}")
+        split = partial(api.split, model, [d.id for d in devices], strategy, objective, shapes, seed=seed)
         try:
             with _limit(PLANNING_LIMIT_S):
-                plan = api.split(
-                    model, [d.id for d in devices], strategy, objective, shapes, seed=seed, out=folder / str(number)
-                )
+                plan = split(out=folder / str(number))
+                moved = 0 if _is_ours(strategy) else _moved(plan, split(out=folder / f"{number}-again"))
         except ProfileMissing:  # so it would be for every other strategy
             raise
         except TrisectError as error:
@@ -109,9 +110,13 @@ def plan_candidates(
         except _TooLong:
             found[strategy] = Candidate(strategy, failed=f"it gave no placement within {PLANNING_LIMIT_S:g} s")
             continue
-        except Exception as error:  # a strategy is anybody's code
+        except (Exception, SystemExit) as error:  # a strategy is anybody's code
             reason = " ".join(str(error).split())[:200]
             found[strategy] = Candidate(strategy, failed=f"{type(error).__name__}: {reason}".rstrip(": "))
+            continue
+        if moved:
+            reason = f"not deterministic: with seed {seed} again, {moved} of {len(plan.placement)} nodes moved"
+            found[strategy] = Candidate(strategy, failed=reason)
             continue
         key = signature(plan)
         if key in found:
@@ -143,6 +148,15 @@ def used_devices(plan: Plan) -> tuple[Device, ...]:
     """The devices that a plan really runs on."""
     ids = {segment.device for segment in plan.segments}
     return tuple(device for device in plan.devices if device.id in ids)
+
+
+def _is_ours(strategy: str) -> bool:
+    """Of those the same seed is known to give the same placement; others are asked twice."""
+    return lookup(strategy).__module__.startswith("trisect.")
+
+
+def _moved(plan: Plan, again: Plan) -> int:
+    return sum(again.placement.get(node) != device for node, device in plan.placement.items())
 
 
 def _plan_entrant(key: str, label: str, plan: Plan) -> Entrant:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -58,7 +59,18 @@ def for_ever(problem: trisect.Problem) -> dict[str, str]:
             continue
 
 
-BAD = ("bench-raises", "bench-unknown-device", "bench-forgets", "bench-for-ever")
+@trisect.strategy("bench-exits")
+def exits(problem: trisect.Problem) -> dict[str, str]:
+    raise SystemExit("enough")
+
+
+@trisect.strategy("bench-moody")
+def moody(problem: trisect.Problem) -> dict[str, str]:
+    return dict.fromkeys(problem.graph, next(MOODS))
+
+
+MOODS = itertools.cycle(["cpu:ort", "cpu:openvino"])
+BAD = ("bench-raises", "bench-unknown-device", "bench-forgets", "bench-for-ever", "bench-exits", "bench-moody")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -155,6 +167,8 @@ def test_what_spoils_a_strategy_is_told(found: Comparison) -> None:
     assert "tpu:nowhere" in results["bench-unknown-device"].failed
     assert results["bench-forgets"].failed
     assert results["bench-for-ever"].failed == "it gave no placement within 5 s"
+    assert results["bench-exits"].failed == "SystemExit: enough"
+    assert results["bench-moody"].failed == "not deterministic: with seed 0 again, 25 of 25 nodes moved"
 
 
 def test_the_machine_is_told_of(found: Comparison) -> None:

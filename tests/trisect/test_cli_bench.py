@@ -205,6 +205,22 @@ def test_bad_input_costs_no_measuring(
         parse_span("-1s", "--limit")
 
 
+def test_strategies_of_a_file_of_ones_own(
+    onnx_file: Path, two_devices: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "import trisect\n@trisect.strategy('of-a-file')\ndef mine(problem):\n"
+        "    return {n: min(problem.devices, key=lambda d: problem.time(n, d)) for n in problem.graph}\n"
+    )
+    words = ["--load", str(file), "--strategies", "of-a-file", "--no-peers", "--shape", "batch=3", "--budget", "1s"]
+    assert main(["bench", str(onnx_file), "--devices", two_devices, *words, "--json"]) == 0
+    (result,) = json.loads(capsys.readouterr().out)["results"]
+    assert (result["name"], result["failed"]) == ("of-a-file", None)
+    assert main(["bench", str(onnx_file), "--load", str(tmp_path / "none.py")]) == 2
+    assert "no Python file" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("words", [["--batch", "two"], ["--batch", "1,0"], ["--prompt-tokens", "-1"]])
 def test_sizes_of_batches_and_prompts_are_checked_before_a_model_is_read(
     words: list[str], capsys: pytest.CaptureFixture[str]

@@ -44,6 +44,9 @@ def model(
     seed: Annotated[int, typer.Option("--seed", min=0, help="For random inputs, and strategies that draw lots.")] = 0,
     peers: Annotated[bool, typer.Option("--peers/--no-peers", help="Measure other systems too.")] = True,
     fresh: Annotated[bool, typer.Option("--fresh", help="Forget what an earlier run of the same measured.")] = False,
+    load: Annotated[
+        list[Path] | None, typer.Option("--load", help="A Python file of yours that registers strategies; it is run.")
+    ] = None,
     report: Annotated[
         Path | None, typer.Option("--report", help="Write a report to look at: one HTML file, without network.")
     ] = None,
@@ -71,6 +74,10 @@ def model(
         from trisect.bench.report import check_installed
 
         check_installed()
+    for file in load or ():
+        from trisect.bench.study.loading import load as load_file
+
+        load_file(file)
     with progress_bar("comparing") as progress:
         found = compare(
             model, strategies, devices, objective, parse_shapes(shape or []),
