@@ -71,10 +71,8 @@ def open_module(
     outputs = tuple(with_shapes(spec, options.shapes) for spec in declared.outputs)
     refuse_open_shapes(device, label, inputs)
     _refuse_types(device, label, inputs, outputs)
-    seats = Seats.here() if options.pinned else None
-    if seats is not None and options.threads not in (None, seats.count):
-        seats = None  # fewer threads than cores: others may be meant to have the rest, and which is not said
-    settings = _session_options(options, seats)
+    seats = seats_of(options)
+    settings = session_options(options, seats)
     providers: list[Any] | None = [device.native]
     if provider is not None:
         settings.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
@@ -112,7 +110,16 @@ def _refuse_types(device: Device, label: str, inputs: tuple[TensorSpec, ...], ou
         )
 
 
-def _session_options(options: LoadOptions, seats: Seats | None) -> ort.SessionOptions:
+def seats_of(options: LoadOptions) -> Seats | None:
+    """Where a session's threads are to compute; None where the system decides."""
+    seats = Seats.here() if options.pinned else None
+    if seats is not None and options.threads not in (None, seats.count):
+        return None  # fewer threads than cores: others may be meant to have the rest, and which is not said
+    return seats
+
+
+def session_options(options: LoadOptions, seats: Seats | None) -> ort.SessionOptions:
+    """ONNX Runtime's settings for a session."""
     settings = ort.SessionOptions()
     settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
     settings.log_severity_level = _FATAL

@@ -15,6 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from ..devices import Device
+from ..kernels import Kernel
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -155,6 +156,38 @@ class Engine(Protocol):
 
     def load(self, model: Path | bytes, device: Device, options: LoadOptions) -> Module:
         """Load an ONNX file (or its bytes) on a device.
+
+        Raises
+        ------
+        EngineFailed
+            With the engine's reason in one line.
+        """
+
+
+@runtime_checkable
+class ProfilingEngine(Engine, Protocol):
+    """An engine that can tell which kernels it made of a model, and what each takes."""
+
+    def kernels(
+        self, model: Path, device: Device, options: LoadOptions, feeds: Arrays, lasting_s: float
+    ) -> tuple[Kernel, ...]:
+        """Run an ONNX file under the engine's own profiler.
+
+        Parameters
+        ----------
+        model : Path
+            All its nodes have names.
+        device : Device
+        options : LoadOptions
+        feeds : mapping of str to ndarray
+        lasting_s : float
+            Runs for so long, after a warm-up.
+
+        Returns
+        -------
+        tuple of Kernel
+            Each node that runs is in one of them; none where the engine's tale cannot be brought in line with the
+            model.
 
         Raises
         ------

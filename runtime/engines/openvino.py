@@ -8,24 +8,25 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import openvino as ov
-from openvino import opset13 as ops
 from openvino._offline_transformations import apply_make_stateful_transformation
 
 from ..conversions import note
 from ..devices import Device, Kind, Limits
 from ..errors import EngineFailed, InvalidInput, TrisectError, UnsupportedModel
+from ..kernels import Kernel
 from ..tensors import bits_of, check_buffers, check_feeds, contiguous, dtype_of
 from ..values import container_of, pack_bits, unpack_bits
-from ._common import Signature, host_memory_bytes, reason, signature, with_shapes
+from ._common import host_memory_bytes, reason, signature, with_shapes
 from ._openvino_attention import BEAM_INPUT, fuse_attention
-from .base import UNKNOWN_RANK, Arrays, LoadOptions, TensorSpec
+from ._openvino_graph import drop_outputs, fix_shapes, leave_bfloat16
+from .base import Arrays, LoadOptions, TensorSpec
 
 _KINDS: dict[str, Kind] = {"CPU": "cpu", "GPU": "gpu", "NPU": "npu"}
 _REFERENCE = {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"}
@@ -99,12 +100,12 @@ class Engine:
                 raise UnsupportedModel(message, remedy="place it on cpu:ort")
         try:
             read = self._core.read_model(model) if isinstance(model, bytes) else self._core.read_model(str(model))
-            _fix_shapes(read, declared, options.shapes)
+            fix_shapes(read, declared, options.shapes)
             kept = [spec for spec in declared.outputs if options.outputs is None or spec.name in options.outputs]
-            _drop_outputs(read, {spec.name for spec in kept} | set(options.state.values()))
+            drop_outputs(read, {spec.name for spec in kept} | set(options.state.values()))
             properties = self._properties(device, options)
             if properties.get("INFERENCE_PRECISION_HINT") == "bf16":
-                kept = _leave_bfloat16(read, kept, options.native_outputs)
+                kept = leave_bfloat16(read, kept, options.native_outputs)
             fused = fuse_attention(read, options.state) if options.state and device.kind == "cpu" else 0
             if options.state and not fused:
                 apply_make_stateful_transformation(read, dict(options.state))
@@ -118,6 +119,17 @@ class Engine:
         gone = set(options.state.values())
         outputs = tuple(with_shapes(s, options.shapes) for s in kept if s.name not in gone)
         return OpenVinoModule(compiled, request, device, inputs, outputs, options.state)
+
+    def kernels(
+        self, model: Path, device: Device, options: LoadOptions, feeds: Arrays, lasting_s: float
+    ) -> tuple[Kernel, ...]:
+        """What it makes of a model's nodes; see `ProfilingEngine.kernels`."""
+        from ._openvino_kernels import kernels
+
+        with closing(
+            self.load(model, device, replace(options, extra={**options.extra, "PERF_COUNT": "YES"}))
+        ) as module:
+            return kernels(model, module, feeds, lasting_s)
 
     def _properties(self, device: Device, options: LoadOptions) -> dict[str, Any]:
         wanted: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": "1"}
@@ -143,38 +155,6 @@ class Engine:
             return host_memory_bytes()
         size = self._property(native, f"{kind.upper()}_DEVICE_TOTAL_MEM_SIZE")
         return int(size) if size else None
-
-
-def _drop_outputs(model: ov.Model, wanted: set[str]) -> None:
-    for result in model.get_results():
-        if wanted.isdisjoint(result.output(0).get_names()):
-            model.remove_result(result)
-
-
-def _leave_bfloat16(model: ov.Model, specs: list[TensorSpec], names: tuple[str, ...]) -> list[TensorSpec]:
-    """Declare float32 outputs as bfloat16, which they are inside: half the bytes to write, and nothing to convert."""
-    narrowed = {spec.name for spec in specs if spec.name in names and spec.dtype == "float32"}
-    for result in model.get_results():
-        if not narrowed.isdisjoint(result.output(0).get_names()):
-            source = result.input_value(0)
-            converted = ops.convert(source.get_node().output(source.get_index()), "bf16").output(0)
-            converted.set_names(result.output(0).get_names() & narrowed)
-            result.input(0).replace_source_output(converted)
-    model.validate_nodes_and_infer_types()
-    return [replace(spec, dtype="bfloat16") if spec.name in narrowed else spec for spec in specs]
-
-
-def _fix_shapes(model: ov.Model, declared: Signature, sizes: Mapping[str, int]) -> None:
-    """Put sizes in for symbolic dimensions, whose names only the file still knows."""
-    fixed = {}
-    for port in model.inputs:
-        spec = next((spec for spec in declared.inputs if spec.name in port.names), None)
-        if spec is None or spec.shape == UNKNOWN_RANK or not any(dim in sizes for dim in spec.shape):
-            continue
-        shape = with_shapes(spec, sizes).shape
-        fixed[port] = ov.PartialShape([dim if isinstance(dim, int) else -1 for dim in shape])
-    if fixed:
-        model.reshape(fixed)
 
 
 class OpenVinoModule:

@@ -7,9 +7,10 @@ from pathlib import Path
 import onnxruntime as ort
 
 from ..devices import Device
+from ..kernels import Kernel
 from ._common import cpu_name, host_memory_bytes
 from ._ort_session import OrtModule, open_module
-from .base import LoadOptions
+from .base import Arrays, LoadOptions
 
 _DEVICE_ID = "cpu:ort"
 
@@ -45,3 +46,11 @@ class Engine:
             With ONNX Runtime's reason in one line.
         """
         return open_module(model, device, options)
+
+    def kernels(
+        self, model: Path, device: Device, options: LoadOptions, feeds: Arrays, lasting_s: float
+    ) -> tuple[Kernel, ...]:
+        """What it makes of a model's nodes; see `ProfilingEngine.kernels`."""
+        from ._ort_kernels import kernels
+
+        return kernels(model, device, options, feeds, lasting_s)
