@@ -15,6 +15,8 @@ from trisect.runtime.devices import Device
 from trisect.runtime.errors import TrisectError
 from trisect.runtime.plan import Plan
 
+from .anatomy import kernel_segments, measure_calls
+from .graph import Graph
 from .trialplans import TrialModel, TrialPlan, trial_feeds
 
 _CUTS = 6
@@ -53,6 +55,7 @@ def learn_from_networks(
     found: dict[str, list[MeasuredSegment]] = defaultdict(list)
     beyond: list[tuple[int, float]] = []
     number = known.networks
+    calls = measure_calls(devices)
 
     def take() -> SegmentStore:
         nonlocal store, taken_s
@@ -69,10 +72,11 @@ def learn_from_networks(
         while (spent_s := time.monotonic() - begun_s) < budget_s:
             if progress is not None:
                 progress(round(spent_s), round(budget_s), f"network {number}")
-            for trial_plan, trial in _measure(number, devices):
-                for device_id, row in measured_segments(trial_plan, trial):
-                    found[device_id].append(row)
-                beyond.append((len(trial.segments_s), trial.latency_s - sum(trial.segments_s)))
+            rows, more = _measure(number, devices, calls.awake_s)
+            rows += calls.awake.items()
+            for device_id, row in rows:
+                found[device_id].append(row)
+            beyond += more
             number += 1
             if number % _KEPT_EVERY == 0:
                 take()
@@ -85,7 +89,7 @@ def learn_from_networks(
 def learn_from_model(
     path: Path, shapes: Mapping[str, int], devices: Sequence[Device], known: SegmentStore
 ) -> SegmentStore:
-    """Run one model whole on each device: what that takes beyond what was predicted corrects its own operators.
+    """Run one model whole on each device, and look at its kernels: that corrects what is thought of its operators.
 
     Raises
     ------
@@ -96,32 +100,47 @@ def learn_from_model(
     found: dict[str, list[MeasuredSegment]] = defaultdict(list)
     beyond: list[tuple[int, float]] = []
     with TemporaryDirectory(prefix="trisect-learn-") as folder:
-        model = TrialModel(path, shapes, devices)
+        model = TrialModel(Graph.read(path, shapes), devices)
+        awake_s = measure_calls(devices).awake_s
         for i, device in enumerate(devices):
             trial_plan = model.whole(device, Path(folder) / str(i))
             trial = run_trial(trial_plan.plan, trial_feeds(trial_plan.plan))
             beyond.append((len(trial.segments_s), trial.latency_s - sum(trial.segments_s)))
-            for device_id, row in measured_segments(trial_plan, trial, "plan"):
+            kernels = kernel_segments(model, trial_plan, trial, awake_s)
+            for device_id, row in measured_segments(trial_plan, trial, "plan") + kernels:
                 found[device_id].append(row)
     return known.adding(devices, found, known.networks, beyond, time.monotonic() - begun_s)
 
 
-def _measure(number: int, devices: Sequence[Device]) -> list[tuple[TrialPlan, Trial]]:
-    """One network's plans; none for a network that would take too long, or that an engine refuses."""
+def _measure(
+    number: int, devices: Sequence[Device], calls_s: Mapping[str, float]
+) -> tuple[list[tuple[str, MeasuredSegment]], list[tuple[int, float]]]:
+    """What one network tells, and what its plans' calls took beyond their segments.
+
+    Nothing of a network that would take too long, or that an engine refuses.
+    """
+    rows: list[tuple[str, MeasuredSegment]] = []
+    beyond: list[tuple[int, float]] = []
     with TemporaryDirectory(prefix="trisect-learn-") as folder:
         path = Path(folder) / "network.onnx"
         path.write_bytes(network(number))
         try:
-            model = TrialModel(path, {}, devices)
+            model = TrialModel(Graph.read(path), devices)
             if model.flops > _MOST_FLOPS:
-                return []
-            plans = [model.whole(device, Path(folder) / f"whole {i}") for i, device in enumerate(devices)]
-            plans += [
+                return [], []
+            wholes = [model.whole(device, Path(folder) / f"whole {i}") for i, device in enumerate(devices)]
+            cuts = [
                 model.random(f"network {number} cut {i}", _CUTS, Path(folder) / f"cut {i}") for i in range(_CUT_PLANS)
             ]
-            return [(plan, _run(plan.plan)) for plan in plans]
+            for plan in (*wholes, *cuts):
+                trial = _run(plan.plan)
+                rows += measured_segments(plan, trial)
+                beyond.append((len(trial.segments_s), trial.latency_s - sum(trial.segments_s)))
+                if plan in wholes:
+                    rows += kernel_segments(model, plan, trial, calls_s, _LASTING_S, "network")
         except TrisectError:
-            return []
+            return [], []
+    return rows, beyond
 
 
 def _run(plan: Plan) -> Trial:

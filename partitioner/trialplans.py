@@ -26,7 +26,7 @@ from .cut import cut
 from .graph import Graph
 from .problem import task_graph
 from .support import refusals
-from .works import terms_of, works
+from .works import node_terms_of, terms_of, works
 from .writing import Piece, write_segments
 
 
@@ -44,17 +44,20 @@ class TrialModel:
 
     Parameters
     ----------
-    path : Path
-    shapes : mapping of str to int
+    graph : Graph
     devices : sequence of Device
+    refused : mapping, optional
+        Task and device id -> why it cannot run there; the devices are asked when left out.
     """
 
-    def __init__(self, path: Path, shapes: Mapping[str, int], devices: Sequence[Device]) -> None:
-        self.graph = Graph.read(path, shapes)
+    def __init__(
+        self, graph: Graph, devices: Sequence[Device], refused: Mapping[tuple[str, str], str] | None = None
+    ) -> None:
+        self.graph = graph
         self.devices = tuple(devices)
-        self._tasks: TaskGraph = task_graph(self.graph)
-        self._refused = refusals(self.graph, self._tasks, self.devices, Capabilities())
-        self._works = works(self.graph)
+        self._tasks: TaskGraph = task_graph(graph)
+        self._refused = refusals(graph, self._tasks, self.devices, Capabilities()) if refused is None else refused
+        self._works = works(graph)
 
     @property
     def flops(self) -> float:
@@ -64,6 +67,10 @@ class TrialModel:
     def whole(self, device: Device, folder: Path) -> TrialPlan:
         """All that a device can run on it, the rest elsewhere."""
         return self._plan({task: self._able(task, device.id) for task in self._tasks}, folder)
+
+    def placed(self, placement: Placement, folder: Path) -> TrialPlan:
+        """Tasks where they are wanted, or else where they can run."""
+        return self._plan({task: self._able(task, placement[task]) for task in self._tasks}, folder)
 
     def random(self, seed: str, most_cuts: int, folder: Path) -> TrialPlan:
         """The nodes in their order, cut at random places into pieces that change between the devices.
@@ -86,6 +93,10 @@ class TrialModel:
             turn += position in cuts
             placement[task] = self._able(task, self.devices[turn % len(self.devices)].id)
         return self._plan(placement, folder)
+
+    def node_terms(self, plan: Plan) -> list[dict[str, list[Term]]]:
+        """Of each segment of a plan, the summands of each node there; those of the border are left out."""
+        return [node_terms_of(self.graph, self._works, segment.nodes) for segment in plan.segments]
 
     def _able(self, task: str, wanted: str) -> str:
         able = [device.id for device in self.devices if (task, device.id) not in self._refused]

@@ -8,7 +8,7 @@ from typing import Any
 import onnx_ir as ir
 
 from trisect.profiles.kinds import Term
-from trisect.profiles.terms import segment_terms
+from trisect.profiles.terms import node_terms, segment_terms
 from trisect.profiles.work import Tensor, Work
 
 from .features import shape_of, size_bytes, subgraphs
@@ -55,6 +55,11 @@ def terms_of(graph: Graph, known: Mapping[str, Work], nodes: Sequence[str]) -> l
         Nodes that run, in the model's order.
     """
     return segment_terms([known[name] for name in nodes if name in known], leaving(graph, nodes))
+
+
+def node_terms_of(graph: Graph, known: Mapping[str, Work], nodes: Sequence[str]) -> dict[str, list[Term]]:
+    """As `terms_of`, for each node; without those of the border."""
+    return node_terms([known[name] for name in nodes if name in known], leaving(graph, nodes))
 
 
 def leaving(graph: Graph, nodes: Sequence[str]) -> list[str]:

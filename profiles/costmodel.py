@@ -20,8 +20,9 @@ from .regression import Observation, Regression
 from .segments import MeasuredSegment, segment_key
 
 _FEWEST = 30
-_MEMORY_PRIOR, _MEMORY_NOISE = 0.3, 0.04
-_FARTHEST_OFF = 1.5
+_MEMORY_PRIOR, _MEMORY_NOISE, _CLOCK_NOISE_S = 0.6, 0.03, 0.3e-6
+_FARTHEST_OFF = 3.0
+_STEPS = 5
 
 Basis = Literal["measured", "learned"]
 
@@ -70,32 +71,39 @@ class DeviceModel:
                 f"{len(segments)} measured segments of {device_id} are too few to learn from",
                 remedy="run: trisect profile --networks 2m",
             )
-        observations = [Observation(segment.terms, segment.time_s) for segment in segments]
+        observations = [Observation(row.terms, row.time_s, row.is_kernel) for row in segments]
         regression = Regression.fit(observations)
         off = [abs(np.log(float(regression.term_times_s(o.terms).sum()) / o.time_s)) for o in observations]
         return cls(regression, float(np.median(off)) * 1.4826)
 
     def remembering(self, segments: Iterable[MeasuredSegment]) -> DeviceModel:
-        """With segments of the model at hand, which say more of its own operators than any regression.
+        """With segments and kernels of the model at hand, which say more of its own operators than any regression.
 
-        What they take more or less than predicted is shared out over their summands by ridge regression: a summand
-        that makes up most of a segment is corrected most, one that is in many segments is known best.
+        Each summand gets a correction, so that the sums come out as measured: the most likely ones, by Gauss-Newton
+        steps, where a small correction is likelier than a large one. A summand that makes up most of what was measured
+        is corrected most.
         """
         rows = list(segments)
         position: dict[Term, int] = {}
         for row in rows:
             for term in row.terms:
                 position.setdefault(term, len(position))
-        share = np.zeros((len(rows), len(position)))
-        off = np.zeros(len(rows))
+        base_s = self.regression.term_times_s(list(position))
+        count = np.zeros((len(rows), len(position)))
         for i, row in enumerate(rows):
-            times = self.regression.term_times_s(row.terms)
-            total = float(times.sum())
-            for term, time_s in zip(row.terms, times, strict=True):
-                share[i, position[term]] += time_s / total
-            off[i] = np.clip(np.log(row.time_s / total), -_FARTHEST_OFF, _FARTHEST_OFF)
-        inner = _MEMORY_PRIOR**2 * share @ share.T + _MEMORY_NOISE**2 * np.eye(len(rows))
-        found = _MEMORY_PRIOR**2 * share.T @ np.linalg.solve(inner, off)
+            for term in row.terms:
+                count[i, position[term]] += 1.0
+        measured_s = np.array([row.time_s for row in rows])
+        noise = np.array([np.hypot(_MEMORY_NOISE, _CLOCK_NOISE_S / row.time_s) for row in rows])
+        found = np.zeros(len(position))
+        for _ in range(_STEPS):
+            parts = count * (base_s * np.exp(found))
+            total = parts.sum(axis=1)
+            share = parts / total[:, None]
+            wanted = np.log(measured_s / total) + share @ found
+            inner = _MEMORY_PRIOR**2 * share @ share.T + np.diag(noise**2)
+            found = _MEMORY_PRIOR**2 * share.T @ np.linalg.solve(inner, wanted)
+            found = np.clip(found, -_FARTHEST_OFF, _FARTHEST_OFF)
         corrections = {term: float(found[i]) for term, i in position.items()}
         exact = {row.key: row for row in rows}
         return DeviceModel(self.regression, self.residual, corrections, {**self.measured, **exact})

@@ -25,13 +25,13 @@ SCHEMA = 1
 """Also raised when a segment's summands are told otherwise than before: what was measured then is measured again."""
 _SIZE_LIMIT_BYTES = 256 << 20
 
-Origin = Literal["network", "operator", "plan"]
-"""Of a made-up network; of a model's operator alone; of a plan that ran."""
+Origin = Literal["network", "plan"]
+"""Of a made-up network, or of a user's model that ran."""
 
 
 @dataclass(frozen=True)
 class MeasuredSegment:
-    """A segment's time on one device, inside a running plan."""
+    """A segment's time on one device, inside a running plan; or that of one of its kernels."""
 
     terms: tuple[Term, ...]
     time_s: float
@@ -39,6 +39,11 @@ class MeasuredSegment:
     spread: float
     """Interquartile range as a share of the median."""
     origin: Origin = "network"
+
+    @property
+    def is_kernel(self) -> bool:
+        """Whether it is only a part of a segment, which an engine's profiler told apart: nothing called it."""
+        return not any(term.kind == "call" for term in self.terms)
 
     @property
     def key(self) -> str:

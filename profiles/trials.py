@@ -12,6 +12,7 @@ import time
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 
@@ -43,26 +44,35 @@ class Trial:
     """Share of the processor that other processes took meanwhile; None where the system does not tell."""
 
 
-def run_trial(
-    plan: Plan, feeds: Arrays, *, lasting_s: float = 0.1, fewest: int = 6, most: int = 60,
-    options: LoadOptions | None = None,
-) -> Trial:  # fmt: skip
-    """Load a plan, warm it up, and time its runs; once more where other processes disturbed it.
+class OpenTrial:
+    """A plan that is loaded and warm, to be timed now and again.
+
+    Parameters
+    ----------
+    plan : Plan
+    feeds : mapping of str to ndarray
+    options : LoadOptions, optional
 
     Raises
     ------
     EngineFailed
         Naming segment, node and device.
     """
-    with Session(plan, options=replace(options or LoadOptions(), pinned=True)) as session:
-        session.run(feeds)
+
+    def __init__(self, plan: Plan, feeds: Arrays, options: LoadOptions | None = None) -> None:
+        self._plan, self._feeds = plan, feeds
+        self._session = Session(plan, options=replace(options or LoadOptions(), pinned=True))
+        self._warm(1)
         pin_callers()
-        for _ in range(_WARM_UP):
-            session.run(feeds)
+        self._warm(_WARM_UP)
+
+    def run(self, *, lasting_s: float = 0.1, fewest: int = 6, most: int = 60) -> Trial:
+        """Time some runs; once more where other processes disturbed them."""
+        self._warm(1)
         best: Trial | None = None
         for attempt in range(_PATIENCE):
             before = _processor_s()
-            found = _timed(session, plan, feeds, lasting_s, fewest, most)
+            found = _timed(self._session, self._plan, self._feeds, lasting_s, fewest, most)
             after = _processor_s()
             if before is None or after is None:
                 return found
@@ -75,6 +85,35 @@ def run_trial(
             time.sleep(_PAUSE_S * (attempt + 1))
         assert best is not None
         return best
+
+    def close(self) -> None:
+        """Unload the plan."""
+        self._session.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _warm(self, times: int) -> None:
+        for _ in range(times):
+            self._session.run(self._feeds)
+
+
+def run_trial(
+    plan: Plan, feeds: Arrays, *, lasting_s: float = 0.1, fewest: int = 6, most: int = 60,
+    options: LoadOptions | None = None,
+) -> Trial:  # fmt: skip
+    """Load a plan, warm it up, and time its runs.
+
+    Raises
+    ------
+    EngineFailed
+        Naming segment, node and device.
+    """
+    with OpenTrial(plan, feeds, options) as opened:
+        return opened.run(lasting_s=lasting_s, fewest=fewest, most=most)
 
 
 def _timed(session: Session, plan: Plan, feeds: Arrays, lasting_s: float, fewest: int, most: int) -> Trial:

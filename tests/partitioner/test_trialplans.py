@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 
+from trisect.partitioner.graph import Graph
 from trisect.partitioner.trialplans import TrialModel, trial_feeds
 from trisect.profiles.networks import network
 from trisect.profiles.trials import run_trial
@@ -19,7 +20,7 @@ DEVICES = engines.find("cpu:ort,cpu:openvino")
 def made(folder: Path, seed: int) -> TrialModel:
     path = folder / "m.onnx"
     path.write_bytes(network(seed))
-    return TrialModel(path, {}, DEVICES)
+    return TrialModel(Graph.read(path), DEVICES)
 
 
 def test_a_random_cut_computes_the_same(tmp_path: Path) -> None:

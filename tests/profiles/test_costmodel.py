@@ -86,7 +86,7 @@ def test_one_bad_measurement_does_not_spoil_the_rest() -> None:
 def test_what_was_measured_itself_is_told_as_measured_and_corrects_its_like(model: DeviceModel) -> None:
     odd = Term("conv dense", (("flops", 18.0), ("inputs", 3.0)), ("odd",), exp(18.0), 1e5)
     real_s = 4 * model.time_s([odd])
-    wiser = model.remembering([MeasuredSegment((odd,), real_s, 0.01, "operator")])
+    wiser = model.remembering([MeasuredSegment((odd,), real_s, 0.01, "plan")])
     assert wiser.estimate([odd]).basis == "measured"
     assert wiser.time_s([odd]) == real_s
     both = [odd, Term("call")]
