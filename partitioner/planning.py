@@ -1,109 +1,43 @@
 """From a model file to a Plan in a folder: the whole way.
 
-`prepare` reads the model, asks the devices and makes the problem; `make_plan` has it placed, cut and written. Only the
-compiler of a device says for certain that a segment runs there. Where it refuses one, its nodes are kept off that
-device and the plan is made anew, a few times.
+`prepare` reads the model and asks the devices; `make_plan` has it placed, cut and written. Only the compiler of a
+device says for certain that a segment runs there. Where it refuses one, its nodes are kept off that device and the plan
+is made anew, a few times.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from trisect.profiles.capabilities import Capabilities
-from trisect.profiles.costs import ProfileCosts
 from trisect.profiles.features import Costs
 from trisect.runtime.devices import Device
 from trisect.runtime.errors import EngineFailed, InfeasibleProblem
 from trisect.runtime.plan import Plan, Segment
 from trisect.runtime.planfolder import folder_in_the_making, write_json
-from trisect.scheduler.problem import Objective, Part, Problem, TaskGraph
+from trisect.scheduler.problem import Objective, Part, Problem
 from trisect.scheduler.solution import Proposal
 from trisect.scheduler.totals import with_totals
 
-from .calibration import calibrated
-from .constraining import constrained
-from .constraints import Constraints, read_constraints
+from .constraints import Constraints
 from .copies import with_copies
-from .graph import Graph, used_values
-from .problem import make_problem, task_graph
+from .graph import Graph
+from .preparing import Prepared, prepare
 from .reasons import placed_tasks
+from .refining import Keep, refined
 from .strategies import TIME_LIMIT_S, propose
 from .strategies.judging import certificate, judge
-from .support import Progress, described, refusals, refused_segments
+from .support import Progress, described, refused_segments
 from .writing import Piece, write_segments
 
 _TRIALS = 5
 """Plans that are tried while devices refuse segments."""
 _ROUNDING = 1e-9
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A model read, and all that is known of it and of the devices before anything is placed."""
-
-    graph: Graph
-    tasks: TaskGraph
-    devices: tuple[Device, ...]
-    costs: Costs
-    objective: Objective
-    constraints: Constraints
-    refused: Mapping[tuple[str, str], str]
-    """Task and device id -> why it cannot run there."""
-    power_w: Mapping[str, float]
-    weights_bytes: Mapping[str, float]
-    """Of each task: its constants, those shared with others too."""
-    absent: tuple[Device, ...] = ()
-    """Devices that constraints may name though they are gone."""
-
-    def problem(self) -> Problem:
-        """What a strategy is asked.
-
-        Raises
-        ------
-        TrisectError
-            As `make_plan`.
-        """
-        bare = make_problem(
-            self.graph, self.devices, self.costs, objective=self.objective, tasks=self.tasks, refused=self.refused,
-            power_w=self.power_w,
-        )  # fmt: skip
-        weighed = replace(bare, rules=replace(bare.rules, sizes_bytes=self.weights_bytes), why_not=self.refused)
-        constants = {node for node, is_constant in self.graph.digraph.nodes(data="constant") if is_constant}
-        return constrained(weighed, self.constraints, constants=constants, absent=self.absent)
-
-
-def prepare(
-    model_path: str | Path,
-    devices: Iterable[Device],
-    costs: Costs,
-    objective: Objective = "latency",
-    shapes: Mapping[str, int] | None = None,
-    *,
-    constraints: Constraints | Mapping[str, Any] | str | Path | None = None,
-    power_w: Mapping[str, float] | None = None,
-    absent: Iterable[Device] = (),
-    capabilities: Capabilities | None = None,
-    calibrations: Path | None = None,
-    progress: Progress | None = None,
-) -> Prepared:
-    """Read a model, and ask the devices what they can run of it; parameters as of `make_plan`."""
-    if objective not in get_args(Objective):
-        raise InfeasibleProblem(f"no objective {objective!r}", remedy=f"there are: {', '.join(get_args(Objective))}")
-    demands = read_constraints(constraints)
-    devices = tuple(devices)
-    graph = Graph.read(model_path, shapes)
-    tasks = task_graph(graph)
-    refused = refusals(graph, tasks, devices, capabilities, progress) if capabilities is not None else {}
-    if calibrations is not None and isinstance(costs, ProfileCosts) and costs.is_measured and len(devices) > 1:
-        bare = make_problem(graph, devices, costs, tasks=tasks, refused=refused)
-        alone_s = {d: sum(bare.time(task, d) for task in tasks) for d in bare.device_ids}
-        costs = calibrated(graph, costs, devices, alone_s, calibrations, progress)
-    known_w, weights = dict(power_w or {}), _weights(graph, tasks)
-    return Prepared(graph, tasks, devices, costs, objective, demands, refused, known_w, weights, tuple(absent))
 
 
 def make_plan(
@@ -123,6 +57,8 @@ def make_plan(
     absent: Iterable[Device] = (),
     capabilities: Capabilities | None = None,
     calibrations: Path | None = None,
+    refine: int = 0,
+    keep: Keep | None = None,
     progress: Progress | None = None,
 ) -> Plan:
     """Split a model over devices.
@@ -158,6 +94,10 @@ def make_plan(
     calibrations : Path, optional
         File that keeps what whole models took; where given, the model is run on each device to bring measured costs in
         line with it.
+    refine : int
+        How often to run the plan, correct the costs by what its segments took, and plan anew; the quickest is kept.
+    keep : callable, optional
+        Given the measured segments of each plan that ran.
     progress : callable, optional
         Told of the asking.
 
@@ -176,6 +116,30 @@ def make_plan(
         model_path, devices, costs, objective, shapes, constraints=constraints, power_w=power_w, absent=absent,
         capabilities=capabilities, calibrations=calibrations, progress=progress,
     )  # fmt: skip
+
+    def planned(prepared: Prepared, folder: str | Path, strategy: str = strategy) -> Plan:
+        return _planned(
+            prepared, strategy, folder, seed=seed, time_limit_s=time_limit_s, machine=machine, capabilities=capabilities
+        )
+
+    if refine > 0:
+        singles = [f"single:{device.id}" for device in prepared.devices] if strategy == "auto" else []
+        alone = [partial(planned, strategy=single) for single in singles]
+        return refined(prepared, planned, refine, Path(out_folder), alone=alone, keep=keep, progress=progress)
+    return planned(prepared, out_folder)
+
+
+def _planned(
+    prepared: Prepared,
+    strategy: str,
+    out_folder: str | Path,
+    *,
+    seed: int,
+    time_limit_s: float | None,
+    machine: str,
+    capabilities: Capabilities | None,
+) -> Plan:
+    """Place, cut and write; anew while devices refuse segments."""
     notes: list[str] = []
     for trial in range(_TRIALS):
         problem = prepared.problem()
@@ -291,19 +255,6 @@ def _without(prepared: Prepared, refused: list[tuple[Segment, str]]) -> Prepared
         if node in owner
     }
     return replace(prepared, refused={**prepared.refused, **more})
-
-
-def _weights(graph: Graph, tasks: TaskGraph) -> dict[str, float]:
-    """Bytes of the constants that each task's nodes use."""
-    constants = graph.constants
-    found = {}
-    for task, nodes in tasks.nodes(data="nodes"):
-        names = {str(value.name) for node in nodes for value in used_values(graph.nodes[node])}
-        found[task] = float(
-            sum(constants[n].nbytes for n in names if n in constants)
-            + sum(graph.folded[n].nbytes for n in names if n in graph.folded and n not in constants)
-        )
-    return found
 
 
 def _piece(graph: Graph, part: Part, members: Mapping[str, tuple[str, ...]]) -> Piece:

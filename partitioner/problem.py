@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from math import inf
 from typing import Any
 
@@ -26,7 +27,7 @@ from .graph import Graph
 from .learned import LearnedCosts, task_times_s
 
 
-def task_graph(graph: Graph, *, keep_quantised: bool = True) -> TaskGraph:
+def task_graph(graph: Graph, *, keep_quantised: bool = True, together: Iterable[Sequence[str]] = ()) -> TaskGraph:
     """The parts of a graph that run, as tasks.
 
     Parameters
@@ -34,6 +35,8 @@ def task_graph(graph: Graph, *, keep_quantised: bool = True) -> TaskGraph:
     graph : Graph
     keep_quantised : bool
         Keep operators together with the quantisation around them.
+    together : iterable of sequence of str
+        Nodes to keep together, because an engine runs them as one kernel.
 
     Returns
     -------
@@ -52,7 +55,7 @@ def task_graph(graph: Graph, *, keep_quantised: bool = True) -> TaskGraph:
     ]
     tasks: TaskGraph = nx.DiGraph()
     home: dict[str, str] = {}
-    for group in _groups(running, edges, keep_quantised):
+    for group in _groups(running, edges, keep_quantised, together):
         work = tuple(running[node]["features"] for node in group)
         heaviest = work[0] if len(work) == 1 else max(work, key=lambda f: (f.flops, f.bytes_read + f.bytes_written))
         batch = _batch(running[group[work.index(heaviest)]])
@@ -67,13 +70,38 @@ def task_graph(graph: Graph, *, keep_quantised: bool = True) -> TaskGraph:
     return tasks
 
 
+def regrouped(
+    graph: Graph, tasks: TaskGraph, refused: dict[tuple[str, str], str], together: Sequence[Sequence[str]]
+) -> tuple[TaskGraph, dict[tuple[str, str], str]]:
+    """Tasks that part no kernel, and what is refused of them: whatever is refused of one of their nodes.
+
+    Parameters
+    ----------
+    graph : Graph
+    tasks : networkx.DiGraph
+        Of the graph, smaller ones.
+    refused : dict
+        Task and device id -> why it cannot run there.
+    together : sequence of sequence of str
+        Nodes of each kernel.
+    """
+    if not together:
+        return tasks, refused
+    joined = task_graph(graph, together=together)
+    home = {node: task for task, nodes in joined.nodes(data="nodes") for node in nodes}
+    return joined, {(home[task], device): why for (task, device), why in reversed(refused.items())}
+
+
 def _batch(node: Mapping[str, Any]) -> int | None:
     shape = next(iter(node["output_shapes"]), None)
     return shape[0] if shape and isinstance(shape[0], int) else None
 
 
 def _groups(
-    running: Mapping[str, Mapping[str, Any]], edges: Sequence[tuple[str, str, Mapping[str, Any]]], keep_quantised: bool
+    running: Mapping[str, Mapping[str, Any]],
+    edges: Sequence[tuple[str, str, Mapping[str, Any]]],
+    keep_quantised: bool,
+    together: Iterable[Sequence[str]],
 ) -> list[list[str]]:
     """Nodes that stay together, each group and all groups in the order of the model."""
     fed: set[str] = set()
@@ -88,6 +116,9 @@ def _groups(
         for source, target, data in edges
         if not data["cuttable"] or (keep_quantised and _is_wrapped(running, source, target, shared))
     ]
+    for nodes in together:
+        for a, b in pairwise(node for node in nodes if node in running):
+            ties += [(a, b), (b, a)]
     if not ties:
         return [[name] for name in running]
     # A two-way edge ties its ends together, and with them whatever lies on a path from one to the other.
@@ -129,6 +160,7 @@ def make_problem(
     tasks: TaskGraph | None = None,
     refused: Mapping[tuple[str, str], str] | None = None,
     power_w: Mapping[str, float] | None = None,
+    nodes_s: Mapping[str, Mapping[str, float]] | None = None,
 ) -> Problem:
     """The placement problem of a model on devices with known costs.
 
@@ -144,6 +176,8 @@ def make_problem(
         Task and device id -> why it cannot run there; see `trisect.partitioner.support`.
     power_w : mapping of str to float, optional
         Device id -> watts while it works, where known.
+    nodes_s : mapping, optional
+        Device id -> node -> seconds, where the model itself was looked at: instead of `costs`.
 
     Raises
     ------
@@ -175,6 +209,10 @@ def make_problem(
         for task, learned in task_times_s(graph, tasks, costs).items():
             row = times_s[task]
             times_s[task] = {**row, **{key: t for key, t in learned.items() if row.get(key, inf) < inf}}
+    for device_id, known_s in (nodes_s or {}).items():
+        for task, nodes in tasks.nodes(data="nodes"):
+            if times_s[task][device_id] < inf and all(node in known_s for node in nodes):
+                times_s[task] = {**times_s[task], device_id: sum(known_s[node] for node in nodes)}
     for task, device_id in refused:
         if task in times_s:
             times_s[task] = {**times_s[task], device_id: inf}

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from math import isfinite
 from pathlib import Path
 from typing import Any, TypeVar
@@ -31,7 +32,7 @@ from trisect.runtime.plan import Plan
 from trisect.scheduler.problem import Objective
 
 from . import clusters, origins
-from .learning import costs_of
+from .learning import costs_of, learn_segments
 from .running import Run as Run
 from .running import run as run
 from .running import verify as verify
@@ -180,6 +181,7 @@ def split(
     out: str | Path | None = None,
     machine: str | None = None,
     address: str | None = None,
+    refine: int = 0,
     progress: Progress | None = None,
 ) -> Plan:
     """Place a model's nodes on devices, from measured costs, and cut it into segments that run.
@@ -210,6 +212,9 @@ def split(
         Plan for a machine that is not at hand, from published figures (`trisect.profiles.reference`), not for this one.
     address : str, optional
         Plan for the devices of a Ray cluster, ``host:port`` or ``"auto"``; each node measures its own.
+    refine : int
+        How often to run the plan, correct the costs by what its own segments took, and plan anew. The quickest plan is
+        kept; what was measured makes later predictions better.
     progress : callable, optional
         Told of measuring.
 
@@ -218,7 +223,7 @@ def split(
     InvalidModel, UnsupportedModel, UnsupportedOperator
         For a model that cannot be read or run.
     InvalidInput
-        For a symbolic dimension without a size, or a constraint that matches nothing.
+        For a symbolic dimension without a size, a constraint that matches nothing, or refining where nothing can run.
     UnknownDevice, InfeasibleProblem
         For devices that are not here, or that cannot do it.
     FallbackForbidden
@@ -243,7 +248,8 @@ def split(
             lambda costs, power_w: make_plan(
                 path, chosen, costs, strategy, objective, dict(shapes or {}), seed, folder,
                 constraints=constraints, time_limit_s=time_limit_s, power_w=power_w, machine=machine or "",
-                calibrations=store.calibrations_path(), capabilities=clusters.capabilities(chosen), progress=progress,
+                calibrations=store.calibrations_path(), capabilities=clusters.capabilities(chosen),
+                refine=refine, keep=partial(learn_segments, chosen), progress=progress,
             ),
             progress,
         )  # fmt: skip

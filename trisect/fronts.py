@@ -9,7 +9,8 @@ from typing import Any
 from trisect.partitioner.constraining import constrained
 from trisect.partitioner.constraints import Constraints, read_constraints
 from trisect.partitioner.pareto import pareto_front
-from trisect.partitioner.planning import Prepared, prepare, write_plan
+from trisect.partitioner.planning import write_plan
+from trisect.partitioner.preparing import Prepared, prepare
 from trisect.partitioner.strategies import TIME_LIMIT_S
 from trisect.profiles import reference
 from trisect.profiles.capabilities import Capabilities

@@ -10,7 +10,7 @@ from trisect.partitioner.learning import learn_from_model, learn_from_networks
 from trisect.profiles.costs import ProfileCosts
 from trisect.profiles.fitted import fitted_models
 from trisect.profiles.profile import Profile
-from trisect.profiles.segments import SegmentStore, load_segments, save_segments, segments_path
+from trisect.profiles.segments import MeasuredSegment, SegmentStore, load_segments, save_segments, segments_path
 from trisect.runtime import engines
 from trisect.runtime.devices import Device
 from trisect.runtime.errors import InvalidInput
@@ -62,6 +62,21 @@ def learn(
         found = learn_from_model(Path(model), shapes or {}, chosen, found)
         save_segments(found, path)
     return found
+
+
+def learn_segments(
+    devices: Sequence[Device], found: Mapping[str, Sequence[MeasuredSegment]], beyond: tuple[int, float]
+) -> None:
+    """Keep what the segments of a user's plan took, for later predictions.
+
+    Raises
+    ------
+    InvalidProfile
+        When what is stored cannot be read; it is left as it is.
+    """
+    path = segments_path()
+    store = load_segments(path)
+    save_segments(store.adding(devices, found, store.networks, [beyond], 0.0), path)
 
 
 def costs_of(known: Profile, chosen: Sequence[Device]) -> ProfileCosts:

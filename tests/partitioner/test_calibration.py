@@ -9,7 +9,7 @@ import pytest
 from tests.partitioner import small_models
 from trisect.partitioner import calibration
 from trisect.partitioner.graph import Graph
-from trisect.partitioner.problem import make_problem
+from trisect.partitioner.problem import make_problem, task_graph
 from trisect.partitioner.strategies.auto import auto
 from trisect.profiles.costs import ProfileCosts
 from trisect.profiles.features import OpClass
@@ -37,34 +37,55 @@ def graph(tmp_path: Path) -> Graph:
     return Graph.read(small_models.mlp(tmp_path / "m.onnx", layers=2), {"batch": 1})
 
 
-def test_the_whole_takes_what_it_was_measured_to_take(graph: Graph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_where_only_the_whole_is_known_it_takes_what_it_was_measured_to_take(
+    graph: Graph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     took = {"cpu:ort": 0.5, "cpu:openvino": 0.25}
-    monkeypatch.setattr(calibration, "_measure", lambda graph, device: took[device.id])
+    monkeypatch.setattr(calibration, "_look", lambda graph, device, *_: calibration._Looked(took[device.id]))
     plain = make_problem(graph, DEVICES, costs())
     predicted = {d: sum(plain.time(task, d) for task in plain.graph) for d in IDS}
     wanted = {d: took[d] / predicted[d] for d in IDS}
     monkeypatch.setattr(calibration, "_FARTHEST", 2 * max(*wanted.values(), *(1 / s for s in wanted.values())))
-    scaled = calibration.calibrated(graph, costs(), DEVICES, predicted, tmp_path / "known.json")
-    problem = make_problem(graph, DEVICES, scaled)
+    found = calibration.calibrate(graph, costs(), DEVICES, predicted, tmp_path / "known.json")
+    problem = make_problem(graph, DEVICES, costs().scaled(found.scales))
     for device in IDS:
         assert sum(problem.time(task, device) for task in problem.graph) == pytest.approx(took[device])
-    monkeypatch.setattr(calibration, "_measure", lambda graph, device: pytest.fail("measured twice"))
-    assert calibration.calibrated(graph, costs(), DEVICES, predicted, tmp_path / "known.json").scales == scaled.scales
+    monkeypatch.setattr(calibration, "_look", lambda *_: pytest.fail("measured twice"))
+    assert calibration.calibrate(graph, costs(), DEVICES, predicted, tmp_path / "known.json") == found
+
+
+def test_nodes_take_their_share_of_their_kernel_and_stay_together(
+    graph: Graph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    names = list(graph.nodes)
+    kernels = [([0, 1], 3e-3), *(([i], 1e-3) for i in range(2, len(names)))]
+    monkeypatch.setattr(calibration, "_look", lambda *_: calibration._Looked(1.0, kernels))
+    found = calibration.calibrate(graph, costs(), DEVICES, dict.fromkeys(IDS, 1e-4), tmp_path / "known.json")
+    assert found.scales == {}
+    assert found.together == ((names[0], names[1]),) * 2
+    tasks = task_graph(graph, together=found.together)
+    assert tasks.nodes[names[0]]["nodes"] == (names[0], names[1])
+    problem = make_problem(graph, DEVICES, costs(), tasks=tasks, nodes_s=found.nodes_s)
+    assert problem.time(names[0], "cpu:ort") == pytest.approx(3e-3)
+    assert sum(problem.time(task, "cpu:ort") for task in tasks) == pytest.approx(3e-3 + 1e-3 * (len(names) - 2))
+    assert all(found.nodes_s["cpu:ort"][name] > 0 for name in names)
 
 
 def test_a_real_model_is_really_run(graph: Graph, tmp_path: Path):
-    found = calibration.calibrated(graph, costs(), DEVICES, dict.fromkeys(IDS, 1e-4), tmp_path / "known.json")
-    assert set(found.scales) == set(IDS)
-    assert all(1e-3 < scale < 1e3 for scale in found.scales.values())
+    found = calibration.calibrate(graph, costs(), DEVICES, dict.fromkeys(IDS, 1e-4), tmp_path / "known.json")
+    assert set(found.nodes_s) == set(IDS)
+    for known_s in found.nodes_s.values():
+        assert set(known_s) == set(graph.nodes)
+        assert 1e-7 < sum(known_s.values()) < 1.0
     (tmp_path / "known.json").write_bytes(b"{damaged")
-    again = calibration.calibrated(graph, costs(), DEVICES, dict.fromkeys(IDS, 1e-4), tmp_path / "known.json")
-    assert set(again.scales) == set(IDS)
+    again = calibration.calibrate(graph, costs(), DEVICES, dict.fromkeys(IDS, 1e-4), tmp_path / "known.json")
+    assert set(again.nodes_s) == set(IDS)
 
 
 def test_a_device_that_cannot_run_it_is_left_as_it_is(graph: Graph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(calibration, "_measure", lambda graph, device: 1e-3)
+    monkeypatch.setattr(calibration, "_look", lambda *_: calibration._Looked(1e-3))
     predicted = {"cpu:ort": 1e-4, "cpu:openvino": float("inf")}
-    found = calibration.calibrated(graph, costs(), DEVICES, predicted, tmp_path / "known.json")
+    found = calibration.calibrate(graph, costs(), DEVICES, predicted, tmp_path / "known.json")
     assert set(found.scales) == {"cpu:ort"}
 
 

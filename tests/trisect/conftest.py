@@ -34,9 +34,9 @@ def expected(x: np.ndarray) -> np.ndarray:
 
 @trisect.strategy("zigzag")
 def zigzag(problem: trisect.Problem) -> dict[str, str]:
-    """Changes the device every few nodes, so that there is something to hand over."""
+    """Changes the device after each third of the tasks, so that there is something to hand over."""
     ids = [device.id for device in problem.devices]
-    return {task: ids[number // 4 % len(ids)] for number, task in enumerate(problem.graph)}
+    return {task: ids[3 * number // len(problem.graph) % len(ids)] for number, task in enumerate(problem.graph)}
 
 
 @pytest.fixture(scope="session")

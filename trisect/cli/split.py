@@ -68,6 +68,10 @@ def split(
     address: Annotated[
         str | None, typer.Option("--address", help="Plan for the devices of a Ray cluster: host:port, or auto.")
     ] = None,
+    refine: Annotated[
+        int,
+        typer.Option("--refine", min=0, help="Run the plan so often, correct the costs by it, and keep the quickest."),
+    ] = 0,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -87,7 +91,7 @@ def split(
         else:
             plan = api.split(
                 model, devices, strategy, objective, shapes, constraints=demands, time_limit_s=time_limit,
-                seed=seed, out=out, machine=machine, address=address, progress=report,
+                seed=seed, out=out, machine=machine, address=address, refine=refine, progress=report,
             )  # fmt: skip
     if pareto is not None:
         _show_front(front, out, json)
