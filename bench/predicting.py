@@ -1,37 +1,35 @@
 """Judges predictions: real models cut at random, predicted by what was learned elsewhere, then run.
 
-Each split runs in two processes, one after the other: how far these two differ is what no prediction can be better
-than. What is known beforehand is told apart: nothing of the model, or all but the split at hand.
+Each split runs in two processes that take turns: how far these two differ is what no prediction can be better than.
+What is known beforehand is told apart: nothing of the model, its kernels in the whole model, or all but the split at
+hand.
 """
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import msgspec
 import numpy as np
 
+from trisect.partitioner.anatomy import kernel_segments, measure_calls
+from trisect.partitioner.graph import Graph
 from trisect.partitioner.learning import measured_segments
-from trisect.partitioner.trialplans import TrialModel, TrialPlan, trial_feeds
+from trisect.partitioner.trialplans import TrialModel, TrialPlan
+from trisect.profiles.calls import Calls, plan_time_s
 from trisect.profiles.costmodel import DeviceModel
 from trisect.profiles.segments import MeasuredSegment, SegmentStore
-from trisect.profiles.store import write_aside
-from trisect.profiles.trials import Trial, run_trial
+from trisect.profiles.trials import Trial
 from trisect.runtime.devices import Device
-from trisect.runtime.errors import EngineFailed, TrisectError
-from trisect.runtime.plan import Plan
 
 from .model_packages import ModelFile
+from .rounds import measure_in_turns, median_trial
 
 _CUTS = 7
-_LASTING_S, _FEWEST, _MOST = 0.25, 8, 60
-_TIME_LIMIT_S = 300.0
+ROUNDS = 5
 
 Progress = Callable[[int, int, str], None]
 
@@ -49,11 +47,11 @@ class SplitRun:
     unseen_s: float
     """Predicted from made-up networks alone: nothing of this model was measured."""
     whole_s: float
-    """Predicted once the model had run whole on each device."""
+    """Predicted once the model had run whole on each device, its engine's profiler looking on: what a split knows."""
     refined_s: float
     """Predicted once it had run in its other splits too."""
     deviation: float
-    """Of `unseen_s`, as the cost model itself says, as a share."""
+    """Of `whole_s`, as the cost model itself says, as a share."""
 
     @property
     def is_cut(self) -> bool:
@@ -119,8 +117,9 @@ class Learned:
 
 
 def judge_model(
-    file: ModelFile, path: Path, devices: Sequence[Device], learned: Learned, *, splits: int, seed: int
-) -> ModelRuns:
+    file: ModelFile, path: Path, devices: Sequence[Device], learned: Learned, *, splits: int, seed: int,
+    rounds: int = ROUNDS,
+) -> ModelRuns:  # fmt: skip
     """Cut one model, predict, and run.
 
     Parameters
@@ -133,6 +132,8 @@ def judge_model(
     splits : int
         Random ones; beside them the whole model on each device.
     seed : int
+    rounds : int
+        How often all take their turn.
 
     Raises
     ------
@@ -140,39 +141,67 @@ def judge_model(
         Where the model cannot be cut or run.
     """
     with TemporaryDirectory(prefix="trisect-predict-") as scratch:
-        model = TrialModel(path, file.shapes, devices)
+        model = TrialModel(Graph.read(path, file.shapes), devices)
         plans: dict[str, TrialPlan] = {d.id: model.whole(d, Path(scratch) / f"whole{i}") for i, d in enumerate(devices)}
         for number in range(splits):
             plans[str(number)] = model.random(f"{file.name} {seed} {number}", _CUTS, Path(scratch) / f"cut{number}")
-        first, second = (_measure([p.plan for p in plans.values()], Path(scratch)) for _ in range(2))
-    nodes = max(1, sum(len(segment.nodes) for segment in next(iter(plans.values())).plan.segments))
-    known = {name: (plan, trial) for (name, plan), trial in zip(plans.items(), first, strict=True)}
+        calls = measure_calls(devices)
+        turns: list[list[list[Trial]]] = []
+        looks: dict[str, list[list[tuple[str, MeasuredSegment]]]] = {device.id: [] for device in devices}
+        for turn in measure_in_turns([p.plan for p in plans.values()], processes=2, rounds=rounds):
+            turns.append(turn)
+            for index, device in enumerate(devices):
+                whole = median_trial([trials[index] for trials in turn])
+                looks[device.id].append(kernel_segments(model, plans[device.id], whole, calls.awake_s))
+    first, second = (
+        [median_trial(trials) for trials in zip(*(turn[i] for turn in turns), strict=True)] for i in (0, 1)
+    )
+    both = [median_trial(pair) for pair in zip(first, second, strict=True)]
+    known = {name: (plan, trial) for (name, plan), trial in zip(plans.items(), both, strict=True)}
+    inside = [*calls.awake.items(), *(row for rows in looks.values() for row in _middle(rows))]
+    wholes = [
+        row for name, (plan, trial) in known.items() if ":" in name for row in measured_segments(plan, trial, "plan")
+    ]
+    looked = refined(learned.models, wholes + inside)
+    alone_s = [trial.latency_s - sum(trial.segments_s) for _, trial in known.values() if len(trial.segments_s) == 1]
+    start_s = float(np.median(alone_s)) if alone_s else calls.start_s
     runs, query_s = [], 0.0
     for index, (name, trial_plan) in enumerate(plans.items()):
         begun_s = time.perf_counter()
         unseen_s = _latency_s(trial_plan, learned.models, learned.hops)
         query_s += time.perf_counter() - begun_s
-        ran = [(other, trial) for key, (other, trial) in known.items() if key != name]
-        wholes = [(other, trial) for key, (other, trial) in known.items() if key != name and ":" in key]
-        whole_s, refined_s = (
-            _latency_s(trial_plan, refined(learned.models, some), learned.hops) for some in (wholes, ran)
-        )
-        deviation = _deviation(trial_plan, learned.models)
+        others = [
+            row for key, (plan, trial) in known.items() if key != name for row in measured_segments(plan, trial, "plan")
+        ]
+        taught = refined(learned.models, others + inside)
         runs.append(
-            SplitRun(name, len(trial_plan.plan.segments), first[index].latency_s, second[index].latency_s, unseen_s,
-                     whole_s, refined_s, deviation)
+            SplitRun(
+                name, len(trial_plan.plan.segments), first[index].latency_s, second[index].latency_s, unseen_s,
+                _known_s(trial_plan, looked, calls, start_s), _known_s(trial_plan, taught, calls, start_s),
+                _deviation(trial_plan, looked),
+            )
         )  # fmt: skip
+    nodes = max(1, sum(len(segment.nodes) for segment in next(iter(plans.values())).plan.segments))
     return ModelRuns(file.name, nodes, tuple(runs), query_s / len(plans) / nodes)
 
 
+def _middle(rounds: Sequence[Sequence[tuple[str, MeasuredSegment]]]) -> list[tuple[str, MeasuredSegment]]:
+    """Of each kernel the median over several looks; of the last one alone where an engine told them apart otherwise."""
+    last = rounds[-1]
+    alike = [rows for rows in rounds if [row.terms for _, row in rows] == [row.terms for _, row in last]]
+    return [
+        (device, replace(row, time_s=float(np.median([rows[i][1].time_s for rows in alike]))))
+        for i, (device, row) in enumerate(last)
+    ]
+
+
 def refined(
-    models: Mapping[str, DeviceModel], measured: Sequence[tuple[TrialPlan, Trial]]
-) -> dict[str, DeviceModel]:  # fmt: skip
-    """Models that remember the segments of plans that ran."""
+    models: Mapping[str, DeviceModel], measured: Sequence[tuple[str, MeasuredSegment]]
+) -> dict[str, DeviceModel]:
+    """Models that remember what was measured of one model: device ids and figures."""
     rows: dict[str, list[MeasuredSegment]] = {device: [] for device in models}
-    for plan, trial in measured:
-        for device, row in measured_segments(plan, trial, "plan"):
-            rows[device].append(row)
+    for device, row in measured:
+        rows[device].append(row)
     return {device: model.remembering(rows[device]) if rows[device] else model for device, model in models.items()}
 
 
@@ -182,40 +211,13 @@ def _latency_s(plan: TrialPlan, models: Mapping[str, DeviceModel], hops: Hops) -
     return sum(models[s.device].time_s(terms) for s, terms in parts) + hops.of(len(plan.terms))
 
 
+def _known_s(plan: TrialPlan, models: Mapping[str, DeviceModel], calls: Calls, start_s: float) -> float:
+    """The same, with what it takes to wake an engine behind another."""
+    parts = [(s.device, models[s.device].time_s(t)) for s, t in zip(plan.plan.segments, plan.terms, strict=True)]
+    return plan_time_s(parts, calls, start_s)
+
+
 def _deviation(plan: TrialPlan, models: Mapping[str, DeviceModel]) -> float:
     estimates = [models[s.device].estimate(t) for s, t in zip(plan.plan.segments, plan.terms, strict=True)]
     total_s = sum(e.time_s for e in estimates)
     return float(np.sqrt(sum((e.time_s * e.deviation) ** 2 for e in estimates)) / max(total_s, 1e-12))
-
-
-def _measure(plans: Sequence[Plan], scratch: Path) -> list[Trial]:
-    """Run plans in a process of their own."""
-    answer = scratch / "answer.json"
-    answer.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "trisect.bench.predicting", str(answer), *(plan.folder for plan in plans)]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_TIME_LIMIT_S, check=False)
-    except subprocess.TimeoutExpired as error:
-        raise EngineFailed(
-            f"the splits did not run within {_TIME_LIMIT_S:g} s", remedy="give fewer --splits"
-        ) from error
-    if done.returncode != 0 or not answer.exists():
-        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise EngineFailed(f"the splits did not run: {reason}", remedy="leave the model out with --models")
-    return msgspec.json.decode(answer.read_bytes(), type=list[Trial])
-
-
-def main(answer: str, *folders: str) -> None:
-    """Run the plans in these folders and write their trials."""
-    trials = []
-    for folder in folders:
-        plan = Plan.load(folder)
-        trials.append(run_trial(plan, trial_feeds(plan), lasting_s=_LASTING_S, fewest=_FEWEST, most=_MOST))
-    write_aside(Path(answer), msgspec.json.encode(trials))
-
-
-if __name__ == "__main__":
-    try:
-        main(*sys.argv[1:])
-    except TrisectError as error:
-        sys.exit(str(error))

@@ -20,15 +20,24 @@ import onnx
 import openvino
 from openvino.passes import ConstantFolding, Manager
 
-from trisect.partitioner.planning import prepare, write_plan
+from trisect.partitioner.anatomy import plan_kernels
+from trisect.partitioner.graph import Graph
+from trisect.partitioner.planning import write_plan
+from trisect.partitioner.preparing import prepare
+from trisect.partitioner.problem import task_graph
+from trisect.partitioner.trialplans import TrialModel, trial_feeds
 from trisect.profiles.features import OpFeatures
+from trisect.profiles.trials import OpenTrial, Trial, run_trial
 from trisect.runtime.devices import Device
 from trisect.runtime.engines._common import signature
 from trisect.runtime.engines.base import LoadOptions
+from trisect.runtime.kernels import Kernel
 from trisect.runtime.plan import Plan
 from trisect.runtime.session import Session
+from trisect.scheduler.problem import Part
 from trisect.scheduler.solution import Proposal
 
+from .rounds import median_trial
 from .runtime import Measured, device, image, in_turns, model_in, ratio, workspace
 from .runtime_calls import whole
 
@@ -39,23 +48,9 @@ _SECOND = "NPU_CPU"
 _ITEMS, _WINDOW = 24, 4
 _LEAST_SHARE = 0.03
 """Of the mean segment's time, what each must take at least: a cut behind the last operator would be none."""
-_MIDDLE, _CANDIDATES = (0.3, 0.7), 10
-
-
-class _Alike:
-    """Costs of devices that compute alike: a roofline, and the copies that a cut takes.
-
-    What is modelled here chooses cuts only; every figure that is reported is measured.
-    """
-
-    def node_time_s(self, features: OpFeatures, device_id: str) -> float:
-        return max(features.flops / 4e10, (features.bytes_read + features.bytes_written) / 2e10) + 2e-6
-
-    def transfer_time_s(self, size_bytes: int, src_id: str, dst_id: str) -> float:
-        return 0.0 if src_id == dst_id else 2e-5 + size_bytes / 2e9
-
-    def call_overhead_s(self, device_id: str) -> float:
-        return 2e-5
+_CANDIDATES, _TURNS = 8, 3
+_CALL_S, _LAYOUT_BYTES_PER_S = 1e-4, 4e9
+"""What a segment more costs, and how fast tensors are brought into an engine's layout: these choose cuts only."""
 
 
 def cuts(models: Path) -> Iterator[Measured]:
@@ -66,7 +61,7 @@ def cuts(models: Path) -> Iterator[Measured]:
     for count, promised in _BARS.items():
         with workspace() as folder:
             cutter = _Cutter(path, count + 1)
-            plan = cutter.plan(cutter.cheapest(), Path(folder) / "plan")
+            plan = cutter.best(Path(folder), feeds)
             hetero = _hetero(path, plan, threads=None)
             with Session(plan) as split, Session(whole(path, "cpu:openvino"), options=_bound(path)) as alone:
                 _same(split.run(feeds), alone.run(feeds))
@@ -116,63 +111,161 @@ def _copies(count: int) -> list[Device]:
 
 
 class _Cutter:
-    """Cuts a model into segments in a row, one on each copy of the engine, where few bytes cross."""
+    """Cuts a model into segments in a row, one on each copy of the engine, between kernels and where little is lost.
 
-    def __init__(self, path: Path, segments: int) -> None:
+    What a cut loses is modelled (bytes that cross, in and out of the engine's own layout); every figure that is
+    reported is measured.
+    """
+
+    def __init__(self, path: Path, segments: int, threads: int | None = None) -> None:
         self._devices = _copies(segments)
-        self._prepared = prepare(path, self._devices, _Alike(), "throughput", _bound(path).shapes)
+        self._prepared = prepare(
+            path, self._devices, _Nothing(), "throughput", _bound(path).shapes, constraints={"max_segments": segments}
+        )
         self._problem = self._prepared.problem()
-        graph = self._problem.graph
-        place = {task: index for index, task in enumerate(graph)}
-        self._order = list(nx.lexicographical_topological_sort(graph, key=place.__getitem__))
-        self._crossing = _crossing(graph, self._order)
-        times = [self._problem.time(task, self._devices[0]) for task in self._order]
-        self._done = [sum(times[: index + 1]) / sum(times) for index in range(len(times))]
+        kernels = _kernels(self._prepared.graph, self._devices[0], threads)
+        joined = task_graph(self._prepared.graph, together=[kernel.nodes for kernel in kernels])
+        took_s = {node: kernel.total_s / len(kernel.nodes) for kernel in kernels for node in kernel.nodes}
+        place = {task: index for index, task in enumerate(joined)}
+        self._row = list(nx.lexicographical_topological_sort(joined, key=place.__getitem__))
+        nodes: list[tuple[str, ...]] = [joined.nodes[task]["nodes"] for task in self._row]
+        self._position = {node: index for index, inside in enumerate(nodes) for node in inside}
+        self._times_s = [sum(took_s.get(node, 0.0) for node in inside) for inside in nodes]
+        self._tensors = _tensors(joined, self._row)
+        self._known_s: dict[tuple[int, int], float] = {}
+        self._extra_s: dict[int, float] = {}
+
+    def best(self, folder: Path, feeds: Mapping[str, np.ndarray]) -> Plan:
+        """The quickest of several plans that ran, each of which told what its cuts really lose."""
+        found: dict[tuple[int, ...], tuple[float, Plan]] = {}
+        for number in range(_CANDIDATES):
+            ends = tuple(self.cheapest())
+            if ends in found:
+                break
+            plan = self.plan(ends, folder / f"plan-{number}")
+            found[ends] = (self.run(ends, plan, feeds, LoadOptions()).latency_s, plan)
+        return min(found.values(), key=lambda pair: pair[0])[1]
 
     def cheapest(self) -> list[int]:
-        """Positions behind which to cut, so that the fewest bytes cross and no segment is idle for long."""
-        count, least = len(self._devices), _LEAST_SHARE / len(self._devices)
+        """Positions behind which to cut, so that the least is lost and no segment is idle for long."""
+        count, last = len(self._devices), len(self._row) - 1
+        least_s = _LEAST_SHARE * sum(self._times_s) / count
         best: dict[int, tuple[float, list[int]]] = {-1: (0.0, [])}
-        for _ in range(count - 1):
+        for number in range(count):
             following: dict[int, tuple[float, list[int]]] = {}
-            for end, crossing in enumerate(self._crossing):
+            for end in [last] if number == count - 1 else range(last):
                 before = [
-                    (cost + crossing, [*found, end])
-                    for start, (cost, found) in best.items()
-                    if start < end and self._share(start, end) >= least
+                    (lost_s + self._lost_s(start, end), [*found, end])
+                    for start, (lost_s, found) in best.items()
+                    if start < end and self._work_s(start, end) >= least_s
                 ]
                 if before:
                     following[end] = min(before)
             best = following
-        return min(found for end, found in best.items() if 1 - self._done[end] >= least)[1]
+        return best[last][1][:-1]
 
-    def candidates(self, count: int) -> list[list[int]]:
-        """Single cuts near the middle, those that fewest bytes cross first."""
-        middle = [end for end, done in enumerate(self._done) if _MIDDLE[0] <= done <= _MIDDLE[1]]
-        return [[end] for end in sorted(middle, key=self._crossing.__getitem__)[:count]]
+    def balanced(self) -> int:
+        """The position behind which to cut in two, so that the longer part is the shortest."""
+        last = len(self._row) - 1
+
+        def longer_s(end: int) -> float:
+            return max(self._work_s(s, e) + self._lost_s(s, e) for s, e in ((-1, end), (end, last)))
+
+        return min(range(last), key=longer_s)
+
+    def run(self, ends: Sequence[int], plan: Plan, feeds: Mapping[str, np.ndarray], options: LoadOptions) -> Trial:
+        """Run the plan of these cuts in turns with the whole, and learn from it what they lose.
+
+        Returns
+        -------
+        Trial
+            As if the whole had taken what it took at first: a machine changes its pace.
+        """
+        with workspace() as folder, OpenTrial(plan, feeds, options) as split:
+            whole_plan = TrialModel(self._prepared.graph, self._devices[:1]).whole(self._devices[0], Path(folder) / "w")
+            with OpenTrial(whole_plan.plan, feeds, options) as alone:
+                turns = [(split.run(), alone.run()) for _ in range(_TURNS)]
+        pace = sum(self._times_s) / median_trial([whole for _, whole in turns]).segments_s[0]
+        trial = median_trial([part for part, _ in turns])
+        trial = replace(trial, latency_s=trial.latency_s * pace, segments_s=tuple(t * pace for t in trial.segments_s))
+        for start, end, time_s in zip((-1, *ends), (*ends, len(self._row) - 1), trial.segments_s, strict=True):
+            self._learn(start, end, time_s)
+        return trial
 
     def plan(self, ends: Sequence[int], folder: Path) -> Plan:
         """The plan of cuts behind these positions."""
-        placement = {task: self._devices[sum(end < index for end in ends)].id for index, task in enumerate(self._order)}
-        return write_plan(self._prepared, self._problem, Proposal(placement), folder, strategy="cheapest cuts")
+        home = {
+            task: sum(end < self._position[data["nodes"][0]] for end in ends)
+            for task, data in self._problem.graph.nodes(data=True)
+        }
+        placement = {task: self._devices[index].id for task, index in home.items()}
+        parts = tuple(
+            Part(device.id, tuple(task for task in home if home[task] == index))
+            for index, device in enumerate(self._devices)
+        )
+        proposal = Proposal(placement, parts=parts)
+        return write_plan(self._prepared, self._problem, proposal, folder, strategy="cheapest cuts")
 
-    def _share(self, start: int, end: int) -> float:
-        return self._done[end] - (self._done[start] if start >= 0 else 0.0)
+    def _work_s(self, start: int, end: int) -> float:
+        return sum(self._times_s[start + 1 : end + 1])
+
+    def _lost_s(self, start: int, end: int) -> float:
+        """What the part behind one position and up to another loses by being one of its own."""
+        known_s = self._known_s.get((start, end))
+        if known_s is not None:
+            return known_s
+        lost_s = _CALL_S
+        for index, (made, read, size_bytes) in enumerate(self._tensors):
+            if made <= start and any(start < place <= end for place in read):
+                lost_s += size_bytes / _LAYOUT_BYTES_PER_S + self._extra_s.get(index, 0.0)
+            elif start < made <= end and any(place > end for place in read):
+                lost_s += size_bytes / _LAYOUT_BYTES_PER_S
+        return lost_s
+
+    def _learn(self, start: int, end: int, time_s: float) -> None:
+        """What a part lost when it ran; more than was thought is laid to the tensors that enter it."""
+        lost_s = time_s - self._work_s(start, end)
+        entering = [
+            index for index, (made, read, _) in enumerate(self._tensors)
+            if made <= start and any(start < place <= end for place in read)
+        ]  # fmt: skip
+        more_s = (lost_s - self._lost_s(start, end)) / max(1, len(entering))
+        for index in entering:
+            self._extra_s[index] = max(0.0, self._extra_s.get(index, 0.0) + more_s)
+        self._known_s[start, end] = lost_s
 
 
-def _crossing(graph: nx.DiGraph[str], order: Sequence[str]) -> list[float]:
-    """Bytes of the tensors that are needed behind each position and made before."""
-    place = {task: index for index, task in enumerate(order)}
-    change = [0.0] * (len(order) + 1)
-    lasts: dict[tuple[str, str], tuple[int, float]] = {}
+class _Nothing:
+    """Costs of devices that are not chosen among."""
+
+    def node_time_s(self, features: OpFeatures, device_id: str) -> float:
+        return 1e-6
+
+    def transfer_time_s(self, size_bytes: int, src_id: str, dst_id: str) -> float:
+        return 0.0
+
+    def call_overhead_s(self, device_id: str) -> float:
+        return 0.0
+
+
+def _kernels(graph: Graph, engine: Device, threads: int | None) -> list[Kernel]:
+    """What the engine runs as one step, and how long, in the whole model."""
+    with workspace() as folder:
+        plan = TrialModel(graph, [engine]).whole(engine, Path(folder) / "whole").plan
+        trial = run_trial(plan, trial_feeds(plan), options=LoadOptions(threads=threads))
+        return plan_kernels(plan, trial, {}, threads=threads)
+
+
+def _tensors(graph: nx.DiGraph[str], row: Sequence[str]) -> list[tuple[int, list[int], float]]:
+    """Of each tensor the position where it is made, those where it is read, and its bytes."""
+    place = {task: index for index, task in enumerate(row)}
+    read: dict[tuple[int, str], list[int]] = {}
+    sizes: dict[tuple[int, str], float] = {}
     for source, target, data in graph.edges(data=True):
         for tensor, size_bytes in data["tensors"].items():
-            last = max(place[target], lasts.get((source, tensor), (0, 0.0))[0])
-            lasts[source, tensor] = (last, size_bytes)
-    for (source, _), (last, size_bytes) in lasts.items():
-        change[place[source]] += size_bytes
-        change[last] -= size_bytes
-    return list(itertools.accumulate(change))[: len(order) - 1]
+            read.setdefault((place[source], tensor), []).append(place[target])
+            sizes[place[source], tensor] = size_bytes
+    return [(made, places, sizes[made, tensor]) for (made, tensor), places in read.items()]
 
 
 def _bound(path: Path, threads: int | None = None) -> LoadOptions:
@@ -184,19 +277,15 @@ def _bound(path: Path, threads: int | None = None) -> LoadOptions:
 
 def _balanced(path: Path, folder: Path, feeds: Mapping[str, np.ndarray], options: LoadOptions) -> Plan:
     """Of several splits in two, that whose longer segment really takes the least time."""
-    cutter = _Cutter(path, 2)
-    found: list[tuple[float, Plan]] = []
-    for number, ends in enumerate(cutter.candidates(_CANDIDATES)):
-        plan = cutter.plan(ends, folder / f"plan-{number}")
-        with Session(plan, options=options) as session:
-            times: dict[str, list[float]] = {}
-            for turn in range(4):
-                session.run(feeds)
-                for event in session.trace.events:
-                    if event.kind == "compute" and turn:
-                        times.setdefault(event.name, []).append(event.duration_s)
-        found.append((max(min(busy) for busy in times.values()), plan))
-    return min(found, key=lambda pair: pair[0])[1]
+    cutter = _Cutter(path, 2, options.threads)
+    found: dict[int, tuple[float, Plan]] = {}
+    for number in range(_CANDIDATES):
+        end = cutter.balanced()
+        if end in found:
+            break
+        plan = cutter.plan([end], folder / f"plan-{number}")
+        found[end] = (max(cutter.run([end], plan, feeds, options).segments_s), plan)
+    return min(found.values(), key=lambda pair: pair[0])[1]
 
 
 def _hetero(path: Path, plan: Plan, threads: int | None) -> Any:
