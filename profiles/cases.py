@@ -71,6 +71,26 @@ def cases() -> list[Case]:
         [_attention(8, 128, 64), _attention(8, 512, 64), _attention(4, 32, 64)],
         [_lstm(16, 128), _lstm(32, 256)],
     ]
+    return _in_turns(families)
+
+
+def small_cases() -> list[Case]:
+    """The same classes for a device that is no hardware: what a processor plays takes seconds where a chip takes
+    microseconds, and has no caches that weights would have to outgrow."""
+    families = [
+        [_matmul(*sizes) for sizes in ((64, 256, 256), (32, 128, 128), (128, 512, 512))],
+        [_matvec(m, n, repeats=1) for m, n in ((1, 256), (1, 1024), (4, 256))],
+        [_conv(*sizes) for sizes in ((32, 32, 28, 3), (64, 64, 14, 1), (128, 128, 14, 3))],
+        [_elementwise(n) for n in (1 << 12, 1 << 16)],
+        [_layer_norm(8, 256), _softmax(32, 128), _softmax(128, 512)],
+        [_transpose(64, 64), _concat(16, 256), _gather(4, 64, table=512), _transpose(256, 256)],
+        [_attention(4, 32, 64), _attention(8, 64, 64)],
+        [_lstm(4, 64), _lstm(16, 128)],
+    ]
+    return _in_turns(families)
+
+
+def _in_turns(families: list[list[Case]]) -> list[Case]:
     return [case for turn in zip_longest(*families) for case in turn if case is not None]
 
 
@@ -98,8 +118,8 @@ def _matmul(m: int, k: int, n: int) -> Case:
                 lambda: _product_chain(m, k, n, 1))  # fmt: skip
 
 
-def _matvec(m: int, n: int) -> Case:
-    repeats = min(64, -(-_PAST_CACHES_BYTES // (4 * n * n)))
+def _matvec(m: int, n: int, repeats: int = 0) -> Case:
+    repeats = repeats or min(64, -(-_PAST_CACHES_BYTES // (4 * n * n)))
     size = 4 * (n * n + 2 * m * n)
     return Case(f"matvec:{m}x{n}x{n}", OpClass.MATVEC, "MatMul", 2.0 * m * n * n, size, repeats, (m, n), (m, n),
                 lambda: _product_chain(m, n, n, repeats))  # fmt: skip
@@ -166,14 +186,14 @@ def _transpose(rows: int, width: int) -> Case:
                 lambda: _model([node], (rows, width), (width, rows)))  # fmt: skip
 
 
-def _gather(rows: int, width: int) -> Case:
+def _gather(rows: int, width: int, table: int = 8192) -> Case:
     def build() -> bytes:
-        indices = np.random.default_rng(0).permutation(8192)[:rows].astype(np.int64)
+        indices = np.random.default_rng(0).permutation(table)[:rows].astype(np.int64)
         node = helper.make_node("Gather", ["x", "i"], ["y"], axis=0)
-        return _model([node], (8192, width), (rows, width), {"i": indices})
+        return _model([node], (table, width), (rows, width), {"i": indices})
 
     name, size = f"data_movement:gather:{rows}x{width}", 8 * rows * width
-    return Case(name, OpClass.DATA_MOVEMENT, "Gather", 0.0, size, 1, (8192, width), (rows, width), build)
+    return Case(name, OpClass.DATA_MOVEMENT, "Gather", 0.0, size, 1, (table, width), (rows, width), build)
 
 
 def _concat(rows: int, width: int) -> Case:

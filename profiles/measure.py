@@ -11,6 +11,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import zip_longest
 
 import numpy as np
 import psutil
@@ -20,7 +21,8 @@ from trisect.runtime.engines import load
 from trisect.runtime.engines.base import LoadOptions
 from trisect.runtime.errors import EngineFailed
 
-from .cases import Case, cases, square_product, tiny_chain
+from .cases import Case, cases, small_cases, square_product, tiny_chain
+from .forms import SEPARATOR, other_forms
 from .links import LARGE_BYTES, SIZES_BYTES, measure_link
 from .machine import peak_flops, read_bandwidth_bytes_per_s
 from .power import can_tell_power, power_w
@@ -35,9 +37,10 @@ _SMALLEST_S = 1e-8
 _PRODUCT_SIZE = 1024
 _LONGEST_RUN_S = 0.5
 _MOST_SIMULATED_BYTES = 8 << 20
+_FEWEST_SIMULATED = 3
 _AMPLE_S = 10.0
-_LOADS = 3
 """A budget from which on the largest transfers are measured too."""
+_LOADS = 3
 
 
 @dataclass(frozen=True)
@@ -95,8 +98,8 @@ def measure(
     started_s = time.monotonic()
     options = LoadOptions(threads=threads, precision=precision)
     earlier = known if known is not None and _fits(known, precision, threads) else None
-    work = [*wanted, *cases()]
-    total, done = len(devices) * (len(work) + 1), 0
+    work = [[*wanted, *(cases() if device.is_real else small_cases())] for device in devices]
+    total, done = sum(len(row) + 1 for row in work), 0
     state = _State(provenance(devices, threads), precision, earlier)
 
     def step(what: str) -> None:
@@ -115,8 +118,10 @@ def measure(
         _links(devices, state.links, options, budget_s)
         if state.bandwidth is None:
             state.bandwidth = read_bandwidth_bytes_per_s()
-        for case in work:
-            for device in devices:
+        for turn in zip_longest(*work):
+            for device, case in zip(devices, turn, strict=True):
+                if case is None:
+                    continue
                 step(f"{device.id} {case.name}")
                 sofar = state.devices[device.id]
                 is_time = time.monotonic() - started_s < budget_s or (budget_s > 0 and not sofar.points)
@@ -239,23 +244,35 @@ def _is_worth_it(case: Case, device: Device, profile: DeviceProfile) -> bool:
 def _with_case(
     profile: DeviceProfile, case: Case, device: Device, options: LoadOptions, base_s: float
 ) -> DeviceProfile:
-    """The profile with one case more; ``base_s`` is what a call takes beyond its operators, and is left out."""
-    if case.name in profile.refused or any(point.case == case.name for point in profile.points):
+    """The profile with one case more; ``base_s`` is what a call takes beyond its operators, and is left out.
+
+    A case that the device refuses is tried in its other forms: the profile then holds both the refusal and a point.
+    """
+    if case.name in profile.refused or any(_is_of(point, case) for point in profile.points):
         return profile
-    try:
-        timing = _bound(case, device, options)
-    except EngineFailed as error:
-        return replace(profile, refused={**profile.refused, case.name: error.message})
-    time_s = max((timing.median_s - base_s) / case.repeats, profile.node_overhead_s)
-    point = Point(case.name, case.op_class, case.op_type, case.flops, case.size_bytes, time_s, timing.spread)
-    return replace(profile, points=(*profile.points, point))
+    for form in (case, *other_forms(case)):
+        try:
+            timing = _bound(form, device, options)
+        except EngineFailed as error:
+            if form is case:
+                profile = replace(profile, refused={**profile.refused, case.name: error.message})
+            continue
+        time_s = max((timing.median_s - base_s) / case.repeats, profile.node_overhead_s)
+        point = Point(form.name, case.op_class, case.op_type, case.flops, case.size_bytes, time_s, timing.spread)
+        return replace(profile, points=(*profile.points, point))
+    return profile
+
+
+def _is_of(point: Point, case: Case) -> bool:
+    return point.case == case.name or point.case.startswith(case.name + SEPARATOR)
 
 
 def _bound(case: Case, device: Device, options: LoadOptions) -> Timing:
     """Time a case with its buffers fixed: inside a segment no operator gets fresh memory from the system either."""
     module = load(case.build(), device, options)
     try:
-        return time_calls(module.bind(case.feeds(), case.buffers()).run)
+        run = module.bind(case.feeds(), case.buffers()).run
+        return time_calls(run) if device.is_real else time_calls(run, fewest=_FEWEST_SIMULATED)
     finally:
         module.close()
 

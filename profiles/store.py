@@ -44,10 +44,14 @@ def save(profile: Profile, path: Path) -> None:
     Raises
     ------
     InvalidProfile
-        When a file is there already that is no profile, or one of a newer version: it is left as it is.
+        When a file is there already that is no profile, or one of a newer version: it is left as it is. For figures
+        that are impossible, which nobody could read again.
     StorageFailed
         Disk full or no permission; nothing half-written is left.
     """
+    wrong = _impossible(profile)
+    if wrong:
+        raise InvalidProfile(f"an impossible figure was measured: {wrong}", remedy="measure again: trisect profile")
     if path.exists():
         load(path)
     write_aside(path, msgspec.json.format(msgspec.json.encode(profile), indent=1))
