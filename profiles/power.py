@@ -1,7 +1,8 @@
 """The power that a device draws while it works, where the machine can tell; where not, nothing is made up.
 
 Processors of Intel and AMD count their packages' energy (RAPL, on Linux readable by root or whoever was allowed to),
-NVIDIA's GPUs theirs (NVML, through the package nvidia-ml-py). Other GPUs and NPUs have no counter that is read here.
+NVIDIA's GPUs theirs (NVML, through the package nvidia-ml-py), Intel's GPUs and NPUs theirs where their driver lets
+them (Level-Zero, through pyzes). Others have no counter that is read here.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from trisect.runtime.devices import Device
+
+from .levelzero import energy_counter
 
 _RAPL = Path("/sys/class/powercap")
 _MICRO, _MILLI = 1e-6, 1e-3
@@ -66,7 +69,7 @@ def energy_counter(device: Device) -> Callable[[], float] | None:
         return None
     if device.kind == "cpu":
         return _rapl()
-    return _nvml(device) if device.engine == "cuda" else None
+    return _nvml(device) if device.engine == "cuda" else energy_counter(device)
 
 
 def _rapl() -> Callable[[], float] | None:
