@@ -78,12 +78,13 @@ def bench_runtime(models: Path, only: Sequence[str] = (), show: Show | None = No
     InvalidInput
         For a case that there is not, or a model that is not in the folder.
     """
-    from . import runtime_calls, runtime_cuts, runtime_ray
+    from . import runtime_calls, runtime_cuts, runtime_ray, runtime_streams
 
     cases: dict[str, Callable[[Path], Iterator[Measured]]] = {
         **runtime_calls.CASES,
         **runtime_cuts.CASES,
         **runtime_ray.CASES,
+        **runtime_streams.CASES,
     }
     unknown = [name for name in only if name not in cases]
     if unknown:

@@ -232,16 +232,16 @@ def _check_together(problem: Problem) -> None:
 def _check_memory(problem: Problem) -> None:
     """What cannot fit whatever the placement."""
     rooms = {d.id: inf if d.memory_bytes is None else float(d.memory_bytes) for d in problem.devices}
-    sizes = problem.rules.sizes_bytes
     for task in problem.graph:
-        needed = sizes.get(task, 0.0)
-        if needed > max(rooms[device] for device in problem.allowed(task)):
+        allowed = problem.allowed(task)
+        needed = min(problem.held_bytes(task, device) for device in allowed)
+        if all(problem.held_bytes(task, device) > rooms[device] for device in allowed):
             fits = ", ".join(f"{device} {rooms[device]:.0f}" for device in problem.allowed(task))
             raise InfeasibleProblem(
                 f"the weights of {task!r} take {needed:.0f} bytes, and there is room for: {fits}",
                 remedy="give a device more memory, or add one",
             )
-    total = sum(sizes.values())
+    total = sum(min(problem.held_bytes(task, device) for device in problem.allowed(task)) for task in problem.graph)
     if total > sum(rooms.values()):
         raise InfeasibleProblem(
             f"the weights take {total:.0f} bytes, all devices together have {sum(rooms.values()):.0f}",

@@ -15,12 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from trisect.profiles.capabilities import Capabilities
+from trisect.profiles.costs import ProfileCosts
 from trisect.profiles.features import Costs
 from trisect.runtime.devices import Device
 from trisect.runtime.errors import EngineFailed, InfeasibleProblem
 from trisect.runtime.plan import Plan, Segment
 from trisect.runtime.planfolder import folder_in_the_making, write_json
 from trisect.scheduler.problem import Objective, Part, Problem
+from trisect.scheduler.sharing import Sharing
+from trisect.scheduler.simulate import loads_s
 from trisect.scheduler.solution import Proposal
 from trisect.scheduler.totals import with_totals
 
@@ -31,7 +34,7 @@ from .preparing import Prepared, prepare
 from .reasons import placed_tasks
 from .refining import Keep, refined
 from .strategies import TIME_LIMIT_S, propose
-from .strategies.judging import certificate, judge
+from .strategies.judging import Verdict, certificate, judge
 from .support import Progress, described, refused_segments
 from .writing import Piece, write_segments
 
@@ -219,7 +222,7 @@ def write_plan(
             bound=value if bound.value >= value * (1 - _ROUNDING) else bound.value,
             bound_by=bound.by,
             tasks=placed_tasks(problem, placement),
-            notes=(*notes, *cut_short),
+            notes=(*notes, *cut_short, *_in_processes(prepared, problem, verdict)),
             constraints=prepared.constraints.plain(),
             time_limit_s=time_limit_s,
             machine=machine,
@@ -231,6 +234,21 @@ def write_plan(
         # Of this run and not of the plan, whose file is the same whatever befell a cache.
         told = (*told, f"what engines were known to run could not be read and was moved to {capabilities.moved}")
     return replace(plan, folder=os.path.abspath(out_folder), notes=told)
+
+
+def _in_processes(prepared: Prepared, problem: Problem, verdict: Verdict) -> list[str]:
+    """What a stream gains or loses where CPU engines get cores of their own, instead of all competing for all."""
+    costs = prepared.costs
+    slowdowns = costs.slowdowns("processes") if isinstance(costs, ProfileCosts) and costs.is_measured else {}
+    loads = loads_s(problem, verdict.parts)
+    met = [pair for pair in slowdowns if set(pair) <= loads.keys()]
+    if problem.objective != "throughput" or not met or verdict.value <= 0:
+        return []
+    period_s = max(Sharing(slowdowns, apart=True).busy_s(loads).values())
+    return [
+        f"engines on the same cores slow each other, as measured: predicted are {1 / verdict.value:.4g} items a second "
+        f"in threads, and {1 / period_s:.4g} in processes on cores of their own"
+    ]
 
 
 class _SegmentsRefused(EngineFailed):

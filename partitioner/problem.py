@@ -21,6 +21,7 @@ from trisect.profiles.features import Costs, OpFeatures
 from trisect.runtime.devices import Device
 from trisect.runtime.errors import UnsupportedOperator
 from trisect.scheduler.problem import Objective, Problem, TaskGraph
+from trisect.scheduler.sharing import Sharing
 
 from .collecting import uncollected
 from .graph import Graph
@@ -226,7 +227,10 @@ def make_problem(
         objective=objective,
         power_w=power_w,
     )
-    # CPU engines at hand compute on the same cores, one at a time; for throughput the runtime gives each its own.
-    if objective == "throughput" or not (isinstance(costs, ProfileCosts) and costs.is_measured):
+    # CPU engines at hand compute on the same cores: in a stream at once, each slowed by the others; else one at a time.
+    if not (isinstance(costs, ProfileCosts) and costs.is_measured):
         return problem
+    problem = replace(problem, memory=costs.memory_needs())
+    if objective == "throughput":
+        return replace(problem, sharing=Sharing(costs.slowdowns()))
     return replace(problem, shared={device.id: f"{device.node}/cores" for device in devices if device.kind == "cpu"})

@@ -90,6 +90,11 @@ def small_cases() -> list[Case]:
     return _in_turns(families)
 
 
+def contended_cases() -> list[Case]:
+    """What two engines are run with at once: work that wants the cores, and work that wants the memory."""
+    return [_matmul(256, 512, 512), _matvec(1, 1024, repeats=16)]
+
+
 def _in_turns(families: list[list[Case]]) -> list[Case]:
     return [case for turn in zip_longest(*families) for case in turn if case is not None]
 

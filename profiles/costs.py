@@ -10,13 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from copy import copy
+from statistics import geometric_mean
 from typing import Self
 
 import numpy as np
 
 from trisect.runtime.errors import ProfileMissing
 
-from .features import OpClass, OpFeatures
+from .features import MemoryNeed, OpClass, OpFeatures
+from .memory import memory_need
 from .profile import DeviceProfile, Link, Point, Profile
 
 _REMEDY = "run: trisect profile"
@@ -89,6 +91,30 @@ class ProfileCosts:
     def call_overhead_s(self, device_id: str) -> float:
         """Fixed time of a segment's call; see `Costs.call_overhead_s`."""
         return self._device(device_id).call_overhead_s
+
+    def memory_needs(self) -> dict[str, MemoryNeed]:
+        """Device id -> what models take of its memory, for devices of which that was measured."""
+        needs = {key: memory_need(device) for key, device in self._profile.devices.items()}
+        return {key: need for key, need in needs.items() if need is not None}
+
+    def slowdowns(self, executor: str = "threads") -> dict[tuple[str, str], float]:
+        """How many times as long a device takes while another is at work; of pairs that nobody measured nothing.
+
+        Parameters
+        ----------
+        executor : str
+            How both are run.
+
+        Returns
+        -------
+        dict
+            Device and the one beside it -> the mean (of ratios) over the kinds of work that were measured.
+        """
+        found: dict[tuple[str, str], list[float]] = {}
+        for row in self._profile.contention:
+            if row.executor == executor:
+                found.setdefault((row.device, row.beside), []).append(row.slowdown)
+        return {pair: geometric_mean(values) for pair, values in found.items()}
 
     def _device(self, device_id: str) -> DeviceProfile:
         device = self._profile.devices.get(device_id)

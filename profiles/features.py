@@ -68,6 +68,24 @@ class OpFeatures:
         return self.flops / max(1, self.bytes_read + self.bytes_written)
 
 
+@dataclass(frozen=True)
+class MemoryNeed:
+    """What a loaded model takes of a device's memory, measured.
+
+    Examples
+    --------
+    >>> MemoryNeed(model_bytes=1000.0, per_weight=2.0, per_tensor=1.5)
+    MemoryNeed(model_bytes=1000.0, per_weight=2.0, per_tensor=1.5)
+    """
+
+    model_bytes: float = 0.0
+    """Of each model (segment) that is loaded, whatever is in it."""
+    per_weight: float = 1.0
+    """For each byte of weights: an engine that lays them out anew may keep both."""
+    per_tensor: float = 1.0
+    """For each byte of tensors that lie there at once."""
+
+
 class Costs(Protocol):
     """What things cost, in seconds; ``float("inf")`` where a device cannot do it at all."""
 

@@ -10,6 +10,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 
@@ -22,17 +23,21 @@ from trisect.runtime.engines.base import LoadOptions
 from trisect.runtime.errors import EngineFailed
 
 from .cases import Case, cases, small_cases, square_product, tiny_chain
+from .contention import EXECUTORS, contending_pairs, measure_contention
 from .forms import SEPARATOR, other_forms
 from .links import LARGE_BYTES, SIZES_BYTES, measure_link
 from .machine import peak_flops, read_bandwidth_bytes_per_s
+from .memory import has_memory_of_its_own, measure_memory
 from .power import can_tell_power, power_w
-from .profile import DeviceProfile, Link, Point, Profile, Provenance
+from .profile import Contention, DeviceProfile, Link, Point, Profile, Provenance
 from .provenance import provenance
 
 Progress = Callable[[int, int, str], None]
 """Called with the steps done, all steps, and what comes next."""
 
 _CHAIN = 33
+_CLASSES = 8
+"""So many cases stand for one of each class: only then it is worth knowing how devices get along."""
 _SMALLEST_S = 1e-8
 _PRODUCT_SIZE = 1024
 _LONGEST_RUN_S = 0.5
@@ -99,7 +104,8 @@ def measure(
     options = LoadOptions(threads=threads, precision=precision)
     earlier = known if known is not None and _fits(known, precision, threads) else None
     work = [[*wanted, *(cases() if device.is_real else small_cases())] for device in devices]
-    total, done = sum(len(row) + 1 for row in work), 0
+    pairs = len(contending_pairs(devices)) * len(EXECUTORS)
+    total, done = sum(len(row) + 1 for row in work) + len(devices) + pairs, 0
     state = _State(provenance(devices, threads), precision, earlier)
 
     def step(what: str) -> None:
@@ -118,7 +124,10 @@ def measure(
         _links(devices, state.links, options, budget_s)
         if state.bandwidth is None:
             state.bandwidth = read_bandwidth_bytes_per_s()
-        for turn in zip_longest(*work):
+        for number, turn in enumerate(zip_longest(*work)):
+            if number == len(wanted) + _CLASSES and time.monotonic() - started_s < budget_s:
+                _memory(devices, state.devices, options, step)
+                _contention(devices, state.contention, options, step)
             for device, case in zip(devices, turn, strict=True):
                 if case is None:
                     continue
@@ -146,11 +155,17 @@ class _State:
     devices: dict[str, DeviceProfile] = field(default_factory=dict)
     links: dict[tuple[str, str], Link] = field(init=False)
     bandwidth: float | None = field(init=False)
+    contention: dict[tuple[str, str, str], tuple[Contention, ...]] = field(init=False)
+    """Of a pair of devices and an executor."""
 
     def __post_init__(self) -> None:
         links = self.earlier.links if self.earlier is not None else ()
         self.links = {(link.source, link.target): link for link in links}
         self.bandwidth = self.earlier.read_bandwidth_bytes_per_s if self.earlier is not None else None
+        self.contention = {}
+        for row in self.earlier.contention if self.earlier is not None else ():
+            key = min(row.device, row.beside), max(row.device, row.beside), row.executor
+            self.contention[key] = (*self.contention.get(key, ()), row)
 
     def known(self, device: Device) -> DeviceProfile | None:
         """What an earlier measurement says of a device that is still the same."""
@@ -161,8 +176,9 @@ class _State:
     def profile(self) -> Profile:
         kept = {} if self.earlier is None else dict(self.earlier.devices)
         return Profile(
-            self.origin, self.precision, {**kept, **self.devices}, tuple(self.links.values()), self.bandwidth
-        )
+            self.origin, self.precision, {**kept, **self.devices}, tuple(self.links.values()), self.bandwidth,
+            tuple(row for rows in self.contention.values() for row in rows),
+        )  # fmt: skip
 
 
 def time_calls(call: Callable[[], object], *, lasting_s: float = 0.08, fewest: int = 5, most: int = 500) -> Timing:
@@ -291,6 +307,35 @@ def _links(
             elif budget_s >= _AMPLE_S:
                 sizes = (*SIZES_BYTES, LARGE_BYTES)
             known[source.id, target.id] = measure_link(source, target, options, sizes)
+
+
+def _memory(
+    devices: Sequence[Device],
+    known: dict[str, DeviceProfile],
+    options: LoadOptions,
+    step: Callable[[str], None],
+) -> None:
+    """Add what is not known yet; what cannot be seen from here, or a device refuses, is not measured."""
+    for device in devices:
+        step(f"{device.id} memory")
+        if not known[device.id].memory and not has_memory_of_its_own(device):
+            with suppress(EngineFailed):
+                known[device.id] = replace(known[device.id], memory=measure_memory(device, options))
+
+
+def _contention(
+    devices: Sequence[Device],
+    known: dict[tuple[str, str, str], tuple[Contention, ...]],
+    options: LoadOptions,
+    step: Callable[[str], None],
+) -> None:
+    """Add what is not known yet of pairs that share their cores."""
+    for pair in contending_pairs(devices):
+        first, second = sorted(device.id for device in pair)
+        for executor in EXECUTORS:
+            if (first, second, executor) not in known:
+                step(f"{first} and {second} at once, in {executor}")
+                known[first, second, executor] = measure_contention(pair, options, executor)
 
 
 def _fits(known: Profile, precision: str, threads: int | None) -> bool:

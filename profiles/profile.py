@@ -12,8 +12,8 @@ from typing import Literal
 
 from .features import OpClass
 
-SCHEMA = 1
-"""Version of the file format; a newer one is refused, not guessed at."""
+SCHEMA = 2
+"""Version of the file format; a newer one is refused, not guessed at. Version 1 lacks contention and memory."""
 
 Source = Literal["measured", "published", "modelled"]
 
@@ -48,6 +48,19 @@ class Point:
 
 
 @dataclass(frozen=True)
+class MemoryPoint:
+    """What a process grew by when a device loaded and ran a model."""
+
+    case: str
+    weights_bytes: int
+    """In the model's file."""
+    tensors_bytes: int
+    """That have to lie there at once while it runs."""
+    resident_bytes: int
+    """Growth of the whole process's resident memory."""
+
+
+@dataclass(frozen=True)
 class DeviceProfile:
     """All that was measured on one device."""
 
@@ -72,6 +85,8 @@ class DeviceProfile:
     """What each further tiny operator adds to that."""
     load_bytes: int | None = None
     """Resident memory of this process that a loaded model of tiny operators takes; None = not measured."""
+    memory: tuple[MemoryPoint, ...] = ()
+    """What models of known weights and tensors take; empty = not measured."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +109,38 @@ class Link:
     bandwidth_bytes_per_s: float | None
     """None where the time does not grow with the size: handed over by reference."""
     points: tuple[LinkPoint, ...] = ()
+
+
+@dataclass(frozen=True)
+class Contention:
+    """What one device took at a piece of work while another was at work on the same cores.
+
+    Examples
+    --------
+    >>> Contention("cpu:a", "cpu:b", "threads", OpClass.MATMUL, alone_s=0.01, together_s=0.018).slowdown
+    1.8
+    """
+
+    device: str
+    """Whose work was timed."""
+    beside: str
+    """Which was kept at work all the while."""
+    executor: str
+    """How both were run: ``threads`` of one process, or pinned ``processes``."""
+    op_class: OpClass
+    """Of the work of both."""
+    alone_s: float
+    """Median, with all cores."""
+    together_s: float
+    spread: float = 0.0
+    """Interquartile range of the latter as a share of it."""
+    date: str = ""
+    """ISO 8601, UTC."""
+
+    @property
+    def slowdown(self) -> float:
+        """How many times as long it takes; a device is not made quicker by another, whatever was measured."""
+        return max(1.0, self.together_s / self.alone_s)
 
 
 @dataclass(frozen=True)
@@ -125,4 +172,6 @@ class Profile:
     links: tuple[Link, ...] = ()
     read_bandwidth_bytes_per_s: float | None = None
     """Of the host's memory, all cores reading."""
+    contention: tuple[Contention, ...] = ()
+    """Of devices that compute on the same cores; empty where nobody measured it."""
     schema: int = SCHEMA

@@ -6,6 +6,7 @@ import os
 import platform
 import re
 import tempfile
+from dataclasses import replace
 from math import isfinite
 from pathlib import Path
 
@@ -105,7 +106,7 @@ def load(path: Path) -> Profile:
     wrong = _impossible(profile)
     if wrong:
         raise InvalidProfile(f"{path} holds an impossible figure: {wrong}", remedy=remedy)
-    return profile
+    return replace(profile, schema=SCHEMA)  # an older one lacks what was added since, and is otherwise the same
 
 
 def _impossible(profile: Profile) -> str | None:
@@ -115,12 +116,17 @@ def _impossible(profile: Profile) -> str | None:
         for point in device.points:
             if not (_positive(point.time_s) and point.size_bytes >= 0 and isfinite(point.flops) and point.flops >= 0):
                 return f"{key}, {point.case}"
+        if any(min(found.weights_bytes, found.tensors_bytes, found.resident_bytes) < 0 for found in device.memory):
+            return f"memory of {key}"
         if not (_positive(device.call_overhead_s) and device.node_overhead_s >= 0 and isfinite(device.node_overhead_s)):
             return f"overheads of {key}"
     for link in profile.links:
         bandwidth = link.bandwidth_bytes_per_s
         if not (isfinite(link.latency_s) and link.latency_s >= 0 and (bandwidth is None or _positive(bandwidth))):
             return f"link {link.source} to {link.target}"
+    for found in profile.contention:
+        if not (_positive(found.alone_s) and _positive(found.together_s)):
+            return f"contention of {found.device} with {found.beside}"
     return None
 
 

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 Source = Literal["measured", "predicted"]
+PeakBasis = Literal["measured factors", "weights and tensors"]
+"""What a prediction of memory counts: weights and tensors times what the engine was measured to take for each byte and
+each segment, or only as they are."""
 Incident = Literal["fault", "restart", "replan"]
 """What a session survived: a worker that died or hung, its return, a new plan without its device."""
 
@@ -55,6 +58,8 @@ class Timeline:
     """None where nobody measured or modelled it."""
     peak_bytes: dict[str, int] | None = None
     """Per device id, where known."""
+    peak_basis: dict[str, PeakBasis] | None = None
+    """Per device id, what a predicted peak was made of."""
 
     @classmethod
     def of(cls, events: list[Event], source: Source, **totals: Any) -> Timeline:

@@ -69,10 +69,11 @@ def best_bound(problem: Problem, *, calls: int = 1) -> Bound:
         used = float(np.sum(np.min(joules, axis=1)) + calls * np.min(overheads * power))
         return Bound(used, "cheapest device")
     if problem.objective == "memory":
-        sizes = problem.rules.sizes_bytes
-        weights = np.array([sum(sizes.get(task, 0.0) for task in group) for group in groups])[:, None]
-        load = Bound(_load(np.where(times < inf, weights, inf), 0 * overheads), "load")
-        return max(load, Bound(float(np.max(weights)), "largest task"), key=lambda bound: bound.value)
+        held = [[sum(problem.held_bytes(task, d) for task in group) for d in problem.device_ids] for group in groups]
+        weights = np.where(times < inf, np.array(held), inf)
+        load = Bound(_load(weights, 0 * overheads), "load")
+        largest_task = float(np.max(np.min(weights, axis=1)))
+        return max(load, Bound(largest_task, "largest task"), key=lambda bound: bound.value)
     load = Bound(_load(times, calls * overheads), "load")
     if problem.objective == "throughput":
         largest = Bound(float(np.max(np.min(times + overheads, axis=1))), "largest task")

@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Literal
 
 import networkx as nx
 
+from trisect.profiles.features import MemoryNeed
 from trisect.runtime.devices import Device
 from trisect.runtime.errors import InfeasibleProblem, PowerUnknown, UnknownDevice, UnsupportedOperator
 
 from .order import topological_order
 from .rules import Rules
+from .sharing import Sharing
 
 Objective = Literal["latency", "throughput", "energy", "memory"]
 """What to make small: seconds of one input, seconds between two inputs of a stream, joules of one input, bytes that the
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 else:  # networkx itself has no subscripts
     TaskGraph = nx.DiGraph
 
+_AS_THEY_ARE = MemoryNeed()
 Placement = Mapping[str, str]
 """Task -> device id."""
 
@@ -64,6 +67,12 @@ class Problem:
     shared: Mapping[str, str] = field(default_factory=dict)
     """Device id -> what it computes on, where several devices compute on the same (engines on one processor's cores):
     these run one at a time. Only a timeline knows of it; loads and bounds do not."""
+    memory: Mapping[str, MemoryNeed] = field(default_factory=dict)
+    """Per device id, what segments were measured to take of its memory; of those left out only weights and tensors
+    count, as they are."""
+    sharing: Sharing = field(default_factory=Sharing)
+    """How much devices slow each other in a stream; nothing is said of those left out. Strategies may search as if
+    there were none of it: a bound without it holds all the more."""
     why_not: Mapping[tuple[str, str], str] = field(default_factory=dict)
     """Task and device id -> why it cannot or must not run there, where that is known."""
 
@@ -233,6 +242,14 @@ class Problem:
     def overhead(self, device: str | Device) -> float:
         """Seconds that each call of a part costs on a device."""
         return self.overhead_s.get(device if isinstance(device, str) else device.id, 0.0)
+
+    def memory_need(self, device: str | Device) -> MemoryNeed:
+        """What weights, tensors and segments take of a device's memory."""
+        return self.memory.get(device if isinstance(device, str) else device.id, _AS_THEY_ARE)
+
+    def held_bytes(self, node: str, device: str | Device) -> float:
+        """Bytes of a device's memory that a task's weights take as long as it is loaded."""
+        return self.rules.sizes_bytes.get(node, 0.0) * self.memory_need(device).per_weight
 
     def allowed(self, node: str) -> list[str]:
         """Devices that a task can run on."""

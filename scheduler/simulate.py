@@ -34,8 +34,8 @@ def evaluate(problem: Problem, parts: Sequence[Part]) -> tuple[float, Schedule]:
     """Value of the problem's objective (less is better), and the schedule that it was read from.
 
     For ``latency`` that is the time of one input through all parts. For ``throughput`` the time between two inputs of a
-    long stream: the load of the busiest device. For ``energy`` the joules of one input, for ``memory`` the bytes of the
-    fullest device; see `trisect.scheduler.totals`.
+    long stream: how long the busiest device is at work on one, slowed by those that share its cores. For ``energy`` the
+    joules of one input, for ``memory`` the bytes of the fullest device; see `trisect.scheduler.totals`.
     """
     if problem.objective != "throughput":
         schedule = simulate(problem, parts)
@@ -45,11 +45,20 @@ def evaluate(problem: Problem, parts: Sequence[Part]) -> tuple[float, Schedule]:
         if problem.objective == "memory":
             return float(max(peak_bytes(problem, parts, schedule).values(), default=0)), schedule
         return schedule.latency_s, schedule
-    loads: dict[str, float] = defaultdict(float)
+    loads = loads_s(problem, parts)
+    busy_s = problem.sharing.busy_s(loads)
+    period_s = max(busy_s.values(), default=0.0)
+    slower = {device: busy_s[device] / load_s for device, load_s in loads.items() if load_s > 0}
+    throughput_hz = 1 / period_s if period_s > 0 else 0.0
+    return period_s, simulate(problem, parts, items=_STREAM_ITEMS, throughput_hz=throughput_hz, slower=slower)
+
+
+def loads_s(problem: Problem, parts: Sequence[Part]) -> dict[str, float]:
+    """Device id -> seconds of work on one input, its calls included, when it runs alone."""
+    found: dict[str, float] = defaultdict(float)
     for part in parts:
-        loads[part.device] += part_time_s(problem, part)
-    period_s = max(loads.values(), default=0.0)
-    return period_s, simulate(problem, parts, items=_STREAM_ITEMS, throughput_hz=1 / period_s if period_s > 0 else 0.0)
+        found[part.device] += part_time_s(problem, part)
+    return dict(found)
 
 
 def part_time_s(problem: Problem, part: Part) -> float:
@@ -58,7 +67,12 @@ def part_time_s(problem: Problem, part: Part) -> float:
 
 
 def simulate(
-    problem: Problem, parts: Sequence[Part], *, items: int = 1, throughput_hz: float | None = None
+    problem: Problem,
+    parts: Sequence[Part],
+    *,
+    items: int = 1,
+    throughput_hz: float | None = None,
+    slower: Mapping[str, float] | None = None,
 ) -> Schedule:
     """Play parts through.
 
@@ -71,6 +85,8 @@ def simulate(
         Inputs of a stream, all there from the start; parts of different inputs overlap.
     throughput_hz : float, optional
         Where it is known better than from the few items simulated.
+    slower : mapping of str to float, optional
+        Device id -> how many times as long its parts take as alone.
 
     Returns
     -------
@@ -93,7 +109,8 @@ def simulate(
     >>> simulate(problem, [Part("cpu:a", ("x",)), Part("gpu:b", ("y",))]).latency_s
     2.5
     """
-    durations = [part_time_s(problem, part) for part in parts]
+    factors = slower or {}
+    durations = [part_time_s(problem, part) * factors.get(part.device, 1.0) for part in parts]
     links = links_of(problem, parts)
     lanes = [problem.shared.get(part.device, part.device) for part in parts]
     starts = play(durations, lanes, links, items)

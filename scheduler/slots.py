@@ -177,10 +177,11 @@ class _Model:
             if rules.contiguous:
                 self.program.add({devices[d]: 1.0 for devices in self.used}, 0, 1)
             room = self.problem.devices[d].memory_bytes
-            if room is not None and sum(rules.sizes_bytes.values()) > room:
+            where = self.lists.devices[d]
+            if room is not None and sum(self.problem.held_bytes(task, where) for task in self.lists.tasks) > room:
                 share = _STEPS / room
                 weights = {
-                    c: float(floor(rules.sizes_bytes.get(task, 0.0) * share))
+                    c: float(floor(self.problem.held_bytes(task, where) * share))
                     for i, task in enumerate(self.lists.tasks)
                     for c in self.place(i, d)
                 }
@@ -202,10 +203,9 @@ class _Model:
             self.program.add({self.goal: 1.0, **_negative(self.work(None, d, whole))}, 0, inf)
 
     def add_memory(self, whole: bool) -> None:
-        sizes = self.problem.rules.sizes_bytes
-        for d in range(len(self.lists.devices)):
+        for d, where in enumerate(self.lists.devices):
             held = {
-                c: self.scaled(sizes.get(task, 0.0), whole)
+                c: self.scaled(self.problem.held_bytes(task, where), whole)
                 for i, task in enumerate(self.lists.tasks)
                 for c in self.place(i, d)
             }
@@ -327,7 +327,7 @@ def _negative(terms: dict[int, float]) -> dict[int, float]:
 def _horizon(problem: Problem) -> float:
     """What no placement's value is above: everything one after the other, where it is slowest."""
     if problem.objective == "memory":
-        return sum(problem.rules.sizes_bytes.values()) or 1.0
+        return sum(max(problem.held_bytes(task, d) for d in problem.device_ids) for task in problem.graph) or 1.0
     slowest = sum(max(t for t in row if t < inf) for row in problem.times_s.values())
     slowest += len(problem.graph) * max((problem.overhead(d) for d in problem.device_ids), default=0.0)
     ids = problem.device_ids

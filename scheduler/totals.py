@@ -2,7 +2,8 @@
 
 Both are modelled. Energy is what a device draws while it works, for as long as it works, a transfer being work of the
 device that receives; what the idle machine draws is not counted. Memory is the weights that a device keeps and the
-tensors that lie there at a moment; what an engine needs for itself is not known here.
+tensors that lie there at a moment, times what its engine was measured to take for each byte of them, and what it takes
+for each segment; where nobody measured that, weights and tensors count as they are.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf
 
-from trisect.runtime.timeline import Event, Schedule
+from trisect.runtime.timeline import Event, PeakBasis, Schedule
 
 from .problem import Part, Problem, tensor_edges
 
@@ -62,7 +63,8 @@ def peak_bytes(problem: Problem, parts: Sequence[Part], schedule: Schedule) -> d
 
     A tensor lies where it was made until its last reader there is done and its last copy has arrived, and where it was
     copied to from the start of the copy until its last reader there is done. Inside a part tasks run in their order,
-    and what only they read is freed behind the last of them. Inputs and outputs of the whole are the caller's.
+    and what only they read is freed behind the last of them. Inputs and outputs of the whole are the caller's. See
+    `Problem.memory` for what is counted for each byte.
 
     Parameters
     ----------
@@ -117,15 +119,23 @@ def peak_bytes(problem: Problem, parts: Sequence[Part], schedule: Schedule) -> d
                 kept_s = max(kept_s, arrived_s)
             if kept_s > made.end_s:
                 changes[made.device] += [(made.end_s, tensor.size_bytes), (kept_s, -tensor.size_bytes)]
-    weights: dict[str, float] = dict.fromkeys(problem.device_ids, 0.0)
+    fixed: dict[str, float] = dict.fromkeys(problem.device_ids, 0.0)
     for part in parts:
-        weights[part.device] += sum(problem.rules.sizes_bytes.get(node, 0.0) for node in part.nodes)
-    return {device: round(weights[device]) + _highest(changes[device]) for device in problem.device_ids}
+        fixed[part.device] += problem.memory_need(part.device).model_bytes
+        fixed[part.device] += sum(problem.held_bytes(node, part.device) for node in part.nodes)
+    return {
+        device: round(fixed[device] + problem.memory_need(device).per_tensor * _highest(changes[device]))
+        for device in problem.device_ids
+    }
 
 
 def with_totals(problem: Problem, parts: Sequence[Part], schedule: Schedule) -> Schedule:
-    """The schedule, with energy (where power is known) and memory."""
-    return replace(schedule, energy_j=energy_j(problem, parts), peak_bytes=peak_bytes(problem, parts, schedule))
+    """The schedule, with energy (where power is known) and memory, and how each device's memory is known."""
+    peaks = peak_bytes(problem, parts, schedule)
+    basis: dict[str, PeakBasis] = {
+        device: "measured factors" if device in problem.memory else "weights and tensors" for device in peaks
+    }
+    return replace(schedule, energy_j=energy_j(problem, parts), peak_bytes=peaks, peak_basis=basis)
 
 
 def may_overflow(problem: Problem, items: int = 1) -> bool:
@@ -134,7 +144,10 @@ def may_overflow(problem: Problem, items: int = 1) -> bool:
     if not limits:
         return False
     moving = sum(tensor.size_bytes for tensor in _tensors(problem).values())
-    return sum(problem.rules.sizes_bytes.values()) + items * moving > min(limits)
+    needs = [problem.memory_need(device) for device in problem.device_ids]
+    most = len(problem.graph) * max(need.model_bytes for need in needs)
+    most += sum(problem.rules.sizes_bytes.values()) * max(need.per_weight for need in needs)
+    return most + items * moving * max(need.per_tensor for need in needs) > min(limits)
 
 
 def overflows(problem: Problem, peaks: Mapping[str, int]) -> dict[str, int]:

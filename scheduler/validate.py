@@ -135,7 +135,7 @@ def validate_rules(
         ]
     held: dict[str, float] = defaultdict(float)
     for task, device_id in placement.items():
-        held[device_id] += rules.sizes_bytes.get(task, 0.0)
+        held[device_id] += problem.held_bytes(task, device_id)
     for device in problem.devices:
         needed = max(held[device.id], (peaks_bytes or {}).get(device.id, 0))
         if device.memory_bytes is not None and needed > device.memory_bytes:

@@ -55,8 +55,10 @@ def multilevel(problem: Problem) -> Proposal:
 def _priced(problem: Problem, lists: TaskLists) -> TaskLists:
     """The problem's lists with what the objective counts in the place of time: joules, or bytes of weights."""
     if problem.objective == "memory":
-        sizes = [problem.rules.sizes_bytes.get(task, 0.0) for task in lists.tasks]
-        rows = [tuple(s if t < inf else inf for t in row) for s, row in zip(sizes, lists.times, strict=True)]
+        rows = [
+            tuple(problem.held_bytes(task, d) if t < inf else inf for d, t in zip(lists.devices, row, strict=True))
+            for task, row in zip(lists.tasks, lists.times, strict=True)
+        ]
         return replace(lists, times=rows)
     if problem.objective == "energy":
         power = [problem.power_w[device] for device in lists.devices]

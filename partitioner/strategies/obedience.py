@@ -176,8 +176,8 @@ def _with_room(problem: Problem, placement: Placement) -> dict[str, str] | None:
     home = {task: group for group in problem.rules.colocated for task in group}
     units = list(dict.fromkeys(home.get(task, (task,)) for task in problem.graph))
     room = {d.id: inf if d.memory_bytes is None else float(d.memory_bytes) for d in problem.devices}
-    sizes = problem.rules.sizes_bytes
-    weight = {unit: sum(sizes.get(task, 0.0) for task in unit) for unit in units}
+    ids = problem.device_ids
+    weight = {(unit, d): sum(problem.held_bytes(task, d) for task in unit) for unit in units for d in ids}
     relaxed = replace(problem, rules=replace(problem.rules, most_segments=None, contiguous=False))
     for _ in units:
         full = [v.where for v in judge(relaxed, Proposal(current)).violations if v.kind == "memory"]
@@ -185,15 +185,16 @@ def _with_room(problem: Problem, placement: Placement) -> dict[str, str] | None:
             return current
         held: dict[str, float] = defaultdict(float)
         for unit in units:
-            held[current[unit[0]]] += weight[unit]
+            held[current[unit[0]]] += weight[unit, current[unit[0]]]
         options = []
         for unit in units:
             if current[unit[0]] != full[0]:
                 continue
             for d in _common(problem, unit):
-                if d != full[0] and d not in full and held[d] + weight[unit] <= room[d]:
+                if d != full[0] and d not in full and held[d] + weight[unit, d] <= room[d]:
                     slower = sum(problem.time(t, d) - problem.time(t, full[0]) for t in unit)
-                    options.append((slower / (weight[unit] + 1.0), -weight[unit], unit, d))
+                    freed = weight[unit, full[0]]
+                    options.append((slower / (freed + 1.0), -freed, unit, d))
         if not options:
             return None
         _, _, unit, device = min(options)

@@ -67,6 +67,7 @@ def test_small_cases_cover_every_class_early_with_little_work():
 def quick(monkeypatch):
     monkeypatch.setattr(measuring, "read_bandwidth_bytes_per_s", lambda: 1e10)
     monkeypatch.setattr(measuring, "peak_flops", lambda device, options: 1e11)
+    monkeypatch.setattr(measuring, "measure_memory", lambda *_: ())
     monkeypatch.setattr(measuring, "small_cases", lambda: [case for case in SMALL if case.op_class is OpClass.MATVEC])
 
 

@@ -16,10 +16,10 @@ from trisect.profiles import machine
 from trisect.profiles import measure as measuring
 from trisect.profiles.cases import cases, tiny_chain
 from trisect.profiles.costs import ProfileCosts
-from trisect.profiles.features import OpClass, OpFeatures
+from trisect.profiles.features import MemoryNeed, OpClass, OpFeatures
 from trisect.profiles.links import SIZES_BYTES, measure_link
 from trisect.profiles.machine import read_bandwidth_bytes_per_s
-from trisect.profiles.profile import Link
+from trisect.profiles.profile import Contention, Link, MemoryPoint
 from trisect.runtime.engines import discover, load
 from trisect.runtime.engines.base import LoadOptions
 from trisect.runtime.errors import EngineFailed
@@ -80,7 +80,19 @@ def quick(monkeypatch):
     monkeypatch.setattr(measuring, "cases", lambda: chosen)
     monkeypatch.setattr(measuring, "read_bandwidth_bytes_per_s", lambda: 1e10)
     monkeypatch.setattr(measuring, "peak_flops", lambda device, options: 1e11)
+    monkeypatch.setattr(measuring, "_CLASSES", 1)
+    monkeypatch.setattr(measuring, "measure_contention", contention_of)
+    monkeypatch.setattr(measuring, "measure_memory", lambda *_: MEMORY)
     return chosen
+
+
+MEMORY = (MemoryPoint("tiny", 0, 0, 10), MemoryPoint("weights", 1000, 0, 2010))
+
+
+def contention_of(pair, options, executor):
+    """Figures that nobody has to wait for: each takes three times as long."""
+    rows = itertools.permutations([device.id for device in pair])
+    return tuple(Contention(a, b, executor, OpClass.MATMUL, 1.0, 3.0) for a, b in rows)
 
 
 def test_a_measured_profile_answers_a_planner(quick):
@@ -90,8 +102,11 @@ def test_a_measured_profile_answers_a_planner(quick):
     assert profile.provenance.source == "measured"
     assert profile.provenance.engines["ort"] == ORT.engine_version
     assert {(link.source, link.target) for link in profile.links} == set(itertools.permutations(profile.devices, 2))
-    assert [done for done, _, _ in steps] == list(range(9))
-    assert steps[-1][:2] == (8, 8)
+    assert [done for done, _, _ in steps] == list(range(13))
+    assert steps[-1][:2] == (12, 12)
+    assert {(row.device, row.beside, row.executor) for row in profile.contention} == {
+        (*pair, executor) for pair in itertools.permutations(profile.devices) for executor in ("threads", "processes")
+    }
     costs = ProfileCosts(profile)
     for name in profile.devices:
         small, large = (
@@ -101,6 +116,8 @@ def test_a_measured_profile_answers_a_planner(quick):
         assert 0 < small < large
         assert costs.call_overhead_s(name) > 0
     assert costs.transfer_time_s(10**6, "cpu:ort", "cpu:openvino") > 0
+    assert costs.slowdowns() == pytest.approx(dict.fromkeys(itertools.permutations(profile.devices), 3.0))
+    assert costs.memory_needs() == dict.fromkeys(profile.devices, MemoryNeed(10.0, 2.0, 1.0))
 
 
 def test_what_is_known_is_not_measured_again(quick, monkeypatch):
@@ -193,6 +210,7 @@ def test_an_interruption_keeps_what_is_measured(quick, monkeypatch):
     assert whole.devices["cpu:ort"].points[:cut] == partial.devices["cpu:ort"].points
     assert [point.case for point in whole.devices["cpu:ort"].points] == names
     assert whole.links == partial.links
+    assert whole.contention == partial.contention
 
 
 def test_an_interruption_before_anything_is_known_keeps_nothing(quick, monkeypatch):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from trisect.profiles.features import OpClass
-from trisect.profiles.profile import DeviceProfile, Link, LinkPoint, Point, Profile, Provenance
+from trisect.profiles.profile import SCHEMA, DeviceProfile, Link, LinkPoint, Point, Profile, Provenance
 from trisect.profiles.store import default_path, load, save
 from trisect.runtime.errors import InvalidProfile, StorageFailed
 
@@ -106,3 +106,27 @@ def test_the_environment_names_the_folder(monkeypatch, tmp_path):
     assert default_path("fast") != default_path("float32")
     monkeypatch.delenv("TRISECT_PROFILES")
     assert default_path().is_absolute()
+
+
+def test_a_profile_of_the_first_version_is_read_and_written_as_of_this(profile, tmp_path):
+    """As it was before contention and memory were measured."""
+    path = tmp_path / "profile.json"
+    save(profile, path)
+    old = json.loads(path.read_text())
+    assert old["schema"] == SCHEMA > 1
+    old["schema"] = 1
+    del old["contention"]
+    for device in old["devices"].values():
+        device.pop("memory", None)
+    path.write_text(json.dumps(old))
+    assert load(path) == profile
+    save(load(path), path)
+    assert json.loads(path.read_text())["schema"] == SCHEMA
+
+
+def test_what_nobody_could_read_again_is_not_written(profile, tmp_path):
+    path = tmp_path / "profile.json"
+    name, device = next(iter(profile.devices.items()))
+    with pytest.raises(InvalidProfile, match=f"overheads of {name}"):
+        save(replace(profile, devices={name: replace(device, call_overhead_s=0.0)}), path)
+    assert not path.exists()

@@ -99,6 +99,7 @@ def describe_timeline(timeline: Timeline) -> dict[str, Any]:
         "throughput_hz": timeline.throughput_hz,
         "energy_j": timeline.energy_j,
         "peak_bytes": timeline.peak_bytes,
+        "peak_basis": timeline.peak_basis,
         "events": timeline.events,
     }
 

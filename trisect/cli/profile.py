@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .output import Debug, Json, duration, note, print_json, print_table, progress_bar, size
 from .plans import parse_shapes, parse_span
+
+if TYPE_CHECKING:
+    from trisect.profiles.profile import Profile
 
 
 def profile(
@@ -84,5 +87,30 @@ def profile(
     ]
     if links:
         print_table(["hand-over", "latency", "bandwidth"], links)
+    _tell_memory(measured)
+    _tell_contention(measured)
     origin = measured.provenance
     note(f"{origin.source} on {origin.cpu}, {origin.date}; kept in {store.default_path(measured.precision)}")
+
+
+def _tell_memory(measured: Profile) -> None:
+    from trisect.profiles.memory import memory_need
+
+    rows = []
+    for d in measured.devices.values():
+        need = memory_need(d)
+        if need is None:
+            rows.append((d.device, "not measured", "-", "-"))
+        else:
+            factors = f"{need.per_weight:.2f} x", f"{need.per_tensor:.2f} x"
+            rows.append((d.device, size(round(need.model_bytes)), *factors))
+    print_table(["memory", "a loaded model", "its weights", "its tensors"], rows)
+
+
+def _tell_contention(measured: Profile) -> None:
+    rows = [
+        (f"{c.device} beside {c.beside}", c.executor, c.op_class.value, f"{c.slowdown:.2f} x")
+        for c in measured.contention
+    ]
+    if rows:
+        print_table(["at once", "in", "work", "takes"], rows)

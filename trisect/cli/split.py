@@ -141,6 +141,12 @@ def _show_plan(plan: Plan, out: Path | None) -> None:
     for text in plan.notes:
         note(f"note: {text}")
     value, bound = quantity(plan.value, plan.objective), quantity(plan.bound, plan.objective)
+    if plan.predicted.peak_bytes and plan.objective == "memory":
+        basis = plan.predicted.peak_basis or {}
+        peaks = [
+            f"{device} {size(held)} ({basis[device]})" for device, held in plan.predicted.peak_bytes.items() if held
+        ]
+        note(f"memory at the fullest moment: {', '.join(peaks)}")
     note(f"predicted {plan.objective} {value}; no split can be below {bound} ({plan.bound_by})")
 
 
