@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import permutations
 from pathlib import Path
@@ -21,11 +22,11 @@ import numpy as np
 
 from trisect.runtime.devices import Device
 from trisect.runtime.engines.base import LoadOptions, TensorSpec
-from trisect.runtime.executors import Settings
 from trisect.runtime.executors._hosts import Host
 from trisect.runtime.executors.processes import ProcessHost, cores_for
 from trisect.runtime.executors.threads import LocalHost
-from trisect.runtime.plan import Segment
+from trisect.runtime.plan import Plan, Segment
+from trisect.runtime.timeline import Timeline
 from trisect.runtime.workers.pool import Pool
 
 from .cases import Case, contended_cases
@@ -104,6 +105,11 @@ def _opened(
 ) -> Iterator[dict[str, Host]]:
     """The hosts that an executor would use for a stream of items."""
     pool = Pool(shared=executor == "processes")
+    plan = Plan(
+        model=segment.file, model_sha256="", devices=tuple(devices), placement={}, segments=(segment,), transfers=(),
+        inputs=segment.inputs, outputs=segment.outputs, strategy="contention", objective="throughput", seed=0,
+        shapes={}, predicted=Timeline.of([], source="predicted"), value=0.0, bound=0.0, folder=str(folder),
+    )  # fmt: skip
     cores = cores_for(devices, options.threads, split=True)
     hosts: dict[str, Host] = {}
     with ExitStack() as stack:
@@ -113,7 +119,7 @@ def _opened(
             if executor == "processes":
                 host = ProcessHost(device, [segment], folder, options, pool, cores[device.id])
             else:
-                host = LocalHost(device, [segment], folder, Settings(options), pool)
+                host = LocalHost(device, [segment], plan, replace(options, pinned=True), pool, {})
             stack.callback(host.close)
             host.open()
             hosts[device.id] = host

@@ -15,7 +15,7 @@ from typing import Any
 
 from trisect.runtime.devices import Device
 
-from .levelzero import energy_counter
+from . import levelzero
 
 _RAPL = Path("/sys/class/powercap")
 _MICRO, _MILLI = 1e-6, 1e-3
@@ -69,7 +69,7 @@ def energy_counter(device: Device) -> Callable[[], float] | None:
         return None
     if device.kind == "cpu":
         return _rapl()
-    return _nvml(device) if device.engine == "cuda" else energy_counter(device)
+    return _nvml(device) if device.engine == "cuda" else levelzero.energy_counter(device)
 
 
 def _rapl() -> Callable[[], float] | None:
