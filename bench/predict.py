@@ -19,7 +19,7 @@ from trisect.runtime.devices import Device
 from trisect.runtime.errors import InvalidInput, InvalidModel, ProfileMissing, TrisectError
 
 from .model_packages import known_files
-from .predicting import Learned, ModelRuns, SplitRun, judge_model
+from .predicting import ROUNDS, Learned, ModelRuns, SplitRun, judge_model
 
 MEDIAN_BAR, P95_BAR, OF_REPEATABILITY, TAU_BAR, QUERY_BAR_S = 0.05, 0.15, 1.5, 0.9, 20e-6
 _NEEDS_NUMBERS = frozenset({"silero_vad.onnx"})
@@ -86,6 +86,7 @@ def bench_predict(
     splits: int = 6,
     budget_s: float = 300.0,
     seed: int = 0,
+    rounds: int = ROUNDS,
     progress: Progress | None = None,
 ) -> PredictBench:
     """Learn from made-up networks, then cut real models at random, predict and run them.
@@ -106,6 +107,8 @@ def bench_predict(
     budget_s : float
         For learning; what was learned before counts.
     seed : int
+    rounds : int
+        How often all splits of a model take their turn, in each of two processes.
     progress : callable, optional
 
     Raises
@@ -137,11 +140,11 @@ def bench_predict(
     for number, file in enumerate(files):
         if progress is not None:
             progress(number, len(files), file.name)
-        place = kept / f"{_identity(chosen, store, file.sha256, splits, seed)}.json"
+        place = kept / f"{_identity(chosen, store, file.sha256, splits, seed, rounds)}.json"
         try:
             runs = _judged_before(place)
             if runs is None:
-                runs = judge_model(file, folder / file.name, chosen, learned, splits=splits, seed=seed)
+                runs = judge_model(file, folder / file.name, chosen, learned, splits=splits, seed=seed, rounds=rounds)
                 write_aside(place, msgspec.json.encode(runs))
             judged.append(runs)
         except TrisectError as error:

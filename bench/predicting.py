@@ -118,7 +118,7 @@ class Learned:
 
 def judge_model(
     file: ModelFile, path: Path, devices: Sequence[Device], learned: Learned, *, splits: int, seed: int,
-    rounds: int = ROUNDS,
+    rounds: int,
 ) -> ModelRuns:  # fmt: skip
     """Cut one model, predict, and run.
 

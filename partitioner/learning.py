@@ -45,17 +45,17 @@ def learn_from_networks(
     known : SegmentStore
         What was measured before: goes on with the next network.
     budget_s : float
-        After so long no further network is begun.
+        After so long no further network is begun; what calls take is measured before, in some seconds.
     keep : callable, optional
         Given what is known so far, now and then and when the user interrupts.
     progress : callable, optional
     """
+    calls = measure_calls(devices)
     store, begun_s = known, time.monotonic()
     taken_s = begun_s
     found: dict[str, list[MeasuredSegment]] = defaultdict(list)
     beyond: list[tuple[int, float]] = []
     number = known.networks
-    calls = measure_calls(devices)
 
     def take() -> SegmentStore:
         nonlocal store, taken_s

@@ -66,14 +66,16 @@ def test_a_model_is_learned_for_cut_predicted_and_run(tmp_path: Path, monkeypatc
     store = SegmentStore()
     while min([len(rows) for rows in store.devices.values()], default=0) < 40:
         store = learn("cpu:ort,cpu:openvino", budget_s=1.0)
-    found = bench_predict(tmp_path, splits=2, budget_s=1e-6, progress=lambda done, all_, what: told.append(what))
+    found = bench_predict(
+        tmp_path, splits=2, budget_s=1e-6, rounds=1, progress=lambda done, all_, what: told.append(what)
+    )
     assert not found.left_out
     assert (found.models, found.splits) == (1, 2)
     assert [r.split for r in found.per_model[0].runs] == ["cpu:ort", "cpu:openvino", "0", "1"]
     assert all(count >= 30 for count in found.learned_from.values())
     assert found.repeatability >= 0
     assert "made.onnx" in told
-    assert bench_predict(tmp_path, splits=2, budget_s=1e-6) == found  # kept: neither learned nor run again
+    assert bench_predict(tmp_path, splits=2, budget_s=1e-6, rounds=1) == found  # kept: neither learned nor run again
 
 
 def test_bad_input_is_told_in_a_line(tmp_path: Path) -> None:

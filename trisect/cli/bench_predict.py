@@ -18,6 +18,9 @@ def predict(
     splits: Annotated[int, typer.Option("--splits", min=1, help="Random splits of each model.")] = 6,
     budget: Annotated[str, typer.Option("--budget", help="For learning from made-up networks: 30s, 5m.")] = "5m",
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the splits.")] = 0,
+    rounds: Annotated[
+        int, typer.Option("--rounds", min=1, help="How often all splits of a model take their turn.")
+    ] = 5,
     folder: Annotated[
         Path | None, typer.Option("--folder", help="Where the models are; default: TRISECT_MODELS.")
     ] = None,
@@ -35,7 +38,14 @@ def predict(
     names = [name.strip() for name in models.split(",") if name.strip()]
     with progress_bar("measuring") as report:
         result = bench_predict(
-            place, devices=devices, wanted=names, splits=splits, budget_s=parse_span(budget), seed=seed, progress=report
+            place,
+            devices=devices,
+            wanted=names,
+            splits=splits,
+            budget_s=parse_span(budget),
+            seed=seed,
+            rounds=rounds,
+            progress=report,
         )
     if json:
         import msgspec
