@@ -10,19 +10,26 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from math import inf
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import msgspec
+import onnx
 
 from trisect.profiles.costs import ProfileCosts
+from trisect.profiles.measure import time_calls
 from trisect.profiles.store import write_aside
 from trisect.profiles.trials import run_trial
 from trisect.runtime.devices import Device
+from trisect.runtime.engines import load
+from trisect.runtime.engines.base import LoadOptions
 from trisect.runtime.errors import StorageFailed, TrisectError
+from trisect.runtime.feeds import generate_feeds
 
 from .anatomy import plan_kernels
 from .graph import Graph
@@ -31,6 +38,8 @@ from .trialplans import TrialModel, trial_feeds
 LEAST_S = 0.3
 """A model is run for so long on each device, and once more under the profiler."""
 _FEWEST, _MOST = 3, 2000
+_PATIENCE_S, _LARGEST_BYTES = 2.0, 1 << 30
+"""Beyond these a model is only timed as a whole, as it lies on disk."""
 _MOST_TOGETHER = 16
 """An engine that compiles half a model into one step says nothing of where to cut it."""
 _FARTHEST = 30.0
@@ -97,7 +106,10 @@ def calibrate(
         if key not in known:
             if progress is not None:
                 progress(done, len(devices), f"running the whole model on {device.id}")
-            known[key] = _look(graph, device, costs.call_overhead_s(device.id), devices, refused)
+            if predicted_s[device.id] > _PATIENCE_S or _weights_bytes(graph) > _LARGEST_BYTES:
+                known[key] = _Looked(_whole_s(graph, device))
+            else:
+                known[key] = _look(graph, device, costs.call_overhead_s(device.id), devices, refused)
         looked = known[key]
         if looked.kernels:
             kernels = [(tuple(names[i] for i in inside), time_s) for inside, time_s in looked.kernels]
@@ -132,6 +144,25 @@ def _look(
         return _Looked(None)
     position = {name: i for i, name in enumerate(graph.nodes)}
     return _Looked(sum(trial.segments_s), [([position[n] for n in k.nodes], k.total_s) for k in kernels])
+
+
+def _whole_s(graph: Graph, device: Device) -> float | None:
+    """Median seconds of one run of the file as it is, for models too large or too slow to be looked at closely."""
+    try:
+        feeds = generate_feeds(onnx.load(graph.path, load_external_data=False), graph)
+        with closing(load(graph.path, device, LoadOptions(shapes=dict(graph.shapes)))) as module:
+            begun_s = time.perf_counter()
+            module.run(feeds)
+            once_s = time.perf_counter() - begun_s
+            if once_s > _PATIENCE_S:
+                return once_s
+            return time_calls(lambda: module.run(feeds), lasting_s=LEAST_S, fewest=_FEWEST, most=_MOST).median_s
+    except (TrisectError, MemoryError):
+        return None
+
+
+def _weights_bytes(graph: Graph) -> int:
+    return sum(tensor.nbytes for tensor in graph.constants.values())
 
 
 def _shared_out(

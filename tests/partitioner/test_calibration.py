@@ -82,6 +82,18 @@ def test_a_real_model_is_really_run(graph: Graph, tmp_path: Path):
     assert set(again.nodes_s) == set(IDS)
 
 
+def test_a_model_too_large_or_too_slow_is_only_timed_as_a_whole(
+    graph: Graph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(calibration, "_look", lambda *_: pytest.fail("looked at closely"))
+    slow = calibration.calibrate(graph, costs(), DEVICES, dict.fromkeys(IDS, 5.0), tmp_path / "slow.json")
+    assert set(slow.scales) == set(IDS)
+    assert slow.nodes_s == {}
+    monkeypatch.setattr(calibration, "_LARGEST_BYTES", 0)
+    large = calibration.calibrate(graph, costs(), DEVICES, dict.fromkeys(IDS, 1e-4), tmp_path / "large.json")
+    assert set(large.scales) == set(IDS)
+
+
 def test_a_device_that_cannot_run_it_is_left_as_it_is(graph: Graph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(calibration, "_look", lambda *_: calibration._Looked(1e-3))
     predicted = {"cpu:ort": 1e-4, "cpu:openvino": float("inf")}
