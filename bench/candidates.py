@@ -10,7 +10,7 @@ import json
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -95,9 +95,12 @@ def plan_candidates(
         Where something about the devices is not known and could not be measured.
     """
     found: dict[str, Candidate] = {}
+    ids = [device.id for device in devices]
+    with suppress(TrisectError):  # running the model on each device, the first time, is no strategy's own time
+        api.split(model, ids, f"single:{ids[0]}", objective, shapes, seed=seed, out=folder / "known")
     for number, strategy in enumerate(strategies):
         progress(number, len(strategies), f"planning: {strategy}")
-        split = partial(api.split, model, [d.id for d in devices], strategy, objective, shapes, seed=seed)
+        split = partial(api.split, model, ids, strategy, objective, shapes, seed=seed)
         try:
             with _limit(PLANNING_LIMIT_S):
                 plan = split(out=folder / str(number))

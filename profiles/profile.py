@@ -117,8 +117,8 @@ class Contention:
 
     Examples
     --------
-    >>> Contention("cpu:a", "cpu:b", "threads", OpClass.MATMUL, alone_s=0.01, together_s=0.018).slowdown
-    1.8
+    >>> Contention("cpu:a", "cpu:b", "threads", OpClass.MATMUL, alone_s=0.01, together_s=0.02).slowdown
+    2.0
     """
 
     device: str
