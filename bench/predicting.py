@@ -218,6 +218,7 @@ def _known_s(plan: TrialPlan, models: Mapping[str, DeviceModel], calls: Calls, s
 
 
 def _deviation(plan: TrialPlan, models: Mapping[str, DeviceModel]) -> float:
+    """As a share of the segments' time; what is off in one segment of a model is off in the others too."""
     estimates = [models[s.device].estimate(t) for s, t in zip(plan.plan.segments, plan.terms, strict=True)]
     total_s = sum(e.time_s for e in estimates)
-    return float(np.sqrt(sum((e.time_s * e.deviation) ** 2 for e in estimates)) / max(total_s, 1e-12))
+    return sum(e.time_s * e.deviation for e in estimates) / max(total_s, 1e-12)

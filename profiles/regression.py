@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import exp
 
 import numpy as np
 
@@ -124,7 +125,8 @@ class Regression:
             columns, values = self._encode(term, learn=False)
             known = self._rows[term] = (columns, values, _base_s(term))
         columns, values, base_s = known
-        return base_s * float(np.exp(np.clip(values @ self.weights[columns], -_CLIP, _CLIP)))
+        power = float(values @ self.weights[columns])
+        return base_s * exp(min(max(power, -_CLIP), _CLIP))
 
     def _encode(self, term: Term, learn: bool) -> tuple[np.ndarray, np.ndarray]:
         columns, values = [], []
