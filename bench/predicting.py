@@ -163,7 +163,7 @@ def judge_model(
         row for name, (plan, trial) in known.items() if ":" in name for row in measured_segments(plan, trial, "plan")
     ]
     looked = refined(learned.models, wholes + inside)
-    alone_s = [trial.latency_s - sum(trial.segments_s) for _, trial in known.values() if len(trial.segments_s) == 1]
+    alone_s = [trial.beyond_s for _, trial in known.values() if len(trial.segments_s) == 1]
     start_s = float(np.median(alone_s)) if alone_s else calls.start_s
     runs, query_s = [], 0.0
     for index, (name, trial_plan) in enumerate(plans.items()):

@@ -168,14 +168,14 @@ def measure_calls(devices: Sequence[Device]) -> Calls:
                     plan = model.whole(device, Path(folder) / f"awake {number}")
                     trial = _tried(plan)
                     awake[device.id] = MeasuredSegment(plan.terms[0], trial.segments_s[0], trial.spreads[0], "network")
-                    starts_s.append(_beyond_s(trial))
+                    starts_s.append(trial.beyond_s)
                     continue
                 other = devices[(number + 1) % len(devices)]
                 ends = {node: device.id if node in _ENDS else other.id for node in model.graph.nodes}
                 plan = model.placed(ends, Path(folder) / f"asleep {rows} {number}")
                 trial = _tried(plan)
                 small = [i for i, segment in enumerate(plan.plan.segments) if set(segment.nodes) <= set(_ENDS)]
-                hops_s.append((_beyond_s(trial) - starts_s[number]) / max(1, len(trial.segments_s) - 1))
+                hops_s.append((trial.beyond_s - starts_s[number]) / max(1, len(trial.segments_s) - 1))
                 if len(small) < len(trial.segments_s):
                     # The last end comes right behind the long part.
                     meanwhile_s = sum(t for i, t in enumerate(trial.segments_s) if i not in small)
@@ -189,10 +189,6 @@ _ROWS, _WIDTH = (1, 64, 512), 512
 
 def _tried(plan: TrialPlan) -> Trial:
     return run_trial(plan.plan, trial_feeds(plan.plan), most=300)
-
-
-def _beyond_s(trial: Trial) -> float:
-    return trial.latency_s - sum(trial.segments_s)
 
 
 def _narrow(rows: int) -> bytes:

@@ -105,7 +105,7 @@ def learn_from_model(
         for i, device in enumerate(devices):
             trial_plan = model.whole(device, Path(folder) / str(i))
             trial = run_trial(trial_plan.plan, trial_feeds(trial_plan.plan))
-            beyond.append((len(trial.segments_s), trial.latency_s - sum(trial.segments_s)))
+            beyond.append((len(trial.segments_s), trial.beyond_s))
             kernels = kernel_segments(model, trial_plan, trial, awake_s)
             for device_id, row in measured_segments(trial_plan, trial, "plan") + kernels:
                 found[device_id].append(row)
@@ -135,7 +135,7 @@ def _measure(
             for plan in (*wholes, *cuts):
                 trial = _run(plan.plan)
                 rows += measured_segments(plan, trial)
-                beyond.append((len(trial.segments_s), trial.latency_s - sum(trial.segments_s)))
+                beyond.append((len(trial.segments_s), trial.beyond_s))
                 if plan in wholes:
                     rows += kernel_segments(model, plan, trial, calls_s, _LASTING_S, "network")
         except TrisectError:

@@ -80,7 +80,7 @@ def refined(
             trial = run_trial(plan, trial_feeds(plan), most=200)
             ran[key] = (_value_s(plan, trial), plan)
             if keep is not None:
-                keep(_learned(prepared, plan, trial), (len(trial.segments_s), trial.latency_s - sum(trial.segments_s)))
+                keep(_learned(prepared, plan, trial), (len(trial.segments_s), trial.beyond_s))
             prepared = _corrected(prepared, plan, trial)
             return True
 

@@ -43,6 +43,11 @@ class Trial:
     foreign: float | None
     """Share of the processor that other processes took meanwhile; None where the system does not tell."""
 
+    @property
+    def beyond_s(self) -> float:
+        """What a call of the session takes beyond its segments."""
+        return self.latency_s - sum(self.segments_s)
+
 
 class OpenTrial:
     """A plan that is loaded and warm, to be timed now and again.
