@@ -7,9 +7,6 @@ both heard over the same time, is what no prediction can be better than.
 from __future__ import annotations
 
 import contextlib
-import subprocess
-import sys
-import threading
 from collections.abc import Iterator, Sequence
 
 import msgspec
@@ -17,8 +14,10 @@ import numpy as np
 
 from trisect.partitioner.trialplans import trial_feeds
 from trisect.profiles.trials import OpenTrial, Trial
-from trisect.runtime.errors import EngineFailed, TrisectError
+from trisect.runtime.errors import EngineFailed
 from trisect.runtime.plan import Plan
+
+from .asking import Answer, Asked, answer_all
 
 _LASTING_S, _FEWEST, _MOST = 0.12, 5, 60
 _TIME_LIMIT_S = 300.0
@@ -43,10 +42,20 @@ def measure_in_turns(plans: Sequence[Plan], *, processes: int, rounds: int) -> I
     EngineFailed
         Where a process ends before its time.
     """
+    question = {"folders": [plan.folder for plan in plans]}
     with contextlib.ExitStack() as stack:
-        workers = [stack.enter_context(_worker(plans)) for _ in range(processes)]
+        workers = [stack.enter_context(Asked(__name__, "a process")) for _ in range(processes)]
         for _ in range(rounds):
-            yield [_ask(worker) for worker in workers]
+            yield [_trials(worker, question) for worker in workers]
+
+
+def _trials(worker: Asked, question: Answer) -> list[Trial]:
+    try:
+        answer = worker.ask(question, limit_s=_TIME_LIMIT_S)
+    except EngineFailed as error:
+        reason = error.message.partition(": ")[2]
+        raise EngineFailed(f"the splits did not run: {reason}", remedy="leave the model out with --models") from error
+    return msgspec.convert(answer["trials"], list[Trial])
 
 
 def median_trial(trials: Sequence[Trial]) -> Trial:
@@ -62,54 +71,20 @@ def median_trial(trials: Sequence[Trial]) -> Trial:
     )  # fmt: skip
 
 
-@contextlib.contextmanager
-def _worker(plans: Sequence[Plan]) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-m", __name__, *(plan.folder for plan in plans)]
-    process = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
+class _Rounds:
+    """Plans that are loaded at the first question, and run at each."""
 
+    def __init__(self) -> None:
+        self._opened: list[OpenTrial] = []
 
-def _ask(process: subprocess.Popen[str]) -> list[Trial]:
-    assert process.stdin is not None
-    assert process.stdout is not None
-    timer = threading.Timer(_TIME_LIMIT_S, process.kill)
-    timer.start()
-    try:
-        with contextlib.suppress(BrokenPipeError):
-            process.stdin.write("\n")
-            process.stdin.flush()
-        answer = process.stdout.readline()
-    finally:
-        is_late = not timer.is_alive()
-        timer.cancel()
-    if answer:
-        return msgspec.json.decode(answer, type=list[Trial])
-    if is_late:
-        raise EngineFailed(f"the splits did not run within {_TIME_LIMIT_S:g} s", remedy="give fewer --splits")
-    _, told = process.communicate()
-    reason = (told.strip().splitlines() or ["no reason given"])[-1]
-    raise EngineFailed(f"the splits did not run: {reason}", remedy="leave the model out with --models")
-
-
-def main(*folders: str) -> None:
-    """Load the plans in these folders; then, at each line on standard input, run each and write a line of trials."""
-    with contextlib.ExitStack() as stack:
-        plans = [Plan.load(folder) for folder in folders]
-        opened = [stack.enter_context(OpenTrial(plan, trial_feeds(plan))) for plan in plans]
-        for _ in sys.stdin:
-            trials = [trial.run(lasting_s=_LASTING_S, fewest=_FEWEST, most=_MOST) for trial in opened]
-            sys.stdout.write(msgspec.json.encode(trials).decode() + "\n")
-            sys.stdout.flush()
+    def answer(self, question: Answer) -> Answer:
+        """Run each plan, one after the other."""
+        if not self._opened:
+            plans = [Plan.load(folder) for folder in question["folders"]]
+            self._opened = [OpenTrial(plan, trial_feeds(plan)) for plan in plans]
+        trials = [trial.run(lasting_s=_LASTING_S, fewest=_FEWEST, most=_MOST) for trial in self._opened]
+        return {"trials": msgspec.to_builtins(trials)}
 
 
 if __name__ == "__main__":
-    try:
-        main(*sys.argv[1:])
-    except TrisectError as error:
-        sys.exit(str(error))
+    answer_all(_Rounds().answer)
