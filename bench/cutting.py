@@ -31,7 +31,7 @@ from trisect.scheduler.solution import Proposal
 from .rounds import median_trial
 from .runtime import device, workspace
 
-CANDIDATES = 8
+CANDIDATES = 16
 """Plans that are run before one is chosen."""
 _TURNS = 3
 _LEAST_SHARE = 0.03
@@ -49,20 +49,23 @@ def _copies(count: int) -> list[Device]:
 class Cutter:
     """Cuts a model into segments in a row, one on each copy of OpenVINO's CPU device.
 
+    What a plan lost is known of all plans after it, whatever the number of their segments.
+
     Parameters
     ----------
     path : Path
     shapes : mapping of str to int
         Sizes of its symbolic dimensions.
-    segments : int
+    most : int
+        Segments that a plan may have.
     threads : int, optional
         Of each copy; all when left out.
     """
 
-    def __init__(self, path: Path, shapes: Mapping[str, int], segments: int, threads: int | None = None) -> None:
-        self._devices = _copies(segments)
+    def __init__(self, path: Path, shapes: Mapping[str, int], most: int, threads: int | None = None) -> None:
+        self._devices = _copies(most)
         self._prepared = prepare(
-            path, self._devices, _Nothing(), "throughput", shapes, constraints={"max_segments": segments}
+            path, self._devices, _Nothing(), "throughput", shapes, constraints={"max_segments": most}
         )
         self._problem = self._prepared.problem()
         kernels = _kernels(self._prepared.graph, self._devices[0], threads)
@@ -77,20 +80,20 @@ class Cutter:
         self._known_s: dict[tuple[int, int], float] = {}
         self._extra_s: dict[int, float] = {}
 
-    def best(self, folder: Path, feeds: Mapping[str, np.ndarray]) -> Plan:
+    def best(self, segments: int, folder: Path, feeds: Mapping[str, np.ndarray]) -> Plan:
         """The quickest of several plans that ran, each of which told what its cuts really lose."""
         found: dict[tuple[int, ...], tuple[float, Plan]] = {}
         for number in range(CANDIDATES):
-            ends = tuple(self.cheapest())
+            ends = tuple(self.cheapest(segments))
             if ends in found:
                 break
             plan = self.plan(ends, folder / f"plan-{number}")
             found[ends] = (self.run(ends, plan, feeds, LoadOptions()).latency_s, plan)
         return min(found.values(), key=lambda pair: pair[0])[1]
 
-    def cheapest(self) -> list[int]:
-        """Positions behind which to cut, so that the least is lost and no segment is idle for long."""
-        count, last = len(self._devices), len(self._row) - 1
+    def cheapest(self, count: int) -> list[int]:
+        """Positions behind which to cut into so many, so that the least is lost and no segment is idle for long."""
+        last = len(self._row) - 1
         least_s = _LEAST_SHARE * sum(self._times_s) / count
         best: dict[int, tuple[float, list[int]]] = {-1: (0.0, [])}
         for number in range(count):
@@ -143,7 +146,7 @@ class Cutter:
         placement = {task: self._devices[index].id for task, index in home.items()}
         parts = tuple(
             Part(device.id, tuple(task for task in home if home[task] == index))
-            for index, device in enumerate(self._devices)
+            for index, device in enumerate(self._devices[: len(ends) + 1])
         )
         proposal = Proposal(placement, parts=parts)
         return write_plan(self._prepared, self._problem, proposal, folder, strategy="cheapest cuts")

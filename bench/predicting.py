@@ -68,36 +68,11 @@ class ModelRuns:
     query_s_per_node: float
 
 
-@dataclass(frozen=True)
-class Hops:
-    """What a call of a session takes beyond its segments."""
-
-    start_s: float
-    hop_s: float
-
-    @classmethod
-    def fit(cls, points: Sequence[tuple[int, float]]) -> Hops:
-        """From segments and seconds beyond them, of many plans; the middle of all that pairs of plans say."""
-        counts, beyond = np.array([n for n, _ in points], float), np.array([s for _, s in points])
-        few, many = counts <= np.median(counts), counts > np.median(counts)
-        if not many.any():
-            return cls(max(0.0, float(np.median(beyond))), 0.0)
-        hop_s = float((np.median(beyond[many]) - np.median(beyond[few]))
-                      / (np.median(counts[many]) - np.median(counts[few])))  # fmt: skip
-        hop_s = max(0.0, hop_s)
-        return cls(max(0.0, float(np.median(beyond - hop_s * (counts - 1)))), hop_s)
-
-    def of(self, segments: int) -> float:
-        """Seconds for a plan of that many segments."""
-        return self.start_s + self.hop_s * (segments - 1)
-
-
 @dataclass
 class Learned:
     """What is known before a model is looked at."""
 
     models: Mapping[str, DeviceModel]
-    hops: Hops
     segments: Mapping[str, int] = field(default_factory=dict)
     """How many measured segments each device's model was learned from."""
 
@@ -113,7 +88,7 @@ class Learned:
         # Nothing of anybody's model: what was measured of these is in the store too.
         rows = {d.id: [row for row in store.of(d) if row.origin == "network"] for d in devices}
         models = {device_id: DeviceModel.learn(found, device_id) for device_id, found in rows.items()}
-        return cls(models, Hops.fit(store.beyond or [(1, 0.0)]), {key: len(found) for key, found in rows.items()})
+        return cls(models, {key: len(found) for key, found in rows.items()})
 
 
 def judge_model(
@@ -159,25 +134,23 @@ def judge_model(
     both = [median_trial(pair) for pair in zip(first, second, strict=True)]
     known = {name: (plan, trial) for (name, plan), trial in zip(plans.items(), both, strict=True)}
     inside = [*calls.awake.items(), *(row for rows in looks.values() for row in _middle(rows))]
-    wholes = [
-        row for name, (plan, trial) in known.items() if ":" in name for row in measured_segments(plan, trial, "plan")
-    ]
+    ran = {name: measured_segments(plan, trial, calls, "plan") for name, (plan, trial) in known.items()}
+    wholes = [row for name, rows in ran.items() if ":" in name for row in rows]
+    called = refined(learned.models, list(calls.awake.items()))
     looked = refined(learned.models, wholes + inside)
     alone_s = [trial.beyond_s for _, trial in known.values() if len(trial.segments_s) == 1]
     start_s = float(np.median(alone_s)) if alone_s else calls.start_s
     runs, query_s = [], 0.0
     for index, (name, trial_plan) in enumerate(plans.items()):
         begun_s = time.perf_counter()
-        unseen_s = _latency_s(trial_plan, learned.models, learned.hops)
+        unseen_s = _latency_s(trial_plan, called, calls)
         query_s += time.perf_counter() - begun_s
-        others = [
-            row for key, (plan, trial) in known.items() if key != name for row in measured_segments(plan, trial, "plan")
-        ]
+        others = [row for key, rows in ran.items() if key != name for row in rows]
         taught = refined(learned.models, others + inside)
         runs.append(
             SplitRun(
                 name, len(trial_plan.plan.segments), first[index].latency_s, second[index].latency_s, unseen_s,
-                _known_s(trial_plan, looked, calls, start_s), _known_s(trial_plan, taught, calls, start_s),
+                _latency_s(trial_plan, looked, calls, start_s), _latency_s(trial_plan, taught, calls, start_s),
                 _deviation(trial_plan, looked),
             )
         )  # fmt: skip
@@ -205,14 +178,8 @@ def refined(
     return {device: model.remembering(rows[device]) if rows[device] else model for device, model in models.items()}
 
 
-def _latency_s(plan: TrialPlan, models: Mapping[str, DeviceModel], hops: Hops) -> float:
+def _latency_s(plan: TrialPlan, models: Mapping[str, DeviceModel], calls: Calls, start_s: float | None = None) -> float:
     """Segments one after the other: engines that share all cores gain nothing by running at once."""
-    parts = zip(plan.plan.segments, plan.terms, strict=True)
-    return sum(models[s.device].time_s(terms) for s, terms in parts) + hops.of(len(plan.terms))
-
-
-def _known_s(plan: TrialPlan, models: Mapping[str, DeviceModel], calls: Calls, start_s: float) -> float:
-    """The same, with what it takes to wake an engine behind another."""
     parts = [(s.device, models[s.device].time_s(t)) for s, t in zip(plan.plan.segments, plan.terms, strict=True)]
     return plan_time_s(parts, calls, start_s)
 

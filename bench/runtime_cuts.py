@@ -41,10 +41,10 @@ def cuts(models: Path) -> Iterator[Measured]:
     path = model_in(models, _MODEL)
     name = signature(path).inputs[0].name
     feeds = {name: image(*_SHAPE)}
+    cutter = Cutter(path, _bound(path).shapes, max(_BARS) + 1)
     for count, promised in _BARS.items():
         with workspace() as folder:
-            cutter = Cutter(path, _bound(path).shapes, count + 1)
-            plan = cutter.best(Path(folder), feeds)
+            plan = cutter.best(count + 1, Path(folder), feeds)
             hetero = _hetero(path, plan, threads=None)
             with Session(plan) as split, Session(whole(path, "cpu:openvino"), options=_bound(path)) as alone:
                 _same(split.run(feeds), alone.run(feeds))

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from trisect.profiles.calls import Calls, wakings_s
 from trisect.profiles.networks import network
 from trisect.profiles.segments import MeasuredSegment, Origin, SegmentStore
 from trisect.profiles.trials import Trial, run_trial
@@ -20,10 +21,11 @@ from .graph import Graph
 from .trialplans import TrialModel, TrialPlan, trial_feeds
 
 _CUTS = 6
-_CUT_PLANS = 2
-_MOST_FLOPS = 3e9
+_MOST_FLOPS = 2e9
 _LASTING_S, _FEWEST, _MOST = 0.06, 5, 40
 _KEPT_EVERY = 40
+_LEAST_AWAKE = 0.3
+"""Of what a segment took, at least so much is taken for its work."""
 
 Progress = Callable[[int, int, str], None]
 
@@ -54,16 +56,15 @@ def learn_from_networks(
     store, begun_s = known, time.monotonic()
     taken_s = begun_s
     found: dict[str, list[MeasuredSegment]] = defaultdict(list)
-    beyond: list[tuple[int, float]] = []
+    found.update({device_id: [row] for device_id, row in calls.awake.items()})
     number = known.networks
 
     def take() -> SegmentStore:
         nonlocal store, taken_s
         now_s = time.monotonic()
-        store = store.adding(devices, found, number, beyond, now_s - taken_s)
+        store = store.adding(devices, found, number, now_s - taken_s)
         taken_s = now_s
         found.clear()
-        beyond.clear()
         if keep is not None:
             keep(store)
         return store
@@ -72,11 +73,8 @@ def learn_from_networks(
         while (spent_s := time.monotonic() - begun_s) < budget_s:
             if progress is not None:
                 progress(round(spent_s), round(budget_s), f"network {number}")
-            rows, more = _measure(number, devices, calls.awake_s)
-            rows += calls.awake.items()
-            for device_id, row in rows:
+            for device_id, row in _measure(number, devices, calls):
                 found[device_id].append(row)
-            beyond += more
             number += 1
             if number % _KEPT_EVERY == 0:
                 take()
@@ -98,49 +96,38 @@ def learn_from_model(
     """
     begun_s = time.monotonic()
     found: dict[str, list[MeasuredSegment]] = defaultdict(list)
-    beyond: list[tuple[int, float]] = []
     with TemporaryDirectory(prefix="trisect-learn-") as folder:
         model = TrialModel(Graph.read(path, shapes), devices)
-        awake_s = measure_calls(devices).awake_s
+        calls = measure_calls(devices)
         for i, device in enumerate(devices):
             trial_plan = model.whole(device, Path(folder) / str(i))
             trial = run_trial(trial_plan.plan, trial_feeds(trial_plan.plan))
-            beyond.append((len(trial.segments_s), trial.beyond_s))
-            kernels = kernel_segments(model, trial_plan, trial, awake_s)
-            for device_id, row in measured_segments(trial_plan, trial, "plan") + kernels:
+            kernels = kernel_segments(model, trial_plan, trial, calls.awake_s)
+            for device_id, row in measured_segments(trial_plan, trial, calls, "plan") + kernels:
                 found[device_id].append(row)
-    return known.adding(devices, found, known.networks, beyond, time.monotonic() - begun_s)
+    return known.adding(devices, found, known.networks, time.monotonic() - begun_s)
 
 
-def _measure(
-    number: int, devices: Sequence[Device], calls_s: Mapping[str, float]
-) -> tuple[list[tuple[str, MeasuredSegment]], list[tuple[int, float]]]:
-    """What one network tells, and what its plans' calls took beyond their segments.
-
-    Nothing of a network that would take too long, or that an engine refuses.
-    """
+def _measure(number: int, devices: Sequence[Device], calls: Calls) -> list[tuple[str, MeasuredSegment]]:
+    """What one network tells; nothing of one that would take too long, or that an engine refuses."""
     rows: list[tuple[str, MeasuredSegment]] = []
-    beyond: list[tuple[int, float]] = []
     with TemporaryDirectory(prefix="trisect-learn-") as folder:
         path = Path(folder) / "network.onnx"
         path.write_bytes(network(number))
         try:
             model = TrialModel(Graph.read(path), devices)
             if model.flops > _MOST_FLOPS:
-                return [], []
+                return []
             wholes = [model.whole(device, Path(folder) / f"whole {i}") for i, device in enumerate(devices)]
-            cuts = [
-                model.random(f"network {number} cut {i}", _CUTS, Path(folder) / f"cut {i}") for i in range(_CUT_PLANS)
-            ]
-            for plan in (*wholes, *cuts):
+            cut = model.random(f"network {number}", _CUTS, Path(folder) / "cut")
+            for plan in (*wholes, cut):
                 trial = _run(plan.plan)
-                rows += measured_segments(plan, trial)
-                beyond.append((len(trial.segments_s), trial.beyond_s))
+                rows += measured_segments(plan, trial, calls)
                 if plan in wholes:
-                    rows += kernel_segments(model, plan, trial, calls_s, _LASTING_S, "network")
+                    rows += kernel_segments(model, plan, trial, calls.awake_s, _LASTING_S, "network")
         except TrisectError:
-            return [], []
-    return rows, beyond
+            return []
+    return rows
 
 
 def _run(plan: Plan) -> Trial:
@@ -148,8 +135,12 @@ def _run(plan: Plan) -> Trial:
 
 
 def measured_segments(
-    trial_plan: TrialPlan, trial: Trial, origin: Origin = "network"
+    trial_plan: TrialPlan, trial: Trial, calls: Calls, origin: Origin = "network"
 ) -> list[tuple[str, MeasuredSegment]]:
-    """Device id and figures of each segment of a plan that ran."""
-    parts = zip(trial_plan.plan.segments, trial_plan.terms, trial.segments_s, trial.spreads, strict=True)
-    return [(part.device, MeasuredSegment(terms, time_s, spread, origin)) for part, terms, time_s, spread in parts]
+    """Device id and figures of each segment of a plan that ran, as it would run in a loop of its own."""
+    parts = [(part.device, time_s) for part, time_s in zip(trial_plan.plan.segments, trial.segments_s, strict=True)]
+    rows = zip(parts, trial_plan.terms, wakings_s(parts, calls), trial.spreads, strict=True)
+    return [
+        (device, MeasuredSegment(terms, max(time_s - waking_s, time_s * _LEAST_AWAKE), spread, origin))
+        for (device, time_s), terms, waking_s, spread in rows
+    ]

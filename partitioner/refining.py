@@ -24,8 +24,8 @@ from .support import Progress
 from .trialplans import trial_feeds
 from .works import terms_of, works
 
-Keep = Callable[[Mapping[str, Sequence[MeasuredSegment]], tuple[int, float]], None]
-"""Given measured segments of each device, and how many segments a call had and what it took beyond them."""
+Keep = Callable[[Mapping[str, Sequence[MeasuredSegment]]], None]
+"""Given measured segments of each device."""
 
 _FARTHEST = 5.0
 _ITEMS, _STREAMS = 12, 5
@@ -80,7 +80,7 @@ def refined(
             trial = run_trial(plan, trial_feeds(plan), most=200)
             ran[key] = (_value_s(plan, trial), plan)
             if keep is not None:
-                keep(_learned(prepared, plan, trial), (len(trial.segments_s), trial.beyond_s))
+                keep(_learned(prepared, plan, trial))
             prepared = _corrected(prepared, plan, trial)
             return True
 

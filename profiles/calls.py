@@ -70,8 +70,19 @@ def plan_time_s(parts: Sequence[tuple[str, float]], calls: Calls, start_s: float
     2130
     """
     beyond_s = (calls.start_s if start_s is None else start_s) + calls.hop_s * (len(parts) - 1)
-    total_s = sum(time_s for _, time_s in parts) + beyond_s
-    waking_s = 0.0
+    return sum(time_s for _, time_s in parts) + beyond_s + sum(wakings_s(parts, calls))
+
+
+def wakings_s(parts: Sequence[tuple[str, float]], calls: Calls) -> list[float]:
+    """What each segment of a plan takes longer than in a loop of its own, because others compute before it.
+
+    Parameters
+    ----------
+    parts : sequence of (str, float)
+        Device id and seconds of each segment.
+    calls : Calls
+    """
+    found = []
     for index, (device_id, _) in enumerate(parts):
         idle_s = 0.0
         for back in range(1, len(parts)):
@@ -79,8 +90,8 @@ def plan_time_s(parts: Sequence[tuple[str, float]], calls: Calls, start_s: float
             if other == device_id:
                 break
             idle_s += time_s
-        waking_s += calls.waking_s(device_id, idle_s)
-    return total_s + waking_s
+        found.append(calls.waking_s(device_id, idle_s))
+    return found
 
 
 def _place(wait_s: float, first_s: float) -> float:

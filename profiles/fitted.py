@@ -25,6 +25,8 @@ class _Weights(msgspec.Struct):
     residual: float
     weights: list[tuple[str, str, float]]
     """Kind, size or mark, weight."""
+    ranges: dict[str, dict[str, tuple[float, float]]]
+    """Kind -> size -> between what it was."""
 
 
 class _File(msgspec.Struct):
@@ -72,9 +74,10 @@ def _remembering(model: DeviceModel, rows: Sequence[MeasuredSegment]) -> DeviceM
 def _weights(device_id: str, model: DeviceModel) -> _Weights:
     columns = model.regression.columns
     rows = [(kind, name, float(model.regression.weights[i])) for (kind, name), i in columns.items()]
-    return _Weights(device_id, model.residual, rows)
+    return _Weights(device_id, model.residual, rows, model.regression.ranges)
 
 
 def _model(stored: _Weights) -> DeviceModel:
     columns = {(kind, name): i for i, (kind, name, _) in enumerate(stored.weights)}
-    return DeviceModel(Regression(columns, np.array([weight for _, _, weight in stored.weights])), stored.residual)
+    weights = np.array([weight for _, _, weight in stored.weights])
+    return DeviceModel(Regression(columns, stored.ranges, weights), stored.residual)

@@ -6,6 +6,7 @@ operator's name, what it follows) shifts the curve, and one that was rarely seen
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import gcd, log, log2, prod
 from typing import Any
@@ -129,15 +130,16 @@ def _convolution(work: Work, context: Context) -> Term:
         kind = "conv up"
     elif groups > 1:
         kind = "conv depthwise" if weight.shape[1] == 1 else "conv grouped"
-    elif len(kernel) == 1:
+    elif len(kernel) == 1 or (window > 1 and min(out.shape[2:]) == 1):
         kind = "conv 1d"
     elif inputs < _FEW_CHANNELS:
         kind = "conv first"
     else:
         kind = "conv pointwise" if window == 1 else "conv dense"
+    narrow, width = (pixels, window) if kind == "conv 1d" else (min(out.shape[2:], default=1), kernel[-1])
     sizes = {
         "flops": work.flops, "inputs": inputs, "outputs": outputs, "pixels": pixels, "window": window,
-        "stride": stride, "narrow": min(out.shape[2:], default=1), "width": kernel[-1],
+        "stride": stride, "narrow": narrow, "width": width,
     }  # fmt: skip
     marks = [work.op_type] if context.eight_bit else [f"bias={len(work.inputs) > 2 and work.inputs[2] is not None}"]
     marks += ["ragged out"] * (outputs % _LANES != 0) + ["ragged in"] * (inputs % _LANES != 0)
@@ -174,10 +176,9 @@ def _recurrent(work: Work) -> Term:
 
 def _elementwise(work: Work, context: Context) -> Term:
     op, out = work.op_type, work.outputs[0]
-    spread = any(t is not None and t.elements != out.elements for t in work.inputs)
-    behind = context.follows or "none"
+    behind, spread = context.follows or "none", _spread(work)
     marks = [f"op={op}", f"behind={behind}", f"op={op} behind={behind}", f"two={len(work.varying) > 1}"]
-    marks += [f"spread={spread}"]
+    marks += [f"spread={spread}", f"spread={spread} behind={behind}"]
     if context.dequantised or context.eight_bit:
         marks.append(f"dequantised={context.dequantised} quantised={context.quantised_after}")
     size = _read(work) + _made(work)
@@ -185,19 +186,43 @@ def _elementwise(work: Work, context: Context) -> Term:
     return _term(kind, {"bytes": size, "elements": out.elements}, marks, work.flops, size)
 
 
+def _spread(work: Work) -> str:
+    """How the smallest of its inputs is spread over what an operator makes: a number, a row, a value per channel."""
+    made = work.outputs[0]
+    least = min((t for t in work.inputs if t is not None), key=lambda t: t.elements, default=made)
+    if least.elements == made.elements:
+        return "none"
+    if least.elements <= 1:
+        return "number"
+    return "rows" if least.shape[-1] == made.shape[-1] else "channels"
+
+
 def _rows(work: Work, context: Context) -> Term:
     given = work.inputs[0]
     shape = given.shape if given is not None and given.shape else (1,)
-    axis: Any = work.attributes.get("axis", work.attributes.get("axes", -1))
-    axes = list(axis) if isinstance(axis, (list, tuple)) else [axis]
-    width = shape[-1]
-    if work.op_type.startswith("Reduce") and "axes" in work.attributes:
-        width = prod(shape[i] for i in axes if -len(shape) <= i < len(shape))
-    last = bool(axes) and axes[-1] in (-1, len(shape) - 1)
+    width, last = _along(work, shape)
     marks = [f"op={work.op_type}", f"last={last}", f"op={work.op_type} last={last}"]
     marks.append(f"dequantised={context.dequantised} quantised={context.quantised_after}")
     sizes = {"bytes": _read(work), "width": width, "count": prod(shape) / max(1, width)}
     return _term("rows", sizes, marks, work.flops, _read(work) + _made(work))
+
+
+def _along(work: Work, shape: Sequence[int]) -> tuple[int, bool]:
+    """How many numbers are computed together, and whether they lie beside each other."""
+    op, rank, made = work.op_type, len(shape), work.outputs[0].shape
+    axis: Any = work.attributes.get("axis", -1)
+    axes: Any = work.attributes.get("axes")
+    if op == "InstanceNormalization":
+        return prod(shape[2:]), True
+    if op == "LayerNormalization":
+        return prod(shape[int(axis) % rank :]), True
+    if op.startswith("Reduce"):
+        if axes is None:  # an input: what it leaves tells
+            gone = [i for i in range(rank) if len(made) != rank or made[i] != shape[i]]
+            return max(1, prod(shape) // max(1, prod(made))), len(made) != rank or rank - 1 in gone
+        axes = [i % rank for i in (axes if isinstance(axes, list) else [axes])]
+        return prod(shape[i] for i in axes), rank - 1 in axes
+    return shape[int(axis) % rank], int(axis) % rank == rank - 1
 
 
 def _move(work: Work, context: Context) -> Term:
@@ -212,7 +237,24 @@ def _move(work: Work, context: Context) -> Term:
         how = str(work.attributes.get("to"))
     size = _made(work) + min(_read(work), _made(work))
     marks = [f"op={op}", f"op={op} {how}", f"op={op} blocked={context.blocked}"]
-    return _term("move", {"bytes": size, "width": out[-1] if out else 1}, marks, 0.0, size)
+    return _term("move", {"bytes": size, "width": out[-1] if out else 1, "run": _run(work)}, marks, 0.0, size)
+
+
+def _run(work: Work) -> int:
+    """How many numbers are copied from one place to one place."""
+    given, made = work.inputs[0], work.outputs[0].shape
+    if given is None or not made or not given.shape:
+        return 1
+    axis, rank = int(work.attributes.get("axis", 0)), len(given.shape)
+    if work.op_type in ("Concat", "Split"):
+        return prod((given.shape if work.op_type == "Concat" else made)[axis % rank :])
+    if work.op_type == "Gather":
+        return prod(given.shape[axis % rank + 1 :])
+    if work.op_type == "Transpose":
+        order = work.attributes.get("perm") or [0]
+        return made[-1] if order[-1] == rank - 1 else 1
+    changed = [i for i in range(min(rank, len(made))) if given.shape[i] != made[i]]
+    return prod(made[changed[-1] :]) if changed else prod(made)
 
 
 def _term(kind: str, sizes: dict[str, float], marks: list[str], flops: float, size_bytes: float) -> Term:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from math import exp
 
 import numpy as np
@@ -21,8 +22,9 @@ _LEAST_S = 2e-7
 _CENTRES = {
     "flops": 15.0, "inputs": 4.0, "outputs": 4.0, "pixels": 7.0, "window": 1.0, "bytes": 10.0, "rows": 4.0,
     "columns": 5.0, "depth": 4.0, "elements": 6.0, "narrow": 3.0, "hidden": 4.0, "channels": 4.0, "width": 4.0,
+    "run": 5.0,
 }  # fmt: skip
-_CROSSED: Mapping[str, tuple[tuple[str, str], ...]] = {
+_PAIRS: Mapping[str, tuple[tuple[str, str], ...]] = {
     "conv": (
         ("inputs", "outputs"), ("inputs", "pixels"), ("outputs", "pixels"), ("inputs", "inputs"),
         ("outputs", "outputs"), ("pixels", "pixels"), ("window", "pixels"), ("window", "inputs"), ("window", "window"),
@@ -36,7 +38,7 @@ _CROSSED: Mapping[str, tuple[tuple[str, str], ...]] = {
     "elementwise": (("bytes", "bytes"),),
     "rows": (("bytes", "bytes"), ("bytes", "width"), ("width", "width")),
     "pool": (("bytes", "bytes"), ("bytes", "window")),
-    "move": (("bytes", "bytes"), ("bytes", "width"), ("width", "width")),
+    "move": (("bytes", "bytes"), ("bytes", "width"), ("width", "width"), ("run", "run"), ("bytes", "run")),
     "layout": (
         ("bytes", "bytes"), ("bytes", "channels"), ("channels", "channels"), ("bytes", "apart"),
         ("channels", "apart"), ("conflict", "channels"), ("conflict", "bytes"),
@@ -44,7 +46,9 @@ _CROSSED: Mapping[str, tuple[tuple[str, str], ...]] = {
     "border": (("bytes", "bytes"),),
     "quantise": (("bytes", "bytes"),),
 }  # fmt: skip
-_BENDS = (("bytes", 9.0), ("bytes", 12.0), ("pixels", 6.0), ("flops", 12.0))
+_CROSSED = {kind: tuple((a, b, f"{a} x {b}") for a, b in pairs) for kind, pairs in _PAIRS.items()}
+_PLACES = (("bytes", 9.0), ("bytes", 12.0), ("pixels", 6.0), ("flops", 12.0))
+_BENDS = tuple((name, place, f"{name} beyond {place:g}") for name, place in _PLACES)
 _PRIOR_START, _PRIOR_MARK, _PRIOR_CROSS, _PRIOR_BEND, _PRIOR_SIZE = 2.0, 0.6, 0.1, 0.2, 0.35
 _SHARE_NOISE, _CLOCK_NOISE_S, _PROFILER_NOISE_S = 0.05, 4e-6, 5e-7
 _OUTLIER = 3.0
@@ -80,10 +84,13 @@ class Regression:
     """Weights of the summands, and how sure they are."""
 
     columns: dict[tuple[str, str], int] = field(default_factory=dict)
+    ranges: dict[str, dict[str, tuple[float, float]]] = field(default_factory=dict)
+    """Kind -> size -> between what it was when this was fitted: powers bend, so beyond it the nearer end counts."""
     weights: np.ndarray = field(default_factory=lambda: np.zeros(0))
     information: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
     """Inverse of the weights' covariance."""
-    _rows: dict[Term, tuple[np.ndarray, np.ndarray, float]] = field(default_factory=dict)
+    _known_s: dict[Term, float] = field(default_factory=dict)
+    _by_kind: dict[str, dict[str, float]] = field(default_factory=dict)
 
     @classmethod
     def fit(cls, observations: Sequence[Observation]) -> Regression:
@@ -116,21 +123,28 @@ class Regression:
 
     def _never_seen(self, term: Term) -> float:
         """Variance of a summand's logarithm by all that no segment so far had."""
-        missing = [(name, value) for name, value in _features(term) if (term.kind, name) not in self.columns]
+        missing = [(name, value) for name, value in self._features(term) if (term.kind, name) not in self.columns]
         return sum((_prior(name) * value) ** 2 for name, value in missing)
 
     def _time_s(self, term: Term) -> float:
-        known = self._rows.get(term)
-        if known is None:
-            columns, values = self._encode(term, learn=False)
-            known = self._rows[term] = (columns, values, _base_s(term))
-        columns, values, base_s = known
-        power = float(values @ self.weights[columns])
-        return base_s * exp(min(max(power, -_CLIP), _CLIP))
+        known_s = self._known_s.get(term)
+        if known_s is None:
+            if not self._by_kind:
+                for (kind, name), column in self.columns.items():
+                    self._by_kind.setdefault(kind, {})[name] = float(self.weights[column])
+            weights = self._by_kind.get(term.kind, {})
+            power = sum(weights.get(name, 0.0) * value for name, value in self._features(term))
+            known_s = self._known_s[term] = _base_s(term) * exp(min(max(power, -_CLIP), _CLIP))
+        return known_s
 
     def _encode(self, term: Term, learn: bool) -> tuple[np.ndarray, np.ndarray]:
         columns, values = [], []
-        for name, value in _features(term):
+        if learn:
+            known = self.ranges.setdefault(term.kind, {})
+            for name, value in term.sizes:
+                low, high = known.get(name, (value, value))
+                known[name] = min(low, value), max(high, value)
+        for name, value in self._features(term):
             key = (term.kind, name)
             if learn and key not in self.columns:
                 self.columns[key] = len(self.columns)
@@ -138,6 +152,22 @@ class Regression:
                 columns.append(self.columns[key])
                 values.append(value)
         return np.array(columns, np.int64), np.array(values)
+
+    def _features(self, term: Term) -> list[tuple[str, float]]:
+        known = self.ranges.get(term.kind, {})
+        sizes = {}
+        for name, value in term.sizes:
+            low, high = known.get(name, (value, value))
+            sizes[name] = low if value < low else high if value > high else value
+        scaled = {name: (value - _CENTRES.get(name, 0.0)) / 2 for name, value in sizes.items()}
+        found = [("start", 1.0), *scaled.items()]
+        for a, b, crossed in _CROSSED.get(_family(term.kind), ()):
+            if a in scaled and b in scaled:
+                found.append((crossed, scaled[a] * scaled[b]))
+        for name, place, bent in _BENDS:
+            if name in sizes:
+                found.append((bent, max(0.0, sizes[name] - place) / 2))
+        return found + [(_mark(mark), 1.0) for mark in term.marks]
 
     def _table(self, segments: Sequence[Sequence[Term]], learn: bool) -> _Table:
         encoded: dict[Term, tuple[np.ndarray, np.ndarray]] = {}
@@ -213,14 +243,11 @@ def _prior(name: str) -> float:
     return _PRIOR_CROSS if " x " in name else _PRIOR_BEND if " beyond " in name else _PRIOR_SIZE
 
 
-def _features(term: Term) -> list[tuple[str, float]]:
-    sizes = dict(term.sizes)
-    scaled = {name: (value - _CENTRES.get(name, 0.0)) / 2 for name, value in sizes.items()}
-    found = [("start", 1.0), *scaled.items()]
-    for a, b in _CROSSED.get(term.kind.replace(",", " ").split()[0], ()):
-        if a in scaled and b in scaled:
-            found.append((f"{a} x {b}", scaled[a] * scaled[b]))
-    for name, place in _BENDS:
-        if name in sizes:
-            found.append((f"{name} beyond {place:g}", max(0.0, sizes[name] - place) / 2))
-    return found + [(f"is {mark}", 1.0) for mark in term.marks]
+@cache
+def _family(kind: str) -> str:
+    return kind.replace(",", " ").split()[0]
+
+
+@cache
+def _mark(mark: str) -> str:
+    return f"is {mark}"

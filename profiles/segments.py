@@ -21,7 +21,7 @@ from trisect.runtime.errors import InvalidProfile
 from .kinds import Term
 from .store import default_path, write_aside
 
-SCHEMA = 1
+SCHEMA = 2
 """Also raised when a segment's summands are told otherwise than before: what was measured then is measured again."""
 _SIZE_LIMIT_BYTES = 256 << 20
 
@@ -71,8 +71,6 @@ class SegmentStore:
     """Device id -> its name and its engine's version when they were measured."""
     networks: int = 0
     """How many made-up networks were measured: the next one to go on with."""
-    beyond: tuple[tuple[int, float], ...] = ()
-    """Of each plan that ran, its segments and the seconds that a call took beyond them."""
     spent_s: float = 0.0
     """How long measuring took so far."""
 
@@ -85,7 +83,6 @@ class SegmentStore:
         devices: Sequence[Device],
         found: Mapping[str, Sequence[MeasuredSegment]],
         networks: int,
-        beyond: Sequence[tuple[int, float]],
         spent_s: float,
     ) -> SegmentStore:
         """With more: of a user's model the newer figure counts; of a device that has changed only the new ones."""
@@ -97,10 +94,7 @@ class SegmentStore:
             for device in devices
         }  # fmt: skip
         versions = {device.id: _version(device) for device in devices}
-        return SegmentStore(
-            {**self.devices, **known}, {**self.versions, **versions}, networks, (*self.beyond, *beyond),
-            self.spent_s + spent_s,
-        )  # fmt: skip
+        return SegmentStore({**self.devices, **known}, {**self.versions, **versions}, networks, self.spent_s + spent_s)
 
 
 class _File(msgspec.Struct):
@@ -109,7 +103,6 @@ class _File(msgspec.Struct):
     devices: dict[str, list[tuple[list[int], float, float, Origin]]] = {}
     versions: dict[str, str] = {}
     networks: int = 0
-    beyond: list[tuple[int, float]] = []
     spent_s: float = 0.0
 
 
@@ -154,7 +147,7 @@ def load_segments(path: Path) -> SegmentStore:
     for device, rows in devices.items():
         if not all(isfinite(row.time_s) and row.time_s > 0 for row in rows):
             raise InvalidProfile(f"{path} holds an impossible time of {device}", remedy=remedy)
-    return SegmentStore(devices, file.versions, file.networks, tuple(file.beyond), file.spent_s)
+    return SegmentStore(devices, file.versions, file.networks, file.spent_s)
 
 
 class _Header(msgspec.Struct):
@@ -177,9 +170,7 @@ def save_segments(store: SegmentStore, path: Path) -> None:
         ]
         for device, rows in store.devices.items()
     }
-    file = _File(
-        SCHEMA, list(position), devices, dict(store.versions), store.networks, list(store.beyond), store.spent_s
-    )
+    file = _File(SCHEMA, list(position), devices, dict(store.versions), store.networks, store.spent_s)
     write_aside(path, msgspec.json.encode(file))
 
 

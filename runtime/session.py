@@ -94,10 +94,9 @@ class Session:
             )
         if address is not None and executor != "ray":
             raise InvalidInput(f"the executor {executor!r} joins no cluster at {address}", remedy="use executor='ray'")
-        if timeout_s is not None and not 0 < timeout_s < math.inf:
-            raise InvalidInput(f"a timeout of {timeout_s:g} s lets nothing run", remedy="give seconds above 0")
-        if restarts < 0:
-            raise InvalidInput(f"restarts is {restarts}", remedy="give 0 or more")
+        if timeout_s is not None and not (_is_number(timeout_s) and 0 < timeout_s < math.inf):
+            raise InvalidInput(f"a timeout of {timeout_s!r} s lets nothing run", remedy="give seconds above 0")
+        _refuse_below(0, "restarts", restarts)
         if nan not in get_args(Nan):
             raise InvalidInput(f"nan is {nan!r}", remedy=f"use one of {', '.join(get_args(Nan))}")
         self._nan = nan
@@ -209,10 +208,10 @@ class Session:
             At the item concerned, after the results of those before it.
         """
         size = self._window(window, on_error)
-        if micro_batch < 1:
-            raise InvalidInput(f"a micro-batch of {micro_batch} items is empty", remedy="give 1 or more")
+        _refuse_below(1, "micro_batch", micro_batch)
         if micro_batch > 1:
             refuse_unbatched(self.plan)
+        _refuse_no_items(items, "__iter__", "__getitem__")
         found = stream(items, self._ways(), window=size, on_error=on_error, micro_batch=micro_batch)
         return self._told(found, len(items) if isinstance(items, Sized) else 0, progress)
 
@@ -225,6 +224,7 @@ class Session:
     ) -> AsyncIterator[Outputs | TrisectError]:
         """As `stream`, of items that may come asynchronously, while the event loop goes on."""
         size = self._window(window, on_error)
+        _refuse_no_items(items, "__iter__", "__getitem__", "__aiter__")
         self._forget()
         return astream(items, self._ways(), window=size, on_error=on_error)
 
@@ -274,8 +274,7 @@ class Session:
 
     def _window(self, window: int | None, on_error: OnError) -> int:
         size = len(self.plan.devices) + 1 if window is None else window
-        if size < 1:
-            raise InvalidInput(f"a window of {size} items lets nothing through", remedy="give 1 or more")
+        _refuse_below(1, "window", size)
         if on_error not in get_args(OnError):
             raise InvalidInput(f"on_error is {on_error!r}", remedy=f"use one of {', '.join(get_args(OnError))}")
         return size
@@ -307,3 +306,18 @@ class Session:
             return
         self._keep(computed.result())
         outputs.set_result(computed.result().outputs)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+
+
+def _refuse_below(least: int, name: str, value: object) -> None:
+    """Of counts, whatever their type says."""
+    if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < least:
+        raise InvalidInput(f"{name} is {value!r}", remedy=f"give a whole number, {least} or more")
+
+
+def _refuse_no_items(items: object, *ways: str) -> None:
+    if not any(hasattr(items, way) for way in ways):
+        raise InvalidInput(f"a {type(items).__name__} holds no items", remedy="give a list of feeds, or an iterator")

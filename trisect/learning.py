@@ -64,9 +64,7 @@ def learn(
     return found
 
 
-def learn_segments(
-    devices: Sequence[Device], found: Mapping[str, Sequence[MeasuredSegment]], beyond: tuple[int, float]
-) -> None:
+def learn_segments(devices: Sequence[Device], found: Mapping[str, Sequence[MeasuredSegment]]) -> None:
     """Keep what the segments of a user's plan took, for later predictions.
 
     Raises
@@ -76,7 +74,7 @@ def learn_segments(
     """
     path = segments_path()
     store = load_segments(path)
-    save_segments(store.adding(devices, found, store.networks, [beyond], 0.0), path)
+    save_segments(store.adding(devices, found, store.networks, 0.0), path)
 
 
 def costs_of(known: Profile, chosen: Sequence[Device]) -> ProfileCosts:

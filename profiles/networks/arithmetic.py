@@ -13,7 +13,8 @@ from .sequences import layer_norm, linear
 
 def arithmetic(rng: random.Random) -> Network:
     """Elementwise work, reductions and moves, with a product here and there, over one table."""
-    n = Network((1, pick(rng, 8, 2048), pick(rng, 8, 512)), rng)
+    tall, wide = rng.choice(((64, 16), (4096, 1024), (4096, 1024)))
+    n = Network((1, pick(rng, 1, tall), pick(rng, 1, wide)), rng)
     while n.shape[1] * n.shape[2] > 600_000:
         n.shape = (1, n.shape[1] // 2, n.shape[2])
         n._input = helper.make_tensor_value_info("x", TensorProto.FLOAT, n.shape)
@@ -23,7 +24,7 @@ def arithmetic(rng: random.Random) -> Network:
 
 
 def _binary(n: Network) -> None:
-    wide = n.weight(*n.rng.choice((n.shape, n.shape[-1:], (1, n.shape[1], 1))))
+    wide = n.weight(*n.rng.choice((n.shape, n.shape[-1:], (1, n.shape[1], 1), (1,))))
     n.then(n.rng.choice(("Add", "Mul", "Sub", "Add", "Mul")), wide)
 
 
@@ -40,17 +41,17 @@ def _reduce(n: Network) -> None:
     elif kind == "norm":
         layer_norm(n)
     else:
-        before = n.value
+        before, axes = n.value, n.rng.choice(([-1], [-1], [1], [1, 2]))
         if kind == "ReduceSum":  # takes its axes as an input
-            n.then(kind, n.ints([-1]), keepdims=1)
+            n.then(kind, n.ints(axes), keepdims=1)
         else:
-            n.then(kind, axes=[-1], keepdims=1)
+            n.then(kind, axes=axes, keepdims=1)
         n.value = n.op("Sub", [before, n.value])
 
 
 def _move(n: Network) -> None:
     rng = n.rng
-    kind = rng.choice(("transpose", "concat", "slice", "pad", "expand", "gather", "cast"))
+    kind = rng.choice(("transpose", "concat", "slice", "narrow", "widen", "pad", "expand", "gather", "cast"))
     _, rows, width = n.shape
     if kind == "transpose":
         n.transpose(0, 2, 1)
@@ -58,6 +59,12 @@ def _move(n: Network) -> None:
         n.value, n.shape = n.op("Concat", [n.value, n.weight(1, rows, width)], axis=1), (1, 2 * rows, width)
     elif kind == "slice" and rows >= 16:
         n.then("Slice", n.ints([0]), n.ints([rows // 2]), n.ints([1]), shape=(1, rows // 2, width))
+    elif kind == "narrow" and width >= 16:
+        step = rng.choice((1, 2))
+        ends = (n.ints([0]), n.ints([width // 2 * step]), n.ints([2]), n.ints([step]))
+        n.then("Slice", *ends, shape=(1, rows, width // 2))
+    elif kind == "widen" and rows * width < 300_000:
+        n.value, n.shape = n.op("Concat", [n.value, n.weight(1, rows, width)], axis=2), (1, rows, 2 * width)
     elif kind == "pad":
         n.then("Pad", n.ints([0, 1, 0, 0, 1, 0]), shape=(1, rows + 2, width))
     elif kind == "expand" and rows * width < 100_000:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import onnx
@@ -32,6 +32,8 @@ class Network:
     def __init__(self, shape: tuple[int, ...], rng: random.Random, dtype: int = TensorProto.FLOAT) -> None:
         self.rng = rng
         self.value, self.shape = "x", shape
+        self.scales: Literal["", "before", "behind"] = ""
+        """Where convolutions are scaled and shifted besides."""
         self._input = helper.make_tensor_value_info("x", dtype, shape)
         self._nodes: list[onnx.NodeProto] = []
         self._initializers: list[onnx.TensorProto] = []
@@ -99,7 +101,10 @@ def conv(
     n: Network, outputs: int, kernel: int | tuple[int, int] = 3, stride: int | tuple[int, int] = 1, groups: int = 1,
     act: str = "", norm: bool = False,
 ) -> None:  # fmt: skip
-    """A 2-d convolution that keeps the size but for its stride, normalised and activated as asked for."""
+    """A 2-d convolution that keeps the size but for its stride, normalised and activated as asked for.
+
+    Some networks scale and shift, before or behind the activation.
+    """
     _, inputs, height, width = n.shape
     (kh, kw), (sh, sw) = ((k, k) if isinstance(k, int) else k for k in (kernel, stride))
     given = [n.value, n.weight(outputs, inputs // groups, kh, kw, fan_in=inputs // groups * kh * kw)]
@@ -111,7 +116,18 @@ def conv(
     if norm:
         mean, scale = n.weight(outputs), n.constant(np.ones(outputs, np.float32))
         n.then("BatchNormalization", scale, mean, mean, scale)
+    if n.scales == "before":
+        affine(n)
     activate(n, act)
+    if n.scales and act:
+        affine(n)
+
+
+def affine(n: Network) -> None:
+    """Scaled and shifted by a number, or by one for each channel, as some blocks end."""
+    shape = n.rng.choice(((1,), (1,), (n.shape[1], *(1 for _ in n.shape[2:]))))
+    for op_type in n.rng.choice((("Mul", "Add"), ("Mul", "Add"), ("Mul",), ("Add",))):
+        n.then(op_type, n.weight(*shape))
 
 
 def activate(n: Network, act: str) -> None:

@@ -96,7 +96,7 @@ def cross_stage(n: Network, act: str, norm: bool) -> None:
 def plain(n: Network, act: str, norm: bool) -> None:
     """One convolution of any kind, perhaps pooled."""
     rng = n.rng
-    kernel = rng.choice((1, 3, 3, 3, 5, 7, (1, 3), (3, 1), (1, 7), (5, 5), (3, 39 if n.shape[3] > 80 else 3)))
+    kernel = rng.choice((1, 3, 3, 3, 5, 7, (1, 3), (3, 1), (1, 7), (5, 5), (3, 39 if n.shape[3] > 80 else 3), (7, 7)))
     outputs = pick(rng, max(8, n.shape[1] // 2), n.shape[1] * 2 + 8, rng.choice((8, 8, 1)))
     stride = rng.choice((1, 1, 1, 2, (1, 3))) if min(n.shape[2:]) >= 8 else 1
     conv(n, outputs, kernel, stride, act=act, norm=norm)
@@ -153,6 +153,7 @@ def _image(rng: random.Random, blocks: Sequence[Callable[[Network, str, bool], N
     wide = rng.choice((1, 1, 1, 0.25, 3))
     n = Network((1, rng.choice((1, 3, 3, 3)), side, max(16, round(side * wide / 8) * 8)), rng)
     act, norm = rng.choice(ACTS), rng.random() < 0.4
+    n.scales = rng.choice(("", "", "", "", "before", "behind"))
     conv(n, pick(rng, 8, 64, 8), rng.choice((3, 3, 3, 7)), 2, act=act, norm=norm)
     for _ in range(rng.randint(3, 8)):
         while n.shape[1] * n.shape[2] * n.shape[3] > 700_000 or (n.shape[1] > 256 and n.shape[2] > 40):

@@ -116,15 +116,15 @@ def dynamic(rng: random.Random) -> Network:
     for _ in range(rng.randint(1, 2)):
         _recurrent_8(n)
     n.transpose(1, 0, 2)
-    _linear_dynamic(n, pick(rng, 16, 400))
+    _linear_dynamic(n, pick(rng, 16, 800))
     activate(n, rng.choice(("Relu", "Gelu", "")))
-    _linear_dynamic(n, pick(rng, 8, 100))
+    _linear_dynamic(n, pick(rng, 8, 8000))
     return n
 
 
 def _recurrent_8(n: Network) -> None:
     steps, _, width = n.shape
-    ways, hidden = n.rng.choice((1, 2, 2)), pick(n.rng, 32, 256, 16)
+    ways, hidden = n.rng.choice((1, 2, 2)), pick(n.rng, 32, 512 if steps < 48 else 256, 16)
     given = [n.value]
     scales = []
     for rows in (width, hidden):

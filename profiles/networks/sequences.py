@@ -119,7 +119,9 @@ def conv1d(n: Network, outputs: int, kernel: int, stride: int = 1, groups: int =
 def audio(rng: random.Random) -> Network:
     """Filters over a signal, their power, and convolutions over that."""
     n = Network((1, 1, pick(rng, 512, 60_000, 64)), rng)
-    if rng.random() < 0.5:
+    if rng.random() < 0.2:  # features of a text or a signal, not one number a moment
+        n = Network((1, pick(rng, 32, 512, 8), pick(rng, 32, 2048, 8)), rng)
+    elif rng.random() < 0.5:
         taps = rng.choice((64, 128, 256, 512))
         bands = rng.choice((32, 64, 129))
         signal, shape = n.value, n.shape
@@ -140,13 +142,13 @@ def audio(rng: random.Random) -> Network:
     else:
         conv1d(n, rng.choice((16, 32, 64)), rng.choice((3, 9, 16)), rng.choice((2, 4, 8)))
         activate(n, "Relu")
-    if rng.random() < 0.5 and n.shape[2] >= 16:
+    if rng.random() < 0.5 and n.shape[2] >= 16 and n.shape[1] * n.shape[2] < 200_000:
         _pitch(n)
         return n
-    while n.shape[1] * n.shape[2] > 60_000:
+    while n.shape[1] * n.shape[2] > 120_000:
         conv1d(n, n.shape[1], 3, 2)
     for _ in range(rng.randint(1, 4)):
-        conv1d(n, pick(rng, 16, 256, 8), rng.choice((1, 3, 5)), rng.choice((1, 2)))
+        conv1d(n, pick(rng, 16, 512, 8), rng.choice((1, 3, 5, 9, 16)), rng.choice((1, 1, 2)))
         activate(n, rng.choice(("Relu", "Gelu", "Silu", "")))
     n.transpose(0, 2, 1)
     rng.choice((encoder_layers, recurrent_layers, no_head))(n)
@@ -186,7 +188,7 @@ def recurrent_layers(n: Network) -> None:
 def _recurrent(n: Network) -> None:
     """An LSTM or a GRU, one way or both ways."""
     steps, _, width = n.shape
-    ways, hidden = n.rng.choice((1, 2)), pick(n.rng, 16, 256, 8)
+    ways, hidden = n.rng.choice((1, 2)), pick(n.rng, 16, 512 if steps < 48 else 256, 8)
     op_type, gates = n.rng.choice((("LSTM", 4), ("LSTM", 4), ("GRU", 3)))
     made = n.op(
         op_type,
@@ -201,14 +203,14 @@ def _recurrent(n: Network) -> None:
 
 def tokens(rng: random.Random) -> Network:
     """An embedding of numbers of tokens, and recurrence or attention over it."""
-    tokens, width, words = pick(rng, 8, 256), pick(rng, 32, 256, 16), pick(rng, 40, 20_000)
+    tokens, width, words = pick(rng, 4, 256), pick(rng, 32, 256, 16), pick(rng, 40, 20_000)
     n = Network((1, tokens), rng, TensorProto.INT64)
     n.value = n.op("Gather", [n.weight(words, width), n.value], axis=0)
     n.shape = (1, tokens, width)
     if rng.random() < 0.5:
         n.value = n.op("Add", [n.value, n.weight(1, tokens, width)])
     rng.choice((encoder_layers, recurrent_layers, recurrent_layers))(n)
-    linear(n, pick(rng, 8, 400))
+    linear(n, pick(rng, 8, 8000))
     if rng.random() < 0.5:
         n.then("Softmax", axis=-1)
     return n

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _TRUNCATED_S = 0.5e-6
 """It counts whole microseconds, and cuts off the rest."""
-_LAYOUT = "Reorder"
+_LAYOUT, _CONSTANT = "Reorder", "Const"
 
 
 def kernels(model: Path, module: OpenVinoModule, feeds: Arrays, lasting_s: float) -> tuple[Kernel, ...]:
@@ -71,11 +71,17 @@ def _steps(whole: onnx.ModelProto, inside: ov.Model, times_s: Mapping[str, float
                 return makers[text]
         return None
 
+    fixed: set[str] = set()
     for op in inside.get_ordered_ops():
         told: Any = op.get_rt_info()
         name = op.get_friendly_name()
+        given = tuple(value.get_node().get_friendly_name() for value in op.input_values())
+        kind = told["layerType"].astype(str) if "layerType" in told else ""
+        if kind == _CONSTANT or (given and fixed.issuperset(given)):
+            # Weights, brought into shape when the model is loaded, are called after the node that reads them.
+            fixed.add(name)
+            continue
         layers = told["originalLayersNames"].astype(str).split(",") if "originalLayersNames" in told else []
         nodes = {node for layer in layers if (node := node_of(layer)) is not None}
-        is_layout = "layerType" in told and told["layerType"].astype(str) == _LAYOUT
-        given = tuple(value.get_node().get_friendly_name() for value in op.input_values())
+        is_layout = kind == _LAYOUT
         yield EngineKernel(name, () if is_layout else tuple(sorted(nodes)), times_s.get(name, 0.0), given, is_layout)

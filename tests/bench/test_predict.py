@@ -9,7 +9,7 @@ import pytest
 from trisect.bench import predict
 from trisect.bench.model_packages import ModelFile
 from trisect.bench.predict import bench_predict, kendall_tau, summarise
-from trisect.bench.predicting import Hops, ModelRuns, SplitRun
+from trisect.bench.predicting import ModelRuns, SplitRun
 from trisect.learning import learn
 from trisect.partitioner import learning
 from trisect.profiles import trials
@@ -43,14 +43,6 @@ def test_figures_are_those_of_the_cuts_and_the_strictest_knowledge() -> None:
         "that, and its other splits",
     ]
     assert not found.met
-
-
-def test_hops_are_found_under_noise() -> None:
-    points = [(n, 80e-6 + 30e-6 * (n - 1) + (1e-6 if i % 2 else -1e-6)) for i in range(40) for n in (1, 2, 4, 6)]
-    hops = Hops.fit([*points, (4, 0.5)])
-    assert hops.of(1) == pytest.approx(80e-6, rel=0.1)
-    assert hops.of(6) == pytest.approx(230e-6, rel=0.1)
-    assert Hops.fit([(1, 5e-5)]).of(3) == 5e-5
 
 
 def test_a_model_is_learned_for_cut_predicted_and_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,7 +43,7 @@ def test_a_device_that_is_slower_than_its_costs_say_loses_the_work(
     told: list[MeasuredSegment] = []
     plan = make_plan(
         model, [CPU, GPU], FakeCosts(), shapes={"batch": 3}, out_folder=tmp_path / "plan", refine=4,
-        keep=lambda found, beyond: told.extend(row for rows in found.values() for row in rows),
+        keep=lambda found: told.extend(row for rows in found.values() for row in rows),
     )  # fmt: skip
     assert {segment.device for segment in plan.segments} == {other}
     assert plan.notes[-1].startswith("the quickest of 2 plans that ran: latency 1.21 ms, measured")

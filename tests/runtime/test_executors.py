@@ -199,7 +199,7 @@ def test_a_wrong_item_in_a_micro_batch_is_alone(diamond):
         assert [out["y"][0, 0] for out in found if isinstance(out, dict)] == [
             expected(np.float32(n)) for n in range(7) if n != 3
         ]
-        with pytest.raises(InvalidInput, match="micro-batch of 0"):
+        with pytest.raises(InvalidInput, match="micro_batch is 0"):
             session.stream(items, micro_batch=0)
 
 

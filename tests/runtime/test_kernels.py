@@ -115,6 +115,29 @@ def test_engines_tell_what_they_run(convolutions: Path, device_id: str) -> None:
         assert np.isfinite(next(iter(module.run(feeds).values()))).all()
 
 
+@pytest.mark.parametrize("device_id", ["cpu:ort", "cpu:openvino"])
+def test_a_product_and_what_is_fused_with_it_are_one_kernel_that_takes_time(tmp_path: Path, device_id: str) -> None:
+    rng = np.random.default_rng(0)
+    weights = {"w": (256, 512), "b": (512,)}
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["m"], name="product"),
+        helper.make_node("Add", ["m", "b"], ["a"], name="bias"),
+        helper.make_node("Softmax", ["a"], ["y"], name="softmax"),
+    ]
+    given = [numpy_helper.from_array(rng.standard_normal(shape).astype("f"), n) for n, shape in weights.items()]
+    x, y = (helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, 64, w]) for n, w in (("x", 256), ("y", 512)))
+    path = tmp_path / "m.onnx"
+    graph = helper.make_graph(nodes, "product", [x], [y], given)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10), path)
+    (device,) = find(device_id)
+    engine = engine_for(device)
+    assert isinstance(engine, ProfilingEngine)
+    found = engine.kernels(path, device, LoadOptions(), {"x": np.ones((1, 64, 256), np.float32)}, 0.01)
+    # The engine brings weights into shape when it loads them: that is no step that runs.
+    assert [kernel.nodes for kernel in found] == [("product", "bias"), ("softmax",)]
+    assert all(kernel.total_s > 0 for kernel in found)
+
+
 def test_a_model_that_an_engine_cannot_run_is_told_in_a_line(tmp_path: Path) -> None:
     (device,) = find("cpu:ort")
     engine = engine_for(device)

@@ -143,6 +143,26 @@ def test_a_stream_gives_what_came_before_the_wrong_item(diamond):
             session.stream([good], window=0)
 
 
+@pytest.mark.parametrize("wrong", ["4", 2.5, True, None, 0])
+def test_counts_of_the_wrong_type_are_told_in_a_line(diamond, wrong):
+    if wrong not in (None, 2.5):
+        with pytest.raises(InvalidInput, match="timeout"):
+            Session(diamond, timeout_s=wrong)
+    if wrong != 0:
+        with pytest.raises(InvalidInput, match="restarts"):
+            Session(diamond, restarts=wrong)
+    with Session(diamond) as session:
+        if wrong is not None:
+            with pytest.raises(InvalidInput, match="window"):
+                session.stream([], window=wrong)
+        with pytest.raises(InvalidInput, match="micro_batch"):
+            session.stream([], micro_batch=wrong)
+        with pytest.raises(InvalidInput, match="holds no items"):
+            session.stream(3)
+        with pytest.raises(InvalidInput, match="holds no items"):
+            session.astream(3)
+
+
 def test_a_failing_iterable_keeps_its_own_error(diamond):
     def feeds():
         yield {"x": np.ones((1, 3), np.float32)}
