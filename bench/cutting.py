@@ -80,6 +80,12 @@ class Cutter:
         self._known_s: dict[tuple[int, int], float] = {}
         self._extra_s: dict[int, float] = {}
 
+    def feeds(self) -> dict[str, np.ndarray]:
+        """An input that does not vary between runs."""
+        with workspace() as folder:
+            whole = TrialModel(self._prepared.graph, self._devices[:1]).whole(self._devices[0], Path(folder) / "whole")
+            return dict(trial_feeds(whole.plan))
+
     def best(self, segments: int, folder: Path, feeds: Mapping[str, np.ndarray]) -> Plan:
         """The quickest of several plans that ran, each of which told what its cuts really lose."""
         found: dict[tuple[int, ...], tuple[float, Plan]] = {}

@@ -25,6 +25,8 @@ from trisect.runtime.errors import InvalidInput
 from trisect.runtime.plan import Plan, Segment
 from trisect.runtime.timeline import Timeline
 
+from .model_packages import PACKAGES
+
 Show = Callable[["Measured"], None]
 
 
@@ -135,7 +137,8 @@ def model_in(folder: Path, name: str) -> Path:
     """
     path = folder / name
     if not path.is_file():
-        remedy = f"get it with: python -m trisect.bench.models rapidocr --to {folder}"
+        package = next(key for key, found in PACKAGES.items() if name in {file.name for file in found.files})
+        remedy = f"get it with: python -m trisect.bench.models {package} --to {folder}"
         raise InvalidInput(f"{name} is not in {folder}", remedy=remedy)
     return path
 

@@ -10,8 +10,10 @@ import contextlib
 import itertools
 import os
 import statistics
-import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,32 +28,32 @@ from trisect.runtime.plan import Plan
 from trisect.runtime.session import Session
 
 from .cutting import CANDIDATES, Cutter
-from .runtime import Measured, image, in_turns, model_in, ratio, workspace
+from .model_packages import known_files
+from .runtime import Measured, in_turns, model_in, ratio, workspace
 from .runtime_calls import whole
 
-_MODEL = "ch_PP-OCRv4_det_infer.onnx"
-_SHAPE = (1, 3, 640, 640)
+DETECTOR, TURNS = "ch_PP-OCRv4_det_infer.onnx", "smart-turn-v3.2-cpu.onnx"
+_SIDE = 640
 _BARS = {1: 1.08, 3: 1.15, 7: 1.2}
-_SECOND = "NPU_CPU"
-_ITEMS, _WINDOW = 24, 4
+_ENGINE, _SECOND = "cpu:openvino", "NPU_CPU"
+_ITEMS, _WINDOW, _FILLING = 24, 4, 3
 
 
 def cuts(models: Path) -> Iterator[Measured]:
     """The detector of rapidocr in 2, 4 and 8 segments on one engine, against the whole, and against HETERO."""
-    path = model_in(models, _MODEL)
-    name = signature(path).inputs[0].name
-    feeds = {name: image(*_SHAPE)}
-    cutter = Cutter(path, _bound(path).shapes, max(_BARS) + 1)
+    path, shapes = real_model(models, DETECTOR)
+    cutter = Cutter(path, shapes, max(_BARS) + 1)
+    feeds = cutter.feeds()
     for count, promised in _BARS.items():
         with workspace() as folder:
             plan = cutter.best(count + 1, Path(folder), feeds)
             hetero = _hetero(path, plan, threads=None)
-            with Session(plan) as split, Session(whole(path, "cpu:openvino"), options=_bound(path)) as alone:
+            with Session(plan) as split, Session(whole(path, _ENGINE), options=LoadOptions(shapes=shapes)) as alone:
                 _same(split.run(feeds), alone.run(feeds))
                 calls: dict[str, Callable[[], Any]] = {
-                    "whole": lambda: alone.run(feeds),
-                    "split": lambda: split.run(feeds),
-                    "hetero": lambda: hetero.infer(feeds, share_inputs=True),  # noqa: B023
+                    "whole": partial(alone.run, feeds),
+                    "split": partial(split.run, feeds),
+                    "hetero": partial(hetero.infer, feeds, share_inputs=True),
                 }
                 times = in_turns(calls, 12)
         detail = {f"{key}_ms": statistics.median(found) * 1e3 for key, found in times.items()}
@@ -65,38 +67,37 @@ def cuts(models: Path) -> Iterator[Measured]:
 
 
 def pinned(models: Path) -> Iterator[Measured]:
-    """A balanced split over two processes of one core each, against one such process with all of the model.
+    """Balanced splits over two processes of one core each, against one such process with all of the model.
 
     Two such processes with all of the model each tell what these cores have to give: processors that share caches,
     memory or a physical core are slower together.
     """
-    path = model_in(models, _MODEL)
-    name = signature(path).inputs[0].name
-    feeds = {name: image(*_SHAPE)}
-    one = LoadOptions(threads=1)
-    with workspace() as folder, contextlib.ExitStack() as opened:
-        plan = _balanced(path, Path(folder), feeds, one)
-        hetero = openvino.AsyncInferQueue(_hetero(path, plan, threads=1).get_compiled_model(), _WINDOW)
-        split = opened.enter_context(Session(plan, "processes", one))
-        wholes = []
-        for core in _two_cores():
-            with _allowed(core):  # what a process may use, those that it starts may
-                wholes.append(Session(whole(path, "cpu:openvino"), "processes", _bound(path, threads=1)))
-            opened.enter_context(wholes[-1])
-        calls: dict[str, Callable[[], Any]] = {
-            "split": lambda: _streamed(split, feeds, _WINDOW),
-            "alone": lambda: _streamed(wholes[0], feeds, 2),
-            "hetero": lambda: _all_through(hetero, feeds),
-            "both": lambda: _side_by_side(wholes, feeds),
-        }
-        times = in_turns(calls, 5)
-    rates = {f"{key}_items_per_s": _ITEMS / statistics.median(found) for key, found in times.items()}
-    rates["both_items_per_s"] *= len(wholes)
-    what = "rapidocr det over two processes of one core each, throughput against"
-    yield Measured("pinned", f"{what} one of them", ratio(times["alone"], times["split"]), "x", 1.8, False, rates)
-    yield Measured("pinned", f"{what} HETERO", ratio(times["hetero"], times["split"]), "x", 1.0, False)
-    most = rates["both_items_per_s"] / rates["alone_items_per_s"]
-    yield Measured("pinned", "two processes with all of the model each, against one of them", most, "x", 1.8, False)
+    for model in (DETECTOR, TURNS):
+        path, shapes = real_model(models, model)
+        one = LoadOptions(threads=1, shapes=shapes)
+        with workspace() as folder, contextlib.ExitStack() as opened:
+            plan, feeds = balanced(path, shapes, Path(folder))
+            hetero = openvino.AsyncInferQueue(_hetero(path, plan, threads=1).get_compiled_model(), _WINDOW)
+            split = opened.enter_context(Session(plan, "processes", LoadOptions(threads=1)))
+            wholes = []
+            for core in _two_cores():
+                with _allowed(core):  # what a process may use, those that it starts may
+                    wholes.append(Session(whole(path, _ENGINE), "processes", one))
+                opened.enter_context(wholes[-1])
+            taken = {
+                "split": partial(streamed_s, split, feeds, _ITEMS, _WINDOW),
+                "alone": partial(streamed_s, wholes[0], feeds, _ITEMS, 2),
+                "hetero": partial(_queued_s, hetero, feeds),
+                "both": partial(_side_by_side_s, wholes, feeds),
+            }
+            times_s = per_item(taken, 5)
+        rates = {f"{key}_items_per_s": 1 / statistics.median(found) for key, found in times_s.items()}
+        what = f"{path.stem} over two processes of one core each, throughput against"
+        more, than_hetero = (ratio(times_s[side], times_s["split"]) for side in ("alone", "hetero"))
+        yield Measured("pinned", f"{what} one of them", more, "x", 1.8, False, rates)
+        yield Measured("pinned", f"{what} HETERO", than_hetero, "x", 1.0, False)
+        what = f"{path.stem}, two processes with all of it each, against one of them"
+        yield Measured("pinned", what, ratio(times_s["alone"], times_s["both"]), "x", 1.8, False)
 
 
 def _two_cores() -> list[set[int]]:
@@ -118,30 +119,57 @@ def _allowed(cores: set[int]) -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
-def _streamed(session: Session, feeds: Mapping[str, np.ndarray], window: int) -> None:
-    for _ in session.stream(itertools.repeat(feeds, _ITEMS), window=window):
-        pass
+def per_item(calls: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+    """What each says that an item took, in every round one after the other; the first round warms up."""
+    found: dict[str, list[float]] = {name: [] for name in calls}
+    for turn in range(rounds + 1):
+        for name, call in calls.items():
+            taken_s = call()
+            if turn:
+                found[name].append(taken_s)
+    return found
 
 
-def _side_by_side(sessions: Sequence[Session], feeds: Mapping[str, np.ndarray]) -> None:
-    threads = [threading.Thread(target=_streamed, args=(session, feeds, 2)) for session in sessions]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+def streamed_s(session: Session, feeds: Mapping[str, np.ndarray], items: int, window: int) -> float:
+    """Seconds between two results of a stream, once its stages are filled."""
+    done_s = [time.perf_counter() for _ in session.stream(itertools.repeat(feeds, items), window=window)]
+    return between_s(done_s)
 
 
-def _balanced(path: Path, folder: Path, feeds: Mapping[str, np.ndarray], options: LoadOptions) -> Plan:
-    """Of several splits in two, that whose longer segment really takes the least time."""
-    cutter = Cutter(path, _bound(path).shapes, 2, options.threads)
+def between_s(done_s: Sequence[float]) -> float:
+    """Seconds between two results, the first few left out, from when each came."""
+    filled = done_s[_FILLING:]
+    return (filled[-1] - filled[0]) / (len(filled) - 1)
+
+
+def _side_by_side_s(sessions: Sequence[Session], feeds: Mapping[str, np.ndarray]) -> float:
+    with ThreadPoolExecutor() as pool:
+        each = list(pool.map(lambda session: streamed_s(session, feeds, _ITEMS, 2), sessions))
+    return 1 / sum(1 / taken_s for taken_s in each)
+
+
+def balanced(path: Path, shapes: Mapping[str, int], folder: Path) -> tuple[Plan, dict[str, np.ndarray]]:
+    """Of several splits in two, that whose longer segment really takes the least time on one core; and feeds for it."""
+    one = LoadOptions(threads=1)
+    cutter = Cutter(path, shapes, 2, one.threads)
+    feeds = cutter.feeds()
     found: dict[int, tuple[float, Plan]] = {}
     for number in range(CANDIDATES):
         end = cutter.balanced()
         if end in found:
             break
         plan = cutter.plan([end], folder / f"plan-{number}")
-        found[end] = (max(cutter.run([end], plan, feeds, options).segments_s), plan)
-    return min(found.values(), key=lambda pair: pair[0])[1]
+        found[end] = (max(cutter.run([end], plan, feeds, one).segments_s), plan)
+    return min(found.values(), key=lambda pair: pair[0])[1], feeds
+
+
+def real_model(models: Path, name: str) -> tuple[Path, dict[str, int]]:
+    """A model and the sizes of its symbolic dimensions; the detector at the size of the promises made of it."""
+    path = model_in(models, name)
+    if name != DETECTOR:
+        return path, dict(known_files()[name].shapes)
+    sizes = (1, 3, _SIDE, _SIDE)
+    return path, {d: n for d, n in zip(signature(path).inputs[0].shape, sizes, strict=True) if isinstance(d, str)}
 
 
 def _hetero(path: Path, plan: Plan, threads: int | None) -> Any:
@@ -150,7 +178,7 @@ def _hetero(path: Path, plan: Plan, threads: int | None) -> Any:
     library = Path(openvino.__file__).parent / "libs" / "libopenvino_intel_cpu_plugin.so"
     core.register_plugin(os.fspath(library), _SECOND)
     model = core.read_model(path)
-    model.reshape(list(_SHAPE))
+    model.reshape({spec.name: list(spec.shape) for spec in plan.inputs})
     folding = Manager()
     folding.register_pass(ConstantFolding())  # else what computes shapes is cut too, and HETERO loses them
     folding.run_passes(model)
@@ -178,17 +206,13 @@ def _hetero(path: Path, plan: Plan, threads: int | None) -> Any:
     return core.compile_model(model, f"HETERO:{_SECOND},CPU").create_infer_request()
 
 
-def _bound(path: Path, threads: int | None = None) -> LoadOptions:
-    """The whole model gets the shapes that its segments have."""
-    declared = signature(path).inputs[0].shape
-    shapes = {dim: size for dim, size in zip(declared, _SHAPE, strict=True) if isinstance(dim, str)}
-    return LoadOptions(threads=threads, shapes=shapes)
-
-
-def _all_through(queue: Any, feeds: Mapping[str, np.ndarray]) -> None:
+def _queued_s(queue: Any, feeds: Mapping[str, np.ndarray]) -> float:
+    done_s: list[float] = []
+    queue.set_callback(lambda request, known: done_s.append(time.perf_counter()))
     for _ in range(_ITEMS):
         queue.start_async(feeds, share_inputs=True)
     queue.wait_all()
+    return between_s(done_s)
 
 
 def _same(split: Mapping[str, np.ndarray], alone: Mapping[str, np.ndarray]) -> None:

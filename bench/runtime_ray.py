@@ -6,11 +6,15 @@ the next, as many items in flight as the window lets through. The actors run the
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import statistics
+import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +23,15 @@ import numpy as np
 from trisect.runtime.cluster.connection import Connection, connect
 from trisect.runtime.devices import Device
 from trisect.runtime.engines import load
-from trisect.runtime.engines._common import signature
 from trisect.runtime.engines.base import LoadOptions
 from trisect.runtime.engines.null import null_devices
 from trisect.runtime.executors.processes import cores_for
 from trisect.runtime.plan import Plan
 from trisect.runtime.session import Session
 
-from .runtime import Measured, chain, device, image, in_turns, model_in, ratio, workspace
+from .runtime import Measured, chain, device, in_turns, ratio, workspace
 from .runtime_calls import whole
-from .runtime_cuts import _balanced
+from .runtime_cuts import DETECTOR, TURNS, balanced, between_s, per_item, real_model, streamed_s
 
 _MIB = 1 << 20
 _STORE_BYTES = 1 << 30
@@ -75,15 +78,17 @@ class PlainRay:
             known.update(zip(wanted, made if len(wanted) > 1 else [made], strict=True))
         return [known[spec.name] for spec in self._plan.outputs]
 
-    def stream(self, feeds: Mapping[str, np.ndarray], count: int, window: int) -> None:
-        """Many items, so many of them in flight."""
+    def stream(self, feeds: Mapping[str, np.ndarray], count: int, window: int) -> list[float]:
+        """Many items, so many of them in flight; gives when each was there."""
         flying: deque[list[Any]] = deque()
-        for _ in range(count):
-            if len(flying) == window:
+        done_s: list[float] = []
+        for number in range(count + window):
+            if (number >= count or len(flying) == window) and flying:
                 self._ray.get(flying.popleft())
-            flying.append(self.start(feeds))
-        while flying:
-            self._ray.get(flying.popleft())
+                done_s.append(time.perf_counter())
+            if number < count:
+                flying.append(self.start(feeds))
+        return done_s
 
     def close(self) -> None:
         """End the actors."""
@@ -141,24 +146,26 @@ def ray_offload(models: Path) -> Iterator[Measured]:
 
 
 def ray_pinned(models: Path) -> Iterator[Measured]:
-    """A balanced split over two actors of one core each, against one core alone, and against plain Ray's pipeline."""
-    path = model_in(models, "ch_PP-OCRv4_det_infer.onnx")
-    feeds = {signature(path).inputs[0].name: image(1, 3, 640, 640)}
-    with connect(store_bytes=_STORE_BYTES) as connection, workspace() as folder:
-        plan = _balanced(path, Path(folder), feeds, ONE)
-        plain = PlainRay(connection, plan, ONE)
-        with Session(plan, "ray", ONE) as split, Session(whole(path, "cpu:openvino"), "ray", ONE) as alone:
-            calls = {
-                "split": lambda: [None for _ in split.stream(itertools.repeat(feeds, _ITEMS), window=_WINDOW)],
-                "alone": lambda: [None for _ in alone.stream(itertools.repeat(feeds, _ITEMS), window=2)],
-                "plain_ray": lambda: plain.stream(feeds, _ITEMS, _PLAIN_WINDOW),
+    """Balanced splits over two actors of one core each, against one core alone, and against plain Ray's pipeline."""
+    for model in (DETECTOR, TURNS):
+        path, shapes = real_model(models, model)
+        with connect(store_bytes=_STORE_BYTES) as connection, workspace() as folder, contextlib.ExitStack() as opened:
+            plan, feeds = balanced(path, shapes, Path(folder))
+            plain = PlainRay(connection, plan, ONE)
+            opened.callback(plain.close)
+            split = opened.enter_context(Session(plan, "ray", ONE))
+            alone = opened.enter_context(Session(whole(path, "cpu:openvino"), "ray", replace(ONE, shapes=shapes)))
+            taken = {
+                "split": partial(streamed_s, split, feeds, _ITEMS, _WINDOW),
+                "alone": partial(streamed_s, alone, feeds, _ITEMS, 2),
+                "plain_ray": lambda: between_s(plain.stream(feeds, _ITEMS, _PLAIN_WINDOW)),  # noqa: B023
             }
-            times = in_turns(calls, 4)
-        plain.close()
-    rates = {f"{key}_items_per_s": _ITEMS / statistics.median(found) for key, found in times.items()}
-    what = "rapidocr det over two actors of one core each, throughput against"
-    yield Measured("ray_pinned", f"{what} one of them", ratio(times["alone"], times["split"]), "x", 1.8, False, rates)
-    yield Measured("ray_pinned", f"{what} plain Ray", ratio(times["plain_ray"], times["split"]), "x", 1.0, False)
+            times_s = per_item(taken, 4)
+        rates = {f"{key}_items_per_s": 1 / statistics.median(found) for key, found in times_s.items()}
+        what = f"{path.stem} over two actors of one core each, throughput against"
+        more, than_plain = (ratio(times_s[side], times_s["split"]) for side in ("alone", "plain_ray"))
+        yield Measured("ray_pinned", f"{what} one of them", more, "x", 1.8, False, rates)
+        yield Measured("ray_pinned", f"{what} plain Ray", than_plain, "x", 1.0, False)
 
 
 CASES = {case.__name__: case for case in (ray_hops, ray_offload, ray_pinned)}
