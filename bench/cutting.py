@@ -6,8 +6,11 @@ plans that ran. It chooses cuts only: every figure that is reported is measured.
 
 from __future__ import annotations
 
+import statistics
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import networkx as nx
@@ -65,7 +68,7 @@ class Cutter:
     def __init__(self, path: Path, shapes: Mapping[str, int], most: int, threads: int | None = None) -> None:
         self._devices = _copies(most)
         self._prepared = prepare(
-            path, self._devices, _Nothing(), "throughput", shapes, constraints={"max_segments": most}
+            path, self._devices, _Nothing(), "throughput", shapes, constraints={"contiguous": True}
         )
         self._problem = self._prepared.problem()
         kernels = _kernels(self._prepared.graph, self._devices[0], threads)
@@ -77,7 +80,7 @@ class Cutter:
         self._position = {node: index for index, inside in enumerate(nodes) for node in inside}
         self._times_s = [sum(took_s.get(node, 0.0) for node in inside) for inside in nodes]
         self._tensors = _tensors(joined, self._row)
-        self._known_s: dict[tuple[int, int], float] = {}
+        self._seen_s: dict[tuple[int, int], list[float]] = defaultdict(list)
         self._extra_s: dict[int, float] = {}
 
     def feeds(self) -> dict[str, np.ndarray]:
@@ -87,15 +90,15 @@ class Cutter:
             return dict(trial_feeds(whole.plan))
 
     def best(self, segments: int, folder: Path, feeds: Mapping[str, np.ndarray]) -> Plan:
-        """The quickest of several plans that ran, each of which told what its cuts really lose."""
-        found: dict[tuple[int, ...], tuple[float, Plan]] = {}
+        """Of several plans that ran the one whose segments lose least, as far as all that ran can tell."""
+        found: dict[tuple[int, ...], Plan] = {}
         for number in range(CANDIDATES):
             ends = tuple(self.cheapest(segments))
             if ends in found:
                 break
-            plan = self.plan(ends, folder / f"plan-{number}")
-            found[ends] = (self.run(ends, plan, feeds, LoadOptions()).latency_s, plan)
-        return min(found.values(), key=lambda pair: pair[0])[1]
+            found[ends] = self.plan(ends, folder / f"plan-{number}")
+            self.run(ends, found[ends], feeds, LoadOptions())
+        return found[min(found, key=lambda ends: sum(self._lost_s(*part) for part in self._parts(ends)))]
 
     def cheapest(self, count: int) -> list[int]:
         """Positions behind which to cut into so many, so that the least is lost and no segment is idle for long."""
@@ -139,7 +142,7 @@ class Cutter:
         pace = sum(self._times_s) / median_trial([whole for _, whole in turns]).segments_s[0]
         trial = median_trial([part for part, _ in turns])
         trial = replace(trial, latency_s=trial.latency_s * pace, segments_s=tuple(t * pace for t in trial.segments_s))
-        for start, end, time_s in zip((-1, *ends), (*ends, len(self._row) - 1), trial.segments_s, strict=True):
+        for (start, end), time_s in zip(self._parts(ends), trial.segments_s, strict=True):
             self._learn(start, end, time_s)
         return trial
 
@@ -157,14 +160,17 @@ class Cutter:
         proposal = Proposal(placement, parts=parts)
         return write_plan(self._prepared, self._problem, proposal, folder, strategy="cheapest cuts")
 
+    def _parts(self, ends: Sequence[int]) -> list[tuple[int, int]]:
+        """Behind which position each part begins, and where it ends."""
+        return list(pairwise((-1, *ends, len(self._row) - 1)))
+
     def _work_s(self, start: int, end: int) -> float:
         return sum(self._times_s[start + 1 : end + 1])
 
     def _lost_s(self, start: int, end: int) -> float:
         """What the part behind one position and up to another loses by being one of its own."""
-        known_s = self._known_s.get((start, end))
-        if known_s is not None:
-            return known_s
+        if (start, end) in self._seen_s:
+            return statistics.median(self._seen_s[start, end])
         lost_s = _CALL_S
         for index, (made, read, size_bytes) in enumerate(self._tensors):
             if made <= start and any(start < place <= end for place in read):
@@ -183,7 +189,7 @@ class Cutter:
         more_s = (lost_s - self._lost_s(start, end)) / max(1, len(entering))
         for index in entering:
             self._extra_s[index] = max(0.0, self._extra_s.get(index, 0.0) + more_s)
-        self._known_s[start, end] = lost_s
+        self._seen_s[start, end].append(lost_s)
 
 
 class _Nothing:

@@ -12,7 +12,7 @@ import os
 import statistics
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -155,7 +155,7 @@ def ray_pinned(models: Path) -> Iterator[Measured]:
             opened.callback(plain.close)
             split = opened.enter_context(Session(plan, "ray", ONE))
             alone = opened.enter_context(Session(whole(path, "cpu:openvino"), "ray", replace(ONE, shapes=shapes)))
-            taken = {
+            taken: dict[str, Callable[[], float]] = {
                 "split": partial(streamed_s, split, feeds, _ITEMS, _WINDOW),
                 "alone": partial(streamed_s, alone, feeds, _ITEMS, 2),
                 "plain_ray": lambda: between_s(plain.stream(feeds, _ITEMS, _PLAIN_WINDOW)),  # noqa: B023
