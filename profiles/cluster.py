@@ -137,7 +137,7 @@ def _profile_here(wanted: Sequence[str], budget_s: float) -> bytes:
     Written as JSON, as in a file.
     """
     path = store.default_path()
-    stored = store.load(path) if path.exists() else None
+    stored = store.load_own(path)
     devices = [device for device in discover() if device.id in wanted]
     known: Mapping[str, DeviceProfile] = stored.devices if stored is not None else {}
     fresh = all(

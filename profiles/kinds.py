@@ -130,7 +130,7 @@ def _convolution(work: Work, context: Context) -> Term:
         kind = "conv up"
     elif groups > 1:
         kind = "conv depthwise" if weight.shape[1] == 1 else "conv grouped"
-    elif len(kernel) == 1 or (window > 1 and min(out.shape[2:]) == 1):
+    elif len(kernel) == 1 or (window > 1 and min(out.shape[2:], default=2) == 1):
         kind = "conv 1d"
     elif inputs < _FEW_CHANNELS:
         kind = "conv first"

@@ -109,6 +109,25 @@ def load(path: Path) -> Profile:
     return replace(profile, schema=SCHEMA)  # an older one lacks what was added since, and is otherwise the same
 
 
+def load_own(path: Path) -> Profile | None:
+    """Read this machine's profile; None where there is none.
+
+    Raises
+    ------
+    InvalidProfile
+        As `load`; and for one that another machine measured, of which a name alone tells nothing.
+    """
+    if not path.exists():
+        return None
+    profile, here = load(path), platform.node()
+    host = profile.provenance.host
+    if profile.provenance.source == "measured" and host and host != here:
+        raise InvalidProfile(
+            f"{path} was measured on {host}, and this is {here}", remedy="move it away and run: trisect profile"
+        )
+    return profile
+
+
 def _impossible(profile: Profile) -> str | None:
     for key, device in profile.devices.items():
         if key != device.device:

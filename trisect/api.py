@@ -324,8 +324,7 @@ def _store(measured: Profile) -> None:
 
 
 def _stored() -> Profile | None:
-    path = store.default_path()
-    return store.load(path) if path.exists() else None
+    return store.load_own(store.default_path())
 
 
 def _still_valid(stored: Profile, chosen: Sequence[Device]) -> Profile:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 
 from trisect.profiles.features import OpClass
 from trisect.profiles.profile import SCHEMA, DeviceProfile, Link, LinkPoint, Point, Profile, Provenance
-from trisect.profiles.store import default_path, load, save
+from trisect.profiles.store import default_path, load, load_own, save
 from trisect.runtime.errors import InvalidProfile, StorageFailed
 
 
@@ -69,6 +70,19 @@ def test_damaged_foreign_and_newer_files_are_refused_and_never_overwritten(profi
         with pytest.raises(InvalidProfile):
             save(profile, path)
         assert path.read_bytes() == bad
+
+
+def test_the_profile_of_another_machine_is_refused_and_left_as_it_is(profile, tmp_path):
+    path = tmp_path / "profile.json"
+    assert load_own(path) is None
+    save(profile, path)
+    content = path.read_bytes()
+    with pytest.raises(InvalidProfile, match=f"was measured on host, and this is {platform.node()}; move it away"):
+        load_own(path)
+    assert path.read_bytes() == content
+    own = replace(profile, provenance=replace(profile.provenance, host=platform.node()))
+    save(own, path)
+    assert load_own(path) == own
 
 
 def test_a_newer_version_is_named(profile, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from pathlib import Path
 
 import pytest
@@ -36,7 +37,7 @@ def with_simulator(monkeypatch) -> list[Device]:
 def a_profile(*devices: Device) -> Profile:
     points = (Point("matmul:1", "matmul", "MatMul", 1e6, 1000, 1e-3),)
     found = {d.id: DeviceProfile(d.id, d.name, d.engine_version, 1e-5, 1e-6, points) for d in devices}
-    return Profile(Provenance("measured", "here", "", "", "", {}, None), "float32", found)
+    return Profile(Provenance("measured", platform.node(), "", "", "", {}, None), "float32", found)
 
 
 def test_auto_lists_all_and_works_on_hardware_only(with_simulator, own_profiles, monkeypatch):
