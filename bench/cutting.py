@@ -14,10 +14,8 @@ from itertools import pairwise
 from pathlib import Path
 
 import networkx as nx
-import numpy as np
 
 from trisect.partitioner.anatomy import plan_kernels
-from trisect.partitioner.graph import Graph
 from trisect.partitioner.planning import write_plan
 from trisect.partitioner.preparing import prepare
 from trisect.partitioner.problem import task_graph
@@ -26,13 +24,12 @@ from trisect.profiles.features import OpFeatures
 from trisect.profiles.trials import OpenTrial, Trial, run_trial
 from trisect.runtime.devices import Device
 from trisect.runtime.engines.base import LoadOptions
-from trisect.runtime.kernels import Kernel
 from trisect.runtime.plan import Plan
 from trisect.scheduler.problem import Part
 from trisect.scheduler.solution import Proposal
 
 from .rounds import median_trial
-from .runtime import device, workspace
+from .runtime import device
 
 CANDIDATES = 16
 """Plans that are run before one is chosen."""
@@ -61,17 +58,28 @@ class Cutter:
         Sizes of its symbolic dimensions.
     most : int
         Segments that a plan may have.
+    folder : Path
+        Where its plans are written.
     threads : int, optional
         Of each copy; all when left out.
     """
 
-    def __init__(self, path: Path, shapes: Mapping[str, int], most: int, threads: int | None = None) -> None:
+    def __init__(
+        self, path: Path, shapes: Mapping[str, int], most: int, folder: Path, threads: int | None = None
+    ) -> None:  # fmt: skip
         self._devices = _copies(most)
+        self._folder = folder
+        self._options = LoadOptions(threads=threads)
         self._prepared = prepare(
             path, self._devices, _Nothing(), "throughput", shapes, constraints={"contiguous": True}
         )
         self._problem = self._prepared.problem()
-        kernels = _kernels(self._prepared.graph, self._devices[0], threads)
+        first = self._devices[0]
+        self._whole = TrialModel(self._prepared.graph, [first]).whole(first, folder / "whole").plan
+        self.feeds = trial_feeds(self._whole)
+        """An input that does not vary between runs."""
+        trial = run_trial(self._whole, self.feeds, options=self._options)
+        kernels = plan_kernels(self._whole, trial, {}, threads=threads)
         joined = task_graph(self._prepared.graph, together=[kernel.nodes for kernel in kernels])
         took_s = {node: kernel.total_s / len(kernel.nodes) for kernel in kernels for node in kernel.nodes}
         place = {task: index for index, task in enumerate(joined)}
@@ -83,22 +91,27 @@ class Cutter:
         self._seen_s: dict[tuple[int, int], list[float]] = defaultdict(list)
         self._extra_s: dict[int, float] = {}
 
-    def feeds(self) -> dict[str, np.ndarray]:
-        """An input that does not vary between runs."""
-        with workspace() as folder:
-            whole = TrialModel(self._prepared.graph, self._devices[:1]).whole(self._devices[0], Path(folder) / "whole")
-            return dict(trial_feeds(whole.plan))
-
-    def best(self, segments: int, folder: Path, feeds: Mapping[str, np.ndarray]) -> Plan:
+    def best(self, segments: int) -> Plan:
         """Of several plans that ran the one whose segments lose least, as far as all that ran can tell."""
         found: dict[tuple[int, ...], Plan] = {}
-        for number in range(CANDIDATES):
+        for _ in range(CANDIDATES):
             ends = tuple(self.cheapest(segments))
             if ends in found:
                 break
-            found[ends] = self.plan(ends, folder / f"plan-{number}")
-            self.run(ends, found[ends], feeds, LoadOptions())
+            found[ends] = self.plan(ends)
+            self.run(ends, found[ends])
         return found[min(found, key=lambda ends: sum(self._lost_s(*part) for part in self._parts(ends)))]
+
+    def most_balanced(self) -> Plan:
+        """Of several plans of two segments that ran the one whose longer segment took the least time."""
+        found: dict[int, tuple[float, Plan]] = {}
+        for _ in range(CANDIDATES):
+            end = self.balanced()
+            if end in found:
+                break
+            plan = self.plan([end])
+            found[end] = (max(self.run([end], plan).segments_s), plan)
+        return min(found.values(), key=lambda pair: pair[0])[1]
 
     def cheapest(self, count: int) -> list[int]:
         """Positions behind which to cut into so many, so that the least is lost and no segment is idle for long."""
@@ -127,7 +140,7 @@ class Cutter:
 
         return min(range(last), key=longer_s)
 
-    def run(self, ends: Sequence[int], plan: Plan, feeds: Mapping[str, np.ndarray], options: LoadOptions) -> Trial:
+    def run(self, ends: Sequence[int], plan: Plan) -> Trial:
         """Run the plan of these cuts in turns with the whole, and learn from it what they lose.
 
         Returns
@@ -135,10 +148,9 @@ class Cutter:
         Trial
             As if the whole had taken what it took at first: a machine changes its pace.
         """
-        with workspace() as folder, OpenTrial(plan, feeds, options) as split:
-            whole_plan = TrialModel(self._prepared.graph, self._devices[:1]).whole(self._devices[0], Path(folder) / "w")
-            with OpenTrial(whole_plan.plan, feeds, options) as alone:
-                turns = [(split.run(), alone.run()) for _ in range(_TURNS)]
+        feeds, options = self.feeds, self._options
+        with OpenTrial(plan, feeds, options) as split, OpenTrial(self._whole, feeds, options) as alone:
+            turns = [(split.run(), alone.run()) for _ in range(_TURNS)]
         pace = sum(self._times_s) / median_trial([whole for _, whole in turns]).segments_s[0]
         trial = median_trial([part for part, _ in turns])
         trial = replace(trial, latency_s=trial.latency_s * pace, segments_s=tuple(t * pace for t in trial.segments_s))
@@ -146,7 +158,7 @@ class Cutter:
             self._learn(start, end, time_s)
         return trial
 
-    def plan(self, ends: Sequence[int], folder: Path) -> Plan:
+    def plan(self, ends: Sequence[int]) -> Plan:
         """The plan of cuts behind these positions."""
         home = {
             task: sum(end < self._position[data["nodes"][0]] for end in ends)
@@ -158,6 +170,7 @@ class Cutter:
             for index, device in enumerate(self._devices[: len(ends) + 1])
         )
         proposal = Proposal(placement, parts=parts)
+        folder = self._folder / f"cut behind {','.join(map(str, ends))}"
         return write_plan(self._prepared, self._problem, proposal, folder, strategy="cheapest cuts")
 
     def _parts(self, ends: Sequence[int]) -> list[tuple[int, int]]:
@@ -203,14 +216,6 @@ class _Nothing:
 
     def call_overhead_s(self, device_id: str) -> float:
         return 0.0
-
-
-def _kernels(graph: Graph, engine: Device, threads: int | None) -> list[Kernel]:
-    """What the engine runs as one step, and how long, in the whole model."""
-    with workspace() as folder:
-        plan = TrialModel(graph, [engine]).whole(engine, Path(folder) / "whole").plan
-        trial = run_trial(plan, trial_feeds(plan), options=LoadOptions(threads=threads))
-        return plan_kernels(plan, trial, {}, threads=threads)
 
 
 def _tensors(graph: nx.DiGraph[str], row: Sequence[str]) -> list[tuple[int, list[int], float]]:

@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -106,14 +107,24 @@ def bench_runtime(models: Path, only: Sequence[str] = (), show: Show | None = No
 
 def in_turns(calls: Mapping[str, Callable[[], Any]], rounds: int, repeat: int = 1) -> dict[str, list[float]]:
     """Seconds that each call took, in every round one after the other; the first round warms up and does not count."""
+
+    def taken_s(call: Callable[[], Any]) -> float:
+        begun = time.perf_counter()
+        for _ in range(repeat):
+            call()
+        return (time.perf_counter() - begun) / repeat
+
+    return told_in_turns({name: partial(taken_s, call) for name, call in calls.items()}, rounds)
+
+
+def told_in_turns(calls: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+    """The same for calls that say themselves how many seconds count."""
     times: dict[str, list[float]] = {name: [] for name in calls}
     for turn in range(rounds + 1):
         for name, call in calls.items():
-            begun = time.perf_counter()
-            for _ in range(repeat):
-                call()
+            taken_s = call()
             if turn:
-                times[name].append((time.perf_counter() - begun) / repeat)
+                times[name].append(taken_s)
     return times
 
 

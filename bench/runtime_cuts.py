@@ -27,9 +27,9 @@ from trisect.runtime.engines.base import LoadOptions
 from trisect.runtime.plan import Plan
 from trisect.runtime.session import Session
 
-from .cutting import CANDIDATES, Cutter
+from .cutting import Cutter
 from .model_packages import known_files
-from .runtime import Measured, in_turns, model_in, ratio, workspace
+from .runtime import Measured, in_turns, model_in, ratio, told_in_turns, workspace
 from .runtime_calls import whole
 
 DETECTOR, TURNS = "ch_PP-OCRv4_det_infer.onnx", "smart-turn-v3.2-cpu.onnx"
@@ -42,28 +42,30 @@ _ITEMS, _WINDOW, _FILLING = 24, 4, 3
 def cuts(models: Path) -> Iterator[Measured]:
     """The detector of rapidocr in 2, 4 and 8 segments on one engine, against the whole, and against HETERO."""
     path, shapes = real_model(models, DETECTOR)
-    cutter = Cutter(path, shapes, max(_BARS) + 1)
-    feeds = cutter.feeds()
-    for count, promised in _BARS.items():
-        with workspace() as folder:
-            plan = cutter.best(count + 1, Path(folder), feeds)
-            hetero = _hetero(path, plan, threads=None)
-            with Session(plan) as split, Session(whole(path, _ENGINE), options=LoadOptions(shapes=shapes)) as alone:
-                _same(split.run(feeds), alone.run(feeds))
-                calls: dict[str, Callable[[], Any]] = {
-                    "whole": partial(alone.run, feeds),
-                    "split": partial(split.run, feeds),
-                    "hetero": partial(hetero.infer, feeds, share_inputs=True),
-                }
-                times = in_turns(calls, 12)
-        detail = {f"{key}_ms": statistics.median(found) * 1e3 for key, found in times.items()}
-        detail["segments"] = float(len(plan.segments))
-        detail["crossing_mb"] = sum(move.size_bytes for move in plan.transfers if move.source >= 0 <= move.target) / 1e6
-        what = f"rapidocr det in {len(plan.segments)} segments"
-        yield Measured(
-            "cuts", f"{what}, against whole", ratio(times["split"], times["whole"]), "x", promised, True, detail
-        )
-        yield Measured("cuts", f"{what}, against HETERO", ratio(times["split"], times["hetero"]), "x", 1.0, True)
+    with workspace() as folder:
+        cutter = Cutter(path, shapes, max(_BARS) + 1, Path(folder))
+        for count, promised in _BARS.items():
+            yield from _cut(path, shapes, cutter.best(count + 1), cutter.feeds, promised)
+
+
+def _cut(
+    path: Path, shapes: Mapping[str, int], plan: Plan, feeds: Mapping[str, np.ndarray], promised: float
+) -> Iterator[Measured]:
+    hetero = _hetero(path, plan, threads=None)
+    with Session(plan) as split, Session(whole(path, _ENGINE), options=LoadOptions(shapes=dict(shapes))) as alone:
+        _same(split.run(feeds), alone.run(feeds))
+        calls: dict[str, Callable[[], Any]] = {
+            "whole": partial(alone.run, feeds),
+            "split": partial(split.run, feeds),
+            "hetero": partial(hetero.infer, feeds, share_inputs=True),
+        }
+        times = in_turns(calls, 12)
+    detail = {f"{key}_ms": statistics.median(found) * 1e3 for key, found in times.items()}
+    detail["segments"] = float(len(plan.segments))
+    detail["crossing_mb"] = sum(move.size_bytes for move in plan.transfers if move.source >= 0 <= move.target) / 1e6
+    what = f"rapidocr det in {len(plan.segments)} segments"
+    yield Measured("cuts", f"{what}, against whole", ratio(times["split"], times["whole"]), "x", promised, True, detail)
+    yield Measured("cuts", f"{what}, against HETERO", ratio(times["split"], times["hetero"]), "x", 1.0, True)
 
 
 def pinned(models: Path) -> Iterator[Measured]:
@@ -76,7 +78,8 @@ def pinned(models: Path) -> Iterator[Measured]:
         path, shapes = real_model(models, model)
         one = LoadOptions(threads=1, shapes=shapes)
         with workspace() as folder, contextlib.ExitStack() as opened:
-            plan, feeds = balanced(path, shapes, Path(folder))
+            cutter = Cutter(path, shapes, 2, Path(folder), threads=1)
+            plan, feeds = cutter.most_balanced(), cutter.feeds
             hetero = openvino.AsyncInferQueue(_hetero(path, plan, threads=1).get_compiled_model(), _WINDOW)
             split = opened.enter_context(Session(plan, "processes", LoadOptions(threads=1)))
             wholes = []
@@ -90,12 +93,9 @@ def pinned(models: Path) -> Iterator[Measured]:
                 "hetero": partial(_queued_s, hetero, feeds),
                 "both": partial(_side_by_side_s, wholes, feeds),
             }
-            times_s = per_item(taken, 5)
-        rates = {f"{key}_items_per_s": 1 / statistics.median(found) for key, found in times_s.items()}
-        what = f"{path.stem} over two processes of one core each, throughput against"
-        more, than_hetero = (ratio(times_s[side], times_s["split"]) for side in ("alone", "hetero"))
-        yield Measured("pinned", f"{what} one of them", more, "x", 1.8, False, rates)
-        yield Measured("pinned", f"{what} HETERO", than_hetero, "x", 1.0, False)
+            times_s = told_in_turns(taken, 5)
+        what = f"{path.stem} over two processes of one core each"
+        yield from throughputs("pinned", what, times_s, {"alone": ("one of them", 1.8), "hetero": ("HETERO", 1.0)})
         what = f"{path.stem}, two processes with all of it each, against one of them"
         yield Measured("pinned", what, ratio(times_s["alone"], times_s["both"]), "x", 1.8, False)
 
@@ -119,15 +119,24 @@ def _allowed(cores: set[int]) -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
-def per_item(calls: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
-    """What each says that an item took, in every round one after the other; the first round warms up."""
-    found: dict[str, list[float]] = {name: [] for name in calls}
-    for turn in range(rounds + 1):
-        for name, call in calls.items():
-            taken_s = call()
-            if turn:
-                found[name].append(taken_s)
-    return found
+def throughputs(
+    case: str, what: str, times_s: Mapping[str, Sequence[float]], others: Mapping[str, tuple[str, float]]
+) -> Iterator[Measured]:
+    """How many times the items a second of each other side ``split`` gives; all rates go with the first.
+
+    Parameters
+    ----------
+    case, what : str
+    times_s : mapping of str to sequence of float
+        Side -> seconds of an item, in each round.
+    others : mapping of str to (str, float)
+        Side -> what it is, and what was promised against it.
+    """
+    rates = {f"{side}_items_per_s": 1 / statistics.median(found) for side, found in times_s.items()}
+    for side, (name, promised) in others.items():
+        times = ratio(times_s[side], times_s["split"])
+        yield Measured(case, f"{what}, throughput against {name}", times, "x", promised, False, rates)
+        rates = {}
 
 
 def streamed_s(session: Session, feeds: Mapping[str, np.ndarray], items: int, window: int) -> float:
@@ -146,21 +155,6 @@ def _side_by_side_s(sessions: Sequence[Session], feeds: Mapping[str, np.ndarray]
     with ThreadPoolExecutor() as pool:
         each = list(pool.map(lambda session: streamed_s(session, feeds, _ITEMS, 2), sessions))
     return 1 / sum(1 / taken_s for taken_s in each)
-
-
-def balanced(path: Path, shapes: Mapping[str, int], folder: Path) -> tuple[Plan, dict[str, np.ndarray]]:
-    """Of several splits in two, that whose longer segment really takes the least time on one core; and feeds for it."""
-    one = LoadOptions(threads=1)
-    cutter = Cutter(path, shapes, 2, one.threads)
-    feeds = cutter.feeds()
-    found: dict[int, tuple[float, Plan]] = {}
-    for number in range(CANDIDATES):
-        end = cutter.balanced()
-        if end in found:
-            break
-        plan = cutter.plan([end], folder / f"plan-{number}")
-        found[end] = (max(cutter.run([end], plan, feeds, one).segments_s), plan)
-    return min(found.values(), key=lambda pair: pair[0])[1], feeds
 
 
 def real_model(models: Path, name: str) -> tuple[Path, dict[str, int]]:

@@ -29,9 +29,10 @@ from trisect.runtime.executors.processes import cores_for
 from trisect.runtime.plan import Plan
 from trisect.runtime.session import Session
 
-from .runtime import Measured, chain, device, in_turns, ratio, workspace
+from .cutting import Cutter
+from .runtime import Measured, chain, device, in_turns, ratio, told_in_turns, workspace
 from .runtime_calls import whole
-from .runtime_cuts import DETECTOR, TURNS, balanced, between_s, per_item, real_model, streamed_s
+from .runtime_cuts import DETECTOR, TURNS, between_s, real_model, streamed_s, throughputs
 
 _MIB = 1 << 20
 _STORE_BYTES = 1 << 30
@@ -82,12 +83,17 @@ class PlainRay:
         """Many items, so many of them in flight; gives when each was there."""
         flying: deque[list[Any]] = deque()
         done_s: list[float] = []
-        for number in range(count + window):
-            if (number >= count or len(flying) == window) and flying:
-                self._ray.get(flying.popleft())
-                done_s.append(time.perf_counter())
-            if number < count:
-                flying.append(self.start(feeds))
+
+        def land() -> None:
+            self._ray.get(flying.popleft())
+            done_s.append(time.perf_counter())
+
+        for _ in range(count):
+            if len(flying) == window:
+                land()
+            flying.append(self.start(feeds))
+        while flying:
+            land()
         return done_s
 
     def close(self) -> None:
@@ -150,7 +156,8 @@ def ray_pinned(models: Path) -> Iterator[Measured]:
     for model in (DETECTOR, TURNS):
         path, shapes = real_model(models, model)
         with connect(store_bytes=_STORE_BYTES) as connection, workspace() as folder, contextlib.ExitStack() as opened:
-            plan, feeds = balanced(path, shapes, Path(folder))
+            cutter = Cutter(path, shapes, 2, Path(folder), threads=1)
+            plan, feeds = cutter.most_balanced(), cutter.feeds
             plain = PlainRay(connection, plan, ONE)
             opened.callback(plain.close)
             split = opened.enter_context(Session(plan, "ray", ONE))
@@ -160,12 +167,10 @@ def ray_pinned(models: Path) -> Iterator[Measured]:
                 "alone": partial(streamed_s, alone, feeds, _ITEMS, 2),
                 "plain_ray": lambda: between_s(plain.stream(feeds, _ITEMS, _PLAIN_WINDOW)),  # noqa: B023
             }
-            times_s = per_item(taken, 4)
-        rates = {f"{key}_items_per_s": 1 / statistics.median(found) for key, found in times_s.items()}
-        what = f"{path.stem} over two actors of one core each, throughput against"
-        more, than_plain = (ratio(times_s[side], times_s["split"]) for side in ("alone", "plain_ray"))
-        yield Measured("ray_pinned", f"{what} one of them", more, "x", 1.8, False, rates)
-        yield Measured("ray_pinned", f"{what} plain Ray", than_plain, "x", 1.0, False)
+            times_s = told_in_turns(taken, 4)
+        what = f"{path.stem} over two actors of one core each"
+        others = {"alone": ("one of them", 1.8), "plain_ray": ("plain Ray", 1.0)}
+        yield from throughputs("ray_pinned", what, times_s, others)
 
 
 CASES = {case.__name__: case for case in (ray_hops, ray_offload, ray_pinned)}
