@@ -127,7 +127,7 @@ def judge_model(
             turns.append(turn)
             for index, device in enumerate(devices):
                 whole = median_trial([trials[index] for trials in turn])
-                looks[device.id].append(kernel_segments(model, plans[device.id], whole, calls.awake_s))
+                looks[device.id].append(kernel_segments(model, plans[device.id], whole, calls.wakings.awake_s))
     first, second = (
         [median_trial(trials) for trials in zip(*(turn[i] for turn in turns), strict=True)] for i in (0, 1)
     )

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from trisect.profiles.costmodel import DeviceModel
 from trisect.profiles.costs import ProfileCosts
+from trisect.profiles.kinds import Term
 from trisect.profiles.profile import Profile
-from trisect.profiles.terms import node_terms
+from trisect.profiles.terms import crossings, node_terms
+from trisect.runtime.devices import Device
+from trisect.scheduler.borders import Border
 from trisect.scheduler.problem import TaskGraph
 
 from .graph import Graph
@@ -50,3 +53,25 @@ def task_times_s(graph: Graph, tasks: TaskGraph, costs: LearnedCosts) -> dict[st
             for device_id, model in costs.models.items()
         }
     return found
+
+
+def borders_of(graph: Graph, devices: Sequence[Device], costs: LearnedCosts) -> dict[str, Border]:
+    """What tensors cost segments that they leave or enter; nothing on devices that no model was learned of.
+
+    Returns
+    -------
+    dict
+        Tensor -> seconds on each of `devices`.
+    """
+    found = {}
+    for tensor, crossing in crossings(list(works(graph).values())).items():
+        leave_s, enter_s = (
+            tuple(_sum_s(costs.models.get(device.id), terms) for device in devices)
+            for terms in (crossing.leave, crossing.enter)
+        )
+        found[tensor] = Border(leave_s, enter_s)
+    return found
+
+
+def _sum_s(model: DeviceModel | None, terms: Sequence[Term]) -> float:
+    return float(model.times_s(terms).sum()) if model is not None else 0.0

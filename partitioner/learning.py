@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from trisect.profiles.calls import Calls, wakings_s
+from trisect.profiles.calls import Calls
 from trisect.profiles.networks import network
 from trisect.profiles.segments import MeasuredSegment, Origin, SegmentStore
 from trisect.profiles.trials import Trial, run_trial
@@ -24,8 +24,6 @@ _CUTS = 6
 _MOST_FLOPS = 2e9
 _LASTING_S, _FEWEST, _MOST = 0.06, 5, 40
 _KEPT_EVERY = 40
-_LEAST_AWAKE = 0.3
-"""Of what a segment took, at least so much is taken for its work."""
 
 Progress = Callable[[int, int, str], None]
 
@@ -102,7 +100,7 @@ def learn_from_model(
         for i, device in enumerate(devices):
             trial_plan = model.whole(device, Path(folder) / str(i))
             trial = run_trial(trial_plan.plan, trial_feeds(trial_plan.plan))
-            kernels = kernel_segments(model, trial_plan, trial, calls.awake_s)
+            kernels = kernel_segments(model, trial_plan, trial, calls.wakings.awake_s)
             for device_id, row in measured_segments(trial_plan, trial, calls, "plan") + kernels:
                 found[device_id].append(row)
     return known.adding(devices, found, known.networks, time.monotonic() - begun_s)
@@ -124,7 +122,7 @@ def _measure(number: int, devices: Sequence[Device], calls: Calls) -> list[tuple
                 trial = _run(plan.plan)
                 rows += measured_segments(plan, trial, calls)
                 if plan in wholes:
-                    rows += kernel_segments(model, plan, trial, calls.awake_s, _LASTING_S, "network")
+                    rows += kernel_segments(model, plan, trial, calls.wakings.awake_s, _LASTING_S, "network")
         except TrisectError:
             return []
     return rows
@@ -139,8 +137,5 @@ def measured_segments(
 ) -> list[tuple[str, MeasuredSegment]]:
     """Device id and figures of each segment of a plan that ran, as it would run in a loop of its own."""
     parts = [(part.device, time_s) for part, time_s in zip(trial_plan.plan.segments, trial.segments_s, strict=True)]
-    rows = zip(parts, trial_plan.terms, wakings_s(parts, calls), trial.spreads, strict=True)
-    return [
-        (device, MeasuredSegment(terms, max(time_s - waking_s, time_s * _LEAST_AWAKE), spread, origin))
-        for (device, time_s), terms, waking_s, spread in rows
-    ]
+    rows = zip(parts, trial_plan.terms, calls.wakings.without(parts), trial.spreads, strict=True)
+    return [(device, MeasuredSegment(terms, time_s, spread, origin)) for (device, _), terms, time_s, spread in rows]

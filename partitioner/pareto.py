@@ -131,6 +131,9 @@ def _under(problem: Problem, objective: Objective) -> Problem:
             power_w=problem.power_w,
         ),
         why_not=problem.why_not,
+        memory=problem.memory,
+        borders=problem.borders,
+        wakings=problem.wakings,
     )
 
 

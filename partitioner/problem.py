@@ -25,7 +25,7 @@ from trisect.scheduler.sharing import Sharing
 
 from .collecting import uncollected
 from .graph import Graph
-from .learned import LearnedCosts, task_times_s
+from .learned import LearnedCosts, borders_of, task_times_s
 
 
 def task_graph(graph: Graph, *, keep_quantised: bool = True, together: Iterable[Sequence[str]] = ()) -> TaskGraph:
@@ -227,10 +227,12 @@ def make_problem(
         objective=objective,
         power_w=power_w,
     )
+    if isinstance(costs, LearnedCosts):
+        problem = replace(problem, borders=borders_of(graph, devices, costs))
     # CPU engines at hand compute on the same cores: in a stream at once, each slowed by the others; else one at a time.
     if not (isinstance(costs, ProfileCosts) and costs.is_measured):
         return problem
-    problem = replace(problem, memory=costs.memory_needs())
+    problem = replace(problem, memory=costs.memory_needs(), wakings=costs.wakings())
     if objective == "throughput":
         return replace(problem, sharing=Sharing(costs.slowdowns()))
     return replace(problem, shared={device.id: f"{device.node}/cores" for device in devices if device.kind == "cpu"})

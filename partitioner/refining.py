@@ -18,6 +18,8 @@ from trisect.profiles.trials import Trial, run_trial
 from trisect.runtime.errors import InvalidInput, TrisectError
 from trisect.runtime.plan import Plan
 from trisect.runtime.session import Session
+from trisect.scheduler.borders import border_s
+from trisect.scheduler.problem import Part, Problem
 
 from .preparing import Prepared
 from .support import Progress
@@ -126,10 +128,11 @@ def _corrected(prepared: Prepared, plan: Plan, trial: Trial) -> Prepared:
     problem = prepared.problem()
     home = {node: task for task, nodes in prepared.tasks.nodes(data="nodes") for node in nodes}
     factors = dict(prepared.factors)
-    for segment, time_s in zip(plan.segments, trial.segments_s, strict=True):
+    for segment, time_s in zip(plan.segments, _awake_s(problem, plan, trial), strict=True):
         tasks = dict.fromkeys(home[node] for node in segment.nodes if node in home)
         predicted_s = sum(problem.time(task, segment.device) for task in tasks)
-        inside_s = max(time_s - problem.overhead(segment.device), time_s / 2)
+        beyond_s = problem.overhead(segment.device) + border_s(problem, Part(segment.device, tuple(tasks)))
+        inside_s = max(time_s - beyond_s, time_s / 2)
         if predicted_s > 0:
             factor = min(max(inside_s / predicted_s, 1 / _FARTHEST), _FARTHEST)
             for task in tasks:
@@ -138,9 +141,17 @@ def _corrected(prepared: Prepared, plan: Plan, trial: Trial) -> Prepared:
 
 
 def _learned(prepared: Prepared, plan: Plan, trial: Trial) -> dict[str, list[MeasuredSegment]]:
-    known = works(prepared.graph)
+    known, times_s = works(prepared.graph), _awake_s(prepared.problem(), plan, trial)
     found: dict[str, list[MeasuredSegment]] = {}
-    for segment, time_s, spread in zip(plan.segments, trial.segments_s, trial.spreads, strict=True):
+    for segment, time_s, spread in zip(plan.segments, times_s, trial.spreads, strict=True):
         terms = tuple(terms_of(prepared.graph, known, segment.nodes))
         found.setdefault(segment.device, []).append(MeasuredSegment(terms, time_s, spread, "plan"))
     return found
+
+
+def _awake_s(problem: Problem, plan: Plan, trial: Trial) -> Sequence[float]:
+    """What each segment would have taken in a loop of its own."""
+    if problem.wakings is None:
+        return trial.segments_s
+    parts = [(segment.device, t) for segment, t in zip(plan.segments, trial.segments_s, strict=True)]
+    return problem.wakings.without(parts)

@@ -17,6 +17,7 @@ import numpy as np
 
 from trisect.runtime.errors import ProfileMissing
 
+from .calls import Wakings
 from .features import MemoryNeed, OpClass, OpFeatures
 from .memory import memory_need
 from .profile import DeviceProfile, Link, Point, Profile
@@ -91,6 +92,16 @@ class ProfileCosts:
     def call_overhead_s(self, device_id: str) -> float:
         """Fixed time of a segment's call; see `Costs.call_overhead_s`."""
         return self._device(device_id).call_overhead_s
+
+    def wakings(self) -> Wakings | None:
+        """What calls take behind others on the same cores; None where nobody measured that."""
+        devices = self._profile.devices
+        awake = {key: device.call_overhead_s for key, device in devices.items()}
+        asleep = {
+            key: sorted((waking.idle_s, awake[key] + waking.more_s) for waking in device.wakings)
+            for key, device in devices.items()
+        }
+        return Wakings(awake, asleep) if any(asleep.values()) else None
 
     def memory_needs(self) -> dict[str, MemoryNeed]:
         """Device id -> what models take of its memory, for devices of which that was measured."""

@@ -31,6 +31,7 @@ from .memory import has_memory_of_its_own, measure_memory
 from .power import can_tell_power, power_w
 from .profile import Contention, DeviceProfile, Link, Point, Profile, Provenance
 from .provenance import provenance
+from .waking import add_wakings
 
 Progress = Callable[[int, int, str], None]
 """Called with the steps done, all steps, and what comes next."""
@@ -122,6 +123,7 @@ def measure(
             state.devices[device.id] = begun
             base_s[device.id] = _bound(tiny_chain(1), device, options).median_s - begun.node_overhead_s
         _links(devices, state.links, options, budget_s)
+        add_wakings(devices, state.devices, options)
         if state.bandwidth is None:
             state.bandwidth = read_bandwidth_bytes_per_s()
         for number, turn in enumerate(zip_longest(*work)):

@@ -61,6 +61,25 @@ class MemoryPoint:
 
 
 @dataclass(frozen=True)
+class Waking:
+    """What a tiny call takes right after another device has computed on the same cores."""
+
+    beside: str
+    """Id of the other device."""
+    idle_s: float
+    """How long that one computed."""
+    asleep_s: float
+    """The first call behind that; a median, as all."""
+    awake_s: float
+    """The same call once more, some calls later."""
+
+    @property
+    def more_s(self) -> float:
+        """What waking takes."""
+        return max(0.0, self.asleep_s - self.awake_s)
+
+
+@dataclass(frozen=True)
 class DeviceProfile:
     """All that was measured on one device."""
 
@@ -87,6 +106,8 @@ class DeviceProfile:
     """Resident memory of this process that a loaded model of tiny operators takes; None = not measured."""
     memory: tuple[MemoryPoint, ...] = ()
     """What models of known weights and tensors take; empty = not measured."""
+    wakings: tuple[Waking, ...] = ()
+    """What a call takes behind others on the same cores; empty = not measured."""
 
 
 @dataclass(frozen=True)

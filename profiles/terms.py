@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from .kinds import (
     CONVOLUTIONS,
@@ -66,19 +67,69 @@ def node_terms(works: Sequence[Work], outputs: Sequence[str]) -> dict[str, list[
     return {work.name: walk.terms(work) for work in works}
 
 
+@dataclass(frozen=True)
+class Crossing:
+    """The summands that a tensor adds to a segment that it leaves, and to one that it enters."""
+
+    leave: tuple[Term, ...]
+    enter: tuple[Term, ...]
+
+
+def crossings(works: Sequence[Work]) -> dict[str, Crossing]:
+    """What a cut adds, for each tensor that operators make for others.
+
+    Parameters
+    ----------
+    works : sequence of Work
+        All operators, in an order in which they can run.
+
+    Examples
+    --------
+    >>> x, y, z = (Tensor(name, (1, 64), 256) for name in "xyz")
+    >>> found = crossings([Work("a", "Relu", (x,), (y,)), Work("b", "Tanh", (y,), (z,))])
+    >>> {name: [term.marks for term in (*crossing.leave, *crossing.enter)] for name, crossing in found.items()}
+    {'y': [('out',), ('in',)]}
+    """
+    walk = _Walk(works, set())
+    for work in works:
+        walk.terms(work)
+    found = {}
+    for work in works:
+        for tensor in work.outputs:
+            readers = walk.readers[tensor.name]
+            if not readers:
+                continue
+            leave, enter = [border_term(tensor, "out")], [border_term(tensor, "in")]
+            if walk.is_blocked(work):
+                leave.append(layout_term(tensor, "leave"))
+            if any(is_image_convolution(reader) for reader in readers):
+                enter.append(layout_term(tensor, "enter"))
+            found[tensor.name] = Crossing(tuple(leave), tuple(enter))
+    return found
+
+
+def is_image_convolution(work: Work) -> bool:
+    """Whether it wants its input in the layout of convolutions."""
+    return work.op_type in CONVOLUTIONS and len(work.outputs[0].shape) == 4
+
+
 class _Walk:
     """What is known of a segment's operators up to the one at hand."""
 
     def __init__(self, works: Sequence[Work], leaving: set[str]) -> None:
         self.leaving = leaving
         self.maker: dict[str, Work] = {t.name: work for work in works for t in work.outputs}
-        self._readers: Mapping[str, list[Work]] = defaultdict(list)
+        self.readers: Mapping[str, list[Work]] = defaultdict(list)
         for work in works:
             for tensor in work.inputs:
                 if tensor is not None and tensor.name in self.maker:
-                    self._readers[tensor.name].append(work)
+                    self.readers[tensor.name].append(work)
         self._chain: dict[str, tuple[str, int]] = {}
         self._blocked: set[str] = set()
+
+    def is_blocked(self, work: Work) -> bool:
+        """Whether what it makes lies in the layout of convolutions."""
+        return work.name in self._blocked
 
     def terms(self, work: Work) -> list[Term]:
         """The summands of one operator, those of changed layouts first."""
@@ -94,7 +145,7 @@ class _Walk:
         found = []
         for tensor, maker in made:
             inside = maker is not None and maker.name in self._blocked
-            if work.op_type in CONVOLUTIONS and image and not inside:
+            if is_image_convolution(work) and not inside:
                 found.append(layout_term(tensor, "enter" if maker is None else "in"))
             elif inside and not keeps:
                 found.append(layout_term(tensor, "out"))
@@ -115,7 +166,7 @@ class _Walk:
         from_bits = [maker for maker in before if maker is not None and maker.op_type == "DequantizeLinear"]
         dequantised = any(not self._is_weight(maker) for maker in from_bits)
         weights = any(self._is_weight(maker) for maker in from_bits)
-        quantised = any(reader.op_type == "QuantizeLinear" for reader in self._readers[work.outputs[0].name])
+        quantised = any(reader.op_type == "QuantizeLinear" for reader in self.readers[work.outputs[0].name])
         return (dequantised and (quantised or weights)) or integer(work), dequantised, quantised
 
     def _follows(self, work: Work, made: list[tuple[Tensor, Work | None]], eight_bit: bool) -> str:
@@ -130,7 +181,7 @@ class _Walk:
         for tensor, maker in made:
             if maker is None or maker.name not in self._chain or tensor.name in self.leaving:
                 continue
-            if work.op_type in VIEWS or all(reader.op_type in _LIGHT for reader in self._readers[tensor.name]):
+            if work.op_type in VIEWS or all(reader.op_type in _LIGHT for reader in self.readers[tensor.name]):
                 before, count = self._chain[maker.name]
                 heavy, steps = before, max(steps, count + 1)
         if not heavy:

@@ -57,7 +57,7 @@ class Option:
     time_s: float | None
     """None where it cannot or must not run there."""
     copy_s: float = 0.0
-    """Of all transfers to and from it."""
+    """Of all that crosses to and from it: transfers, and bringing tensors out of the engines' own layouts."""
     call_s: float = 0.0
     """Of a call of its own, where no neighbour is on that device."""
     why_not: str = ""

@@ -12,7 +12,7 @@ from math import inf
 import numpy as np
 
 from .lists import TaskLists, task_lists
-from .problem import Problem
+from .problem import Problem, tensor_edges
 
 _LOTS = 2e7
 """Table cells looked at in the search for the weights of devices, at most."""
@@ -104,6 +104,20 @@ def critical_path_s(lists: TaskLists, overheads_s: list[float]) -> float:
             row.append(begin + times[d])
         finish.append(row)
     return max((min(row) for row in finish), default=0.0)
+
+
+def worst_value(problem: Problem) -> float:
+    """What no placement's value is above: everything one after the other, where it is slowest."""
+    if problem.objective == "memory":
+        return sum(max(problem.held_bytes(task, d) for d in problem.device_ids) for task in problem.graph) or 1.0
+    slowest = sum(max(t for t in row if t < inf) for row in problem.times_s.values())
+    slowest += len(problem.graph) * max((problem.overhead(d) for d in problem.device_ids), default=0.0)
+    ids = problem.device_ids
+    for _, _, tensors in tensor_edges(problem.graph):
+        slowest += sum(max(problem.crossing_time(t, s, a, b) for a in ids for b in ids) for t, s in tensors.items())
+    if problem.objective == "energy":
+        slowest *= max(problem.power_w.values())
+    return slowest or 1.0
 
 
 def _groups(problem: Problem) -> list[list[str]]:

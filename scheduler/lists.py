@@ -25,7 +25,8 @@ class TaskLists:
     devices: list[str]
     times: list[tuple[float, ...]]
     preds: list[list[tuple[int, tuple[float, ...]]]]
-    """Per task its predecessors, each with what the transfer takes: from device i to j at ``i * devices + j``."""
+    """Per task its predecessors, each with what the transfer takes, borders included: from device i to j at
+    ``i * devices + j``."""
     succs: list[list[tuple[int, float]]]
     """Per task its successors, each with the mean time of a transfer."""
 
@@ -52,13 +53,22 @@ def task_lists(problem: Problem) -> TaskLists:
             known = costs[size_bytes] = (table, sum(table) / pairs if pairs else 0.0)
         return known
 
+    def with_borders(tensors: Mapping[str, int], table: tuple[float, ...]) -> tuple[tuple[float, ...], float]:
+        crossed = [border for name in tensors if (border := problem.borders.get(name)) is not None]
+        width = range(len(ids))
+        more = (sum(b.leave_s[i] + b.enter_s[j] for b in crossed) if i != j else 0.0 for i in width for j in width)
+        longer = tuple(time_s + more_s for time_s, more_s in zip(table, more, strict=True))
+        return longer, sum(longer) / pairs if pairs else 0.0
+
     preds: list[list[tuple[int, tuple[float, ...]]]] = [[] for _ in tasks]
     succs: list[list[tuple[int, float]]] = [[] for _ in tasks]
     for i, task in enumerate(tasks):
         for other, data in following[task].items():
-            sizes = data["tensors"].values()
+            tensors = data["tensors"]
             # Tensors travel side by side: the largest is the last to arrive.
-            table, mean = cost(max(sizes)) if sizes else nothing
+            table, mean = cost(max(tensors.values())) if tensors else nothing
+            if problem.borders and tensors:
+                table, mean = with_borders(tensors, table)
             j = number[other]
             preds[j].append((i, table))
             succs[i].append((j, mean))

@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, Literal
 
 import networkx as nx
 
+from trisect.profiles.calls import Wakings
 from trisect.profiles.features import MemoryNeed
 from trisect.runtime.devices import Device
 from trisect.runtime.errors import InfeasibleProblem, PowerUnknown, UnknownDevice, UnsupportedOperator
 
+from .borders import Border
 from .order import topological_order
 from .rules import Rules
 from .sharing import Sharing
@@ -73,6 +75,11 @@ class Problem:
     sharing: Sharing = field(default_factory=Sharing)
     """How much devices slow each other in a stream; nothing is said of those left out. Strategies may search as if
     there were none of it: a bound without it holds all the more."""
+    borders: Mapping[str, Border] = field(default_factory=dict)
+    """Tensor -> what it costs the parts that it crosses between, also on one device; nothing of those left out. As of
+    `sharing`, strategies may search as if there were none."""
+    wakings: Wakings | None = None
+    """What calls of parts take longer behind others on the same cores; None where nobody measured that."""
     why_not: Mapping[tuple[str, str], str] = field(default_factory=dict)
     """Task and device id -> why it cannot or must not run there, where that is known."""
 
@@ -224,20 +231,33 @@ class Problem:
     def _columns(self) -> dict[str, int]:
         return {device.id: i for i, device in enumerate(self.devices)}
 
-    def time(self, node: str, device: str | Device) -> float:
-        """Seconds that a task takes on a device (or its id); infinite where it cannot run."""
+    def column(self, device: str | Device) -> int:
+        """Position of a device (or its id) among the problem's."""
         wanted = device if isinstance(device, str) else device.id
         column = self._columns.get(wanted)
         if column is None:
             there = ", ".join(self.device_ids)
             raise UnknownDevice(f"no device {wanted!r} in this problem", remedy=f"there are: {there}")
-        return self.times_s[node][column]
+        return column
+
+    def time(self, node: str, device: str | Device) -> float:
+        """Seconds that a task takes on a device (or its id); infinite where it cannot run."""
+        return self.times_s[node][self.column(device)]
 
     def transfer_time(self, size_bytes: int, src: str | Device, dst: str | Device) -> float:
         """Seconds to get that many bytes from one device to another; 0 on the same one."""
         source = src if isinstance(src, str) else src.id
         target = dst if isinstance(dst, str) else dst.id
         return 0.0 if source == target else self.transfer_time_s(size_bytes, source, target)
+
+    def crossing_time(self, tensor: str, size_bytes: int, src: str | Device, dst: str | Device) -> float:
+        """Seconds of a tensor's way from a part on one device to one on another: both borders and the transfer."""
+        border = self.borders.get(tensor)
+        moving_s = self.transfer_time(size_bytes, src, dst)
+        source, target = self.column(src), self.column(dst)
+        if border is None or source == target:
+            return moving_s
+        return border.leave_s[source] + moving_s + border.enter_s[target]
 
     def overhead(self, device: str | Device) -> float:
         """Seconds that each call of a part costs on a device."""
@@ -263,7 +283,7 @@ def tensor_edges(graph: TaskGraph) -> Iterator[tuple[str, str, Mapping[str, int]
 
 
 def crossing_time_s(problem: Problem, placement: Placement, tasks: Collection[str], device: str) -> float:
-    """Seconds of all transfers to and from some tasks, if they were on that device and all others stayed.
+    """Seconds of all crossings to and from some tasks, if they were on that device and all others stayed.
 
     A tensor that goes to one device twice is paid once.
     """
@@ -273,11 +293,12 @@ def crossing_time_s(problem: Problem, placement: Placement, tasks: Collection[st
         for other in graph.predecessors(task):
             if other not in tasks:
                 for tensor, size_bytes in graph.get_edge_data(other, task)["tensors"].items():
-                    moved[tensor, device] = problem.transfer_time(size_bytes, placement[other], device)
+                    moved[tensor, device] = problem.crossing_time(tensor, size_bytes, placement[other], device)
         for other in graph.successors(task):
             if other not in tasks:
+                there = placement[other]
                 for tensor, size_bytes in graph.get_edge_data(task, other)["tensors"].items():
-                    moved[tensor, placement[other]] = problem.transfer_time(size_bytes, device, placement[other])
+                    moved[tensor, there] = problem.crossing_time(tensor, size_bytes, device, there)
     return sum(moved.values())
 
 

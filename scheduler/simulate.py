@@ -15,6 +15,7 @@ from operator import attrgetter
 from trisect.runtime.errors import InfeasibleProblem
 from trisect.runtime.timeline import Event, Schedule, Timeline
 
+from .borders import border_s
 from .problem import Part, Placement, Problem
 from .totals import energy_j, peak_bytes
 
@@ -56,14 +57,24 @@ def evaluate(problem: Problem, parts: Sequence[Part]) -> tuple[float, Schedule]:
 def loads_s(problem: Problem, parts: Sequence[Part]) -> dict[str, float]:
     """Device id -> seconds of work on one input, its calls included, when it runs alone."""
     found: dict[str, float] = defaultdict(float)
-    for part in parts:
-        found[part.device] += part_time_s(problem, part)
+    for part, time_s in zip(parts, part_times_s(problem, parts), strict=True):
+        found[part.device] += time_s
     return dict(found)
 
 
+def part_times_s(problem: Problem, parts: Sequence[Part]) -> list[float]:
+    """Seconds of one call of each part, one behind the other: longer where its engine has slept meanwhile."""
+    times_s = [part_time_s(problem, part) for part in parts]
+    if problem.wakings is None:
+        return times_s
+    wakings_s = problem.wakings.of_parts([(part.device, t) for part, t in zip(parts, times_s, strict=True)])
+    return [time_s + waking_s for time_s, waking_s in zip(times_s, wakings_s, strict=True)]
+
+
 def part_time_s(problem: Problem, part: Part) -> float:
-    """Seconds of one call of a part: the device's overhead and its tasks one after the other."""
-    return problem.overhead(part.device) + sum(problem.time(node, part.device) for node in part.nodes)
+    """Seconds of one call of a part in a loop: overhead, its tasks one after the other, what crosses its border."""
+    work_s = sum(problem.time(node, part.device) for node in part.nodes)
+    return problem.overhead(part.device) + work_s + border_s(problem, part)
 
 
 def simulate(
@@ -110,7 +121,9 @@ def simulate(
     2.5
     """
     factors = slower or {}
-    durations = [part_time_s(problem, part) * factors.get(part.device, 1.0) for part in parts]
+    durations = [
+        time_s * factors.get(part.device, 1.0) for part, time_s in zip(parts, part_times_s(problem, parts), strict=True)
+    ]
     links = links_of(problem, parts)
     lanes = [problem.shared.get(part.device, part.device) for part in parts]
     starts = play(durations, lanes, links, items)

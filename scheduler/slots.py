@@ -7,12 +7,13 @@ so many segments; that more segments could be better is ruled out by what each f
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import floor, inf
 
 from trisect.runtime.errors import InfeasibleProblem
 
-from .bounds import best_bound
+from .bounds import best_bound, worst_value
 from .linear import Program, Solver, solve
 from .lists import TaskLists, task_lists
 from .problem import Part, Problem, tensor_edges
@@ -113,7 +114,7 @@ class _Model:
     def of(cls, problem: Problem, slots: int, value: float, *, whole: bool) -> _Model:
         lists = task_lists(problem)
         program = Program()
-        horizon = value if 0 < value < inf else _horizon(problem)
+        horizon = value if 0 < value < inf else worst_value(problem)
         scale = (_STEPS if whole else 1000.0) / horizon
         top = (_STEPS if whole else 1000.0) + 1
         goal = program.number(min(top, floor(best_bound(problem).value * scale * (1 - 1e-6))), top)
@@ -199,8 +200,31 @@ class _Model:
         return terms
 
     def add_loads(self, whole: bool) -> None:
+        crossed = self.crossed([1.0 for _ in self.lists.devices], whole)
         for d in range(len(self.lists.devices)):
-            self.program.add({self.goal: 1.0, **_negative(self.work(None, d, whole))}, 0, inf)
+            self.program.add({self.goal: 1.0, **_negative({**self.work(None, d, whole), **crossed[d]})}, 0, inf)
+
+    def crossed(self, price: Sequence[float], whole: bool) -> list[dict[int, float]]:
+        """Per device, terms of what crosses to and from others (not to slots of its own), at its price of a second."""
+        problem, width = self.problem, range(len(self.lists.devices))
+        number = {task: i for i, task in enumerate(self.lists.tasks)}
+        sides: dict[tuple[str, int, bool], int] = {}
+        terms: list[dict[int, float]] = [{} for _ in width]
+        edges = tensor_edges(problem.graph) if problem.borders else ()
+        for source, target, tensor in ((a, b, name) for a, b, names in edges for name in names):
+            if (border := problem.borders.get(tensor)) is None:
+                continue
+            for d in width:
+                for leaves, cost_s in ((True, border.leave_s[d]), (False, border.enter_s[d])):
+                    here, there = (source, target) if leaves else (target, source)
+                    if cost_s <= 0 or not (inside := self.place(number[here], d)):
+                        continue
+                    # One choice for all readers: it is paid once on a device.
+                    side = sides.setdefault((tensor, d, leaves), self.program.choice())
+                    inside |= {c: 1.0 for e in width if e != d for c in self.place(number[there], e)}
+                    self.program.add({side: 1.0, **_negative(inside)}, -1, inf)
+                    terms[d][side] = self.scaled(cost_s * price[d], whole)
+        return terms
 
     def add_memory(self, whole: bool) -> None:
         for d, where in enumerate(self.lists.devices):
@@ -225,7 +249,7 @@ class _Model:
             for tensor, size_bytes in tensors.items():
                 for a, src in enumerate(ids):
                     for b, dst in enumerate(ids):
-                        cost = problem.transfer_time(size_bytes, src, dst) * problem.power_w[dst] if a != b else 0.0
+                        cost = problem.transfer_time(size_bytes, src, dst) * problem.power_w[dst]
                         ends = (self.place(number[source], a), self.place(number[target], b))
                         if cost <= 0 or not all(ends):
                             continue
@@ -233,6 +257,8 @@ class _Model:
                         move = moves.setdefault((source, tensor, a, b), program.choice())
                         program.add({move: 1.0, **_negative({**ends[0], **ends[1]})}, -1, inf)
                         total[move] = self.scaled(cost, whole)
+        for crossed in self.crossed([problem.power_w[device] for device in ids], whole):
+            total |= crossed
         program.add({self.goal: 1.0, **_negative(total)}, 0, inf)
 
     def add_latency(self, whole: bool) -> None:
@@ -322,17 +348,3 @@ class _Model:
 
 def _negative(terms: dict[int, float]) -> dict[int, float]:
     return {variable: -c for variable, c in terms.items()}
-
-
-def _horizon(problem: Problem) -> float:
-    """What no placement's value is above: everything one after the other, where it is slowest."""
-    if problem.objective == "memory":
-        return sum(max(problem.held_bytes(task, d) for d in problem.device_ids) for task in problem.graph) or 1.0
-    slowest = sum(max(t for t in row if t < inf) for row in problem.times_s.values())
-    slowest += len(problem.graph) * max((problem.overhead(d) for d in problem.device_ids), default=0.0)
-    ids = problem.device_ids
-    for _, _, tensors in tensor_edges(problem.graph):
-        slowest += sum(max(problem.transfer_time(s, a, b) for a in ids for b in ids) for s in tensors.values())
-    if problem.objective == "energy":
-        slowest *= max(problem.power_w.values())
-    return slowest or 1.0

@@ -155,6 +155,7 @@ def validate_schedule(problem: Problem, parts: Sequence[Part], schedule: Schedul
             runs[event.item, event.name] = event
     items = sorted({event.item for event in schedule.events}) or [0]
     home = {node: i for i, part in enumerate(parts) for node in part.nodes}
+    borders_s = _borders_s(problem, parts, home)
     for item in items:
         for i, part in enumerate(parts):
             run = runs.get((item, f"segment {i}"))
@@ -164,6 +165,7 @@ def validate_schedule(problem: Problem, parts: Sequence[Part], schedule: Schedul
                 )
                 continue
             needed_s = problem.overhead(part.device) + sum(problem.time(node, part.device) for node in part.nodes)
+            needed_s += borders_s[i]
             if run.duration_s < needed_s - _ROUNDING_S:
                 found.append(
                     Violation("duration", run.name, f"{run.name} runs {run.duration_s} s but needs {needed_s} s")
@@ -184,4 +186,20 @@ def validate_schedule(problem: Problem, parts: Sequence[Part], schedule: Schedul
                 found.append(
                     Violation("overlap", device, f"{first.name} and {second.name} run on {device} at the same time")
                 )
+    return found
+
+
+def _borders_s(problem: Problem, parts: Sequence[Part], home: Mapping[str, int]) -> list[float]:
+    """Per part, what tensors cost it that enter or leave it, each once."""
+    crossed = {
+        (tensor, i, way)
+        for source, target, tensors in tensor_edges(problem.graph)
+        for tensor in tensors
+        if home[source] != home[target] and tensor in problem.borders
+        for i, way in ((home[source], "out"), (home[target], "in"))
+    }
+    found = [0.0] * len(parts)
+    for tensor, i, way in sorted(crossed):
+        border = problem.borders[tensor]
+        found[i] += (border.leave_s if way == "out" else border.enter_s)[problem.column(parts[i].device)]
     return found

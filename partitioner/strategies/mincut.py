@@ -58,6 +58,7 @@ def _in_joules(problem: Problem) -> Problem:
             for task, row in problem.times_s.items()
         },
         transfer_time_s=lambda size_bytes, src, dst: problem.transfer_time(size_bytes, src, dst) * problem.power_w[dst],
+        borders={tensor: border.scaled(power) for tensor, border in problem.borders.items()},
     )
 
 
@@ -76,9 +77,9 @@ def _least(problem: Problem) -> tuple[dict[str, str], float]:
 
 
 def _cost(problem: Problem, placement: Placement) -> float:
-    """All work and all transfers; a tensor travels once to each device."""
+    """All work and all crossings; a tensor travels once to each device."""
     moved = {
-        (tensor, placement[target]): problem.transfer_time(size, placement[source], placement[target])
+        (tensor, placement[target]): problem.crossing_time(tensor, size, placement[source], placement[target])
         for source, target, tensors in tensor_edges(problem.graph)
         for tensor, size in tensors.items()
     }
@@ -97,17 +98,15 @@ def _swap(problem: Problem, placement: dict[str, str], one: str, other: str) -> 
         if source in free and target in free:
             for tensor, size in tensors.items():
                 # One node per tensor and direction: however many readers are beyond, it is paid once.
-                _join(network, (source,), (tensor, "to"), problem.transfer_time(size, one, other))
+                _join(network, (source,), (tensor, "to"), problem.crossing_time(tensor, size, one, other))
                 _join(network, (tensor, "to"), (target,), inf)
-                _join(network, (tensor, "back"), (source,), problem.transfer_time(size, other, one))
+                _join(network, (tensor, "back"), (source,), problem.crossing_time(tensor, size, other, one))
                 _join(network, (target,), (tensor, "back"), inf)
         elif source in free or target in free:
             task = source if source in free else target
-            for size in tensors.values():
-                on_one, on_other = (
-                    problem.transfer_time(size, *((d, placement[target]) if task == source else (placement[source], d)))
-                    for d in (one, other)
-                )
+            for tensor, size in tensors.items():
+                ends = [(d, placement[target]) if task == source else (placement[source], d) for d in (one, other)]
+                on_one, on_other = (problem.crossing_time(tensor, size, *pair) for pair in ends)
                 _join(network, _SOURCE, (task,), on_other)
                 _join(network, (task,), _SINK, on_one)
     if not free:

@@ -12,14 +12,14 @@ import onnx
 import pytest
 from onnx.reference import ReferenceEvaluator
 
-from trisect.profiles import machine
+from trisect.profiles import machine, waking
 from trisect.profiles import measure as measuring
 from trisect.profiles.cases import cases, tiny_chain
 from trisect.profiles.costs import ProfileCosts
 from trisect.profiles.features import MemoryNeed, OpClass, OpFeatures
 from trisect.profiles.links import SIZES_BYTES, measure_link
 from trisect.profiles.machine import read_bandwidth_bytes_per_s
-from trisect.profiles.profile import Contention, Link, MemoryPoint
+from trisect.profiles.profile import Contention, Link, MemoryPoint, Waking
 from trisect.runtime.engines import discover, load
 from trisect.runtime.engines.base import LoadOptions
 from trisect.runtime.errors import EngineFailed
@@ -83,6 +83,7 @@ def quick(monkeypatch):
     monkeypatch.setattr(measuring, "_CLASSES", 1)
     monkeypatch.setattr(measuring, "measure_contention", contention_of)
     monkeypatch.setattr(measuring, "measure_memory", lambda *_: MEMORY)
+    monkeypatch.setattr(waking, "measure_wakings", lambda _, beside, __: (Waking(beside.id, 1e-3, 3e-4, 1e-4),))
     return chosen
 
 
@@ -117,6 +118,9 @@ def test_a_measured_profile_answers_a_planner(quick):
         assert costs.call_overhead_s(name) > 0
     assert costs.transfer_time_s(10**6, "cpu:ort", "cpu:openvino") > 0
     assert costs.slowdowns() == pytest.approx(dict.fromkeys(itertools.permutations(profile.devices), 3.0))
+    wakings = costs.wakings()
+    assert wakings is not None
+    assert [wakings.waking_s(name, 1e-3) for name in profile.devices] == pytest.approx([2e-4, 2e-4])
     assert costs.memory_needs() == dict.fromkeys(profile.devices, MemoryNeed(10.0, 2.0, 1.0))
 
 

@@ -88,6 +88,7 @@ def profile(
     if links:
         print_table(["hand-over", "latency", "bandwidth"], links)
     _tell_memory(measured)
+    _tell_wakings(measured)
     _tell_contention(measured)
     origin = measured.provenance
     note(f"{origin.source} on {origin.cpu}, {origin.date}; kept in {store.default_path(measured.precision)}")
@@ -105,6 +106,16 @@ def _tell_memory(measured: Profile) -> None:
             factors = f"{need.per_weight:.2f} x", f"{need.per_tensor:.2f} x"
             rows.append((d.device, size(round(need.model_bytes)), *factors))
     print_table(["memory", "a loaded model", "its weights", "its tensors"], rows)
+
+
+def _tell_wakings(measured: Profile) -> None:
+    rows = [
+        (f"{device.device} behind {waking.beside}", duration(waking.idle_s), f"+ {duration(waking.more_s)}")
+        for device in measured.devices.values()
+        for waking in device.wakings
+    ]
+    if rows:
+        print_table(["a call in turns", "which took", "takes"], rows)
 
 
 def _tell_contention(measured: Profile) -> None:
