@@ -19,9 +19,10 @@ _MINCUT_TASKS = 400
 _QUICK_SHARE = 0.2
 """Of the usual time limit: nobody who says nothing wants to wait for it. What is given beyond it is used."""
 _CLEARLY = 0.99
-_CLEARLY_SHARED = 0.8
-"""On one processor two engines only take turns, and each cut loses fusions and layouts that costs by node do not know
-(1.17 to 1.4 times the whole's time were seen with OpenVINO's HETERO): there a split has to promise this much."""
+_CLEARLY_SHARED, _CLEARLY_BLIND = 0.9, 0.8
+"""On one processor two engines only take turns: there a split has to promise so much. Where nobody knows what crossing
+between them costs, more: each cut loses fusions and layouts (1.17 to 1.4 times the whole's time were seen with
+OpenVINO's HETERO)."""
 
 
 @strategy("auto")
@@ -74,6 +75,7 @@ def _if_worth_it(problem: Problem, found: Proposal, singles: tuple[str, ...]) ->
         alone = quick_start(problem, singles)
     except InfeasibleProblem:
         return found
-    if judge(problem, found).value <= _CLEARLY_SHARED * judge(problem, alone).value:
+    enough = _CLEARLY_SHARED if problem.borders else _CLEARLY_BLIND
+    if judge(problem, found).value <= enough * judge(problem, alone).value:
         return found
     return replace(alone, bound=found.bound, bound_by=found.bound_by, is_cut_short=found.is_cut_short)
