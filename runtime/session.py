@@ -7,6 +7,7 @@ import math
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sized
 from concurrent.futures import Future
+from itertools import starmap
 from types import TracebackType
 from typing import Literal, get_args, overload
 
@@ -20,7 +21,7 @@ from .executors import RESTARTS, Replan, Result, Settings, open_executor
 from .plan import Plan
 from .streaming import OnError, Outputs, Ways, astream, stream
 from .tensors import check_feeds
-from .timeline import Event, Timeline, Trace
+from .timeline import Event, EventRow, Timeline, Trace
 
 _TRACE_EVENTS = 100_000
 """The trace of a longer stream keeps its last events only, so that a stream may run for ever."""
@@ -100,7 +101,7 @@ class Session:
         if nan not in get_args(Nan):
             raise InvalidInput(f"nan is {nan!r}", remedy=f"use one of {', '.join(get_args(Nan))}")
         self._nan = nan
-        self._items: deque[Event] = deque(maxlen=_TRACE_EVENTS)
+        self._items: deque[EventRow] = deque(maxlen=_TRACE_EVENTS)
         self._incidents_before = 0
         self._executor = open_executor(
             executor, plan, Settings(options or LoadOptions(), timeout_s, restarts, replan, address)
@@ -232,7 +233,7 @@ class Session:
     def trace(self) -> Trace:
         """What the last `run` or `stream` did and when, measured; of a long stream its last part."""
         peak = dict(self._executor.peak_bytes())
-        happened = [*self._items, *self.incidents[self._incidents_before :]]
+        happened = [*starmap(Event, tuple(self._items)), *self.incidents[self._incidents_before :]]
         return Timeline.of(happened, source="measured", peak_bytes=peak or None)
 
     @property

@@ -17,13 +17,18 @@ Incident = Literal["fault", "restart", "replan"]
 """What a session survived: a worker that died or hung, its return, a new plan without its device."""
 
 
+EventKind = Literal["compute", "transfer", "convert"] | Incident
+EventRow = tuple[str, EventKind, str, float, float, int, int]
+"""An event's fields, as they are noted while things happen: making an `Event` takes longer."""
+
+
 @dataclass(frozen=True)
 class Event:
     """Something that occupied a device or a link for a while."""
 
     name: str
     """Segment, tensor or phase; of an incident, what happened."""
-    kind: Literal["compute", "transfer", "convert"] | Incident
+    kind: EventKind
     """A conversion is a copy into another dtype, layout or memory: beside computing, or within it where the engine's
     own call needs it."""
     device: str

@@ -7,6 +7,7 @@ behind them take seconds to load and `import trisect` must not.
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
     from .language import generate as generate
     from .replanning import replan as replan
     from .solving import solve as solve
+
+# OpenVINO tells its makers of each import, over the network and without asking; without this package it does not.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 __version__ = "0.1.0.dev0"
 

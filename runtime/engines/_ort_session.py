@@ -29,6 +29,7 @@ _COPIES = ("MemcpyFromHost", "MemcpyToHost")
 """What ONNX Runtime itself puts between a device and the host: no work of the model."""
 _MOST_NAMED = 5
 _FATAL = 4
+ort.disable_telemetry_events()  # on Windows its packages tell their makers of each session
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,7 @@ _FOREIGN = {
     "uint2": ov.Type.u2,
 }
 """dtypes that numpy lacks."""
+_FOREIGN_DTYPES = frozenset(dtype_of(name) for name in _FOREIGN)
 _LACKING = ("complex64", "complex128", "float8_e4m3fnuz", "float8_e5m2fnuz", "int2", "float6_e2m3fn", "float6_e3m2fn")
 _LONG_LONG = {"q": np.int64, "Q": np.uint64} if np.dtype("q") == np.int64 else {}
 """C's long long, which ONNX Runtime's 64-bit integers come as: equal to int64 for numpy, unknown to OpenVINO."""
@@ -236,16 +237,19 @@ class OpenVinoModule:
         return self._request
 
     def _infer(self, owner: object, inputs: Mapping[str, ov.Tensor], outputs: Mapping[str, ov.Tensor]) -> None:
-        with self._lock, self._failures("run"):
+        with self._lock:
             request = self._open()
-            if self._current is not owner:
-                self._current = None
-                for name, port in self._in_ports.items():
-                    request.set_tensor(port, inputs[name])
-                for name, port in self._out_ports.items():
-                    request.set_tensor(port, outputs[name])
-                self._current = owner
-            request.infer()
+            try:
+                if self._current is not owner:
+                    self._current = None
+                    for name, port in self._in_ports.items():
+                        request.set_tensor(port, inputs[name])
+                    for name, port in self._out_ports.items():
+                        request.set_tensor(port, outputs[name])
+                    self._current = owner
+                request.infer()
+            except Exception as error:
+                raise self._failed("run", error) from error
 
     @contextmanager
     def _failures(self, doing: str) -> Iterator[None]:
@@ -253,8 +257,12 @@ class OpenVinoModule:
             yield
         except TrisectError:
             raise
-        except Exception as error:  # plugins raise RuntimeError, TypeError and ValueError alike
-            raise EngineFailed(f"{self.device.id} could not {doing}: {reason(error)}") from error
+        except Exception as error:
+            raise self._failed(doing, error) from error
+
+    def _failed(self, doing: str, error: Exception) -> EngineFailed:
+        """Of plugins, which raise RuntimeError, TypeError and ValueError alike."""
+        return EngineFailed(f"{self.device.id} could not {doing}: {reason(error)}")
 
 
 class OpenVinoBinding:
@@ -293,8 +301,8 @@ def _tensor(array: np.ndarray, name: str = "") -> ov.Tensor:
     """A tensor over the array's own memory; over a copy, which is noted, where several elements share a byte."""
     if array.dtype.char in _LONG_LONG:
         array = array.view(_LONG_LONG[array.dtype.char])
-    foreign = _FOREIGN.get(array.dtype.name)
-    if foreign is not None:
+    if array.dtype in _FOREIGN_DTYPES:
+        foreign = _FOREIGN[array.dtype.name]
         bits = bits_of(array.dtype.name)
         if bits >= 8:
             return ov.Tensor(array.view(f"u{bits // 8}"), ov.Shape(array.shape), foreign)

@@ -19,7 +19,7 @@ import numpy as np
 from ..engines.base import Arrays, LoadOptions
 from ..errors import InvalidInput
 from ..plan import Plan
-from ..timeline import Event
+from ..timeline import Event, EventRow
 
 __all__ = ["Executor", "Replan", "Result", "Settings", "open_executor"]
 
@@ -54,7 +54,7 @@ class Result:
     """What one item gave, and when its segments ran."""
 
     outputs: dict[str, np.ndarray]
-    events: tuple[Event, ...]
+    events: Sequence[EventRow]
     """Times in seconds since the executor was opened."""
 
 

@@ -9,12 +9,11 @@ import threading
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass, field
 
 from ..conversions import Conversion
 from ..engines.base import Arrays
 from ..plan import Segment
-from ..timeline import Event
+from ..timeline import EventRow
 from . import Result
 from ._flow import Flow
 from ._hosts import Ran, Tensor
@@ -57,29 +56,36 @@ class Answer:
             self._waiting.set()
 
 
-@dataclass
 class Item:
     """One set of feeds on its way through the segments."""
 
-    number: int
-    feeds: Arrays
-    """The caller's: the work may have to begin again from them."""
-    future: Future[Result] | Answer
-    assembly: Assembly
-    begun: int = 0
-    """How often it began."""
-    tensors: dict[str, Tensor] = field(default_factory=dict)
-    uses: dict[str, int] = field(default_factory=dict)
-    """How often each tensor will still be read."""
-    waiting: dict[int, int] = field(default_factory=dict)
-    """Segment -> how many tensors it waits for."""
-    left: set[int] = field(default_factory=set)
-    """Segments that are not done."""
-    moved: set[tuple[str, str]] = field(default_factory=set)
-    """Tensors and the devices that they have reached."""
-    attempts: Counter[int] = field(default_factory=Counter)
-    """Segment -> how often a worker died of it."""
-    events: list[Event] = field(default_factory=list)
+    __slots__ = (
+        "assembly", "attempts", "begun", "events", "feeds", "future", "left", "moved", "number", "tensors", "uses",
+        "waiting",
+    )  # fmt: skip
+
+    def __init__(
+        self, number: int, feeds: Arrays, future: Future[Result] | Answer, assembly: Assembly
+    ) -> None:  # fmt: skip
+        self.number = number
+        self.feeds = feeds
+        """The caller's: the work may have to begin again from them."""
+        self.future = future
+        self.assembly = assembly
+        self.begun = 0
+        """How often it began."""
+        self.events: list[EventRow] = []
+        self.tensors: dict[str, Tensor] = {}
+        self.uses: dict[str, int]
+        """How often each tensor will still be read."""
+        self.waiting: dict[int, int]
+        """Segment -> how many tensors it waits for."""
+        self.left: set[int] = set()
+        """Segments that are not done."""
+        self.moved: set[tuple[str, str]]
+        """Tensors and the devices that they have reached."""
+        self.attempts: dict[int, int]
+        """Segment -> how often a worker died of it."""
 
 
 class Board:
@@ -99,7 +105,8 @@ class Board:
 
     def begin(self, item: Item, assembly: Assembly, tensors: Mapping[str, Tensor]) -> list[int]:
         """Set an item to its beginning, on a first assembly or on another; gives the segments that can run at once."""
-        self._drop(item)
+        if item.begun:
+            self._drop(item)
         flow = assembly.flow
         item.assembly = assembly
         item.begun += 1
@@ -107,9 +114,9 @@ class Board:
         item.uses = dict(flow.uses)
         item.waiting = dict(flow.waits_for)
         item.left = set(flow.segments)
-        item.moved.clear()
-        item.attempts.clear()
-        return [index for index, count in flow.waits_for.items() if not count]
+        item.moved = set()
+        item.attempts = {}
+        return list(flow.first)
 
     def feeds(self, ticket: int, assembly: Assembly, segment: Segment) -> dict[str, Tensor] | None:
         """What a segment reads; None where the item is done with, or began again elsewhere."""
@@ -145,11 +152,9 @@ class Board:
                 item.moved.add((spec.name, device))
                 moved_bytes = item.tensors[spec.name].nbytes
                 left_s = min(sent_s - started_s, start_s)
-                item.events.append(Event(spec.name, "transfer", device, left_s, start_s, item.number, moved_bytes))
+                item.events.append((spec.name, "transfer", device, left_s, start_s, item.number, moved_bytes))
             self._release(item, spec.name)
-        item.events.append(
-            Event(f"segment {segment.index}", "compute", device, start_s, end_s, item.number, size_bytes)
-        )
+        item.events.append((f"segment {segment.index}", "compute", device, start_s, end_s, item.number, size_bytes))
         if ran.converted:
             self.converted(item, device, ran.converted, started_s)
         item.left.discard(segment.index)
@@ -162,7 +167,7 @@ class Board:
             readers = flow.readers.get(name, ()) if device is None else ()
             on = flow.segments[readers[0]].device if readers else device or ""
             times = start_s - started_s, end_s - started_s
-            item.events.append(Event(name, "convert", on, *times, item.number, size_bytes))
+            item.events.append((name, "convert", on, *times, item.number, size_bytes))
 
     def finish(self, ticket: int) -> dict[str, Tensor]:
         """Take out an item of which nothing is left to do; gives the model's outputs."""

@@ -6,7 +6,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ..errors import EngineFailed
 from ..timeline import Event, Incident
@@ -17,8 +17,7 @@ from ._lanes import Assembly, Lane
 _INCIDENTS = 10_000
 
 
-@dataclass(frozen=True, slots=True)
-class Task:
+class Task(NamedTuple):
     """A segment of an item, to run on its lane."""
 
     assembly: Assembly

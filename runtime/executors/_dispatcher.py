@@ -195,14 +195,15 @@ class Dispatcher:
         """Tell whoever waits for an item, outside the lock: what they do next is theirs."""
         try:
             delivered = item.assembly.crew.deliver(outputs)
-            for name in delivered.keys() - item.assembly.flow.makers.keys():
+            makers = item.assembly.flow.makers
+            for name in [name for name in delivered if name not in makers]:
                 delivered[name] = np.array(delivered[name])  # an input passed through is not the caller's to share
         except TensorLost as error:
             self._again(item, error)
         except BaseException as error:
             item.future.set_exception(error)
         else:
-            item.future.set_result(Result(delivered, tuple(item.events)))
+            item.future.set_result(Result(delivered, item.events))
 
     def _again(self, item: Item, error: TensorLost) -> None:
         """Have an item begin from its feeds: one of its tensors is gone, and perhaps those it was made of."""

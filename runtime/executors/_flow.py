@@ -25,6 +25,8 @@ class Flow:
     """Tensor -> how often it is read, by segments and as an output of the model."""
     waits_for: Mapping[int, int]
     """Segment -> how many tensors other segments make for it."""
+    first: tuple[int, ...]
+    """Segments that wait for none."""
 
     @classmethod
     def of(cls, plan: Plan) -> Flow:
@@ -62,6 +64,7 @@ class Flow:
             {name: tuple(found) for name, found in readers.items()},
             dict(uses),
             {index: len(names) for index, names in waits_for.items()},
+            tuple(index for index, names in waits_for.items() if not names),
         )
 
 

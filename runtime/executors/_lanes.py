@@ -108,6 +108,7 @@ class Assembly:
         self.flow = flow
         self.crew = crew
         self.lanes = {device: Lane(device, host, lock) for device, host in crew.hosts.items()}
+        self._every = tuple(self.lanes.values())
         self.replacing = False
         """Another assembly is being made to take this one's place: items may still come."""
         self.lane_of = {index: self.lanes[segment.device] for index, segment in flow.segments.items()}
@@ -149,7 +150,10 @@ class Assembly:
     @property
     def lost(self) -> TrisectError | None:
         """Why this assembly can take no more items; None where it can."""
-        return next((lane.gone for lane in self.lanes.values() if lane.gone is not None), None)
+        for lane in self._every:  # on each item's way
+            if lane.gone is not None:
+                return lane.gone
+        return None
 
     def _live(self, lane: Lane, opened: Future[None], work: Callable[[Assembly, Lane], None]) -> None:
         try:

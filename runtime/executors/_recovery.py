@@ -42,7 +42,7 @@ class Recovery:
             item = desk.board.items.get(fault.ticket)
             number = item.number if item is not None else 0
             if item is not None:
-                item.attempts[fault.index] += 1
+                item.attempts[fault.index] = item.attempts.get(fault.index, 0) + 1
         desk.note("fault", lane.device, error.message, number)
         while lane.losses < desk.settings.restarts and not desk.closed:
             lane.losses += 1
@@ -54,7 +54,7 @@ class Recovery:
                 desk.note("fault", lane.device, refused.message, number, start_s)
                 continue
             desk.note("restart", lane.device, f"{lane.device} is back", number, start_s)
-            if item is not None and item.attempts[fault.index] >= _ATTEMPTS:
+            if item is not None and item.attempts.get(fault.index, 0) >= _ATTEMPTS:
                 message = f"{described(segment)}: {_ATTEMPTS} workers died of it ({error.message})"
                 desk.end(lane, fault.ticket, DeviceLost(message, remedy=error.remedy))
                 return
