@@ -36,6 +36,8 @@ class Desk:
         self.lock = threading.Lock()
         self.board = Board()
         self.closed = False
+        self.retired: list[Assembly] = []
+        """Assemblies whose place another took: they end by themselves, a moment later."""
         self.incidents: deque[Event] = deque(maxlen=_INCIDENTS)
 
     def refuse_if_over(self) -> None:

@@ -105,6 +105,8 @@ class Dispatcher:
         for host in running:
             host.kill()
         assembly.join()
+        for earlier in desk.retired:  # the one at hand may have added to them until it ended
+            earlier.join()
 
     def _assemble(self, plan: Plan) -> Assembly:
         flow = Flow.of(plan)

@@ -140,7 +140,9 @@ class Recovery:
         with desk.lock:
             if desk.closed:
                 following.stop_locked()
+                desk.retired.append(following)
                 return failed
+            desk.retired.append(desk.assembly)
             desk.assembly = following
             for ticket, item in list(desk.board.items.items()):
                 try:

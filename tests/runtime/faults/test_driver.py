@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +18,8 @@ import pytest
 from tests.runtime.faults.conftest import is_running, shared_memory
 
 SCRIPT = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # who runs the tests in the background ignores it
 import numpy as np
 from trisect.runtime.plan import Plan
 from trisect.runtime.session import Session
@@ -41,16 +43,32 @@ def saved(pipeline, tmp_path):
     return replace(pipeline, segments=tuple(hashed)).save(tmp_path / "saved").folder
 
 
-def started(folder: str) -> tuple[subprocess.Popen[str], list[int]]:
-    driver = subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, folder], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+@pytest.fixture
+def started() -> Iterator[Callable[[str], tuple[subprocess.Popen[str], list[int]]]]:
+    """Starts drivers; one that a failing test leaves must not be in the way of the others."""
+    drivers: list[subprocess.Popen[str]] = []
+
+    def start(folder: str) -> tuple[subprocess.Popen[str], list[int]]:
+        driver = subprocess.Popen(
+            [sys.executable, "-c", SCRIPT, folder], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        drivers.append(driver)
+        return driver, workers_of(driver)
+
+    yield start
+    for driver in drivers:
+        driver.kill()
+        driver.communicate()
+
+
+def workers_of(driver: subprocess.Popen[str]) -> list[int]:
+    """Ids of its workers, once it streams."""
     assert driver.stdout is not None
     pids = [int(pid) for pid in driver.stdout.readline().split()]
     assert len(pids) == 2, driver.stderr.read() if driver.stderr else ""
     assert all(is_running(pid) for pid in pids)
     assert driver.stdout.readline() == "streaming\n"
-    return driver, pids
+    return pids
 
 
 def wait_until_gone(pids: list[int]) -> None:
@@ -62,7 +80,7 @@ def wait_until_gone(pids: list[int]) -> None:
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
-def test_no_worker_and_no_memory_outlives_a_driver(saved, number):
+def test_no_worker_and_no_memory_outlives_a_driver(saved, started, number):
     before = shared_memory()
     driver, pids = started(saved)
     driver.send_signal(number)
@@ -76,7 +94,7 @@ def test_no_worker_and_no_memory_outlives_a_driver(saved, number):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
-def test_a_worker_in_the_middle_of_a_run_goes_too(saved):
+def test_a_worker_in_the_middle_of_a_run_goes_too(saved, started):
     """It is stopped, so it cannot even notice: the kernel ends it."""
     driver, pids = started(saved)
     if sys.platform != "linux":
