@@ -30,6 +30,7 @@ from trisect.scheduler.totals import with_totals
 from .constraints import Constraints
 from .copies import with_copies
 from .graph import Graph
+from .images import crossing_images
 from .preparing import Prepared, prepare
 from .reasons import placed_tasks
 from .refining import Keep, refined
@@ -197,9 +198,9 @@ def write_plan(
     cut_short = ["the time limit ended the search: another run may find something else"] * proposal.is_cut_short
     members = {task: data["nodes"] for task, data in problem.graph.nodes(data=True)}
     with folder_in_the_making(Path(out_folder)) as aside:
-        segments, transfers, weights = write_segments(
-            graph, [_piece(graph, part, members) for part in verdict.parts], aside
-        )
+        pieces = [_piece(graph, part, members) for part in verdict.parts]
+        images = crossing_images(graph, pieces, prepared.devices)
+        segments, transfers, weights = write_segments(graph, pieces, aside, images)
         if capabilities is not None:
             refused = refused_segments(segments, prepared.devices, aside, capabilities)
             if refused:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -12,7 +12,8 @@ import onnx
 import onnx_ir as ir
 from onnx import numpy_helper
 
-from trisect.runtime.engines.base import UNKNOWN_RANK
+from trisect.runtime.engines.base import UNKNOWN_RANK, TensorSpec
+from trisect.runtime.layouts import channels_last, name_in_model
 from trisect.runtime.onnxtensors import all_tensors
 from trisect.runtime.onnxtypes import type_of
 from trisect.runtime.plan import Segment, Transfer, Weights
@@ -20,6 +21,7 @@ from trisect.runtime.tensors import contiguous
 
 from .features import size_bytes, subgraphs
 from .graph import Graph, spec_of, used_values
+from .images import turn
 
 WEIGHTS_FILE = "weights.bin"
 ALIGNMENT_BYTES = 4096
@@ -43,7 +45,7 @@ class Piece:
 
 
 def write_segments(
-    graph: Graph, pieces: Sequence[Piece], folder: Path
+    graph: Graph, pieces: Sequence[Piece], folder: Path, images: Collection[str] = ()
 ) -> tuple[tuple[Segment, ...], tuple[Transfer, ...], Weights | None]:
     """Write each piece of the model as an ONNX file.
 
@@ -54,6 +56,8 @@ def write_segments(
         In an order in which they can run; every node that is not constant in exactly one.
     folder : Path
         Empty; gets ``segment_000.onnx`` and so on, and ``weights.bin`` where there are weights of 1 KiB or more.
+    images : collection of str
+        Tensors that cross with their channels last; see `trisect.partitioner.images`.
 
     Returns
     -------
@@ -70,7 +74,7 @@ def write_segments(
     segments = []
     with _WeightsWriter(folder / WEIGHTS_FILE) as weights:
         for index, piece in enumerate(pieces):
-            model, inputs, outputs = _segment_model(graph, piece, index, home, wanted, weights)
+            model, inputs, outputs = _segment_model(graph, piece, index, home, wanted, weights, images)
             content = model.SerializeToString(deterministic=True)
             name = f"segment_{index:03d}.onnx"
             (folder / name).write_bytes(content)
@@ -79,8 +83,8 @@ def write_segments(
                     index=index,
                     device=piece.device,
                     nodes=piece.nodes,
-                    inputs=tuple(spec_of(v) for v in inputs),
-                    outputs=tuple(spec_of(v) for v in outputs),
+                    inputs=inputs,
+                    outputs=outputs,
                     file=name,
                     sha256=hashlib.sha256(content).hexdigest(),
                 )
@@ -100,8 +104,14 @@ def _wanted(graph: Graph, home: dict[str, int]) -> set[ir.Value]:
 
 
 def _segment_model(
-    graph: Graph, piece: Piece, index: int, home: dict[str, int], wanted: set[ir.Value], weights: _WeightsWriter
-) -> tuple[onnx.ModelProto, list[ir.Value], list[ir.Value]]:
+    graph: Graph,
+    piece: Piece,
+    index: int,
+    home: dict[str, int],
+    wanted: set[ir.Value],
+    weights: _WeightsWriter,
+    images: Collection[str],
+) -> tuple[onnx.ModelProto, tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
     ir_version = min(max(graph.model.ir_version or 0, _LOWEST_IR_VERSION), _HIGHEST_IR_VERSION)
     has_stages = ir_version >= _STAGES_IR_VERSION
     model = onnx.ModelProto(ir_version=ir_version, producer_name="trisect")
@@ -136,9 +146,19 @@ def _segment_model(
                 outputs.append(value)
     # Engines check every branch of a body, also those that could not be taken at these shapes: leave them room.
     fixed = not any(next(subgraphs(graph.nodes[name]), None) for name in piece.nodes)
-    proto.input.extend(_value_info(v, fixed) for v in inputs)
-    proto.output.extend(_value_info(v, fixed) for v in outputs)
-    return model, list(inputs), outputs
+    turn(
+        proto, [n for v in inputs if (n := str(v.name)) in images], [n for v in outputs if (n := str(v.name)) in images]
+    )
+    taken, given = (tuple(_spec(value, images) for value in values) for values in (inputs, outputs))
+    proto.input.extend(_value_info(v, spec, fixed) for v, spec in zip(inputs, taken, strict=True))
+    proto.output.extend(_value_info(v, spec, fixed) for v, spec in zip(outputs, given, strict=True))
+    return model, taken, given
+
+
+def _spec(value: ir.Value, images: Collection[str]) -> TensorSpec:
+    """A value as it crosses a segment's border."""
+    spec = spec_of(value)
+    return channels_last(spec) if spec.name in images else spec
 
 
 def _opsets(graph: Graph, piece: Piece) -> dict[str, int]:
@@ -177,10 +197,9 @@ def _hold(graph: Graph, value: ir.Value, held: set[str], proto: onnx.GraphProto,
     return True
 
 
-def _value_info(value: ir.Value, fixed: bool) -> onnx.ValueInfoProto:
+def _value_info(value: ir.Value, spec: TensorSpec, fixed: bool) -> onnx.ValueInfoProto:
     """Type of a segment's input or output; an unknown dimension is left open, and all are where not `fixed`."""
-    info = onnx.ValueInfoProto(name=str(value.name))
-    spec = spec_of(value)
+    info = onnx.ValueInfoProto(name=spec.name)
     if value.dtype in (None, ir.DataType.UNDEFINED):
         info.type.tensor_type.elem_type = onnx.TensorProto.UNDEFINED
         return info
@@ -204,7 +223,8 @@ def _transfers(graph: Graph, segments: Iterable[Segment]) -> Iterator[Transfer]:
     }
     for segment in segments:
         for spec in segment.inputs:
-            yield Transfer(spec.name, maker.get(spec.name, -1), segment.index, size_bytes(values[spec.name]))
+            moved_bytes = size_bytes(values[name_in_model(spec.name)])
+            yield Transfer(spec.name, maker.get(spec.name, -1), segment.index, moved_bytes)
     for value in graph.model.graph.outputs:
         yield Transfer(str(value.name), maker.get(str(value.name), -1), -1, size_bytes(value))
 

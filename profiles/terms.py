@@ -73,6 +73,8 @@ class Crossing:
 
     leave: tuple[Term, ...]
     enter: tuple[Term, ...]
+    is_image: bool = False
+    """Whether both whoever makes it and all that read it have it in the layout of convolutions."""
 
 
 def crossings(works: Sequence[Work]) -> dict[str, Crossing]:
@@ -104,8 +106,14 @@ def crossings(works: Sequence[Work]) -> dict[str, Crossing]:
                 leave.append(layout_term(tensor, "leave"))
             if any(is_image_convolution(reader) for reader in readers):
                 enter.append(layout_term(tensor, "enter"))
-            found[tensor.name] = Crossing(tuple(leave), tuple(enter))
+            is_image = walk.is_blocked(work) and all(keeps_layout(reader) for reader in readers)
+            found[tensor.name] = Crossing(tuple(leave), tuple(enter), is_image)
     return found
+
+
+def keeps_layout(work: Work) -> bool:
+    """Whether it takes its input in the layout of convolutions, and gives its output in it."""
+    return len(work.outputs[0].shape) == 4 and work.op_type in _KEEP_LAYOUT
 
 
 def is_image_convolution(work: Work) -> bool:
@@ -139,9 +147,8 @@ class _Walk:
         made = [(tensor, self.maker.get(tensor.name)) for tensor in work.varying]
         eight_bit, dequantised, quantised = self._bits(work)
         follows = self._follows(work, made, eight_bit)
-        image = len(out.shape) == 4
         blocked_before = any(maker is not None and maker.name in self._blocked for _, maker in made)
-        keeps = image and work.op_type in _KEEP_LAYOUT
+        keeps = keeps_layout(work)
         found = []
         for tensor, maker in made:
             inside = maker is not None and maker.name in self._blocked

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -52,6 +53,11 @@ class BoundModule:
             self._known[shapes] = known_outputs(self.module.inputs, self.module.outputs, shapes)
         return self._known[shapes]
 
+    def run_again(self, feeds: Arrays, outputs: Arrays) -> bool | None:
+        """Run the binding that was kept of the memory that arrays lie in; None where none was, else as `run_into`."""
+        binding = self._bindings.get(_addresses(feeds, outputs))
+        return None if binding is None else self._ran(binding.run)
+
     def run_into(self, feeds: Arrays, outputs: Arrays, *, keep: bool) -> bool:
         """Run into given arrays.
 
@@ -67,15 +73,21 @@ class BoundModule:
         bool
             False where the engine cannot do it: the outputs hold nothing then, and `run` may do better.
         """
+        if keep and (ran := self.run_again(feeds, outputs)) is not None:
+            return ran
+        return self._ran(partial(self._bind_and_run, feeds, outputs, keep))
+
+    def _bind_and_run(self, feeds: Arrays, outputs: Arrays, keep: bool) -> None:
+        binding = self.module.bind(feeds, outputs)
+        if keep:
+            self._bindings[_addresses(feeds, outputs)] = binding
+            if len(self._bindings) > _MOST_BINDINGS:
+                self._bindings.popitem(last=False)
+        binding.run()
+
+    def _ran(self, run: Callable[[], None]) -> bool:
         try:
-            binding = self._bindings.get(key := _addresses(feeds, outputs)) if keep else None
-            if binding is None:
-                binding = self.module.bind(feeds, outputs)
-                if keep:
-                    self._bindings[key] = binding
-                    if len(self._bindings) > _MOST_BINDINGS:
-                        self._bindings.popitem(last=False)
-            binding.run()
+            run()
         except TrisectError:
             # The shapes in a file are a promise that not every model keeps. A run without buffers will tell, and
             # fails again where the reason is another.

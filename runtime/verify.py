@@ -21,6 +21,7 @@ from .engines import REFERENCE, find, load
 from .engines.base import Arrays, LoadOptions, Module, TensorSpec
 from .errors import EngineFailed, InvalidModel, UnsupportedModel
 from .feeds import generate_feeds
+from .layouts import as_in_model, name_in_model
 from .onnxtensors import all_tensors
 from .onnxtypes import type_of
 from .plan import Plan, Segment
@@ -135,8 +136,8 @@ def verify(
     devices = find(reference if reference is not None else _REFERENCES)
     model = _read(path)
     given = check_feeds(plan.inputs, feeds) if feeds is not None else generate_feeds(model, plan, seed)
-    boundary = _boundary(plan)
-    extra = [spec for spec in boundary if spec.name in set(_made_in(model))]
+    made = set(_made_in(model))
+    extra = [spec for spec in _boundary(plan) if name_in_model(spec.name) in made]
     device, whole = _run_whole(model, path, devices, extra, given)
     shown = replace(plan, outputs=(*plan.outputs, *extra))
     with Session(shown, executor, LoadOptions(precision=precision), address=address) as session:
@@ -148,7 +149,7 @@ def verify(
     if missing:
         raise InvalidModel(f"{path.name} has no output {min(missing)!r}", remedy="give the model that was split")
     checks = tuple(
-        _check(spec, makers.get(spec.name), spec.name in outputs, split[spec.name], whole[spec.name], allowed)
+        _check(spec, makers.get(spec.name), spec.name in outputs, split[spec.name], whole, allowed)
         for spec in (*extra, *plan.outputs)
     )
     return Verification(checks, allowed, device.id, _drift(plan, checks))
@@ -179,7 +180,7 @@ def _run_whole(
 ) -> tuple[Device, dict[str, np.ndarray]]:
     """What the first device that can run the model gives, and which that is."""
     for spec in extra:
-        model.graph.output.append(onnx.ValueInfoProto(name=spec.name, type=type_of(spec.dtype)))
+        model.graph.output.append(onnx.ValueInfoProto(name=name_in_model(spec.name), type=type_of(spec.dtype)))
     for device in devices:
         try:
             with closing(_load_whole(model, path, device)) as module:
@@ -204,12 +205,13 @@ def _load_whole(model: onnx.ModelProto, path: Path, device: Device) -> Module:
 
 
 def _check(
-    spec: TensorSpec, maker: Segment | None, is_output: bool, split: np.ndarray, whole: np.ndarray, tolerance: float
+    spec: TensorSpec, maker: Segment | None, is_output: bool, split: np.ndarray, whole: Arrays, tolerance: float
 ) -> TensorCheck:
-    got, wanted = unpack(spec.dtype, split), unpack(spec.dtype, whole)
+    name = name_in_model(spec.name)
+    got, wanted = unpack(spec.dtype, as_in_model(spec.name, split)), unpack(spec.dtype, whole[name])
     found = compare(got, wanted, absolute=tolerance, relative=tolerance)
     return TensorCheck(
-        spec.name, -1 if maker is None else maker.index, is_output, found.max_abs, found.max_rel, found.worst,
+        name, -1 if maker is None else maker.index, is_output, found.max_abs, found.max_rel, found.worst,
         spec.dtype, "" if maker is None else maker.device, found.where,
     )  # fmt: skip
 
@@ -217,7 +219,7 @@ def _check(
 def _drift(plan: Plan, checks: tuple[TensorCheck, ...]) -> int | None:
     wrong = {check.name for check in checks if not check.ok}
     for segment in plan.segments:
-        gives_wrong = any(spec.name in wrong for spec in segment.outputs)
-        if gives_wrong and not any(spec.name in wrong for spec in segment.inputs):
+        gives_wrong = any(name_in_model(spec.name) in wrong for spec in segment.outputs)
+        if gives_wrong and not any(name_in_model(spec.name) in wrong for spec in segment.inputs):
             return segment.index
     return None

@@ -20,7 +20,7 @@ from ..devices import Device, select
 from ..errors import EngineMissing, TrisectError, UnknownDevice
 from .base import Engine, LoadOptions, Module
 
-__all__ = ["absent", "discover", "engine_for", "find", "find_to_use", "has_own_memory", "load"]
+__all__ = ["absent", "discover", "engine_for", "find", "find_to_use", "has_own_memory", "keeps_channels_last", "load"]
 
 GROUP = "trisect.engines"
 REFERENCE = "cpu:reference"
@@ -120,6 +120,21 @@ def has_own_memory(device: Device) -> bool:
     False
     """
     return getattr(_survey().engines.get(device.engine), "own_memory", False)
+
+
+@functools.cache
+def keeps_channels_last(device: Device) -> bool:
+    """Whether a device computes convolutions on images with their channels last; False where its engine cannot tell.
+
+    Examples
+    --------
+    >>> keeps_channels_last(find("cpu:ort")[0])
+    False
+    """
+    if not device.is_real or device.node:
+        return False
+    asked = getattr(_survey().engines.get(device.engine), "keeps_channels_last", None)
+    return asked is not None and bool(asked(device))
 
 
 def load(model: Path | bytes, device: Device, options: LoadOptions | None = None) -> Module:

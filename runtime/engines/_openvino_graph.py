@@ -1,10 +1,14 @@
-"""Changes to a model that OpenVINO has read, before it compiles it: outputs, dtypes and shapes that a caller wants."""
+"""Changes to a model that OpenVINO has read, before it compiles it: outputs, dtypes and shapes that a caller wants.
+
+And a look at what it makes of one.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
 
+import numpy as np
 import openvino as ov
 from openvino import opset13 as ops
 
@@ -43,3 +47,19 @@ def fix_shapes(model: ov.Model, declared: Signature, sizes: Mapping[str, int]) -
         fixed[port] = ov.PartialShape([dim if isinstance(dim, int) else -1 for dim in shape])
     if fixed:
         model.reshape(fixed)
+
+
+def convolves_channels_last(core: ov.Core, native: str, properties: Mapping[str, str]) -> bool:
+    """Whether a plugin computes convolutions on images with their channels last: a small one that it compiles tells.
+
+    The letters of a layout are axes, in the order in which they lie in memory.
+    """
+    image = ops.parameter([1, 16, 32, 32], np.float32)
+    weights = ops.constant(np.ones((16, 16, 3, 3), np.float32))
+    convolved = ops.convolution(image, weights, [1, 1], [1, 1], [1, 1], [1, 1])
+    compiled = core.compile_model(ov.Model([convolved], [image]), native, dict(properties))
+    found = [op.get_rt_info() for op in compiled.get_runtime_model().get_ops()]
+    return any(
+        str(info["layerType"].astype(str)) == "Convolution" and str(info["outputLayouts"].astype(str)) == "acdb"
+        for info in found
+    )

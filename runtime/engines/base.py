@@ -144,7 +144,8 @@ class StatefulModule(Module, Protocol):
 class Engine(Protocol):
     """A vendor's runtime.
 
-    One whose modules are `DeviceModule`s says so with ``own_memory = True``.
+    One whose modules are `DeviceModule`s says so with ``own_memory = True``. One that knows how images lie inside it
+    may have a method ``keeps_channels_last(device)``: see `trisect.runtime.engines.keeps_channels_last`.
     """
 
     name: str

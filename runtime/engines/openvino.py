@@ -25,7 +25,7 @@ from ..tensors import bits_of, check_buffers, check_feeds, contiguous, dtype_of
 from ..values import container_of, pack_bits, unpack_bits
 from ._common import host_memory_bytes, reason, signature, with_shapes
 from ._openvino_attention import BEAM_INPUT, fuse_attention
-from ._openvino_graph import drop_outputs, fix_shapes, leave_bfloat16
+from ._openvino_graph import convolves_channels_last, drop_outputs, fix_shapes, leave_bfloat16
 from .base import Arrays, LoadOptions, TensorSpec
 
 _KINDS: dict[str, Kind] = {"CPU": "cpu", "GPU": "gpu", "NPU": "npu"}
@@ -120,6 +120,15 @@ class Engine:
         gone = set(options.state.values())
         outputs = tuple(with_shapes(s, options.shapes) for s in kept if s.name not in gone)
         return OpenVinoModule(compiled, request, device, inputs, outputs, options.state)
+
+    def keeps_channels_last(self, device: Device) -> bool:
+        """Whether images lie with their channels last inside; see `trisect.runtime.engines.keeps_channels_last`."""
+        if device.kind != "cpu":
+            return False
+        try:
+            return convolves_channels_last(self._core, device.native, self._properties(device, LoadOptions()))
+        except Exception:  # a version that tells nothing of what it compiled
+            return False
 
     def kernels(
         self, model: Path, device: Device, options: LoadOptions, feeds: Arrays, lasting_s: float

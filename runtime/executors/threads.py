@@ -31,7 +31,8 @@ from ._memory import DeviceMemory, on_host, own_views
 _BOUND_BYTES = 1 << 20
 """From here an engine's own memory for outputs costs more than writing into ours."""
 _BOUND_ONCE_BYTES = 8 << 20
-"""The same where the binding cannot be kept, because the inputs are the caller's."""
+"""The same where the binding cannot be kept, because the inputs are the caller's, and no other segment reads the
+outputs: the bindings of those that do can be kept then."""
 
 
 def open_executor(plan: Plan, settings: Settings) -> Dispatcher:
@@ -97,6 +98,11 @@ class LocalHost:
         self._pool = pool
         self._memories = memories
         self._modules: dict[int, BoundModule] = {}
+        read = {spec.name for other in plan.segments for spec in other.inputs}
+        self._bound_once = {
+            segment.index: _BOUND_BYTES if any(spec.name in read for spec in segment.outputs) else _BOUND_ONCE_BYTES
+            for segment in segments
+        }
 
     def open(self) -> None:
         """Load the segments; see `Host.open`."""
@@ -124,7 +130,7 @@ class LocalHost:
             listen()
         start_s = time.perf_counter()
         try:
-            outputs = self._into_pool(module, feeds) if feeds else None
+            outputs = self._into_pool(segment, module, feeds) if feeds else None
             if outputs is None:
                 outputs = module.module.run(feeds)
         finally:
@@ -144,20 +150,22 @@ class LocalHost:
             module.close()
         self._modules.clear()
 
-    def _into_pool(self, module: BoundModule, feeds: Arrays) -> dict[str, np.ndarray] | None:
+    def _into_pool(self, segment: Segment, module: BoundModule, feeds: Arrays) -> dict[str, np.ndarray] | None:
         """Outputs in memory that is used again, where that is quicker and can be done."""
         known = module.outputs_for(feeds)
         if known is None or known.size_bytes < _BOUND_BYTES:
             return None
-        pool = self._pool
-        outputs = {name: pool.empty(*kind) for name, kind in known.kinds.items()}
-        aliases = [pool.alias(array) for array in (*feeds.values(), *outputs.values())]
-        ours = [array for array in aliases if array is not None]
-        if len(ours) == len(aliases):  # a binding that is kept must not keep the tensors too
-            inputs = dict(zip(feeds, ours, strict=False))
-            written = module.run_into(inputs, dict(zip(outputs, ours[len(inputs) :], strict=True)), keep=True)
-        elif known.size_bytes >= _BOUND_ONCE_BYTES:
-            written = module.run_into(feeds, outputs, keep=False)
-        else:
+        pool, once = self._pool, known.size_bytes >= self._bound_once[segment.index]
+        if not once and any(pool.locate(array) is None for array in feeds.values()):
             return None
-        return outputs if written else None
+        outputs = {name: pool.empty(*kind) for name, kind in known.kinds.items()}
+        ran = module.run_again(feeds, outputs)
+        if ran is None:
+            aliases = [pool.alias(array) for array in (*feeds.values(), *outputs.values())]
+            ours = [array for array in aliases if array is not None]
+            if len(ours) == len(aliases):  # a binding that is kept must not keep the tensors too
+                inputs = dict(zip(feeds, ours, strict=False))
+                ran = module.run_into(inputs, dict(zip(outputs, ours[len(inputs) :], strict=True)), keep=True)
+            else:
+                ran = once and module.run_into(feeds, outputs, keep=False)
+        return outputs if ran else None
