@@ -63,15 +63,16 @@ def borders_of(graph: Graph, devices: Sequence[Device], costs: LearnedCosts) -> 
     dict
         Tensor -> seconds on each of `devices`.
     """
-    found = {}
-    for tensor, crossing in crossings(list(works(graph).values())).items():
-        leave_s, enter_s = (
-            tuple(_sum_s(costs.models.get(device.id), terms) for device in devices)
-            for terms in (crossing.leave, crossing.enter)
-        )
-        found[tensor] = Border(leave_s, enter_s)
-    return found
+    crossed = crossings(list(works(graph).values()))
+    sides = [terms for crossing in crossed.values() for terms in (crossing.leave, crossing.enter)]
+    columns = [_sums_s(costs.models.get(device.id), sides) for device in devices]
+    rows = iter(zip(*columns, strict=True))
+    return {tensor: Border(next(rows), next(rows)) for tensor in crossed}
 
 
-def _sum_s(model: DeviceModel | None, terms: Sequence[Term]) -> float:
-    return float(model.times_s(terms).sum()) if model is not None else 0.0
+def _sums_s(model: DeviceModel | None, groups: Sequence[Sequence[Term]]) -> list[float]:
+    """Seconds of each group of summands, all asked for at once; nothing where no model was learned."""
+    if model is None:
+        return [0.0] * len(groups)
+    times = iter(model.times_s([term for group in groups for term in group]).tolist())
+    return [sum(next(times) for _ in group) for group in groups]

@@ -16,6 +16,7 @@ from tempfile import TemporaryDirectory
 from trisect.profiles.segments import MeasuredSegment
 from trisect.profiles.trials import Trial, run_trial
 from trisect.runtime.errors import InvalidInput, TrisectError
+from trisect.runtime.layouts import name_in_model
 from trisect.runtime.plan import Plan
 from trisect.runtime.session import Session
 from trisect.scheduler.borders import border_s
@@ -144,6 +145,8 @@ def _learned(prepared: Prepared, plan: Plan, trial: Trial) -> dict[str, list[Mea
     known, times_s = works(prepared.graph), _awake_s(prepared.problem(), plan, trial)
     found: dict[str, list[MeasuredSegment]] = {}
     for segment, time_s, spread in zip(plan.segments, times_s, trial.spreads, strict=True):
+        if any(name_in_model(spec.name) != spec.name for spec in (*segment.inputs, *segment.outputs)):
+            continue  # images that it need not reorder: its summands say that it does
         terms = tuple(terms_of(prepared.graph, known, segment.nodes))
         found.setdefault(segment.device, []).append(MeasuredSegment(terms, time_s, spread, "plan"))
     return found

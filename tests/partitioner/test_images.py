@@ -11,8 +11,10 @@ import pytest
 
 from tests.partitioner import small_models
 from tests.partitioner.small_models import CPU, CPU2, GPU, FakeCosts
-from trisect.partitioner import images
+from trisect.partitioner import images, refining
 from trisect.partitioner.planning import make_plan
+from trisect.partitioner.preparing import prepare
+from trisect.profiles.trials import Trial
 from trisect.runtime.devices import Device
 from trisect.runtime.engines import find, keeps_channels_last
 from trisect.runtime.layouts import SUFFIX
@@ -123,6 +125,18 @@ def test_a_wrong_image_is_found_where_it_was_made(model: Path, tmp_path: Path, m
     assert not found.ok
     assert found.drift_segment == maker.index
     assert not next(check for check in found.checks if check.name == "a").ok
+
+
+def test_nothing_is_learned_of_segments_that_reorder_no_image(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared = prepare(model, [CPU, CPU2], FakeCosts())
+    for keeps, learned in ((False, True), (True, False)):
+        monkeypatch.setattr(images, "keeps_channels_last", lambda device, keeps=keeps: keeps)
+        plan = placed(model, tmp_path / str(keeps), [CPU, CPU2], {"a": 1, "d": 1})
+        count = len(plan.segments)
+        found = refining._learned(prepared, plan, Trial(1.0, 0.0, (1.0,) * count, (0.0,) * count, 1, None))
+        assert bool(found.get(CPU2.id)) == learned
 
 
 def test_nobody_tells_of_devices_that_are_not_here() -> None:
