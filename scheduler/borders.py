@@ -7,7 +7,7 @@ of the device: it cannot run beside other work as a transfer does.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -61,7 +61,7 @@ def border_s(problem: Problem, part: Part) -> float:
         for other, data in problem.graph.pred[task].items():
             if other not in inside:
                 entering.update(data["tensors"])
-    borders: Mapping[str, Border] = problem.borders
-    return sum(borders[name].leave_s[column] for name in sorted(leaving) if name in borders) + sum(
-        borders[name].enter_s[column] for name in sorted(entering) if name in borders
-    )
+    borders = problem.borders
+    leave_s = sum(borders[name].leave_s[column] for name in sorted(leaving) if name in borders)
+    enter_s = sum(borders[name].enter_s[column] for name in sorted(entering) if name in borders)
+    return float(leave_s + enter_s)
