@@ -9,7 +9,8 @@ from time import perf_counter
 
 from trisect.bench import workloads
 from trisect.partitioner.strategies import propose
-from trisect.scheduler.simulate import links_of, part_time_s, play, simulate, single_parts
+from trisect.scheduler.borders import part_time_s
+from trisect.scheduler.simulate import links_of, play, simulate, single_parts
 
 BAR_EVENTS_PER_S = 1e6
 

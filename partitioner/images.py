@@ -38,7 +38,10 @@ def crossing_images(graph: Graph, pieces: Sequence[Piece], devices: Sequence[Dev
     devices : sequence of Device
         Those of the pieces; their engines are asked how they keep images.
     """
-    alike = {device.id for device in devices if keeps_channels_last(device)}
+    if len(pieces) < 2:
+        return frozenset()
+    used = {piece.device for piece in pieces}
+    alike = {device.id for device in devices if device.id in used and keeps_channels_last(device)}
     home = {node: number for number, piece in enumerate(pieces) for node in piece.nodes}
     if sum(piece.device in alike for piece in pieces) < 2:
         return frozenset()

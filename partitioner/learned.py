@@ -9,12 +9,13 @@ from trisect.profiles.costs import ProfileCosts
 from trisect.profiles.kinds import Term
 from trisect.profiles.profile import Profile
 from trisect.profiles.terms import crossings, node_terms
+from trisect.profiles.work import Work
 from trisect.runtime.devices import Device
 from trisect.scheduler.borders import Border
 from trisect.scheduler.problem import TaskGraph
 
 from .graph import Graph
-from .works import leaving, works
+from .works import leaving
 
 
 class LearnedCosts(ProfileCosts):
@@ -32,7 +33,9 @@ class LearnedCosts(ProfileCosts):
         self.models = models
 
 
-def task_times_s(graph: Graph, tasks: TaskGraph, costs: LearnedCosts) -> dict[str, dict[str, float]]:
+def task_times_s(
+    graph: Graph, tasks: TaskGraph, known: Mapping[str, Work], costs: LearnedCosts
+) -> dict[str, dict[str, float]]:
     """Seconds of each task, as part of the whole model, on each device that a model was learned of.
 
     Returns
@@ -40,7 +43,6 @@ def task_times_s(graph: Graph, tasks: TaskGraph, costs: LearnedCosts) -> dict[st
     dict
         Task -> device id -> seconds. Control flow is left out: its body is priced by its own operators.
     """
-    known = works(graph)
     terms = node_terms(list(known.values()), leaving(graph, list(known)))
     found: dict[str, dict[str, float]] = {}
     for task, nodes in tasks.nodes(data="nodes"):
@@ -55,7 +57,7 @@ def task_times_s(graph: Graph, tasks: TaskGraph, costs: LearnedCosts) -> dict[st
     return found
 
 
-def borders_of(graph: Graph, devices: Sequence[Device], costs: LearnedCosts) -> dict[str, Border]:
+def borders_of(known: Mapping[str, Work], devices: Sequence[Device], costs: LearnedCosts) -> dict[str, Border]:
     """What tensors cost segments that they leave or enter; nothing on devices that no model was learned of.
 
     Returns
@@ -63,7 +65,7 @@ def borders_of(graph: Graph, devices: Sequence[Device], costs: LearnedCosts) -> 
     dict
         Tensor -> seconds on each of `devices`.
     """
-    crossed = crossings(list(works(graph).values()))
+    crossed = crossings(list(known.values()))
     sides = [terms for crossing in crossed.values() for terms in (crossing.leave, crossing.enter)]
     columns = [_sums_s(costs.models.get(device.id), sides) for device in devices]
     rows = iter(zip(*columns, strict=True))

@@ -26,6 +26,7 @@ from trisect.scheduler.sharing import Sharing
 from .collecting import uncollected
 from .graph import Graph
 from .learned import LearnedCosts, borders_of, task_times_s
+from .works import works
 
 
 def task_graph(graph: Graph, *, keep_quantised: bool = True, together: Iterable[Sequence[str]] = ()) -> TaskGraph:
@@ -206,8 +207,9 @@ def make_problem(
     for task, data in tasks.nodes(data=True):
         rows = [row_of(work) for work in data["work"]]
         times_s[task] = rows[0] if len(rows) == 1 else {d.id: sum(row[d.id] for row in rows) for d in devices}
+    known = works(graph) if isinstance(costs, LearnedCosts) else {}
     if isinstance(costs, LearnedCosts):
-        for task, learned in task_times_s(graph, tasks, costs).items():
+        for task, learned in task_times_s(graph, tasks, known, costs).items():
             row = times_s[task]
             times_s[task] = {**row, **{key: t for key, t in learned.items() if row.get(key, inf) < inf}}
     for device_id, known_s in (nodes_s or {}).items():
@@ -228,7 +230,7 @@ def make_problem(
         power_w=power_w,
     )
     if isinstance(costs, LearnedCosts):
-        problem = replace(problem, borders=borders_of(graph, devices, costs))
+        problem = replace(problem, borders=borders_of(known, devices, costs))
     # CPU engines at hand compute on the same cores: in a stream at once, each slowed by the others; else one at a time.
     if not (isinstance(costs, ProfileCosts) and costs.is_measured):
         return problem

@@ -82,9 +82,11 @@ def refined(
                 progress(number, steps, f"running plan {len(ran) + 1}")
             trial = run_trial(plan, trial_feeds(plan), most=200)
             ran[key] = (_value_s(plan, trial), plan)
+            problem = prepared.problem()
+            awake = _awake(problem, plan, trial)
             if keep is not None:
-                keep(_learned(prepared, plan, trial))
-            prepared = _corrected(prepared, plan, trial)
+                keep(_learned(prepared, plan, awake))
+            prepared = _corrected(prepared, problem, plan, awake)
             return True
 
         for number, make in enumerate(alone):
@@ -124,12 +126,11 @@ def _value_s(plan: Plan, trial: Trial) -> float:
     return sorted(taken_s)[_STREAMS // 2] / _ITEMS
 
 
-def _corrected(prepared: Prepared, plan: Plan, trial: Trial) -> Prepared:
+def _corrected(prepared: Prepared, problem: Problem, plan: Plan, trial: Trial) -> Prepared:
     """With the tasks of each segment taking as much longer, or shorter, as the segment did."""
-    problem = prepared.problem()
     home = {node: task for task, nodes in prepared.tasks.nodes(data="nodes") for node in nodes}
     factors = dict(prepared.factors)
-    for segment, time_s in zip(plan.segments, _awake_s(problem, plan, trial), strict=True):
+    for segment, time_s in zip(plan.segments, trial.segments_s, strict=True):
         tasks = dict.fromkeys(home[node] for node in segment.nodes if node in home)
         predicted_s = sum(problem.time(task, segment.device) for task in tasks)
         beyond_s = problem.overhead(segment.device) + border_s(problem, Part(segment.device, tuple(tasks)))
@@ -142,9 +143,9 @@ def _corrected(prepared: Prepared, plan: Plan, trial: Trial) -> Prepared:
 
 
 def _learned(prepared: Prepared, plan: Plan, trial: Trial) -> dict[str, list[MeasuredSegment]]:
-    known, times_s = works(prepared.graph), _awake_s(prepared.problem(), plan, trial)
+    known = works(prepared.graph)
     found: dict[str, list[MeasuredSegment]] = {}
-    for segment, time_s, spread in zip(plan.segments, times_s, trial.spreads, strict=True):
+    for segment, time_s, spread in zip(plan.segments, trial.segments_s, trial.spreads, strict=True):
         if any(name_in_model(spec.name) != spec.name for spec in (*segment.inputs, *segment.outputs)):
             continue  # images that it need not reorder: its summands say that it does
         terms = tuple(terms_of(prepared.graph, known, segment.nodes))
@@ -152,9 +153,9 @@ def _learned(prepared: Prepared, plan: Plan, trial: Trial) -> dict[str, list[Mea
     return found
 
 
-def _awake_s(problem: Problem, plan: Plan, trial: Trial) -> Sequence[float]:
-    """What each segment would have taken in a loop of its own."""
+def _awake(problem: Problem, plan: Plan, trial: Trial) -> Trial:
+    """The trial with what each segment would have taken in a loop of its own."""
     if problem.wakings is None:
-        return trial.segments_s
+        return trial
     parts = [(segment.device, t) for segment, t in zip(plan.segments, trial.segments_s, strict=True)]
-    return problem.wakings.without(parts)
+    return replace(trial, segments_s=tuple(problem.wakings.without(parts)))

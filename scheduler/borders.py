@@ -28,6 +28,13 @@ class Border:
         return Border(leave_s, tuple(t * factor for t, factor in zip(self.enter_s, factors, strict=True)))
 
 
+def part_time_s(problem: Problem, part: Part) -> float:
+    """Seconds of one call of a part in a loop: overhead, its tasks one after the other, what crosses its border."""
+    column, times_s = problem.column(part.device), problem.times_s
+    work_s = sum(times_s[node][column] for node in part.nodes)
+    return problem.overhead(part.device) + work_s + border_s(problem, part)
+
+
 def border_s(problem: Problem, part: Part) -> float:
     """Seconds that a part takes longer than its tasks and its call, for all that crosses its border.
 

@@ -254,10 +254,10 @@ class Problem:
         """Seconds of a tensor's way from a part on one device to one on another: both borders and the transfer."""
         border = self.borders.get(tensor)
         moving_s = self.transfer_time(size_bytes, src, dst)
-        source, target = self.column(src), self.column(dst)
-        if border is None or source == target:
+        if border is None:
             return moving_s
-        return border.leave_s[source] + moving_s + border.enter_s[target]
+        source, target = self.column(src), self.column(dst)
+        return moving_s if source == target else border.leave_s[source] + moving_s + border.enter_s[target]
 
     def overhead(self, device: str | Device) -> float:
         """Seconds that each call of a part costs on a device."""

@@ -15,7 +15,7 @@ from operator import attrgetter
 from trisect.runtime.errors import InfeasibleProblem
 from trisect.runtime.timeline import Event, Schedule, Timeline
 
-from .borders import border_s
+from .borders import part_time_s
 from .problem import Part, Placement, Problem
 from .totals import energy_j, peak_bytes
 
@@ -69,12 +69,6 @@ def part_times_s(problem: Problem, parts: Sequence[Part]) -> list[float]:
         return times_s
     wakings_s = problem.wakings.of_parts([(part.device, t) for part, t in zip(parts, times_s, strict=True)])
     return [time_s + waking_s for time_s, waking_s in zip(times_s, wakings_s, strict=True)]
-
-
-def part_time_s(problem: Problem, part: Part) -> float:
-    """Seconds of one call of a part in a loop: overhead, its tasks one after the other, what crosses its border."""
-    work_s = sum(problem.time(node, part.device) for node in part.nodes)
-    return problem.overhead(part.device) + work_s + border_s(problem, part)
 
 
 def simulate(

@@ -15,7 +15,7 @@ from math import inf
 
 from trisect.runtime.timeline import Event, PeakBasis, Schedule
 
-from .borders import border_s
+from .borders import part_time_s
 from .problem import Part, Problem, tensor_edges
 
 
@@ -53,8 +53,7 @@ def energy_j(problem: Problem, parts: Sequence[Part]) -> float | None:
     }
     busy_s: dict[str, float] = defaultdict(float)
     for part in parts:
-        work_s = sum(problem.time(node, part.device) for node in part.nodes)
-        busy_s[part.device] += problem.overhead(part.device) + work_s + border_s(problem, part)
+        busy_s[part.device] += part_time_s(problem, part)
     for (_, _, device), time_s in moved.items():
         busy_s[device] += time_s
     return sum(problem.power_w[device] * time_s for device, time_s in busy_s.items())
