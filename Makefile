@@ -9,7 +9,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip --disable-pip-version-check -qq install -c constraints.txt -e
-ROOMS := bench partitioner profiles runtime scheduler
+ROOMS := bench llm partitioner profiles runtime scheduler
 
 MODELS := .cache/models
 LLM := $(MODELS)/SmolLM2-135M-Instruct.Q4_1.gguf

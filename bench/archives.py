@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path, PurePosixPath
 
-from trisect.profiles.store import write_aside
+from trisect.profiles.stored.profile_store import write_aside
 from trisect.runtime.errors import InvalidInput, InvalidModel
 
 SUFFIX = ".stg"

@@ -24,7 +24,7 @@ from typing import Annotated
 import platformdirs
 import typer
 
-from trisect.profiles.store import write_aside
+from trisect.profiles.stored.profile_store import write_aside
 from trisect.runtime.errors import InvalidInput, InvalidModel, StorageFailed, TrisectError
 
 from .archives import LIMIT_BYTES, check_sha256, unpack

@@ -1,9 +1,9 @@
 """Know the costs: measure devices and links by running things on them, store, predict."""
 
-from .costs import ProfileCosts
-from .features import Costs, OpClass, OpFeatures
-from .profile import DeviceProfile, Link, Point, Profile, Provenance
-from .store import default_path, load, save
+from .costmodel.op_features import Costs, OpClass, OpFeatures
+from .costmodel.profile_costs import ProfileCosts
+from .stored.profile_data import DeviceProfile, Link, Point, Profile, Provenance
+from .stored.profile_store import default_path, load, save
 
 __all__ = [
     "Costs",

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from tests.tiny_llms import TinyLlms
-    from trisect.runtime.llm.bundle import Bundle
+    from tests.llm.tiny_llms import TinyLlms
+    from trisect.llm.bundle import Bundle
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -48,7 +48,7 @@ def _own_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def tiny_llms(tmp_path_factory: pytest.TempPathFactory) -> TinyLlms:
     """Makes language models of random weights."""
-    from tests.tiny_llms import TinyLlms
+    from tests.llm.tiny_llms import TinyLlms
 
     return TinyLlms(tmp_path_factory.mktemp("tiny"))
 
@@ -65,7 +65,7 @@ def smollm2(models: Path) -> Path:
 @pytest.fixture(scope="session")
 def smollm2_blocks(smollm2: Path) -> Bundle:
     """The real model, imported with its weights in blocks."""
-    from trisect.partitioner.llm.importing import open_model
+    from trisect.llm.importing.model_import import open_model
 
     return open_model(smollm2)
 
@@ -73,6 +73,6 @@ def smollm2_blocks(smollm2: Path) -> Bundle:
 @pytest.fixture(scope="session")
 def smollm2_float32(smollm2: Path) -> Bundle:
     """The real model, imported with its weights in float32: the reference."""
-    from trisect.partitioner.llm.importing import open_model
+    from trisect.llm.importing.model_import import open_model
 
     return open_model(smollm2, precision="float32")

@@ -13,12 +13,13 @@ import pytest
 
 import trisect
 import trisect.bench
+import trisect.llm
 import trisect.partitioner
 import trisect.profiles
 import trisect.runtime
 import trisect.scheduler
 
-ROOMS = (trisect, trisect.bench, trisect.partitioner, trisect.profiles, trisect.runtime, trisect.scheduler)
+ROOMS = (trisect, trisect.bench, trisect.llm, trisect.partitioner, trisect.profiles, trisect.runtime, trisect.scheduler)
 NAMES = sorted({m.name for room in ROOMS for m in pkgutil.walk_packages(room.__path__, f"{room.__name__}.")})
 
 

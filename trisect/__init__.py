@@ -11,26 +11,26 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from trisect.bench.study.running import study as study
-    from trisect.partitioner.constraints import Constraints as Constraints
+    from trisect.bench.study.study_runs import study as study
+    from trisect.llm.generate import generate as generate
+    from trisect.partitioner.problem.constraints import Constraints as Constraints
     from trisect.partitioner.strategies import strategy as strategy
-    from trisect.runtime.devices import Device as Device
+    from trisect.runtime.device import Device as Device
     from trisect.runtime.errors import TrisectError as TrisectError
-    from trisect.runtime.plan import Plan as Plan
-    from trisect.runtime.session import Session as Session
-    from trisect.runtime.timeline import Schedule as Schedule
-    from trisect.runtime.timeline import Trace as Trace
-    from trisect.scheduler.problem import Problem as Problem
-    from trisect.scheduler.solution import Solution as Solution
+    from trisect.runtime.plans.plan import Plan as Plan
+    from trisect.runtime.plans.timeline import Schedule as Schedule
+    from trisect.runtime.plans.timeline import Trace as Trace
+    from trisect.runtime.sessions.session import Session as Session
+    from trisect.scheduler.problem.problem import Problem as Problem
+    from trisect.scheduler.problem.solution import Solution as Solution
 
     from .api import devices as devices
     from .api import split as split
     from .api import verify as verify
     from .context.can_run import can_run as can_run
     from .context.context import create_context as create_context
-    from .context.support import op_support_limits_per_device as op_support_limits_per_device
-    from .fronts import pareto as pareto
-    from .language import generate as generate
+    from .context.op_support import op_support_limits_per_device as op_support_limits_per_device
+    from .pareto_plans import pareto as pareto
     from .replanning import replan as replan
     from .solving import solve as solve
 
@@ -40,26 +40,26 @@ sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 __version__ = "0.1.0.dev0"
 
 _HOMES = {
-    "Constraints": "partitioner.constraints",
-    "Device": "runtime.devices",
-    "Plan": "runtime.plan",
-    "Problem": "scheduler.problem",
-    "Schedule": "runtime.timeline",
-    "Session": "runtime.session",
-    "Solution": "scheduler.solution",
-    "Trace": "runtime.timeline",
+    "Constraints": "partitioner.problem.constraints",
+    "Device": "runtime.device",
+    "Plan": "runtime.plans.plan",
+    "Problem": "scheduler.problem.problem",
+    "Schedule": "runtime.plans.timeline",
+    "Session": "runtime.sessions.session",
+    "Solution": "scheduler.problem.solution",
+    "Trace": "runtime.plans.timeline",
     "TrisectError": "runtime.errors",
     "can_run": "context.can_run",
     "create_context": "context.context",
     "devices": "api",
-    "generate": "language",
-    "op_support_limits_per_device": "context.support",
-    "pareto": "fronts",
+    "generate": "llm.generate",
+    "op_support_limits_per_device": "context.op_support",
+    "pareto": "pareto_plans",
     "replan": "replanning",
     "solve": "solving",
     "split": "api",
     "strategy": "partitioner.strategies",
-    "study": "bench.study.running",
+    "study": "bench.study.study_runs",
     "verify": "api",
 }
 

@@ -16,26 +16,28 @@ from math import isfinite
 from pathlib import Path
 from typing import Any, TypeVar
 
-from trisect.partitioner.constraints import Constraints
-from trisect.partitioner.graph import Graph
-from trisect.partitioner.modelcases import model_cases
-from trisect.partitioner.planning import make_plan
-from trisect.profiles import reference, store
-from trisect.profiles.costs import ProfileCosts
-from trisect.profiles.measure import measure
-from trisect.profiles.profile import Profile, Provenance
+from trisect.llm.bundle import Bundle
+from trisect.partitioner.costs.model_cases import model_cases
+from trisect.partitioner.graph.model_graph import Graph
+from trisect.partitioner.planning.plan_maker import make_plan
+from trisect.partitioner.problem.constraints import Constraints
+from trisect.profiles import reference
+from trisect.profiles.costmodel.profile_costs import ProfileCosts
+from trisect.profiles.measuring.device_measurement import measure
+from trisect.profiles.stored import profile_store as store
+from trisect.profiles.stored.profile_data import Profile, Provenance
 from trisect.runtime import engines
-from trisect.runtime.devices import Device, select
+from trisect.runtime.device import Device, select
 from trisect.runtime.errors import InvalidInput, PowerUnknown, ProfileMissing
-from trisect.runtime.llm.bundle import Bundle
-from trisect.runtime.plan import Plan
-from trisect.scheduler.problem import Objective
+from trisect.runtime.plans.plan import Plan
+from trisect.scheduler.problem.problem import Objective
 
-from . import clusters, origins
-from .learning import costs_of, learn_segments
-from .running import Run as Run
-from .running import run as run
-from .running import verify as verify
+from . import cluster_devices as clusters
+from . import plan_origins as origins
+from .measured_runs import Run as Run
+from .measured_runs import run as run
+from .measured_runs import verify as verify
+from .network_fitting import costs_of, learn_segments
 
 Progress = Callable[[int, int, str], None]
 """Called with the steps done, all steps, and what comes next."""
@@ -201,7 +203,7 @@ def split(
     shapes : mapping of str to int, optional
         Sizes of symbolic dimensions, by name or as ``input.axis``.
     constraints : Constraints, mapping or path of a TOML file, optional
-        What must or must not go where; see `trisect.partitioner.constraints`.
+        What must or must not go where; see `trisect.partitioner.problem.constraints`.
     time_limit_s : float, optional
         How long a strategy that searches may take; of `auto`, a few seconds when left out.
     seed : int
@@ -314,7 +316,7 @@ def import_model(
     StorageFailed
         Where the disk is full or refuses; nothing half-written is left.
     """
-    from trisect.partitioner.llm.importing import open_model
+    from trisect.llm.importing.model_import import open_model
 
     return open_model(model, folder=Path(out) if out is not None else None, progress=progress)
 

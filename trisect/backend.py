@@ -23,18 +23,18 @@ from onnx import ModelProto, NodeProto, TensorProto, helper
 from onnx.backend.base import Backend as _Interface
 from onnx.backend.base import BackendRep as _Prepared
 
-from trisect.partitioner.alternating import alternating_plan
-from trisect.partitioner.graph import Graph
-from trisect.profiles.capabilities import Capabilities
+from trisect.partitioner.graph.model_graph import Graph
+from trisect.partitioner.segments.alternating_plan import alternating_plan
+from trisect.profiles.capabilities.compile_verdicts import Capabilities
 from trisect.runtime import engines
-from trisect.runtime.devices import Device
+from trisect.runtime.device import Device
 from trisect.runtime.engines.base import UNKNOWN_RANK, LoadOptions, TensorSpec
 from trisect.runtime.errors import EngineMissing, InvalidInput, TrisectError, UnknownDevice
-from trisect.runtime.onnxtypes import spec_of
-from trisect.runtime.plan import Plan
-from trisect.runtime.session import Session
-from trisect.runtime.tensors import onnx_dtype_number
-from trisect.runtime.values import unpack
+from trisect.runtime.plans.plan import Plan
+from trisect.runtime.sessions.session import Session
+from trisect.runtime.tensors.containers import unpack
+from trisect.runtime.tensors.onnx_types import spec_of
+from trisect.runtime.tensors.tensors import onnx_dtype_number
 
 _TURNS = {"CPU": "cpu:ort,cpu:openvino", "CUDA": "gpu:cuda,cpu:ort"}
 """ONNX's name of a kind of device -> those that take turns."""

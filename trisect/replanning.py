@@ -6,13 +6,16 @@ from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
-from trisect.partitioner.planning import make_plan
+from trisect.partitioner.planning.plan_maker import make_plan
 from trisect.partitioner.strategies import UnknownStrategy, lookup
-from trisect.profiles import reference, store
+from trisect.profiles import reference
+from trisect.profiles.stored import profile_store as store
 from trisect.runtime.errors import InfeasibleProblem, UnknownDevice
-from trisect.runtime.plan import Plan
+from trisect.runtime.plans.plan import Plan
 
-from . import api, clusters, origins
+from . import api
+from . import cluster_devices as clusters
+from . import plan_origins as origins
 
 
 def replan(

@@ -8,13 +8,13 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from trisect.partitioner.constraining import constrained
-from trisect.partitioner.constraints import Constraints, read_constraints
+from trisect.partitioner.problem.constrained_problem import constrained
+from trisect.partitioner.problem.constraints import Constraints, read_constraints
 from trisect.partitioner.strategies import TIME_LIMIT_S, propose
-from trisect.partitioner.strategies.judging import certificate, judge
+from trisect.partitioner.strategies.common.placement_value import certificate, judge
 from trisect.runtime.errors import InvalidInput
-from trisect.scheduler.problem import Problem
-from trisect.scheduler.solution import Solution
+from trisect.scheduler.problem.problem import Problem
+from trisect.scheduler.problem.solution import Solution
 
 _ROUNDING = 1e-9
 
@@ -36,7 +36,7 @@ def solve(
     strategy : str
         ``"exact"``, ``"auto"``, ``"heft"``, or one that you registered.
     constraints : Constraints, mapping or path of a TOML file, optional
-        What must or must not go where; see `trisect.partitioner.constraints`.
+        What must or must not go where; see `trisect.partitioner.problem.constraints`.
     time_limit_s : float
         For strategies that search.
     seed : int
@@ -59,7 +59,7 @@ def solve(
     Examples
     --------
     >>> import networkx as nx
-    >>> from trisect.runtime.devices import Device
+    >>> from trisect.runtime.device import Device
     >>> graph = nx.DiGraph([("a", "b"), ("a", "c"), ("b", "d"), ("c", "d")])
     >>> devices = [Device("cpu:x", "cpu", "x", ""), Device("gpu:y", "gpu", "y", "")]
     >>> times = {task: {"cpu:x": 2.0, "gpu:y": 1.0} for task in graph}

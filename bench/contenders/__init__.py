@@ -2,7 +2,7 @@
 
 A file holds a class ``Contender``; one whose name has no underscore is a peer and also holds ``offers(devices)``, which
 says how it would run a model on some devices. A contender is only ever loaded in a process of its own
-(`trisect.bench.contending`).
+(`trisect.bench.comparing.contender_process`).
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from typing import Any, Protocol, cast
 
 import numpy as np
 
-from trisect.runtime.devices import Device
+from trisect.runtime.device import Device
 from trisect.runtime.engines.base import Arrays
-from trisect.runtime.timeline import Event
+from trisect.runtime.plans.timeline import Event
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from time import perf_counter
 import numpy as np
 
 from trisect.runtime.engines.base import Arrays, LoadOptions
-from trisect.runtime.plan import Plan
-from trisect.runtime.session import Session
-from trisect.runtime.timeline import Event
+from trisect.runtime.plans.plan import Plan
+from trisect.runtime.plans.timeline import Event
+from trisect.runtime.sessions.session import Session
 
 from . import Loading
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from trisect.runtime import engines
-from trisect.runtime.devices import Device, select
+from trisect.runtime.device import Device, select
 from trisect.runtime.engines.base import Arrays, LoadOptions
 
 from . import Loading, Offer, Whole

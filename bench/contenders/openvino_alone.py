@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import openvino as ov
 
-from trisect.runtime.devices import Device
+from trisect.runtime.device import Device
 from trisect.runtime.engines.base import Arrays
 
 from . import Loading, Offer, Whole

@@ -13,7 +13,7 @@ from typing import Any
 
 import openvino as ov
 
-from trisect.runtime.devices import Device
+from trisect.runtime.device import Device
 from trisect.runtime.engines.base import Arrays
 
 from . import Loading, Offer, openvino_alone

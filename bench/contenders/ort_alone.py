@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 
-from trisect.runtime.devices import Device
+from trisect.runtime.device import Device
 from trisect.runtime.engines.base import Arrays
 
 from . import Loading, Offer, Whole

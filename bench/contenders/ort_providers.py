@@ -14,7 +14,7 @@ import numpy as np
 import onnxruntime as ort
 
 from trisect.runtime import engines
-from trisect.runtime.devices import Device, select
+from trisect.runtime.device import Device, select
 from trisect.runtime.engines.base import Arrays
 
 from . import Loading, Offer, Whole

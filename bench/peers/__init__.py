@@ -2,8 +2,8 @@
 
 A file is called after the Python package that it needs, and holds a function ``source`` and a class ``Peer`` with a
 ``load`` and a ``run``. The package is imported in ``load`` alone, which happens in a worker process of its own
-(`trisect.bench.worker`), so that no engine's threads, memory or settings touch another's. A peer whose package is not
-installed, or that cannot read the model, is left out, with a note.
+(`trisect.bench.llm.peer_process`), so that no engine's threads, memory or settings touch another's. A peer
+whose package is not installed, or that cannot read the model, is left out, with a note.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, cast
 
+from trisect.llm.bundle import Bundle
 from trisect.runtime.errors import UnsupportedModel
-from trisect.runtime.llm.bundle import Bundle
 
 
 @dataclass(frozen=True)

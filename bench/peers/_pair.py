@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from trisect.llm.bundle import Bundle
+from trisect.llm.running.generation import LanguageSession
 from trisect.runtime import engines
-from trisect.runtime.devices import select
-from trisect.runtime.llm.bundle import Bundle
-from trisect.runtime.llm.generation import LanguageSession
+from trisect.runtime.device import select
 
 from . import Timing
 

@@ -7,9 +7,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from trisect.runtime.llm.bundle import Bundle
+from trisect.llm.bundle import Bundle
 
-from ..genai_folder import CONFIG_FILE, genai_folder
+from ..llm.genai_folder import CONFIG_FILE, genai_folder
 from . import Timing
 
 

@@ -15,11 +15,11 @@ import jinja2
 import markupsafe
 import msgspec
 
-from trisect.profiles.store import write_aside
+from trisect.profiles.stored.profile_store import write_aside
 from trisect.runtime.errors import InvalidInput
 
-from ..comparison import Comparison
-from .document import Document, document
+from ..comparing.comparison import Comparison
+from .report_data import Document, document
 
 __all__ = ["check_installed", "write_report"]
 

@@ -19,7 +19,7 @@ from itertools import product
 from typing import Any
 
 from trisect.runtime.errors import InvalidInput, TrisectError
-from trisect.scheduler.problem import Objective, Problem
+from trisect.scheduler.problem.problem import Objective, Problem
 
 
 class UnknownWorkload(TrisectError):

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from glob import glob
 from pathlib import Path
 
-from trisect.bench.datasets import ENVIRONMENT, folders
 from trisect.runtime.errors import InvalidInput
+
+from ..datasets import ENVIRONMENT, folders
 
 
 def data_folder(name: str, given: str, source: str) -> Path:

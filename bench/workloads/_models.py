@@ -6,12 +6,12 @@ from collections.abc import Iterable, Mapping
 from functools import cache, partial
 from pathlib import Path
 
-from trisect.partitioner.graph import Graph
-from trisect.partitioner.problem import make_problem
+from trisect.partitioner.graph.model_graph import Graph
+from trisect.partitioner.problem.problem_builder import make_problem
 from trisect.profiles import reference
-from trisect.profiles.costs import ProfileCosts
-from trisect.profiles.features import Costs, OpFeatures
-from trisect.scheduler.problem import Objective, Problem
+from trisect.profiles.costmodel.op_features import Costs, OpFeatures
+from trisect.profiles.costmodel.profile_costs import ProfileCosts
+from trisect.scheduler.problem.problem import Objective, Problem
 
 from . import Instance
 

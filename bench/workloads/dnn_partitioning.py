@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from functools import partial
 
 from trisect.runtime.errors import InvalidInput
-from trisect.scheduler.problem import Objective, Problem
+from trisect.scheduler.problem.problem import Objective, Problem
 
 from . import Instance, Request, workload
 from ._files import data_folder

@@ -6,9 +6,9 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from trisect.bench.model_packages import PACKAGES
 from trisect.runtime.errors import InvalidInput
 
+from ..model_packages import PACKAGES
 from . import Instance, Request, workload
 from ._models import MACHINE, model_instances
 

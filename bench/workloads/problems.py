@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 
-from trisect.scheduler.problem import Problem
+from trisect.scheduler.problem.problem import Problem
 
 from . import Instance, Request, workload
 from ._files import matching, names

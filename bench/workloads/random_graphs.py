@@ -13,8 +13,8 @@ from random import Random
 from typing import Literal, cast
 
 from trisect.runtime.errors import InvalidInput
-from trisect.scheduler.benchmarks.tables import TableDevice, TableEdge, TableLink, Tables, TableTask, to_problem
-from trisect.scheduler.problem import Problem
+from trisect.scheduler.benchmarks.problem_tables import TableDevice, TableEdge, TableLink, Tables, TableTask, to_problem
+from trisect.scheduler.problem.problem import Problem
 
 from . import Instance, Request, workload
 from ._shapes import SHAPES

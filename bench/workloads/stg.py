@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from trisect.runtime.errors import InvalidInput, InvalidModel
-from trisect.scheduler.problem import Problem
+from trisect.scheduler.problem.problem import Problem
 
 from ..datasets import STG_PAGE
 from . import Instance, Request, workload

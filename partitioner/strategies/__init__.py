@@ -15,10 +15,10 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any, TypeVar
 
-from trisect.runtime.devices import Device
+from trisect.runtime.device import Device
 from trisect.runtime.errors import InfeasibleProblem, TrisectError
-from trisect.scheduler.problem import Problem
-from trisect.scheduler.solution import Proposal
+from trisect.scheduler.problem.problem import Problem
+from trisect.scheduler.problem.solution import Proposal
 
 Strategy = Callable[..., Mapping[str, str] | Proposal]
 TIME_LIMIT_S = 10.0
@@ -57,8 +57,8 @@ def strategy(name: str) -> Callable[[_F], _F]:
 
 @cache
 def _load_all() -> None:
-    for module in pkgutil.iter_modules(__path__):
-        import_module(f"{__name__}.{module.name}")
+    for module in pkgutil.walk_packages(__path__, f"{__name__}."):
+        import_module(module.name)
     for entry in entry_points(group="trisect.strategies"):
         _REGISTERED.setdefault(entry.name, entry.load())
 
@@ -161,7 +161,7 @@ def place(problem: Problem, name: str, *, time_limit_s: float = TIME_LIMIT_S, se
     InfeasibleProblem
         When the strategy finds no placement, or gives one that breaks the problem's rules.
     """
-    from .judging import judge
+    from .common.placement_value import judge
 
     found = propose(problem, name, time_limit_s=time_limit_s, seed=seed)
     placement, violations = found.placement, judge(problem, found).violations

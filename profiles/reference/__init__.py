@@ -16,11 +16,11 @@ from typing import Literal
 
 import msgspec
 
-from trisect.runtime.devices import Device, Kind, Limits
+from trisect.runtime.device import Device, Kind, Limits
 from trisect.runtime.errors import InvalidProfile, UnknownDevice
 
-from ..features import OpClass
-from ..profile import DeviceProfile, Link, Point, Profile, Provenance
+from ..costmodel.op_features import OpClass
+from ..stored.profile_data import DeviceProfile, Link, Point, Profile, Provenance
 
 _COMPUTE = (OpClass.MATMUL, OpClass.CONV, OpClass.ATTENTION)
 """Classes whose rate is in operations a second; that of the others is in bytes a second."""

@@ -16,7 +16,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import cast
 
-from ..devices import Device, select
+from ..device import Device, select
 from ..errors import EngineMissing, TrisectError, UnknownDevice
 from .base import Engine, LoadOptions, Module
 
@@ -46,7 +46,7 @@ def discover() -> list[Device]:
 
 
 def find(wanted: str | Iterable[str], available: Iterable[Device] | None = None) -> list[Device]:
-    """Pick devices of this machine; see `trisect.runtime.devices.select`.
+    """Pick devices of this machine; see `trisect.runtime.device.select`.
 
     Parameters
     ----------
@@ -179,7 +179,7 @@ def _survey() -> _Survey:
 
 def _factories() -> Iterator[tuple[str, Callable[[], type[Engine]]]]:
     for module in sorted(pkgutil.iter_modules(__path__), key=lambda module: module.name):
-        if module.name != "base" and not module.name.startswith("_"):
+        if module.name != "base" and not module.ispkg:
             yield module.name, functools.partial(_own, module.name)
     for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):
         yield point.name, functools.partial(cast("Callable[[], type[Engine]]", point.load))

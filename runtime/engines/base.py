@@ -14,8 +14,8 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from ..devices import Device
-from ..kernels import Kernel
+from ..device import Device
+from .common.kernels import Kernel
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -59,8 +59,9 @@ class LoadOptions:
     spin: bool = False
     """Let idle threads spin: a few per cent quicker alone, ruinous for another engine on the same cores."""
     pinned: bool | None = None
-    """Keep helping threads on cores of their own, and callers off those; see `trisect.runtime.affinity`. None = where
-    whoever loads finds that right: a session with the executor ``threads`` does, where the engine may use all cores."""
+    """Keep helping threads on cores of their own, and callers off those; see `trisect.runtime.core_affinity`.
+    None = the loader
+    decides: a session with the executor ``threads`` does so where the engine may use all cores."""
     extra: Mapping[str, Any] = field(default_factory=dict)
     """Engine-specific settings, passed on as they are."""
 
@@ -79,7 +80,7 @@ class Module(Protocol):
     """One model loaded on one device.
 
     One that never copies tensors into another form may say so with ``converts = False``: see
-    `trisect.runtime.conversions`.
+    `trisect.runtime.tensors.conversions`.
     """
 
     device: Device

@@ -14,11 +14,11 @@ from typing import Any
 
 import onnxruntime as ort
 
-from ..devices import Device
+from ..device import Device
 from ..errors import EngineFailed, EngineMissing
-from ._ort_providers import ep_devices, kind_of, register, tiny_model, unit_of
-from ._ort_session import OrtModule, Provider, open_module
 from .base import LoadOptions
+from .ort_parts.ort_providers import ep_devices, kind_of, register, tiny_model, unit_of
+from .ort_parts.ort_session import OrtModule, Provider, open_module
 
 EP = "CUDAExecutionProvider"
 _LIBRARIES = ("libonnxruntime_providers_cuda.so", "onnxruntime_providers_cuda.dll")

@@ -15,11 +15,11 @@ from typing import cast, get_args
 import numpy as np
 import onnx
 
-from ..devices import Device, Kind
+from ..device import Device, Kind
 from ..errors import EngineFailed, EngineMissing
-from ..tensors import check_buffers, check_feeds, dtype_of
-from ._common import reason, refuse_open_shapes, signature, with_shapes
+from ..tensors.tensors import check_buffers, check_feeds, dtype_of
 from .base import UNKNOWN_RANK, Arrays, LoadOptions, TensorSpec
+from .common.engine_helpers import reason, refuse_open_shapes, signature, with_shapes
 
 ENVIRONMENT = "TRISECT_NULL_DEVICES"
 _MOST = 100_000

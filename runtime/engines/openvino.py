@@ -17,16 +17,16 @@ import numpy as np
 import openvino as ov
 from openvino._offline_transformations import apply_make_stateful_transformation
 
-from ..conversions import note
-from ..devices import Device, Kind, Limits
+from ..device import Device, Kind, Limits
 from ..errors import EngineFailed, InvalidInput, TrisectError, UnsupportedModel
-from ..kernels import Kernel
-from ..tensors import bits_of, check_buffers, check_feeds, contiguous, dtype_of
-from ..values import container_of, pack_bits, unpack_bits
-from ._common import host_memory_bytes, reason, signature, with_shapes
-from ._openvino_attention import BEAM_INPUT, fuse_attention
-from ._openvino_graph import convolves_channels_last, drop_outputs, fix_shapes, leave_bfloat16
+from ..tensors.containers import container_of, pack_bits, unpack_bits
+from ..tensors.conversions import note
+from ..tensors.tensors import bits_of, check_buffers, check_feeds, contiguous, dtype_of
 from .base import Arrays, LoadOptions, TensorSpec
+from .common.engine_helpers import host_memory_bytes, reason, signature, with_shapes
+from .common.kernels import Kernel
+from .openvino_parts.attention_fusion import BEAM_INPUT, fuse_attention
+from .openvino_parts.openvino_model import convolves_channels_last, drop_outputs, fix_shapes, leave_bfloat16
 
 _KINDS: dict[str, Kind] = {"CPU": "cpu", "GPU": "gpu", "NPU": "npu"}
 _REFERENCE = {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"}
@@ -134,7 +134,7 @@ class Engine:
         self, model: Path, device: Device, options: LoadOptions, feeds: Arrays, lasting_s: float
     ) -> tuple[Kernel, ...]:
         """What it makes of a model's nodes; see `ProfilingEngine.kernels`."""
-        from ._openvino_kernels import kernels
+        from .openvino_parts.openvino_kernels import kernels
 
         with closing(
             self.load(model, device, replace(options, extra={**options.extra, "PERF_COUNT": "YES"}))

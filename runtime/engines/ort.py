@@ -6,11 +6,11 @@ from pathlib import Path
 
 import onnxruntime as ort
 
-from ..devices import Device
-from ..kernels import Kernel
-from ._common import cpu_name, host_memory_bytes
-from ._ort_session import OrtModule, open_module
+from ..device import Device
 from .base import Arrays, LoadOptions
+from .common.engine_helpers import cpu_name, host_memory_bytes
+from .common.kernels import Kernel
+from .ort_parts.ort_session import OrtModule, open_module
 
 _DEVICE_ID = "cpu:ort"
 
@@ -51,6 +51,6 @@ class Engine:
         self, model: Path, device: Device, options: LoadOptions, feeds: Arrays, lasting_s: float
     ) -> tuple[Kernel, ...]:
         """What it makes of a model's nodes; see `ProfilingEngine.kernels`."""
-        from ._ort_kernels import kernels
+        from .ort_parts.ort_kernels import kernels
 
         return kernels(model, device, options, feeds, lasting_s)

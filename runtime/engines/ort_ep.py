@@ -15,12 +15,12 @@ from typing import Any, cast
 
 import onnxruntime as ort
 
-from ..devices import Device, Kind
+from ..device import Device, Kind
 from ..errors import EngineFailed, EngineMissing
 from . import cuda, qnn, webgpu
-from ._ort_providers import kind_of, register
-from ._ort_session import OrtModule, Provider, open_module
 from .base import LoadOptions
+from .ort_parts.ort_providers import kind_of, register
+from .ort_parts.ort_session import OrtModule, Provider, open_module
 
 ENVIRONMENT = "TRISECT_ORT_EPS"
 _ELSEWHERE = ("CPUExecutionProvider", cuda.EP, qnn.EP, webgpu.EP)

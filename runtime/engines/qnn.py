@@ -11,11 +11,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from ..devices import Device, Limits
+from ..device import Device, Limits
 from ..errors import EngineMissing
-from ._ort_providers import STDERR, STDOUT, diverted, ep_devices, kind_of, plugin, register, unit_of
-from ._ort_session import OrtModule, Provider, open_module
 from .base import LoadOptions
+from .ort_parts.ort_providers import STDERR, STDOUT, diverted, ep_devices, kind_of, plugin, register, unit_of
+from .ort_parts.ort_session import OrtModule, Provider, open_module
 
 EP = "QNNExecutionProvider"
 _LIMITS = Limits(

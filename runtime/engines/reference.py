@@ -16,13 +16,13 @@ import numpy as np
 import onnx
 from onnx.reference import ReferenceEvaluator
 
-from ..conversions import note
-from ..devices import Device
+from ..device import Device
 from ..errors import EngineFailed
-from ..tensors import check_buffers, check_feeds, dtype_of
-from ..values import container_of, pack, unpack
-from ._common import reason, refuse_open_shapes, signature, with_shapes
+from ..tensors.containers import container_of, pack, unpack
+from ..tensors.conversions import note
+from ..tensors.tensors import check_buffers, check_feeds, dtype_of
 from .base import Arrays, LoadOptions, TensorSpec
+from .common.engine_helpers import reason, refuse_open_shapes, signature, with_shapes
 
 _DEVICE_ID = "cpu:reference"
 

@@ -11,11 +11,11 @@ from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
-from ..devices import Device, Limits
+from ..device import Device, Limits
 from ..errors import EngineFailed, EngineMissing
-from ._ort_providers import STDERR, diverted, ep_devices, kind_of, plugin, quiet, register, tiny_model, unit_of
-from ._ort_session import OrtModule, Provider, open_module
 from .base import LoadOptions
+from .ort_parts.ort_providers import STDERR, diverted, ep_devices, kind_of, plugin, quiet, register, tiny_model, unit_of
+from .ort_parts.ort_session import OrtModule, Provider, open_module
 
 EP = "WebGpuExecutionProvider"
 _DRIVER = "install a GPU driver with Vulkan, or for a software one Mesa 25 or newer (Debian: mesa-vulkan-drivers)"

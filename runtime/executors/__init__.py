@@ -18,8 +18,8 @@ import numpy as np
 
 from ..engines.base import Arrays, LoadOptions
 from ..errors import InvalidInput
-from ..plan import Plan
-from ..timeline import Event, EventRow
+from ..plans.plan import Plan
+from ..plans.timeline import Event, EventRow
 
 __all__ = ["Executor", "Replan", "Result", "Settings", "open_executor"]
 
@@ -93,7 +93,7 @@ def open_executor(name: str, plan: Plan, settings: Settings) -> Executor:
     EngineFailed
         Where an engine refuses a segment.
     """
-    names = sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
+    names = sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.ispkg)
     if name not in names:
         raise InvalidInput(f"there is no executor {name!r}", remedy=f"use one of {', '.join(names)}")
     opened = cast(

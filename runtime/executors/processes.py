@@ -13,17 +13,17 @@ from pathlib import Path
 
 import numpy as np
 
-from ..devices import Device
+from ..device import Device
 from ..engines.base import Arrays, LoadOptions
 from ..errors import EngineFailed
-from ..plan import Plan, Segment
-from ..workers.client import Worker
-from ..workers.pool import Pool
-from ..workers.process import WorkerProcess
+from ..plans.plan import Plan, Segment
+from ..workers.tensor_pool import Pool
+from ..workers.worker_client import Worker
+from ..workers.worker_process import WorkerProcess
 from . import Settings
-from ._dispatcher import Dispatcher
-from ._flow import naming
-from ._hosts import Ran, Tensor, refuse_absent, segments_on
+from .dispatch.dispatcher import Dispatcher
+from .dispatch.hosts import Ran, Tensor, refuse_absent, segments_on
+from .dispatch.tensor_flow import naming
 
 
 def open_executor(plan: Plan, settings: Settings) -> Dispatcher:

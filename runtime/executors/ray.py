@@ -16,22 +16,22 @@ from typing import Any
 
 import numpy as np
 
-from ..cluster.connection import Connection, connect
-from ..cluster.depot import bring, open_depot
-from ..cluster.nodes import Node, devices, node_named, nodes
-from ..devices import Device
+from ..cluster.cluster_nodes import Node, devices, node_named, nodes
+from ..cluster.plan_files import bring, open_depot
+from ..cluster.ray_connection import Connection, connect
+from ..device import Device
 from ..engines import discover
 from ..engines.base import Arrays
 from ..errors import ClusterFailed
-from ..plan import Plan, Segment
-from ..values import owned
-from ..workers.pool import Pool
+from ..plans.plan import Plan, Segment
+from ..tensors.containers import owned
+from ..workers.tensor_pool import Pool
 from . import Settings
-from ._dispatcher import Dispatcher
-from ._hosts import Host, Tensor, segments_on
-from ._ray_far import Carrier, FarHost, FarTensor
-from ._ray_near import NearHost
+from .dispatch.dispatcher import Dispatcher
+from .dispatch.hosts import Host, Tensor, segments_on
 from .processes import cores_for
+from .ray_hosts.local_host import NearHost
+from .ray_hosts.remote_host import Carrier, FarHost, FarTensor
 
 
 def open_executor(plan: Plan, settings: Settings) -> Dispatcher:

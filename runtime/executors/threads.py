@@ -14,19 +14,19 @@ from typing import cast
 
 import numpy as np
 
-from ..bound import BoundModule
-from ..conversions import listen, take
-from ..devices import Device
+from ..device import Device
 from ..engines import load
 from ..engines.base import Arrays, DeviceModule, LoadOptions
+from ..engines.common.bound_module import BoundModule
 from ..errors import EngineFailed
-from ..plan import Plan, Segment
-from ..workers.pool import Pool
+from ..plans.plan import Plan, Segment
+from ..tensors.conversions import listen, take
+from ..workers.tensor_pool import Pool
 from . import Settings
-from ._dispatcher import Dispatcher
-from ._flow import naming
-from ._hosts import Ran, Tensor, refuse_absent, segments_on
-from ._memory import DeviceMemory, on_host, own_views
+from .dispatch.device_memory import DeviceMemory, on_host, own_views
+from .dispatch.dispatcher import Dispatcher
+from .dispatch.hosts import Ran, Tensor, refuse_absent, segments_on
+from .dispatch.tensor_flow import naming
 
 _BOUND_BYTES = 1 << 20
 """From here an engine's own memory for outputs costs more than writing into ours."""

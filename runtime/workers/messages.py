@@ -13,10 +13,10 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from ..conversions import Conversion
-from ..devices import Device
+from ..device import Device
 from ..engines.base import LoadOptions
 from ..errors import InvalidInput
+from ..tensors.conversions import Conversion
 
 
 class Placed(msgspec.Struct, tag="p", array_like=True, frozen=True):

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from trisect.runtime.errors import InvalidInput, InvalidModel
 
-from ..problem import Objective, Problem
-from .offloading import read_offloading
-from .stg import read_stg
-from .tables import is_tables, read_tables, to_problem
+from ..problem.problem import Objective, Problem
+from .offload_format import read_offloading
+from .problem_tables import is_tables, read_tables, to_problem
+from .stg_format import read_stg
 
 _LARGEST_BYTES = 256 * 2**20
 

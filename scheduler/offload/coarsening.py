@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from math import inf
 
-from .instance import Instance, Net
+from .offload_instance import Instance, Net
 
 
 def cluster(instance: Instance, least: float, most: float) -> list[int]:

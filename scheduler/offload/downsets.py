@@ -14,8 +14,8 @@ from math import inf
 import numpy as np
 from numpy.typing import NDArray
 
-from .budget import Budget
-from .instance import Instance
+from .offload_instance import Instance
+from .search_budget import Budget
 
 _WORD = 64
 _EPSILON = 1e-9

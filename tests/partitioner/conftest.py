@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 from trisect.partitioner.strategies import strategy
-from trisect.scheduler.problem import Problem
+from trisect.scheduler.problem.problem import Problem
 
 
 @strategy("test-blocks")

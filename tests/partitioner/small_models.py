@@ -10,9 +10,9 @@ import onnx
 import onnxruntime
 from onnx import numpy_helper
 
-from trisect.profiles.features import OpFeatures
-from trisect.runtime.devices import Device
-from trisect.runtime.plan import Plan
+from trisect.profiles.costmodel.op_features import OpFeatures
+from trisect.runtime.device import Device
+from trisect.runtime.plans.plan import Plan
 
 CPU = Device("cpu:one", "cpu", "one", "a processor")
 CPU2 = Device("cpu:two", "cpu", "two", "another")

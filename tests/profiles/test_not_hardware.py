@@ -8,12 +8,12 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import trisect
-from trisect.profiles import measure as measuring
-from trisect.profiles import store
-from trisect.profiles.costs import ProfileCosts
-from trisect.profiles.features import OpClass, OpFeatures
-from trisect.profiles.profile import DeviceProfile, Link, Point, Profile
-from trisect.profiles.provenance import provenance
+from trisect.profiles.costmodel.op_features import OpClass, OpFeatures
+from trisect.profiles.costmodel.profile_costs import ProfileCosts
+from trisect.profiles.measuring import device_measurement as measuring
+from trisect.profiles.stored import profile_store as store
+from trisect.profiles.stored.profile_data import DeviceProfile, Link, Point, Profile
+from trisect.profiles.stored.provenance import provenance
 from trisect.runtime import engines
 from trisect.runtime.engines.null import ENVIRONMENT, null_devices
 

@@ -10,11 +10,12 @@ import networkx as nx
 import pytest
 
 from trisect.partitioner.strategies import place
-from trisect.profiles import reference, store
-from trisect.profiles.costs import ProfileCosts
-from trisect.profiles.features import OpClass, OpFeatures
+from trisect.profiles import reference
+from trisect.profiles.costmodel.op_features import OpClass, OpFeatures
+from trisect.profiles.costmodel.profile_costs import ProfileCosts
+from trisect.profiles.stored import profile_store as store
 from trisect.runtime.errors import InvalidProfile, UnknownDevice
-from trisect.scheduler.problem import Problem
+from trisect.scheduler.problem.problem import Problem
 
 CPU, GPU, NPU = (f"{kind}:openvino" for kind in ("cpu", "gpu", "npu"))
 MACHINES = [reference.machine(name) for name in reference.names()]

@@ -12,9 +12,9 @@ from onnx import helper, numpy_helper
 
 import trisect
 from trisect import api
-from trisect.profiles import store
-from trisect.profiles.features import OpClass
-from trisect.profiles.profile import DeviceProfile, Link, Point, Profile, Provenance
+from trisect.profiles.costmodel.op_features import OpClass
+from trisect.profiles.stored import profile_store as store
+from trisect.profiles.stored.profile_data import DeviceProfile, Link, Point, Profile, Provenance
 
 LAYERS = 6
 WIDTH = 16

@@ -11,12 +11,12 @@ import onnx
 import pytest
 
 import trisect
-from trisect import api, origins
-from trisect.profiles import store
-from trisect.profiles.profile import Profile
+from tests.trisect.conftest import expected
+from trisect import api
+from trisect import plan_origins as origins
+from trisect.profiles.stored import profile_store as store
+from trisect.profiles.stored.profile_data import Profile
 from trisect.runtime.errors import InvalidInput, InvalidModel, InvalidProfile, UnknownDevice
-
-from .conftest import expected
 
 
 def test_devices_are_picked_by_id_kind_and_list() -> None:

@@ -9,13 +9,13 @@ import pytest
 
 from trisect import api
 from trisect.cli import main
-from trisect.profiles import store
-from trisect.profiles.profile import DeviceProfile, Point, Profile, Provenance
+from trisect.profiles.stored import profile_store as store
+from trisect.profiles.stored.profile_data import DeviceProfile, Point, Profile, Provenance
 from trisect.runtime import engines
-from trisect.runtime.devices import Device
+from trisect.runtime.device import Device
 from trisect.runtime.engines.null import null_devices
 from trisect.runtime.errors import EngineMissing, InvalidInput, UnknownDevice
-from trisect.runtime.session import Session
+from trisect.runtime.sessions.session import Session
 
 (ORT,) = engines.find("cpu:ort")
 PUBLISHED = ["cpu:openvino", "gpu:openvino", "npu:openvino"]

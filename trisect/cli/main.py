@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import sys
 import traceback
@@ -11,31 +12,23 @@ from typing import Annotated
 import typer
 from typer.exceptions import TyperException
 
-from trisect import __version__
 from trisect.runtime.errors import TrisectError
 
-from . import (
-    bench,
-    bench_adversary,
-    bench_context,
-    bench_onnx,
-    bench_placement,
-    bench_predict,
-    bench_runtime,
-    bench_simulate,
-    bench_study,
-    can_run,
-    devices,
-    explain,
-    generate,
-    history,
-    import_model,
-    output,
-    profile,
-    run,
-    split,
-    verify,
-)
+from .. import __version__
+from . import bench_adversary_command as bench_adversary
+from . import bench_command as bench
+from . import bench_study_command as bench_study
+from . import can_run_command as can_run
+from . import devices_command as devices
+from . import explain_command as explain
+from . import generate_command as generate
+from . import history_command as history
+from . import import_command as import_model
+from . import output
+from . import profile_command as profile
+from . import run_command as run
+from . import split_command as split
+from . import verify_command as verify
 
 INTERRUPTED = 130
 
@@ -56,15 +49,12 @@ app.command("generate")(generate.generate)
 app.command("import")(import_model.import_model)
 app.command("can-run")(can_run.can_run)
 app.add_typer(history.app, name="history")
-bench.app.command("onnx")(bench_onnx.onnx)
-bench.app.command("context")(bench_context.context)
-bench.app.command("placement")(bench_placement.placement)
-bench.app.command("plan-speed")(bench_placement.plan_speed)
-bench.app.command("predict")(bench_predict.predict)
-bench.app.command("runtime")(bench_runtime.runtime)
-bench.app.command("simulate")(bench_simulate.simulate)
 bench.app.command("study")(bench_study.study)
 bench.app.command("adversary")(bench_adversary.adversary)
+if importlib.util.find_spec("trisect.bench.acceptance") is not None:  # in a checkout, never in an installed wheel
+    from trisect.bench.acceptance.commands import register
+
+    register(bench.app)
 app.add_typer(bench.app, name="bench")
 
 
@@ -96,8 +86,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     int
         0 done, 1 a bar or a verification failed, 2 the user has to change something, 130 interrupted.
     """
+    return run_app(app, arguments, "trisect")
+
+
+def run_app(application: typer.Typer, arguments: Sequence[str] | None, name: str) -> int:
+    """Run a command-line application; turn every error into one line and an exit code."""
     try:
-        code = app(args=list(arguments) if arguments is not None else None, prog_name="trisect", standalone_mode=False)
+        words = list(arguments) if arguments is not None else None
+        code = application(args=words, prog_name=name, standalone_mode=False)
         sys.stdout.flush()
     except TrisectError as error:
         return _refuse(str(error), error.exit_code)

@@ -13,8 +13,8 @@ from trisect.runtime.errors import InvalidInput
 if TYPE_CHECKING:
     import numpy as np
 
-    from trisect.runtime.plan import Plan
-    from trisect.runtime.timeline import Timeline
+    from trisect.runtime.plans.plan import Plan
+    from trisect.runtime.plans.timeline import Timeline
 
 _UNITS_S = {"s": 1.0, "m": 60.0, "h": 3600.0}
 

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import msgspec
 
-from trisect import api
-from trisect.partitioner.support import Progress
-from trisect.profiles.profile import Profile
-from trisect.runtime.devices import Device
+from trisect.partitioner.problem.device_support import Progress
+from trisect.profiles.stored.profile_data import Profile
+from trisect.runtime.device import Device
 from trisect.runtime.errors import InvalidInput, StorageFailed, TrisectError
 
+from .. import api
 from .history import History, told_shapes
-from .judging import RANK, Answer, judge
+from .model_support import RANK, Answer, judge
 from .sources import Source, describe
 
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
-from trisect.runtime.devices import Device, Kind
+from trisect.runtime.device import Device, Kind
 from trisect.runtime.errors import FallbackForbidden, InfeasibleProblem
-from trisect.scheduler.problem import Objective
+from trisect.scheduler.problem.problem import Objective
 
-from .wishes import Wishes
+from .requested_options import Wishes
 
 Ranks = tuple[tuple[Kind, ...], ...]
 """Kinds of devices; a node goes to the first rank that can run it."""

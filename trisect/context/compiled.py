@@ -10,12 +10,12 @@ from types import TracebackType
 
 import numpy as np
 
-from trisect.replanning import replan
 from trisect.runtime.engines.base import Arrays
-from trisect.runtime.plan import Plan
-from trisect.runtime.session import Session
-from trisect.runtime.timeline import Trace
+from trisect.runtime.plans.plan import Plan
+from trisect.runtime.plans.timeline import Trace
+from trisect.runtime.sessions.session import Session
 
+from ..replanning import replan
 from .choosing import Choice
 
 

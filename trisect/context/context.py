@@ -12,23 +12,23 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from trisect import api
-from trisect.partitioner.constraints import Constraints, read_constraints
-from trisect.partitioner.loading import parse_proto
-from trisect.profiles.limits import DeviceLimits
+from trisect.partitioner.graph.model_loading import parse_proto
+from trisect.partitioner.problem.constraints import Constraints, read_constraints
+from trisect.profiles.capabilities.op_support_limits import DeviceLimits
 from trisect.runtime import engines
-from trisect.runtime.devices import Device
+from trisect.runtime.device import Device
 from trisect.runtime.errors import FallbackForbidden, InfeasibleProblem, StorageFailed, UnsupportedOperator
-from trisect.runtime.plan import Plan
+from trisect.runtime.plans.plan import Plan
 
+from .. import api
 from .choosing import Choice, choose
 from .compiled import Compiled, CompiledGraph
 from .history import History, told_shapes
+from .op_support import Support, query
 from .openvino_strings import read_device_string, write_device_string
-from .policyfile import policy_path, read_policy
+from .policy_file import policy_path, read_policy
+from .requested_options import Wishes
 from .sources.onnx_file import structure_key
-from .support import Support, query
-from .wishes import Wishes
 
 Progress = Callable[[int, int, str], None]
 PlanOn = Callable[[Iterable[Device], str, str | Path | None], Plan]

@@ -102,7 +102,7 @@ class History:
         latency_s : float
             Median.
         """
-        from trisect import __version__
+        from .. import __version__
 
         with self._open() as connection:
             row = (model, ",".join(devices), shapes, latency_s, _now(), __version__)

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from trisect.runtime.devices import Device
+from trisect.runtime.device import Device
 from trisect.runtime.errors import InvalidInput, UnknownDevice
-from trisect.scheduler.problem import Objective
+from trisect.scheduler.problem.problem import Objective
 
 Mode = Literal["AUTO", "HETERO", "MULTI", ""]
 _MODES = ("AUTO", "HETERO", "MULTI")

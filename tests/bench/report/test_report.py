@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from tests.bench.browser import CHROMIUM, opened
-from tests.bench.comparisons import DEVICES, EVIL, made_up_comparison, store_made_up_profile, write_model
+from tests.bench.comparing.comparisons import DEVICES, EVIL, made_up_comparison, store_made_up_profile, write_model
 from trisect.bench import report
-from trisect.bench.report.document import document
-from trisect.partitioner.graph import Graph
+from trisect.bench.report.report_data import document
+from trisect.partitioner.graph.model_graph import Graph
 from trisect.runtime.errors import InvalidInput, InvalidModel, StorageFailed
 
 pytest.importorskip("plotly", reason="reports need plotly: pip install 'trisect[report]'")

@@ -9,7 +9,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper, parser
 
 import trisect
-from tests.gguf_factory import write_tiny_gguf
+from tests.llm.gguf_factory import write_tiny_gguf
 from trisect.bench.model_packages import known_files
 from trisect.context.can_run import best_of, can_run
 from trisect.context.history import History

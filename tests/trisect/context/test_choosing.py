@@ -6,9 +6,9 @@ from typing import get_args
 import pytest
 
 from trisect.context.choosing import choose
-from trisect.context.wishes import Policy, Wishes, to_camel, to_snake
+from trisect.context.requested_options import Policy, Wishes, to_camel, to_snake
 from trisect.profiles import reference
-from trisect.runtime.devices import Device, Limits
+from trisect.runtime.device import Device, Limits
 from trisect.runtime.errors import InfeasibleProblem, InvalidInput, TrisectError
 
 CPU = Device("cpu:a", "cpu", "a", "")

@@ -64,7 +64,8 @@ def describe(source: Source) -> Description:
     InvalidInput, InvalidModel, UnsupportedModel
         Where there is nothing to look at, or it is damaged.
     """
-    from . import language, onnx_file, tflite_file
+    from . import language_model as language
+    from . import onnx_file, tflite_file
 
     if isinstance(source, Mapping):
         return language.from_listing(source)

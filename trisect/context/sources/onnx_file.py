@@ -11,9 +11,9 @@ from pathlib import Path
 
 import onnx
 
-from trisect.partitioner.loading import parse_proto
+from trisect.partitioner.graph.model_loading import parse_proto
 from trisect.runtime.errors import InvalidModel
-from trisect.runtime.onnxtensors import all_tensors
+from trisect.runtime.tensors.onnx_tensors import all_tensors
 
 from . import Description
 

@@ -1,0 +1,1 @@
+"""Acceptance measurements of trisect's own targets; run from a checkout, not installed."""

@@ -1,0 +1,16 @@
+"""``python -m trisect.bench.acceptance``: the acceptance measurements, from a checkout."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from trisect.cli.main import run_app
+
+from .commands import register
+
+if __name__ == "__main__":
+    app = typer.Typer(help="Acceptance measurements of trisect's own targets.", no_args_is_help=True)
+    register(app)
+    sys.exit(run_app(app, None, "python -m trisect.bench.acceptance"))

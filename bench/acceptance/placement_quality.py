@@ -1,0 +1,259 @@
+"""Placement on published benchmarks: what is found and proven in a given time, beside the best that is known.
+
+The graphs are their authors' and not part of trisect. They are looked for in the folder named by ``TRISECT_DATA``:
+``dnn-partitioning`` with ``throughput`` and ``latency`` (https://github.com/msr-fiddle/dnn-partitioning), ``stg`` with
+``optimal.csv`` (the Standard Task Graph set, https://www.kasahara.cs.waseda.ac.jp/schedule/).
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import platform
+import statistics
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from math import inf
+from pathlib import Path
+
+from trisect.runtime.errors import InvalidInput
+from trisect.scheduler.problem.problem import Objective, Problem
+from trisect.solving import solve
+
+from .problem_variants import SCALE, VARIANTS
+
+Progress = Callable[[int, int, str], None]
+
+_SLACK = 1e-4
+"""Published values have three decimals."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """The best that is published or was found by others' solvers for one graph, in its unit of time."""
+
+    graph: str
+    objective: Objective
+    contiguous: bool
+    value: float
+    is_optimum: bool
+
+
+BEST_KNOWN = (
+    # Tarnawski et al., NeurIPS 2020: their exact programme over downsets, run to its end.
+    Known("throughput/layer/bert24_inference", "throughput", True, 17.790, True),
+    Known("throughput/layer/gnmt_inference", "throughput", True, 32.911, True),
+    Known("throughput/layer/resnet50_inference", "throughput", True, 33.775, True),
+    Known("throughput/layer/inceptionv3_inference", "throughput", True, 51.552, True),
+    Known("throughput/operator/bert_l-3_inference", "throughput", True, 27.919, True),
+    Known("throughput/operator/bert_l-6_inference", "throughput", True, 29.580, True),
+    Known("throughput/operator/resnet50_inference", "throughput", True, 124.349, True),
+    Known("throughput/operator/bert_l-12_inference", "throughput", True, 147.478, True),
+    # CP-SAT and HiGHS models of the same objective, 150 s on two cores; else the contiguous optimum.
+    Known("throughput/layer/bert24_inference", "throughput", False, 17.715, False),
+    Known("throughput/layer/gnmt_inference", "throughput", False, 31.687, False),
+    Known("throughput/layer/resnet50_inference", "throughput", False, 33.775, False),
+    Known("throughput/layer/inceptionv3_inference", "throughput", False, 51.552, False),
+    Known("throughput/operator/bert_l-3_inference", "throughput", False, 21.908, True),
+    Known("throughput/operator/bert_l-6_inference", "throughput", False, 28.327, False),
+    Known("throughput/operator/resnet50_inference", "throughput", False, 124.349, False),
+    Known("throughput/operator/bert_l-12_inference", "throughput", False, 147.478, False),
+    Known("latency/layer/bert24_inference", "latency", False, 100.218, True),
+    Known("latency/layer/gnmt_inference", "latency", False, 225.65, False),
+    Known("latency/operator/bert_l-3_inference", "latency", False, 408.471, True),
+    Known("latency/operator/bert_l-6_inference", "latency", False, 438.06, False),
+)
+
+
+@dataclass(frozen=True)
+class PlacementRun:
+    """One graph, one objective."""
+
+    graph: str
+    objective: Objective
+    contiguous: bool
+    tasks: int
+    value: float
+    bound: float
+    gap: float
+    bound_by: str
+    is_cut_short: bool
+    """Whether the clock stopped the search: another run may then find something else."""
+    seconds: float
+    violations: int
+    best_known: float | None
+    """None for a relative of a published graph that is a problem of its own."""
+    met: bool
+    """Valid, and as good as promised: the optimum where contiguous or known, the best known latency, 1 % above the best
+    known of the rest."""
+    variant: str = ""
+    """Which relative of the graph this is, if not the graph itself; see `trisect.bench.acceptance.problem_variants`."""
+
+
+@dataclass(frozen=True)
+class TaskGraphRun:
+    """One standard task graph on so many processors."""
+
+    graph: str
+    processors: int
+    value: float
+    bound: float
+    optimum: float
+    """The published one; where only bounds are, the upper."""
+    gap: float
+    """To the published optimum; where only bounds are, to the better of the published and the proven one."""
+    seconds: float
+    valid: bool
+    """No rule broken, and not below what is published as least: that would be a fault of the validator."""
+
+
+@dataclass(frozen=True)
+class PlacementBench:
+    """All that was run."""
+
+    strategy: str
+    time_limit_s: float
+    seed: int
+    versions: Mapping[str, str]
+    runs: tuple[PlacementRun, ...]
+    task_graphs: tuple[TaskGraphRun, ...]
+    mean_gap: float | None
+    """Of the task graphs."""
+
+    @property
+    def met(self) -> bool:
+        """Whether every promise was kept."""
+        gap_met = self.mean_gap is None or self.mean_gap <= 0.005
+        return all(run.met for run in self.runs) and all(run.valid for run in self.task_graphs) and gap_met
+
+
+def data_folder() -> Path:
+    """Where the benchmarks are.
+
+    Raises
+    ------
+    InvalidInput
+        When they are nowhere.
+    """
+    beside = Path(__file__).resolve().parents[3] / "shared" / "data"
+    folder = Path(os.environ.get("TRISECT_DATA", beside))
+    if not folder.is_dir():
+        raise InvalidInput(
+            "the published graphs are not here",
+            remedy="clone github.com/msr-fiddle/dnn-partitioning and name the folder above it in TRISECT_DATA",
+        )
+    return folder
+
+
+def bench_placement(
+    strategy: str = "exact",
+    *,
+    time_limit_s: float = 60.0,
+    task_graph_s: float = 5.0,
+    only: str = "",
+    seed: int = 0,
+    variants: bool = False,
+    progress: Progress | None = None,
+) -> PlacementBench:
+    """Solve every published problem that is there.
+
+    Parameters
+    ----------
+    strategy : str
+        For the device-placement graphs; the standard task graphs are always `auto`'s.
+    time_limit_s, task_graph_s : float
+        For each problem.
+    only : str
+        Part of the names of the graphs to run.
+    seed : int
+    variants : bool
+        Solve relatives of the device-placement graphs instead: renamed, scaled, disturbed, with other numbers of
+        accelerators, and as training graphs.
+    progress : callable, optional
+    """
+    folder = data_folder()
+    known = [
+        (path, case)
+        for case in BEST_KNOWN
+        if (path := folder / "dnn-partitioning" / f"{case.graph}.json").is_file() and only in case.graph
+    ]
+    graphs = [row for row in _task_graphs(folder / "stg") if only in row[0].name and not variants]
+    jobs = [
+        (path, case, variant)
+        for path, case in known
+        for variant in (VARIANTS if variants else ("",))
+        if not (variant == "training" and case.objective == "latency")
+    ]
+    total = len(jobs) + len(graphs)
+    runs, task_graphs = [], []
+    for i, (path, case, variant) in enumerate(jobs):
+        if progress is not None:
+            progress(i, total, f"{case.graph} {variant}".rstrip())
+        runs.append(_run(path, case, variant, strategy, time_limit_s, seed))
+    for i, (path, processors, lower, upper) in enumerate(graphs):
+        if progress is not None:
+            progress(len(jobs) + i, total, f"{path.name}, {processors} processors")
+        task_graphs.append(_run_task_graph(path, processors, lower, upper, task_graph_s, seed))
+    mean = statistics.fmean(run.gap for run in task_graphs) if task_graphs else None
+    versions = {"python": platform.python_version()} | {name: version(name) for name in ("trisect", "ortools", "numpy")}
+    return PlacementBench(strategy, time_limit_s, seed, versions, tuple(runs), tuple(task_graphs), mean)
+
+
+def _run(path: Path, case: Known, variant: str, strategy: str, time_limit_s: float, seed: int) -> PlacementRun:
+    with tempfile.TemporaryDirectory() as folder:
+        if variant:
+            changed = VARIANTS[variant](json.loads(path.read_text()))
+            path = Path(folder) / path.name
+            path.write_text(json.dumps(changed))
+        problem = Problem.read(path, objective=case.objective, contiguous=case.contiguous)
+    found = solve(problem, strategy, time_limit_s=time_limit_s, seed=seed)
+    exactly = case.contiguous or case.is_optimum or case.objective == "latency"
+    same = {"": 1.0, "renamed": 1.0, "scaled": SCALE}.get(variant)
+    best_known = None if same is None else case.value * same
+    bar = inf if best_known is None else best_known * (1 + _SLACK if exactly else 1.01)
+    return PlacementRun(
+        graph=case.graph,
+        objective=case.objective,
+        contiguous=case.contiguous,
+        tasks=len(problem.graph),
+        value=found.value,
+        bound=found.bound,
+        gap=found.gap,
+        bound_by=found.bound_by,
+        is_cut_short=found.is_cut_short,
+        seconds=found.seconds,
+        violations=len(found.violations),
+        best_known=best_known,
+        met=found.is_valid and found.value <= bar,
+        variant=variant,
+    )
+
+
+def _task_graphs(folder: Path) -> Sequence[tuple[Path, int, float, float]]:
+    if not (folder / "optimal.csv").is_file():
+        return []
+    rows = []
+    with (folder / "optimal.csv").open(newline="") as file:
+        for row in csv.DictReader(file):
+            bounds = [float(word) for word in row["optimum_or_bounds"].replace(",", " ").split()]
+            rows.append((folder / row["file"], int(row["processors"]), bounds[0], bounds[-1]))
+    return rows
+
+
+def _run_task_graph(
+    path: Path, processors: int, lower: float, upper: float, time_limit_s: float, seed: int
+) -> TaskGraphRun:
+    found = solve(Problem.read(path, processors=processors), "auto", time_limit_s=time_limit_s, seed=seed)
+    return TaskGraphRun(
+        graph=path.stem,
+        processors=processors,
+        value=found.value,
+        bound=found.bound,
+        optimum=upper,
+        gap=found.value / max(lower, found.bound) - 1 if found.value else 0.0,
+        seconds=found.seconds,
+        valid=found.is_valid and found.value >= lower - 1e-9,
+    )

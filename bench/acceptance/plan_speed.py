@@ -1,0 +1,138 @@
+"""How long planning takes: layered random models of thousands of nodes, from an ONNX file to a placement.
+
+Costs are modelled (a roofline per device): they decide nothing here but must be asked for.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from time import perf_counter
+
+import onnx
+from onnx import TensorProto, helper
+
+from trisect.partitioner.graph.model_graph import Graph
+from trisect.partitioner.problem.problem_builder import make_problem
+from trisect.partitioner.strategies import propose
+from trisect.profiles.costmodel.op_features import OpFeatures
+from trisect.runtime.device import Device
+
+STRATEGIES = ("heft", "opclass", "multilevel")
+_WIDTH = 8
+_SIZE = 16
+_PER_10K_S = 0.3
+_READ_PER_10K_S = 1.0
+DEVICES = (
+    Device("cpu:model", "cpu", "model", "modelled", "simulated"),
+    Device("gpu:model", "gpu", "model", "modelled", "simulated"),
+    Device("npu:model", "npu", "model", "modelled", "simulated"),
+)
+_FLOPS_PER_S = {"cpu:model": 1e11, "gpu:model": 1e12, "npu:model": 5e11}
+_CALL_S = {"cpu:model": 1e-6, "gpu:model": 1e-5, "npu:model": 2e-5}
+
+
+@dataclass(frozen=True)
+class PlanSpeed:
+    """One strategy on one model; times are medians."""
+
+    nodes: int
+    strategy: str
+    read_s: float
+    """ONNX file -> Graph."""
+    problem_s: float
+    """Graph -> Problem."""
+    place_s: float
+    """Problem -> placement."""
+    total_s: float
+    """Graph -> placement."""
+    bar_s: float
+    read_bar_s: float
+    met: bool
+    """Whether reading and planning both stay below their bars."""
+
+
+class _Modelled:
+    """Costs by a roofline with made-up figures."""
+
+    def node_time_s(self, features: OpFeatures, device_id: str) -> float:
+        moved = features.bytes_read + features.bytes_written
+        return _CALL_S[device_id] + features.flops / _FLOPS_PER_S[device_id] + moved / 2e10
+
+    def transfer_time_s(self, size_bytes: int, src_id: str, dst_id: str) -> float:
+        return 0.0 if src_id == dst_id else 1e-5 + size_bytes / 1e10
+
+    def call_overhead_s(self, device_id: str) -> float:
+        return _CALL_S[device_id]
+
+
+def bench_plan_speed(
+    nodes: Sequence[int], *, rounds: int = 3, seed: int = 0, progress: Callable[[int, int, str], None] | None = None
+) -> list[PlanSpeed]:
+    """Time strategies on models of so many nodes.
+
+    Parameters
+    ----------
+    nodes : sequence of int
+    rounds : int
+        Of each strategy, after none to warm up: planning happens once.
+    seed : int
+        Of the model's edges.
+    progress : callable, optional
+    """
+    found = []
+    for n, count in enumerate(nodes):
+        with layered_model(count, seed) as path:
+            begin = perf_counter()
+            graph = Graph.read(path)
+            read_s = perf_counter() - begin
+            begin = perf_counter()
+            problem = make_problem(graph, DEVICES, _Modelled())
+            problem_s = perf_counter() - begin
+            for i, strategy in enumerate(STRATEGIES):
+                if progress is not None:
+                    progress(n * len(STRATEGIES) + i, len(nodes) * len(STRATEGIES), f"{strategy}, {count} nodes")
+                times = []
+                for _ in range(rounds):
+                    begin = perf_counter()
+                    propose(problem, strategy)
+                    times.append(perf_counter() - begin)
+                place_s = statistics.median(times)
+                bar_s, read_bar_s = (per_10k_s * count / 10_000 for per_10k_s in (_PER_10K_S, _READ_PER_10K_S))
+                total_s = problem_s + place_s
+                met = total_s <= bar_s and read_s <= read_bar_s
+                found.append(PlanSpeed(count, strategy, read_s, problem_s, place_s, total_s, bar_s, read_bar_s, met))
+    return found
+
+
+@contextmanager
+def layered_model(count: int, seed: int = 0) -> Iterator[Path]:
+    """A layered model: products with one weight, sums and activations, each reading from the layer before."""
+    random = Random(seed)
+    shape = [_SIZE, _SIZE]
+    made: list[str] = ["x"] * _WIDTH
+    nodes = []
+    for i in range(count):
+        one, other = made[-_WIDTH + random.randrange(_WIDTH)], made[-_WIDTH + random.randrange(_WIDTH)]
+        op = ("MatMul", "Add", "Relu")[i % 3]
+        inputs = {"MatMul": [one, "w"], "Add": [one, other], "Relu": [one]}[op]
+        nodes.append(helper.make_node(op, inputs, [f"t{i}"], name=f"n{i}"))
+        made.append(f"t{i}")
+    read = {name for node in nodes for name in node.input}
+    loose = [node.output[0] for node in nodes if node.output[0] not in read]
+    graph = helper.make_graph(
+        nodes,
+        "layered",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in loose],
+        [helper.make_tensor("w", TensorProto.FLOAT, shape, [0.1] * _SIZE**2)],
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "layered.onnx"
+        onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]), path)
+        yield path

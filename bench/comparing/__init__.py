@@ -1,0 +1,1 @@
+"""Comparison of strategies and other systems on one model, measured interleaved."""

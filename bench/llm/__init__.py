@@ -1,0 +1,1 @@
+"""Comparison of devices and other systems on language models."""

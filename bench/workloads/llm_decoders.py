@@ -1,0 +1,155 @@
+"""``llm``: decoders of published sizes, at one prefill and one decode step: one model, two very different problems."""
+
+from __future__ import annotations
+
+import difflib
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from trisect.llm.gguf.llama_config import LlamaConfig
+from trisect.llm.graphs.decoder_graphs import write_standard
+from trisect.llm.graphs.decoder_layers import Layer, ModelWeights
+from trisect.llm.graphs.weights_file import Dense, Span
+from trisect.runtime.errors import InvalidInput
+from trisect.scheduler.problem.problem import Objective, Problem
+
+from . import Instance, Request, workload
+from ._models import MACHINE, model_problem
+
+_WEIGHTS = "weights.bin"
+_MOST_TOKENS = 131_072
+
+
+@dataclass(frozen=True)
+class _Sizes:
+    layers: int
+    hidden: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    ffn: int
+    vocab: int
+    qkv_bias: bool = False
+    tied: bool = True
+
+
+_MODELS = {
+    "smollm2-135m": _Sizes(30, 576, 9, 3, 64, 1536, 49152),
+    "qwen2.5-0.5b": _Sizes(24, 896, 14, 2, 64, 4864, 151936, qkv_bias=True),
+    "llama-3.2-1b": _Sizes(16, 2048, 32, 8, 64, 8192, 128256),
+    "llama-3.1-8b": _Sizes(32, 4096, 32, 8, 128, 14336, 128256, tied=False),
+}
+"""As the ``config.json`` of each says."""
+
+
+@workload(
+    "llm",
+    provenance="decoders of the sizes in the config.json of SmolLM2, Qwen2.5 and Llama 3; no weights",
+    licence="Apache-2.0",
+)
+def llm(request: Request, *, tokens: int = 512, machine: str = MACHINE) -> Iterator[Instance]:
+    """Reading a prompt of so many tokens, and writing one token behind it, on a published machine.
+
+    Parameters
+    ----------
+    request : Request
+        Its argument is the model (``llm:llama-3.2-1b``); all when left out.
+    tokens : int
+    machine : str
+        See ``trisect devices --machine``.
+    """
+    if request.argument and request.argument not in _MODELS:
+        near = difflib.get_close_matches(request.argument, _MODELS, n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise InvalidInput(f"no decoder {request.argument!r}", remedy=f"{hint}there are: {', '.join(_MODELS)}")
+    if not 1 <= tokens <= _MOST_TOKENS:
+        raise InvalidInput(f"llm: tokens is {tokens}", remedy=f"give 1 to {_MOST_TOKENS}")
+    for name in [request.argument] if request.argument else list(_MODELS):
+        for phase, new, past in (("prefill", tokens, 0), ("decode", 1, tokens)):
+            make = partial(_problem, name, new, past, machine, request.objective)
+            yield Instance(f"{name} {phase}", make)
+
+
+def _problem(name: str, tokens: int, past: int, machine: str, objective: Objective | None) -> Problem:
+    with tempfile.TemporaryDirectory(prefix="trisect-llm-") as folder:
+        path = Path(folder) / f"{name}.onnx"
+        _write(path, name, _MODELS[name])
+        return model_problem(path, {"tokens": tokens, "past": past}, machine, objective)
+
+
+class _Nowhere:
+    """Places in a weights file that nobody writes: only shapes count."""
+
+    def __init__(self) -> None:
+        self.size_bytes = 0
+
+    def span(self, *shape: int) -> Span:
+        span = Span(self.size_bytes, shape, np.dtype(np.float32))
+        self.size_bytes += span.size_bytes
+        return span
+
+    def dense(self, rows: int, columns: int) -> Dense:
+        return Dense(self.span(rows, columns))
+
+
+def _write(path: Path, name: str, sizes: _Sizes) -> None:
+    file = _Nowhere()
+    width = (sizes.heads + 2 * sizes.kv_heads) * sizes.head_dim
+    layers = tuple(
+        Layer(
+            qkv=file.dense(width, sizes.hidden),
+            qkv_bias=file.span(width) if sizes.qkv_bias else None,
+            attention_output=file.dense(sizes.hidden, sizes.heads * sizes.head_dim),
+            gate_up=file.dense(2 * sizes.ffn, sizes.hidden),
+            down=file.dense(sizes.hidden, sizes.ffn),
+            attention_norm=file.span(sizes.hidden),
+            ffn_norm=file.span(sizes.hidden),
+            query_norm=None,
+            key_norm=None,
+        )
+        for _ in range(sizes.layers)
+    )
+    embedding = file.dense(sizes.vocab, sizes.hidden)
+    turns = file.span(_MOST_TOKENS, sizes.head_dim // 2)
+    weights = ModelWeights(
+        embedding=embedding,
+        output=embedding if sizes.tied else file.dense(sizes.vocab, sizes.hidden),
+        output_norm=file.span(sizes.hidden),
+        cosines=turns,
+        sines=turns,
+        layers=layers,
+        exact_layers=layers,
+    )
+    write_standard(path, _config(name, sizes), weights, _WEIGHTS)
+    with (path.parent / _WEIGHTS).open("wb") as blank:
+        blank.truncate(file.size_bytes)  # a hole: it takes no room on the disk
+
+
+def _config(name: str, sizes: _Sizes) -> LlamaConfig:
+    return LlamaConfig(
+        architecture="llama",
+        name=name,
+        layers=sizes.layers,
+        hidden=sizes.hidden,
+        heads=sizes.heads,
+        kv_heads=sizes.kv_heads,
+        head_dim=sizes.head_dim,
+        ffn=sizes.ffn,
+        context_length=_MOST_TOKENS,
+        vocab=sizes.vocab,
+        norm_epsilon=1e-5,
+        attention_scale=sizes.head_dim**-0.5,
+        rope_frequencies=(),
+        rope_interleaved=False,
+        sliding_window=None,
+        tied_embeddings=sizes.tied,
+        qkv_bias=sizes.qkv_bias,
+        qk_norm=False,
+        bos_id=None,
+        eos_ids=(),
+    )

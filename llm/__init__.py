@@ -1,0 +1,1 @@
+"""Language models: import, graphs per phase and device, measurement of the phases, choice of devices, generation."""

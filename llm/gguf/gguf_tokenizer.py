@@ -1,0 +1,222 @@
+"""Builds a tokenizer from what a GGUF file says of its vocabulary.
+
+Two families: byte-level BPE (``gpt2``: GPT-2, Llama 3, Qwen, SmolLM), whose first cut of a text into words is known
+only by the name of a rule; and SentencePiece BPE (``llama``: Llama 2, Mistral, TinyLlama), where each token's score
+says how early it is merged. The names and rules are those of llama.cpp, the reference for what a GGUF file means. One
+differs: ``tekken`` is cut by the rule of its makers, which llama.cpp approximates (it leaves out combining marks).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers import Tokenizer as Encoder
+
+from trisect.runtime.errors import InvalidModel, TrisectError, UnsupportedModel
+
+from ..running.tokenizer import Prompting, Tokenizer
+from .gguf_reader import GgufFile
+from .llama_config import LlamaConfig, token_id
+
+_CONTRACTIONS = "(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])"
+_GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+_REST = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+_LLAMA3 = rf"{_CONTRACTIONS}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}{{1,3}}|{_REST}"
+_QWEN2 = rf"{_CONTRACTIONS}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}|{_REST}"
+_UPPER, _LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
+_TEKKEN = (
+    rf"[^\r\n\p{{L}}\p{{N}}]?{_UPPER}*{_LOWER}+|[^\r\n\p{{L}}\p{{N}}]?{_UPPER}+{_LOWER}*|\p{{N}}|"
+    r" ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+
+
+@dataclass(frozen=True)
+class _Words:
+    """How a text is cut into words before merging."""
+
+    cuts: tuple[str, ...]
+    """Patterns, one after the other; each cuts the pieces of the one before it."""
+    whole_words: bool = False
+    """A word that is a token as it stands is that token, whatever the merges say."""
+    add_bos: bool = False
+    """Where the file does not say."""
+
+
+_GPT2_WORDS = _Words((_GPT2,))
+_DIGIT_WORDS = _Words((r"\p{N}", _GPT2))
+_LLAMA3_WORDS = _Words((_LLAMA3,), whole_words=True, add_bos=True)
+_QWEN2_WORDS = _Words((_QWEN2,))
+_DEFAULT_WORDS = _Words((r"[\p{P}$+<=>^~|]+", _GPT2, r"\p{N}+", "[0-9][0-9][0-9]"))
+_WORDS = {
+    **dict.fromkeys(("gpt-2", "phi-2", "mpt", "olmo", "jais", "gigachat", "mellum", "exaone4"), _GPT2_WORDS),
+    **dict.fromkeys(("smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b"), _DIGIT_WORDS),
+    **dict.fromkeys(("llama3", "llama-v3", "llama-bpe", "falcon3", "pixtral", "lfm2", "midm-2.0"), _LLAMA3_WORDS),
+    **dict.fromkeys(("qwen2", "deepseek-r1-qwen", "megrez", "stablelm2", "hunyuan"), _QWEN2_WORDS),
+    **dict.fromkeys(("dbrx", "smaug-bpe"), _Words((_LLAMA3,))),
+    "tekken": _Words((_TEKKEN,), whole_words=True, add_bos=True),
+    "default": _DEFAULT_WORDS,
+}
+
+# Kinds of tokens, as the file numbers them.
+_UNKNOWN, _CONTROL, _USER_DEFINED, _BYTE = 2, 3, 4, 6
+
+
+def read_tokenizer(file: GgufFile, config: LlamaConfig) -> Tokenizer:
+    """The tokenizer of a GGUF model.
+
+    Raises
+    ------
+    UnsupportedModel
+        For a kind of tokenizer or a rule for words that is not known, by name.
+    InvalidModel
+        Where vocabulary, merges or scores are missing or contradict one another.
+    """
+    vocabulary = _vocabulary(file)
+    kinds = _kinds(file, len(vocabulary))
+    model = file.metadata.get("tokenizer.ggml.model")
+    try:
+        if model == "gpt2":
+            encoder, add_bos = _byte_level(file, vocabulary)
+        elif model == "llama":
+            encoder, add_bos = _sentencepiece(file, vocabulary, kinds), True
+        else:
+            raise UnsupportedModel(
+                f"{file.path.name} has a tokenizer of the kind {model!r}", remedy="those that are read: gpt2, llama"
+            )
+        _add_markup(encoder, vocabulary, kinds)
+        _add_ends(encoder, file, config, add_bos)
+        document = encoder.to_str()
+    except TrisectError:
+        raise
+    except Exception as error:  # the binding raises bare Exception
+        raise _invalid(file, str(error)) from error
+    template = file.metadata.get("tokenizer.chat_template")
+    prompting = Prompting(config.eos_ids, config.bos_id, template if isinstance(template, str) else None)
+    return Tokenizer(document, prompting)
+
+
+def _vocabulary(file: GgufFile) -> dict[str, int]:
+    tokens = file.metadata.get("tokenizer.ggml.tokens")
+    if not isinstance(tokens, list) or not tokens:
+        raise _invalid(file, "no vocabulary")
+    vocabulary = {text or f"[EMPTY_{index}]": index for index, text in enumerate(tokens)}
+    if len(vocabulary) != len(tokens):
+        raise _invalid(file, "a token appears twice")
+    return vocabulary
+
+
+def _kinds(file: GgufFile, size: int) -> np.ndarray:
+    kinds = file.metadata.get("tokenizer.ggml.token_type")
+    if kinds is None:
+        return np.ones(size, np.int32)
+    if not isinstance(kinds, np.ndarray) or len(kinds) != size:
+        raise _invalid(file, "the kinds of its tokens do not match the vocabulary")
+    return kinds
+
+
+def _byte_level(file: GgufFile, vocabulary: dict[str, int]) -> tuple[Encoder, bool]:
+    name = file.metadata.get("tokenizer.ggml.pre", "default")
+    words = _WORDS.get(str(name))
+    if words is None:
+        raise UnsupportedModel(
+            f"{file.path.name} cuts words by the unknown rule {name!r}", remedy=f"those known: {', '.join(_WORDS)}"
+        )
+    lines = file.metadata.get("tokenizer.ggml.merges")
+    if not isinstance(lines, list):
+        raise _invalid(file, "no merges")
+    merges = []
+    for line in lines:
+        # The first half may itself begin with a space.
+        at = line.find(" ", 1)
+        if at < 0 or at + 1 == len(line):
+            raise _invalid(file, f"the merge {line!r}")
+        merges.append((line[:at], line[at + 1 :]))
+    encoder = Encoder(models.BPE(vocabulary, merges, ignore_merges=words.whole_words))
+    encoder.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(Regex(cut), "isolated") for cut in words.cuts]
+        + [pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    )
+    encoder.decoder = decoders.ByteLevel()
+    return encoder, words.add_bos
+
+
+def _sentencepiece(file: GgufFile, vocabulary: dict[str, int], kinds: np.ndarray) -> Encoder:
+    scores = file.metadata.get("tokenizer.ggml.scores")
+    if not isinstance(scores, np.ndarray) or len(scores) != len(vocabulary) or not np.isfinite(scores).all():
+        raise _invalid(file, "no score for every token")
+    unknown = token_id(file, "unknown")
+    texts = list(vocabulary)
+    encoder = Encoder(
+        models.BPE(
+            vocabulary,
+            _merges_by_score(vocabulary, scores, kinds),
+            unk_token=None if unknown is None else texts[unknown],
+            fuse_unk=True,
+            byte_fallback=True,
+        )
+    )
+    space = normalizers.Replace(" ", "\u2581")
+    decode = [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse()]
+    if file.metadata.get("tokenizer.ggml.add_space_prefix", True):
+        encoder.normalizer = normalizers.Sequence([normalizers.Prepend("\u2581"), space])
+        decode.append(decoders.Strip(" ", 1, 0))
+    else:
+        encoder.normalizer = space
+    encoder.decoder = decoders.Sequence(decode)
+    return encoder
+
+
+def _merges_by_score(vocabulary: dict[str, int], scores: np.ndarray, kinds: np.ndarray) -> list[tuple[str, str]]:
+    """Every way to put a token together from two others, the best score first.
+
+    Markup and bytes are left out: text that only looks like them must not become them.
+    """
+    plain = {text: i for text, i in vocabulary.items() if kinds[i] not in (_UNKNOWN, _CONTROL, _USER_DEFINED, _BYTE)}
+    by_score = sorted(plain, key=lambda text: (-scores[plain[text]], plain[text]))
+    return [
+        (text[:at], text[at:])
+        for text in by_score
+        for at in range(1, len(text))
+        if text[:at] in plain and text[at:] in plain
+    ]
+
+
+def _add_markup(encoder: Encoder, vocabulary: dict[str, int], kinds: np.ndarray) -> None:
+    """Tokens that are found in a text before anything else: markup, and what the makers of the model wanted whole."""
+    special, ordinary = [], []
+    for text, index in vocabulary.items():
+        if kinds[index] in (_CONTROL, _UNKNOWN):
+            special.append(AddedToken(text, special=True, normalized=False))
+        elif kinds[index] == _USER_DEFINED:
+            ordinary.append(AddedToken(text, special=False, normalized=False))
+    encoder.add_special_tokens(special)
+    encoder.add_tokens(ordinary)
+
+
+def _add_ends(encoder: Encoder, file: GgufFile, config: LlamaConfig, add_bos: bool) -> None:
+    """The tokens that stand before and after every text."""
+    texts = file.metadata["tokenizer.ggml.tokens"]
+    assert isinstance(texts, list)  # _vocabulary has seen to it
+    around: list[str] = ["$A"]
+    special: list[tuple[str, int]] = []
+    if file.metadata.get("tokenizer.ggml.add_bos_token", add_bos):
+        if config.bos_id is None:
+            raise _invalid(file, "it wants a first token but names none")
+        around.insert(0, texts[config.bos_id])
+        special.append((texts[config.bos_id], config.bos_id))
+    if file.metadata.get("tokenizer.ggml.add_eos_token", False):
+        eos = token_id(file, "eos")
+        if eos is None:
+            raise _invalid(file, "it wants a last token but names none")
+        around.append(texts[eos])
+        special.append((texts[eos], eos))
+    if special:
+        encoder.post_processor = processors.TemplateProcessing(
+            single=around, pair=[*around, "$B:1"], special_tokens=list(dict.fromkeys(special))
+        )
+
+
+def _invalid(file: GgufFile, reason: str) -> InvalidModel:
+    return InvalidModel(f"{file.path.name} has an unusable tokenizer: {reason}", remedy="fetch it again")

@@ -1,0 +1,258 @@
+"""What a llama-like model in a GGUF file is made of: read from its metadata, checked against its tensors.
+
+After `read_config` every tensor that the architecture needs is known to be there with the right shape, and no other is:
+a tensor nobody reads would mean a model that computes something else.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from trisect.runtime.errors import InvalidModel, UnsupportedModel
+
+from .gguf_reader import GgufFile, Value
+from .quantised_blocks import dequantise
+
+_INTERLEAVED = {"llama": True, "mistral3": True, "qwen2": False, "qwen3": False}
+"""Architectures that are read, and whether they rotate neighbouring rows (True) or halves of a head (False)."""
+ARCHITECTURES = tuple(_INTERLEAVED)
+"""GGUF's names of the architectures that are read."""
+
+# Texts that end a turn in one chat format or another; many files name only one of theirs in the metadata.
+_END_OF_TURN = frozenset(
+    ("<|eot_id|>", "<|im_end|>", "<|end|>", "<|end_of_text|>", "<|endoftext|>", "<end_of_turn>", "<|eom_id|>")
+)
+_CONTROL, _USER_DEFINED = 3, 4
+
+
+@dataclass(frozen=True)
+class LlamaConfig:
+    """Sizes and constants of a decoder of the llama family."""
+
+    architecture: str
+    """As the file names it; SmolLM, TinyLlama and Mistral 7B are ``llama`` there."""
+    name: str
+    layers: int
+    hidden: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    ffn: int
+    """Width of the feed-forward layer."""
+    context_length: int
+    vocab: int
+    norm_epsilon: float
+    attention_scale: float
+    """What the products of Q and K are multiplied by, usually ``head_dim ** -0.5``."""
+    rope_frequencies: tuple[float, ...]
+    """Radians a position, [head_dim / 2]: base, linear scaling and Llama 3's factors are all in it."""
+    rope_interleaved: bool
+    """True where Q and K rows are in the order for interleaved rotation: see `blocks.half_rotation_order`."""
+    sliding_window: int | None
+    """Tokens that attention looks back on; None = all."""
+    tied_embeddings: bool
+    """True where ``token_embd.weight`` is the output projection too."""
+    qkv_bias: bool
+    qk_norm: bool
+    """True where every head of Q and K is normalised (RMS) before the rotation."""
+    bos_id: int | None
+    eos_ids: tuple[int, ...]
+    """Tokens that end an answer; the one of the metadata first."""
+
+
+def read_config(file: GgufFile) -> LlamaConfig:
+    """The configuration of a GGUF model, with its tensors checked against it.
+
+    Raises
+    ------
+    UnsupportedModel
+        For an architecture, a kind of layer or a scaling of positions that is not read, by name.
+    InvalidModel
+        Where metadata or tensors are missing or contradict one another.
+    """
+    architecture = file.metadata.get("general.architecture")
+    if not isinstance(architecture, str) or architecture not in _INTERLEAVED:
+        raise UnsupportedModel(
+            f"{file.path.name} has the architecture {architecture!r}",
+            remedy=f"those that are read: {', '.join(_INTERLEAVED)}",
+        )
+    keys = _Keys(file, architecture)
+    keys.refuse_nonzero("expert_count", "mixture of experts")
+    keys.refuse_nonzero("attention.temperature_scale", "position-dependent attention temperature")
+    hidden, heads = keys.integer("embedding_length", 1 << 20), keys.integer("attention.head_count", 1 << 14)
+    kv_heads = keys.integer("attention.head_count_kv", 1 << 14, default=heads)
+    head_dim = keys.integer("attention.key_length", 1 << 14, default=hidden // heads)
+    if keys.integer("attention.value_length", 1 << 14, default=head_dim) != head_dim:
+        raise keys.unsupported("values of another length than keys")
+    if keys.integer("rope.dimension_count", 1 << 14, default=head_dim) != head_dim:
+        raise keys.unsupported("a rotation of only part of each head")
+    if heads % kv_heads or head_dim % 2 or head_dim < 2:
+        raise keys.invalid(f"{heads} heads, {kv_heads} key/value heads of {head_dim}")
+    tokens = file.metadata.get("tokenizer.ggml.tokens")
+    if not isinstance(tokens, list) or not tokens:
+        raise keys.invalid("it has no vocabulary")
+    config = LlamaConfig(
+        architecture=architecture,
+        name=str(file.metadata.get("general.name", file.path.stem)),
+        layers=keys.integer("block_count", 4096),
+        hidden=hidden,
+        heads=heads,
+        kv_heads=kv_heads,
+        head_dim=head_dim,
+        ffn=keys.integer("feed_forward_length", 1 << 24),
+        context_length=keys.integer("context_length", 1 << 31),
+        vocab=len(tokens),
+        norm_epsilon=keys.real("attention.layer_norm_rms_epsilon"),
+        attention_scale=keys.real("attention.scale", default=0.0) or head_dim**-0.5,
+        rope_frequencies=_rope_frequencies(file, keys, head_dim),
+        rope_interleaved=_INTERLEAVED[architecture],
+        sliding_window=keys.integer("attention.sliding_window", 1 << 31, default=0) or None,
+        tied_embeddings="output.weight" not in file.tensors,
+        qkv_bias=architecture == "qwen2" or "blk.0.attn_q.bias" in file.tensors,
+        qk_norm=architecture == "qwen3",
+        bos_id=token_id(file, "bos"),
+        eos_ids=_eos_ids(file, tokens),
+    )
+    _check_tensors(file, config, keys)
+    return config
+
+
+def rope_cache(config: LlamaConfig, length: int) -> tuple[np.ndarray, np.ndarray]:
+    """Cosines and sines of the rotation, float32 [length, head_dim / 2] each, one row a position."""
+    angles = np.arange(length, dtype=np.float64)[:, None] * np.asarray(config.rope_frequencies)
+    return np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
+
+
+def tensor_shapes(config: LlamaConfig) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every tensor that a model of this configuration has, as the file names them."""
+    queries, keys_values = config.heads * config.head_dim, config.kv_heads * config.head_dim
+    shapes: dict[str, tuple[int, ...]] = {
+        "token_embd.weight": (config.vocab, config.hidden),
+        "output_norm.weight": (config.hidden,),
+    }
+    if not config.tied_embeddings:
+        shapes["output.weight"] = (config.vocab, config.hidden)
+    layer: dict[str, tuple[int, ...]] = {
+        "attn_norm.weight": (config.hidden,),
+        "attn_q.weight": (queries, config.hidden),
+        "attn_k.weight": (keys_values, config.hidden),
+        "attn_v.weight": (keys_values, config.hidden),
+        "attn_output.weight": (config.hidden, queries),
+        "ffn_norm.weight": (config.hidden,),
+        "ffn_gate.weight": (config.ffn, config.hidden),
+        "ffn_up.weight": (config.ffn, config.hidden),
+        "ffn_down.weight": (config.hidden, config.ffn),
+    }
+    if config.qkv_bias:
+        layer |= {"attn_q.bias": (queries,), "attn_k.bias": (keys_values,), "attn_v.bias": (keys_values,)}
+    if config.qk_norm:
+        layer |= {"attn_q_norm.weight": (config.head_dim,), "attn_k_norm.weight": (config.head_dim,)}
+    return shapes | {f"blk.{i}.{name}": shape for i in range(config.layers) for name, shape in layer.items()}
+
+
+def token_id(file: GgufFile, role: str) -> int | None:
+    """The id that the metadata gives a token of a role (``bos``, ``eos``, ``eot``, ``unknown``, ``padding``).
+
+    Raises
+    ------
+    InvalidModel
+        Where it is not an index into the vocabulary.
+    """
+    value = file.metadata.get(f"tokenizer.ggml.{role}_token_id")
+    tokens = file.metadata.get("tokenizer.ggml.tokens", [])
+    if value is None:
+        return None
+    if not isinstance(value, int) or not isinstance(tokens, list) or not 0 <= value < len(tokens):
+        raise InvalidModel(f"{file.path.name}: {role} token {value} is not in the vocabulary")
+    return value
+
+
+class _Keys:
+    """Numbers of one architecture's metadata, checked as they are read."""
+
+    def __init__(self, file: GgufFile, architecture: str) -> None:
+        self._file = file
+        self._architecture = architecture
+
+    def integer(self, key: str, most: int, default: int | None = None) -> int:
+        """A whole number of 1 (0 where that is the default) to `most`; of one a layer, all must be the same."""
+        value = self._get(key, default)
+        if isinstance(value, np.ndarray):
+            if value.size == 0 or (value != value[0]).any():
+                raise self.unsupported(f"a {key} that differs between layers")
+            value = value[0].item()
+        if not isinstance(value, int) or not (1 <= value <= most or value == default):
+            raise self.invalid(f"{self._architecture}.{key} is {value!r}")
+        return value
+
+    def real(self, key: str, default: float | None = None) -> float:
+        """A finite number above 0 (or the default)."""
+        value = self._get(key, default)
+        if not isinstance(value, (int, float)) or not (0 < value < math.inf or value == default):
+            raise self.invalid(f"{self._architecture}.{key} is {value!r}")
+        return float(value)
+
+    def text(self, key: str, default: str) -> str:
+        return str(self._get(key, default))
+
+    def refuse_nonzero(self, key: str, what: str) -> None:
+        if self._get(key, 0) != 0:
+            raise self.unsupported(what)
+
+    def unsupported(self, what: str) -> UnsupportedModel:
+        return UnsupportedModel(f"{self._file.path.name} ({self._architecture}) uses {what}, which is not read")
+
+    def invalid(self, what: str) -> InvalidModel:
+        return InvalidModel(f"{self._file.path.name} contradicts itself: {what}", remedy="fetch it again")
+
+    def _get(self, key: str, default: Value | None) -> Value:
+        value = self._file.metadata.get(f"{self._architecture}.{key}", default)
+        if value is None:
+            raise self.invalid(f"{self._architecture}.{key} is missing")
+        return value
+
+
+def _rope_frequencies(file: GgufFile, keys: _Keys, head_dim: int) -> tuple[float, ...]:
+    scaling = keys.text("rope.scaling.type", "linear")
+    factor = keys.real("rope.scaling.factor", default=0.0) or keys.real("rope.scale_linear", default=0.0) or 1.0
+    if scaling not in ("none", "linear"):
+        raise keys.unsupported(f"{scaling} scaling of positions")
+    frequencies = keys.real("rope.freq_base", default=10000.0) ** (-np.arange(0, head_dim, 2) / head_dim)
+    if scaling == "linear":
+        frequencies = frequencies / factor
+    if (factors := file.tensors.get("rope_freqs.weight")) is not None:
+        if factors.shape != frequencies.shape:
+            raise keys.invalid(f"rope_freqs.weight has shape {list(factors.shape)}")
+        divisors = dequantise(factors)
+        if (divisors <= 0).any():
+            raise keys.invalid("rope_freqs.weight is not positive")
+        frequencies = frequencies / divisors
+    return tuple(frequencies.tolist())
+
+
+def _eos_ids(file: GgufFile, tokens: list[str]) -> tuple[int, ...]:
+    named = [token_id(file, role) for role in ("eos", "eot", "eom")]
+    kinds = file.metadata.get("tokenizer.ggml.token_type")
+    special = np.isin(kinds, (_CONTROL, _USER_DEFINED)) if isinstance(kinds, np.ndarray) else np.ones(len(tokens), bool)
+    # Only as a special token does such a text end a turn: a plain one may stand in any answer.
+    ends = [i for i, text in enumerate(tokens) if text in _END_OF_TURN and i < len(special) and special[i]]
+    return tuple(dict.fromkeys([i for i in named if i is not None] + ends))
+
+
+def _check_tensors(file: GgufFile, config: LlamaConfig, keys: _Keys) -> None:
+    # Counted first: a forged layer count would otherwise make us list millions of names.
+    if config.layers > len(file.tensors):
+        raise keys.invalid(f"{config.layers} layers in {len(file.tensors)} tensors")
+    expected = tensor_shapes(config)
+    for name, shape in expected.items():
+        found = file.tensors.get(name)
+        if found is None:
+            raise keys.invalid(f"tensor {name} is missing")
+        if found.shape != shape:
+            raise keys.invalid(f"tensor {name} has shape {list(found.shape)} where {list(shape)} is needed")
+    known = expected.keys() | ({"rope_freqs.weight"} if config.rope_interleaved else set())
+    if unknown := sorted(file.tensors.keys() - known):
+        raise keys.unsupported(f"the tensor {unknown[0]}")

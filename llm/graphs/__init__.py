@@ -1,0 +1,1 @@
+"""ONNX graphs of decoders: written from GGUF weights, or edited from other exporters' graphs."""

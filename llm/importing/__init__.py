@@ -1,0 +1,1 @@
+"""Import of GGUF files, model folders and Hugging Face repositories into bundles."""

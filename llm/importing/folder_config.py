@@ -1,0 +1,246 @@
+"""Reads what other tools' model folders say of their model: sizes, the names of its tensors, and how it is prompted.
+
+Two conventions: onnxruntime-genai's one file, ``genai_config.json``; and that of transformers, which optimum and
+transformers.js follow, where ``config.json`` describes the model and the ONNX file lies beside it or in ``onnx/``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from trisect.runtime.errors import InvalidModel, UnsupportedModel
+
+from ..running.tokenizer import TOKENIZER_FILE, Prompting, Tokenizer
+
+GENAI_FILE = "genai_config.json"
+CONFIG_FILE = "config.json"
+ONNX_FOLDERS = ("", "onnx")
+VARIANTS = (
+    *("model", "decoder_model_merged", "model_fp16", "model_q4", "model_quantized", "model_int8", "model_uint8"),
+    *("model_q4f16", "model_bnb4"),
+)
+"""Files that hold the same decoder, best first: as it is, then what was rounded least or runs in float32."""
+_LARGEST_TEXT_BYTES = 1 << 28
+_MOST_LAYERS = 4096  # each costs memory before the graph could contradict
+_CHAT_TEMPLATE_FILE = "chat_template.jinja"
+
+
+@dataclass(frozen=True)
+class DecoderConfig:
+    """What a folder says of its decoder."""
+
+    graph: Path
+    """The ONNX file."""
+    layers: int
+    kv_heads: int
+    head_dim: int
+    vocab: int
+    context_length: int
+    names: Mapping[str, str]
+    """Name that the bundle's convention has for a tensor -> name in the graph."""
+
+
+def is_model_folder(path: Path) -> bool:
+    """Whether a folder looks like a language model of onnxruntime-genai, optimum or transformers.js."""
+    if (path / GENAI_FILE).is_file():
+        return True
+    files = [f"{folder}/{p.name}" if folder else p.name for folder in ONNX_FOLDERS for p in (path / folder).glob("*")]
+    return (path / CONFIG_FILE).is_file() and choose_graph(files) is not None
+
+
+def choose_graph(files: Iterable[str]) -> str | None:
+    """The ONNX file to take of those that a folder offers; None where none holds a decoder.
+
+    Examples
+    --------
+    >>> choose_graph(["config.json", "onnx/model_q4.onnx", "onnx/model_fp16.onnx"])
+    'onnx/model_fp16.onnx'
+    >>> choose_graph(["config.json", "exported.onnx"])
+    'exported.onnx'
+    """
+    offered = {file for file in files if file.endswith(".onnx")}
+    for variant in VARIANTS:
+        for folder in ONNX_FOLDERS:
+            if (file := f"{folder}/{variant}.onnx".lstrip("/")) in offered:
+                return file
+    return next(iter(offered)) if len(offered) == 1 else None
+
+
+def read_decoder_config(folder: Path) -> DecoderConfig:
+    """Read a folder's description.
+
+    Raises
+    ------
+    InvalidModel
+        Where a file or an entry is missing or of the wrong kind.
+    UnsupportedModel
+        For a model of several graphs.
+    """
+    config = _genai(folder) if (folder / GENAI_FILE).is_file() else _transformers(folder)
+    if not config.graph.is_file():
+        raise InvalidModel(f"{folder} lacks its graph {config.graph.name}", remedy="fetch or export the model again")
+    return config
+
+
+def read_folder_tokenizer(folder: Path) -> Tokenizer:
+    """The tokenizer of a folder, with its chat template and the tokens that end an answer.
+
+    Raises
+    ------
+    InvalidModel
+        Where a file is missing or cannot be used.
+    """
+    if not (folder / TOKENIZER_FILE).is_file():
+        raise InvalidModel(
+            f"{folder} has no {TOKENIZER_FILE}", remedy="save the model's tokenizer into it, in the fast format"
+        )
+    content = _text(folder / TOKENIZER_FILE)
+    settings = _document(folder / "tokenizer_config.json", optional=True)
+    said = [
+        _document(folder / GENAI_FILE, optional=True).get("model"),
+        _document(folder / "generation_config.json", optional=True),
+        _document(folder / CONFIG_FILE, optional=True),
+    ]
+    documents = [document for document in said if isinstance(document, dict)]
+    eos = next((ids for ids in (_ids(d.get("eos_token_id")) for d in documents) if ids), [])
+    bos = next((ids for ids in (_ids(d.get("bos_token_id")) for d in documents) if ids), [])
+    # Chat models often end a turn with another token than a text; the tokenizer's own file names that one.
+    vocabulary = Tokenizer(content, Prompting(eos_ids=()))
+    eos += [token for token in _named(vocabulary, settings.get("eos_token")) if token not in eos]
+    prompting = Prompting(
+        eos_ids=tuple(eos),
+        bos_id=next(iter([*_named(vocabulary, settings.get("bos_token")), *bos]), None),
+        chat_template=_chat_template(folder, settings),
+    )
+    return Tokenizer(content, prompting)
+
+
+def _genai(folder: Path) -> DecoderConfig:
+    where = folder / GENAI_FILE
+    model = _section(_document(where), "model", where)
+    decoder = _section(model, "decoder", where)
+    if "filename" not in decoder or "pipeline" in decoder:
+        raise UnsupportedModel(
+            f"{where} describes a decoder in several graphs", remedy="build the model as one graph, for the CPU"
+        )
+    file = decoder["filename"]
+    if not isinstance(file, str) or Path(file).name != file:
+        raise InvalidModel(f"{where} names the graph {file!r}, which is no file beside it", remedy="build it again")
+    layers = _integer(decoder, ("num_hidden_layers",), where, most=_MOST_LAYERS)
+    inputs, outputs = decoder.get("inputs"), decoder.get("outputs")
+    chosen = {**(inputs if isinstance(inputs, dict) else {}), **(outputs if isinstance(outputs, dict) else {})}
+    if not all(isinstance(name, str) for name in chosen.values()):
+        raise InvalidModel(f"{where} gives a tensor a name that is no text", remedy="build the model again")
+    names = {name: chosen.get(name, name) for name in ("input_ids", "attention_mask", "position_ids", "logits")}
+    for layer in range(layers):
+        for ours, part in ((o, p) for o in ("past_key_values", "present") for p in ("key", "value")):
+            key = f"{'past' if ours == 'past_key_values' else ours}_{part}_names"
+            pattern = chosen.get(key, f"{ours}.%d.{part}")
+            names[f"{ours}.{layer}.{part}"] = pattern.replace("%d", str(layer))
+    return DecoderConfig(
+        graph=folder / file,
+        layers=layers,
+        kv_heads=_integer(decoder, ("num_key_value_heads", "num_attention_heads"), where),
+        head_dim=_integer(decoder, ("head_size",), where),
+        vocab=_integer(model, ("vocab_size",), where),
+        context_length=_integer(model, ("context_length",), where),
+        names=names,
+    )
+
+
+def _transformers(folder: Path) -> DecoderConfig:
+    where = folder / CONFIG_FILE
+    model = _document(where)
+    if isinstance(model.get("text_config"), dict):
+        model = model["text_config"]
+    files = [f"{sub}/{p.name}".lstrip("/") for sub in ONNX_FOLDERS for p in (folder / sub).glob("*.onnx")]
+    graph = choose_graph(files)
+    if graph is None:
+        raise InvalidModel(f"{folder} holds no decoder", remedy="it needs model.onnx, beside config.json or in onnx/")
+    heads = ("num_attention_heads", "n_head")
+    if model.get("head_dim") is None:
+        head_dim = _integer(model, ("hidden_size", "n_embd"), where) // _integer(model, heads, where)
+    else:
+        head_dim = _integer(model, ("head_dim",), where)
+    return DecoderConfig(
+        graph=folder / graph,
+        layers=_integer(model, ("num_hidden_layers", "n_layer"), where, most=_MOST_LAYERS),
+        kv_heads=_integer(model, ("num_key_value_heads", *heads), where),
+        head_dim=head_dim,
+        vocab=_integer(model, ("vocab_size",), where),
+        context_length=_integer(model, ("max_position_embeddings", "n_positions"), where),
+        names={},
+    )
+
+
+def _document(path: Path, *, optional: bool = False) -> dict[str, Any]:
+    if optional and not path.is_file():
+        return {}
+    try:
+        document = msgspec.json.decode(_text(path))
+    except (ValueError, RecursionError) as error:
+        raise InvalidModel(f"{path} is no JSON: {error}", remedy="fetch the model again") from error
+    if not isinstance(document, dict):
+        raise InvalidModel(f"{path} holds no JSON object", remedy="fetch the model again")
+    return document
+
+
+def _text(path: Path) -> str:
+    try:
+        if path.stat().st_size > _LARGEST_TEXT_BYTES:
+            raise InvalidModel(f"{path} is over {_LARGEST_TEXT_BYTES >> 20} MiB", remedy="do not trust this model")
+        return path.read_text("utf-8")
+    except FileNotFoundError:
+        raise InvalidModel(f"{path} is missing", remedy="fetch the model again") from None
+    except OSError as error:
+        raise InvalidModel(f"{path} cannot be read: {error.strerror}", remedy="check its permissions") from error
+    except UnicodeDecodeError:
+        raise InvalidModel(f"{path} is no text in UTF-8", remedy="fetch the model again") from None
+
+
+def _section(document: dict[str, Any], key: str, where: Path) -> dict[str, Any]:
+    section = document.get(key)
+    if not isinstance(section, dict):
+        raise InvalidModel(f"{where} has no section {key!r}", remedy="build the model again")
+    return section
+
+
+def _integer(document: dict[str, Any], keys: tuple[str, ...], where: Path, *, most: int = (1 << 31) - 1) -> int:
+    """The first of some entries that is there: a whole number of at least 1."""
+    for key in keys:
+        value = document.get(key)
+        if value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
+            raise InvalidModel(f"{where} has {key} = {value!r}", remedy="fetch or export the model again")
+        return value
+    raise InvalidModel(f"{where} does not say {keys[0]}", remedy="add it, or export the model again")
+
+
+def _ids(value: object) -> list[int]:
+    """Token ids of an entry that is one, several or none."""
+    several = value if isinstance(value, list) else [value]
+    return [token for token in several if isinstance(token, int) and not isinstance(token, bool)]
+
+
+def _named(vocabulary: Tokenizer, entry: object) -> list[int]:
+    """Id of a token that is given by its text, as such or with its properties; none where there is no such token."""
+    text = entry.get("content") if isinstance(entry, dict) else entry
+    ids = vocabulary.encode(text, add_special=False) if isinstance(text, str) else []
+    return ids if len(ids) == 1 else []
+
+
+def _chat_template(folder: Path, settings: Mapping[str, Any]) -> str | None:
+    """A file of its own counts before the tokenizer's settings; of several named ones the plain chat's is taken."""
+    if (folder / _CHAT_TEMPLATE_FILE).is_file():
+        return _text(folder / _CHAT_TEMPLATE_FILE)
+    template = settings.get("chat_template")
+    if isinstance(template, list):
+        named = {t.get("name"): t.get("template") for t in template if isinstance(t, dict)}
+        template = named.get("default", next(iter(named.values()), None))
+    return template if isinstance(template, str) else None

@@ -1,0 +1,145 @@
+"""From a folder of onnxruntime-genai, optimum or transformers.js to a bundle: graphs edited, weights linked.
+
+A decoder that attends by GroupQueryAttention becomes two graphs: one whose cache is extended in place, which ONNX
+Runtime decodes fastest with, and one whose cache grows, for engines that compute prompts. Any other becomes the latter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import prod
+from pathlib import Path
+
+import onnx_ir as ir
+
+from trisect.partitioner.graph.model_loading import load_model
+
+from ..bundle import VERSION, Bundle, PhaseGraph
+from ..graphs.decoder_interface import Decoder, adapt, can_work_in_place
+from ..graphs.linked_weights import LinkedWeights
+from ..graphs.lm_head import dynamic_values
+from .folder_config import VARIANTS, DecoderConfig, is_model_folder, read_decoder_config, read_folder_tokenizer
+
+__all__ = ["import_folder", "is_model_folder"]
+
+_PRODUCTS = frozenset(
+    "Gemm MatMul FusedMatMul MatMulInteger MatMulIntegerToFloat DynamicQuantizeMatMul QLinearMatMul "
+    "MatMulNBits MatMulBnb4".split()
+)
+
+Progress = Callable[[float, str], None]
+
+
+def import_folder(source: Path, folder: Path, *, progress: Progress) -> Bundle:
+    """Write a bundle's files into an empty folder; its description is left to the caller to save.
+
+    Parameters
+    ----------
+    source : Path
+        A folder that `is_model_folder` accepts.
+    folder : Path
+    progress : callable
+        Called with the part done (0 to 1) and what is being done.
+
+    Raises
+    ------
+    InvalidModel, UnsupportedModel, UnsupportedOperator
+        Where the folder is incomplete, contradicts itself, or holds no decoder with a KV cache.
+    """
+    progress(0.0, "reading the configuration")
+    config = read_decoder_config(source)
+    read_folder_tokenizer(source).save(folder)
+    progress(0.1, "reading the graph")
+    model = load_model(config.graph)
+    in_place = can_work_in_place(model)
+    weights = LinkedWeights(folder, progress)
+    decoder = adapt(model, config, in_place=False)
+    flops, decode_bytes = _work(decoder)
+    progress(0.4, "writing the graphs")
+    weights.save(decoder.model, "standard.onnx")
+    graphs = [PhaseGraph("standard.onnx", cache="grown", engines=("openvino",) if in_place else (), fresh=True)]
+    if in_place:
+        weights.save(adapt(load_model(config.graph), config, in_place=True).model, "in_place.onnx")
+        graphs.append(PhaseGraph("in_place.onnx", cache="in-place"))
+    context = min(config.context_length, decoder.rotations or config.context_length)
+    return Bundle(
+        version=VERSION,
+        name=_name(source),
+        source=source.name,
+        source_sha256="",
+        importer="",
+        layers=config.layers,
+        kv_heads=config.kv_heads,
+        head_dim=config.head_dim,
+        vocab=config.vocab,
+        context_length=context,
+        graphs=tuple(graphs),
+        weights_bytes=weights.size_bytes,
+        flops_per_token=flops,
+        decode_bytes_per_token=decode_bytes,
+        notes=tuple(_notes(decoder, config, context)),
+    )
+
+
+def _notes(decoder: Decoder, config: DecoderConfig, context: int) -> list[str]:
+    notes = []
+    if config.graph.stem in VARIANTS[1:] and config.graph.stem != "decoder_model_merged":
+        notes.append(f"imported from {config.graph.name}: the folder has no unrounded model.onnx")
+    if context < config.context_length:
+        notes.append(f"context limited to the {context} positions that the graph has rotation tables for")
+    if decoder.head is None:
+        notes.append("prompts cost more than needed: the graph's output projection was not recognised")
+    if decoder.half:
+        notes.append("keys and values are float16 inside the graph and are converted in every step")
+    return notes
+
+
+def _name(source: Path) -> str:
+    """The model's name: the folder's, or the repository's in a download cache (models--who--name/snapshots/...)."""
+    for parent in source.resolve().parents:
+        if parent.name == "snapshots" and parent.parent.name.startswith("models--"):
+            return parent.parent.name.split("--")[-1]
+    return source.resolve().name
+
+
+def _work(decoder: Decoder) -> tuple[int, int]:
+    """Operations for a token in the middle of a prompt, and bytes of weights that computing one token reads."""
+    graph = decoder.model.graph
+    dynamic = dynamic_values(graph)
+    head = set(decoder.head.nodes) if decoder.head is not None else set()
+    operations = bytes_read = 0
+    for node in graph:
+        if node.op_type not in _PRODUCTS:
+            continue
+        weights = [value for value in node.inputs if value is not None and value not in dynamic]
+        if not weights or not any(value in dynamic for value in node.inputs):
+            continue
+        bytes_read += sum(tensor.nbytes for tensor in _tensors(weights))
+        if node not in head:
+            operations += 2 * _elements(node, weights)
+    return operations, bytes_read
+
+
+def _elements(node: ir.Node, weights: list[ir.Value]) -> int:
+    """Elements of a product's weight."""
+    sizes = [a.as_int() for a in node.attributes.values() if a.name in ("N", "K") and a.type == ir.AttributeType.INT]
+    if len(sizes) == 2:
+        return prod(sizes)
+    return max((prod(tensor.shape.numpy()) for tensor in _tensors(weights)), default=0)
+
+
+def _tensors(values: list[ir.Value]) -> list[ir.TensorProtocol]:
+    """Stored tensors that constant values are computed from."""
+    found: dict[ir.Value, ir.TensorProtocol] = {}
+    pending, seen = list(values), set(values)
+    while pending:
+        value = pending.pop()
+        tensor = ir.convenience.get_const_tensor(value)
+        producer = value.producer()
+        if tensor is not None:
+            found[value] = tensor
+        elif producer is not None:
+            fresh = [v for v in producer.inputs if v is not None and v not in seen]
+            seen.update(fresh)
+            pending.extend(fresh)
+    return list(found.values())

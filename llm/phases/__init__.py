@@ -1,0 +1,1 @@
+"""Costs of prefill, decode and KV-cache hand-over: measurement, storage, and the choice of devices."""

@@ -1,0 +1,1 @@
+"""Text generation: tokenizer, chat template, KV cache, runners per device, sampling, the generation loop."""

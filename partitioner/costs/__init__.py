@@ -1,0 +1,1 @@
+"""Costs of one model: calibration runs, kernel breakdown, fitted cost models."""

@@ -1,1 +1,0 @@
-"""Language models: reading them, and making the graphs of their two phases."""

@@ -1,0 +1,99 @@
+"""Why a task is where it is, in one line of numbers that a user can check, and what else was possible."""
+
+from __future__ import annotations
+
+from math import inf
+
+import networkx as nx
+
+from trisect.runtime.plans.plan import Option, PlacedTask
+from trisect.scheduler.problem.problem import Placement, Problem, crossing_time_s
+
+
+def reasons(problem: Problem, placement: Placement) -> dict[str, str]:
+    """For each task, its cost here against the next best device, the neighbours staying where they are.
+
+    Examples
+    --------
+    >>> import networkx as nx
+    >>> from trisect.runtime.device import Device
+    >>> graph = nx.DiGraph([("a", "b")])
+    >>> graph.edges["a", "b"]["tensors"] = {"t": 8}
+    >>> devices = [Device("cpu:x", "cpu", "x", ""), Device("gpu:y", "gpu", "y", "")]
+    >>> times = {"a": {"cpu:x": 0.001, "gpu:y": 0.002}, "b": {"cpu:x": 0.0012, "gpu:y": 0.0008}}
+    >>> problem = Problem.of(graph, devices, times, lambda size_bytes, src, dst: 0.0001)
+    >>> reasons(problem, {"a": "cpu:x", "b": "gpu:y"})["b"]
+    'gpu:y 0.8 ms + 0.1 ms copy < cpu:x 1.2 ms'
+    """
+    return {task: _reason(problem, placement, task, options_of(problem, placement, task)) for task in problem.graph}
+
+
+def placed_tasks(problem: Problem, placement: Placement) -> tuple[PlacedTask, ...]:
+    """Every task with its reason and its options, in the graph's order."""
+    found = []
+    for task, data in problem.graph.nodes(data=True):
+        options = options_of(problem, placement, task)
+        features = data.get("features")
+        found.append(
+            PlacedTask(
+                nodes=data.get("nodes", (task,)),
+                device=placement[task],
+                op_type=features.op_type if features is not None else "",
+                op_class=features.op_class.value if features is not None else "",
+                reason=_reason(problem, placement, task, options),
+                options=options,
+            )
+        )
+    return tuple(found)
+
+
+def options_of(problem: Problem, placement: Placement, task: str) -> tuple[Option, ...]:
+    """What each device would mean for a task."""
+    near = {placement[other] for other in nx.all_neighbors(problem.graph, task)}
+    found = []
+    for device in problem.device_ids:
+        time_s = problem.time(task, device)
+        if time_s == inf:
+            found.append(Option(device, None, why_not=problem.why_not.get((task, device), "cannot run it")))
+            continue
+        copy_s = crossing_time_s(problem, placement, {task}, device)
+        found.append(Option(device, time_s, copy_s, 0.0 if device in near or not near else problem.overhead(device)))
+    return tuple(found)
+
+
+def _reason(problem: Problem, placement: Placement, task: str, options: tuple[Option, ...]) -> str:
+    here = placement[task]
+    mine = next(option for option in options if option.device == here)
+    if len(options) == 1:
+        return f"{here} {_cost(problem, mine, 'time')}: the only device"
+    others = [option for option in options if option.time_s is not None and option is not mine]
+    if not others:
+        why = "; ".join(f"{option.device}: {option.why_not}" for option in options if option is not mine)
+        return f"{here} {_cost(problem, mine, 'time')}: the only device that can or may run it ({why})"
+    rival = min(others, key=lambda option: _total(problem, option))
+    texts = [
+        f"{option.device} {_cost(problem, option, 'time')}"
+        + (f" + {_cost(problem, option, 'copy')} copy" if option.copy_s > 0 else "")
+        + (f" + {_cost(problem, option, 'call')} call" if option.call_s > 0 else "")
+        for option in (mine, rival)
+    ]
+    if _total(problem, mine) < _total(problem, rival):
+        return f"{texts[0]} < {texts[1]}"
+    if _total(problem, mine) == _total(problem, rival):
+        return f"{texts[0]} = {texts[1]}"
+    return f"{texts[0]} > {texts[1]}, but the strategy keeps it with the rest"
+
+
+def _total(problem: Problem, option: Option) -> float:
+    assert option.time_s is not None
+    total_s = option.time_s + option.copy_s + option.call_s
+    return total_s * problem.power_w[option.device] if problem.objective == "energy" else total_s
+
+
+def _cost(problem: Problem, option: Option, what: str) -> str:
+    """A time, or the energy that it takes, in thousandths."""
+    assert option.time_s is not None
+    seconds = {"time": option.time_s, "copy": option.copy_s, "call": option.call_s}[what]
+    if problem.objective == "energy":
+        return f"{seconds * problem.power_w[option.device] * 1e3:.3g} mJ"
+    return f"{seconds * 1e3:.3g} ms"

@@ -1,0 +1,321 @@
+"""Parts -> ONNX files: each segment a model of its own, all weights once in one file that they share."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import onnx
+import onnx_ir as ir
+from onnx import numpy_helper
+
+from trisect.runtime.engines.base import UNKNOWN_RANK, TensorSpec
+from trisect.runtime.plans.plan import Segment, Transfer, Weights
+from trisect.runtime.tensors.layouts import channels_last, name_in_model
+from trisect.runtime.tensors.onnx_tensors import all_tensors
+from trisect.runtime.tensors.onnx_types import type_of
+from trisect.runtime.tensors.tensors import contiguous
+
+from ..graph.model_graph import Graph, spec_of, used_values
+from ..graph.node_features import size_bytes, subgraphs
+from .boundary_layouts import turn
+
+WEIGHTS_FILE = "weights.bin"
+ALIGNMENT_BYTES = 4096
+"""Tensors start at a page, so that an engine can map them."""
+_INLINE_BYTES = 1024
+_CHUNK_BYTES = 1 << 24
+_LOWEST_IR_VERSION = 8  # older ones want each initialiser declared as an input
+_HIGHEST_IR_VERSION = 11  # engines refuse a newer file than they know, whatever is in it; later ones add only dtypes
+_STAGES_IR_VERSION = 11
+"""From here on a file can say which stage of a pipeline a node belongs to."""
+_CONFIGURATION = "trisect"
+_LOWEST_OPSET = 21
+
+
+@dataclass(frozen=True)
+class Piece:
+    """ONNX nodes that become one segment."""
+
+    device: str
+    nodes: tuple[str, ...]
+
+
+def write_segments(
+    graph: Graph, pieces: Sequence[Piece], folder: Path, images: Collection[str] = ()
+) -> tuple[tuple[Segment, ...], tuple[Transfer, ...], Weights | None]:
+    """Write each piece of the model as an ONNX file.
+
+    Parameters
+    ----------
+    graph : Graph
+    pieces : sequence of Piece
+        In an order in which they can run; every node that is not constant in exactly one.
+    folder : Path
+        Empty; gets ``segment_000.onnx`` and so on, and ``weights.bin`` where there are weights of 1 KiB or more.
+    images : collection of str
+        Tensors that cross with their channels last; see `trisect.partitioner.segments.boundary_layouts`.
+
+    Returns
+    -------
+    segments, transfers, weights
+        What goes into the plan.
+
+    Raises
+    ------
+    OSError
+        When the disk is full or forbids it.
+    """
+    home = {name: i for i, piece in enumerate(pieces) for name in piece.nodes}
+    wanted = _wanted(graph, home)
+    segments = []
+    with _WeightsWriter(folder / WEIGHTS_FILE) as weights:
+        for index, piece in enumerate(pieces):
+            model, inputs, outputs = _segment_model(graph, piece, index, home, wanted, weights, images)
+            content = model.SerializeToString(deterministic=True)
+            name = f"segment_{index:03d}.onnx"
+            (folder / name).write_bytes(content)
+            segments.append(
+                Segment(
+                    index=index,
+                    device=piece.device,
+                    nodes=piece.nodes,
+                    inputs=inputs,
+                    outputs=outputs,
+                    file=name,
+                    sha256=hashlib.sha256(content).hexdigest(),
+                )
+            )
+    return tuple(segments), tuple(_transfers(graph, segments)), weights.record
+
+
+def _wanted(graph: Graph, home: dict[str, int]) -> set[ir.Value]:
+    """Values that leave the segment which makes them."""
+    wanted = set(graph.model.graph.outputs)
+    for name, index in home.items():
+        for value in used_values(graph.nodes[name]):
+            producer = value.producer()
+            if producer is not None and home.get(str(producer.name), index) != index:
+                wanted.add(value)
+    return wanted
+
+
+def _segment_model(
+    graph: Graph,
+    piece: Piece,
+    index: int,
+    home: dict[str, int],
+    wanted: set[ir.Value],
+    weights: _WeightsWriter,
+    images: Collection[str],
+) -> tuple[onnx.ModelProto, tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    ir_version = min(max(graph.model.ir_version or 0, _LOWEST_IR_VERSION), _HIGHEST_IR_VERSION)
+    has_stages = ir_version >= _STAGES_IR_VERSION
+    model = onnx.ModelProto(ir_version=ir_version, producer_name="trisect")
+    if has_stages and piece.device:
+        model.configuration.add(name=_CONFIGURATION, num_devices=1, device=[piece.device])
+    for domain, version in sorted(_opsets(graph, piece).items()):
+        model.opset_import.append(onnx.helper.make_opsetid(domain, version))
+    proto = model.graph
+    proto.name = f"segment {index} on {piece.device}"
+    inputs: dict[ir.Value, None] = {}
+    held: set[str] = set()
+    for name in piece.nodes:
+        node = graph.nodes[name]
+        for value in used_values(node):
+            producer = value.producer()
+            if producer is not None and home.get(str(producer.name)) == index:
+                continue
+            if not _hold(graph, value, held, proto, weights):
+                inputs.setdefault(value)
+        made = ir.serde.serialize_node(node)
+        for tensor in all_tensors(made):
+            weights.move(tensor)
+        if has_stages and piece.device:
+            del made.device_configurations[:]  # of whoever made the model, for devices of theirs
+            made.device_configurations.add(configuration_id=_CONFIGURATION, pipeline_stage=index)
+        proto.node.append(made)
+    outputs = [v for name in piece.nodes for v in graph.nodes[name].outputs if v in wanted]
+    if index == 0:
+        # An initialiser may itself be an output of the model: nobody makes it, so the first segment hands it out.
+        for value in graph.model.graph.outputs:
+            if value.producer() is None and _hold(graph, value, held, proto, weights):
+                outputs.append(value)
+    # Engines check every branch of a body, also those that could not be taken at these shapes: leave them room.
+    fixed = not any(next(subgraphs(graph.nodes[name]), None) for name in piece.nodes)
+    turn(
+        proto, [n for v in inputs if (n := str(v.name)) in images], [n for v in outputs if (n := str(v.name)) in images]
+    )
+    taken, given = (tuple(_spec(value, images) for value in values) for values in (inputs, outputs))
+    proto.input.extend(_value_info(v, spec, fixed) for v, spec in zip(inputs, taken, strict=True))
+    proto.output.extend(_value_info(v, spec, fixed) for v, spec in zip(outputs, given, strict=True))
+    return model, taken, given
+
+
+def _spec(value: ir.Value, images: Collection[str]) -> TensorSpec:
+    """A value as it crosses a segment's border."""
+    spec = spec_of(value)
+    return channels_last(spec) if spec.name in images else spec
+
+
+def _opsets(graph: Graph, piece: Piece) -> dict[str, int]:
+    """Domain -> version: ONNX's own is the oldest at which every operator of the piece means what it does in the model.
+
+    An engine refuses an opset that it does not know yet, also where the operators in a piece have not changed since.
+    """
+    opsets = dict(graph.model.graph.opset_imports)
+    newest = opsets.get("", 0)
+    if newest > _LOWEST_OPSET:
+        since = [_LOWEST_OPSET]
+        for name in piece.nodes:
+            node = graph.nodes[name]
+            inner = (n for body in subgraphs(node) for n in ir.traversal.RecursiveGraphIterator(body))
+            for one in (node, *inner):
+                if one.domain == "":
+                    if not onnx.defs.has(one.op_type, newest, ""):
+                        return opsets
+                    since.append(onnx.defs.get_schema(one.op_type, newest, "").since_version)
+        opsets[""] = max(since)
+    return opsets
+
+
+def _hold(graph: Graph, value: ir.Value, held: set[str], proto: onnx.GraphProto, weights: _WeightsWriter) -> bool:
+    """Give the segment a constant of its own, if that is what the value is: cheaper than any transfer."""
+    name = str(value.name)
+    if name in held:
+        return True
+    if name in graph.folded:
+        proto.initializer.append(numpy_helper.from_array(contiguous(graph.folded[name]), name))
+    elif name in graph.constants:
+        proto.initializer.append(weights.add(name, graph.constants[name]))
+    else:
+        return False
+    held.add(name)
+    return True
+
+
+def _value_info(value: ir.Value, spec: TensorSpec, fixed: bool) -> onnx.ValueInfoProto:
+    """Type of a segment's input or output; an unknown dimension is left open, and all are where not `fixed`."""
+    info = onnx.ValueInfoProto(name=spec.name)
+    if value.dtype in (None, ir.DataType.UNDEFINED):
+        info.type.tensor_type.elem_type = onnx.TensorProto.UNDEFINED
+        return info
+    info.type.CopyFrom(type_of(spec.dtype))
+    if info.type.HasField("tensor_type") and spec.shape != UNKNOWN_RANK:
+        tensor = info.type.tensor_type
+        tensor.shape.SetInParent()
+        for dim in spec.shape:
+            added = tensor.shape.dim.add()
+            if fixed and isinstance(dim, int):
+                added.dim_value = dim
+    return info
+
+
+def _transfers(graph: Graph, segments: Iterable[Segment]) -> Iterator[Transfer]:
+    """Every tensor that crosses a border, once per segment that needs it."""
+    segments = list(segments)
+    maker = {spec.name: segment.index for segment in segments for spec in segment.outputs}
+    values = {
+        str(v.name): v for v in [*graph.model.graph.inputs, *(v for n in graph.nodes.values() for v in n.outputs)]
+    }
+    for segment in segments:
+        for spec in segment.inputs:
+            moved_bytes = size_bytes(values[name_in_model(spec.name)])
+            yield Transfer(spec.name, maker.get(spec.name, -1), segment.index, moved_bytes)
+    for value in graph.model.graph.outputs:
+        yield Transfer(str(value.name), maker.get(str(value.name), -1), -1, size_bytes(value))
+
+
+class _WeightsWriter:
+    """The weights file while it is written: each tensor once, streamed, hashed on the way."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: BinaryIO | None = None
+        self._hash = hashlib.sha256()
+        self._end = 0
+        self._placed: dict[object, tuple[int, int]] = {}
+        self.record: Weights | None = None
+
+    def __enter__(self) -> _WeightsWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            self._file.close()
+            self.record = Weights(self._path.name, self._end, self._hash.hexdigest())
+
+    def add(self, name: str, tensor: ir.TensorProtocol) -> onnx.TensorProto:
+        """An initialiser for a tensor: inline where it is small, else pointing into the file."""
+        if tensor.dtype == ir.DataType.STRING:
+            proto = onnx.TensorProto()
+            proto.CopyFrom(ir.to_proto(tensor))
+            proto.name = name
+            return proto
+        proto = onnx.TensorProto(name=name, data_type=tensor.dtype.value, dims=tensor.shape.numpy())
+        if tensor.nbytes < _INLINE_BYTES:
+            proto.raw_data = b"".join(_chunks(tensor))
+        else:
+            _point(proto, self._path.name, *self._place(_identity(tensor), _chunks(tensor)))
+        return proto
+
+    def move(self, tensor: onnx.TensorProto) -> None:
+        """Bring an external tensor inside a node (of a control-flow body, say) into this file, in place."""
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            entries = {entry.key: entry.value for entry in tensor.external_data}
+            source = (entries["location"], int(entries["offset"]), int(entries["length"]))
+            _point(tensor, self._path.name, *self._place(source, _file_chunks(*source)))
+
+    def _place(self, identity: object, chunks: Iterator[bytes | memoryview]) -> tuple[int, int]:
+        """Offset and length in the file; written only the first time."""
+        if identity not in self._placed:
+            if self._file is None:
+                self._file = self._path.open("wb")
+            self._write(b"\0" * (-self._end % ALIGNMENT_BYTES))
+            start = self._end
+            for chunk in chunks:
+                self._write(chunk)
+            self._placed[identity] = (start, self._end - start)
+        return self._placed[identity]
+
+    def _write(self, chunk: bytes | memoryview) -> None:
+        assert self._file is not None
+        self._file.write(chunk)
+        self._hash.update(chunk)
+        self._end += len(chunk)
+
+
+def _identity(tensor: ir.TensorProtocol) -> object:
+    """Equal for tensors that are the same bytes on disk; the tensor itself (alive as long as its model) otherwise."""
+    if isinstance(tensor, ir.ExternalTensor):
+        return str(tensor.path), tensor.offset or 0, tensor.length or tensor.nbytes
+    return id(tensor)
+
+
+def _chunks(tensor: ir.TensorProtocol) -> Iterator[bytes | memoryview]:
+    if isinstance(tensor, ir.ExternalTensor):
+        yield from _file_chunks(str(tensor.path), tensor.offset or 0, tensor.length or tensor.nbytes)
+    else:
+        yield tensor.tobytes()
+
+
+def _file_chunks(path: str, offset: int, length: int) -> Iterator[bytes]:
+    with open(path, "rb") as file:
+        file.seek(offset)
+        while length > 0:
+            chunk = file.read(min(length, _CHUNK_BYTES))
+            if not chunk:
+                raise OSError(f"{path} ended while it was read")
+            length -= len(chunk)
+            yield chunk
+
+
+def _point(proto: onnx.TensorProto, location: str, offset: int, length: int) -> None:
+    """Make a tensor read its bytes from the weights file."""
+    proto.data_location = onnx.TensorProto.EXTERNAL
+    del proto.external_data[:]
+    for key, value in (("location", location), ("offset", str(offset)), ("length", str(length))):
+        proto.external_data.add(key=key, value=value)

@@ -1,0 +1,148 @@
+"""The table behind ``opclass``: class of work -> kind of device, as data that a TOML file can change."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from trisect.profiles.costmodel.op_features import OpClass, OpFeatures
+from trisect.runtime.errors import InvalidInput
+
+NEIGHBOUR = "neighbour"
+"""In the place of a kind of device: where most of the input comes from, because moving it costs more than the work."""
+_KINDS = ("cpu", "gpu", "npu", NEIGHBOUR)
+_REMEDY = "see the documentation of the strategy opclass"
+_RULE: dict[OpClass, str] = {
+    OpClass.MATMUL: "gpu",
+    OpClass.CONV: "gpu",
+    OpClass.ATTENTION: "gpu",
+    OpClass.RECURRENT: "gpu",
+    OpClass.MATVEC: "npu",
+    OpClass.SHAPE: "cpu",
+    OpClass.CONTROL_FLOW: "cpu",
+    OpClass.NORM: NEIGHBOUR,
+    OpClass.ELEMENTWISE: NEIGHBOUR,
+    OpClass.DATA_MOVEMENT: NEIGHBOUR,
+}
+
+
+@dataclass(frozen=True)
+class ClassTable:
+    """Which kind of device work goes to.
+
+    The first that applies: small work, the batch, the class.
+
+    Examples
+    --------
+    >>> work = OpFeatures("Conv", OpClass.CONV, 1e9, 10**6, 10**6, 0, "float32")
+    >>> [ClassTable().kind_of(work, batch) for batch in (None, 1, 64)]
+    ['gpu', 'npu', 'gpu']
+    """
+
+    kinds: Mapping[OpClass, str] = field(default_factory=lambda: dict(_RULE))
+    batched: tuple[OpClass, ...] = (OpClass.CONV,)
+    """Classes that the batch decides about: convolutions of few images are an NPU's work, of many a GPU's."""
+    few: int = 8
+    """Up to so many inputs at once ..."""
+    few_kind: str = "npu"
+    many: int = 33
+    """From so many on ..."""
+    many_kind: str = "gpu"
+    small_flops: float = 10_000.0
+    small_bytes: int = 16_384
+    """Work below both is done sooner on the CPU than another device is started."""
+    small_kind: str = "cpu"
+
+    def kind_of(self, features: OpFeatures, batch: int | None) -> str:
+        """The kind of device for work, or `NEIGHBOUR`."""
+        kind = self.kinds[features.op_class]
+        if kind == NEIGHBOUR:
+            return kind
+        if features.flops <= self.small_flops and features.bytes_read + features.bytes_written <= self.small_bytes:
+            return self.small_kind
+        if features.op_class in self.batched and batch is not None:
+            if batch <= self.few:
+                return self.few_kind
+            if batch >= self.many:
+                return self.many_kind
+        return kind
+
+
+def read_table(path: Path) -> ClassTable:
+    """The usual table with what a TOML file changes of it.
+
+    ``[kinds]`` has a kind of device (``cpu``, ``gpu``, ``npu`` or ``neighbour``) for each class; ``[batch]`` has
+    ``classes``, ``few``, ``few_kind``, ``many`` and ``many_kind``; ``[small]`` has ``flops``, ``bytes`` and ``kind``.
+
+    Raises
+    ------
+    InvalidInput
+        For a file that cannot be read, an unknown key, or a value that makes no sense.
+    """
+    try:
+        given = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InvalidInput(f"cannot read the table {path}: {error.strerror}", remedy="check the path") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"{path} is no TOML file: {error}", remedy=_REMEDY) from error
+    table = ClassTable()
+    for name, section in given.items():
+        _known(name, ("kinds", "batch", "small"), f"{path}: no section")
+        if not isinstance(section, dict):
+            raise InvalidInput(f"{path}: {name} is no section", remedy=_REMEDY)
+        table = {"kinds": _with_kinds, "batch": _with_batch, "small": _with_small}[name](table, section, str(path))
+    if table.few >= table.many:
+        raise InvalidInput(f"{path}: few ({table.few}) is not below many ({table.many})", remedy=_REMEDY)
+    return table
+
+
+def _with_kinds(table: ClassTable, section: dict[str, Any], where: str) -> ClassTable:
+    return replace(table, kinds={**table.kinds, **{_class(k, where): _kind(v, where) for k, v in section.items()}})
+
+
+def _with_batch(table: ClassTable, section: dict[str, Any], where: str) -> ClassTable:
+    changes: dict[str, Any] = {}
+    for key, value in section.items():
+        _known(key, ("classes", "few", "few_kind", "many", "many_kind"), f"{where}: [batch] has no")
+        if key == "classes":
+            if not isinstance(value, list):
+                raise InvalidInput(f"{where}: classes is {value!r}", remedy="give a list of classes")
+            changes["batched"] = tuple(_class(name, where) for name in value)
+        else:
+            changes[key] = _kind(value, where) if key.endswith("kind") else _number(value, f"{where}: {key}")
+    return replace(table, **changes)
+
+
+def _with_small(table: ClassTable, section: dict[str, Any], where: str) -> ClassTable:
+    changes: dict[str, Any] = {}
+    for key, value in section.items():
+        _known(key, ("flops", "bytes", "kind"), f"{where}: [small] has no")
+        changes[f"small_{key}"] = _kind(value, where) if key == "kind" else _number(value, f"{where}: {key}")
+    return replace(table, **changes)
+
+
+def _class(name: object, where: str) -> OpClass:
+    _known(name, [op_class.value for op_class in OpClass], f"{where}: no class")
+    return OpClass(str(name))
+
+
+def _kind(name: object, where: str) -> str:
+    _known(name, _KINDS, f"{where}: no kind of device")
+    return str(name)
+
+
+def _number(value: object, what: str) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise InvalidInput(f"{what} is {value!r}", remedy="give a whole number")
+    return value
+
+
+def _known(name: object, names: tuple[str, ...] | list[str], what: str) -> None:
+    if name not in names:
+        near = difflib.get_close_matches(str(name), names, n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise InvalidInput(f"{what} {name!r}", remedy=f"{hint}there are: {', '.join(names)}")

@@ -1,0 +1,1 @@
+"""Algorithms on the graph: minimum cut, chain dynamic programming, multilevel, exact."""

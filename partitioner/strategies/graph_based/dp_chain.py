@@ -1,0 +1,45 @@
+"""``dp-chain``: the best pipeline along a linear order of the graph.
+
+Tarnawski et al. 2020, https://doi.org/10.48550/arXiv.2006.16423 (DPL). With accelerators that pay for transfers a
+dynamic programme over intervals, O(tasks^2 x devices); else bisection over the load, with the devices in their best
+order, O((tasks + 2^kinds) x log precision).
+"""
+
+from __future__ import annotations
+
+from trisect.runtime.errors import InfeasibleProblem
+from trisect.scheduler.bounds.interval_partition import interval_placement
+from trisect.scheduler.offload.offload_instance import make_instance
+from trisect.scheduler.offload.pipeline_chain import best_intervals, depth_first_order
+from trisect.scheduler.problem.problem import Problem
+from trisect.scheduler.simulation.list_scheduling import task_lists
+
+from .. import strategy
+from ..common.repair import obeying
+
+
+@strategy("dp-chain")
+def dp_chain(problem: Problem) -> dict[str, str]:
+    """Cut one order into an interval per device, so that the busiest has the least to do.
+
+    Examples
+    --------
+    >>> import networkx as nx
+    >>> from trisect.runtime.device import Device
+    >>> graph = nx.DiGraph([("a", "b"), ("a", "c"), ("b", "d"), ("c", "d")])
+    >>> devices = [Device("cpu:x", "cpu", "x", ""), Device("gpu:y", "gpu", "y", "")]
+    >>> times = {task: {"cpu:x": 2.0, "gpu:y": 1.0} for task in graph}
+    >>> problem = Problem.of(graph, devices, times, lambda size_bytes, src, dst: 0.0)
+    >>> dp_chain(problem)
+    {'a': 'gpu:y', 'b': 'gpu:y', 'c': 'gpu:y', 'd': 'cpu:x'}
+    """
+    if problem.rules.convention == "offload":
+        instance = make_instance(problem)
+        found = best_intervals(instance, depth_first_order(instance))
+        if found is None:
+            raise InfeasibleProblem("no pipeline along this order fits the devices", remedy="use exact or auto")
+        return obeying(problem, instance.spread(found[1]))
+    lists = task_lists(problem)
+    overheads = [problem.overhead(device) for device in lists.devices]
+    placement = lists.placement(interval_placement(lists, overheads))
+    return obeying(problem, {task: placement[task] for task in problem.graph})

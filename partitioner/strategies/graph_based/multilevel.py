@@ -1,0 +1,201 @@
+"""``multilevel``: coarsen, place what is coarse, refine.
+
+After Karypis and Kumar 1998, https://doi.org/10.1137/S1064827595287997, with matchings that keep the graph acyclic as
+in Herrmann et al. 2019, https://doi.org/10.1137/18M1176865: a task joins its only successor, or its only predecessor.
+The coarse graph is placed by list scheduling. O((tasks + edges) x devices x levels).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import inf
+from operator import mul
+
+from trisect.scheduler.problem.problem import Problem
+from trisect.scheduler.problem.solution import Proposal
+from trisect.scheduler.simulation.list_scheduling import (
+    TaskLists,
+    assign,
+    by_rank,
+    mean_times,
+    task_lists,
+    upward_ranks,
+)
+
+from ...planning.paused_gc import uncollected
+from .. import strategy
+from ..common.repair import obedient
+
+_COARSE = 100
+"""A group takes at most this part of all work, so that there is something left to place."""
+_LEVELS = 12
+_PASSES = 2
+
+
+@strategy("multilevel")
+@uncollected()
+def multilevel(problem: Problem) -> Proposal:
+    """Join what only leads to one another, place the pieces, then set borders right task by task.
+
+    Examples
+    --------
+    >>> import networkx as nx
+    >>> from trisect.runtime.device import Device
+    >>> graph = nx.DiGraph([("a", "b"), ("a", "c"), ("b", "d"), ("c", "d")])
+    >>> devices = [Device("cpu:x", "cpu", "x", ""), Device("gpu:y", "gpu", "y", "")]
+    >>> times = {task: {"cpu:x": 2.0, "gpu:y": 1.0} for task in graph}
+    >>> problem = Problem.of(graph, devices, times, lambda size_bytes, src, dst: 0.0)
+    >>> sorted(multilevel(problem).placement.values())
+    ['cpu:x', 'gpu:y', 'gpu:y', 'gpu:y']
+    """
+    lists = task_lists(problem)
+    priced = _priced(problem, lists)
+    home = _coarsen(priced)
+    coarse = _contracted(priced, home)
+    rough = _placed(problem, coarse)
+    where = [rough[group] for group in home]
+    _refine(priced, where, keeps_even=problem.objective != "energy")
+    order = by_rank(upward_ranks(lists))
+    return obedient(problem, lists, assign(lists, order, fixed=dict(enumerate(where))))
+
+
+def _priced(problem: Problem, lists: TaskLists) -> TaskLists:
+    """The problem's lists with what the objective counts in the place of time: joules, or bytes of weights."""
+    if problem.objective == "memory":
+        rows = [
+            tuple(problem.held_bytes(task, d) if t < inf else inf for d, t in zip(lists.devices, row, strict=True))
+            for task, row in zip(lists.tasks, lists.times, strict=True)
+        ]
+        return replace(lists, times=rows)
+    if problem.objective == "energy":
+        power = [problem.power_w[device] for device in lists.devices]
+        every = power * len(power)  # a transfer from i to j stands at i * devices + j, and j pays for it
+        return replace(
+            lists,
+            times=[tuple(t * w for t, w in zip(row, power, strict=True)) for row in lists.times],
+            preds=[[(p, tuple(map(mul, table, every))) for p, table in row] for row in lists.preds],
+        )
+    return lists
+
+
+def _placed(problem: Problem, coarse: TaskLists) -> list[int]:
+    """A device for each group: by list scheduling for latency, the cheapest for energy, else so that loads are even."""
+    if problem.objective == "latency":
+        return assign(coarse, by_rank(upward_ranks(coarse))).where
+    load = [0.0] * len(coarse.devices)
+    where = [0] * len(coarse.tasks)
+    is_additive = problem.objective == "energy"
+    for i in sorted(range(len(where)), key=lambda i: -min(coarse.times[i])):
+        row = coarse.times[i]
+        where[i] = min(range(len(row)), key=lambda d: row[d] + (0.0 if is_additive else load[d]))
+        load[where[i]] += row[where[i]]
+    return where
+
+
+def _coarsen(lists: TaskLists) -> list[int]:
+    """Group of each task, groups in topological order; joined along edges that are the only way."""
+    count = len(lists.tasks)
+    means = mean_times(lists)
+    most = sum(means) / _COARSE
+    parent = list(range(count))
+    weight = means
+    able = [sum(1 << d for d, time in enumerate(row) if time < inf) for row in lists.times]
+
+    def find(i: int) -> int:
+        while parent[i] != i:
+            parent[i] = parent[parent[i]]
+            i = parent[i]
+        return i
+
+    edges = [(i, j) for i, row in enumerate(lists.succs) for j, _ in row]
+    for _ in range(_LEVELS):
+        leaving, arriving = [0] * count, [0] * count
+        for a, b in edges:
+            leaving[a] += 1
+            arriving[b] += 1
+        busy: set[int] = set()
+        for a, b in edges:
+            only = leaving[a] == 1 or arriving[b] == 1
+            free = a not in busy and b not in busy
+            if only and free and weight[a] + weight[b] <= most and able[a] & able[b]:
+                parent[b] = a
+                weight[a] += weight[b]
+                able[a] &= able[b]
+                busy.update((a, b))
+        if not busy:
+            break
+        edges = list(dict.fromkeys((a, b) for i, j in edges if (a := find(i)) != (b := find(j))))
+    return [find(i) for i in range(count)]
+
+
+def _contracted(lists: TaskLists, home: list[int]) -> TaskLists:
+    """The graph of groups; rewrites `home` to number them in topological order."""
+    following: dict[int, set[int]] = {h: set() for h in home}
+    for i, row in enumerate(lists.succs):
+        following[home[i]].update(home[j] for j, _ in row if home[j] != home[i])
+    waiting = dict.fromkeys(following, 0)
+    for others in following.values():
+        for h in others:
+            waiting[h] += 1
+    order = [h for h, count in waiting.items() if not count]
+    for h in order:  # grows while it is walked
+        for other in following[h]:
+            waiting[other] -= 1
+            if not waiting[other]:
+                order.append(other)
+    number = {h: n for n, h in enumerate(order)}
+    home[:] = [number[h] for h in home]
+    width = len(lists.devices)
+    times = [[0.0] * width for _ in order]
+    arriving: list[dict[int, tuple[float, ...]]] = [{} for _ in order]
+    leaving: list[dict[int, float]] = [{} for _ in order]
+    for i, h in enumerate(home):
+        times[h] = [a + b for a, b in zip(times[h], lists.times[i], strict=True)]
+        for p, table in lists.preds[i]:
+            if home[p] != h:
+                known = arriving[h].get(home[p])
+                arriving[h][home[p]] = table if known is None else tuple(map(max, known, table))
+        for j, mean in lists.succs[i]:
+            if home[j] != h:
+                leaving[h][home[j]] = max(mean, leaving[h].get(home[j], 0.0))
+    return TaskLists(
+        [str(n) for n in range(len(order))],
+        lists.devices,
+        [tuple(row) for row in times],
+        [list(row.items()) for row in arriving],
+        [list(row.items()) for row in leaving],
+    )
+
+
+def _refine(lists: TaskLists, where: list[int], keeps_even: bool) -> None:
+    """Move single tasks beside their neighbours where that costs less, and the largest load grows no larger."""
+    width = len(lists.devices)
+    load = [0.0] * width
+    for i, d in enumerate(where):
+        load[d] += lists.times[i][d]
+    tables = {(p, i): table for i, row in enumerate(lists.preds) for p, table in row}
+    for _ in range(_PASSES):
+        limit = max(load) if keeps_even else inf
+        moved = False
+        for i, times in enumerate(lists.times):
+            here = where[i]
+            beside = {where[p] for p, _ in lists.preds[i]} | {where[j] for j, _ in lists.succs[i]}
+            if beside <= {here}:
+                continue
+            costs = {}
+            for d in (here, *(beside - {here})):
+                cost = times[d]
+                for p, table in lists.preds[i]:
+                    cost += table[where[p] * width + d]
+                for j, _ in lists.succs[i]:
+                    cost += tables[i, j][d * width + where[j]]
+                if d == here or load[d] + times[d] <= limit:
+                    costs[d] = cost
+            best = min(sorted(costs), key=lambda d: (costs[d], d != here))
+            if best != here:
+                load[here] -= times[here]
+                load[best] += times[best]
+                where[i] = best
+                moved = True
+        if not moved:
+            break

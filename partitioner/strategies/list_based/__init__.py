@@ -1,0 +1,1 @@
+"""List scheduling: HEFT, CPOP, PEFT, ETF."""

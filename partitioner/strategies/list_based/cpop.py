@@ -1,0 +1,57 @@
+"""``cpop``: critical path on a processor: the longest path stays on one device.
+
+Topcuoglu, Hariri and Wu 2002, https://doi.org/10.1109/71.993206. Tasks of the critical path go to the device that
+runs all of it quickest, the others where they are finished first. O(edges x devices + tasks x log tasks).
+"""
+
+from __future__ import annotations
+
+from heapq import heapify, heappop, heappush
+from math import inf
+
+from trisect.scheduler.problem.problem import Problem
+from trisect.scheduler.problem.solution import Proposal
+from trisect.scheduler.simulation.list_scheduling import assign, mean_times, task_lists, upward_ranks
+
+from .. import strategy
+from ..common.repair import obedient
+
+
+@strategy("cpop")
+def cpop(problem: Problem) -> Proposal:
+    """Keep the critical path on its quickest device, and finish the rest as soon as can be.
+
+    Examples
+    --------
+    >>> import networkx as nx
+    >>> from trisect.runtime.device import Device
+    >>> graph = nx.DiGraph([("a", "b"), ("a", "c"), ("b", "d"), ("c", "d")])
+    >>> devices = [Device("cpu:x", "cpu", "x", ""), Device("gpu:y", "gpu", "y", "")]
+    >>> times = {task: {"cpu:x": 2.0, "gpu:y": 1.0} for task in graph}
+    >>> problem = Problem.of(graph, devices, times, lambda size_bytes, src, dst: 0.0)
+    >>> set(cpop(problem).placement.values())
+    {'gpu:y'}
+    """
+    lists = task_lists(problem)
+    up, means = upward_ranks(lists), mean_times(lists)
+    down = [0.0] * len(up)
+    for i in range(len(down)):
+        for j, mean in lists.succs[i]:
+            down[j] = max(down[j], down[i] + means[i] + mean)
+    longest = max(up, default=0.0)
+    on_path = [i for i in range(len(up)) if up[i] + down[i] >= longest * (1 - 1e-9)]
+    totals = [sum(lists.times[i][d] for i in on_path) for d in range(len(lists.devices))]
+    device = min(range(len(totals)), key=lambda d: totals[d])
+    fixed = dict.fromkeys(on_path, device) if totals[device] < inf else {}
+    waiting = [len(before) for before in lists.preds]
+    ready = [(-up[i] - down[i], i) for i, count in enumerate(waiting) if not count]
+    heapify(ready)
+    order = []
+    while ready:
+        _, i = heappop(ready)
+        order.append(i)
+        for j, _ in lists.succs[i]:
+            waiting[j] -= 1
+            if not waiting[j]:
+                heappush(ready, (-up[j] - down[j], j))
+    return obedient(problem, lists, assign(lists, order, fixed=fixed))

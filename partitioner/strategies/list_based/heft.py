@@ -1,0 +1,35 @@
+"""``heft``: heterogeneous earliest finish time, the yardstick of list scheduling.
+
+Topcuoglu, Hariri and Wu 2002, https://doi.org/10.1109/71.993206. Tasks by falling upward rank, each to the device that
+finishes it first; behind what is there already, not into gaps. O(edges x devices + tasks x log tasks).
+"""
+
+from __future__ import annotations
+
+from trisect.scheduler.problem.problem import Problem
+from trisect.scheduler.problem.solution import Proposal
+from trisect.scheduler.simulation.list_scheduling import assign, by_rank, task_lists, upward_ranks
+
+from ...planning.paused_gc import uncollected
+from .. import strategy
+from ..common.repair import obedient
+
+
+@strategy("heft")
+@uncollected()
+def heft(problem: Problem) -> Proposal:
+    """Place each task where it is finished first, the longest way to the end first.
+
+    Examples
+    --------
+    >>> import networkx as nx
+    >>> from trisect.runtime.device import Device
+    >>> graph = nx.DiGraph([("a", "b"), ("a", "c"), ("b", "d"), ("c", "d")])
+    >>> devices = [Device("cpu:x", "cpu", "x", ""), Device("gpu:y", "gpu", "y", "")]
+    >>> times = {task: {"cpu:x": 2.0, "gpu:y": 1.0} for task in graph}
+    >>> problem = Problem.of(graph, devices, times, lambda size_bytes, src, dst: 0.0)
+    >>> sorted(heft(problem).placement.values())
+    ['cpu:x', 'gpu:y', 'gpu:y', 'gpu:y']
+    """
+    lists = task_lists(problem)
+    return obedient(problem, lists, assign(lists, by_rank(upward_ranks(lists))))

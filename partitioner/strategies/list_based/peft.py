@@ -1,0 +1,48 @@
+"""``peft``: predict earliest finish time: list scheduling that looks ahead.
+
+Arabnejad and Barbosa 2014, https://doi.org/10.1109/TPDS.2013.57. A table says, for each task and device, what the way
+to the end takes at least from there; tasks go by its mean, devices by finish plus table. O(edges x devices^2).
+"""
+
+from __future__ import annotations
+
+from trisect.scheduler.problem.problem import Problem
+from trisect.scheduler.problem.solution import Proposal
+from trisect.scheduler.simulation.list_scheduling import assign, by_rank, mean_times, task_lists
+
+from .. import strategy
+from ..common.repair import obedient
+
+
+@strategy("peft")
+def peft(problem: Problem) -> Proposal:
+    """Place each task where it is finished first, counting what must still follow.
+
+    Examples
+    --------
+    >>> import networkx as nx
+    >>> from trisect.runtime.device import Device
+    >>> graph = nx.DiGraph([("a", "b"), ("a", "c"), ("b", "d"), ("c", "d")])
+    >>> devices = [Device("cpu:x", "cpu", "x", ""), Device("gpu:y", "gpu", "y", "")]
+    >>> times = {task: {"cpu:x": 2.0, "gpu:y": 1.0} for task in graph}
+    >>> problem = Problem.of(graph, devices, times, lambda size_bytes, src, dst: 0.0)
+    >>> sorted(peft(problem).placement.values())
+    ['cpu:x', 'gpu:y', 'gpu:y', 'gpu:y']
+    """
+    lists = task_lists(problem)
+    width = len(lists.devices)
+    table: list[list[float]] = [[0.0] * width for _ in lists.tasks]
+    for i in range(len(lists.tasks) - 1, -1, -1):
+        for j, mean in lists.succs[i]:
+            ahead = [cost + time for cost, time in zip(table[j], lists.times[j], strict=True)]
+            away = min(ahead) + mean
+            row = table[i]
+            for d in range(width):
+                row[d] = max(row[d], min(ahead[d], away))
+    means = mean_times(lists)
+    ranks = [0.0] * len(table)
+    for i in range(len(table) - 1, -1, -1):
+        # Falling along every edge, so that the order is topological: the published rank alone need not be.
+        below = max((ranks[j] for j, _ in lists.succs[i]), default=0.0)
+        ranks[i] = max(sum(table[i]) / width + means[i], below)
+    return obedient(problem, lists, assign(lists, by_rank(ranks), bias=table))

@@ -1,0 +1,128 @@
+"""``opclass``: each class of work to the kind of device that is made for it, then smoothed.
+
+The prior is the usual division of labour on a machine with CPU, GPU and NPU, as published for an Intel Core Ultra in
+arXiv:2409.14803 (NPU quicker at matrix-vector, GPU at matrix-matrix and LSTM). Where it does not decide, because no
+device of that kind is there or several are, measured costs do, summed over the class.
+Complexity O((tasks + edges) x devices) for the placing, and for each round of smoothing.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from math import inf
+from pathlib import Path
+from typing import Any
+
+import networkx as nx
+
+from trisect.profiles.costmodel.op_features import OpClass, OpFeatures
+from trisect.scheduler.problem.problem import Problem, crossing_time_s
+from trisect.scheduler.problem.topological_order import topological_order
+
+from ...planning.paused_gc import uncollected
+from .. import strategy
+from ..common.class_table import NEIGHBOUR, ClassTable, read_table
+from ..common.repair import obeying
+
+_ROUNDS = 8
+
+
+@strategy("opclass")
+@uncollected()
+def opclass(problem: Problem, table: str = "") -> dict[str, str]:
+    """Place by class of work, then send islands back that cost more in transfers than they gain.
+
+    Parameters
+    ----------
+    problem : Problem
+    table : str, optional
+        Path of a TOML file that changes the rule: ``opclass:my.toml``; see `class_table.read_table`.
+
+    Raises
+    ------
+    InvalidInput
+        For a table that makes no sense.
+
+    Examples
+    --------
+    >>> from trisect.runtime.device import Device
+    >>> graph = nx.DiGraph([("a", "b"), ("a", "c"), ("b", "d"), ("c", "d")])
+    >>> kinds = {"a": OpClass.MATMUL, "b": OpClass.ELEMENTWISE, "c": OpClass.MATVEC, "d": OpClass.CONTROL_FLOW}
+    >>> for task, op_class in kinds.items():
+    ...     graph.nodes[task]["features"] = OpFeatures("Op", op_class, 1e9, 10**6, 10**6, 0, "float32")
+    >>> devices = [Device(f"{kind}:x", kind, "x", "") for kind in ("cpu", "gpu", "npu")]
+    >>> opclass(Problem.of(graph, devices, lambda task, device: 1.0, lambda size_bytes, src, dst: 0.0))
+    {'a': 'gpu:x', 'b': 'gpu:x', 'c': 'npu:x', 'd': 'cpu:x'}
+    """
+    rule = read_table(Path(table)) if table else ClassTable()
+    wishes = {task: _wish(rule, data) for task, data in problem.graph.nodes(data=True)}
+    chosen = _device_of_each_group(problem, wishes)
+    placement: dict[str, str] = {}
+    for task in topological_order(problem.graph):
+        op_class, kind = wishes[task]
+        device = chosen[op_class, kind]
+        if kind == NEIGHBOUR:
+            arriving = {
+                p: sum(problem.graph.get_edge_data(p, task)["tensors"].values())
+                for p in problem.graph.predecessors(task)
+            }
+            device = placement[max(arriving, key=lambda p: arriving[p])] if arriving else device
+        if problem.time(task, device) == inf:
+            device = min(problem.device_ids, key=lambda d: problem.time(task, d))
+        placement[task] = device
+    return obeying(problem, smooth(problem, placement))
+
+
+def smooth(problem: Problem, placement: dict[str, str]) -> dict[str, str]:
+    """Move islands (connected tasks of one device) to a neighbouring device while that makes them cheaper."""
+    placement = dict(placement)
+    near = {task: [*problem.graph.pred[task], *problem.graph.succ[task]] for task in problem.graph}
+    for _ in range(_ROUNDS):
+        same: nx.Graph[str] = nx.Graph()
+        same.add_nodes_from(problem.graph)
+        same.add_edges_from((a, b) for a, b in problem.graph.edges if placement[a] == placement[b])
+        moved = False
+        # The smallest first: they are the likeliest to cost more than they gain, and make larger ones when they move.
+        for island in sorted((sorted(c) for c in nx.connected_components(same)), key=lambda c: (len(c), c[0])):
+            device = placement[island[0]]
+            inside = set(island)
+            around = {placement[n] for t in island for n in near[t] if n not in inside} - {device}
+            if not around:
+                continue
+            costs = {d: _island_cost_s(problem, placement, inside, d) for d in {device, *around}}
+            best = min(sorted(costs), key=lambda d: (costs[d], d != device))
+            if best != device:
+                placement.update(dict.fromkeys(island, best))
+                moved = True
+        if not moved:
+            break
+    return placement
+
+
+def _wish(rule: ClassTable, data: Mapping[str, Any]) -> tuple[OpClass, str]:
+    features: OpFeatures | None = data.get("features")
+    if features is None:
+        return OpClass.ELEMENTWISE, NEIGHBOUR
+    return features.op_class, rule.kind_of(features, data.get("batch"))
+
+
+def _device_of_each_group(problem: Problem, wishes: dict[str, tuple[OpClass, str]]) -> dict[tuple[OpClass, str], str]:
+    """The one device of the wished kind; where there is none or several, the quickest for the group as measured."""
+    groups: dict[tuple[OpClass, str], list[str]] = defaultdict(list)
+    for task, wish in wishes.items():
+        groups[wish].append(task)
+    chosen = {}
+    for (op_class, kind), tasks in groups.items():
+        candidates = [d.id for d in problem.devices if d.kind == kind] or problem.device_ids
+        sums = {d: sum(problem.time(task, d) for task in tasks) for d in candidates}
+        chosen[op_class, kind] = min(candidates, key=lambda d: sums[d])
+    return chosen
+
+
+def _island_cost_s(problem: Problem, placement: dict[str, str], inside: set[str], device: str) -> float:
+    """Time of the island on a device, with what crosses its border, and one more call if no neighbour is there."""
+    work_s = sum(problem.time(task, device) for task in inside)
+    around = {n for task in inside for n in nx.all_neighbors(problem.graph, task) if n not in inside}
+    joins = any(placement[n] == device for n in around)
+    return work_s + crossing_time_s(problem, placement, inside, device) + (0.0 if joins else problem.overhead(device))

@@ -1,0 +1,53 @@
+"""``single``: everything on one device, the yardstick of every split.
+
+Complexity O(tasks x devices).
+"""
+
+from __future__ import annotations
+
+from math import inf
+
+from trisect.runtime.errors import InfeasibleProblem, UnknownDevice
+from trisect.scheduler.problem.problem import Problem
+
+from .. import strategy
+
+
+@strategy("single")
+def single(problem: Problem, device: str = "") -> dict[str, str]:
+    """Place all on one device.
+
+    Parameters
+    ----------
+    problem : Problem
+    device : str, optional
+        Its id; without one, that which is quickest for the whole.
+
+    Raises
+    ------
+    UnknownDevice
+    InfeasibleProblem
+        When the device (or every device) cannot run some task.
+
+    Examples
+    --------
+    >>> import networkx as nx
+    >>> from trisect.runtime.device import Device
+    >>> graph = nx.DiGraph([("a", "b"), ("a", "c"), ("b", "d"), ("c", "d")])
+    >>> devices = [Device("cpu:x", "cpu", "x", ""), Device("gpu:y", "gpu", "y", "")]
+    >>> times = {task: {"cpu:x": 2.0, "gpu:y": 1.0} for task in graph}
+    >>> problem = Problem.of(graph, devices, times, lambda size_bytes, src, dst: 0.0)
+    >>> set(single(problem).values()), set(single(problem, "cpu:x").values())
+    ({'gpu:y'}, {'cpu:x'})
+    """
+    if device and device not in problem.device_ids:
+        raise UnknownDevice(f"no device {device!r} in this split", remedy=f"there are: {', '.join(problem.device_ids)}")
+    candidates = [device] if device else problem.device_ids
+    sums = {d: problem.overhead(d) + sum(problem.time(task, d) for task in problem.graph) for d in candidates}
+    best = min(candidates, key=lambda d: sums[d])
+    if sums[best] == inf:
+        refused = next(task for task in problem.graph if problem.time(task, best) == inf)
+        raise InfeasibleProblem(
+            f"{best} cannot run the whole: not {refused!r}", remedy="use the strategy auto, or other devices"
+        )
+    return dict.fromkeys(problem.graph, best)

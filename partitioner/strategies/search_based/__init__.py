@@ -1,0 +1,1 @@
+"""Metaheuristics, and the portfolio strategy 'auto'."""

@@ -1,0 +1,1 @@
+"""What devices can run, asked of the engines and cached."""

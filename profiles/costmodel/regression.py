@@ -1,0 +1,253 @@
+"""Fits the times of segments as sums of powers: each summand a product of powers of its sizes.
+
+Only sums were measured (a segment's time), and each summand must stay positive. So the weights enter through an
+exponential, and are found by Gauss-Newton steps with a prior that pulls towards an analytic estimate: what nothing was
+learned about costs what its operations and bytes suggest. The same normal equations say how sure each weight is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from math import exp
+
+import numpy as np
+
+from .cost_terms import Term
+
+_FLOPS_PER_S = 1.2e11
+_BYTES_PER_S = 2e10
+_LEAST_S = 2e-7
+_CENTRES = {
+    "flops": 15.0, "inputs": 4.0, "outputs": 4.0, "pixels": 7.0, "window": 1.0, "bytes": 10.0, "rows": 4.0,
+    "columns": 5.0, "depth": 4.0, "elements": 6.0, "narrow": 3.0, "hidden": 4.0, "channels": 4.0, "width": 4.0,
+    "run": 5.0,
+}  # fmt: skip
+_PAIRS: Mapping[str, tuple[tuple[str, str], ...]] = {
+    "conv": (
+        ("inputs", "outputs"), ("inputs", "pixels"), ("outputs", "pixels"), ("inputs", "inputs"),
+        ("outputs", "outputs"), ("pixels", "pixels"), ("window", "pixels"), ("window", "inputs"), ("window", "window"),
+        ("stride", "window"), ("stride", "pixels"), ("narrow", "narrow"),
+    ),
+    "product": (
+        ("rows", "rows"), ("depth", "depth"), ("columns", "columns"), ("rows", "columns"), ("rows", "depth"),
+        ("depth", "columns"), ("batch", "rows"), ("batch", "batch"),
+    ),
+    "recurrent": (("steps", "hidden"), ("hidden", "hidden"), ("width", "hidden")),
+    "elementwise": (("bytes", "bytes"),),
+    "rows": (("bytes", "bytes"), ("bytes", "width"), ("width", "width")),
+    "pool": (("bytes", "bytes"), ("bytes", "window")),
+    "move": (("bytes", "bytes"), ("bytes", "width"), ("width", "width"), ("run", "run"), ("bytes", "run")),
+    "layout": (
+        ("bytes", "bytes"), ("bytes", "channels"), ("channels", "channels"), ("bytes", "apart"),
+        ("channels", "apart"), ("conflict", "channels"), ("conflict", "bytes"),
+    ),
+    "border": (("bytes", "bytes"),),
+    "quantise": (("bytes", "bytes"),),
+}  # fmt: skip
+_CROSSED = {kind: tuple((a, b, f"{a} x {b}") for a, b in pairs) for kind, pairs in _PAIRS.items()}
+_PLACES = (("bytes", 9.0), ("bytes", 12.0), ("pixels", 6.0), ("flops", 12.0))
+_BENDS = tuple((name, place, f"{name} beyond {place:g}") for name, place in _PLACES)
+_PRIOR_START, _PRIOR_MARK, _PRIOR_CROSS, _PRIOR_BEND, _PRIOR_SIZE = 2.0, 0.6, 0.1, 0.2, 0.35
+_SHARE_NOISE, _CLOCK_NOISE_S, _PROFILER_NOISE_S = 0.05, 4e-6, 5e-7
+_OUTLIER = 3.0
+_STEPS = 25
+_FARTHEST = 1.5
+_CLIP = 8.0
+
+
+@dataclass(frozen=True)
+class Observation:
+    """A segment's measured time and what it is made of."""
+
+    terms: tuple[Term, ...]
+    time_s: float
+    is_kernel: bool = False
+    """Timed by an engine's own profiler, of which the clock is better than ours from outside."""
+
+
+@dataclass
+class _Table:
+    """The terms of segments as sparse rows."""
+
+    segment: np.ndarray
+    base_s: np.ndarray
+    column: np.ndarray
+    value: np.ndarray
+    row: np.ndarray
+    count: int
+
+
+@dataclass
+class Regression:
+    """Weights of the summands, and how sure they are."""
+
+    columns: dict[tuple[str, str], int] = field(default_factory=dict)
+    ranges: dict[str, dict[str, tuple[float, float]]] = field(default_factory=dict)
+    """Kind -> size -> between what it was when this was fitted: powers bend, so beyond it the nearer end counts."""
+    weights: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    information: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
+    """Inverse of the weights' covariance."""
+    _known_s: dict[Term, float] = field(default_factory=dict)
+    _by_kind: dict[str, dict[str, float]] = field(default_factory=dict)
+
+    @classmethod
+    def fit(cls, observations: Sequence[Observation]) -> Regression:
+        """Fit to measured segments."""
+        made = cls()
+        table = made._table([o.terms for o in observations], learn=True)
+        prior = np.array([_prior(name) for _, name in made.columns])
+        made.weights = np.zeros(len(prior))
+        times_s = np.array([o.time_s for o in observations])
+        clock_s = np.where([o.is_kernel for o in observations], _PROFILER_NOISE_S, _CLOCK_NOISE_S)
+        made._descend(table, times_s, _SHARE_NOISE * times_s + clock_s, 1.0 / prior**2)
+        return made
+
+    def term_times_s(self, terms: Sequence[Term]) -> np.ndarray:
+        """Seconds of each summand."""
+        return np.array([self._time_s(term) for term in terms])
+
+    def deviation(self, terms: Sequence[Term]) -> float:
+        """Standard deviation of the sum as a share of it, as far as the weights are unsure."""
+        table = self._table([tuple(terms)], learn=False)
+        times, total = self._times(table, self.weights)
+        slope = np.zeros(len(self.weights))
+        np.add.at(slope, table.column, times[table.row] * table.value)
+        slope /= max(float(total[0]), 1e-12)
+        learned = max(0.0, float(slope @ np.linalg.solve(self.information, slope)))
+        shares = times / max(float(total[0]), 1e-12)
+        return float(
+            np.sqrt(learned + sum(share**2 * self._never_seen(t) for share, t in zip(shares, terms, strict=True)))
+        )
+
+    def _never_seen(self, term: Term) -> float:
+        """Variance of a summand's logarithm by all that no segment so far had."""
+        missing = [(name, value) for name, value in self._features(term) if (term.kind, name) not in self.columns]
+        return sum((_prior(name) * value) ** 2 for name, value in missing)
+
+    def _time_s(self, term: Term) -> float:
+        known_s = self._known_s.get(term)
+        if known_s is None:
+            if not self._by_kind:
+                for (kind, name), column in self.columns.items():
+                    self._by_kind.setdefault(kind, {})[name] = float(self.weights[column])
+            weights = self._by_kind.get(term.kind, {})
+            power = sum(weights.get(name, 0.0) * value for name, value in self._features(term))
+            known_s = self._known_s[term] = _base_s(term) * exp(min(max(power, -_CLIP), _CLIP))
+        return known_s
+
+    def _encode(self, term: Term, learn: bool) -> tuple[np.ndarray, np.ndarray]:
+        columns, values = [], []
+        if learn:
+            known = self.ranges.setdefault(term.kind, {})
+            for name, value in term.sizes:
+                low, high = known.get(name, (value, value))
+                known[name] = min(low, value), max(high, value)
+        for name, value in self._features(term):
+            key = (term.kind, name)
+            if learn and key not in self.columns:
+                self.columns[key] = len(self.columns)
+            if key in self.columns:
+                columns.append(self.columns[key])
+                values.append(value)
+        return np.array(columns, np.int64), np.array(values)
+
+    def _features(self, term: Term) -> list[tuple[str, float]]:
+        known = self.ranges.get(term.kind, {})
+        sizes = {}
+        for name, value in term.sizes:
+            low, high = known.get(name, (value, value))
+            sizes[name] = low if value < low else high if value > high else value
+        scaled = {name: (value - _CENTRES.get(name, 0.0)) / 2 for name, value in sizes.items()}
+        found = [("start", 1.0), *scaled.items()]
+        for a, b, crossed in _CROSSED.get(_family(term.kind), ()):
+            if a in scaled and b in scaled:
+                found.append((crossed, scaled[a] * scaled[b]))
+        for name, place, bent in _BENDS:
+            if name in sizes:
+                found.append((bent, max(0.0, sizes[name] - place) / 2))
+        return found + [(_mark(mark), 1.0) for mark in term.marks]
+
+    def _table(self, segments: Sequence[Sequence[Term]], learn: bool) -> _Table:
+        encoded: dict[Term, tuple[np.ndarray, np.ndarray]] = {}
+        owner: list[int] = []
+        base: list[float] = []
+        columns, values, rows = [], [], []
+        for index, terms in enumerate(segments):
+            for term in terms:
+                if term not in encoded:
+                    encoded[term] = self._encode(term, learn)
+                found, factors = encoded[term]
+                columns.append(found)
+                values.append(factors)
+                rows.append(np.full(len(found), len(owner)))
+                owner.append(index)
+                base.append(_base_s(term))
+        joined = [np.concatenate(part) if part else np.zeros(0) for part in (columns, values, rows)]
+        return _Table(np.array(owner), np.array(base), joined[0].astype(int), joined[1], joined[2].astype(int),
+                      len(segments))  # fmt: skip
+
+    def _times(self, table: _Table, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        powers = np.bincount(table.row, table.value * weights[table.column], minlength=len(table.base_s))
+        times = table.base_s * np.exp(np.clip(powers, -_CLIP, _CLIP))
+        return times, np.bincount(table.segment, times, minlength=table.count)
+
+    def _descend(
+        self, table: _Table, measured_s: np.ndarray, noise: np.ndarray, precision: np.ndarray
+    ) -> None:  # fmt: skip
+        """Gauss-Newton with damping; residuals far out count no more than their distance."""
+        pairs = table.segment[table.row] * len(precision) + table.column
+
+        def cost(weights: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+            times, total = self._times(table, weights)
+            off = (total - measured_s) / noise
+            size = np.abs(off)
+            loss = np.where(size < _OUTLIER, 0.5 * off**2, _OUTLIER * size - 0.5 * _OUTLIER**2).sum()
+            return float(loss + 0.5 * (precision * weights**2).sum()), times, off
+
+        damping = 1e-2
+        value, times, off = cost(self.weights)
+        for _ in range(_STEPS):
+            flat = np.bincount(pairs, times[table.row] * table.value, minlength=table.count * len(precision))
+            slopes = flat.reshape(table.count, -1) / noise[:, None]
+            trust = np.where(np.abs(off) < _OUTLIER, 1.0, _OUTLIER / np.maximum(np.abs(off), 1e-9))
+            self.information = (slopes * trust[:, None]).T @ slopes + np.diag(precision)
+            gradient = slopes.T @ (trust * off) + precision * self.weights
+            for _ in range(_STEPS):
+                damped = self.information + damping * np.diag(np.diag(self.information))
+                tried = self.weights + np.clip(np.linalg.solve(damped, -gradient), -_FARTHEST, _FARTHEST)
+                new_value, new_times, new_off = cost(tried)
+                if new_value < value:
+                    break
+                damping *= 5
+            else:
+                return
+            gained, value = value - new_value, new_value
+            self.weights, times, off = tried, new_times, new_off
+            damping = max(damping / 5, 1e-6)
+            if gained < 1e-4 * value:
+                return
+
+
+def _base_s(term: Term) -> float:
+    return term.flops / _FLOPS_PER_S + term.size_bytes / _BYTES_PER_S + _LEAST_S
+
+
+def _prior(name: str) -> float:
+    """How far a weight may be from the analytic estimate, as a standard deviation."""
+    if name == "start":
+        return _PRIOR_START
+    if name.startswith("is "):
+        return _PRIOR_MARK
+    return _PRIOR_CROSS if " x " in name else _PRIOR_BEND if " beyond " in name else _PRIOR_SIZE
+
+
+@cache
+def _family(kind: str) -> str:
+    return kind.replace(",", " ").split()[0]
+
+
+@cache
+def _mark(mark: str) -> str:
+    return f"is {mark}"

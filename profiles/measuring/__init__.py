@@ -1,0 +1,1 @@
+"""Measurement of devices and links: latency, memory, power, contention, wake-up costs."""

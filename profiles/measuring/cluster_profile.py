@@ -1,0 +1,157 @@
+"""A cluster's profile: each node measures its own devices, and the links between nodes are measured over the network.
+
+A node's figures are kept on the node; those of the links beside this machine's own profile, for as long as the cluster
+has the same nodes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import onnx
+
+from trisect.runtime.cluster.cluster_nodes import Node, nodes, run_at
+from trisect.runtime.cluster.ray_connection import Connection
+from trisect.runtime.cluster.transfer_probe import time_hops
+from trisect.runtime.device import Device
+from trisect.runtime.engines import discover
+from trisect.runtime.engines.base import LoadOptions
+
+from ..capabilities.compile_verdicts import refusal
+from ..stored import profile_store as store
+from ..stored.profile_data import DeviceProfile, Link, LinkPoint, Profile
+from ..stored.provenance import provenance
+from .device_measurement import measure
+from .link_measurement import SIZES_BYTES, line, measure_link
+
+Progress = Callable[[int, int, str], None]
+
+_MARGIN_S = 120.0
+"""What a node may take beyond its budget, for what is measured whatever the budget."""
+_ASK_S = 120.0
+
+
+def cluster_profile(
+    connection: Connection, devices: Sequence[Device], *, budget_s: float, progress: Progress | None = None
+) -> Profile:
+    """Figures of a cluster's devices and of all links between them; what nobody measured yet is measured now.
+
+    Parameters
+    ----------
+    connection : Connection
+    devices : sequence of Device
+        Of the cluster, under its names (`trisect.runtime.cluster.cluster_nodes.devices`).
+    budget_s : float
+        For each node that has no figures of one of its devices.
+    progress : callable, optional
+
+    Raises
+    ------
+    ClusterFailed
+        For a node that is gone or does not answer.
+    EngineFailed
+        For a device that cannot run the smallest model.
+    """
+    among = [node for node in nodes(connection) if any(device.node == node.name for device in devices)]
+    found: dict[str, DeviceProfile] = {}
+    links: dict[tuple[str, str], Link] = {}
+    for number, node in enumerate(among):
+        if progress is not None:
+            progress(number, len(among) + 1, f"measuring {node.name}")
+        own = tuple(device.local_id for device in devices if device.node == node.name)
+        # One after the other: nodes may be parts of one machine, and would disturb each other's figures.
+        answer = run_at(connection, node, _profile_here, own, budget_s, limit_s=budget_s + _MARGIN_S)
+        there = msgspec.json.decode(answer, type=Profile)
+        for device_id, measured in there.devices.items():
+            name = f"{node.name}/{device_id}"
+            found[name] = replace(measured, device=name)
+    if progress is not None:
+        progress(len(among), len(among) + 1, "measuring the network")
+    links = _links(connection, among, devices)
+    if progress is not None:
+        progress(len(among) + 1, len(among) + 1, "done")
+    origin = replace(provenance(devices, None), host=", ".join(node.name for node in among))
+    return Profile(origin, "float32", found, tuple(links.values()))
+
+
+def refusal_there(connection: Connection) -> Callable[[Path | bytes, Device], str]:
+    """Ask the node that has a device whether it compiles a model; see `compile_verdicts.refusal`."""
+    among = {node.name: node for node in nodes(connection)}
+    here = {(device.id, device.name, device.engine_version) for device in discover()}
+
+    def ask(model: Path | bytes, device: Device) -> str:
+        if (device.local_id, device.name, device.engine_version) in here:
+            return refusal(model, replace(device, id=device.local_id))
+        content = model if isinstance(model, bytes) else onnx.load(model).SerializeToString()
+        given = msgspec.json.encode(replace(device, id=device.local_id))
+        return run_at(connection, among[device.node], _refusal_here, content, given, limit_s=_ASK_S)
+
+    return ask
+
+
+def _links(connection: Connection, among: Sequence[Node], devices: Sequence[Device]) -> dict[tuple[str, str], Link]:
+    """Between every two devices, as fast as between any two of their nodes."""
+    path = _links_path(among)
+    known = {(link.source, link.target): link for link in store.load(path).links} if path.exists() else {}
+    wanted = {(a.id, b.id) for a in devices for b in devices if a.id != b.id}
+    if wanted <= known.keys():
+        return {pair: known[pair] for pair in sorted(wanted)}
+    by_node: defaultdict[str, list[Device]] = defaultdict(list)
+    for device in devices:
+        by_node[device.node].append(device)
+    points: dict[tuple[str, str], tuple[LinkPoint, ...]] = {}
+    for pair, times in time_hops(connection, among, SIZES_BYTES).items():
+        points[pair] = tuple(LinkPoint(size, time_s) for size, time_s in zip(SIZES_BYTES, times, strict=True))
+    for node in among:
+        if node.is_here and len(by_node[node.name]) > 1:
+            first, second, *_ = by_node[node.name]
+            shared = measure_link(first, second, LoadOptions(), executor="ray", address=connection.address)
+            points[node.name, node.name] = shared.points
+    found = {
+        (a.id, b.id): _link(a, b, points[a.node, b.node]) for a in devices for b in devices if (a.id, b.id) in wanted
+    }
+    origin = replace(provenance(devices, None), host=", ".join(node.name for node in among))
+    store.save(Profile(origin, "float32", {}, tuple({**known, **found}.values())), path)
+    return found
+
+
+def _link(source: Device, target: Device, points: tuple[LinkPoint, ...]) -> Link:
+    latency_s, bandwidth = line(points)
+    return Link(source.id, target.id, latency_s, bandwidth, points)
+
+
+def _links_path(among: Sequence[Node]) -> Path:
+    names = ",".join(sorted(node.name for node in among))
+    key = hashlib.sha256(names.encode()).hexdigest()[:12]
+    return store.default_path().with_name(f"cluster-{key}.json")
+
+
+def _profile_here(wanted: Sequence[str], budget_s: float) -> bytes:
+    """Runs on a node: its stored figures of these devices, measured now where there are none of this engine's version.
+
+    Written as JSON, as in a file.
+    """
+    path = store.default_path()
+    stored = store.load_own(path)
+    devices = [device for device in discover() if device.id in wanted]
+    known: Mapping[str, DeviceProfile] = stored.devices if stored is not None else {}
+    fresh = all(
+        (found := known.get(device.id)) is not None
+        and (found.name, found.engine_version) == (device.name, device.engine_version)
+        and found.points
+        for device in devices
+    )
+    if stored is None or not fresh:
+        stored = measure(devices, budget_s=budget_s, known=stored)
+        store.save(stored, path)
+    return msgspec.json.encode(replace(stored, devices={device.id: stored.devices[device.id] for device in devices}))
+
+
+def _refusal_here(model: bytes, device: bytes) -> str:
+    """Runs on a node: why a device there cannot compile a model."""
+    return refusal(model, msgspec.json.decode(device, type=Device))

@@ -1,0 +1,1 @@
+"""Profiles and measured segments as data, and their files."""

@@ -1,0 +1,87 @@
+"""Networks of small work: elementwise operators, reductions and moves, with a product here and there."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+from onnx import TensorProto, helper
+
+from .network_builder import Network, activate, pick
+from .sequence_networks import layer_norm, linear
+
+
+def arithmetic(rng: random.Random) -> Network:
+    """Elementwise work, reductions and moves, with a product here and there, over one table."""
+    tall, wide = rng.choice(((64, 16), (4096, 1024), (4096, 1024)))
+    n = Network((1, pick(rng, 1, tall), pick(rng, 1, wide)), rng)
+    while n.shape[1] * n.shape[2] > 600_000:
+        n.shape = (1, n.shape[1] // 2, n.shape[2])
+        n._input = helper.make_tensor_value_info("x", TensorProto.FLOAT, n.shape)
+    for _ in range(rng.randint(8, 24)):
+        rng.choice(_STEPS)(n)
+    return n
+
+
+def _binary(n: Network) -> None:
+    wide = n.weight(*n.rng.choice((n.shape, n.shape[-1:], (1, n.shape[1], 1), (1,))))
+    n.then(n.rng.choice(("Add", "Mul", "Sub", "Add", "Mul")), wide)
+
+
+def _unary(n: Network) -> None:
+    n.then(n.rng.choice(("Relu", "Sigmoid", "Tanh", "Erf", "Abs", "Neg", "Exp", "Sqrt")))
+    if n.rng.random() < 0.5:
+        activate(n, n.rng.choice(("Gelu", "Silu", "hardswish")))
+
+
+def _reduce(n: Network) -> None:
+    kind = n.rng.choice(("ReduceMean", "ReduceMax", "softmax", "softmax", "norm", "ReduceSum"))
+    if kind == "softmax":
+        n.then("Softmax", axis=n.rng.choice((-1, -1, 1)))
+    elif kind == "norm":
+        layer_norm(n)
+    else:
+        before, axes = n.value, n.rng.choice(([-1], [-1], [1], [1, 2]))
+        if kind == "ReduceSum":  # takes its axes as an input
+            n.then(kind, n.ints(axes), keepdims=1)
+        else:
+            n.then(kind, axes=axes, keepdims=1)
+        n.value = n.op("Sub", [before, n.value])
+
+
+def _move(n: Network) -> None:
+    rng = n.rng
+    kind = rng.choice(("transpose", "concat", "slice", "narrow", "widen", "pad", "expand", "gather", "cast"))
+    _, rows, width = n.shape
+    if kind == "transpose":
+        n.transpose(0, 2, 1)
+    elif kind == "concat" and rows * width < 300_000:
+        n.value, n.shape = n.op("Concat", [n.value, n.weight(1, rows, width)], axis=1), (1, 2 * rows, width)
+    elif kind == "slice" and rows >= 16:
+        n.then("Slice", n.ints([0]), n.ints([rows // 2]), n.ints([1]), shape=(1, rows // 2, width))
+    elif kind == "narrow" and width >= 16:
+        step = rng.choice((1, 2))
+        ends = (n.ints([0]), n.ints([width // 2 * step]), n.ints([2]), n.ints([step]))
+        n.then("Slice", *ends, shape=(1, rows, width // 2))
+    elif kind == "widen" and rows * width < 300_000:
+        n.value, n.shape = n.op("Concat", [n.value, n.weight(1, rows, width)], axis=2), (1, rows, 2 * width)
+    elif kind == "pad":
+        n.then("Pad", n.ints([0, 1, 0, 0, 1, 0]), shape=(1, rows + 2, width))
+    elif kind == "expand" and rows * width < 100_000:
+        n.then("Expand", n.ints([2, rows, width]), shape=(2, rows, width))
+        n.value = n.op("ReduceSum", [n.value, n.ints([0])], keepdims=1)
+        n.shape = (1, rows, width)
+    elif kind == "gather":
+        picked = n.ints([rng.randrange(rows) for _ in range(rows)])
+        n.value = n.op("Gather", [n.value, picked], axis=1)
+    elif kind == "cast":
+        n.value = n.op("Cast", [n.op("Greater", [n.value, n.scalar(0)])], to=TensorProto.FLOAT)
+
+
+def _product(n: Network) -> None:
+    if n.shape[1] * n.shape[2] < 200_000:
+        linear(n, pick(n.rng, 16, 512))
+        activate(n, n.rng.choice(("Relu", "Gelu", "Tanh", "")))
+
+
+_STEPS: tuple[Callable[[Network], None], ...] = (_binary, _binary, _unary, _unary, _reduce, _move, _move, _product)

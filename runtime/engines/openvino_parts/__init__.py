@@ -1,0 +1,1 @@
+"""Parts of the OpenVINO engine: model edits, attention fusion, kernel profiling."""

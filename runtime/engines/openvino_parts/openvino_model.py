@@ -1,0 +1,65 @@
+"""Changes to a model that OpenVINO has read, before it compiles it: outputs, dtypes and shapes that a caller wants.
+
+And a look at what it makes of one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+import openvino as ov
+from openvino import opset13 as ops
+
+from ..base import UNKNOWN_RANK, TensorSpec
+from ..common.engine_helpers import Signature, with_shapes
+
+
+def drop_outputs(model: ov.Model, wanted: set[str]) -> None:
+    """Take away the outputs that nobody asks for, and with them what only they need."""
+    for result in model.get_results():
+        if wanted.isdisjoint(result.output(0).get_names()):
+            model.remove_result(result)
+
+
+def leave_bfloat16(model: ov.Model, specs: list[TensorSpec], names: tuple[str, ...]) -> list[TensorSpec]:
+    """Declare float32 outputs as bfloat16, which they are inside: half the bytes to write, and nothing to convert."""
+    narrowed = {spec.name for spec in specs if spec.name in names and spec.dtype == "float32"}
+    for result in model.get_results():
+        if not narrowed.isdisjoint(result.output(0).get_names()):
+            source = result.input_value(0)
+            converted = ops.convert(source.get_node().output(source.get_index()), "bf16").output(0)
+            converted.set_names(result.output(0).get_names() & narrowed)
+            result.input(0).replace_source_output(converted)
+    model.validate_nodes_and_infer_types()
+    return [replace(spec, dtype="bfloat16") if spec.name in narrowed else spec for spec in specs]
+
+
+def fix_shapes(model: ov.Model, declared: Signature, sizes: Mapping[str, int]) -> None:
+    """Put sizes in for symbolic dimensions, whose names only the file still knows."""
+    fixed = {}
+    for port in model.inputs:
+        spec = next((spec for spec in declared.inputs if spec.name in port.names), None)
+        if spec is None or spec.shape == UNKNOWN_RANK or not any(dim in sizes for dim in spec.shape):
+            continue
+        shape = with_shapes(spec, sizes).shape
+        fixed[port] = ov.PartialShape([dim if isinstance(dim, int) else -1 for dim in shape])
+    if fixed:
+        model.reshape(fixed)
+
+
+def convolves_channels_last(core: ov.Core, native: str, properties: Mapping[str, str]) -> bool:
+    """Whether a plugin computes convolutions on images with their channels last: a small one that it compiles tells.
+
+    The letters of a layout are axes, in the order in which they lie in memory.
+    """
+    image = ops.parameter([1, 16, 32, 32], np.float32)
+    weights = ops.constant(np.ones((16, 16, 3, 3), np.float32))
+    convolved = ops.convolution(image, weights, [1, 1], [1, 1], [1, 1], [1, 1])
+    compiled = core.compile_model(ov.Model([convolved], [image]), native, dict(properties))
+    found = [op.get_rt_info() for op in compiled.get_runtime_model().get_ops()]
+    return any(
+        str(info["layerType"].astype(str)) == "Convolution" and str(info["outputLayouts"].astype(str)) == "acdb"
+        for info in found
+    )

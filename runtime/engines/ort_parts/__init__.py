@@ -1,0 +1,1 @@
+"""Parts of the ONNX Runtime engines: sessions, execution providers, device memory, kernel profiling."""

@@ -1,0 +1,1 @@
+"""The dispatcher behind every executor: items in flight, device queues, memory, recovery."""

@@ -1,0 +1,1 @@
+"""Segment hosts for the Ray executor, on this machine and on other nodes."""

@@ -1,0 +1,1 @@
+"""Plans on disk, and the timelines that are predicted and measured of them."""

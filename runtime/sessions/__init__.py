@@ -1,0 +1,1 @@
+"""Sessions: a plan loaded on engines, run item by item or as a stream."""

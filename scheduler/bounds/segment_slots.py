@@ -1,0 +1,350 @@
+"""The runtime's segments as a linear program: slots in an order, each a device or unused, each task in one slot.
+
+A task never stands in a slot before that of what it reads, so the slots are convex segments that wait for each other in
+no circle, and every cut of every placement is such an assignment. What is proven for so many slots holds for cuts into
+so many segments; that more segments could be better is ruled out by what each further call costs, where it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import floor, inf
+
+from trisect.runtime.errors import InfeasibleProblem
+
+from ..problem.problem import Part, Problem, tensor_edges
+from ..problem.solution import Proposal
+from ..simulation.list_scheduling import TaskLists, task_lists
+from .linear_program import Program, Solver, solve
+from .lower_bounds import best_bound, worst_value
+
+_STEPS = 10**6
+_MOST_CELLS = 60_000
+"""Task x slot x device choices beyond which a solver gets nowhere."""
+_MOST_SLOTS = 12
+_SPARE_SLOTS = 2
+_NAMES: dict[Solver, str] = {"cp": "CP-SAT", "milp": "MILP"}
+
+
+def solve_segments(
+    problem: Problem, known: list[Part] | None, value: float, time_limit_s: float, seed: int, solver: Solver
+) -> Proposal | None:
+    """Look for better segments than known ones, and prove a bound.
+
+    Parameters
+    ----------
+    problem : Problem
+        Of the convention ``segments``.
+    known : list of Part, optional
+        In an order in which they run.
+    value : float
+        Of `known`; infinite without.
+    time_limit_s : float
+    seed : int
+    solver : {"cp", "milp"}
+
+    Returns
+    -------
+    Proposal or None
+        With its parts; None where the problem is too large, or nothing was found in time.
+
+    Raises
+    ------
+    InfeasibleProblem
+        When no placement keeps all constraints: proven.
+    """
+    count = len(problem.graph)
+    slots = _slots(problem, len(known or ()))
+    if count * slots * len(problem.devices) > _MOST_CELLS:
+        return None
+    model = _Model.of(problem, slots, value, whole=solver == "cp")
+    answer = solve(model.program, model.goal, solver, time_limit_s, seed, model.hint(known) if known else None)
+    most = problem.rules.most_segments or count
+    is_all = slots >= min(most, len(problem.devices) if problem.rules.contiguous else most, count)
+    if answer.is_impossible:
+        if is_all and value == inf:
+            raise InfeasibleProblem("no placement keeps all constraints: proven", remedy="loosen one")
+        if value == inf:
+            return None
+    bound = min(answer.bound / model.scale, value)
+    if not is_all:
+        bound = min(bound, best_bound(problem, calls=slots + 1).value)
+    parts = known if answer.values is None else model.parts(answer.values)
+    if parts is None:
+        return None
+    placement = {task: part.device for part in parts for task in part.nodes}
+    return Proposal(
+        {task: placement[task] for task in problem.graph},
+        bound * (1 - 1e-9),
+        bound_by=_NAMES[solver],
+        is_cut_short=answer.is_cut_short,
+        parts=tuple(parts),
+    )
+
+
+def _slots(problem: Problem, known: int) -> int:
+    """How many slots: as many as there can be in a small problem, else a few more than are used."""
+    wanted = (
+        len(problem.graph) if len(problem.graph) <= _MOST_SLOTS else max(known + _SPARE_SLOTS, len(problem.devices))
+    )
+    limits = [wanted, _MOST_SLOTS if known <= _MOST_SLOTS else known]
+    if problem.rules.most_segments is not None:
+        limits.append(problem.rules.most_segments)
+    if problem.rules.contiguous:
+        limits.append(len(problem.devices))
+    return max(1, min(limits))
+
+
+@dataclass(frozen=True)
+class _Model:
+    """The program with what its variables mean."""
+
+    problem: Problem
+    lists: TaskLists
+    program: Program
+    goal: int
+    scale: float
+    cells: list[list[dict[int, int]]]
+    """Per task and slot: device -> its choice."""
+    used: list[list[int]]
+    """Per slot and device: whether the slot is there."""
+
+    @classmethod
+    def of(cls, problem: Problem, slots: int, value: float, *, whole: bool) -> _Model:
+        lists = task_lists(problem)
+        program = Program()
+        horizon = value if 0 < value < inf else worst_value(problem)
+        scale = (_STEPS if whole else 1000.0) / horizon
+        top = (_STEPS if whole else 1000.0) + 1
+        goal = program.number(min(top, floor(best_bound(problem).value * scale * (1 - 1e-6))), top)
+        cells = [
+            [{d: program.choice() for d, t in enumerate(row) if t < inf} for _ in range(slots)] for row in lists.times
+        ]
+        used = [[program.choice() for _ in lists.devices] for _ in range(slots)]
+        model = cls(problem, lists, program, goal, scale, cells, used)
+        model.add_slots()
+        model.add_rules()
+        objectives = {
+            "latency": lambda: model.add_latency(whole),
+            "throughput": lambda: model.add_loads(whole),
+            "energy": lambda: model.add_energy(whole),
+            "memory": lambda: model.add_memory(whole),
+        }
+        objectives[problem.objective]()
+        return model
+
+    def scaled(self, quantity: float, whole: bool) -> float:
+        """In the program's steps: rounded down where they are whole, so that bounds hold."""
+        return float(floor(quantity * self.scale)) if whole else quantity * self.scale
+
+    def place(self, task: int, device: int) -> dict[int, float]:
+        """Terms that add up to one where a task is on a device."""
+        return {cell[device]: 1.0 for cell in self.cells[task] if device in cell}
+
+    def add_slots(self) -> None:
+        """Each task in one slot on its slot's device, none before what it reads, no slot after an unused one."""
+        program = self.program
+        for row in self.cells:
+            program.add({c: 1.0 for cell in row for c in cell.values()}, 1, 1)
+            for k, cell in enumerate(row):
+                for d, choice in cell.items():
+                    program.add({choice: 1.0, self.used[k][d]: -1.0}, -inf, 0)
+        for k, devices in enumerate(self.used):
+            program.add(dict.fromkeys(devices, 1.0), 0, 1)
+            if k:
+                program.add(dict.fromkeys(devices, 1.0) | dict.fromkeys(self.used[k - 1], -1.0), -inf, 0)
+            for d, variable in enumerate(devices):
+                # A slot that nothing is in is not there.
+                inside = {row[k][d]: -1.0 for row in self.cells if d in row[k]}
+                program.add({variable: 1.0, **inside}, -inf, 0)
+        for j, before in enumerate(self.lists.preds):
+            for i, _ in before:
+                for k in range(1, len(self.used)):
+                    later = {c: 1.0 for cell in self.cells[i][k:] for c in cell.values()}
+                    later |= {c: -1.0 for cell in self.cells[j][k:] for c in cell.values()}
+                    program.add(later, -inf, 0)
+
+    def add_rules(self) -> None:
+        """Together what must be, one slot a device where they are contiguous, weights within each memory."""
+        number = {task: i for i, task in enumerate(self.lists.tasks)}
+        rules, width = self.problem.rules, range(len(self.lists.devices))
+        for group in rules.colocated:
+            for task in group[1:]:
+                for d in width:
+                    first = self.place(number[group[0]], d)
+                    self.program.add({**first, **dict.fromkeys(self.place(number[task], d), -1.0)}, 0, 0)
+        for d in width:
+            if rules.contiguous:
+                self.program.add({devices[d]: 1.0 for devices in self.used}, 0, 1)
+            room = self.problem.devices[d].memory_bytes
+            where = self.lists.devices[d]
+            if room is not None and sum(self.problem.held_bytes(task, where) for task in self.lists.tasks) > room:
+                share = _STEPS / room
+                weights = {
+                    c: float(floor(self.problem.held_bytes(task, where) * share))
+                    for i, task in enumerate(self.lists.tasks)
+                    for c in self.place(i, d)
+                }
+                self.program.add(weights, 0, _STEPS)
+
+    def work(self, slot: int | None, device: int, whole: bool) -> dict[int, float]:
+        """Terms of the time of a slot (or of all) on a device, its call included."""
+        slots = range(len(self.used)) if slot is None else (slot,)
+        call = self.scaled(self.problem.overhead(self.lists.devices[device]), whole)
+        terms = {self.used[k][device]: call for k in slots}
+        for row, times in zip(self.cells, self.lists.times, strict=True):
+            for k in slots:
+                if device in row[k]:
+                    terms[row[k][device]] = self.scaled(times[device], whole)
+        return terms
+
+    def add_loads(self, whole: bool) -> None:
+        crossed = self.crossed([1.0 for _ in self.lists.devices], whole)
+        for d in range(len(self.lists.devices)):
+            self.program.add({self.goal: 1.0, **_negative({**self.work(None, d, whole), **crossed[d]})}, 0, inf)
+
+    def crossed(self, price: Sequence[float], whole: bool) -> list[dict[int, float]]:
+        """Per device, terms of what crosses to and from others (not to slots of its own), at its price of a second."""
+        problem, width = self.problem, range(len(self.lists.devices))
+        number = {task: i for i, task in enumerate(self.lists.tasks)}
+        sides: dict[tuple[str, int, bool], int] = {}
+        terms: list[dict[int, float]] = [{} for _ in width]
+        edges = tensor_edges(problem.graph) if problem.borders else ()
+        for source, target, tensor in ((a, b, name) for a, b, names in edges for name in names):
+            if (border := problem.borders.get(tensor)) is None:
+                continue
+            for d in width:
+                for leaves, cost_s in ((True, border.leave_s[d]), (False, border.enter_s[d])):
+                    here, there = (source, target) if leaves else (target, source)
+                    if cost_s <= 0 or not (inside := self.place(number[here], d)):
+                        continue
+                    # One choice for all readers: it is paid once on a device.
+                    side = sides.setdefault((tensor, d, leaves), self.program.choice())
+                    inside |= {c: 1.0 for e in width if e != d for c in self.place(number[there], e)}
+                    self.program.add({side: 1.0, **_negative(inside)}, -1, inf)
+                    terms[d][side] = self.scaled(cost_s * price[d], whole)
+        return terms
+
+    def add_memory(self, whole: bool) -> None:
+        for d, where in enumerate(self.lists.devices):
+            held = {
+                c: self.scaled(self.problem.held_bytes(task, where), whole)
+                for i, task in enumerate(self.lists.tasks)
+                for c in self.place(i, d)
+            }
+            self.program.add({self.goal: 1.0, **_negative(held)}, 0, inf)
+
+    def add_energy(self, whole: bool) -> None:
+        program, problem, ids = self.program, self.problem, self.lists.devices
+        number = {task: i for i, task in enumerate(self.lists.tasks)}
+        total: dict[int, float] = {}
+        for d, device in enumerate(ids):
+            power = problem.power_w[device]
+            total |= {v: self.scaled(problem.overhead(device) * power, whole) for v in (u[d] for u in self.used)}
+            for i, row in enumerate(self.lists.times):
+                total |= {c: self.scaled(row[d] * power, whole) for c in self.place(i, d)}
+        moves: dict[tuple[str, str, int, int], int] = {}
+        for source, target, tensors in tensor_edges(problem.graph):
+            for tensor, size_bytes in tensors.items():
+                for a, src in enumerate(ids):
+                    for b, dst in enumerate(ids):
+                        cost = problem.transfer_time(size_bytes, src, dst) * problem.power_w[dst]
+                        ends = (self.place(number[source], a), self.place(number[target], b))
+                        if cost <= 0 or not all(ends):
+                            continue
+                        # One copy serves all readers on a device.
+                        move = moves.setdefault((source, tensor, a, b), program.choice())
+                        program.add({move: 1.0, **_negative({**ends[0], **ends[1]})}, -1, inf)
+                        total[move] = self.scaled(cost, whole)
+        for crossed in self.crossed([problem.power_w[device] for device in ids], whole):
+            total |= crossed
+        program.add({self.goal: 1.0, **_negative(total)}, 0, inf)
+
+    def add_latency(self, whole: bool) -> None:
+        """Slots begin one after the other; what shares a device waits, and so does what reads."""
+        program, lists = self.program, self.lists
+        top = program.highs[self.goal]
+        width = range(len(lists.devices))
+        starts = [program.number(0, top) for _ in self.used]
+        ends = [program.number(0, top) for _ in self.used]
+        done = [program.number(0, top) for _ in lists.tasks]
+        for k in range(len(self.used)):
+            work = {v: c for d in width for v, c in self.work(k, d, whole).items()}
+            program.add({ends[k]: 1.0, starts[k]: -1.0, **_negative(work)}, 0, inf)
+            program.add({self.goal: 1.0, ends[k]: -1.0}, 0, inf)
+            if k:
+                program.add({starts[k]: 1.0, starts[k - 1]: -1.0}, 0, inf)
+            for earlier in range(k):
+                for d in width:
+                    program.add({starts[k]: 1.0, ends[earlier]: -1.0}, 0, inf, (self.used[earlier][d], self.used[k][d]))
+            for i, row in enumerate(self.cells):
+                for choice in row[k].values():
+                    program.add({done[i]: 1.0, ends[k]: -1.0}, 0, inf, (choice,))
+        self.add_loads(whole)
+        self.add_paths(whole)
+        chosen = [[self._where(i, d) for d in width] for i in range(len(lists.tasks))]
+        for j, before in enumerate(lists.preds):
+            for i, table in before:
+                for a in width:
+                    if chosen[i][a] is None:
+                        continue
+                    for k, cell in enumerate(self.cells[j]):
+                        for b, choice in cell.items():
+                            if a != b:
+                                delay = self.scaled(table[a * len(width) + b], whole)
+                                when = (chosen[i][a] or 0, choice)
+                                program.add({starts[k]: 1.0, done[i]: -1.0}, delay, inf, when)
+
+    def add_paths(self, whole: bool) -> None:
+        """What follows from the rest, and helps to prove: a task alone after those that it reads, slots aside."""
+        top = self.program.highs[self.goal]
+        done = [self.program.number(0, top) for _ in self.lists.tasks]
+        for j, (before, times) in enumerate(zip(self.lists.preds, self.lists.times, strict=True)):
+            work = {c: -self.scaled(t, whole) for d, t in enumerate(times) if t < inf for c in self.place(j, d)}
+            self.program.add({done[j]: 1.0, **work}, 0, inf)
+            self.program.add({self.goal: 1.0, done[j]: -1.0}, 0, inf)
+            for i, _ in before:
+                self.program.add({done[j]: 1.0, done[i]: -1.0, **work}, 0, inf)
+
+    def _where(self, task: int, device: int) -> int | None:
+        """A choice that is one where a task is on a device."""
+        terms = self.place(task, device)
+        if not terms:
+            return None
+        choice = self.program.choice()
+        self.program.add({choice: -1.0, **terms}, 0, 0)
+        return choice
+
+    def hint(self, parts: list[Part]) -> dict[int, float]:
+        """The choices that known parts are."""
+        number = {task: i for i, task in enumerate(self.lists.tasks)}
+        columns = {device: d for d, device in enumerate(self.lists.devices)}
+        found = {c: 0.0 for row in self.cells for cell in row for c in cell.values()}
+        found |= {v: 0.0 for devices in self.used for v in devices}
+        if len(parts) > len(self.used):
+            return {}
+        for k, part in enumerate(parts):
+            found[self.used[k][columns[part.device]]] = 1.0
+            for task in part.nodes:
+                found[self.cells[number[task]][k][columns[part.device]]] = 1.0
+        return found
+
+    def parts(self, values: tuple[float, ...]) -> list[Part]:
+        """The segments that a solution stands for."""
+        position = {task: i for i, task in enumerate(self.problem.graph)}
+        found = []
+        for k in range(len(self.used)):
+            inside = [
+                (self.lists.tasks[i], self.lists.devices[d])
+                for i, row in enumerate(self.cells)
+                for d, choice in row[k].items()
+                if values[choice] > 0.5
+            ]
+            if inside:
+                found.append(Part(inside[0][1], tuple(sorted((t for t, _ in inside), key=position.__getitem__))))
+        return found
+
+
+def _negative(terms: dict[int, float]) -> dict[int, float]:
+    return {variable: -c for variable, c in terms.items()}

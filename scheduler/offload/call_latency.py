@@ -1,0 +1,174 @@
+"""Latency when each accelerator is called once: its piece waits for what it reads, then fetches, computes and sends.
+
+Hosts run any number of tasks side by side, so only the accelerators' pieces make anything wait. The search anneals over
+placements, each judged by the longest path through the pieces and the tasks left on the host.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import exp, inf
+from random import Random
+
+from .load_annealing import Loads
+from .offload_instance import Instance
+from .search_budget import Budget
+
+_CHECK_EVERY = 64
+_TIE = 0.02
+"""Weight of the accelerators' mean load: of two placements of one latency, that with slack is better to go on from."""
+
+
+def finish_times(instance: Instance, where: Sequence[int], load: Sequence[float]) -> list[float] | None:
+    """When others can have the result of each step; None where pieces wait for each other.
+
+    Parameters
+    ----------
+    instance : Instance
+    where : sequence of int
+        Device of each group.
+    load : sequence of float
+        Of each device, transfers included.
+    """
+    hosts, devices = instance.hosts, instance.devices
+    steps = instance.steps
+    unit = [d if (d := where[step.group]) >= hosts else devices + i for i, step in enumerate(steps)]
+    waiting = [0] * (devices + len(steps))
+    members: list[list[int]] = [[] for _ in range(devices)]
+    for i, step in enumerate(steps):
+        mine = unit[i]
+        if mine < devices:
+            members[mine].append(i)
+        for other in step.preds:
+            if unit[other] != mine:
+                waiting[mine] += 1
+    ready = [d for d in range(hosts, devices) if members[d] and not waiting[d]]
+    ready += [mine for mine in unit if mine >= devices and not waiting[mine]]
+    start = [0.0] * (devices + len(steps))
+    finish = [-1.0] * len(steps)
+    done = 0
+    while ready:
+        mine = ready.pop()
+        if mine < devices:
+            end = start[mine] + load[mine]
+            inside = members[mine]
+        else:
+            inside = [mine - devices]
+            end = start[mine] + steps[mine - devices].host_time
+        for i in inside:
+            finish[i] = end
+            done += 1
+            for other in steps[i].succs:
+                next_unit = unit[other]
+                if next_unit != mine:
+                    if end > start[next_unit]:
+                        start[next_unit] = end
+                    waiting[next_unit] -= 1
+                    if not waiting[next_unit]:
+                        ready.append(next_unit)
+    return finish if done == len(steps) else None
+
+
+def latency(instance: Instance, where: Sequence[int]) -> float:
+    """Latency of a placement; infinite where pieces wait for each other or do not fit."""
+    state = Loads(instance, where)
+    if any(held > instance.capacity for held in state.held[instance.hosts :]):
+        return inf
+    finish = finish_times(instance, where, state.load)
+    return inf if finish is None else max(finish, default=0.0)
+
+
+def anneal_calls(
+    instance: Instance,
+    where: Sequence[int],
+    random: Random,
+    budget: Budget,
+    steps: int,
+    *,
+    heat: float = 0.02,
+    goal: float = 0.0,
+) -> tuple[float, list[int]]:
+    """Lower the latency from a placement that can be.
+
+    Parameters
+    ----------
+    instance : Instance
+    where : sequence of int
+        Device of each group.
+    random : Random
+    budget : Budget
+    steps : int
+        At most; cooling is spread over them.
+    heat : float
+        Temperature at the start, relative to the latency.
+    goal : float
+        Stop when so good.
+
+    Returns
+    -------
+    tuple of float and list of int
+        The least latency met, and its placement.
+    """
+    state = Loads(instance, where)
+    hosts, devices, count = instance.hosts, instance.devices, instance.count
+    accelerators = range(hosts, devices)
+    near = _near(instance)
+
+    def energy(finish: list[float]) -> tuple[float, float]:
+        longest = max(finish, default=0.0)
+        return longest, longest + _TIE * sum(state.load[d] for d in accelerators) / max(1, instance.accelerators)
+
+    now_finish = finish_times(instance, state.where, state.load)
+    if now_finish is None:
+        return inf, list(where)
+    best, current = energy(now_finish)
+    best_where = list(where)
+    temperature = 0.0
+    step = 0
+    rand = random.random
+    while count and devices > 1 and step < steps:
+        if step % _CHECK_EVERY == 0:
+            if best <= goal or budget.is_spent():
+                break
+            temperature = heat * best * max(1 - step / steps, 1e-3) ** 2
+            if step % (_CHECK_EVERY * 256) == 0:
+                state.recount()
+        step += 1
+        group = int(rand() * count)
+        source = state.where[group]
+        target = state.where[near[group][int(rand() * len(near[group]))]] if near[group] and rand() < 0.8 else 0
+        if target == source or rand() < 0.05:
+            target = int(rand() * devices)
+        if target == source:
+            continue
+        moved = [group]
+        if rand() < 0.3:
+            # The group with its neighbours of the same piece: borders of pieces move by more than one operator.
+            moved += [g for g in near[group] if state.where[g] == source and rand() < 0.7]
+        undo = []
+        fits = True
+        for g in moved:
+            leaves, arrives = state.change(g, target)
+            if arrives == inf:
+                fits = False
+                break
+            state.move(g, target, leaves, arrives)
+            undo.append(g)
+        finish = None
+        if fits and (target < hosts or state.held[target] <= instance.capacity):
+            finish = finish_times(instance, state.where, state.load)
+        if finish is not None:
+            longest, found = energy(finish)
+            if found <= current or rand() < exp((current - found) / temperature):
+                current = found
+                if longest < best * (1 - 1e-12):
+                    best, best_where = longest, list(state.where)
+                continue
+        for g in reversed(undo):
+            leaves, arrives = state.change(g, source)
+            state.move(g, source, leaves, arrives)
+    return best, best_where
+
+
+def _near(instance: Instance) -> list[list[int]]:
+    return [sorted({*instance.preds[g], *instance.succs[g]}) for g in range(instance.count)]

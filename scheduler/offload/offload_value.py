@@ -1,0 +1,126 @@
+"""What a placement is worth under the rules of the offload convention, and which of them it breaks.
+
+Written from the definition, task by task on the problem's own graph: no solver's code is used here, so that a fault in
+a solver shows.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import networkx as nx
+
+from ..problem.problem import Placement, Problem
+from ..simulation.validate import Violation, validate_placement
+
+
+def offload_value(problem: Problem, placement: Placement) -> float:
+    """Largest load of a device, or latency with one call of each accelerator; in the problem's unit of time.
+
+    Parameters
+    ----------
+    problem : Problem
+        Of the offload convention.
+    placement : mapping of str to str
+        One without violations.
+
+    Examples
+    --------
+    >>> from trisect.runtime.device import Device
+    >>> from trisect.scheduler.problem.rules import Rules
+    >>> graph = nx.DiGraph()
+    >>> graph.add_edge("a", "b", tensors={"t": 1})
+    >>> devices = [Device("cpu:0", "cpu", "x", ""), Device("npu:0", "npu", "x", "")]
+    >>> times = {"a": {"cpu:0": 4.0, "npu:0": 1.0}, "b": {"cpu:0": 4.0, "npu:0": 1.0}}
+    >>> problem = Problem.of(graph, devices, times, lambda size_bytes, src, dst: 0.5, objective="throughput",
+    ...                      rules=Rules(convention="offload"))
+    >>> offload_value(problem, {"a": "cpu:0", "b": "npu:0"}), offload_value(problem, {"a": "npu:0", "b": "npu:0"})
+    (4.0, 2.0)
+    """
+    loads = device_loads(problem, placement)
+    if problem.objective == "throughput":
+        return max(loads.values(), default=0.0)
+    return _latency(problem, placement, loads)
+
+
+def device_loads(problem: Problem, placement: Placement) -> dict[str, float]:
+    """Per device: times of its tasks and, for an accelerator, what it fetches and sends, each task's output once."""
+    host = _host(problem)
+    loads = dict.fromkeys(problem.device_ids, 0.0)
+    for task, device in placement.items():
+        loads[device] += problem.time(task, device)
+    for task in problem.graph:
+        readers = {placement[s] for s in problem.graph.successors(task)}
+        cost = _cost(problem, task, host)
+        if placement[task] not in host and readers - {placement[task]}:
+            loads[placement[task]] += cost
+        for device in readers - host - {placement[task]}:
+            loads[device] += cost
+    return loads
+
+
+def offload_violations(problem: Problem, placement: Placement) -> list[Violation]:
+    """Every rule that a placement breaks: devices, memory, colocation, contiguity."""
+    found = validate_placement(problem, placement)
+    if found:
+        return found
+    rules = problem.rules
+    held: dict[str, float] = defaultdict(float)
+    for task, size in rules.sizes_bytes.items():
+        held[placement[task]] += size
+    for device in problem.devices:
+        if device.memory_bytes is not None and held[device.id] > device.memory_bytes:
+            text = f"{device.id} has to hold {held[device.id]:.0f} bytes and has room for {device.memory_bytes}"
+            found.append(Violation("memory", device.id, text))
+    for together in rules.colocated:
+        if len({placement[task] for task in together}) > 1:
+            text = f"{together[0]} and others of its group are on different devices"
+            found.append(Violation("apart", together[0], text))
+    if rules.contiguous or problem.objective == "latency":
+        pieces = _pieces(problem, placement)
+        if not nx.is_directed_acyclic_graph(pieces):
+            circle = [a for a, _ in nx.find_cycle(pieces)]
+            found.append(Violation("cycle", circle[0], f"pieces wait for each other: {', '.join(circle)}"))
+    return found
+
+
+def _host(problem: Problem) -> set[str]:
+    return {device.id for device in problem.devices if device.kind == "cpu"}
+
+
+def _cost(problem: Problem, task: str, host: set[str]) -> float:
+    sizes = [size for _, _, data in problem.graph.out_edges(task, data=True) for size in data["tensors"].values()]
+    away = [d.id for d in problem.devices if d.kind != "cpu"]
+    if not sizes or not away or not host:
+        return 0.0
+    return problem.transfer_time(max(sizes), away[0], min(host))
+
+
+def _pieces(problem: Problem, placement: Placement) -> nx.DiGraph[str]:
+    """Who waits for whom: pieces of devices, and for latency the host's tasks one by one."""
+    host = _host(problem)
+
+    def piece(task: str) -> str:
+        alone = problem.objective == "latency" and placement[task] in host
+        return f"task {task}" if alone else placement[task]
+
+    pieces: nx.DiGraph[str] = nx.DiGraph()
+    pieces.add_nodes_from(piece(task) for task in problem.graph)
+    for source, target in problem.graph.edges:
+        if problem.rules.backward.isdisjoint((source, target)) and piece(source) != piece(target):
+            pieces.add_edge(piece(source), piece(target))
+    return pieces
+
+
+def _latency(problem: Problem, placement: Placement, loads: dict[str, float]) -> float:
+    host = _host(problem)
+    pieces = _pieces(problem, placement)
+    end: dict[str, float] = {}
+    for name in nx.topological_sort(pieces):
+        begin = max((end[before] for before in pieces.predecessors(name)), default=0.0)
+        if name in loads and name not in host:
+            end[name] = begin + loads[name]
+        else:
+            task = name.removeprefix("task ")
+            end[name] = begin + problem.time(task, placement[task])
+    return max(end.values(), default=0.0)

@@ -1,0 +1,165 @@
+"""What no latency is below: the best way to run one path of the graph, with all that must come along.
+
+Steps of a path wait for each other, so the latency is at least what they take one after the other, on the host or in
+accelerators' calls. A call that runs two of them runs everything between them as well (pieces are convex), has to hold
+it, and fetches and sends what crosses the borders that are certain. Which steps share a call is a dynamic programme
+over intervals of the path. With memory for all and nothing to transfer this is the critical path; where pieces are
+forced apart, it is far above.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import inf
+from random import Random
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .offload_instance import Instance
+
+_PATHS = 12
+_SPREAD = 0.5
+
+
+def path_bound(instance: Instance, seed: int = 0) -> float:
+    """The best bound of some paths: the critical one, and others drawn by disturbing times.
+
+    Parameters
+    ----------
+    instance : Instance
+        Whose steps are in topological order.
+    seed : int
+
+    Examples
+    --------
+    A chain of two tasks that do not fit on one accelerator: what lies between them is sent and fetched.
+
+    >>> from .instance import Net, Step
+    >>> steps = (Step(0, 9.0, 1.0, (), (1,)), Step(1, 9.0, 1.0, (0,), ()))
+    >>> instance = Instance((("a",), ("b",)), [9.0, 9.0], [1.0, 1.0], [5.0, 5.0], [Net(0, (1,), 3.0)], [[], [0]],
+    ...                     [[1], []], 1, 2, 8.0, ("cpu:0", "npu:0", "npu:1"), steps)
+    >>> path_bound(instance)
+    8.0
+    """
+    random = Random(seed)
+    best = 0.0
+    seen: set[tuple[int, ...]] = set()
+    for n in range(_PATHS):
+        path = tuple(_longest_path(instance, random if n else None))
+        if path and path not in seen:
+            seen.add(path)
+            best = max(best, _along(instance, path))
+    return best
+
+
+def _longest_path(instance: Instance, random: Random | None) -> list[int]:
+    """Steps of a path that takes longest, each where it is quickest; with disturbed times where lots are drawn."""
+    steps = instance.steps
+    length = [0.0] * len(steps)
+    before = [-1] * len(steps)
+    for i, step in enumerate(steps):
+        for p in step.preds:
+            if before[i] < 0 or length[p] > length[before[i]]:
+                before[i] = p
+        time = min(step.host_time, step.acc_time)
+        length[i] = time + max(0.0, length[before[i]] if before[i] >= 0 else 0.0)
+        if random is not None:
+            length[i] += (time + length[i] / (1 + len(steps))) * random.uniform(0, _SPREAD)
+    path = []
+    at = max(range(len(steps)), key=lambda i: (length[i], i), default=-1)
+    while at >= 0:
+        path.append(at)
+        at = before[at]
+    return path[::-1]
+
+
+def _along(instance: Instance, path: Sequence[int]) -> float:
+    """Least time for a path's steps, one after the other."""
+    count, most = len(path), min(instance.accelerators, len(path))
+    # best[i, k]: the first i steps done, with at most k calls.
+    best = np.full((count + 1, most + 1), inf)
+    best[0] = 0.0
+    calls = _Calls(instance, path)
+    for i, step in enumerate(path):
+        if instance.hosts:
+            best[i + 1] = np.minimum(best[i + 1], best[i] + instance.steps[step].host_time)
+        loads = calls.from_step(i)
+        reached = best[i, :-1] + loads[:, None]
+        best[i + 1 : i + 1 + len(loads), 1:] = np.minimum(best[i + 1 : i + 1 + len(loads), 1:], reached)
+    return float(best[count].min())
+
+
+class _Calls:
+    """What a call takes at least that runs an interval of the path and no other step of it.
+
+    Parameters
+    ----------
+    instance : Instance
+    path : sequence of int
+    """
+
+    def __init__(self, instance: Instance, path: Sequence[int]) -> None:
+        self.instance = instance
+        self.length = len(path)
+        after, before = _positions(instance, path)
+        none = self.length
+        # By group: its steps' (behind which of the path's steps at the latest, before which at the earliest).
+        self.spans: list[list[tuple[int, int]]] = [[] for _ in range(instance.count)]
+        for step, behind, ahead in zip(instance.steps, after, before, strict=True):
+            self.spans[step.group].append((behind, ahead))
+        latest = [max((behind for behind, _ in spans), default=-1) for spans in self.spans]
+        earliest = [min((ahead for _, ahead in spans), default=none) for spans in self.spans]
+        self.acc = np.array(instance.acc_time)
+        self.size = np.array(instance.size)
+        nets = instance.nets
+        self.cost = np.array([net.cost for net in nets])
+        self.home = np.array([net.home for net in nets], dtype=np.int64)
+        self.readers = np.array([r for net in nets for r in net.readers], dtype=np.int64)
+        self.begins = np.cumsum([0, *(len(net.readers) for net in nets)])[:-1].astype(np.int64)
+        self.read_late = np.array([max(latest[r] for r in net.readers) for net in nets], dtype=np.int64)
+        self.made_early = np.array([earliest[net.home] for net in nets], dtype=np.int64)
+
+    def from_step(self, i: int) -> NDArray[np.float64]:
+        """Loads of the intervals from step i on, by their ends; infinite where something cannot run or does not fit."""
+        none = self.length
+        first = np.array(
+            [min((ahead for behind, ahead in spans if behind >= i), default=none) for spans in self.spans],
+            dtype=np.int64,
+        ).clip(min=i)
+        load = np.zeros(none + 1)
+        size = np.zeros(none + 1)
+        np.add.at(load, first, self.acc)
+        np.add.at(size, first, self.size)
+        if len(self.cost):
+            home = first[self.home]
+            reads = np.minimum.reduceat(first[self.readers], self.begins)
+            # Sent, from the interval that reaches its maker on, as long as a reader comes behind the interval.
+            _add_between(load, home, np.maximum(home, self.read_late), self.cost)
+            # Fetched, from the interval that reaches a reader on, until its maker would be inside as well.
+            is_before = self.made_early < i
+            _add_between(load, reads, np.where(is_before, np.maximum(home, reads), reads), self.cost)
+        load, size = np.cumsum(load)[i:none], np.cumsum(size)[i:none]
+        load[size > self.instance.capacity * (1 + 1e-12)] = inf
+        return load
+
+
+def _add_between(
+    load: NDArray[np.float64], begin: NDArray[np.int64], end: NDArray[np.int64], cost: NDArray[np.float64]
+) -> None:
+    """Add costs to running sums, from each begin up to before each end."""
+    np.add.at(load, begin, cost)
+    np.subtract.at(load, end, cost)
+
+
+def _positions(instance: Instance, path: Sequence[int]) -> tuple[list[int], list[int]]:
+    """Per step, the last of the path's steps that it is or follows, and the first that it is or comes before."""
+    steps, none = instance.steps, len(path)
+    own = {step: position for position, step in enumerate(path)}
+    after = [own.get(i, -1) for i in range(len(steps))]
+    before = [own.get(i, none) for i in range(len(steps))]
+    for i, step in enumerate(steps):
+        after[i] = max([after[i], *(after[p] for p in step.preds)])
+    for i in reversed(range(len(steps))):
+        before[i] = min([before[i], *(before[s] for s in steps[i].succs)])
+    return after, before

@@ -1,0 +1,1 @@
+"""The placement problem: task graph, devices, costs, rules, and solutions."""

@@ -1,0 +1,1 @@
+"""Simulation of placements: schedules, energy, memory, validation, list scheduling."""

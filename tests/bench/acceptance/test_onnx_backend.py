@@ -1,0 +1,139 @@
+"""ONNX's conformance suite through split models: some cases of every kind, all of them with --slow."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+import trisect.backend as backend
+from trisect.bench.acceptance.onnx_backend import LEAST_SHARE, Conformance, Outcome, bench_onnx_backend
+from trisect.partitioner.problem.numeric_trials import UNTRIED, trials, wrong_answer
+from trisect.runtime import engines
+from trisect.runtime.errors import InvalidInput, TrisectError, UnknownDevice
+
+ROOT = Path(__file__).resolve().parents[3]
+X = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3])
+Y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 3])
+CHAIN = helper.make_model(
+    helper.make_graph(
+        [helper.make_node("Neg", ["x"], ["a"]), helper.make_node("Abs", ["a"], ["b"]),
+         helper.make_node("Mul", ["a", "b"], ["y"])],
+        "chain", [X], [Y],
+    ),
+    opset_imports=[helper.make_opsetid("", 18)],
+)  # fmt: skip
+
+
+def test_some_of_the_suite_passes_split():
+    found = bench_onnx_backend(every=61, alone=())
+    assert {outcome.kind for outcome in found.outcomes} == {
+        "Node", "Simple", "Real", "PyTorchConverted", "PyTorchOperator",
+    }  # fmt: skip
+    assert [outcome for outcome in found.outcomes if outcome.status != "passed"] == []
+    devices = [device for outcome in found.outcomes for device in outcome.devices]
+    assert {"cpu:ort", "cpu:openvino"} <= set(devices)
+
+
+@pytest.mark.slow
+def test_the_whole_suite_passes_as_promised():
+    found = bench_onnx_backend()
+    assert found.count("passed") >= LEAST_SHARE * len(found.outcomes)
+    assert found.broken_by_splitting == ()
+
+
+def test_the_recorded_run_kept_its_promise_and_gives_each_failures_reason():
+    recorded = json.loads((ROOT / "bench" / "results" / "onnx_backend.json").read_text())
+    assert recorded["met"]
+    assert recorded["passed"] + len(recorded["failed"]) + len(recorded["skipped"]) == recorded["cases"]
+    assert recorded["passed"] >= LEAST_SHARE * recorded["cases"]
+    assert all(failure["reason"] for failure in recorded["failed"])
+    assert recorded["broken_by_splitting"] == []
+
+
+def test_a_case_that_only_splitting_breaks_is_told():
+    outcomes = tuple(Outcome(name, "Node", "passed") for name in "abcdefgh")
+    broken = (*outcomes, Outcome("i", "Node", "failed", "AssertionError: 1 is not 2"))
+    alone = (*outcomes, Outcome("i", "Node", "passed"))
+    found = Conformance("2026-11-21", {}, broken, {"cpu:ort": alone})
+    assert found.broken_by_splitting == ("i",)
+    assert not found.met
+    assert found.document()["failed"] == [{"name": "i", "kind": "Node", "reason": "AssertionError: 1 is not 2"}]
+
+
+def test_every_node_is_a_segment_and_the_engines_take_turns():
+    prepared = backend.prepare(CHAIN)
+    assert prepared.plan is None  # how many rows there are is not known yet
+    x = np.arange(-3, 3, dtype=np.float32).reshape(2, 3)
+    for rows in (2, 1):
+        np.testing.assert_array_equal(prepared.run([x[:rows]])[0], -x[:rows] * np.abs(x[:rows]))
+    assert prepared.plan is not None
+    assert [segment.device for segment in prepared.plan.segments] == ["cpu:ort", "cpu:openvino", "cpu:ort"]
+    folder = Path(prepared.plan.folder)
+    assert folder.is_dir()
+    prepared.close()
+    assert not folder.exists()
+
+
+def test_one_node_runs():
+    node = helper.make_node("Add", ["a", "b"], ["c"])
+    given = np.ones((2, 2), np.float32)
+    np.testing.assert_array_equal(backend.run_node(node, [given, given])[0], given + given)
+    told = backend.run_node(node, {"a": given, "b": given}, outputs_info=[(np.dtype(np.float32), (2, 2))])
+    np.testing.assert_array_equal(told[0], given + given)
+
+
+def test_what_does_not_fit_is_refused():
+    assert backend.supports_device("CPU")
+    assert not backend.supports_device("TPU")
+    with pytest.raises(UnknownDevice):
+        backend.prepare(CHAIN, "TPU")
+    with pytest.raises(InvalidInput, match="has 1 inputs, 2 are given"):
+        backend.prepare(CHAIN).run([np.zeros((1, 3), np.float32)] * 2)
+    with pytest.raises(InvalidInput, match="shape"):
+        backend.prepare(CHAIN).run([np.zeros((1, 4), np.float32)])
+    nonsense = onnx.ModelProto()
+    nonsense.CopyFrom(CHAIN)
+    nonsense.graph.node[0].op_type = "Nonsense"
+    assert backend.is_compatible(CHAIN)
+    assert not backend.is_compatible(nonsense)
+    with pytest.raises(TrisectError):
+        backend.run_model(nonsense, [np.zeros((1, 3), np.float32)])
+
+
+def piece(folder: Path, node: onnx.NodeProto, dtype: int) -> Path:
+    names = list(dict.fromkeys(node.input))
+    graph = helper.make_graph(
+        [node], "g", [helper.make_tensor_value_info(n, dtype, [8]) for n in names],
+        [helper.make_tensor_value_info("y", dtype, [8])],
+    )  # fmt: skip
+    path = folder / "piece.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10), path)
+    return path
+
+
+def test_a_trial_tells_an_engine_that_computes_something_else(tmp_path):
+    openvino, ort, reference = engines.find("cpu:openvino,cpu:ort,cpu:reference")
+    right = piece(tmp_path, helper.make_node("Neg", ["x"], ["y"]), TensorProto.FLOAT)
+    assert wrong_answer(right, openvino, reference) == ""
+    # OpenVINO computes float64 as float32: 1e30 - 1e30 is right, but so much more than float32 holds is not.
+    double = piece(tmp_path, helper.make_node("Mul", ["x", "x"], ["y"]), TensorProto.DOUBLE)
+    assert "off by" in wrong_answer(double, openvino, reference)
+    assert trials().wrong_answer(double, ort, reference) == ""
+    lost = piece(tmp_path, helper.make_node("Gather", ["x", "x"], ["y"]), TensorProto.INT64)
+    assert trials().wrong_answer(lost, ort, reference) in ("", UNTRIED)
+
+
+def test_a_process_that_dies_in_a_trial_is_replaced(tmp_path):
+    ort, reference = engines.find("cpu:ort,cpu:reference")
+    right = piece(tmp_path, helper.make_node("Neg", ["x"], ["y"]), TensorProto.FLOAT)
+    tried = trials()
+    assert tried.wrong_answer(right, ort, reference) == ""
+    assert tried._process is not None
+    tried._process.kill()
+    tried._process.wait()
+    assert tried.wrong_answer(right, ort, reference) == ""

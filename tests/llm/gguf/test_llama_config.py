@@ -1,0 +1,134 @@
+"""What is read from a model's metadata, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.llm.gguf_factory import write_tiny_gguf
+from trisect.llm.gguf.gguf_reader import GgufFile
+from trisect.llm.gguf.llama_config import LlamaConfig, read_config, rope_cache, tensor_shapes
+from trisect.runtime.errors import InvalidModel, UnsupportedModel
+
+
+def config_of(path: Path, **changes: Any) -> LlamaConfig:
+    return read_config(GgufFile.open(write_tiny_gguf(path / "tiny.gguf", **changes)))
+
+
+@pytest.mark.parametrize(
+    ("arch", "interleaved", "bias", "norm"),
+    [("llama", True, False, False), ("mistral", True, False, False), ("qwen2", False, True, False),
+     ("qwen3", False, False, True)],
+)  # fmt: skip
+def test_architectures(tmp_path: Path, arch: str, interleaved: bool, bias: bool, norm: bool) -> None:
+    config = config_of(tmp_path, arch=arch)
+    assert (config.rope_interleaved, config.qkv_bias, config.qk_norm) == (interleaved, bias, norm)
+    assert (config.layers, config.hidden, config.heads, config.kv_heads, config.head_dim) == (2, 64, 4, 2, 16)
+    assert (config.ffn, config.context_length, config.vocab) == (96, 256, 384)
+    assert config.norm_epsilon == pytest.approx(1e-5)
+    assert config.attention_scale == 0.25
+    assert config.tied_embeddings
+    assert config.bos_id == 1
+    assert config.eos_ids[0] == 2
+
+
+def test_shapes_cover_the_file(tmp_path: Path) -> None:
+    file = GgufFile.open(write_tiny_gguf(tmp_path / "tiny.gguf", arch="qwen2", tied=False))
+    assert tensor_shapes(read_config(file)) == {name: tensor.shape for name, tensor in file.tensors.items()}
+
+
+def test_rope_matches_its_definition(tmp_path: Path) -> None:
+    factors = np.array([1, 1, 1, 1, 2, 4, 8, 8])
+    plain = config_of(tmp_path, metadata={"llama.rope.freq_base": 500000.0})
+    assert plain.rope_frequencies == pytest.approx([500000.0 ** (-2 * i / 16) for i in range(8)])
+    scaled = config_of(tmp_path, metadata={"llama.rope.scaling.type": "linear", "llama.rope.scaling.factor": 4.0})
+    assert scaled.rope_frequencies == pytest.approx([10000.0 ** (-2 * i / 16) / 4 for i in range(8)])
+    unscaled = config_of(tmp_path, metadata={"llama.rope.scaling.type": "none", "llama.rope.scaling.factor": 4.0})
+    assert unscaled.rope_frequencies[0] == 1
+    llama3 = config_of(tmp_path, tensors={"rope_freqs.weight": factors})
+    assert llama3.rope_frequencies == pytest.approx([10000.0 ** (-2 * i / 16) / factors[i] for i in range(8)])
+    cosines, sines = rope_cache(plain, 7)
+    assert cosines.dtype == sines.dtype == np.float32
+    assert cosines.shape == sines.shape == (7, 8)
+    assert cosines[5, 3] == pytest.approx(np.cos(5 * 500000.0 ** (-6 / 16)), abs=1e-7)
+    assert sines[6, 0] == pytest.approx(np.sin(6), abs=1e-7)
+
+
+def test_values_one_a_layer(tmp_path: Path) -> None:
+    assert config_of(tmp_path, metadata={"llama.attention.head_count_kv": [2, 2]}).kv_heads == 2
+    with pytest.raises(UnsupportedModel, match="differs between layers"):
+        config_of(tmp_path, metadata={"llama.attention.head_count_kv": [2, 1]})
+
+
+def test_ends_of_answers(tmp_path: Path) -> None:
+    assert config_of(tmp_path).eos_ids == (2, 0)
+    assert config_of(tmp_path, metadata={"tokenizer.ggml.eot_token_id": 1}).eos_ids == (2, 1, 0)
+    # As plain text in the vocabulary, <|endoftext|> may stand in any answer.
+    kinds = [1] * 384
+    assert config_of(tmp_path, metadata={"tokenizer.ggml.token_type": kinds}).eos_ids == (2,)
+
+
+def test_sliding_window_and_scale(tmp_path: Path) -> None:
+    config = config_of(tmp_path, metadata={"llama.attention.sliding_window": 128, "llama.attention.scale": 0.5})
+    assert config.sliding_window == 128
+    assert config.attention_scale == 0.5
+
+
+UNSUPPORTED = {
+    "mixture of experts": {"llama.expert_count": 8},
+    "yarn": {"llama.rope.scaling.type": "yarn"},
+    "longrope": {"llama.rope.scaling.type": "longrope"},
+    "only part of each head": {"llama.rope.dimension_count": 8},
+    "another length": {"llama.attention.value_length": 8},
+    "temperature": {"llama.attention.temperature_scale": 0.1},
+}
+INVALID = {
+    "block_count is missing": {"llama.block_count": None},
+    "embedding_length is 0": {"llama.embedding_length": 0},
+    "head_count is -4": {"llama.attention.head_count": [-4]},
+    "head_count is 4.5": {"llama.attention.head_count": 4.5},
+    "head_count is 'four'": {"llama.attention.head_count": "four"},
+    "3 key/value heads": {"llama.attention.head_count_kv": 3},
+    "feed_forward_length is": {"llama.feed_forward_length": 2**31},
+    "4000 layers": {"llama.block_count": 4000},
+    "blk.2.attn_norm.weight is missing": {"llama.block_count": 3},
+    "attn_q.weight has shape": {"llama.attention.head_count": 2, "llama.attention.key_length": 16},
+    "epsilon is nan": {"llama.attention.layer_norm_rms_epsilon": float("nan")},
+    "freq_base is inf": {"llama.rope.freq_base": float("inf")},
+    "no vocabulary": {"tokenizer.ggml.tokens": None},
+    "token_embd.weight has shape": {"tokenizer.ggml.tokens": ["a", "b", "c"]},
+    "eos token 9999": {"tokenizer.ggml.eos_token_id": 9999},
+}
+
+
+@pytest.mark.parametrize("reason", UNSUPPORTED)
+def test_refuses_what_it_would_compute_wrongly(tmp_path: Path, reason: str) -> None:
+    with pytest.raises(UnsupportedModel, match=reason):
+        config_of(tmp_path, metadata=UNSUPPORTED[reason])
+
+
+@pytest.mark.parametrize("reason", INVALID)
+def test_refuses_contradictions(tmp_path: Path, reason: str) -> None:
+    with pytest.raises(InvalidModel, match=reason):
+        config_of(tmp_path, metadata=INVALID[reason])
+
+
+def test_refuses_other_architectures_by_name(tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedModel, match=r"'mamba'; .*llama.*qwen3"):
+        config_of(tmp_path, arch="mamba")
+
+
+def test_refuses_tensors_that_nobody_would_read(tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedModel, match=r"blk\.0\.attn_output\.bias"):
+        config_of(tmp_path, tensors={"blk.0.attn_output.bias": np.zeros(64)})
+    with pytest.raises(UnsupportedModel, match=r"rope_freqs\.weight"):
+        config_of(tmp_path, arch="qwen2", tensors={"rope_freqs.weight": np.ones(8)})
+
+
+def test_refuses_forged_rope_factors(tmp_path: Path) -> None:
+    for factors in (np.zeros(8), np.ones(7), np.full(8, np.nan)):
+        with pytest.raises(InvalidModel, match="rope_freqs"):
+            config_of(tmp_path, tensors={"rope_freqs.weight": factors})

@@ -1,0 +1,332 @@
+"""Importing: once, whole or not at all, and never over anything that an import did not make."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import random
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.llm import tiny_llms as kit
+from tests.llm.gguf_factory import write_tiny_gguf
+from trisect.llm.bundle import BUNDLE_FILE, Bundle
+from trisect.llm.graphs import weights_file as weights
+from trisect.llm.importing import model_import as importing
+from trisect.llm.importing.model_import import open_model
+from trisect.llm.running.tokenizer import Tokenizer
+from trisect.runtime.errors import InvalidModel, StorageFailed, TrisectError, UnsupportedModel
+
+
+@pytest.fixture
+def bundles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache of bundles of this test's own."""
+    monkeypatch.setenv("TRISECT_BUNDLES", str(tmp_path / "bundles"))
+    return tmp_path / "bundles"
+
+
+@pytest.fixture
+def gguf(tmp_path: Path) -> Path:
+    return write_tiny_gguf(tmp_path / "tiny.gguf")
+
+
+@pytest.fixture
+def carried(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Sources that were really imported."""
+    seen: list[Path] = []
+    real = importing.import_gguf
+
+    def note(source: Path, folder: Path, **options: Any) -> Bundle:
+        seen.append(source)
+        return real(source, folder, **options)
+
+    monkeypatch.setattr(importing, "import_gguf", note)
+    return seen
+
+
+def listing(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
+
+
+def test_an_import_is_kept_and_found_again(bundles: Path, gguf: Path, carried: list[Path]) -> None:
+    steps: list[float] = []
+    bundle = open_model(gguf, progress=lambda done, what: steps.append(done))
+    assert steps == sorted(steps)
+    assert (steps[0], steps[-1]) == (0.0, 1.0)
+    assert Path(bundle.folder).parent == bundles
+    assert listing(Path(bundle.folder)) == {
+        "bundle.json", "in_place.onnx", "standard.onnx", "weights.bin", "tokenizer.json", "prompting.json"
+    }  # fmt: skip
+    assert open_model(gguf) == bundle
+    assert open_model(bundle.folder) == bundle
+    moved = gguf.rename(gguf.with_name("moved.gguf"))
+    assert open_model(moved).source_sha256 == bundle.source_sha256
+    assert len(carried) == 2
+    assert not [path for path in bundles.iterdir() if path.name.startswith(".")]
+
+
+def test_what_a_bundle_says_of_its_model(bundles: Path, tmp_path: Path) -> None:
+    bundle = open_model(write_tiny_gguf(tmp_path / "a.gguf", "qwen3", "Q8_0", tied=False))
+    assert (bundle.name, bundle.source, bundle.layers, bundle.kv_heads) == ("tiny qwen3", "a.gguf", 2, 2)
+    assert (bundle.head_dim, bundle.vocab, bundle.context_length) == (16, 384, 256)
+    layer = 64 * (64 + 32 + 32) + 64 * 64 + 3 * 64 * 96
+    assert bundle.flops_per_token == 2 * 2 * layer
+    assert bundle.decode_bytes_per_token == (2 * layer + 384 * 64) // 32 * 36  # a byte a weight, a float32 a block
+    assert bundle.weights_bytes == (Path(bundle.folder) / "weights.bin").stat().st_size
+    assert Tokenizer.load(bundle.folder).vocab_size == 384
+
+
+def test_another_precision_is_another_bundle(bundles: Path, gguf: Path) -> None:
+    blocks, wide = open_model(gguf), open_model(gguf, precision="float32")
+    assert blocks.folder != wide.folder
+    assert blocks.key != wide.key
+    assert wide.weights_bytes > blocks.weights_bytes
+
+
+def test_the_same_file_gives_the_same_bytes(gguf: Path, tmp_path: Path) -> None:
+    first, second = (Path(open_model(gguf, folder=tmp_path / name).folder) for name in ("a", "b"))
+    assert listing(first) == listing(second)
+    for name in listing(first):
+        assert (first / name).read_bytes() == (second / name).read_bytes(), name
+
+
+def test_a_sliding_window_limits_the_context(bundles: Path, tmp_path: Path) -> None:
+    path = write_tiny_gguf(tmp_path / "a.gguf", metadata={"llama.attention.sliding_window": 100})
+    bundle = open_model(path)
+    assert bundle.context_length == 100
+    assert bundle.notes == ("context limited to the model's sliding window of 100 tokens",)
+
+
+def test_changed_sources_are_imported_again(bundles: Path, gguf: Path) -> None:
+    first = open_model(gguf)
+    write_tiny_gguf(gguf, seed=1)
+    assert open_model(gguf).source_sha256 != first.source_sha256
+
+
+def test_a_newer_importer_imports_again(bundles: Path, gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = open_model(gguf)
+    monkeypatch.setattr(importing, "IMPORTER", "next")
+    second = open_model(gguf)
+    assert second.folder != first.folder
+    assert second.key != first.key
+
+
+@pytest.mark.parametrize("damage", ["description", "graph"])
+def test_a_damaged_bundle_in_the_cache_is_made_again(bundles: Path, gguf: Path, damage: str) -> None:
+    bundle = open_model(gguf)
+    if damage == "description":
+        (Path(bundle.folder) / BUNDLE_FILE).write_bytes(b"{")
+    else:
+        (Path(bundle.folder) / "standard.onnx").unlink()
+    assert open_model(gguf) == bundle
+    assert Bundle.load(bundle.folder) == bundle
+
+
+def test_nothing_else_is_overwritten(gguf: Path, tmp_path: Path, carried: list[Path]) -> None:
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "letter.txt").write_text("dear")
+    with pytest.raises(StorageFailed, match="holds something else; choose another folder"):
+        open_model(gguf, folder=mine)
+    with pytest.raises(StorageFailed):
+        open_model(gguf, folder=mine / "letter.txt")
+    assert (mine / "letter.txt").read_text() == "dear"
+    other = open_model(write_tiny_gguf(tmp_path / "other.gguf", seed=2), folder=tmp_path / "there")
+    with pytest.raises(InvalidModel, match="holds the bundle of another model"):
+        open_model(gguf, folder=tmp_path / "there")
+    assert open_model(tmp_path / "there") == other
+    assert carried == [tmp_path / "other.gguf"]
+    (tmp_path / "empty").mkdir()
+    assert open_model(gguf, folder=tmp_path / "empty").folder == str(tmp_path / "empty")
+
+
+def test_another_process_may_be_quicker(bundles: Path, gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = importing.import_gguf
+    inner: list[Bundle] = []
+
+    def slow(source: Path, folder: Path, **options: Any) -> Bundle:
+        monkeypatch.setattr(importing, "import_gguf", real)
+        inner.append(open_model(source))
+        (Path(inner[0].folder) / "mark").touch()
+        return real(source, folder, **options)
+
+    monkeypatch.setattr(importing, "import_gguf", slow)
+    assert open_model(gguf) == inner[0]
+    assert (Path(inner[0].folder) / "mark").exists()  # it may be in use: it was not replaced
+    assert len(list(bundles.iterdir())) == 1
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_full_disk_leaves_nothing_and_a_rerun_works(
+    bundles: Path, gguf: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    """Writing fails at a random one of all the places where something is written."""
+    expected = listing(Path(open_model(gguf, folder=bundles / "whole").folder))
+    calls, limit = 0, 10**9
+    real_add, real_write = weights.WeightsFile.add, Path.write_bytes
+
+    def count() -> None:
+        nonlocal calls
+        calls += 1
+        if calls == limit:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def add(self: weights.WeightsFile, array: np.ndarray) -> weights.Span:
+        count()
+        return real_add(self, array)
+
+    def write_bytes(self: Path, data: bytes) -> int:
+        if bundles in self.parents:
+            real_write(self, data[: len(data) // 2])
+            count()
+        return real_write(self, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(weights.WeightsFile, "add", add)
+        patch.setattr(Path, "write_bytes", write_bytes)
+        open_model(gguf, folder=bundles / "counted")
+        calls, limit = 0, random.Random(seed).randint(1, calls) if seed else calls  # the description is written last
+        with pytest.raises(StorageFailed) as caught:
+            open_model(gguf)
+        assert "\n" not in str(caught.value)
+    assert {path.name for path in bundles.iterdir()} == {"whole", "counted"}
+    assert listing(Path(open_model(gguf).folder)) == expected
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs resource limits")
+def test_a_really_full_disk(gguf: Path, tmp_path: Path) -> None:
+    """A limit on a file's size makes the system itself refuse the write of the weights."""
+    code = (
+        "import resource, signal, sys; from trisect.llm.importing.model_import import open_model\n"
+        "from trisect.runtime.errors import StorageFailed\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (60000, 60000))\n"
+        "try: open_model(sys.argv[1])\n"
+        "except StorageFailed as error: print(error)"
+    )
+    environment = {**os.environ, "TRISECT_BUNDLES": str(tmp_path / "bundles")}
+    command = [sys.executable, "-c", code, str(gguf)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert "cannot write" in done.stdout, done.stderr
+    assert "File too large" in done.stdout
+    assert list((tmp_path / "bundles").iterdir()) == []
+
+
+def test_an_error_of_the_system_says_that_the_disk_is_full() -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("this system has no /dev/full")
+    with pytest.raises(OSError) as caught, weights.WeightsFile(Path("/dev/full")) as file:
+        file.add(np.zeros((1000, 1000), np.float32))
+    assert caught.value.errno == errno.ENOSPC
+
+
+def test_an_interrupted_import_leaves_nothing(bundles: Path, gguf: Path) -> None:
+    def interrupt(done: float, what: str) -> None:
+        if done > 0.5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        open_model(gguf, progress=interrupt)
+    assert list(bundles.iterdir()) == []
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_without_permission(gguf: Path, tmp_path: Path) -> None:
+    (tmp_path / "locked").mkdir(mode=0o500)
+    with pytest.raises(StorageFailed, match="cannot write"):
+        open_model(gguf, folder=tmp_path / "locked" / "bundle")
+
+
+def test_a_folder_that_cannot_be_made(gguf: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageFailed, match="cannot write"):
+        open_model(gguf, folder=tmp_path / "file" / "bundle")
+
+
+@pytest.mark.parametrize("keep", [0, 3, 4, 100, 0.3, 0.9, 0.9999])
+def test_a_truncated_file_is_refused(bundles: Path, gguf: Path, keep: float) -> None:
+    content = gguf.read_bytes()
+    gguf.write_bytes(content[: int(keep * len(content)) if isinstance(keep, float) else keep])
+    with pytest.raises(InvalidModel) as caught:
+        open_model(gguf)
+    assert "tiny.gguf" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not bundles.exists() or list(bundles.iterdir()) == []
+
+
+def test_files_that_are_no_model(bundles: Path, tmp_path: Path) -> None:
+    for name, content in (
+        ("a.gguf", b"not a model at all" * 99),
+        ("b.txt", b"hello"),
+        ("c.gguf", b"GGUF" + b"\xff" * 99),
+    ):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(TrisectError) as caught:
+            open_model(tmp_path / name)
+        assert name in str(caught.value)
+        assert isinstance(caught.value, (InvalidModel, UnsupportedModel))
+    (tmp_path / "one.onnx").write_bytes(b"")
+    with pytest.raises(UnsupportedModel, match="single ONNX file"):
+        open_model(tmp_path / "one.onnx")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(InvalidModel, match="holds no language model"):
+        open_model(tmp_path / "folder")
+    assert not bundles.exists() or list(bundles.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["nowhere.gguf", "/nowhere/at/all", "./a/b/c", "x" * 5000, "a\0b", "", "~"])
+def test_names_of_nothing(bundles: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InvalidModel) as caught:
+        open_model(name)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"metadata": {"general.architecture": "mamba"}}, "mamba"),
+        ({"metadata": {"llama.expert_count": 8}}, "mixture of experts"),
+        ({"metadata": {"llama.rope.scaling.type": "yarn"}}, "yarn"),
+    ],
+)
+def test_what_is_not_read_is_named(bundles: Path, tmp_path: Path, changes: dict[str, Any], named: str) -> None:
+    path = write_tiny_gguf(tmp_path / "a.gguf", **changes)
+    with pytest.raises(UnsupportedModel, match=named):
+        open_model(path)
+
+
+def test_an_unknown_quantisation_is_named(bundles: Path, tmp_path: Path) -> None:
+    from gguf import GGMLQuantizationType, GGUFWriter
+
+    writer = GGUFWriter(tmp_path / "k.gguf", "llama")
+    writer.add_tensor("token_embd.weight", np.zeros((4, 144), np.uint8), raw_dtype=GGMLQuantizationType.Q4_K)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    with pytest.raises(UnsupportedModel, match="Q4_K"):
+        open_model(tmp_path / "k.gguf")
+
+
+def test_the_description_holds_no_path_of_this_machine(bundles: Path, gguf: Path, tmp_path: Path) -> None:
+    bundle = open_model(gguf)
+    text = (Path(bundle.folder) / BUNDLE_FILE).read_text()
+    assert str(tmp_path) not in text
+    assert json.loads(text)["source"] == "tiny.gguf"
+
+
+def test_a_bundle_may_be_moved(bundles: Path, gguf: Path, tmp_path: Path) -> None:
+    bundle = open_model(gguf)
+    moved = Path(bundle.folder).rename(tmp_path / "moved")
+    again = open_model(moved)
+    assert again == replace(bundle, folder=str(moved))
+    runner = kit.in_place(again)
+    runner.reset(kit.cache_for(again))
+    assert np.isfinite(runner.forward(np.array([1, 2]), 0)).all()

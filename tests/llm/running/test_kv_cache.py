@@ -1,0 +1,70 @@
+"""The KV cache keeps what it holds while it grows, and never grows beyond the context."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from trisect.llm.running.kv_cache import KvCache, past_names
+from trisect.runtime.errors import ContextExceeded
+
+
+def make(context_length: int = 2048, capacity: int = 10) -> KvCache:
+    return KvCache(layers=2, kv_heads=3, head_dim=4, context_length=context_length, capacity=capacity)
+
+
+def test_names_and_shapes() -> None:
+    cache = make()
+    names = [name for _, _, name in past_names(2)]
+    assert names == [f"past_key_values.{layer}.{part}" for layer in (0, 1) for part in ("key", "value")]
+    assert list(cache.buffers) == names
+    assert {buffer.shape for buffer in cache.buffers.values()} == {(1, 3, 256, 4)}
+    assert cache.bytes_per_token == sum(buffer.nbytes for buffer in cache.buffers.values()) // 256
+
+
+def test_growing_keeps_what_was_written_and_changes_the_generation() -> None:
+    cache = make()
+    rows = np.random.default_rng(0).normal(size=(1, 3, 200, 4)).astype(np.float32)
+    for _, _, name in past_names(2):
+        cache.write(name, rows, 0)
+    cache.length = 200
+    before, generation = dict(cache.buffers), cache.generation
+    cache.reserve(256)
+    assert cache.generation == generation
+    assert all(cache.buffers[name] is buffer for name, buffer in before.items())
+    cache.reserve(257)
+    assert cache.generation != generation
+    assert cache.capacity == 512
+    for name, filled in cache.filled().items():
+        assert np.shares_memory(filled, cache.buffers[name])
+        np.testing.assert_array_equal(filled, rows)
+    assert not cache.buffers["past_key_values.1.value"][:, :, 200:].any()
+
+
+def test_capacity_never_passes_the_context() -> None:
+    cache = make(context_length=300, capacity=1)
+    cache.reserve(257)
+    assert cache.capacity == 300
+    cache.reserve(300)
+    with pytest.raises(ContextExceeded, match="301 tokens do not fit into the model's context of 300"):
+        cache.reserve(301)
+    with pytest.raises(ContextExceeded):
+        make(context_length=100, capacity=101)
+    assert make(context_length=7, capacity=7).capacity == 7
+
+
+def test_doubling_keeps_the_number_of_copies_small() -> None:
+    cache = make(context_length=1 << 14)
+    for tokens in range(1, 1 << 14, 100):
+        cache.reserve(tokens)
+    assert cache.generation <= 8
+
+
+def test_clear_forgets_but_keeps_the_buffers() -> None:
+    cache = make()
+    cache.length = 9
+    buffers = dict(cache.buffers)
+    cache.clear()
+    assert cache.length == 0
+    assert all(cache.buffers[name] is buffer for name, buffer in buffers.items())
+    assert cache.filled()["past_key_values.0.key"].shape == (1, 3, 0, 4)

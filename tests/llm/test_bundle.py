@@ -1,0 +1,92 @@
+"""A bundle's description is read with suspicion, and says which graph a device takes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.llm.tiny_llms import TinyLlms
+from trisect.llm.bundle import BUNDLE_FILE, Bundle, PhaseGraph
+from trisect.runtime.errors import InvalidModel
+
+
+@pytest.fixture
+def folder(tiny_llms: TinyLlms, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tiny_llms.get().bundle.folder, tmp_path / "bundle"))
+
+
+def change(folder: Path, **entries: Any) -> None:
+    document = json.loads((folder / BUNDLE_FILE).read_text())
+    (folder / BUNDLE_FILE).write_text(json.dumps(document | entries))
+
+
+def test_saved_and_loaded_it_is_the_same(folder: Path) -> None:
+    bundle = Bundle.load(folder)
+    bundle.save(folder)
+    assert Bundle.load(folder) == bundle
+    assert bundle.folder == str(folder)
+    assert str(folder) not in (folder / BUNDLE_FILE).read_text()
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        {"version": 2},
+        {"version": "1"},
+        {"layers": 0},
+        {"layers": -3},
+        {"layers": 1 << 40},
+        {"kv_heads": 0},
+        {"head_dim": 0},
+        {"context_length": 0},
+        {"vocab": 0},
+        {"graphs": []},
+        {"graphs": [{"file": "missing.onnx", "cache": "grown"}]},
+        {"graphs": [{"file": "../bundle/standard.onnx", "cache": "grown"}]},
+        {"graphs": [{"file": "/etc/passwd", "cache": "grown"}]},
+        {"graphs": [{"file": "standard.onnx", "cache": "elsewhere"}]},
+        {"graphs": None},
+        {"name": None},
+    ],
+)
+def test_a_damaged_description_is_refused(folder: Path, entries: dict[str, Any]) -> None:
+    change(folder, **entries)
+    with pytest.raises(InvalidModel, match="import the model again"):
+        Bundle.load(folder)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b"null"])
+def test_what_is_no_description_is_refused(folder: Path, content: bytes) -> None:
+    (folder / BUNDLE_FILE).write_bytes(content)
+    with pytest.raises(InvalidModel, match="import the model again"):
+        Bundle.load(folder)
+
+
+def test_missing_files_are_named(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(InvalidModel, match=r"holds no bundle\.json"):
+        Bundle.load(tmp_path / "nowhere")
+    (folder / "in_place.onnx").unlink()
+    with pytest.raises(InvalidModel, match=r"lacks its graph 'in_place\.onnx'"):
+        Bundle.load(folder)
+
+
+def test_a_device_takes_the_graph_made_for_its_engine(folder: Path) -> None:
+    bundle = Bundle.load(folder)
+    assert bundle.graph_for("openvino").file == "standard.onnx"
+    assert bundle.graph_for("ort").file == "in_place.onnx"
+    assert bundle.graph_for("another").file == "in_place.onnx"
+    only = replace(bundle, graphs=(PhaseGraph("standard.onnx", cache="grown", engines=("openvino",)),))
+    with pytest.raises(InvalidModel, match="no graph that ort runs"):
+        only.graph_for("ort")
+
+
+def test_the_key_names_source_and_importer(folder: Path) -> None:
+    bundle = Bundle.load(folder)
+    keys = {bundle.key, replace(bundle, source_sha256="x").key, replace(bundle, importer="x").key}
+    assert len(keys) == 3
+    assert replace(bundle, folder="elsewhere", name="another").key == bundle.key

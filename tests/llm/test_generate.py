@@ -1,0 +1,294 @@
+"""Generating text the way a user does: devices chosen from measurements, and one clear line for whatever is wrong."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import trisect
+from tests.llm import tiny_llms as kit
+from tests.llm.gguf_factory import write_tiny_gguf
+from tests.llm.oracle_llama import Oracle
+from trisect.cli import main
+from trisect.llm import generate as language
+from trisect.llm.bundle import Bundle
+from trisect.llm.graphs.weights_file import WeightsFile
+from trisect.llm.phases import phase_measurement as phases
+from trisect.llm.phases.phase_measurement import phases_path
+from trisect.runtime import engines
+from trisect.runtime.errors import (
+    ContextExceeded,
+    EngineFailed,
+    InvalidInput,
+    InvalidModel,
+    InvalidProfile,
+    StorageFailed,
+    UnknownDevice,
+)
+
+ORT, OPENVINO = "cpu:ort", "cpu:openvino"
+
+
+@pytest.fixture
+def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Bundles and profiles of this test's own."""
+    monkeypatch.setenv("TRISECT_BUNDLES", str(tmp_path / "bundles"))
+    monkeypatch.setenv("TRISECT_PROFILES", str(tmp_path / "profiles"))
+    return tmp_path
+
+
+@pytest.fixture
+def gguf(folders: Path) -> Path:
+    return write_tiny_gguf(folders / "tiny.gguf", quant="F32")
+
+
+@pytest.fixture
+def measurements(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """Devices of each measurement that is made."""
+    made: list[list[str]] = []
+    real = language.measure_phases
+
+    def measure(bundle: Bundle, devices: Any, **options: Any) -> Any:
+        made.append([device.id for device in devices])
+        return real(bundle, devices, **options | {"rounds": 1})
+
+    monkeypatch.setattr(language, "measure_phases", measure)
+    return made
+
+
+def refused(*words: object, capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line that a command ends with, in vain."""
+    assert main([str(word) for word in words]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    found = re.fullmatch(r"error: (.+)\n", err)
+    assert found, err
+    assert "internal error" not in err
+    return found[1]
+
+
+def test_devices_are_chosen_from_measurements_made_once(gguf: Path, measurements: list[list[str]]) -> None:
+    told: list[tuple[int, int, str]] = []
+    ids = kit.tokens(20).tolist()
+    answer = trisect.generate(gguf, ids, max_new_tokens=8, threads=1, report=lambda *step: told.append(step))
+    assert measurements == [[d.id for d in engines.discover()]]
+    assert any(what.startswith("importing") for _, _, what in told)
+    assert any(what.startswith("prefill on") for _, _, what in told)
+    assert len(answer.token_ids) <= 8
+    told.clear()
+    again = trisect.generate(gguf, ids, max_new_tokens=8, threads=1, report=lambda *step: told.append(step))
+    assert again.token_ids == answer.token_ids
+    assert len(measurements) == 1
+    bundle = language.open_bundle(gguf)
+    choice = language.choose_devices(bundle, prompt_tokens=20, new_tokens=8, threads=1)
+    assert len(choice.predictions) == len(engines.discover()) ** 2
+    assert choice.predicted is choice.predictions[0]
+    assert (choice.prefill.id, choice.decode.id) == (choice.predictions[0].prefill, choice.predictions[0].decode)
+    assert (answer.stats.prefill, answer.stats.decode) == (choice.prefill.id, choice.decode.id)
+
+
+@pytest.mark.parametrize(("prefill", "decode"), [(ORT, OPENVINO), (OPENVINO, ORT), (OPENVINO, OPENVINO)])
+def test_devices_that_are_given_need_no_measurement(
+    gguf: Path, measurements: list[list[str]], prefill: str, decode: str
+) -> None:
+    ids = kit.tokens(12).tolist()
+    told: list[str] = []
+    answer = trisect.generate(
+        gguf,
+        ids,
+        prefill=prefill,
+        decode=decode,
+        max_new_tokens=10,
+        threads=1,
+        precision="float32",
+        on_text=told.append,
+    )
+    assert measurements == []
+    assert (answer.stats.prefill, answer.stats.decode) == (prefill, decode)
+    oracle = Oracle(gguf)
+    expected = oracle.greedy(ids, 10)
+    assert list(answer.token_ids) == expected[: len(answer.token_ids)]
+    assert "".join(told) == answer.text
+    sampled = [
+        trisect.generate(
+            gguf, ids, prefill=prefill, decode=decode, max_new_tokens=10, temperature=1.0, seed=seed, threads=1
+        ).text
+        for seed in (1, 1, 2)
+    ]
+    assert sampled[0] == sampled[1] != sampled[2]
+
+
+def test_one_choice_left_open_is_measured(gguf: Path, measurements: list[list[str]]) -> None:
+    bundle = language.open_bundle(gguf)
+    choice = language.choose_devices(bundle, OPENVINO, "auto", prompt_tokens=20, new_tokens=8, threads=1)
+    assert len(measurements) == 1
+    assert {p.prefill for p in choice.predictions} == {OPENVINO}
+    assert {p.decode for p in choice.predictions} == {d.id for d in engines.discover()}
+    forced = language.choose_devices(bundle, OPENVINO, ORT, prompt_tokens=20, new_tokens=8, threads=1)
+    assert [(p.prefill, p.decode) for p in forced.predictions] == [(OPENVINO, ORT)]
+    alone = language.choose_devices(bundle, ORT, ORT, prompt_tokens=20, new_tokens=8, threads=1)
+    assert alone.notes == ()  # there are others; they were not asked for
+    assert len(measurements) == 1
+
+
+@pytest.mark.parametrize("only", [ORT, OPENVINO])
+def test_one_engine_is_enough_and_is_said(
+    gguf: Path, monkeypatch: pytest.MonkeyPatch, measurements: list[list[str]], only: str
+) -> None:
+    monkeypatch.setattr(engines, "discover", lambda: [kit.device(only)])
+    bundle = language.open_bundle(gguf)
+    choice = language.choose_devices(bundle, prompt_tokens=20, new_tokens=8, threads=1)
+    assert choice.prefill.id == choice.decode.id == only
+    assert any(only in note and "nothing to split over" in note for note in choice.notes)
+    answer = trisect.generate(gguf, [1, 2, 3], max_new_tokens=4, threads=1)
+    assert (answer.stats.prefill, answer.stats.decode, answer.stats.kv_bytes) == (only, only, 0)
+    with pytest.raises(UnknownDevice, match=f"there are: {only}"):
+        trisect.generate(gguf, [1], prefill=ORT if only == OPENVINO else OPENVINO)
+
+
+def test_a_device_that_breaks_is_left_out_and_said(
+    gguf: Path, monkeypatch: pytest.MonkeyPatch, measurements: list[list[str]]
+) -> None:
+    real = phases.load_runner
+
+    def load(bundle: Bundle, device: Any, **options: Any) -> Any:
+        if device.id == OPENVINO:
+            raise EngineFailed("cpu:openvino cannot load in_place.onnx: no driver")
+        return real(bundle, device, **options)
+
+    monkeypatch.setattr(phases, "load_runner", load)
+    bundle = language.open_bundle(gguf)
+    choice = language.choose_devices(bundle, prompt_tokens=20, new_tokens=8, threads=1)
+    assert choice.prefill.id == choice.decode.id == ORT
+    assert any("cpu:openvino is left out" in note and "no driver" in note for note in choice.notes)
+    with pytest.raises(EngineFailed, match=r"no device of 'cpu:openvino' can run prefill.*no driver"):
+        language.choose_devices(bundle, OPENVINO, "auto", prompt_tokens=20, new_tokens=8, threads=1)
+
+
+def test_a_damaged_profile_is_a_clear_error(gguf: Path, measurements: list[list[str]]) -> None:
+    bundle = language.open_bundle(gguf)
+    language.choose_devices(bundle, prompt_tokens=20, new_tokens=8, threads=1)
+    path = phases_path(bundle, "fast", 1)
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(InvalidProfile, match=r"damaged.*move it away; it is measured again"):
+        language.choose_devices(bundle, prompt_tokens=20, new_tokens=8, threads=1)
+    path.rename(path.with_suffix(".old"))
+    assert language.choose_devices(bundle, prompt_tokens=20, new_tokens=8, threads=1).predictions
+    assert len(measurements) == 2
+
+
+def test_what_can_be_refused_at_once_is(gguf: Path, folders: Path, measurements: list[list[str]]) -> None:
+    with pytest.raises(UnknownDevice, match=r"gpu:cuba.*there are: "):
+        trisect.generate(gguf, "hello", decode="gpu:cuba")
+    wrong: list[dict[str, Any]] = [{"temperature": -1}, {"top_p": 0}, {"max_new_tokens": 0}, {"precision": "float8"}]
+    for options in wrong:
+        with pytest.raises(InvalidInput, match=next(iter(options))):
+            trisect.generate(gguf, "hello", **options)
+    assert not (folders / "bundles").exists()
+    with pytest.raises(ContextExceeded, match="the model's context 256; shorten the prompt"):
+        trisect.generate(gguf, [1] * 257)
+    with pytest.raises(InvalidInput, match="empty"):
+        trisect.generate(gguf, "")
+    with pytest.raises(InvalidInput, match="no tokens"):
+        trisect.generate(gguf, [])
+    assert measurements == []
+
+
+def test_the_command_writes_text_or_one_document(gguf: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["generate", gguf, "-p", "hello", "--prefill", OPENVINO, "--decode", ORT, "--max-new-tokens", 12]
+    words += ["--temperature", 1, "--seed", 4, "--threads", 1]
+    assert main([str(word) for word in words]) == 0
+    text = capsys.readouterr().out
+    assert main([str(word) for word in [*words, "--json"]]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["text"] + "\n" == text
+    assert document["stats"]["prefill"] == OPENVINO
+    assert len(document["token_ids"]) == document["stats"]["new_tokens"]
+    stop = document["text"][3:6]
+    assert main([str(word) for word in [*words, "--stop", stop]]) == 0
+    assert capsys.readouterr().out == document["text"].partition(stop)[0] + "\n"
+
+
+def test_commands_refuse_with_one_line(gguf: Path, folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["-p", "hello", "--prefill", ORT, "--decode", ORT, "--threads", 1]
+    assert "no model at nowhere.gguf" in refused("generate", "nowhere.gguf", *asked, capsys=capsys)
+    assert "no model at nowhere.gguf" in refused("import", "nowhere.gguf", "-o", folders / "x", capsys=capsys)
+    assert "cpu:cuba" in refused("generate", gguf, "-p", "x", "--prefill", "cpu:cuba", capsys=capsys)
+    long = refused("generate", gguf, "-p", "word " * 300, "--raw", capsys=capsys)
+    assert "the model's context 256" in long
+    assert "prompt is empty" in refused("generate", gguf, "-p", "", *asked[2:], capsys=capsys)
+    assert "temperature" in refused("generate", gguf, *asked, "--temperature", "nan", capsys=capsys)
+    assert "precision" in refused("generate", gguf, *asked, "--precision", "low", capsys=capsys)
+    content = gguf.read_bytes()
+    for cut in (0, 2, 1000, len(content) // 2, len(content) - 1):
+        broken = folders / "broken.gguf"
+        broken.write_bytes(content[:cut])
+        for words in (["generate", broken, *asked], ["import", broken, "-o", folders / "x"]):
+            assert "broken.gguf" in refused(*words, capsys=capsys)
+    write_tiny_gguf(broken, metadata={"general.architecture": "rwkv"})
+    assert "rwkv" in refused("generate", broken, *asked, capsys=capsys)
+    assert not (folders / "x").exists()
+
+
+def test_a_full_disk_while_importing_is_one_line(
+    gguf: Path, folders: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: WeightsFile, array: np.ndarray) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(WeightsFile, "add", full)
+        line = refused("import", gguf, "-o", folders / "bundle", capsys=capsys)
+        assert "the disk is full; nothing of the import was kept" in line
+        with pytest.raises(StorageFailed):
+            trisect.generate(gguf, "hello")
+    assert not (folders / "bundle").exists()
+    assert main(["import", str(gguf), "-o", str(folders / "bundle")]) == 0
+    answer = trisect.generate(folders / "bundle", "hello", prefill=ORT, decode=ORT, max_new_tokens=2, threads=1)
+    assert answer.token_ids
+
+
+def test_a_damaged_bundle_is_one_line(gguf: Path, folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["-p", "hello", "--prefill", ORT, "--decode", ORT, "--threads", 1]
+    for name in ("weights.bin", "in_place.onnx", "tokenizer.json", "prompting.json", "bundle.json"):
+        folder = folders / name.replace(".", "-")
+        assert main(["import", str(gguf), "-o", str(folder)]) == 0
+        capsys.readouterr()
+        (folder / name).write_bytes((folder / name).read_bytes()[:40])
+        refused("generate", folder, *asked, capsys=capsys)
+        (folder / name).unlink()
+        refused("generate", folder, *asked, capsys=capsys)
+    with pytest.raises(InvalidModel):
+        trisect.generate(folder, "hello")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends a Unix signal")
+def test_ctrl_c_while_generating(folders: Path) -> None:
+    path = write_tiny_gguf(folders / "long.gguf", quant="F32", metadata={"llama.context_length": 1 << 16})
+    bundle = language.open_bundle(path)
+    # No token ends its answer.
+    prompting = Path(bundle.folder) / "prompting.json"
+    prompting.write_text(json.dumps(json.loads(prompting.read_text()) | {"eos_ids": []}))
+    words = ["generate", bundle.folder, "-p", "hello", "--prefill", OPENVINO, "--decode", ORT]
+    words += ["--max-new-tokens", "60000", "--threads", "1", "--temperature", "1"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "trisect", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=dict(os.environ)
+    )
+    assert process.stdout is not None
+    begun = process.stdout.read(20)
+    assert begun
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert err.decode() == "interrupted\n"
+    assert out.endswith(b"\n")

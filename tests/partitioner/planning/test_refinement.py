@@ -1,0 +1,86 @@
+"""Running plans finds out what costs did not know: in a world with rules of its own, the quickest plan is found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.partitioner import small_models
+from tests.partitioner.small_models import CPU, GPU, FakeCosts
+from trisect.partitioner.planning import refinement as refining
+from trisect.partitioner.planning.plan_maker import make_plan
+from trisect.profiles.measuring.plan_trial import Trial
+from trisect.profiles.stored.segment_store import MeasuredSegment
+from trisect.runtime.device import Device
+from trisect.runtime.errors import InvalidInput
+from trisect.runtime.plans.plan import Plan
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return small_models.mlp(tmp_path / "m.onnx", layers=4)
+
+
+def world(node_s: Callable[[str], float], call_s: float = 1e-5) -> Callable[..., Trial]:
+    """Runs plans by rule: each node takes what its device takes, each segment a call."""
+
+    def run(plan: Plan, *_: object, **__: object) -> Trial:
+        segments = tuple(call_s + node_s(s.device) * len(s.nodes) for s in plan.segments)
+        return Trial(sum(segments) + 1e-6, 0.0, segments, (0.0,) * len(segments), 1, None)
+
+    return run
+
+
+def test_a_device_that_is_slower_than_its_costs_say_loses_the_work(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = make_plan(model, [CPU, GPU], FakeCosts(), shapes={"batch": 3}, out_folder=tmp_path / "before")
+    (favourite,) = {segment.device for segment in before.segments}
+    other = next(d.id for d in (CPU, GPU) if d.id != favourite)
+    monkeypatch.setattr(refining, "run_trial", world(lambda device: 1e-3 if device == favourite else 1e-4))
+    told: list[MeasuredSegment] = []
+    plan = make_plan(
+        model, [CPU, GPU], FakeCosts(), shapes={"batch": 3}, out_folder=tmp_path / "plan", refine=4,
+        keep=lambda found: told.extend(row for rows in found.values() for row in rows),
+    )  # fmt: skip
+    assert {segment.device for segment in plan.segments} == {other}
+    assert plan.notes[-1].startswith("the quickest of 2 plans that ran: latency 1.21 ms, measured")
+    assert Plan.load(tmp_path / "plan").placement == plan.placement
+    assert [len(told), told[0].origin] == [2, "plan"]
+    assert not list(tmp_path.glob("trisect-refine-*"))
+
+
+def test_a_plan_that_gets_slower_is_not_kept(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = make_plan(model, [CPU, GPU], FakeCosts(), shapes={"batch": 3}, out_folder=tmp_path / "before")
+    (favourite,) = {segment.device for segment in before.segments}
+    # Both are far slower than the costs say, the other one even more: it looks better only until it has run.
+    monkeypatch.setattr(refining, "run_trial", world(lambda device: 1e-3 if device == favourite else 2e-3))
+    plan = make_plan(
+        model, [CPU, GPU], FakeCosts(), shapes={"batch": 3}, out_folder=tmp_path / "plan", refine=4
+    )  # fmt: skip
+    assert plan.placement == before.placement
+    assert "of 2 plans" in plan.notes[-1]  # each device alone; the third, which the costs then favour, is one of these
+
+
+def test_each_device_alone_runs_too_where_nobody_chose_a_strategy(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Every call is dear, which no cost says: a strategy that cuts often loses, and only `auto` may leave it.
+    monkeypatch.setattr(refining, "run_trial", world(lambda device: 1e-5, call_s=1.0))
+    arguments = {"shapes": {"batch": 3}, "out_folder": tmp_path / "plan", "refine": 1}
+    cut = make_plan(model, [CPU, GPU], FakeCosts(), "test-blocks:3", **arguments)  # type: ignore[arg-type]
+    assert len(cut.segments) > 1
+    whole = make_plan(model, [CPU, GPU], FakeCosts(), "auto", **arguments)  # type: ignore[arg-type]
+    assert len(whole.segments) == 1
+
+
+def test_what_no_run_shows_is_refused(model: Path, tmp_path: Path) -> None:
+    arguments = {"shapes": {"batch": 3}, "out_folder": tmp_path / "plan", "refine": 1}
+    with pytest.raises(InvalidInput, match="a run does not show the memory of a plan; refine for latency"):
+        make_plan(model, [CPU, GPU], FakeCosts(), objective="memory", **arguments)  # type: ignore[arg-type]
+    far = Device("npu:far", "npu", "far", "", reality="published")
+    with pytest.raises(InvalidInput, match="npu:far cannot be run from here"):
+        make_plan(model, [CPU, far], FakeCosts(), **arguments)  # type: ignore[arg-type]
+    assert not (tmp_path / "plan").exists()

@@ -1,0 +1,147 @@
+"""Images handed over with their channels last: only where all around keep them so, and with the same answers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from tests.partitioner import small_models
+from tests.partitioner.small_models import CPU, CPU2, GPU, FakeCosts
+from trisect.partitioner.planning import refinement as refining
+from trisect.partitioner.planning.plan_maker import make_plan
+from trisect.partitioner.planning.preparation import prepare
+from trisect.partitioner.segments import boundary_layouts as images
+from trisect.profiles.measuring.plan_trial import Trial
+from trisect.runtime.device import Device
+from trisect.runtime.engines import find, keeps_channels_last
+from trisect.runtime.plans.plan import Plan
+from trisect.runtime.sessions.session import Session
+from trisect.runtime.tensors.layouts import SUFFIX
+from trisect.runtime.verification import verify
+
+FEEDS = {"x": np.random.default_rng(3).standard_normal((1, 4, 8, 6)).astype(np.float32)}
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """a, b, c and d make images; the mean of b is no image, and c is an output too."""
+    rng = np.random.default_rng(1)
+    weights = {f"w{i}": rng.standard_normal((4, 4, 3, 3)).astype(np.float32) for i in range(4)}
+    text = """<ir_version: 10, opset_import: ["" : 17]>
+    g (float[1,4,8,6] x) => (float[1,4,8,6] c, float[1,4] m, float[1,4,8,6] y) {
+        a = Conv<pads = [1,1,1,1]>(x, w0)  b0 = Conv<pads = [1,1,1,1]>(a, w1)  b = Relu(b0)
+        m = ReduceMean<axes = [2,3], keepdims = 0>(b)
+        c = Conv<pads = [1,1,1,1]>(b, w2)  d = Conv<pads = [1,1,1,1]>(a, w3)  e = Add(c, d)  y = Relu(e)
+    }"""
+    path = small_models.write(tmp_path / "m.onnx", text, weights)
+    named = onnx.load(path)
+    for node in named.graph.node:
+        node.name = node.output[0]
+    onnx.save(named, path)
+    return path
+
+
+def placed(model: Path, folder: Path, devices: list[Device], where: dict[str, int]) -> Plan:
+    """Split with some nodes on these devices, by number, and all others on the first."""
+    force = {node.name: devices[where.get(node.name, 0)].id for node in onnx.load(model).graph.node}
+    return make_plan(model, devices, FakeCosts(), "heft", out_folder=folder, constraints={"force": force})
+
+
+def turned(plan: Plan) -> set[str]:
+    return {
+        spec.name for segment in plan.segments for spec in (*segment.inputs, *segment.outputs) if SUFFIX in spec.name
+    }
+
+
+def test_only_images_that_all_around_keep_so_are_turned(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(images, "keeps_channels_last", lambda device: device in (CPU, CPU2))
+    # c crosses too, but is an output of the model.
+    plan = placed(model, tmp_path / "1", [CPU, CPU2, GPU], {"a": 1, "c": 1})
+    assert turned(plan) == {"a" + SUFFIX, "d" + SUFFIX}
+    # b is read by what takes the mean, which is no image's operator.
+    assert turned(placed(model, tmp_path / "2", [CPU, CPU2, GPU], {"a": 1, "b0": 1, "b": 1})) == {"a" + SUFFIX}
+    # One reader of a on a device that does not keep them so.
+    assert turned(placed(model, tmp_path / "3", [CPU, CPU2, GPU], {"a": 1, "d": 2})) == set()
+    # Nobody whose engine says so.
+    monkeypatch.setattr(images, "keeps_channels_last", lambda device: False)
+    assert turned(placed(model, tmp_path / "4", [CPU, CPU2, GPU], {"a": 1})) == set()
+
+
+def test_files_say_what_crosses_and_give_the_same_answers(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(images, "keeps_channels_last", lambda device: True)
+    plan = placed(model, tmp_path / "plan", [CPU, CPU2], {"a": 1, "d": 1})
+    assert turned(plan) == {"a" + SUFFIX, "d" + SUFFIX}
+    moved = {(t.tensor, t.size_bytes) for t in plan.transfers if SUFFIX in t.tensor}
+    assert moved == {("a" + SUFFIX, 4 * 4 * 8 * 6), ("d" + SUFFIX, 4 * 4 * 8 * 6)}
+    for segment in plan.segments:
+        file = onnx.load(Path(plan.folder) / segment.file)
+        onnx.checker.check_model(file, full_check=True)
+        declared = {v.name: tuple(d.dim_value for d in v.type.tensor_type.shape.dim) for v in file.graph.input}
+        assert declared == {spec.name: spec.shape for spec in segment.inputs}
+        assert all(declared.get(name, (1, 8, 6, 4)) == (1, 8, 6, 4) for name in turned(plan))
+    expected = small_models.run_whole(model, FEEDS)
+    for name, array in small_models.run_plan(plan, FEEDS).items():
+        np.testing.assert_allclose(array, expected[name], rtol=1e-5, atol=1e-5)
+    assert Plan.load(plan.folder) == replace(plan, folder=Plan.load(plan.folder).folder)
+
+
+def test_openvino_says_how_it_keeps_images_and_runs_what_is_turned(model: Path, tmp_path: Path) -> None:
+    (first,) = find("cpu:openvino")
+    keeps = keeps_channels_last(first)
+    devices = [first, replace(first, id=f"{first.id}#1")]
+    plan = placed(model, tmp_path / "plan", devices, {"a": 1, "d": 1})
+    assert turned(plan) == ({"a" + SUFFIX, "d" + SUFFIX} if keeps else set())
+    found = verify(plan, model, FEEDS)
+    assert found.ok
+    assert {check.name for check in found.checks} == {"a", "d", "c", "m", "y"}
+    with Session(plan, "processes") as session:
+        got = session.run(FEEDS)
+    for name, array in small_models.run_whole(model, FEEDS).items():
+        np.testing.assert_allclose(got[name], array, rtol=1e-4, atol=1e-4)
+
+
+def test_a_wrong_image_is_found_where_it_was_made(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "keeps_channels_last", lambda device: True)
+    (ort,) = find("cpu:ort")
+    plan = placed(model, tmp_path / "plan", [ort, replace(ort, id="cpu:ort#1")], {"a": 1, "d": 1})
+    assert verify(plan, model, FEEDS).ok
+    (maker,) = [s for s in plan.segments if any(spec.name == "a" + SUFFIX for spec in s.outputs)]
+    file = Path(plan.folder) / maker.file
+    spoiled = onnx.load(file)
+    for node in spoiled.graph.node:
+        if node.op_type == "Transpose" and node.output[0] == "a" + SUFFIX:
+            node.attribute[0].ints[:] = [0, 2, 3, 1]
+            node.input[0] = "spoiled"
+    spoiled.graph.node.insert(1, onnx.helper.make_node("Neg", ["a"], ["spoiled"]))
+    file.write_bytes(spoiled.SerializeToString())
+    found = verify(plan, model, FEEDS)
+    assert not found.ok
+    assert found.drift_segment == maker.index
+    assert not next(check for check in found.checks if check.name == "a").ok
+
+
+def test_nothing_is_learned_of_segments_that_reorder_no_image(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared = prepare(model, [CPU, CPU2], FakeCosts())
+    for keeps, learned in ((False, True), (True, False)):
+        monkeypatch.setattr(images, "keeps_channels_last", lambda device, keeps=keeps: keeps)
+        plan = placed(model, tmp_path / str(keeps), [CPU, CPU2], {"a": 1, "d": 1})
+        count = len(plan.segments)
+        found = refining._learned(prepared, plan, Trial(1.0, 0.0, (1.0,) * count, (0.0,) * count, 1, None))
+        assert bool(found.get(CPU2.id)) == learned
+
+
+def test_nobody_tells_of_devices_that_are_not_here() -> None:
+    (first,) = find("cpu:openvino")
+    assert not keeps_channels_last(replace(first, id=f"edge1/{first.id}"))
+    assert not keeps_channels_last(replace(first, reality="published"))
+    assert not keeps_channels_last(CPU)

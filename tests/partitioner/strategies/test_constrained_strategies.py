@@ -1,0 +1,233 @@
+"""Random constraints on random graphs: each strategy keeps them all or says that it cannot; exact ones are exact."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import product
+from math import inf
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.partitioner.segments.test_convex_cut import problems
+from tests.partitioner.strategies.test_strategies_rules import QUICK, SEARCHING
+from trisect.partitioner.planning.pareto_front import pareto_front
+from trisect.partitioner.problem.constrained_problem import constrained
+from trisect.partitioner.problem.constraints import Constraints
+from trisect.partitioner.segments.convex_cut import cut, divide
+from trisect.partitioner.strategies import propose
+from trisect.partitioner.strategies.common.placement_value import certificate, judge, simple_bound
+from trisect.runtime.errors import InfeasibleProblem, InvalidInput, PowerUnknown
+from trisect.scheduler.bounds.segment_slots import solve_segments
+from trisect.scheduler.problem.problem import Objective, Problem
+from trisect.scheduler.problem.rules import Rules
+from trisect.scheduler.problem.solution import Proposal
+from trisect.scheduler.simulation.simulate import evaluate
+from trisect.scheduler.simulation.validate import validate_parts
+
+OBJECTIVES: tuple[Objective, ...] = ("latency", "throughput", "energy", "memory")
+POWER_W = {"cpu:a": 15.0, "gpu:b": 40.0, "npu:c": 4.0}
+
+
+@st.composite
+def weighed(draw: st.DrawFn, largest: int = 7, devices: int = 2) -> Problem:
+    """A random problem with power and weights."""
+    problem, _ = draw(problems(largest=largest, devices=devices))
+    sizes = {task: float(draw(st.integers(0, 900))) for task in problem.graph}
+    return replace(
+        problem,
+        objective=draw(st.sampled_from(OBJECTIVES)),
+        rules=Rules(sizes_bytes=sizes),
+        power_w={device: POWER_W[device] for device in problem.device_ids},
+    )
+
+
+@st.composite
+def demanding(draw: st.DrawFn, largest: int = 7) -> Problem:
+    """The same with random demands that do not contradict each other outright."""
+    problem = draw(weighed(largest=largest))
+    tasks, ids = list(problem.graph), problem.device_ids
+    total = int(sum(problem.rules.sizes_bytes.values()))
+    groups = (
+        draw(st.lists(st.lists(st.sampled_from(tasks), min_size=2, max_size=3, unique=True), max_size=2))
+        if len(tasks) > 2
+        else []
+    )
+    constraints = Constraints(
+        force=draw(st.dictionaries(st.sampled_from(tasks), st.sampled_from(ids), max_size=2)),
+        colocate=tuple(tuple(group) for group in groups),
+        max_segments=draw(st.one_of(st.none(), st.integers(1, 4))),
+        contiguous=draw(st.booleans()),
+        memory={draw(st.sampled_from(ids)): draw(st.integers(1, 2 * total + 1000))} if draw(st.booleans()) else {},
+    )
+    try:
+        return constrained(problem, constraints)
+    except InfeasibleProblem:
+        return constrained(problem, Constraints(max_segments=constraints.max_segments))
+
+
+def broken_by_hand(problem: Problem, placement: dict[str, str]) -> bool:
+    """Whether a placement breaks a rule, found out without the validator; memory by weights alone."""
+    rules, parts = problem.rules, judge(problem, Proposal(placement)).parts
+    counts = {device: sum(part.device == device for part in parts) for device in problem.device_ids}
+    held = {d: sum(rules.sizes_bytes[t] for t in placement if placement[t] == d) for d in problem.device_ids}
+    return (
+        any(problem.time(task, device) == inf for task, device in placement.items())
+        or any(len({placement[task] for task in group}) > 1 for group in rules.colocated)
+        or len(parts) > (rules.most_segments or len(parts))
+        or (rules.contiguous and max(counts.values()) > 1)
+        or any(d.memory_bytes is not None and held[d.id] > d.memory_bytes for d in problem.devices)
+    )
+
+
+def all_values(problem: Problem) -> list[float]:
+    """Of every placement that breaks no rule."""
+    every = (
+        dict(zip(problem.graph, where, strict=True)) for where in product(problem.device_ids, repeat=len(problem.graph))
+    )
+    verdicts = [judge(problem, Proposal(placement)) for placement in every]
+    return [verdict.value for verdict in verdicts if not verdict.violations]
+
+
+@pytest.mark.parametrize("name", [*QUICK, *sorted(SEARCHING)])
+@settings(max_examples=12, deadline=None)
+@given(problem=demanding())
+def test_every_strategy_keeps_every_constraint_and_beats_no_bound(name: str, problem: Problem) -> None:
+    try:
+        found = propose(problem, name, time_limit_s=0.2)
+    except InfeasibleProblem:
+        if name in ("auto", "exact"):
+            assert all_values(problem) == []
+        return
+    verdict = judge(problem, found)
+    if name == "single" and verdict.violations:
+        return  # says what was asked for, and is then refused
+    assert verdict.violations == ()
+    assert not broken_by_hand(problem, dict(found.placement)) or found.parts is not None
+    assert verdict.value >= max(found.bound, simple_bound(problem)) * (1 - 1e-6)
+
+
+@settings(max_examples=40, deadline=None)
+@given(weighed(largest=6))
+def test_no_placement_beats_the_bound_of_any_objective(problem: Problem) -> None:
+    for objective in OBJECTIVES:
+        asked = replace(problem, objective=objective)
+        assert simple_bound(asked) <= min(all_values(asked)) * (1 + 1e-9)
+
+
+@settings(max_examples=25, deadline=None)
+@given(demanding(largest=6))
+def test_exact_is_the_best_of_all_for_every_objective_and_constraint(problem: Problem) -> None:
+    values = all_values(problem)
+    if not values:
+        with pytest.raises(InfeasibleProblem):
+            propose(problem, "exact")
+        return
+    found = propose(problem, "exact")
+    assert judge(problem, found).value == pytest.approx(min(values))
+    assert certificate(problem, found).value == pytest.approx(min(values))
+
+
+@pytest.mark.parametrize("solver", ["cp", "milp"])
+@settings(max_examples=12, deadline=None)
+@given(problem=weighed(largest=5))
+def test_both_solvers_prove_what_trying_all_cuts_finds(solver: str, problem: Problem) -> None:
+    best = min(all_values(problem))
+    found = solve_segments(problem, None, inf, 20.0, 0, solver)  # type: ignore[arg-type]
+    assert found is not None
+    assert found.parts is not None
+    assert validate_parts(problem, found.placement, found.parts) == []
+    assert found.bound <= best * (1 + 1e-6)
+    # Every cut is looked at, not only those that a placement is usually cut into: it may be better, never worse.
+    if problem.objective != "memory":  # whose tensors the solvers leave out
+        assert judge(problem, found).value <= best * (1 + 1e-4)
+    if problem.objective in ("throughput", "energy"):
+        assert found.bound == pytest.approx(judge(problem, found).value, rel=1e-3)
+
+
+@settings(max_examples=12, deadline=None)
+@given(demanding(largest=5))
+def test_the_solver_says_impossible_only_where_it_is(problem: Problem) -> None:
+    try:
+        solve_segments(problem, None, inf, 20.0, 0, "cp")
+    except InfeasibleProblem:
+        assert all_values(problem) == []
+
+
+@settings(max_examples=20, deadline=None)
+@given(weighed(largest=6), st.permutations(OBJECTIVES))
+def test_a_front_is_what_trying_all_finds(problem: Problem, objectives: list[Objective]) -> None:
+    first, second = objectives[:2]
+    points = set()
+    for where in product(problem.device_ids, repeat=len(problem.graph)):
+        verdict = judge(replace(problem, objective=first), Proposal(dict(zip(problem.graph, where, strict=True))))
+        points.add((verdict.value, evaluate(replace(problem, objective=second), verdict.parts)[0]))
+    best = {p for p in points if not any(q != p and q[0] <= p[0] and q[1] <= p[1] for q in points)}
+    found = pareto_front(problem, (first, second))
+    assert {(s.values[first], s.values[second]) for s in found} == best
+    assert [s.values[first] for s in found] == sorted(s.values[first] for s in found)
+
+
+@settings(max_examples=4, deadline=None)
+@given(weighed(largest=12, devices=3))
+def test_a_front_that_is_searched_for_is_one(problem: Problem) -> None:
+    from unittest.mock import patch
+
+    with patch("trisect.partitioner.planning.pareto_front._ENUMERABLE", 0):
+        found = pareto_front(problem, ("latency", "energy"), time_limit_s=0.5)
+    points = [(s.values["latency"], s.values["energy"]) for s in found]
+    for solution, point in zip(found, points, strict=True):
+        assert judge(replace(problem, objective="latency"), Proposal(solution.placement)).violations == ()
+        assert not any(other != point and other[0] <= point[0] and other[1] <= point[1] for other in points)
+    energy, latency = (replace(problem, objective=objective) for objective in ("energy", "latency"))
+    for name in ("single", "multilevel"):
+        parts = judge(latency, Proposal(propose(energy, name).placement)).parts
+        assert min(joules for _, joules in points) <= evaluate(energy, parts)[0] * (1 + 1e-9)
+
+
+def test_a_front_needs_two_objectives_that_can_be_told() -> None:
+    problem = Problem.of(problem_graph(), devices(), lambda *_: 1.0, lambda *_: 0.0)
+    with pytest.raises(InvalidInput, match="are not two objectives"):
+        pareto_front(problem, ("latency", "latency"))
+    with pytest.raises(InvalidInput, match="are not two objectives"):
+        pareto_front(problem, ("latency", "beauty"))  # type: ignore[arg-type]
+    with pytest.raises(PowerUnknown, match="power of cpu:a, gpu:b is not measured, and not published"):
+        pareto_front(problem, ("latency", "energy"))
+
+
+def test_the_same_seed_finds_the_same_however_long_it_takes() -> None:
+    import networkx as nx
+
+    graph: nx.DiGraph[str] = nx.DiGraph([(f"n{i}", f"n{i + 1 + i % 3}") for i in range(25)])
+    times = {n: {"cpu:a": 1.0 + int(n[1:]) % 5, "gpu:b": 3.0 - int(n[1:]) % 3} for n in graph}
+    problem = Problem.of(graph, devices(), times, lambda *_: 0.7, overhead_s={"cpu:a": 0.3, "gpu:b": 0.3})
+    for name in ("local-search", "annealing", "genetic", "auto", "exact"):
+        found = [propose(problem, name, time_limit_s=2, seed=3) for _ in range(2)]
+        if not any(proposal.is_cut_short for proposal in found):
+            assert found[0].placement == found[1].placement, name
+            assert found[0].bound == found[1].bound, name
+
+
+def problem_graph() -> object:
+    import networkx as nx
+
+    return nx.DiGraph([("x", "y")])
+
+
+def devices() -> list[object]:
+    from tests.partitioner.segments.test_convex_cut import DEVICES
+
+    return list(DEVICES[:2])
+
+
+@settings(max_examples=30, deadline=None)
+@given(problems(largest=8))
+def test_a_known_cut_is_used_where_it_is_better(case: tuple[Problem, dict[str, str]]) -> None:
+    problem, placement = case
+    whole = cut(problem.graph, placement)
+    divided = divide(problem.graph, whole)
+    values = [judge(problem, Proposal(placement, parts=tuple(parts))).value for parts in (whole, divided)]
+    assert min(values) == pytest.approx(min(evaluate(problem, whole)[0], evaluate(problem, divided)[0]))
+    wrong = tuple(reversed(whole)) + tuple(whole)
+    assert judge(problem, Proposal(placement, parts=wrong)).value == judge(problem, Proposal(placement)).value

@@ -1,0 +1,132 @@
+"""A verdict is the engine's own, is asked for once, survives the process, and is never read out of a damaged file."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from onnx import parser
+
+from trisect.profiles.capabilities import compile_verdicts as module
+from trisect.profiles.capabilities.compile_verdicts import Candidate, Capabilities
+from trisect.runtime.device import Device, Limits
+from trisect.runtime.engines import find
+from trisect.runtime.errors import EngineMissing
+
+ORT, OPENVINO = find("cpu:ort,cpu:openvino")
+HEAD = '<ir_version: 10, opset_import: ["": 18, "com.microsoft": 1]>'
+
+
+def piece(text: str, key: str = "piece", **about) -> Candidate:
+    return Candidate(key, parser.parse_model(f"{HEAD} {text}").SerializeToString, **about)
+
+
+NEG = piece("g (float[2] x) => (float[2] y) { y = Neg(x) }", "Neg", dtypes=frozenset({"float32"}), rank=1)
+GELU = piece("g (float[2] x) => (float[2] y) { y = com.microsoft.QuickGelu(x) }", "QuickGelu")
+INVERSE = piece("g (float[2,2] x) => (float[2,2] y) { y = com.microsoft.Inverse(x) }", "Inverse")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "deep" / "capabilities.json"
+
+
+@pytest.fixture
+def compiled(monkeypatch) -> list[str]:
+    """Devices in the order in which something was compiled on them."""
+    seen: list[str] = []
+    real = module.load
+
+    def load(model, device, options):
+        seen.append(device.id)
+        return real(model, device, options)
+
+    monkeypatch.setattr(module, "load", load)
+    return seen
+
+
+def test_the_engine_decides(path):
+    known = Capabilities(path)
+    assert known.supports(NEG, ORT).ok
+    assert known.supports(NEG, OPENVINO).ok
+    assert known.supports(INVERSE, ORT).ok
+    verdict = known.supports(INVERSE, OPENVINO)
+    assert not verdict.ok
+    assert "Inverse" in verdict.reason
+    assert "cannot load" not in verdict.reason
+    assert "\n" not in verdict.reason
+
+
+def test_it_is_asked_once_and_remembered(path, compiled):
+    first = Capabilities(path)
+    verdicts = [first.supports(INVERSE, device) for device in (ORT, OPENVINO, ORT)]
+    assert compiled == ["cpu:ort", "cpu:openvino"]
+    first.save()
+    again = Capabilities(path)
+    assert [again.supports(INVERSE, device) for device in (ORT, OPENVINO, ORT)] == verdicts
+    assert again.known(INVERSE, OPENVINO) == verdicts[1]
+    assert len(compiled) == 2
+    for changed in (replace(ORT, engine_version="0.1"), replace(ORT, name="another processor")):
+        assert again.known(INVERSE, changed) is None
+    assert "Inverse" in json.loads(path.read_text())["verdicts"][
+        f"cpu:openvino | {OPENVINO.name} | openvino {OPENVINO.engine_version}"
+    ]  # fmt: skip
+
+
+def test_two_processes_do_not_forget_each_other(path):
+    one, other = Capabilities(path), Capabilities(path)
+    one.supports(NEG, ORT)
+    other.supports(GELU, ORT)
+    one.save()
+    other.save()
+    third = Capabilities(path)
+    assert third.known(NEG, ORT) == third.known(GELU, ORT) == module.Verdict(True)
+
+
+def test_nothing_learned_is_nothing_written(path):
+    Capabilities(path).save()
+    assert not path.parent.exists()
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\xff\xfe", b"[]", b'{"schema": 99}', b'{"schema": 1, "verdicts": {"a": 3}}']
+)
+def test_a_damaged_file_is_moved_aside(path, content):
+    path.parent.mkdir()
+    path.write_bytes(content)
+    found = Capabilities(path)
+    assert found.known(NEG, ORT) is None
+    assert found.moved is not None
+    assert found.moved.read_bytes() == content
+    assert not path.exists()
+    found.supports(NEG, ORT)
+    found.save()
+    assert Capabilities(path).known(NEG, ORT) == module.Verdict(True)
+
+
+def test_a_file_too_large_is_not_read(path, monkeypatch):
+    monkeypatch.setattr(module, "_SIZE_LIMIT_BYTES", 10)
+    path.parent.mkdir()
+    path.write_text('{"schema": 1, "verdicts": {}}')
+    assert Capabilities(path).moved is not None
+
+
+def test_limits_need_no_asking(path, compiled):
+    known = Capabilities(path)
+    for limits, about, told in (
+        (Limits(static_shapes=True), {"is_static": False}, "fixed shapes"),
+        (Limits(maximum_rank=4), {"rank": 5}, "at most 4 dimensions, not 5"),
+        (Limits(dtypes=("float16", "int8")), {"dtypes": frozenset({"int8", "float64"})}, "does not compute in float64"),
+    ):
+        verdict = known.supports(replace(NEG, **about), replace(ORT, limits=limits))
+        assert not verdict.ok
+        assert told in verdict.reason
+    assert compiled == []
+    assert known.supports(NEG, replace(ORT, limits=Limits(("float32",), True, 1))).ok
+
+
+def test_a_device_that_is_not_here_cannot_be_asked(path):
+    with pytest.raises(EngineMissing):
+        Capabilities(path).supports(NEG, Device("npu:away", "npu", "away", "", reality="published"))

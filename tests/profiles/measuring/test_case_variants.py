@@ -1,0 +1,124 @@
+"""Other forms of a case are the same work: sound models whose answers are the original's, within their precision."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import pytest
+from onnx.reference import ReferenceEvaluator
+
+from trisect.profiles.costmodel.op_features import OpClass, OpFeatures
+from trisect.profiles.costmodel.profile_costs import ProfileCosts
+from trisect.profiles.measuring import device_measurement as measuring
+from trisect.profiles.measuring.case_variants import other_forms
+from trisect.profiles.measuring.operator_cases import cases, small_cases
+from trisect.runtime.engines import find, load
+from trisect.runtime.engines.base import LoadOptions
+from trisect.runtime.errors import EngineFailed
+
+ORT = find("cpu:ort")[0]
+SMALL = small_cases()
+FORMS = [(case, form) for case in SMALL for form in other_forms(case)]
+
+
+@pytest.mark.parametrize(("case", "form"), FORMS, ids=lambda case: case.name)
+def test_a_form_computes_what_the_case_does(case, form):
+    whole = ReferenceEvaluator(onnx.load_from_string(case.build())).run(None, {"x": case.feed()})[0]
+    model = onnx.load_from_string(form.build())
+    onnx.checker.check_model(model, full_check=True)
+    (found,) = load(form.build(), ORT).run(form.feeds()).values()
+    assert found.dtype == (np.float16 if "float16" in form.name else np.float32)
+    assert found.ndim == (4 if "rank 4" in form.name else whole.ndim)
+    error = np.std(found.reshape(whole.shape).astype(np.float32) - whole) / np.std(whole)
+    assert error < (1e-5 if "rank 4" in form.name else 0.005 if "float16" in form.name else 0.15)
+    assert (form.flops, form.size_bytes, form.repeats, form.op_class) == (
+        case.flops, case.size_bytes, case.repeats, case.op_class,
+    )  # fmt: skip
+
+
+def test_eight_bits_are_in_the_model():
+    form = next(form for form in other_forms(SMALL[1]) if "int8" in form.name)
+    graph = onnx.load_from_string(form.build()).graph
+    weight = next(tensor for tensor in graph.initializer if tensor.name == "w0.steps")
+    assert weight.data_type == onnx.TensorProto.INT8
+    assert tuple(weight.dims) == (256, 256)
+    product = next(node for node in graph.node if node.op_type == "MatMul")
+    makers = {name: node.op_type for node in graph.node for name in node.output}
+    assert [makers[name] for name in product.input] == ["DequantizeLinear", "DequantizeLinear"]
+    assert [n.op_type for n in graph.node if product.output[0] in n.input] == ["QuantizeLinear"]
+
+
+def test_a_models_own_operators_have_no_other_form():
+    own = replace(SMALL[0], given=dict)
+    assert list(other_forms(own)) == []
+
+
+def test_small_cases_cover_every_class_early_with_little_work():
+    wanted = {case.op_class for case in cases()}
+    assert {case.op_class for case in SMALL[: len(wanted)]} == wanted
+    assert len({case.name for case in SMALL}) == len(SMALL)
+    assert max(size_bytes for _, size_bytes in (case.weight for case in SMALL)) <= 8 << 20
+    assert max(flops for flops, _ in (case.weight for case in SMALL)) < 1e8
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    monkeypatch.setattr(measuring, "read_bandwidth_bytes_per_s", lambda: 1e10)
+    monkeypatch.setattr(measuring, "peak_flops", lambda device, options: 1e11)
+    monkeypatch.setattr(measuring, "measure_memory", lambda *_: ())
+    monkeypatch.setattr(measuring, "small_cases", lambda: [case for case in SMALL if case.op_class is OpClass.MATVEC])
+
+
+def test_what_is_refused_in_one_form_is_measured_in_another(quick, monkeypatch):
+    """A chip of eight bits: it names the reason for floats, and has a cost for the class all the same."""
+    bound = measuring._bound
+
+    def eight_bits_only(case, device, options):
+        if "int8" in case.name or case.name.startswith("tiny"):
+            return bound(case, device, options)
+        raise EngineFailed("no kernel for floats")
+
+    monkeypatch.setattr(measuring, "_bound", eight_bits_only)
+    npu = replace(ORT, reality="simulated")
+    first = measuring.measure([npu])
+    found = first.devices["cpu:ort"]
+    names = [case.name for case in SMALL if case.op_class is OpClass.MATVEC]
+    assert [point.case for point in found.points] == [f"{name} as int8 QDQ" for name in names]
+    assert found.refused == dict.fromkeys(names, "no kernel for floats")
+    product = OpFeatures("MatMul", OpClass.MATVEC, 1e6, 10**5, 10**3, 0, "float32")
+    assert 0 < ProfileCosts(first).node_time_s(product, "cpu:ort") < float("inf")
+    monkeypatch.setattr(measuring, "_bound", lambda case, *rest: (_only_tiny(case), bound(case, *rest))[1])
+    assert measuring.measure([npu], known=first).devices == first.devices
+
+
+def _only_tiny(case):
+    assert case.name.startswith("tiny"), "measured again"
+
+
+def test_what_is_refused_in_every_form_is_refused(quick, monkeypatch):
+    bound, tried = measuring._bound, []
+
+    def refusing(case, device, options):
+        if case.name.startswith("tiny"):
+            return bound(case, device, options)
+        tried.append(case.name)
+        raise EngineFailed(f"not {case.name}")
+
+    monkeypatch.setattr(measuring, "_bound", refusing)
+    found = measuring.measure([replace(ORT, reality="simulated")]).devices["cpu:ort"]
+    assert found.points == ()
+    assert found.refused["matvec:1x256x256"] == "not matvec:1x256x256"
+    assert [name for name in tried if name.startswith("matvec:1x256x256")] == [
+        f"matvec:1x256x256{form}" for form in ("", " as rank 4", " as float16", " as int8 QDQ")
+    ]
+
+
+def test_a_simulator_times_few_calls(quick, monkeypatch):
+    asked = []
+    timing = measuring.Timing(1e-3, 0.0)
+    monkeypatch.setattr(measuring, "time_calls", lambda call, **limits: (asked.append(limits), timing)[1])
+    for reality in ("hardware", "simulated"):
+        measuring._bound(SMALL[1], replace(ORT, reality=reality), LoadOptions())
+    assert asked == [{}, {"fewest": 3}]

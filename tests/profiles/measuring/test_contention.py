@@ -1,0 +1,120 @@
+"""Two devices at once: what is timed beside what, and that being in each other's way shows."""
+
+from __future__ import annotations
+
+import threading
+import time
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import permutations
+from typing import ClassVar
+
+import pytest
+
+from trisect.profiles.costmodel.op_features import OpClass
+from trisect.profiles.measuring import contention
+from trisect.profiles.measuring.contention import contending_pairs, measure_contention
+from trisect.profiles.measuring.operator_cases import contended_cases, small_cases
+from trisect.runtime.engines import find
+from trisect.runtime.engines.base import LoadOptions
+from trisect.runtime.errors import EngineFailed
+from trisect.runtime.workers.worker_client import Ran
+
+PAIR = tuple(find("cpu:ort,cpu:openvino"))
+ONE = small_cases()[0]
+
+
+def test_only_hardware_on_the_same_cores_contends():
+    ort, openvino = PAIR
+    elsewhere = replace(ort, id="edge1/cpu:ort")
+    gpu, simulated = replace(ort, id="gpu:x", kind="gpu"), replace(ort, id="cpu:y", reality="simulated")
+    assert contending_pairs([ort, gpu, openvino, elsewhere, simulated]) == [(ort, openvino)]
+
+
+def test_both_kinds_of_work_are_tried():
+    assert {case.op_class for case in contended_cases()} == {OpClass.MATMUL, OpClass.MATVEC}
+
+
+@pytest.mark.parametrize("executor", contention.EXECUTORS)
+def test_each_is_timed_beside_the_other_as_a_session_runs_them(monkeypatch, executor):
+    monkeypatch.setattr(contention, "contended_cases", lambda: [ONE])
+    opened, beside = [], []
+    real_opened, real_busy = contention._opened, contention._busy
+
+    def watched(devices, segment, folder, options, how):
+        opened.append(how)
+        return real_opened(devices, segment, folder, options, how)
+
+    def busy(host, segment, feeds):
+        beside.append(type(host).__name__)
+        return real_busy(host, segment, feeds)
+
+    monkeypatch.setattr(contention, "_opened", watched)
+    monkeypatch.setattr(contention, "_busy", busy)
+    found = measure_contention(PAIR, LoadOptions(), executor, lasting_s=0.01)
+    assert [(row.device, row.beside) for row in found] == list(permutations(device.id for device in PAIR))
+    assert {row.executor for row in found} == {executor}
+    assert all(row.alone_s > 0 and row.together_s > 0 and row.slowdown >= 1 and row.date for row in found)
+    assert opened == ["threads"] + ["processes"] * (executor == "processes")
+    assert set(beside) == {"LocalHost" if executor == "threads" else "ProcessHost"}
+
+
+class Sharer:
+    """A device that takes a second alone, and so many beside each of the others."""
+
+    at_work: ClassVar[set[str]] = set()
+
+    def __init__(self, name: str, beside_s: float) -> None:
+        self.name = name
+        self.beside_s = beside_s
+
+    def run(self, segment, feeds):
+        return Ran({}, 0.0, self.beside_s if self.at_work - {self.name} else 1.0)
+
+
+def test_what_a_device_takes_beside_the_other_is_told_of_it_and_not_of_the_other(monkeypatch):
+    first, second = (device.id for device in PAIR)
+
+    @contextmanager
+    def opened(*_):
+        yield {first: Sharer(first, 3.0), second: Sharer(second, 1.5)}
+
+    @contextmanager
+    def busy(host, segment, feeds):
+        Sharer.at_work.add(host.name)
+        yield
+        Sharer.at_work.discard(host.name)
+
+    monkeypatch.setattr(contention, "_opened", opened)
+    monkeypatch.setattr(contention, "_busy", busy)
+    found = measure_contention(PAIR, LoadOptions(), "threads", lasting_s=0.0)
+    assert {(row.device, row.beside, row.slowdown) for row in found} == {(first, second, 3.0), (second, first, 1.5)}
+    assert {row.alone_s for row in found} == {1.0}
+
+
+def test_the_other_is_at_work_all_the_while():
+    runs = []
+
+    class Counting:
+        def run(self, segment, feeds):
+            runs.append(threading.get_ident())
+            time.sleep(0)
+
+    with contention._busy(Counting(), None, {}):
+        assert runs  # it has begun before anything is timed
+        before = len(runs)
+        while len(runs) < before + 3:
+            time.sleep(0.001)
+    ended = len(runs)
+    time.sleep(0.01)
+    assert len(runs) == ended
+    assert threading.get_ident() not in runs
+
+
+def test_a_device_that_fails_beside_another_spoils_the_figure():
+    class Broken:
+        def run(self, segment, feeds):
+            raise EngineFailed("no more memory")
+
+    with pytest.raises(EngineFailed, match="no more memory"), contention._busy(Broken(), None, {}):
+        pass

@@ -1,0 +1,277 @@
+"""Measuring must run the work it says it runs, keep what is known, and stop when its budget is spent."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+from math import prod
+from types import SimpleNamespace
+
+import numpy as np
+import onnx
+import pytest
+from onnx.reference import ReferenceEvaluator
+
+from trisect.profiles.costmodel.op_features import MemoryNeed, OpClass, OpFeatures
+from trisect.profiles.costmodel.profile_costs import ProfileCosts
+from trisect.profiles.measuring import device_measurement as measuring
+from trisect.profiles.measuring import machine_limits as machine
+from trisect.profiles.measuring import wakeup_measurement as waking
+from trisect.profiles.measuring.link_measurement import SIZES_BYTES, measure_link
+from trisect.profiles.measuring.machine_limits import read_bandwidth_bytes_per_s
+from trisect.profiles.measuring.operator_cases import cases, tiny_chain
+from trisect.profiles.stored.profile_data import Contention, Link, MemoryPoint, Waking
+from trisect.runtime.engines import discover, load
+from trisect.runtime.engines.base import LoadOptions
+from trisect.runtime.errors import EngineFailed
+
+ORT, OPENVINO = (next(d for d in discover() if d.id == name) for name in ("cpu:ort", "cpu:openvino"))
+CASES = cases()
+SMALL = [case for case in CASES if case.size_bytes * case.repeats < 3e6]
+
+
+def test_every_class_with_work_of_its_own_is_covered_early():
+    wanted = set(OpClass) - {OpClass.SHAPE, OpClass.CONTROL_FLOW}
+    assert {case.op_class for case in CASES} == wanted
+    assert {case.op_class for case in CASES[: len(wanted)]} == wanted
+    assert len({case.name for case in CASES}) == len(CASES)
+    assert all(case.name.startswith(f"{case.op_class.value}:") for case in CASES)
+
+
+@pytest.mark.parametrize("case", SMALL, ids=lambda case: case.name)
+def test_cases_are_sound_models_of_the_shapes_they_claim(case):
+    model = onnx.load_from_string(case.build())
+    onnx.checker.check_model(model, full_check=True)
+    out = ReferenceEvaluator(model).run(None, {"x": case.feed()})[0]
+    assert out.shape == case.output_shape
+    assert np.isfinite(out).all()
+    assert np.abs(out).max() < 1e3
+    for device in (ORT, OPENVINO):
+        np.testing.assert_allclose(load(case.build(), device).run({"x": case.feed()})["y"], out, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "case", [c for c in SMALL if c.op_class in (OpClass.MATMUL, OpClass.CONV)], ids=lambda c: c.name
+)
+def test_flops_and_bytes_are_those_of_the_model(case):
+    """Counted again from the weights: two operations for each weight and each place it is applied to."""
+    graph = onnx.load_from_string(case.build()).graph
+    weight = tuple(graph.initializer[0].dims)
+    places = case.output_shape[0] if case.op_class is OpClass.MATMUL else prod(case.output_shape[2:])
+    assert case.flops == 2 * places * prod(weight)
+    assert case.size_bytes == 4 * (prod(case.shape) + prod(weight) + prod(case.output_shape))
+
+
+def test_memory_bound_cases_outgrow_the_caches():
+    largest = max((case for case in CASES if case.op_class is OpClass.MATVEC), key=lambda case: case.size_bytes)
+    assert largest.repeats * largest.size_bytes >= 128e6
+
+
+def test_tiny_chains_have_as_many_nodes_as_they_say():
+    model = onnx.load_from_string(tiny_chain(33).build())
+    assert len(model.graph.node) == 33
+    onnx.checker.check_model(model, full_check=True)
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Only the small cases, and no tour of the memory."""
+    chosen = [case for case in SMALL if case.name in ("matmul:64x256x256", "norm:layer:8x256", "elementwise:add:4096")]
+    assert len(chosen) == 3
+    monkeypatch.setattr(measuring, "cases", lambda: chosen)
+    monkeypatch.setattr(measuring, "read_bandwidth_bytes_per_s", lambda: 1e10)
+    monkeypatch.setattr(measuring, "peak_flops", lambda device, options: 1e11)
+    monkeypatch.setattr(measuring, "_CLASSES", 1)
+    monkeypatch.setattr(measuring, "measure_contention", contention_of)
+    monkeypatch.setattr(measuring, "measure_memory", lambda *_: MEMORY)
+    monkeypatch.setattr(waking, "measure_wakings", lambda _, beside, __: (Waking(beside.id, 1e-3, 3e-4, 1e-4),))
+    return chosen
+
+
+MEMORY = (MemoryPoint("tiny", 0, 0, 10), MemoryPoint("weights", 1000, 0, 2010))
+
+
+def contention_of(pair, options, executor):
+    """Figures that nobody has to wait for: each takes three times as long."""
+    rows = itertools.permutations([device.id for device in pair])
+    return tuple(Contention(a, b, executor, OpClass.MATMUL, 1.0, 3.0) for a, b in rows)
+
+
+def test_a_measured_profile_answers_a_planner(quick):
+    steps = []
+    profile = measuring.measure([ORT, OPENVINO], progress=lambda *step: steps.append(step))
+    assert list(profile.devices) == ["cpu:ort", "cpu:openvino"]
+    assert profile.provenance.source == "measured"
+    assert profile.provenance.engines["ort"] == ORT.engine_version
+    assert {(link.source, link.target) for link in profile.links} == set(itertools.permutations(profile.devices, 2))
+    assert [done for done, _, _ in steps] == list(range(13))
+    assert steps[-1][:2] == (12, 12)
+    assert {(row.device, row.beside, row.executor) for row in profile.contention} == {
+        (*pair, executor) for pair in itertools.permutations(profile.devices) for executor in ("threads", "processes")
+    }
+    costs = ProfileCosts(profile)
+    for name in profile.devices:
+        small, large = (
+            costs.node_time_s(OpFeatures("MatMul", OpClass.MATMUL, f, 10**5, 10**5, 0, "float32"), name)
+            for f in (1e6, 1e12)
+        )
+        assert 0 < small < large
+        assert costs.call_overhead_s(name) > 0
+    assert costs.transfer_time_s(10**6, "cpu:ort", "cpu:openvino") > 0
+    assert costs.slowdowns() == pytest.approx(dict.fromkeys(itertools.permutations(profile.devices), 3.0))
+    wakings = costs.wakings()
+    assert wakings is not None
+    assert [wakings.waking_s(name, 1e-3) for name in profile.devices] == pytest.approx([2e-4, 2e-4])
+    assert costs.memory_needs() == dict.fromkeys(profile.devices, MemoryNeed(10.0, 2.0, 1.0))
+
+
+def test_what_is_known_is_not_measured_again(quick, monkeypatch):
+    first = measuring.measure([ORT])
+    ran = []
+    bound = measuring._bound
+    monkeypatch.setattr(measuring, "_bound", lambda case, *rest: (ran.append(case.name), bound(case, *rest))[1])
+    again = measuring.measure([ORT], known=first)
+    assert again.devices == first.devices
+    assert ran == ["tiny:1"]
+    more = measuring.measure([OPENVINO], known=first)
+    assert set(more.devices) == {"cpu:ort", "cpu:openvino"}
+    assert more.devices["cpu:ort"] == first.devices["cpu:ort"]
+    updated = measuring.measure([replace(ORT, engine_version="2")], known=first)
+    assert updated.devices["cpu:ort"].engine_version == "2"
+    ran.clear()
+    measuring.measure([ORT], known=first, precision="fast")
+    assert "matmul:64x256x256" in ran
+
+
+def test_a_spent_budget_leaves_cases_for_the_next_time(quick):
+    first = measuring.measure([ORT], budget_s=0.0)
+    assert first.devices["cpu:ort"].points == ()
+    assert first.devices["cpu:ort"].call_overhead_s > 0
+    assert first.devices["cpu:ort"].load_s > 0
+    assert first.devices["cpu:ort"].node_load_s is not None
+    second = measuring.measure([ORT], known=first)
+    assert [point.case for point in second.devices["cpu:ort"].points] == [case.name for case in quick]
+    assert second.devices["cpu:ort"].call_overhead_s == first.devices["cpu:ort"].call_overhead_s
+
+
+def test_an_operator_that_a_device_refuses_is_noted(quick, monkeypatch):
+    bound = measuring._bound
+
+    def refusing(case, device, options):
+        if case.op_class is OpClass.NORM:
+            raise EngineFailed("no kernel for LayerNormalization")
+        return bound(case, device, options)
+
+    monkeypatch.setattr(measuring, "_bound", refusing)
+    profile = measuring.measure([ORT])
+    assert profile.devices["cpu:ort"].refused == {"norm:layer:8x256": "no kernel for LayerNormalization"}
+    norm = OpFeatures("Softmax", OpClass.NORM, 1e5, 10**5, 10**5, 0, "float32")
+    assert ProfileCosts(profile).node_time_s(norm, "cpu:ort") == float("inf")
+
+
+def test_time_calls_takes_the_median_and_the_spread(monkeypatch):
+    durations_s = [5.0, 1.0, 3.0, 2.0, 4.0]
+    reads = [0.0, *itertools.chain.from_iterable((10.0 * i, 10.0 * i + d) for i, d in enumerate(durations_s)), 99.0]
+    clock = iter(reads)
+    monkeypatch.setattr(measuring, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    calls = []
+    timing = measuring.time_calls(lambda: calls.append(1), lasting_s=0.0, fewest=5)
+    assert len(calls) == 7  # two of them to warm up
+    assert timing.median_s == 3.0
+    assert timing.spread == pytest.approx((4.0 - 2.0) / 3.0)
+
+
+def test_links_are_measured_at_every_size():
+    link = measure_link(ORT, OPENVINO)
+    assert (link.source, link.target) == ("cpu:ort", "cpu:openvino")
+    assert tuple(point.size_bytes for point in link.points) == SIZES_BYTES
+    assert all(point.time_s > 0 for point in link.points)
+
+
+def test_read_bandwidth_is_a_rate(monkeypatch):
+    monkeypatch.setattr("trisect.profiles.measuring.machine_limits._ARRAY_BYTES", 1 << 20)
+    assert read_bandwidth_bytes_per_s(threads=1) > 1e6
+
+
+def test_an_interruption_keeps_what_is_measured(quick, monkeypatch):
+    bound = measuring._bound
+    kept = []
+
+    def interrupted(case, device, options):
+        if case.name.startswith("norm"):
+            raise KeyboardInterrupt
+        return bound(case, device, options)
+
+    monkeypatch.setattr(measuring, "_bound", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        measuring.measure([ORT, OPENVINO], keep=kept.append)
+    (partial,) = kept
+    names = [case.name for case in quick]
+    cut = names.index("norm:layer:8x256")
+    assert [point.case for point in partial.devices["cpu:ort"].points] == names[:cut]
+    assert len(partial.links) == 2
+    monkeypatch.setattr(measuring, "_bound", bound)
+    whole = measuring.measure([ORT, OPENVINO], known=partial)
+    assert whole.devices["cpu:ort"].points[:cut] == partial.devices["cpu:ort"].points
+    assert [point.case for point in whole.devices["cpu:ort"].points] == names
+    assert whole.links == partial.links
+    assert whole.contention == partial.contention
+
+
+def test_an_interruption_before_anything_is_known_keeps_nothing(quick, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(measuring, "_begin", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        measuring.measure([ORT], keep=lambda profile: pytest.fail("nothing was measured"))
+
+
+def test_wanted_cases_come_first(quick):
+    first = replace(quick[0], name="matmul:mine")
+    profile = measuring.measure([ORT], wanted=[first])
+    assert profile.devices["cpu:ort"].points[0].case == "matmul:mine"
+    assert len(profile.devices["cpu:ort"].points) == len(quick) + 1
+
+
+def test_what_would_take_minutes_is_left_out(quick):
+    simulated = replace(ORT, reality="simulated")
+    slow = replace(measuring.measure([ORT], budget_s=0.0).devices["cpu:ort"], peak_flops=1e6)
+    by_name = {case.name: case for case in CASES}
+    small, large = by_name["matmul:64x256x256"], by_name["matvec:1x4096x4096"]
+    quick_profile = replace(slow, peak_flops=1e12)
+    assert measuring._is_worth_it(large, ORT, quick_profile)
+    assert not measuring._is_worth_it(large, simulated, quick_profile)
+    assert measuring._is_worth_it(small, simulated, quick_profile)
+    assert not measuring._is_worth_it(small, ORT, slow)
+
+
+def test_a_slow_device_is_not_given_the_large_product(monkeypatch):
+    sizes = []
+    product = machine.square_product
+    monkeypatch.setattr(machine, "square_product", lambda size: (sizes.append(size), product(32))[1])
+    monkeypatch.setattr(machine, "_LONG_S", 0.0)
+    assert machine.peak_flops(ORT, LoadOptions()) > 0
+    assert sizes == [256]
+    monkeypatch.setattr(machine, "_LONG_S", 60.0)
+    machine.peak_flops(ORT, LoadOptions())
+    assert sizes == [256, 256, 1024]
+
+
+@pytest.mark.parametrize(
+    ("reality", "budget_s", "largest"),
+    [("hardware", 5.0, 16 << 20), ("hardware", 10.0, 256 << 20), ("simulated", 60.0, 1 << 20)],
+)
+def test_links_reach_as_far_as_time_and_device_allow(monkeypatch, reality, budget_s, largest):
+    asked = []
+
+    def link(source, target, options, sizes):
+        asked.append(sizes)
+        return Link(source.id, target.id, 1e-6, None)
+
+    monkeypatch.setattr(measuring, "measure_link", link)
+    known = {}
+    measuring._links([ORT, replace(OPENVINO, reality=reality)], known, LoadOptions(), budget_s)
+    assert len(known) == 2
+    assert {sizes[-1] for sizes in asked} == {largest}
+    assert all(sizes[0] == 1024 for sizes in asked)

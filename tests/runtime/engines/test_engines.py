@@ -1,0 +1,377 @@
+"""Every engine that is installed must keep the protocol: same answers, same buffers, one-line errors."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import ml_dtypes
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from trisect.runtime import engines
+from trisect.runtime.device import Device
+from trisect.runtime.engines.base import LoadOptions, StatefulModule
+from trisect.runtime.engines.common import engine_helpers as _common
+from trisect.runtime.errors import (
+    EngineFailed,
+    EngineMissing,
+    InvalidInput,
+    InvalidModel,
+    TrisectError,
+    UnsupportedModel,
+)
+
+DEVICES = [device for device in engines.discover() if device.id in ("cpu:ort", "cpu:openvino")]
+ON_EVERY_DEVICE = pytest.mark.parametrize("device", DEVICES, ids=lambda device: device.id)
+TWO_OUTPUTS = (
+    "g (float[n,3] x, float[3] s) => (float[n,3] y, float[n,3] z, float[n,3] x2) "
+    "{ y=Add(x,s) z=Relu(x) x2=Identity(x) }"
+)
+GROWING = (
+    "g (float[b,3] x, float[b,p,3] past) => (float[b,q,3] present, float[b,3] total) "
+    "{ one=Constant<value_ints=[1]>() u=Unsqueeze(x,one) present=Concat<axis=1>(past,u) "
+    "  total=ReduceSum<keepdims=0>(present,one) }"
+)
+
+
+def by_id(name: str) -> Device:
+    return next(device for device in DEVICES if device.id == name)
+
+
+def test_both_engines_are_found():
+    assert {"cpu:ort", "cpu:openvino"} <= {device.id for device in DEVICES}
+    assert all(device.engine_version and device.name for device in DEVICES)
+
+
+def test_an_engine_without_its_package_is_absent_with_a_remedy(monkeypatch):
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    monkeypatch.delitem(sys.modules, "trisect.runtime.engines.openvino", raising=False)
+    engines._survey.cache_clear()
+    try:
+        found = [device.id for device in engines.discover()]
+        assert "cpu:ort" in found
+        assert "cpu:openvino" not in found
+        assert "pip install openvino" in engines.absent()["openvino"]
+        with pytest.raises(EngineMissing, match="pip install openvino"):
+            engines.engine_for(by_id("cpu:openvino"))
+        with pytest.raises(EngineMissing, match=r"'openvino' cannot be used here: .*pip install openvino"):
+            engines.find("cpu:ort,cpu:openvino")
+    finally:
+        monkeypatch.undo()
+        engines._survey.cache_clear()
+
+
+def test_a_broken_driver_takes_no_other_engine_along(monkeypatch):
+    class Engine:
+        def devices(self):
+            raise OSError("driver too old\nand more")
+
+    point = SimpleNamespace(name="broken", load=lambda: Engine)
+    monkeypatch.setattr(engines, "entry_points", lambda group: [point] if group == "trisect.engines" else [])
+    engines._survey.cache_clear()
+    try:
+        assert engines.absent()["broken"] == "OSError: driver too old"
+        assert {device.id for device in DEVICES} <= {device.id for device in engines.discover()}
+    finally:
+        monkeypatch.undo()
+        engines._survey.cache_clear()
+
+
+def test_a_third_party_engine_is_found_by_its_entry_point(monkeypatch):
+    class Engine:
+        name = "mine"
+        package = "mine"
+
+        def devices(self):
+            return [Device("npu:mine", "npu", "mine", "toy")]
+
+    point = SimpleNamespace(name="mine", load=lambda: Engine)
+    monkeypatch.setattr(engines, "entry_points", lambda group: [point])
+    engines._survey.cache_clear()
+    try:
+        assert "npu:mine" in [device.id for device in engines.discover()]
+        assert engines.engine_for(Device("npu:mine", "npu", "mine", "toy")).name == "mine"
+    finally:
+        monkeypatch.undo()
+        engines._survey.cache_clear()
+
+
+@ON_EVERY_DEVICE
+def test_run_computes_for_every_size_and_keeps_earlier_results(device, model):
+    module = engines.load(model(TWO_OUTPUTS), device)
+    rng = np.random.default_rng(0)
+    kept = []
+    for rows in (2, 0, 5, 2):
+        x, s = rng.standard_normal((rows, 3)).astype(np.float32), rng.standard_normal(3).astype(np.float32)
+        kept.append((x, s, module.run({"x": x, "s": s})))
+    module.close()
+    for x, s, out in kept:
+        assert list(out) == ["y", "z", "x2"]
+        np.testing.assert_array_equal(out["y"], x + s)
+        np.testing.assert_array_equal(out["z"], np.maximum(x, 0))
+        np.testing.assert_array_equal(out["x2"], x)
+
+
+@ON_EVERY_DEVICE
+def test_signature_tells_symbolic_dimensions(device, model):
+    module = engines.load(model(TWO_OUTPUTS), device)
+    assert [(spec.name, spec.dtype, spec.shape) for spec in module.inputs] == [
+        ("x", "float32", ("n", 3)), ("s", "float32", (3,))
+    ]  # fmt: skip
+    fixed = engines.load(model(TWO_OUTPUTS), device, LoadOptions(shapes={"n": 4}))
+    assert fixed.outputs[0].shape == (4, 3)
+    with pytest.raises(InvalidInput, match=r"'x' has shape \(2, 3\)"):
+        fixed.run({"x": np.zeros((2, 3), np.float32), "s": np.zeros(3, np.float32)})
+
+
+@ON_EVERY_DEVICE
+def test_bound_buffers_are_read_and_written_in_place(device, model):
+    module = engines.load(model(TWO_OUTPUTS), device)
+    x, s, y = np.zeros((2, 3), np.float32), np.ones(3, np.float32), np.empty((2, 3), np.float32)
+    binding = module.bind({"x": x, "s": s}, {"y": y})
+    for value in (1, -2):
+        x[:] = value
+        binding.run()
+        assert binding.output("y") is y
+        np.testing.assert_array_equal(y, np.full((2, 3), value + 1))
+        np.testing.assert_array_equal(binding.output("z"), np.full((2, 3), max(value, 0)))
+    # A run in between must not disturb the binding, nor the other way round.
+    other = module.run({"x": np.full((1, 3), 7, np.float32), "s": s})
+    x[:] = 3
+    binding.run()
+    np.testing.assert_array_equal(y, np.full((2, 3), 4))
+    np.testing.assert_array_equal(other["y"], np.full((1, 3), 8))
+
+
+def test_ort_updates_one_array_as_input_and_output(model):
+    module = engines.load(model("g (float[n] x) => (float[n] y) { y=Add(x,x) }"), by_id("cpu:ort"))
+    buffer = np.array([1, 2], np.float32)
+    binding = module.bind({"x": buffer}, {"y": buffer})
+    for _ in range(3):
+        binding.run()
+    np.testing.assert_array_equal(buffer, [8, 16])
+
+
+@ON_EVERY_DEVICE
+def test_buffers_that_cannot_be_used_in_place_are_refused(device, model):
+    module = engines.load(model(TWO_OUTPUTS), device)
+    good, s = np.zeros((2, 3), np.float32), np.zeros(3, np.float32)
+    turned = np.zeros((3, 2), np.float32).T
+    locked = np.zeros((2, 3), np.float32)
+    locked.flags.writeable = False
+    for inputs, outputs in (
+        ({"x": turned, "s": s}, {}),
+        ({"x": good, "s": s}, {"y": turned}),
+        ({"x": good, "s": s}, {"y": locked}),
+        ({"x": good, "s": s}, {"y": good.astype(np.float64)}),
+        ({"x": good, "s": s}, {"nothing": good}),
+        ({"x": good}, {}),
+    ):
+        with pytest.raises(InvalidInput):
+            module.bind(inputs, outputs)
+
+
+@ON_EVERY_DEVICE
+@pytest.mark.parametrize("make", [lambda a: a.T.copy().T, lambda a: np.repeat(a, 2, axis=1)[:, ::2], np.asarray])
+def test_any_memory_layout_gives_the_same_answer(device, model, make):
+    x = np.arange(6, dtype=np.float32).reshape(2, 3)
+    fed = make(x)
+    fed.flags.writeable = False
+    out = engines.load(model(TWO_OUTPUTS), device).run({"x": fed, "s": np.ones(3, np.float32)})
+    np.testing.assert_array_equal(out["y"], x + 1)
+
+
+@ON_EVERY_DEVICE
+@pytest.mark.parametrize(("onnx_type", "dtype"), [
+    ("float", np.float32), ("float16", np.float16), ("double", np.float64), ("bfloat16", ml_dtypes.bfloat16),
+    ("int64", np.int64), ("int32", np.int32), ("int8", np.int8), ("uint8", np.uint8), ("bool", np.bool_),
+])  # fmt: skip
+def test_dtypes_pass_through_unchanged(device, model, onnx_type, dtype):
+    values = np.array([[0, 1, 2], [3, 1, 0]]).astype(dtype)
+    text = f"g ({onnx_type}[n,3] x) => ({onnx_type}[3,n] y) {{ y = Transpose(x) }}"
+    out = engines.load(model(text), device).run({"x": values})["y"]
+    assert out.dtype == values.dtype
+    np.testing.assert_array_equal(out, values.T)
+
+
+@ON_EVERY_DEVICE
+def test_scalars_stay_scalars(device, model):
+    out = engines.load(model("g (float x) => (float y) { y = Neg(x) }"), device).run({"x": np.float32(2)})["y"]
+    assert out.shape == ()
+    assert out == -2
+
+
+def test_strings_run_on_ort_and_are_refused_by_openvino(model):
+    text = "g (string[n] x) => (string[n] y) { y = Identity(x) }"
+    out = engines.load(model(text), by_id("cpu:ort")).run({"x": np.array(["a", "bc"])})["y"]
+    assert list(out) == ["a", "bc"]
+    with pytest.raises(UnsupportedModel, match="'x' holds strings"):
+        engines.load(model(text), by_id("cpu:openvino"))
+
+
+@ON_EVERY_DEVICE
+def test_damaged_models_end_in_one_clear_line(device, model, tmp_path):
+    sound = model(TWO_OUTPUTS)
+    for bad in (b"", b"hello world", sound[: len(sound) // 2], b"\x3a\xff\xff\xff\xff\x7f" + sound):
+        path = tmp_path / "bad.onnx"
+        path.write_bytes(bad)
+        for given in (bad, path):
+            with pytest.raises(InvalidModel) as caught:
+                engines.load(given, device)
+            assert "\n" not in str(caught.value)
+    with pytest.raises(InvalidModel, match=r"gone\.onnx"):
+        engines.load(tmp_path / "gone.onnx", device)
+
+
+@ON_EVERY_DEVICE
+def test_no_cut_of_a_model_ends_in_a_library_error(device, model):
+    sound = model(TWO_OUTPUTS)
+
+    def told(cut: bytes) -> str:
+        try:
+            engines.load(cut, device).close()
+        except TrisectError as error:
+            return str(error)
+        return ""  # a cut between two fields may leave a model
+
+    lines = [told(sound[:length]) for length in range(0, len(sound), 7)]
+    assert any(lines)
+    assert all("\n" not in line for line in lines)
+
+
+@ON_EVERY_DEVICE
+def test_unknown_operators_and_bad_sizes_name_the_device(device, model):
+    with pytest.raises(EngineFailed, match=rf"^{device.id} cannot load the model: .*Foo"):
+        engines.load(model("g (float[n] x) => (float[n] y) { y = none.Foo(x) }"), device)
+    module = engines.load(model("g (float[n,3] x, float[k,3] y) => (float[m,3] z) { z = Add(x, y) }"), device)
+    with pytest.raises(EngineFailed, match=rf"^{device.id} could not run: ") as caught:
+        module.run({"x": np.zeros((2, 3), np.float32), "y": np.zeros((3, 3), np.float32)})
+    assert "\n" not in str(caught.value)
+    assert module.run({"x": np.ones((2, 3), np.float32), "y": np.ones((1, 3), np.float32)})["z"].sum() == 12
+
+
+@ON_EVERY_DEVICE
+def test_a_closed_module_says_so(device, model):
+    module = engines.load(model(TWO_OUTPUTS), device)
+    module.close()
+    module.close()
+    with pytest.raises(EngineFailed, match="closed"):
+        module.run({"x": np.zeros((2, 3), np.float32), "s": np.zeros(3, np.float32)})
+
+
+@ON_EVERY_DEVICE
+def test_external_weights_are_found_beside_the_model(device, tmp_path):
+    weight = np.arange(12, dtype=np.float32).reshape(3, 4)
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"])], "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 4])], [numpy_helper.from_array(weight, "w")],
+    )  # fmt: skip
+    whole = helper.make_model(graph, ir_version=10, opset_imports=[helper.make_opsetid("", 18)])
+    path = tmp_path / "external.onnx"
+    onnx.save(whole, path, save_as_external_data=True, location="weights.bin", size_threshold=0)
+    x = np.array([[1, 2, 3]], np.float32)
+    np.testing.assert_array_equal(engines.load(path, device).run({"x": x})["y"], x @ weight)
+
+
+def test_openvino_computes_in_float32_unless_asked_to_be_fast(model):
+    rng = np.random.default_rng(0)
+    a, b = rng.standard_normal((64, 256)).astype(np.float32), rng.standard_normal((256, 64)).astype(np.float32)
+    text = model("g (float[64,256] a, float[256,64] b) => (float[64,64] y) { y = MatMul(a, b) }")
+    exact = a.astype(np.float64) @ b.astype(np.float64)
+    reference = engines.load(text, by_id("cpu:openvino")).run({"a": a, "b": b})["y"]
+    fast = engines.load(text, by_id("cpu:openvino"), LoadOptions(precision="fast")).run({"a": a, "b": b})["y"]
+    assert np.abs(reference - exact).max() < 1e-4
+    assert np.abs(fast - exact).max() < 1.0
+
+
+def test_openvino_keeps_state_from_run_to_run(model):
+    options = LoadOptions(state={"past": "present"}, shapes={"b": 1})
+    module = engines.load(model(GROWING), by_id("cpu:openvino"), options)
+    assert isinstance(module, StatefulModule)
+    assert [spec.name for spec in module.inputs] == ["x"]
+    assert [spec.name for spec in module.outputs] == ["total"]
+    x = np.array([[1, 2, 3]], np.float32)
+    for count in (1, 2, 3):
+        np.testing.assert_array_equal(module.run({"x": x})["total"], count * x)
+    np.testing.assert_array_equal(module.get_state()["past"], np.repeat(x[:, None], 3, axis=1))
+    module.set_state({"past": np.full((1, 4, 3), 10, np.float32)})
+    np.testing.assert_array_equal(module.run({"x": x})["total"], 40 + x)
+    module.reset_state()
+    np.testing.assert_array_equal(module.run({"x": x})["total"], x)
+    with pytest.raises(InvalidInput, match="'nothing' is no state"):
+        module.set_state({"nothing": x})
+
+
+def test_an_engine_without_state_leaves_inputs_as_they_are(model):
+    module = engines.load(model(GROWING), by_id("cpu:ort"), LoadOptions(state={"past": "present"}))
+    assert not isinstance(module, StatefulModule)
+    assert [spec.name for spec in module.inputs] == ["x", "past"]
+    out = module.run({"x": np.ones((1, 3), np.float32), "past": np.zeros((1, 0, 3), np.float32)})
+    assert out["present"].shape == (1, 1, 3)
+
+
+@ON_EVERY_DEVICE
+def test_threads_and_extra_settings_reach_the_engine(device, model):
+    extra = {"session.disable_prepacking": "1"} if device.engine == "ort" else {"PERF_COUNT": "YES"}
+    options = LoadOptions(threads=1, spin=True, extra=extra)
+    out = engines.load(model(TWO_OUTPUTS), device, options).run(
+        {"x": np.ones((1, 3), np.float32), "s": np.ones(3, np.float32)}
+    )
+    np.testing.assert_array_equal(out["y"], np.full((1, 3), 2))
+
+
+def test_signature_reads_no_weights(tmp_path):
+    """A file whose weights are a hole of a terabyte is described at once."""
+    graph = helper.make_graph(
+        [helper.make_node("Add", ["x", "w"], ["y"])], "g",
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n"]) for name in "xw"],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(np.ones(1, np.float32), "w")],
+    )  # fmt: skip
+    declared = _common.signature(helper.make_model(graph).SerializeToString())
+    assert [spec.name for spec in declared.inputs] == ["x"]  # w has a value already
+    assert declared.outputs[0].shape == ("...",)
+
+    def varint(number: int) -> bytes:
+        out = bytearray()
+        while number > 0x7F:
+            out.append(number & 0x7F | 0x80)
+            number >>= 7
+        return bytes([*out, number])
+
+    hole = 1 << 40
+    tensor_head = b"\x42\x01w" + b"\x4a" + varint(hole)  # name "w", then raw_data of that length
+    tensor = b"\x2a" + varint(len(tensor_head) + hole) + tensor_head
+    ends = b"".join(
+        bytes([tag]) + varint(len(text)) + text
+        for tag, name in ((0x5A, "x"), (0x62, "y"))
+        for text in [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 2]).SerializeToString()]
+    )
+    path = tmp_path / "huge.onnx"
+    with path.open("wb") as file:
+        file.write(b"\x3a" + varint(len(ends) + len(tensor) + hole) + ends + tensor)
+        file.truncate(file.tell() + hole)  # sparse: takes no disk
+    declared = _common.signature(path)
+    assert [spec.shape for spec in (*declared.inputs, *declared.outputs)] == [("n", 2), ("n", 2)]
+
+
+@pytest.mark.parametrize(("message", "told"), [
+    ("", "RuntimeError"),
+    ("[ONNXRuntimeError] : 9 : NOT_IMPLEMENTED : no kernel for Foo", "no kernel for Foo"),
+    ("Exception from a.cpp:1:\nException from b.cpp:2:\n[CPU] MatMul 'z' Check 'k' failed at c.cpp:3:\nsizes differ\n",
+     "[CPU] MatMul 'z': sizes differ"),
+])  # fmt: skip
+def test_reason_is_the_line_that_says_something(message, told):
+    assert _common.reason(RuntimeError(message)) == told
+
+
+def test_every_engine_file_has_one_engine_class():
+    for path in Path(engines.__path__[0]).glob("[a-z]*.py"):
+        if path.stem != "base":
+            assert hasattr(importlib.import_module(f"trisect.runtime.engines.{path.stem}"), "Engine")

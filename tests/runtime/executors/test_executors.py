@@ -1,0 +1,313 @@
+"""Every executor gives the same numbers for the same plan, whatever the tensors are made of."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from concurrent.futures import Future
+from dataclasses import replace
+
+import numpy as np
+import psutil
+import pytest
+
+from tests.runtime.list_plan import assert_lists_right, lists_feeds, lists_plan
+from trisect.runtime.engines.base import LoadOptions, TensorSpec
+from trisect.runtime.errors import EngineFailed, InvalidInput, UnknownDevice
+from trisect.runtime.executors.processes import cores_for
+from trisect.runtime.sessions import session as session_module
+from trisect.runtime.sessions.session import Session
+from trisect.runtime.workers import shared_memory as chunks
+from trisect.runtime.workers import worker_process as process
+
+ONE = LoadOptions(threads=1)
+EXECUTORS = ["threads", "processes"]
+
+
+def expected(x: np.ndarray) -> np.ndarray:
+    return 2 * x * x + np.abs(x) + x
+
+
+@pytest.fixture(params=EXECUTORS)
+def executor(request) -> str:
+    return request.param
+
+
+def test_run_and_stream_match_the_formula(diamond, executor):
+    with Session(diamond, executor, ONE) as session:
+        for rows in (4, 0, 1, 400_000):
+            x = np.random.default_rng(rows).standard_normal((rows, 3)).astype(np.float32)
+            np.testing.assert_allclose(session.run({"x": x})["y"], expected(x), rtol=1e-6, atol=1e-6)
+        items = [np.full((1 + index % 3, 3), index, np.float32) for index in range(60)]
+        outs = list(session.stream(({"x": x} for x in items), window=4))
+        for x, out in zip(items, outs, strict=True):
+            np.testing.assert_array_equal(out["y"], expected(x))
+
+
+def test_results_stay_what_they_were(diamond, executor):
+    """Memory that is used again must not be that of a result somebody still has; nor of feeds."""
+    big = np.ones((200_000, 3), np.float32)
+    with Session(diamond, executor, ONE) as session:
+        kept = [session.run({"x": big * number})["y"] for number in range(6)]
+        parts = [out["y"][::1000] for out in session.stream({"x": big * number} for number in range(6))]
+    for number, (whole, part) in enumerate(zip(kept, parts, strict=True)):
+        assert (whole == expected(np.float32(number))).all()
+        assert (part == expected(np.float32(number))).all()
+        whole[:] = 0  # the caller's own
+
+
+def test_both_give_the_same_bits(diamond):
+    x = np.random.default_rng(1).standard_normal((5000, 3)).astype(np.float32)
+    found = []
+    for executor in EXECUTORS:
+        with Session(diamond, executor, ONE) as session:
+            found.append(session.run({"x": x})["y"])
+    assert found[0].tobytes() == found[1].tobytes()
+
+
+@pytest.mark.parametrize(("text", "dtype", "value"), [
+    ("g (string[n] x) => (string[n] y) { t = Identity(x)  y = Identity(t) }", "object",
+     np.array(["a", "", "häß"], dtype=object)),
+    ("g (bfloat16[n] x) => (bfloat16[n] y) { y = Identity(x) }", "bfloat16", None),
+    ("g (float16[n] x) => (float16[n] y) { y = Neg(x) }", "float16", np.array([1, 2], np.float16)),
+    ("g (bool[n] x) => (bool[n] y) { y = Not(x) }", "bool", np.array([True, False])),
+    ("g (int64[n] x) => (int64[n] y) { y = Neg(x) }", "int64", np.array([1, 2, 3])),
+    ("g (float x) => (float y) { y = Neg(x) }", "float32", np.array(3, np.float32)),
+])  # fmt: skip
+def test_every_kind_of_tensor_is_carried(make_plan, executor, text, dtype, value):
+    import ml_dtypes
+
+    value = np.ones(3, ml_dtypes.bfloat16) if value is None else value
+    shape = ("n",) if value.ndim else ()
+    plan = make_plan([("cpu:ort", text)], [TensorSpec("x", dtype, shape)], [TensorSpec("y", dtype, shape)])
+    with Session(plan, executor, ONE) as session:
+        for _ in range(3):  # the first of a shape goes another way than those after it
+            out = session.run({"x": value})["y"]
+        wanted = ~value if dtype == "bool" else value if dtype in ("object", "bfloat16") else -value
+        assert out.dtype == value.dtype
+        assert out.shape == value.shape
+        assert out.tolist() == wanted.tolist()
+
+
+def test_outputs_whose_size_only_the_run_tells(make_plan, executor):
+    plan = make_plan(
+        [("cpu:ort", "g (float[n] x) => (int64[r,m] i) { i = NonZero(x) }"),
+         ("cpu:ort", "g (int64[r,m] i) => (int64[r,m] y) { y = Neg(i) }")],
+        [TensorSpec("x", "float32", ("n",))], [TensorSpec("y", "int64", ("r", "m"))],
+    )  # fmt: skip
+    with Session(plan, executor, ONE) as session:
+        for count in (0, 3, 1, 5, 5, 0):
+            x = np.zeros(6, np.float32)
+            x[:count] = 1
+            assert session.run({"x": x})["y"].tolist() == [[-index for index in range(count)]]
+
+
+def test_non_contiguous_and_read_only_feeds(diamond, executor):
+    x = np.arange(24, dtype=np.float32).reshape(3, 8).T
+    locked = np.ones((2, 3), np.float32)
+    locked.flags.writeable = False
+    with Session(diamond, executor, ONE) as session:
+        np.testing.assert_array_equal(session.run({"x": x[::2]})["y"], expected(x[::2]))
+        np.testing.assert_array_equal(session.run({"x": locked})["y"], expected(locked))
+
+
+def test_nan_is_refused_where_that_is_asked(diamond):
+    x = np.array([[1, np.nan, 2]], np.float32)
+    with Session(diamond, nan="refuse") as session:
+        with pytest.raises(InvalidInput, match="input 'x' holds NaN"):
+            session.run({"x": x})
+        assert session.run({"x": np.ones((1, 3), np.float32)})["y"][0, 0] == 4
+    with Session(diamond) as session:
+        assert np.isnan(session.run({"x": x})["y"][0, 1])
+    with pytest.raises(InvalidInput, match="nan is 'maybe'"):
+        Session(diamond, nan="maybe")
+
+
+def test_futures_and_callbacks(diamond, executor):
+    with Session(diamond, executor, ONE) as session:
+        futures = [session.submit({"x": np.full((1, 3), n, np.float32)}) for n in range(20)]
+        assert [future.result(20)["y"][0, 0] for future in futures] == [expected(np.float32(n)) for n in range(20)]
+        again: list[Future] = []
+        done = threading.Event()
+
+        def callback(future):  # may use the session itself
+            again.append(session.submit({"x": future.result()["y"]}))
+            done.set()
+
+        session.submit({"x": np.ones((1, 3), np.float32)}).add_done_callback(callback)
+        assert done.wait(20)
+        assert again[0].result(20)["y"][0, 0] == expected(np.float32(4))
+        with pytest.raises(InvalidInput):
+            session.submit({})
+
+
+def test_async(diamond, executor):
+    async def everything(session):
+        outs = await asyncio.gather(*(session.run_async({"x": np.full((1, 3), n, np.float32)}) for n in range(8)))
+        streamed = [
+            out["y"][0, 0] async for out in session.astream({"x": np.full((1, 3), n, np.float32)} for n in range(8))
+        ]
+
+        async def slowly():
+            for n in range(5):
+                await asyncio.sleep(0)
+                yield {"x": np.full((1, 3 if n != 2 else 4), n, np.float32)}
+
+        odd = [found async for found in session.astream(slowly(), window=2, on_error="yield")]
+        with pytest.raises(InvalidInput):
+            async for _ in session.astream(slowly()):
+                pass
+        return [out["y"][0, 0] for out in outs], streamed, odd
+
+    with Session(diamond, executor, ONE) as session:
+        run, streamed, odd = asyncio.run(everything(session))
+    assert run == streamed == [expected(np.float32(n)) for n in range(8)]
+    assert [isinstance(found, InvalidInput) for found in odd] == [False, False, True, False, False]
+
+
+def test_items_that_fail_do_not_stop_a_stream_that_goes_on(diamond, executor):
+    items = [{"x": np.full((1, 3 if n % 4 != 2 else 5), n, np.float32)} for n in range(10)]
+    told: list[tuple[int, int, str]] = []
+    with Session(diamond, executor, ONE) as session:
+        found = list(session.stream(items, on_error="yield", progress=lambda *step: told.append(step)))
+        assert [isinstance(out, InvalidInput) for out in found] == [n % 4 == 2 for n in range(10)]
+        assert [step[:2] for step in told] == [(n + 1, 10) for n in range(10)]
+        kept = list(session.stream(items, on_error="skip", window=1))
+        assert [out["y"][0, 0] for out in kept] == [expected(np.float32(n)) for n in range(10) if n % 4 != 2]
+        with pytest.raises(InvalidInput, match="on_error is 'ignore'"):
+            session.stream(items, on_error="ignore")
+
+
+@pytest.mark.parametrize("micro_batch", [2, 3, 50])
+@pytest.mark.parametrize("window", [1, 3])
+def test_micro_batches_give_what_single_items_give(diamond, micro_batch, window):
+    rng = np.random.default_rng(0)
+    items = [{"x": rng.standard_normal((rows, 3)).astype(np.float32)} for rows in (1, 2, 1, 3, 1, 0, 2)]
+    with Session(diamond) as session:
+        found = list(session.stream(items, window, micro_batch=micro_batch))
+        runs = len([event for event in session.trace.events if event.name == "segment 0"])
+    assert runs == -(-len(items) // micro_batch)
+    for item, out in zip(items, found, strict=True):
+        np.testing.assert_allclose(out["y"], expected(item["x"]), rtol=1e-6)
+
+
+def test_a_wrong_item_in_a_micro_batch_is_alone(diamond):
+    items = [{"x": np.full((1, 3 if n != 3 else 4), n, np.float32)} for n in range(7)]
+    with Session(diamond) as session:
+        found = list(session.stream(items, micro_batch=4, on_error="yield"))
+        assert [isinstance(out, InvalidInput) for out in found] == [n == 3 for n in range(7)]
+        assert [out["y"][0, 0] for out in found if isinstance(out, dict)] == [
+            expected(np.float32(n)) for n in range(7) if n != 3
+        ]
+        with pytest.raises(InvalidInput, match="micro_batch is 0"):
+            session.stream(items, micro_batch=0)
+
+
+def test_models_without_a_batch_dimension_are_not_batched(make_plan):
+    spec = [TensorSpec("x", "float32", (1, 3))], [TensorSpec("y", "float32", (1, 3))]
+    plan = make_plan([("cpu:ort", "g (float[1,3] x) => (float[1,3] y) { y = Neg(x) }")], *spec)
+    with Session(plan) as session, pytest.raises(InvalidInput, match="cannot be put together: 'x'"):
+        session.stream([], micro_batch=2)
+
+
+def test_a_plan_for_devices_of_another_machine(diamond, executor):
+    away = tuple(replace(d, id="gpu:openvino", kind="gpu", native="GPU.7", name="Arc") for d in diamond.devices[:1])
+    segments = tuple(replace(segment, device="gpu:openvino") for segment in diamond.segments)
+    plan = replace(diamond, devices=tuple(replace(d, engine="openvino") for d in away), segments=segments)
+    with pytest.raises(
+        UnknownDevice, match=r"made for gpu:openvino \(Arc\), which this machine does not have; split again"
+    ):
+        Session(plan, executor, ONE)
+
+
+def test_workers_stay_on_their_cores(diamond):
+    if not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("needs two cores and a system that pins")
+    with Session(diamond, "processes", ONE) as session:
+        masks = {id: os.sched_getaffinity(host.pid) for id, host in session._executor.crew.hosts.items()}
+    assert all(len(mask) == 1 for mask in masks.values())
+    assert masks["cpu:ort"] != masks["cpu:openvino"]
+
+
+def test_cores_are_shared_out_to_devices_that_work_at_once(diamond, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2, 3, 6}, raising=False)
+    gpu = replace(diamond.devices[0], id="gpu:x", kind="gpu")
+    devices = [*diamond.devices, gpu]
+    ids = [device.id for device in devices]
+    assert cores_for(devices, None, split=True) == dict(zip(ids, [(0, 1), (2, 3), ()], strict=True))
+    assert cores_for(devices, None, split=False) == dict.fromkeys(ids, ())
+    assert cores_for(devices, 1, split=False) == dict(zip(ids, [(0,), (1,), ()], strict=True))
+    assert cores_for(devices, 4, split=True) == dict.fromkeys(ids, ())
+
+
+@pytest.mark.parametrize("memory", ["named", "descriptors"])
+@pytest.mark.parametrize("channel", ["loopback", "unix"])
+def test_systems_without_unix_sockets_or_nameless_memory(diamond, monkeypatch, memory, channel):
+    """The ways of macOS and Windows, on whatever this is."""
+    if memory == "named":
+        monkeypatch.setattr(chunks, "HAS_MEMFD", False)
+    elif channel == "loopback":
+        pytest.skip("descriptors travel over Unix sockets only")
+    monkeypatch.setattr(process, "HAS_UNIX_SOCKETS", channel == "unix")
+    x = np.random.default_rng(1).standard_normal((200_000, 3)).astype(np.float32)
+    with Session(diamond, "processes", ONE) as session:
+        outs = [out["y"] for out in session.stream([{"x": x}] * 6)]
+        session._executor.crew.hosts["cpu:ort"].kill()
+        outs.append(session.run({"x": x})["y"])
+    for out in outs:
+        np.testing.assert_allclose(out, expected(x), rtol=1e-6, atol=1e-6)
+
+
+def rss_growth(plan, executor: str, items: int) -> float:
+    """Growth of all memory of this process and its children over the last 3/4 of a stream, as a share."""
+    x = np.ones((4, 3), np.float32)
+    with Session(plan, executor, ONE) as session:
+        me = psutil.Process()
+
+        def used() -> int:
+            return sum(p.memory_info().rss for p in [me, *me.children(recursive=True)])
+
+        first = fds = 0
+        for number, _ in enumerate(session.stream(({"x": x} for _ in range(items)), window=4)):
+            if number == items // 4:
+                first, fds = used(), me.num_fds() if hasattr(me, "num_fds") else 0
+        assert not hasattr(me, "num_fds") or me.num_fds() <= fds
+        return used() / first - 1
+
+
+def test_a_long_stream_takes_no_more_memory_than_a_short_one(diamond, executor, monkeypatch):
+    monkeypatch.setattr(session_module, "_TRACE_EVENTS", 1000)  # full before the measurement begins
+    assert rss_growth(diamond, executor, 8000 if executor == "threads" else 3000) < 0.03
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("items", [200_000])
+def test_a_very_long_stream_is_flat(diamond, executor, items):
+    assert rss_growth(diamond, executor, items) < 0.02
+
+
+def test_closed_sessions_refuse(diamond, executor):
+    session = Session(diamond, executor, ONE)
+    session.close()
+    session.close()
+    for call in (session.run, session.submit):
+        with pytest.raises(EngineFailed, match="closed"):
+            call({"x": np.ones((1, 3), np.float32)})
+
+
+def test_lists_optionals_and_strings_arrive_as_they_are(tmp_path, executor):
+    plan = lists_plan(tmp_path)
+    with Session(plan, executor, ONE) as session:
+        for rows in (3, 1, 3, 30_000):  # the last beyond what goes along with a message
+            feeds = lists_feeds(rows)
+            if rows > 1000:
+                feeds["s"] = [feeds["x"]] * 3
+            assert_lists_right(feeds, session.run(feeds))
+        items = [lists_feeds(rows) for rows in range(1, 9)]
+        outs = list(session.stream(items, window=3))
+        for feeds, out in zip(items, outs, strict=True):
+            assert_lists_right(feeds, out)
+        with pytest.raises(InvalidInput, match="element 1 is float64"):
+            session.run(lists_feeds(2) | {"s": [np.zeros(2, np.float32), np.zeros(2)]})
+        assert_lists_right(items[0], session.run(items[0]))

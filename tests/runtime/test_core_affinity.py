@@ -1,0 +1,147 @@
+"""Sessions keep callers off the cores of engines' helpers, and leave everybody's own choice of cores alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from trisect.runtime import core_affinity as affinity
+from trisect.runtime.core_affinity import Seats, cores
+from trisect.runtime.engines import find, load
+from trisect.runtime.engines.base import LoadOptions
+from trisect.runtime.sessions.session import Session
+
+ALL = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
+pytestmark = pytest.mark.skipif(not ALL, reason="this system lets no process say where its threads run")
+several = pytest.mark.skipif(len(cores()) < 2, reason="there is one core")
+
+MASKS = """
+import json, os, sys
+from pathlib import Path
+os.sched_setaffinity(0, json.loads(sys.argv[3]))
+import onnxruntime, trisect.runtime.engines as engines
+from trisect.runtime.engines.base import LoadOptions
+(device,) = engines.find("cpu:ort")  # whatever else this starts is there now
+before = set(os.listdir("/proc/self/task"))
+module = engines.load(Path(sys.argv[1]), device, LoadOptions(pinned=json.loads(sys.argv[2])))
+new = set(os.listdir("/proc/self/task")) - before
+print(json.dumps([sorted(os.sched_getaffinity(int(task))) for task in new]))
+"""
+
+
+@pytest.fixture
+def model_file(tmp_path: Path, model) -> Path:
+    path = tmp_path / "neg.onnx"
+    path.write_bytes(model("g (float[n] x) => (float[n] y) { y = Neg(x) }"))
+    return path
+
+
+@pytest.fixture
+def free() -> Iterator[None]:
+    """This thread may run anywhere, before and after."""
+    os.sched_setaffinity(0, ALL)
+    yield
+    os.sched_setaffinity(0, ALL)
+
+
+def helpers_of(path: Path, pinned: bool | None, mask: set[int]) -> list[list[int]]:
+    """Where the threads may run that loading a model starts, in a process that may use a mask's cores."""
+    arguments = [str(path), json.dumps(pinned), json.dumps(sorted(mask))]
+    told = subprocess.run([sys.executable, "-c", MASKS, *arguments], check=True, capture_output=True, text=True)
+    return json.loads(told.stdout)
+
+
+@several
+def test_helpers_have_all_cores_but_the_callers(model_file):
+    there = cores()
+    assert sorted(helpers_of(model_file, True, ALL)) == sorted(list(core) for core in there[1:])
+
+
+def test_helpers_stay_on_the_cores_that_the_process_may_use(model_file):
+    for core in cores():
+        assert helpers_of(model_file, True, set(core)) == []  # one core is the caller's
+
+
+@several
+def test_a_number_of_threads_that_leaves_cores_free_says_nothing_of_which(model_file):
+    (device,) = find("cpu:ort")
+    before = set(os.listdir("/proc/self/task"))
+    module = load(model_file, device, LoadOptions(pinned=True, threads=len(cores()) + 1))
+    new = set(os.listdir("/proc/self/task")) - before
+    assert [os.sched_getaffinity(int(task)) for task in new] == [ALL] * len(cores())
+    module.close()
+
+
+@several
+def test_a_caller_on_a_helpers_core_moves_away_and_keeps_its_freedom(free):
+    there = cores()
+    os.sched_setaffinity(0, there[1])
+    assert affinity._cpu() in there[1]
+    os.sched_setaffinity(0, ALL)
+    Seats(there).take()
+    assert affinity._cpu() in there[0]
+    assert os.sched_getaffinity(0) == ALL
+
+
+@several
+def test_a_caller_that_was_put_on_a_helpers_core_stays_there(free):
+    there = cores()
+    os.sched_setaffinity(0, there[1])
+    Seats(there).take()
+    assert os.sched_getaffinity(0) == set(there[1])
+    assert affinity._cpu() in there[1]
+
+
+@several
+def test_callers_keep_off_helpers_cores_in_a_session_and_threads_stay_free(make_plan, vector, monkeypatch, free):
+    """Whoever runs a segment takes a seat first: the caller, or for what is submitted the thread of the device."""
+    plan = make_plan([("cpu:ort", "g (float[n,3] x) => (float[n,3] y) { y = Neg(x) }")], [vector("x")], [vector("y")])
+    x = np.ones((2, 3), np.float32)
+    seen: list[str] = []
+    take = Seats.take
+
+    def seen_taking(seats: Seats) -> None:
+        seen.append(threading.current_thread().name)
+        assert seats.count == len(cores())
+        take(seats)
+
+    monkeypatch.setattr(Seats, "take", seen_taking)
+    masks = []
+    with Session(plan) as session:
+        session.run({"x": x})
+        assert seen == [threading.current_thread().name]
+        callers = [threading.Thread(target=lambda: masks.append(session.submit({"x": x}).result())) for _ in range(4)]
+        for caller in callers:
+            caller.start()
+        for caller in callers:
+            caller.join()
+        assert len(masks) == 4
+        assert seen[1:] == ["trisect cpu:ort"] * 4
+        for thread in threading.enumerate():
+            if thread.name.startswith("trisect"):
+                assert os.sched_getaffinity(thread.native_id) == ALL
+        assert os.sched_getaffinity(0) == ALL
+    assert os.sched_getaffinity(0) == ALL
+    seen.clear()
+    with Session(plan, options=LoadOptions(pinned=False)) as session:
+        session.run({"x": x})
+    assert seen == []
+
+
+def test_numbers_of_one_core_go_together(monkeypatch, tmp_path):
+    """Two cores that run two threads each, one of which may not be used."""
+    for number, siblings in enumerate(("0,2", "1,3", "0,2", "1,3")):
+        (tmp_path / f"{number}").write_text(siblings)
+    monkeypatch.setattr(affinity, "_SIBLINGS", f"{tmp_path}/{{}}")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2})
+    assert cores() == ((0, 2), (1,))
+    (tmp_path / "0").write_text("0-1")
+    assert cores() == ((0, 1), (2,))

@@ -1,0 +1,117 @@
+"""Memory that is used again must never be that of an array somebody still has."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from trisect.runtime.workers import tensor_pool as pool_module
+from trisect.runtime.workers.messages import read, write
+from trisect.runtime.workers.tensor_pool import LARGE_BYTES, Pool, slot_bytes
+
+FLOAT = np.dtype("float32")
+
+
+@given(st.lists(st.tuples(st.integers(0, 700_000), st.booleans()), max_size=40))
+@settings(max_examples=40, deadline=None)
+def test_arrays_that_are_alive_never_share_memory(steps):
+    pool = Pool(shared=False)
+    alive: list[tuple[np.ndarray, int]] = []
+    for number, (count, drop) in enumerate(steps):
+        array = pool.empty(FLOAT, (count,))
+        array[:] = number
+        alive.append((array[: count // 2], number))  # a view is as good a claim as the array
+        if drop:
+            alive.pop(len(alive) // 2)
+    for view, number in alive:
+        assert (view == number).all()
+
+
+@given(st.integers(0, 1 << 34))
+def test_a_slot_holds_what_it_is_for_and_wastes_a_quarter_at_most(size):
+    slot = slot_bytes(size)
+    assert slot >= size
+    assert slot % 64 == 0
+    assert size <= 256 or slot <= size * 1.25 + 64
+    assert slot_bytes(slot) == slot
+
+
+def test_memory_comes_back_and_is_used_again():
+    pool = Pool(shared=False)
+    for _ in range(50):
+        pool.empty(FLOAT, (LARGE_BYTES,))
+        pool.empty(FLOAT, (100,))
+    assert pool.live_bytes == 0
+    assert pool.size_bytes <= 4 * LARGE_BYTES + (8 << 20)
+
+
+def test_free_memory_beyond_the_limit_is_given_back(monkeypatch):
+    monkeypatch.setattr(pool_module, "_KEPT_BYTES", 4 * LARGE_BYTES)
+    pool = Pool(shared=True)
+    held = [pool.empty(np.dtype("uint8"), (LARGE_BYTES,)) for _ in range(12)]
+    held.clear()
+    assert pool.live_bytes == 0
+    assert pool.size_bytes == 12 * LARGE_BYTES  # as much was in use a moment ago
+    for _ in range(2000):
+        pool.empty(np.dtype("uint8"), (LARGE_BYTES,))
+    assert pool.live_bytes == 0
+    assert pool.size_bytes <= 4 * LARGE_BYTES
+    assert len(pool.dropped) == len(set(pool.dropped)) == 8
+    pool.close()
+
+
+def test_only_what_lies_in_the_pool_is_found_there():
+    pool = Pool(shared=False)
+    array = pool.empty(FLOAT, (4, 6))
+    place = pool.locate(array)
+    assert place is not None
+    inside = pool.locate(array[2:])
+    assert inside is not None
+    assert inside.offset - place.offset == 48
+    assert pool.locate(array.T) is None  # not in one piece
+    assert pool.locate(np.zeros(4, np.float32)) is None
+    assert pool.locate(array[:0]) is None
+    alias = pool.alias(array)
+    assert alias is not None
+    array[:] = 3
+    assert (alias == 3).all()
+
+
+def test_an_alias_is_no_claim():
+    pool = Pool(shared=False)
+    array = pool.empty(FLOAT, (8,))
+    alias, place = pool.alias(array), pool.locate(array)
+    del array
+    again = pool.empty(FLOAT, (8,))
+    assert pool.locate(again) == place
+    assert alias is not None
+
+
+def test_results_outlive_the_pool():
+    pool = Pool(shared=True)
+    array = pool.copy(np.arange(1000))
+    pool.close()
+    assert array.sum() == 499_500
+
+
+@pytest.mark.parametrize("value", [
+    np.array(["a", "", "häß"], dtype=object),
+    np.array([[b"raw"]], dtype=object),
+    np.zeros((0, 3), np.int64),
+    np.array(2.5),
+    None,
+    [np.ones(2), None, "text", [np.zeros((1, 0))]],
+    {1: np.ones(1), "two": 3.5},
+])  # fmt: skip
+def test_what_has_no_place_in_memory_is_written_and_read_back(value):
+    def same(a, b) -> bool:
+        if isinstance(a, (list, dict)):
+            pairs = zip(a, b, strict=True) if isinstance(a, list) else ((a[key], b[key]) for key in a)
+            return type(a) is type(b) and len(a) == len(b) and all(same(x, y) for x, y in pairs)
+        if isinstance(a, np.ndarray):
+            return a.dtype == b.dtype and a.shape == b.shape and a.tolist() == b.tolist()
+        return a == b
+
+    assert same(value, read(write(value)))

@@ -1,0 +1,76 @@
+"""Random problems of the offload convention, and what they are worth by trying everything."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import networkx as nx
+from hypothesis import strategies as st
+
+from trisect.runtime.device import Device
+from trisect.scheduler.offload.offload_value import offload_value, offload_violations
+from trisect.scheduler.problem.problem import Objective, Problem
+from trisect.scheduler.problem.rules import Rules
+
+
+@st.composite
+def offload_problems(
+    draw: st.DrawFn,
+    objective: Objective,
+    *,
+    contiguous: bool = False,
+    largest: int = 6,
+    training: bool = False,
+    chain: bool = False,
+) -> Problem:
+    """Few tasks with whole costs, one host core, one or two accelerators with little memory."""
+    count = draw(st.integers(1, largest))
+    names = [f"n{i}" for i in range(count)]
+    graph: nx.DiGraph[str] = nx.DiGraph()
+    graph.add_nodes_from(names)
+    costs = [draw(st.integers(0, 4)) for _ in names]
+    for j in range(1, count):
+        for i in {j - 1} if chain else draw(st.sets(st.integers(0, j - 1), max_size=2)):
+            graph.add_edge(names[i], names[j], tensors={f"t{i}": costs[i]})
+    accelerators = draw(st.integers(1, 2))
+    capacity = draw(st.sampled_from([4, 8, 100]))
+    devices = [
+        Device("cpu:0", "cpu", "t", ""),
+        *(Device(f"npu:{i}", "npu", "t", "", memory_bytes=capacity) for i in range(accelerators)),
+    ]
+    times = {}
+    for name in names:
+        # Every task can run on the host, so that there always is a placement.
+        times[name] = {"cpu:0": float(draw(st.sampled_from([0, 0, 2, 5, 9])))}
+        if draw(st.integers(0, 5)):
+            times[name] |= dict.fromkeys((d.id for d in devices[1:]), float(draw(st.integers(0, 3))))
+    colocated = ()
+    backward: frozenset[str] = frozenset()
+    if training and count > 2:
+        first = draw(st.integers(0, count - 2))
+        colocated = ((names[first], names[draw(st.integers(first + 1, count - 1))]),)
+        backward = frozenset(names[draw(st.integers(1, count)) :])
+    return Problem.of(
+        graph,
+        devices,
+        times,
+        lambda size_bytes, src, dst: float(size_bytes * ((src != "cpu:0") + (dst != "cpu:0"))),
+        objective=objective,
+        rules=Rules(
+            convention="offload",
+            contiguous=contiguous,
+            sizes_bytes={name: float(draw(st.integers(0, 3))) for name in names},
+            colocated=colocated,
+            backward=backward,
+        ),
+    )
+
+
+def best_of_all(problem: Problem) -> float:
+    """The optimum, by trying every placement."""
+    found = []
+    for where in product(problem.device_ids, repeat=len(problem.graph)):
+        placement = dict(zip(problem.graph, where, strict=True))
+        if not offload_violations(problem, placement):
+            found.append(offload_value(problem, placement))
+    return min(found)

@@ -1,0 +1,144 @@
+"""What crosses between parts costs them: against sums written out, and against all placements of small problems."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from dataclasses import replace
+
+import networkx as nx
+import pytest
+
+from trisect.partitioner.segments.convex_cut import cut
+from trisect.partitioner.strategies import propose
+from trisect.partitioner.strategies.common.placement_value import certificate, judge
+from trisect.profiles.costmodel.call_costs import Wakings
+from trisect.runtime.device import Device
+from trisect.scheduler.bounds.segment_slots import solve_segments
+from trisect.scheduler.problem.boundary_costs import Border, border_s
+from trisect.scheduler.problem.problem import Objective, Part, Problem, crossing_time_s
+from trisect.scheduler.problem.solution import Proposal
+from trisect.scheduler.simulation.simulate import evaluate, loads_s, simulate
+from trisect.scheduler.simulation.validate import validate_schedule
+
+A, B = Device("cpu:a", "cpu", "a", ""), Device("gpu:b", "gpu", "b", "")
+BORDERS = {"t": Border((1.0, 2.0), (4.0, 8.0)), "u": Border((16.0, 32.0), (64.0, 128.0))}
+
+
+@pytest.fixture
+def problem() -> Problem:
+    """x makes t for y and z, y makes u for z."""
+    graph: nx.DiGraph[str] = nx.DiGraph()
+    graph.add_edge("x", "y", tensors={"t": 100})
+    graph.add_edge("x", "z", tensors={"t": 100})
+    graph.add_edge("y", "z", tensors={"u": 100})
+    made = Problem.of(
+        graph, [A, B], lambda task, device: 1000.0, lambda size, src, dst: 0.5, power_w={A.id: 1, B.id: 3}
+    )
+    return replace(made, borders=BORDERS)
+
+
+def drawn(seed: int, objective: Objective) -> Problem:
+    """Six tasks of random times, edges, transfers and borders."""
+    lot = random.Random(seed)
+    graph: nx.DiGraph[str] = nx.DiGraph()
+    graph.add_nodes_from("abcdef")
+    sizes = {task: lot.randrange(100) for task in graph}
+    for source, target in itertools.combinations("abcdef", 2):
+        if lot.random() < 0.4:
+            graph.add_edge(source, target, tensors={f"of {source}": sizes[source]})
+    made = Problem.of(
+        graph, [A, B], {task: {d.id: lot.uniform(0.5, 3.0) for d in (A, B)} for task in graph},
+        lambda size, src, dst: size / 500, overhead_s={A.id: 0.1, B.id: 0.2}, objective=objective,
+        power_w={A.id: 2.0, B.id: 1.0},
+    )  # fmt: skip
+    pair = lambda: (lot.uniform(0, 1.0), lot.uniform(0, 1.0))  # noqa: E731
+    return replace(made, borders={f"of {task}": Border(pair(), pair()) for task in graph})
+
+
+def test_a_tensor_is_paid_once_by_each_part_that_it_leaves_or_enters(problem: Problem) -> None:
+    split = [Part(A.id, ("x",)), Part(B.id, ("y", "z"))]
+    assert [border_s(problem, part) for part in split] == [1.0, 8.0]
+    # Also between two parts of one device.
+    three = [Part(A.id, ("x",)), Part(B.id, ("y",)), Part(A.id, ("z",))]
+    assert [border_s(problem, part) for part in three] == [1.0, 8.0 + 32.0, 4.0 + 64.0]
+    assert loads_s(problem, three) == {A.id: 2000.0 + 69.0, B.id: 1000.0 + 40.0}
+    assert simulate(problem, split).latency_s == 1000.0 + 1.0 + 0.5 + 8.0 + 2000.0
+    assert border_s(problem, Part(A.id, ("x", "y", "z"))) == 0.0
+
+
+def test_moving_a_task_is_priced_with_its_borders(problem: Problem) -> None:
+    assert problem.crossing_time("t", 100, A, B) == 1.0 + 0.5 + 8.0
+    assert problem.crossing_time("t", 100, A, A) == 0.0
+    assert problem.crossing_time("other", 100, A, B) == 0.5
+    there = {"x": A.id, "y": A.id, "z": B.id}
+    assert crossing_time_s(problem, there, {"y"}, B.id) == 1.0 + 0.5 + 8.0
+    assert crossing_time_s(problem, there, {"y"}, A.id) == 16.0 + 0.5 + 128.0
+
+
+def test_a_schedule_that_forgets_borders_is_found_out(problem: Problem) -> None:
+    parts = [Part(A.id, ("x",)), Part(B.id, ("y", "z"))]
+    assert validate_schedule(problem, parts, simulate(problem, parts)) == []
+    forgetful = simulate(replace(problem, borders={}), parts)
+    assert {v.kind for v in validate_schedule(problem, parts, forgetful)} == {"duration"}
+
+
+@pytest.mark.parametrize("objective", ["latency", "throughput", "energy"])
+@pytest.mark.parametrize("seed", range(3))
+def test_no_placement_is_below_what_is_said_to_be_proven(seed: int, objective: Objective) -> None:
+    problem = drawn(seed, objective)
+    every = [
+        dict(zip(problem.graph, where, strict=True))
+        for where in itertools.product((A.id, B.id), repeat=len(problem.graph))
+    ]
+    best = min(judge(problem, Proposal(placement)).value for placement in every)
+    for placement in every:
+        parts = cut(problem.graph, placement)
+        assert validate_schedule(problem, parts, evaluate(problem, parts)[1]) == []
+    parts = cut(problem.graph, every[0])
+    solved = solve_segments(problem, parts, evaluate(problem, parts)[0], 10.0, 0, "cp")
+    assert solved is not None
+    assert solved.bound <= best * (1 + 1e-6)
+    for name in ("heft", "peft", "mincut", "opclass", "balanced", "dp-chain", "auto"):
+        found = propose(problem, name)
+        assert certificate(problem, found).value <= best * (1 + 1e-6)
+        assert judge(problem, found).value >= best * (1 - 1e-9)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_solver_finds_the_best_pipeline_with_its_borders(seed: int) -> None:
+    """One part for each device: the program then knows all that crosses."""
+    loose = drawn(seed, "throughput")
+    problem = replace(loose, rules=replace(loose.rules, contiguous=True))
+    every = itertools.product((A.id, B.id), repeat=len(problem.graph))
+    best = min(judge(problem, Proposal(dict(zip(problem.graph, where, strict=True)))).value for where in every)
+    parts = cut(problem.graph, dict.fromkeys(problem.graph, A.id))
+    solved = solve_segments(problem, parts, evaluate(problem, parts)[0], 10.0, 0, "cp")
+    assert solved is not None
+    assert judge(problem, solved).value == pytest.approx(best, rel=1e-3)
+    assert solved.bound == pytest.approx(best, rel=1e-3)
+
+
+def test_dear_borders_keep_a_chain_on_one_device() -> None:
+    """By times alone each second task would go to the other device."""
+    graph = nx.DiGraph(itertools.pairwise("abcd"))
+    for source, target in graph.edges:
+        graph.edges[source, target]["tensors"] = {f"of {source}": 1}
+    times = {task: {A.id: 1.0 + i % 2, B.id: 2.0 - i % 2} for i, task in enumerate("abcd")}
+    bare = Problem.of(graph, [A, B], times, lambda size, src, dst: 0.0)
+    dear = replace(bare, borders={f"of {task}": Border((2.0, 2.0), (2.0, 2.0)) for task in "abc"})
+    for name in ("heft", "mincut", "auto"):
+        assert len(set(propose(bare, name).placement.values())) == 2
+        assert len(set(propose(dear, name).placement.values())) == 1
+
+
+def test_who_has_slept_takes_longer(problem: Problem) -> None:
+    wakings = Wakings({A.id: 1.0, B.id: 1.0}, {A.id: [(1000.0, 11.0), (2000.0, 31.0)], B.id: [(1000.0, 3.0)]})
+    bare = replace(problem, borders={})
+    sleepy = replace(bare, wakings=wakings)
+    split = [Part(A.id, ("x",)), Part(B.id, ("y", "z"))]
+    # Each waits for the other: cpu:a for two thousand seconds, gpu:b for one.
+    assert simulate(sleepy, split).latency_s == simulate(bare, split).latency_s + 30.0 + 2.0
+    alone = [Part(A.id, ("x", "y", "z"))]
+    assert loads_s(sleepy, alone) == loads_s(bare, alone)
+    assert validate_schedule(sleepy, split, simulate(sleepy, split)) == []

@@ -1,0 +1,151 @@
+"""Energy and memory of a timeline, against sums made another way; and faults that the validator must find in rules."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+
+import networkx as nx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.partitioner.segments.test_convex_cut import problems
+from trisect.partitioner.segments.convex_cut import cut, divide
+from trisect.runtime.device import Device
+from trisect.runtime.errors import PowerUnknown
+from trisect.scheduler.problem.problem import Part, Problem
+from trisect.scheduler.problem.rules import Rules
+from trisect.scheduler.simulation.energy_and_memory import energy_j, may_overflow, overflows, peak_bytes, with_totals
+from trisect.scheduler.simulation.simulate import simulate, single_parts
+from trisect.scheduler.simulation.validate import validate_rules
+
+A, B = Device("cpu:a", "cpu", "a", ""), Device("gpu:b", "gpu", "b", "")
+POWER_W = {"cpu:a": 10.0, "gpu:b": 100.0, "npu:c": 3.0}
+
+
+def brute_peaks(problem: Problem, parts: list[Part], items: int) -> dict[str, int]:
+    """Memory by looking at every moment of the timeline, and inside a part after every task."""
+    events = simulate(problem, parts, items=items).events
+    runs = {(e.item, int(e.name.split()[1])): e for e in events if e.kind == "compute"}
+    home = {node: i for i, part in enumerate(parts) for node in part.nodes}
+    tensors: dict[tuple[str, str], tuple[int, list[str]]] = {}
+    for source, target, data in problem.graph.edges(data=True):
+        for name, size in data["tensors"].items():
+            tensors.setdefault((source, name), (size, []))[1].append(target)
+    weights = {
+        d: sum(int(problem.rules.sizes_bytes[n]) for p in parts if p.device == d for n in p.nodes) for d in POWER_W
+    }
+    moments = sorted({t for e in events for t in (e.start_s, e.end_s)})
+    middles = [(a + b) / 2 for a, b in pairwise(moments)]
+    peaks = {d: weights[d] for d in problem.device_ids}
+    for moment in middles:
+        held = dict.fromkeys(problem.device_ids, 0)
+        for (_, i), run in runs.items():
+            if run.start_s < moment < run.end_s:
+                steps = []
+                for step in range(len(parts[i].nodes)):
+                    done, coming = parts[i].nodes[: step + 1], parts[i].nodes[step:]
+                    steps.append(
+                        sum(
+                            size
+                            for (source, _), (size, readers) in tensors.items()
+                            if source in done and any(r in coming or home[r] != i for r in readers)
+                        )
+                    )
+                held[run.device] += max(steps)
+        for (source, name), (size, readers) in tensors.items():
+            for item in range(items):
+                made = runs[item, home[source]]
+                for device in problem.device_ids:
+                    ends = [runs[item, home[r]].end_s for r in readers if parts[home[r]].device == device]
+                    copies = [
+                        e for e in events if (e.kind, e.item, e.name, e.device) == ("transfer", item, name, device)
+                    ]
+                    if device == made.device:
+                        outside = [r for r in readers if home[r] != home[source]]
+                        until = [runs[item, home[r]].end_s for r in outside if parts[home[r]].device == device]
+                        until += [
+                            e.end_s
+                            for e in events
+                            if e.kind == "transfer" and e.item == item and e.name == name and e.start_s == made.end_s
+                        ]
+                        if made.end_s < moment < max(until, default=0.0):
+                            held[device] += size
+                    elif ends:
+                        begin = copies[0].start_s if copies else made.end_s
+                        if begin < moment < max(ends):
+                            held[device] += size
+        for device in problem.device_ids:
+            peaks[device] = max(peaks[device], weights[device] + held[device])
+    return peaks
+
+
+@settings(max_examples=60, deadline=None)
+@given(problems(largest=8), st.integers(1, 2), st.booleans())
+def test_memory_is_what_every_moment_needs(case: tuple[Problem, dict[str, str]], items: int, divided: bool) -> None:
+    problem, placement = case
+    problem = replace(problem, rules=Rules(sizes_bytes={n: 100.0 * i for i, n in enumerate(problem.graph)}))
+    parts = cut(problem.graph, placement)
+    parts = divide(problem.graph, parts) if divided else parts
+    assert peak_bytes(problem, parts, simulate(problem, parts, items=items)) == brute_peaks(problem, parts, items)
+
+
+@settings(max_examples=60, deadline=None)
+@given(problems(largest=8))
+def test_energy_is_the_power_of_all_that_is_busy(case: tuple[Problem, dict[str, str]]) -> None:
+    problem, placement = case
+    problem = replace(problem, power_w=POWER_W)
+    parts = cut(problem.graph, placement)
+    # A transfer of no time leaves no event, and needs no energy either.
+    events = simulate(problem, parts).events
+    assert energy_j(problem, parts) == pytest.approx(sum(POWER_W[e.device] * e.duration_s for e in events))
+
+
+def test_what_nobody_knows_is_not_made_up() -> None:
+    graph: nx.DiGraph[str] = nx.DiGraph([("x", "y")])
+    problem = Problem.of(graph, [A, B], lambda *_: 1.0, lambda *_: 0.0, power_w={"cpu:a": 1.0})
+    assert energy_j(problem, [Part("cpu:a", ("x", "y"))]) == 2.0
+    parts = [Part("cpu:a", ("x",)), Part("gpu:b", ("y",))]
+    assert energy_j(problem, parts) is None
+    assert with_totals(problem, parts, simulate(problem, parts)).energy_j is None
+    with pytest.raises(PowerUnknown, match=r"power of gpu:b is not measured.*\(cpu:a\)"):
+        Problem.of(graph, [A, B], lambda *_: 1.0, lambda *_: 0.0, objective="energy", power_w={"cpu:a": 1.0})
+
+
+def test_memory_is_looked_at_only_where_it_could_be_short() -> None:
+    graph: nx.DiGraph[str] = nx.DiGraph()
+    graph.add_edge("x", "y", tensors={"t": 50})
+    rules = Rules(sizes_bytes={"x": 100.0, "y": 100.0})
+
+    def problem(memory_bytes: int | None) -> Problem:
+        return Problem.of(
+            graph, [replace(A, memory_bytes=memory_bytes), B], lambda *_: 1.0, lambda *_: 0.0, rules=rules
+        )
+
+    assert not may_overflow(problem(None))
+    assert not may_overflow(problem(250))
+    assert may_overflow(problem(249))
+    assert overflows(problem(150), {"cpu:a": 170, "gpu:b": 10**9}) == {"cpu:a": 20}
+
+
+def test_the_validator_finds_each_planted_fault_of_the_rules() -> None:
+    graph: nx.DiGraph[str] = nx.DiGraph()
+    nx.add_path(graph, "abc")
+    rules = Rules(sizes_bytes=dict.fromkeys("abc", 40.0), colocated=(("a", "c"),), most_segments=3, contiguous=False)
+    devices = [replace(A, memory_bytes=90), B]
+    problem = Problem.of(graph, devices, lambda *_: 1.0, lambda *_: 0.0, rules=rules)
+
+    def kinds(changes: dict[str, str], peaks: dict[str, int] | None = None, **demands: object) -> list[str]:
+        placement = {"a": "cpu:a", "b": "gpu:b", "c": "cpu:a", **changes}
+        asked = replace(problem, rules=replace(rules, **demands))  # type: ignore[arg-type]
+        parts = single_parts(asked, placement)
+        return sorted(v.kind for v in validate_rules(asked, placement, parts, peaks))
+
+    assert kinds({}) == []
+    assert kinds({"c": "gpu:b"}) == ["apart"]
+    assert kinds({}, most_segments=2) == ["segments"]
+    assert kinds({}, contiguous=True) == ["contiguous"]
+    assert kinds({"b": "cpu:a"}) == ["memory"]
+    assert kinds({}, peaks={"cpu:a": 91, "gpu:b": 0}) == ["memory"]
+    assert kinds({}, peaks={"cpu:a": 90, "gpu:b": 0}) == []

@@ -1,0 +1,242 @@
+"""``trisect bench MODEL.onnx`` as a user types it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections import defaultdict
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.bench.comparing.comparisons import made_up_comparison, write_model
+from trisect.bench.comparing import compare
+from trisect.bench.comparing.comparison import Comparison
+from trisect.bench.comparing.comparison_formats import as_csv, as_trace
+from trisect.cli import main
+from trisect.cli.plans import parse_span
+from trisect.partitioner.graph.model_graph import Graph
+from trisect.profiles.measuring import power
+from trisect.runtime.errors import InvalidInput
+
+
+@pytest.fixture(scope="module")
+def onnx_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_model(tmp_path_factory.mktemp("model") / "branches.onnx")
+
+
+@pytest.fixture(scope="module")
+def made_up(onnx_file: Path) -> Comparison:
+    return made_up_comparison(onnx_file, list(Graph.read(onnx_file, {"batch": 3}).nodes))
+
+
+@pytest.fixture
+def asked(made_up: Comparison, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Puts a made-up comparison in the place of a real one; holds what it was asked for."""
+    calls: list[Any] = []
+
+    def instead(*arguments: Any, **options: Any) -> Comparison:
+        calls.append((arguments, options))
+        return made_up
+
+    monkeypatch.setattr(compare, "compare", instead)
+    return calls
+
+
+def test_the_word_model_can_be_left_out(onnx_file: Path, asked: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["bench"], ["bench", "model"], ["bench", "--devices", "cpu:ort"]):
+        assert main([*words, str(onnx_file), "--budget", "2m", "--shape", "batch=3", "--threads", "2"]) == 0
+    assert [arguments[0] for arguments, _ in asked] == [onnx_file] * 3
+    assert asked[2][0][2] == "cpu:ort"
+    arguments, options = asked[0]
+    assert arguments[1:] == ("all", "auto", "latency", {"batch": 3})
+    assert (options["budget_s"], options["threads"], options["peers"], options["fresh"]) == (120.0, 2, True, False)
+
+
+def test_the_group_still_explains_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "-h"]) == 0
+    told = capsys.readouterr().out
+    assert "MODEL.onnx" in told
+    assert all(f" {name} " in told for name in ("model", "llm", "placement", "plan-speed"))
+    assert main(["bench", "plan-sped"]) == 2
+    assert "plan-speed" in capsys.readouterr().err
+    assert main(["bench", "no-such-file.onnx"]) == 2
+    assert "no-such-file.onnx" in capsys.readouterr().err
+
+
+def test_a_table_for_people(onnx_file: Path, asked: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", str(onnx_file)]) == 0
+    out, err = capsys.readouterr()
+    lines = out.splitlines()
+    best = next(line for line in lines if line.lstrip().startswith("* auto"))
+    assert "2 ms ±1.5%" in best
+    assert "not measured" in best
+    assert "[simulated]" in best
+    assert "1, 0.001 MB" in best
+    assert any("A peer (peer)" in line and "9 ms ±?" in line for line in lines)
+    assert "broken failed: no" in err
+    assert "not measured" in err
+    assert "speed varied by 3 %" in err
+
+
+@pytest.mark.parametrize("options", [["--json"], ["--format", "json"]])
+def test_one_json_document(
+    options: list[str], onnx_file: Path, asked: list[Any], made_up: Comparison, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["bench", str(onnx_file), *options]) == 0
+    document = json.loads(capsys.readouterr().out)
+    first, expected = document["results"][0], made_up.results[0]
+    for name in ("name", "latency_s", "throughput_hz", "energy_j", "peak_bytes", "value", "bound", "gap", "max_abs"):
+        assert first[name] == getattr(expected, name)
+    assert first["predicted"]["source"] == "predicted"
+    assert first["trace"]["source"] == "measured"
+    assert len(first["trace"]["events"]) == 3
+    assert document["noise"]["speed_spread"] == 0.03
+
+
+def test_markdown_and_csv(
+    onnx_file: Path, asked: list[Any], made_up: Comparison, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["bench", str(onnx_file), "--format", "md"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2 + len(made_up.results)
+    assert len({line.count("|") for line in lines}) == 1
+    assert main(["bench", str(onnx_file), "--format", "csv"]) == 0
+    text = capsys.readouterr().out
+    assert text == as_csv(made_up)
+    rows = list(csv.DictReader(io.StringIO(text)))
+    assert [float(row["latency_s"]) for row in rows[:5]] == [r.latency_s for r in made_up.results[:5]]
+    assert rows[0]["energy_j"] == ""
+    assert float(rows[0]["predicted_latency_s"]) == pytest.approx(0.002)
+
+
+def test_traces_are_as_perfetto_wants_them(made_up: Comparison) -> None:
+    document = as_trace(made_up)
+    events = document["traceEvents"]
+    names: dict[int, str] = {}
+    tracks: dict[tuple[int, int], str] = {}
+    slices = defaultdict(list)
+    pending: dict[tuple[str, str], float] = {}
+    for event in events:
+        assert type(event["pid"]) is int
+        assert type(event["tid"]) is int
+        if event["ph"] == "M":
+            target: Any = names if event["name"] == "process_name" else tracks
+            target[event["pid"] if target is names else (event["pid"], event["tid"])] = event["args"]["name"]
+        elif event["ph"] == "X":
+            slices[event["pid"], event["tid"]].append((event["ts"], event["ts"] + event["dur"]))
+        elif event["ph"] == "b":
+            pending[event["cat"], event["id"]] = event["ts"]
+        else:
+            assert event["ph"] == "e"
+            assert event["ts"] >= pending.pop((event["cat"], event["id"]))
+    assert not pending
+    assert len(set(names.values())) == len(names) == 5 * 2 + 1
+    assert set(slices) <= set(tracks)
+    assert {"cpu:ort", "gpu:made-up"} == set(tracks.values())
+    for spans in slices.values():  # slices of one track must not overlap
+        assert all(end <= start + 1e-9 for (_, end), (start, _) in zip(sorted(spans), sorted(spans)[1:], strict=False))
+    json.dumps(document)
+
+
+def test_energy_is_shown_where_it_was_measured(
+    onnx_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nodes = list(Graph.read(onnx_file, {"batch": 3}).nodes)
+    counted = replace(made_up_comparison(onnx_file, nodes, energy=True), objective="energy")
+    monkeypatch.setattr(compare, "compare", lambda *a, **o: counted)
+    assert main(["bench", str(onnx_file), "--objective", "energy"]) == 0
+    out, err = capsys.readouterr()
+    assert "sorted by energy" in out
+    assert "predicted energy" in out
+    assert "50 mJ" in next(line for line in out.splitlines() if line.lstrip().startswith("* auto"))
+    assert "the idle machine draws included" in err
+    assert "--strategy auto --objective energy" in err
+
+
+def test_energy_without_a_counter_is_refused_by_name(
+    onnx_file: Path,
+    two_devices: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(power, "_RAPL", tmp_path)
+    words = ["--devices", two_devices, "--shape", "batch=3", "--objective", "energy"]
+    assert main(["bench", str(onnx_file), *words]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    (line,) = err.splitlines()
+    assert all(device in line for device in two_devices.split(","))
+    assert "choose another objective" in line
+
+
+def test_interrupted_prints_what_is_done(
+    onnx_file: Path, made_up: Comparison, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(compare, "compare", lambda *a, **o: replace(made_up, interrupted=True))
+    assert main(["bench", str(onnx_file)]) == 130
+    out, err = capsys.readouterr()
+    assert "* auto" in out
+    assert err.endswith("interrupted\n")
+
+
+def test_bad_input_costs_no_measuring(
+    onnx_file: Path, asked: list[Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for words in (
+        ["--report", str(tmp_path / "none" / "r.html")],
+        ["--report", str(tmp_path)],
+        ["--trace", str(tmp_path / "none" / "t.json")],
+        ["--budget", "soon"],
+        ["--shape", "batch"],
+        ["--format", "xml"],
+        ["--feeds", str(tmp_path / "none.npz")],
+    ):
+        assert main(["bench", str(onnx_file), *words]) == 2
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert len(err.splitlines()) == 1
+    assert asked == []
+    with pytest.raises(InvalidInput, match="--limit"):
+        parse_span("-1s", "--limit")
+
+
+def test_strategies_of_a_file_of_ones_own(
+    onnx_file: Path, two_devices: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "import trisect\n@trisect.strategy('of-a-file')\ndef mine(problem):\n"
+        "    return {n: min(problem.devices, key=lambda d: problem.time(n, d)) for n in problem.graph}\n"
+    )
+    words = ["--load", str(file), "--strategies", "of-a-file", "--no-peers", "--shape", "batch=3", "--budget", "1s"]
+    assert main(["bench", str(onnx_file), "--devices", two_devices, *words, "--json"]) == 0
+    (result,) = json.loads(capsys.readouterr().out)["results"]
+    assert (result["name"], result["failed"]) == ("of-a-file", None)
+    assert main(["bench", str(onnx_file), "--load", str(tmp_path / "none.py")]) == 2
+    assert "no Python file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["--batch", "two"], ["--batch", "1,0"], ["--prompt-tokens", "-1"]])
+def test_sizes_of_batches_and_prompts_are_checked_before_a_model_is_read(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["bench", "llm", "no-such-model.gguf", *words]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {words[0]} is '{words[1]}'")
+
+
+def test_really(onnx_file: Path, two_devices: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("plotly", reason="reports need plotly: pip install 'trisect[report]'")
+    report, trace = tmp_path / "r.html", tmp_path / "t.json"
+    words = ["--devices", two_devices, "--strategies", "single,zigzag", "--shape", "batch=3", "--budget", "1s"]
+    assert main(["bench", str(onnx_file), *words, "--report", str(report), "--trace", str(trace), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert all(result["failed"] is None and result["ok"] for result in document["results"])
+    assert {"zigzag", "ONNX Runtime alone", "OpenVINO alone"} <= {result["name"] for result in document["results"]}
+    assert json.loads(trace.read_text())["traceEvents"]
+    assert "zigzag" in report.read_text("utf-8")

@@ -1,0 +1,236 @@
+"""split, run, verify and explain as a user types them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.trisect.conftest import expected
+from trisect import Plan
+from trisect.cli import main
+from trisect.cli.plans import parse_shapes
+from trisect.runtime.errors import InvalidInput
+
+Call = Callable[..., Any]
+
+
+@pytest.fixture
+def as_json(capsys: pytest.CaptureFixture[str]) -> Call:
+    """Runs a command with ``--json`` and gives its document, after a look at everything else it did."""
+
+    def call(*words: object, code: int = 0) -> Any:
+        assert main([*map(str, words), "--json"]) == code
+        out, err = capsys.readouterr()
+        assert err == ""
+        return json.loads(out)
+
+    return call
+
+
+def test_split_as_json(model: Path, two_devices: str, tmp_path: Path, as_json: Call) -> None:
+    words = (
+        "split",
+        model,
+        "--devices",
+        two_devices,
+        "--strategy",
+        "zigzag",
+        "--shape",
+        "batch=3",
+        "-o",
+        tmp_path / "p",
+    )
+    document = as_json(*words)
+    plan = Plan.load(tmp_path / "p")
+    assert document["placement"] == dict(plan.placement)
+    assert [s["device"] for s in document["segments"]] == [s.device for s in plan.segments]
+    assert document["predicted"]["latency_s"] == plan.predicted.latency_s
+    assert document["predicted"]["source"] == "predicted"
+    assert (document["value"], document["bound"], document["gap"]) == (plan.value, plan.bound, plan.gap)
+    assert set(document) >= {"devices", "strategy", "objective", "seed", "shapes", "transfers"}
+
+
+def test_split_for_people(model: Path, measured: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["split", str(model), "--devices", "cpu:ort", "--shape", "batch=3", "-o", str(tmp_path / "p")]) == 0
+    out, err = capsys.readouterr()
+    assert "cpu:ort" in out
+    assert "predicted latency" in err
+
+
+def test_run_as_json(plan_folder: Path, tmp_path: Path, as_json: Call) -> None:
+    x = np.random.default_rng(2).standard_normal((3, 16)).astype(np.float32)
+    np.savez(tmp_path / "feeds.npz", x=x)
+    document = as_json("run", plan_folder, "--feeds", tmp_path / "feeds.npz", "-o", tmp_path / "out.npz", "--repeat", 2)
+    assert document["outputs"] == {"r5": {"dtype": "float32", "shape": [3, 16]}}
+    assert document["trace"]["source"] == "measured"
+    assert document["predicted"]["source"] == "predicted"
+    with np.load(tmp_path / "out.npz") as found:
+        np.testing.assert_allclose(found["r5"], expected(x), rtol=1e-4, atol=1e-5)
+
+
+def test_run_for_people(plan_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", str(plan_folder), "--repeat", "2"]) == 0
+    out, err = capsys.readouterr()
+    assert "segment 2" in out
+    assert "output r5: float32 [3, 16]" in err
+
+
+def test_verify(plan_folder: Path, as_json: Call, capsys: pytest.CaptureFixture[str]) -> None:
+    document = as_json("verify", plan_folder)
+    assert document["ok"] is True
+    assert document["max_abs"] < 1e-3
+    assert {check["segment"] for check in document["checks"]} == {0, 1, 2}
+    assert main(["verify", str(plan_folder)]) == 0
+    assert "are equal" in capsys.readouterr().err
+
+
+def test_verify_in_processes_runs_the_split_there(
+    plan_folder: Path, as_json: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from trisect.runtime.executors import processes
+
+    opened: list[str] = []
+    opening = processes.ProcessHost.open
+
+    def seen(host: Any) -> None:
+        opening(host)
+        opened.append(host._device.id)
+
+    monkeypatch.setattr(processes.ProcessHost, "open", seen)
+    here, there = as_json("verify", plan_folder), as_json("verify", plan_folder, "--executor", "processes")
+    assert there["ok"] is True
+    assert there["checks"] == here["checks"]
+    assert sorted(opened) == ["cpu:openvino", "cpu:ort"]
+
+
+@pytest.mark.parametrize(("words", "says"), [
+    (["--executor", "thread"], "there is no executor 'thread'; use one of processes, ray, threads"),
+    (["--address", "127.0.0.1:1"], "127.0.0.1:1"),
+])  # fmt: skip
+def test_verify_where_nothing_can_run(
+    plan_folder: Path, words: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if "--address" in words:
+        pytest.importorskip("ray")
+    assert main(["verify", str(plan_folder), *words]) == 2
+    err = capsys.readouterr().err
+    assert says in err
+    assert "Traceback" not in err
+
+
+def test_verify_of_a_wrong_plan_exits_1(
+    plan_folder: Path, as_json: Call, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from trisect.runtime import verification
+
+    run_whole = verification._run_whole
+
+    def wrong(*arguments: Any) -> tuple[Any, dict[str, np.ndarray]]:
+        device, whole = run_whole(*arguments)
+        return device, {name: array + 1 for name, array in whole.items()}
+
+    monkeypatch.setattr(verification, "_run_whole", wrong)
+    document = as_json("verify", plan_folder, code=1)
+    assert document["ok"] is False
+    assert document["drift_segment"] == 0
+    assert main(["verify", str(plan_folder)]) == 1
+    assert "are different" in capsys.readouterr().err
+
+
+def test_explain(plan_folder: Path, as_json: Call, capsys: pytest.CaptureFixture[str]) -> None:
+    plan = Plan.load(plan_folder)
+    document = as_json("explain", plan_folder)
+    assert {name: node["device"] for name, node in document["nodes"].items()} == dict(plan.placement)
+    assert list(as_json("explain", plan_folder, "matmul0")["nodes"]) == ["matmul0"]
+    assert main(["explain", str(plan_folder), "matmul0"]) == 0
+    assert plan.explain("matmul0") in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["split", "nothing.onnx", "-o", "p"], "nothing.onnx"),
+        (["split", "MODEL", "-o", "p"], "batch"),
+        (["split", "MODEL", "-o", "p", "--shape", "batch"], "'batch' is no shape"),
+        (["split", "MODEL", "-o", "p", "--shape", "batch=0"], "'batch=0' is no shape"),
+        (["split", "MODEL", "-o", "p", "--shape", "batch=1", "--strategy", "opclas"], "opclass"),
+        (["split", "MODEL", "-o", "p", "--shape", "batch=1", "--objective", "beauty"], "beauty"),
+        (["split", "MODEL", "-o", "p", "--devices", "gpu:nothing"], "cpu:ort"),
+        (["run", "nothing"], "nothing"),
+        (["run", "PLAN", "--feeds", "nothing.npz"], "nothing.npz"),
+        (["run", "PLAN", "--feeds", "text.npz"], "no .npz"),
+        (["verify", "PLAN", "--model", "text.npz"], "is not the model"),
+        (["explain", "PLAN", "matmul9"], "matmul"),
+    ],
+)
+def test_refusals(
+    words: list[str],
+    says: str,
+    model: Path,
+    plan_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("text.npz").write_text("no archive")
+    named = {"MODEL": str(model), "PLAN": str(plan_folder)}
+    assert main([named.get(word, word) for word in words]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert says in err
+    assert not Path("p").exists()
+
+
+def test_pickled_feeds_are_not_read(plan_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    np.savez(tmp_path / "evil.npz", x=np.array([{"a": 1}], dtype=object))
+    assert main(["run", str(plan_folder), "--feeds", str(tmp_path / "evil.npz")]) == 2
+    assert "cannot read arrays" in capsys.readouterr().err
+
+
+def test_outputs_are_written_whole_or_not_at_all(
+    plan_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["run", str(plan_folder), "-o", str(tmp_path / "missing" / "out.npz"), "--repeat", "1"]) == 2
+    assert "cannot write" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_profile_as_json_and_for_people(
+    as_json: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TRISECT_PROFILES", str(tmp_path))
+    document = as_json("profile", "--devices", "cpu:ort", "--budget", "1")
+    assert document["provenance"]["source"] == "measured"
+    assert list(document["devices"]) == ["cpu:ort"]
+    assert main(["profile", "--devices", "cpu:ort", "--budget", "1"]) == 0
+    out, err = capsys.readouterr()
+    assert "cpu:ort" in out
+    assert str(tmp_path) in err
+
+
+@pytest.mark.parametrize("text", ["batch", "=3", "batch=-1", "batch=1.5", "batch=²"])
+def test_what_is_no_shape(text: str) -> None:
+    with pytest.raises(InvalidInput, match="is no shape"):
+        parse_shapes([text])
+
+
+def test_strings_are_stored_as_text_and_lists_are_refused(tmp_path: Path) -> None:
+    from trisect.cli.plans import read_feeds, write_arrays
+
+    words = np.array([["a", ""], ["häß", "b c"]], dtype=object)
+    write_arrays(tmp_path / "words.npz", {"words": words, "x": np.ones(2)})
+    found = read_feeds(tmp_path / "words.npz")
+    assert found["words"].tolist() == words.tolist()
+    assert found["x"].tolist() == [1, 1]
+    rows = np.fromiter([np.ones(2), np.ones(3)], dtype=object, count=2)
+    with pytest.raises(InvalidInput, match="'rows', which is a list"):
+        write_arrays(tmp_path / "rows.npz", {"rows": rows})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["words.npz"]

@@ -1,0 +1,113 @@
+"""Capability queries say what the engines really take."""
+
+from pathlib import Path
+
+import onnx
+import onnxruntime
+import pytest
+
+import trisect
+from trisect.context.context import create_context
+from trisect.profiles import reference
+from trisect.profiles.capabilities.compile_verdicts import Capabilities
+from trisect.profiles.capabilities.op_support_limits import known_limits, probe_limits
+from trisect.runtime.engines import find
+from trisect.runtime.errors import EngineMissing, InvalidInput
+
+
+@pytest.fixture(scope="module")
+def limits():
+    return probe_limits(find("cpu:ort")[0])
+
+
+def test_what_is_listed_really_compiles_and_what_is_not_does_not(limits):
+    """Asked of the engine once more, without this project's code between."""
+    for name, dtype, number in (
+        ("Relu", "float32", 1),
+        ("Relu", "int32", 6),
+        ("Erf", "float64", 11),
+        ("Det", "float32", 1),
+    ):
+        model = onnx.helper.make_model(
+            onnx.helper.make_graph(
+                [onnx.helper.make_node(name, ["x"], ["y"])],
+                "g",
+                [onnx.helper.make_tensor_value_info("x", number, [2, 3, 3])],
+                [onnx.helper.make_tensor_value_info("y", number, None)],
+            ),
+            opset_imports=[onnx.helper.make_opsetid("", 21)],
+            ir_version=10,
+        )
+        try:
+            onnxruntime.InferenceSession(model.SerializeToString())
+            compiles = True
+        except Exception:
+            compiles = False
+        assert (dtype in limits.operators[name].dtypes) == compiles, (name, dtype)
+
+
+def test_most_operators_are_tried_and_refusals_have_reasons(limits):
+    assert len(limits.operators) > 150
+    assert sum(bool(operator.dtypes) for operator in limits.operators.values()) > 150
+    for operator in limits.operators.values():
+        assert all(operator.refused.values())
+        assert not set(operator.refused) & set(operator.dtypes)
+    assert limits.maximum_rank is None
+    assert not limits.static_shapes
+    assert "uint8" in limits.quantised
+
+
+def test_answers_are_remembered_and_survive_damage(limits, tmp_path: Path):
+    device = find("cpu:ort")[0]
+    assert known_limits(device) == limits
+    store = tmp_path / "limits.json"
+    assert known_limits(device, Capabilities(store)) is None
+    store.write_bytes(b"{garbage")
+    capabilities = Capabilities(store)
+    assert known_limits(device, capabilities) is None
+    assert capabilities.moved is not None
+
+
+def test_a_context_answers_in_three_words(limits):
+    context = create_context(devices="cpu:ort")
+    assert context.query_support(["float32"], 6, ["lstm", "hardSwish", "MatMul", "conv2d"]) == "optimized"
+    refused = context.query_support(operators=["ImageDecoder"])
+    assert refused == "unsupported"
+    assert "ImageDecoder" in refused.devices["cpu:ort"]
+    assert context.query_support(data_types=["complex64"]) == "unsupported"
+
+
+def test_another_device_of_the_context_is_a_fallback(limits):
+    probe_limits(find("cpu:openvino")[0])
+    context = create_context(devices="cpu:openvino,cpu:ort", fallback=["cpu"])
+    assert context.query_support(operators=["Det"]) == "optimized"  # one rank: either will do
+    ranks = tuple((device,) for device in find("cpu:openvino,cpu:ort"))
+    from trisect.context.op_support import query
+
+    assert query(ranks, ["float32"], None, ["Det"]) == "fallback"
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"data_types": ["float23"]}, "there is no dtype 'float23'"),
+        ({"operators": ["matmull"]}, "did you mean 'MatMul'"),
+        ({"maximum_rank": -1}, "makes no sense"),
+    ],
+)
+def test_a_question_about_nothing_is_refused(limits, asked, message):
+    with pytest.raises(InvalidInput, match=message):
+        create_context(devices="cpu:ort").query_support(**asked)
+
+
+def test_an_entry_makes_a_context(limits):
+    context = create_context(limits=trisect.op_support_limits_per_device("cpu:ort")["cpu:ort"])
+    assert [device.id for device in context.devices] == ["cpu:ort"]
+
+
+def test_a_published_device_is_judged_by_what_is_published_alone():
+    device = reference.machine("nvidia-h200").devices[1]
+    with pytest.raises(EngineMissing, match="nobody here can ask gpu:cuda"):
+        probe_limits(device)
+    context = create_context(machine="nvidia-h200", accelerated=True)
+    assert context.query_support(data_types=["float16"], operators=["lstm"]) == "optimized"

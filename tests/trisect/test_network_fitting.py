@@ -1,0 +1,106 @@
+"""From made-up networks to a split that goes by what they taught."""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+
+import pytest
+
+from trisect import api
+from trisect import network_fitting as learning
+from trisect.partitioner.costs import network_measurement as partitioner_learning
+from trisect.partitioner.costs.model_costs import LearnedCosts
+from trisect.partitioner.graph.model_graph import Graph
+from trisect.partitioner.problem.problem_builder import make_problem
+from trisect.profiles.costmodel import fitted_models as fitted
+from trisect.profiles.costmodel.fitted_models import fitted_models
+from trisect.profiles.costmodel.op_features import OpClass
+from trisect.profiles.measuring import plan_trial as trials
+from trisect.profiles.stored.profile_data import DeviceProfile, Link, Point, Profile, Provenance
+from trisect.profiles.stored.profile_store import default_path, save
+from trisect.profiles.stored.segment_store import load_segments, segments_path
+from trisect.profiles.synthetic_networks import network
+from trisect.runtime import engines
+from trisect.runtime.device import Device
+from trisect.runtime.errors import InvalidInput
+
+DEVICES = "cpu:ort,cpu:openvino"
+
+
+def plain_profile(devices: list[Device]) -> Profile:
+    """Every class of operator at 10 GFLOP/s and 10 GB/s."""
+    points = [
+        Point(f"{kind.value}:{size}", kind, "any", float(size), size, size / 1e10)
+        for kind in OpClass
+        for size in (10**5, 10**7)
+    ]
+    found = {d.id: DeviceProfile(d.id, d.name, d.engine_version, 1e-5, 1e-6, tuple(points)) for d in devices}
+    links = tuple(Link(a.id, b.id, 2e-5, None) for a in devices for b in devices if a is not b)
+    here = Provenance("measured", platform.node(), "", "", "", {}, None)
+    return Profile(here, "float32", found, links)
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("TRISECT_PROFILES", str(tmp_path / "profiles"))
+    monkeypatch.setattr(trials, "_PATIENCE", 1)  # this machine may be busy with other tests
+    monkeypatch.setattr(partitioner_learning, "_LASTING_S", 0.002)
+    monkeypatch.setattr(fitted, "_FEWEST_SEGMENTS", 40)
+    (tmp_path / "m.onnx").write_bytes(network(101))
+    return tmp_path
+
+
+def test_a_split_goes_by_what_was_learned_and_goes_on_from_there(place: Path) -> None:
+    told: list[str] = []
+    store = learning.learn(DEVICES, budget_s=1.0, progress=lambda done, all_, what: told.append(what))
+    while min(map(len, store.devices.values())) < 40:
+        before = store.networks
+        store = learning.learn(DEVICES, budget_s=1.0)
+        assert store.networks > before
+    assert load_segments(segments_path()) == store
+    assert told[0] == "network 0"
+
+    devices = engines.find(DEVICES)
+    models = fitted_models(devices, segments_path())
+    again = fitted_models(devices, segments_path())  # from disk
+    known = plain_profile(devices)
+    costs = learning.costs_of(known, devices)
+    assert isinstance(costs, LearnedCosts)
+    graph = Graph.read(place / "m.onnx")
+    problem = make_problem(graph, devices, costs)
+    for other in (LearnedCosts(known, models), LearnedCosts(known, again)):
+        assert make_problem(graph, devices, other).times_s == problem.times_s
+    times = {task: problem.time(task, "cpu:ort") for task in problem.graph}
+    heaviest = max(problem.graph, key=lambda task: problem.graph.nodes[task]["features"].flops)
+    assert times[heaviest] > 3 * min(times.values())
+    crossing = {name for _, _, data in problem.graph.edges(data=True) for name in data["tensors"]}
+    assert crossing <= problem.borders.keys()
+    assert all(min(problem.borders[name].leave_s) > 0 and min(problem.borders[name].enter_s) > 0 for name in crossing)
+    wiser = learning.learn(DEVICES, budget_s=1e-6, model=place / "m.onnx")
+    own = [row for rows in wiser.devices.values() for row in rows if row.origin == "plan"]
+    assert len([row for row in own if not row.is_kernel]) == 2  # the whole on each device
+    assert len([row for row in own if row.is_kernel]) > 2
+    assert learning.learn(DEVICES, budget_s=1e-6, model=place / "m.onnx").devices.keys() == wiser.devices.keys()
+    costs = learning.costs_of(known, devices)
+    assert isinstance(costs, LearnedCosts)
+    for device in devices:
+        own = [row for row in load_segments(segments_path()).of(device) if row.origin == "plan"]
+        (row,) = [row for row in own if not row.is_kernel]
+        assert costs.models[device.id].time_s(row.terms) == row.time_s
+    problem = make_problem(graph, devices, costs)
+    save(known, default_path())
+    plan = api.split(place / "m.onnx", DEVICES)
+    alone = [api.split(place / "m.onnx", DEVICES, f"single:{device}").value for device in problem.device_ids]
+    assert plan.value <= min(alone) * 1.0001
+    assert plan.predicted.latency_s > 0
+
+
+def test_without_segments_the_profile_alone_counts(place: Path) -> None:
+    nothing = Profile(Provenance("measured", "", "", "", "", {}, None), "float32", {}, ())
+    assert not isinstance(learning.costs_of(nothing, engines.find(DEVICES)), LearnedCosts)
+
+
+def test_one_device_teaches_nothing_of_splits(place: Path) -> None:
+    with pytest.raises(InvalidInput, match="only cpu:ort would be measured"):
+        learning.learn("cpu:ort", budget_s=1.0)

@@ -1,0 +1,172 @@
+"""``trisect bench``: comparisons on this machine."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from trisect.runtime.errors import InvalidInput
+
+from . import bench_model_command as bench_model
+from .output import Debug, Json, duration, note, print_json, print_table, progress_bar, size
+
+if TYPE_CHECKING:
+    from trisect.bench.llm.llm_comparison import LlmBench
+
+_DEFAULT = "model"
+
+
+class _Group(TyperGroup):
+    """Takes ``trisect bench MODEL.onnx`` for ``trisect bench model MODEL.onnx``."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        word = args[0] if args else ""
+        is_misspelt = get_close_matches(word, self.commands) and not Path(word).exists()
+        if word and word not in self.commands and word not in ctx.help_option_names and not is_misspelt:
+            args = [_DEFAULT, *args]
+        return super().parse_args(ctx, args)
+
+
+app = typer.Typer(
+    cls=_Group,
+    help="Compare strategies, devices and other systems on this machine: trisect bench MODEL.onnx",
+    no_args_is_help=True,
+    subcommand_metavar="MODEL.onnx | COMMAND [ARGS]...",
+)
+app.command(_DEFAULT)(bench_model.model)
+
+_Model = Annotated[str, typer.Argument(help="A GGUF file, a model folder, or a Hugging Face id.")]
+
+
+@app.callback()
+def _group() -> None:
+    """Compare strategies, devices and other systems on this machine: trisect bench MODEL.onnx."""
+
+
+@app.command()
+def llm(
+    model: _Model,
+    prompt_tokens: Annotated[
+        str, typer.Option("--prompt-tokens", help="Lengths of the prompt, comma-separated.")
+    ] = "512",
+    new_tokens: Annotated[int, typer.Option("--new-tokens", min=2, help="Length of the answer.")] = 64,
+    batch: Annotated[
+        str, typer.Option("--batch", help="Sizes of batch to measure devices at, comma-separated; 0: none.")
+    ] = "1,2,4",
+    rounds: Annotated[int, typer.Option("--rounds", min=1, help="Interleaved runs of each, after a warm-up.")] = 7,
+    threads: Annotated[int | None, typer.Option("--threads", min=1, help="Computing threads of every system.")] = None,
+    quality: Annotated[bool, typer.Option("--quality", help="Compare the answers with float32's too.")] = False,
+    picture: Annotated[
+        Path | None, typer.Option("--picture", help="HTML file for the curves, and where a pair of devices pays.")
+    ] = None,
+    check: Annotated[bool, typer.Option("--check", help="Exit with 1 where a promise is not kept.")] = False,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Measure every device and pair of devices at prefill and decode, and the peers that are installed."""
+    from trisect.bench.acceptance.llm_targets import llm_bars
+    from trisect.bench.llm.answer_quality import bench_quality
+    from trisect.bench.llm.llm_comparison import bench_llm
+
+    if picture is not None:
+        from trisect.bench.report import check_installed
+        from trisect.bench.report.crossover_page import write_crossover
+
+        check_installed()  # not after minutes of measuring
+    lengths = _sizes(prompt_tokens, "--prompt-tokens", "lengths such as 128,512")
+    batches = [] if batch == "0" else _sizes(batch, "--batch", "sizes such as 1,2,4, or 0 for none")
+    with progress_bar("measuring") as report:
+        result = bench_llm(
+            model, prompt_tokens=lengths, new_tokens=new_tokens, batches=batches, rounds=rounds, threads=threads,
+            progress=report,
+        )  # fmt: skip
+        qualities = bench_quality(model, progress=report) if quality else []
+    if picture is not None and result.crossover is not None:
+        write_crossover(result.model, result.crossover, picture, result.batches)
+    bars = llm_bars(result, qualities)
+    if json:
+        import msgspec
+
+        print_json(msgspec.to_builtins(result) | {"quality": qualities, "bars": bars})
+    else:
+        for line in result.notes:
+            note(line)
+        _print_runs(result)
+        _print_batches(result)
+        if qualities:
+            rows = [
+                (q.contender, f"{q.mean_kl:.4f}", f"{q.worst_kl:.3f}", f"{q.agreement:.1%}", f"{q.tokens}")
+                for q in qualities
+            ]
+            columns = ["system", "mean KL", "worst", "same best token", "tokens"]
+            print_table(columns, rows, title="teacher-forced, against the float32 model")
+        print_table(
+            ["what", "promised", "measured", ""],
+            [(bar.what, bar.promised, bar.measured, "kept" if bar.met else "MISSED") for bar in bars],
+            title="promises",
+        )
+    if check and not all(bar.met for bar in bars):
+        raise typer.Exit(1)
+
+
+def _sizes(text: str, option: str, wanted: str) -> list[int]:
+    try:
+        sizes = [int(part) for part in text.split(",")]
+    except ValueError:
+        sizes = [0]
+    if min(sizes) < 1:
+        raise InvalidInput(f"{option} is {text!r}", remedy=f"give {wanted}")
+    return sizes
+
+
+def _print_batches(result: LlmBench) -> None:
+    if not result.batches:
+        return
+    rows = [
+        (
+            p.device,
+            str(p.batch),
+            f"{p.prefill_tok_s:,.0f}",
+            f"{p.decode_tok_s:,.0f}",
+            f"{p.decode_tok_s / p.batch:,.0f}",
+        )
+        for p in sorted(result.batches, key=lambda point: (point.device, point.batch))
+    ]
+    columns = ["device", "batch", "prefill tok/s", "decode tok/s", "of each sequence"]
+    length = result.batches[0].prompt_tokens
+    print_table(columns, rows, title=f"several sequences of {length} tokens side by side, measured")
+
+
+def _print_runs(result: LlmBench) -> None:
+    columns = [
+        "system", "prefill on", "decode on", "prefill tok/s", "decode tok/s", "KV hand-over", "end to end", "predicted",
+        "memory",
+    ]  # fmt: skip
+    for length in dict.fromkeys(run.prompt_tokens for run in result.runs):
+        runs = sorted((r for r in result.runs if r.prompt_tokens == length), key=lambda run: run.end_to_end_s)
+        rows = [
+            (
+                run.peer or "trisect",
+                run.prefill,
+                run.decode,
+                f"{run.prefill_tok_s:,.0f}",
+                f"{run.decode_tok_s:,.0f}",
+                f"{size(run.kv_bytes)}, {duration(run.kv_s)}" if run.kv_bytes else "-",
+                f"{duration(run.end_to_end_s)} ±{run.spread / 2:.0%}",
+                duration(run.predicted_s),
+                size(run.rss_bytes),
+            )
+            for run in runs
+        ]
+        title = f"{length} tokens in, {runs[0].new_tokens} out: medians of {result.rounds} interleaved runs, measured"
+        print_table(columns, rows, title=title)
+    limits = result.limits
+    note(
+        f"limits measured: {limits.read_bandwidth_bytes_per_s / 1e9:.1f} GB/s read, "
+        f"{limits.peak_flops / 1e9:,.0f} GFLOP/s of matrix product; a token of decode reads "
+        f"{size(limits.decode_bytes_per_token)}, one of prefill takes {limits.prefill_flops_per_token / 1e9:.3g} GFLOP"
+    )

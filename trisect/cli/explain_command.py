@@ -1,0 +1,110 @@
+"""``trisect explain``: how good a plan can be at most, and why each node is where it is."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .output import Debug, Json, duration, note, print_json, print_table, quantity
+
+if TYPE_CHECKING:
+    from trisect.runtime.plans.plan import PlacedTask, Plan
+
+
+def explain(
+    plan: Annotated[Path, typer.Argument(help="A plan folder.")],
+    node: Annotated[str | None, typer.Argument(help="Name of one node; all when left out.")] = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Say why each node of a plan is placed where it is, and how good the plan can be at most."""
+    from trisect.runtime.plans.plan import Plan
+
+    loaded = Plan.load(plan)
+    task = loaded.task_of(node) if node is not None else None
+    if json:
+        names = [node] if node is not None else list(loaded.placement)
+        print_json({"certificate": _certificate(loaded), "nodes": _nodes(loaded, names), **_certificate(loaded)})
+        return
+    if node is not None:
+        _show_node(loaded, node, task)
+    else:
+        _show_all(loaded)
+    gap = f"{loaded.gap:.1%} above" if loaded.gap else "optimal:"
+    value, bound = quantity(loaded.value, loaded.objective), quantity(loaded.bound, loaded.objective)
+    note(f"predicted {loaded.objective} {value}, {gap} the bound {bound} ({loaded.bound_by or 'unknown'})")
+
+
+def _certificate(plan: Plan) -> dict[str, Any]:
+    return {
+        "objective": plan.objective,
+        "value": plan.value,
+        "bound": plan.bound,
+        "bound_by": plan.bound_by,
+        "gap": plan.gap,
+    }
+
+
+def _nodes(plan: Plan, names: list[str]) -> dict[str, Any]:
+    tasks = {name: task for task in plan.tasks for name in task.nodes}
+    segments = {name: segment.index for segment in plan.segments for name in segment.nodes}
+    found: dict[str, Any] = {}
+    for name in names:
+        task = tasks.get(name)
+        found[name] = {
+            "device": plan.placement[name],
+            "segment": segments.get(name),
+            "op_type": task.op_type if task is not None else None,
+            "op_class": task.op_class if task is not None else None,
+            "reason": task.reason if task is not None else plan.explain(name),
+            "options": task.options if task is not None else [],
+        }
+    return found
+
+
+def _show_node(plan: Plan, node: str, task: PlacedTask | None) -> None:
+    print_table(["node", "device", "why"], [(node, plan.placement[node], plan.explain(node))])
+    if task is None:
+        return
+    rows = [
+        (
+            ("* " if option.device == task.device else "  ") + option.device,
+            duration(option.time_s),
+            duration(option.copy_s) if option.time_s is not None else "-",
+            duration(option.call_s) if option.time_s is not None else "-",
+            option.why_not,
+        )
+        for option in task.options
+    ]
+    title = f"{task.op_type}, {task.op_class}: what each device would mean"
+    print_table(["device", "time", "copies", "call", "why not"], rows, title=title)
+    if len(task.nodes) > 1:
+        note(f"placed together: {', '.join(task.nodes)}")
+
+
+def _show_all(plan: Plan) -> None:
+    tasks = {name: task for task in plan.tasks for name in task.nodes}
+    times = {e.name: e.duration_s for e in plan.predicted.events if e.kind == "compute" and e.item == 0}
+    segments = []
+    for segment in plan.segments:
+        classes = Counter(tasks[name].op_class for name in segment.nodes if name in tasks)
+        work = ", ".join(f"{count} {name}" for name, count in classes.most_common(3))
+        predicted = duration(times.get(f"segment {segment.index}"))
+        segments.append((str(segment.index), segment.device, str(len(segment.nodes)), predicted, work))
+    print_table(
+        ["segment", "device", "nodes", "predicted", "mostly"], segments, title=f"{plan.model} ({plan.strategy})"
+    )
+    ids = [device.id for device in plan.devices]
+    counts = Counter((task.op_class, task.device) for task in plan.tasks)
+    by_class = [
+        (name, *(str(counts[name, device]) for device in ids))
+        for name in sorted({task.op_class for task in plan.tasks})
+    ]
+    if by_class:
+        print_table(["class", *ids], by_class)
+    print_table(["node", "device", "why"], [(n, d, plan.explain(n)) for n, d in plan.placement.items()])
+    for text in plan.notes:
+        note(f"note: {text}")

@@ -1,0 +1,29 @@
+"""``trisect import``: turn an LLM in a foreign format into a folder that trisect runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .output import Debug, Json, note, print_json, progress_bar, size
+
+
+def import_model(
+    model: Annotated[str, typer.Argument(help="A GGUF file, a model folder, or a Hugging Face id.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write.")],
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Import an LLM: its graphs, weights, tokenizer and chat template, into one folder."""
+    from .. import api
+
+    with progress_bar("importing") as report:
+        bundle = api.import_model(model, out, progress=lambda part, text: report(round(part * 100), 100, text))
+    if json:
+        print_json(bundle)
+        return
+    for text in bundle.notes:
+        note(f"note: {text}")
+    note(f"imported {bundle.name} to {bundle.folder}: {bundle.layers} layers, {size(bundle.weights_bytes)} of weights")

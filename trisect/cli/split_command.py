@@ -1,0 +1,176 @@
+"""``trisect split``: place a model's nodes on devices and cut it into segments that run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from trisect.runtime.errors import InvalidInput
+
+from .output import Debug, Json, note, print_json, print_table, progress_bar, quantity, size
+from .plans import describe, parse_shapes
+
+if TYPE_CHECKING:
+    from trisect.partitioner.problem.constraints import Constraints
+    from trisect.runtime.plans.plan import Plan
+    from trisect.scheduler.problem.solution import Solution
+
+
+def split(
+    model: Annotated[Path, typer.Argument(help="An ONNX model.")],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Folder to write the plan to; with --pareto, one plan in it for each point."),
+    ] = None,
+    devices: Annotated[
+        str, typer.Option("--devices", help="Ids or kinds, comma-separated, or auto for all hardware.")
+    ] = "auto",
+    strategy: Annotated[
+        str, typer.Option("--strategy", help="How to place: auto, opclass, exact, single:cpu:ort, ...")
+    ] = "auto",
+    objective: Annotated[
+        Literal["latency", "throughput", "energy", "memory"], typer.Option("--objective", help="What to make small.")
+    ] = "latency",
+    pareto: Annotated[
+        str | None,
+        typer.Option("--pareto", help="Two objectives: print solutions of which none is better in both."),
+    ] = None,
+    shape: Annotated[
+        list[str] | None, typer.Option("--shape", help="Value of a symbolic dimension, name=number; repeatable.")
+    ] = None,
+    constraints: Annotated[
+        Path | None, typer.Option("--constraints", help="TOML file of what must or must not go where.")
+    ] = None,
+    force: Annotated[
+        list[str] | None,
+        typer.Option("--force", help="selector=device: name, re:..., op:... or class:... must run there; repeatable."),
+    ] = None,
+    forbid: Annotated[
+        list[str] | None, typer.Option("--forbid", help="selector=device: must not run there; repeatable.")
+    ] = None,
+    colocate: Annotated[
+        list[str] | None, typer.Option("--colocate", help="Selectors, comma-separated: on one device; repeatable.")
+    ] = None,
+    max_segments: Annotated[int | None, typer.Option("--max-segments", help="At most so many segments.")] = None,
+    no_cpu_fallback: Annotated[
+        bool, typer.Option("--no-cpu-fallback", help="Fail rather than leave work to the CPU.")
+    ] = False,
+    time_limit: Annotated[
+        float | None, typer.Option("--time-limit", help="Seconds that a strategy may search.")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="For strategies that draw lots.")] = 0,
+    machine: Annotated[
+        str | None,
+        typer.Option("--machine", help="Plan for a published machine that is not at hand: nvidia-h200, ..."),
+    ] = None,
+    address: Annotated[
+        str | None, typer.Option("--address", help="Plan for the devices of a Ray cluster: host:port, or auto.")
+    ] = None,
+    refine: Annotated[
+        int,
+        typer.Option("--refine", min=0, help="Run the plan so often, correct the costs by it, and keep the quickest."),
+    ] = 0,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Split a model over devices: writes a plan folder that `run` and `verify` take."""
+    if out is None and pareto is None:
+        raise InvalidInput("no folder to write the plan to", remedy="name one with --out")
+    from .. import api
+    from .. import pareto_plans as fronts
+
+    demands = _constraints(constraints, force, forbid, colocate, max_segments, no_cpu_fallback)
+    shapes = parse_shapes(shape or [])
+    with progress_bar("splitting") as report:
+        if pareto is not None:
+            front = fronts.pareto(
+                model, tuple(pareto.split(",")), devices, shapes,  # type: ignore[arg-type]
+                constraints=demands, time_limit_s=time_limit, seed=seed, out=out, machine=machine, progress=report,
+            )  # fmt: skip
+        else:
+            plan = api.split(
+                model, devices, strategy, objective, shapes, constraints=demands, time_limit_s=time_limit,
+                seed=seed, out=out, machine=machine, address=address, refine=refine, progress=report,
+            )  # fmt: skip
+    if pareto is not None:
+        _show_front(front, out, json)
+    elif json:
+        print_json(describe(plan))
+    else:
+        _show_plan(plan, out)
+    if machine is not None and not json:
+        note(f"from published figures of {machine}: nothing was measured")
+
+
+def _constraints(
+    file: Path | None,
+    force: list[str] | None,
+    forbid: list[str] | None,
+    colocate: list[str] | None,
+    max_segments: int | None,
+    no_cpu_fallback: bool,
+) -> Constraints:
+    """What the file says, and what the options say beyond it or instead of it."""
+    from trisect.partitioner.problem.constraints import parse_pairs, read_constraints
+
+    options = {
+        "force": parse_pairs(force or [], "--force"),
+        "forbid": parse_pairs(forbid or [], "--forbid"),
+        "colocate": [group.split(",") for group in colocate or []],
+        "max_segments": max_segments,
+        "cpu_fallback": not no_cpu_fallback,
+    }
+    return read_constraints(file).joined(read_constraints(options))
+
+
+def _show_plan(plan: Plan, out: Path | None) -> None:
+    rows = [
+        (
+            str(s.index),
+            s.device,
+            str(len(s.nodes)),
+            ", ".join(t.name for t in s.inputs),
+            ", ".join(t.name for t in s.outputs),
+        )
+        for s in plan.segments
+    ]
+    print_table(["segment", "device", "nodes", "takes", "gives"], rows, title=f"{plan.model} ({plan.strategy})")
+    moved = [t.size_bytes for t in plan.transfers if t.source >= 0 and t.target >= 0]
+    note(f"plan written to {out}: {len(plan.segments)} segments, {len(moved)} transfers, {size(sum(moved))}")
+    for text in plan.notes:
+        note(f"note: {text}")
+    value, bound = quantity(plan.value, plan.objective), quantity(plan.bound, plan.objective)
+    if plan.predicted.peak_bytes and plan.objective == "memory":
+        basis = plan.predicted.peak_basis or {}
+        peaks = [
+            f"{device} {size(held)} ({basis[device]})" for device, held in plan.predicted.peak_bytes.items() if held
+        ]
+        note(f"memory at the fullest moment: {', '.join(peaks)}")
+    note(f"predicted {plan.objective} {value}; no split can be below {bound} ({plan.bound_by})")
+
+
+def _show_front(front: list[Solution], out: Path | None, json: bool) -> None:
+    if json:
+        points = [
+            {
+                "values": dict(s.values),
+                "placement": dict(s.placement),
+                "plan": str(out / f"{number:02d}") if out is not None else None,
+            }
+            for number, s in enumerate(front)
+        ]
+        print_json({"objectives": list(front[0].values), "points": points})
+        return
+    objectives = list(front[0].values)
+    rows = [
+        (
+            f"{number:02d}",
+            *(quantity(s.values[name], name) for name in objectives),
+            ", ".join(f"{list(s.placement.values()).count(d)} on {d}" for d in dict.fromkeys(s.placement.values())),
+        )
+        for number, s in enumerate(front)
+    ]
+    print_table(["point", *objectives, "tasks"], rows, title="none is better than another in both")
+    note("predicted" if out is None else f"predicted; a plan for each in {out}")

@@ -1,0 +1,234 @@
+"""Language models before they are downloaded: from a GGUF header, a ``config.json``, or the names of files alone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from trisect.llm.gguf.gguf_reader import BLOCK_BYTES, GgufHeader
+from trisect.llm.gguf.llama_config import ARCHITECTURES
+from trisect.llm.importing.folder_config import CONFIG_FILE, GENAI_FILE, choose_graph
+from trisect.runtime.errors import InvalidInput, InvalidModel
+
+from . import Description, read_json, whole_number
+
+_BITS = {
+    "fp32": 32.0, "f32": 32.0, "float32": 32.0, "bf16": 16.0, "bfloat16": 16.0, "fp16": 16.0, "f16": 16.0,
+    "float16": 16.0, "q8_0": 8.5, "int8": 8.25, "uint8": 8.25, "quantized": 8.25, "q6_k": 6.5625, "q5_k": 5.5,
+    "q5_0": 5.5, "q5_1": 6.0, "q4_k": 4.5, "q4_0": 4.5, "q4_1": 5.0, "int4": 4.5, "q4f16": 4.5, "q4": 4.5,
+    "bnb4": 4.5, "awq": 4.25, "gptq": 4.25, "q3_k": 3.4375, "q2_k": 2.625,
+}  # fmt: skip
+"""Bits of a weight, scales included, for what names say of quantisation."""
+_PARAMETERS = re.compile(r"(?<![a-z0-9.])(\d{1,4}(?:\.\d{1,3})?)([mbt])(?![a-z])", re.IGNORECASE)
+_UNITS = {"m": 10**6, "b": 10**9, "t": 10**12}
+_MOST_NAMES, _LONGEST_NAME = 10_000, 1000
+_KINDS = {"qwen2": "qwen2", "qwen3": "qwen3", "llama": "llama", "mistral": "llama", "smollm": "llama"}
+
+
+def from_gguf(path: Path) -> Description:
+    """A GGUF file, or its first few megabytes."""
+    header = GgufHeader.read(path)
+    metadata = header.metadata
+    architecture = str(metadata.get("general.architecture", "?"))[:80]
+
+    def number(key: str, default: int = 0) -> int:
+        value = metadata.get(f"{architecture}.{key}", default)
+        return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 31 else default
+
+    heads = number("attention.head_count")
+    head_dim = number("attention.key_length") or number("embedding_length") // max(heads, 1)
+    cache = 4 * number("block_count") * number("attention.head_count_kv", heads) * head_dim
+    unread = [name for name in header.types if name not in BLOCK_BYTES]
+    refused = ""
+    if architecture not in ARCHITECTURES:
+        refused = f"the architecture {architecture!r} is not read; those that are: {', '.join(ARCHITECTURES)}"
+    elif unread:
+        refused = f"tensors of type {', '.join(unread)} are not read; those that are: {', '.join(BLOCK_BYTES)}"
+    weight_bytes = sum(header.types.values())
+    return Description(
+        kind="GGUF header",
+        name=str(metadata.get("general.name", path.stem))[:200],
+        confidence="medium",
+        is_language_model=True,
+        weight_bytes=weight_bytes,
+        decode_bytes=weight_bytes,
+        parameters=header.parameters,
+        cache_bytes_per_token=cache or None,
+        context_length=number("context_length") or None,
+        refused=refused,
+    )
+
+
+def from_folder(folder: Path) -> Description:
+    """A folder as it lies on a hub or on disk: its configuration, and the sizes of the files that are there."""
+    files: dict[str, int | None] = {}
+    for file in sorted(folder.rglob("*")):
+        if file.is_file():
+            files[file.relative_to(folder).as_posix()] = file.stat().st_size
+        if len(files) > _MOST_NAMES:
+            raise InvalidModel(f"{folder} holds more than {_MOST_NAMES} files", remedy="give the model's own folder")
+    document: dict[str, Any] = {"name": folder.name, "files": files}
+    named = next((name for name in (CONFIG_FILE, GENAI_FILE) if name in files), None)
+    if named is not None:
+        document["config"] = read_json(folder / named)
+    return from_listing(document)
+
+
+def from_config(config: Mapping[str, Any], name: str) -> Description:
+    """A ``config.json`` alone."""
+    return from_listing({"name": name, "config": config})
+
+
+def from_listing(listing: Mapping[str, Any]) -> Description:
+    """Whatever a hub tells of a model without a download: ``name``, ``files``, ``tags``, ``config``.
+
+    Raises
+    ------
+    InvalidInput
+        For a mapping that says nothing.
+    InvalidModel
+        For entries that make no sense.
+    """
+    name = _text(listing.get("name", ""))
+    files = _files(listing.get("files", ()))
+    tags = [_text(tag) for tag in _listed(listing.get("tags", ()))]
+    config = listing.get("config")
+    if config is not None and not isinstance(config, Mapping):
+        raise InvalidModel("the config is no object", remedy="give what config.json holds")
+    if not (name or files or tags or config):
+        raise InvalidInput("nothing is told of the model", remedy="give name, files, tags or config")
+    sizes = _sizes(config) if config else {}
+    words = [name, *files, *tags]
+    parameters = sizes.get("parameters") or _told_parameters(words)
+    file, bits = _chosen_file(files), _told_bits([*([f] if (f := _chosen_file(files)) else []), *tags, name])
+    weight_bytes = _size_of(files, file)
+    notes: list[str] = []
+    if weight_bytes is None and parameters is not None:
+        bits = bits or _config_bits(config) or 16.0
+        weight_bytes = int(parameters * bits / 8)
+        notes.append(f"weights taken as {bits:g} bits each")
+    architecture = sizes.get("architecture")
+    refused = ""
+    if architecture is not None and not _is_read(str(architecture)):
+        refused = f"the architecture {architecture!r} is not read"
+    elif files and file is None:
+        refused = "there is neither an ONNX graph nor a GGUF file among the files"
+    return Description(
+        kind="config.json" if config else "file names" if files else "name and tags",
+        name=name or "the model",
+        confidence="medium" if config else "low",
+        is_language_model=True,
+        weight_bytes=weight_bytes,
+        decode_bytes=weight_bytes,
+        parameters=parameters,
+        cache_bytes_per_token=sizes.get("cache"),
+        context_length=sizes.get("context"),
+        refused=refused,
+        notes=tuple(notes),
+    )
+
+
+def _sizes(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Architecture, parameters, bytes of keys and values a token, and context, from a decoder's configuration."""
+    inner = config.get("text_config")
+    model = inner if isinstance(inner, Mapping) else config
+    genai = model.get("model")
+    if isinstance(genai, Mapping):  # onnxruntime-genai's
+        decoder = genai.get("decoder")
+        model = {**genai, **(decoder if isinstance(decoder, Mapping) else {}), "model_type": genai.get("type", "")}
+    hidden = whole_number(model, ("hidden_size", "n_embd", "d_model"), 1 << 20)
+    layers = whole_number(model, ("num_hidden_layers", "n_layer"), 4096)
+    heads = whole_number(model, ("num_attention_heads", "n_head"), 1 << 14)
+    if hidden is None or layers is None or heads is None:
+        return {"architecture": _architecture(model)} if _architecture(model) else {}
+    kv_heads = whole_number(model, ("num_key_value_heads",), 1 << 14) or heads
+    head_dim = whole_number(model, ("head_dim", "head_size"), 1 << 14) or hidden // heads
+    ffn = whole_number(model, ("intermediate_size", "n_inner"), 1 << 24) or 4 * hidden
+    vocab = whole_number(model, ("vocab_size",), 1 << 31) or 0
+    tied = model.get("tie_word_embeddings", config.get("tie_word_embeddings", False)) is True
+    attention = hidden * head_dim * (2 * heads + 2 * kv_heads)
+    parameters = layers * (attention + 3 * hidden * ffn) + vocab * hidden * (1 if tied else 2)
+    return {
+        "architecture": _architecture(model),
+        "parameters": parameters,
+        "cache": 4 * layers * kv_heads * head_dim,
+        "context": whole_number(model, ("max_position_embeddings", "n_positions", "context_length"), 1 << 31),
+    }
+
+
+def _architecture(model: Mapping[str, Any]) -> str | None:
+    kind = model.get("model_type")
+    return _text(kind) if isinstance(kind, str) and kind else None
+
+
+def _is_read(architecture: str) -> bool:
+    plain = architecture.lower()
+    return any(plain.startswith(known) for known in (*_KINDS, "decoder", "phi3", "gpt2"))
+
+
+def _config_bits(config: object) -> float | None:
+    if not isinstance(config, Mapping):
+        return None
+    quantisation = config.get("quantization_config")
+    if isinstance(quantisation, Mapping) and quantisation.get("bits") in (2, 3, 4, 8):
+        return float(quantisation["bits"]) + 0.25
+    return _BITS.get(str(config.get("torch_dtype", config.get("dtype", ""))).lower())
+
+
+def _told_parameters(words: list[str]) -> int | None:
+    for word in words:
+        found = _PARAMETERS.search(word)
+        if found:
+            return int(float(found[1]) * _UNITS[found[2].lower()])
+    return None
+
+
+def _told_bits(words: list[str]) -> float | None:
+    for word in words:
+        plain = word.lower()
+        for tag, bits in _BITS.items():
+            if re.search(rf"(?<![a-z0-9]){re.escape(tag)}(?![0-9])", plain):
+                return bits
+    return None
+
+
+def _chosen_file(files: Mapping[str, int | None]) -> str | None:
+    """The file that trisect would take."""
+    gguf = sorted(file for file in files if file.lower().endswith(".gguf"))
+    read = [file for file in gguf if any(kind.lower() in file.lower() for kind in BLOCK_BYTES)]
+    return choose_graph(files) or next(iter(read), None) or next(iter(gguf), None)
+
+
+def _size_of(files: Mapping[str, int | None], file: str | None) -> int | None:
+    """Bytes of a file with its external data."""
+    if file is None or files[file] is None:
+        return None
+    beside = [size for name, size in files.items() if name.startswith(f"{file}_data") or name == f"{file}.data"]
+    return sum(size for size in (files[file], *beside) if size is not None)
+
+
+def _files(given: object) -> dict[str, int | None]:
+    if isinstance(given, Mapping):
+        sized = {_text(name): size for name, size in given.items()}
+        for name, size in sized.items():
+            if size is not None and (isinstance(size, bool) or not isinstance(size, int) or not 0 <= size < 1 << 50):
+                raise InvalidModel(f"the file {name!r} has the size {str(size)[:40]!r}", remedy="give bytes")
+        return sized
+    return {_text(name): None for name in _listed(given)}
+
+
+def _listed(given: object) -> list[Any]:
+    if isinstance(given, str | bytes) or not hasattr(given, "__iter__"):
+        raise InvalidModel(f"{str(given)[:40]!r} is no list of names", remedy="give a list")
+    found = list(given)
+    if len(found) > _MOST_NAMES:
+        raise InvalidModel(f"{len(found)} names are too many", remedy=f"give at most {_MOST_NAMES}")
+    return found
+
+
+def _text(given: object) -> str:
+    if not isinstance(given, str) or len(given) > _LONGEST_NAME:
+        raise InvalidModel(f"{str(given)[:40]!r} is no name", remedy="give text of a sensible length")
+    return given
