@@ -7,6 +7,7 @@ from pathlib import Path
 import networkx as nx
 import pytest
 
+from tests.partitioner import small_models
 from trisect.partitioner.graph.model_graph import Graph
 from trisect.partitioner.problem.problem_builder import task_graph
 from trisect.partitioner.strategies import place
@@ -15,8 +16,6 @@ from trisect.profiles.costmodel.op_features import OpClass, OpFeatures
 from trisect.runtime.device import Device
 from trisect.runtime.errors import InvalidInput
 from trisect.scheduler.problem.problem import Problem
-
-from . import small_models
 
 DEVICES = [Device(f"{kind}:x", kind, "x", "") for kind in ("cpu", "gpu", "npu")]
 
