@@ -1,6 +1,6 @@
-"""Does what the README says, in its order, as a new user would: every ``sh`` block is run, every step in one folder.
+"""Run the commands and the Python code of README.md in their order, in one folder, as a new user would.
 
-Blocks marked ``console`` are for a fresh machine (they install) and are not run. A block behind the comment
+Blocks marked ``console`` install software or need other machines, and are not run. A block after the comment
 ``<!-- slow -->`` is run with ``--slow`` only.
 """
 
@@ -37,7 +37,7 @@ SHELL = [block for block in blocks() if block.language == "sh"]
 
 
 @pytest.fixture(scope="module")
-def workplace(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def user_folder(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder like a user's, with the models already fetched."""
     if not models.is_dir() or not any(models.iterdir()):
         pytest.skip(f"no models in {models}: run `make test` online")
@@ -58,20 +58,20 @@ def parameter(block: Block) -> object:
 
 
 @pytest.mark.parametrize("block", [parameter(block) for block in SHELL])
-def test_commands(block: Block, workplace: Path) -> None:
+def test_commands(block: Block, user_folder: Path) -> None:
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     done = subprocess.run(
-        ["bash", "-euc", block.text], cwd=workplace, env=environment, capture_output=True, text=True, check=False
+        ["bash", "-euc", block.text], cwd=user_folder, env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_python_example(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import numpy as np
-
-    monkeypatch.chdir(workplace)
+def test_python_examples(user_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All in one namespace, as a reader would type them one after the other."""
+    monkeypatch.chdir(user_folder)
     examples = [block.text for block in blocks() if block.language == "python"]
     assert examples
+    namespace: dict[str, object] = {}
     for text in examples:
-        exec(compile(text, "README.md", "exec"), {"feeds": {"x": np.zeros((1, 3, 320, 320), np.float32)}})
+        exec(compile(text, "README.md", "exec"), namespace)
