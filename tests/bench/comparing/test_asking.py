@@ -12,7 +12,7 @@ from trisect.runtime.errors import EngineFailed
 
 PROGRAM = """
 import ctypes, os, sys, time
-from trisect.bench.asking import answer_all
+from trisect.bench.comparing.asking import answer_all
 def answer(question):
     what = question["what"]
     if what == "raise": raise ValueError("this\\nand that")

@@ -24,7 +24,7 @@ from trisect.runtime.errors import ClusterFailed, EngineMissing, InvalidInput
 
 DRIVER = """
 import os, psutil, sys, time
-from trisect.runtime.cluster.connection import connect
+from trisect.runtime.cluster.ray_connection import connect
 with connect() as connection:
     print(*(child.pid for child in psutil.Process().children(recursive=True)), flush=True)
     time.sleep(120)

@@ -21,8 +21,8 @@ SCRIPT = """
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # who runs the tests in the background ignores it
 import numpy as np
-from trisect.runtime.plan import Plan
-from trisect.runtime.session import Session
+from trisect.runtime.plans.plan import Plan
+from trisect.runtime.sessions.session import Session
 from trisect.runtime.engines.base import LoadOptions
 with Session(Plan.load(sys.argv[1]), "processes", LoadOptions(threads=1)) as session:
     print(*[host.pid for host in session._executor.crew.hosts.values()], flush=True)
