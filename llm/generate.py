@@ -115,7 +115,7 @@ def check_devices(*wanted: str) -> None:
     UnknownDevice
     """
     for names in wanted:
-        engines.find(names)
+        engines.find_devices(names)
 
 
 def open_bundle(model: str | Path, *, precision: str = "fast", report: Report | None = None) -> Bundle:
@@ -162,7 +162,7 @@ def choose_devices(
     UnknownDevice
         For a name that no engine here offers.
     """
-    candidates = {"prefill": engines.find_to_use(prefill), "decode": engines.find_to_use(decode)}
+    candidates = {"prefill": engines.find_hardware(prefill), "decode": engines.find_hardware(decode)}
     everything = {device.id: device for found in candidates.values() for device in found}
     if all(len(found) == 1 for found in candidates.values()):
         path = phases_path(bundle, precision, threads)

@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 
 from .device import Device
-from .engines import REFERENCE, find, load
+from .engines import capabilities, find_devices, load
 from .engines.base import Arrays, LoadOptions, Module, TensorSpec
 from .errors import EngineFailed, InvalidModel, UnsupportedModel
 from .plans.plan import Plan, Segment
@@ -32,7 +32,7 @@ from .tensors.value_difference import compare
 TOLERANCES: Mapping[str, float] = {"float32": 1e-3, "float16": 1e-2, "fast": 5e-2}
 """Precision asked for -> how far a value may be off, absolutely plus relatively to the reference's value."""
 
-_REFERENCES = ("cpu:ort", REFERENCE)
+_REFERENCES = ("cpu:ort", "cpu:reference")
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def verify(
         For a cluster that cannot be reached, or that lacks a device of the plan.
     """
     path = Path(model_path)
-    devices = find(reference if reference is not None else _REFERENCES)
+    devices = find_devices(reference if reference is not None else _REFERENCES)
     model = _read(path)
     given = check_feeds(plan.inputs, feeds) if feeds is not None else generate_feeds(model, plan, seed)
     made = set(_made_in(model))
@@ -193,9 +193,8 @@ def _run_whole(
 
 def _load_whole(model: onnx.ModelProto, path: Path, device: Device) -> Module:
     folder = path.resolve().parent
-    if device.engine == "ort":
-        entries = {"session.model_external_initializers_file_folder_path": os.fspath(folder)}
-        return load(model.SerializeToString(), device, LoadOptions(extra=entries))
+    if capabilities(device).external_data_folder:
+        return load(model.SerializeToString(), device, LoadOptions(external_data_folder=os.fspath(folder)))
     if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in all_tensors(model)):
         whole = onnx.ModelProto()
         whole.CopyFrom(model)

@@ -80,7 +80,7 @@ def devices(
     """
     if machine is not None:
         return select(wanted, reference.machine(machine).devices)
-    return engines.find(wanted) if address is None else clusters.devices(address, wanted)
+    return engines.find_devices(wanted) if address is None else clusters.devices(address, wanted)
 
 
 def usable_devices(wanted: str | Iterable[str] = "auto", *, machine: str | None = None) -> list[Device]:
@@ -91,7 +91,7 @@ def usable_devices(wanted: str | Iterable[str] = "auto", *, machine: str | None 
     UnknownDevice, EngineMissing
         As `devices`.
     """
-    return engines.find_to_use(wanted) if machine is None else devices(wanted, machine=machine)
+    return engines.find_hardware(wanted) if machine is None else devices(wanted, machine=machine)
 
 
 def known_profile(machine: str | None = None) -> Profile:
@@ -163,7 +163,7 @@ def profile(
             raise InvalidInput("a cluster is not measured with one model's operators", remedy="leave the model out")
         with clusters.reached(address):
             return clusters.profile(clusters.devices(address, wanted, real=True), budget_s, progress)
-    chosen = engines.find_to_use(wanted)
+    chosen = engines.find_hardware(wanted)
     with model_cases(Graph.read(model, shapes)) if model is not None else nullcontext(()) as own:
         measured = measure(chosen, budget_s=budget_s, known=_stored(), wanted=own, progress=progress, keep=_store)
     _store(measured)
@@ -243,7 +243,7 @@ def split(
         elif address is not None:
             chosen = clusters.devices(address, devices, real=True)
         else:
-            chosen = engines.find_to_use(devices)
+            chosen = engines.find_hardware(devices)
         plan = with_costs(
             chosen,
             published,

@@ -98,7 +98,12 @@ class PreparedModel(_Prepared):
             self._session.close()
         folder = Path(self._folder.name) / "plan"
         self.plan = alternating_plan(
-            self._path, self._devices, engines.find(_LAST_RESORT)[0], sizes, folder, capabilities=_capabilities()
+            self._path,
+            self._devices,
+            engines.find_devices(_LAST_RESORT)[0],
+            sizes,
+            folder,
+            capabilities=_capabilities(),
         )
         self._session = Session(self.plan, options=self._options)
         self._sizes = sizes
@@ -227,7 +232,7 @@ def _devices(device: str) -> list[Device]:
     kind = device.partition(":")[0].upper()
     if kind not in _TURNS:
         raise UnknownDevice(f"ONNX knows no device {device!r}", remedy=f"use one of {', '.join(_TURNS)}")
-    return engines.find(_TURNS[kind])
+    return engines.find_devices(_TURNS[kind])
 
 
 def _listed(inputs: Any) -> list[Any]:

@@ -55,7 +55,7 @@ def learn(
     InvalidProfile
         When what is stored cannot be read; it is left as it is.
     """
-    chosen = engines.find_to_use(wanted)
+    chosen = engines.find_hardware(wanted)
     if len(chosen) < 2:
         raise InvalidInput(
             f"only {', '.join(d.id for d in chosen)} would be measured", remedy="name two devices or more"

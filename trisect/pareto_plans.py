@@ -77,7 +77,7 @@ def pareto(
         return pareto_front(narrow, objectives, time_limit_s=limit_s, seed=seed)
     path = Path(model)
     published = reference.machine(machine) if machine is not None else None
-    chosen = engines.find_to_use(devices) if published is None else select(devices, published.devices)
+    chosen = engines.find_hardware(devices) if published is None else select(devices, published.devices)
     capabilities = Capabilities()
 
     def known(costs: Costs, power_w: Mapping[str, float]) -> tuple[Prepared, Problem]:

@@ -13,7 +13,7 @@ from trisect.context.can_run import can_run
 from trisect.context.context import create_context
 from trisect.context.history import History
 from trisect.profiles.capabilities.op_support_limits import known_limits
-from trisect.runtime.engines import find_to_use
+from trisect.runtime.engines import find_hardware
 
 from .llm_targets import Bar
 from .plan_speed import layered_model
@@ -60,7 +60,7 @@ def bench_context(nodes: int = 10_000, *, rounds: int = 20) -> ContextSpeed:
         can_run(model, history=history)
         cold_s = perf_counter() - begin
         context = create_context(power_preference="low-power")
-        probed = all(known_limits(device) is not None for device in find_to_use("auto"))
+        probed = all(known_limits(device) is not None for device in find_hardware("auto"))
         asked = (lambda: context.query_support(["float32"], 4, ["MatMul", "lstm"])) if probed else None
         return ContextSpeed(
             nodes,

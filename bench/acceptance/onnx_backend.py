@@ -190,7 +190,7 @@ def _alone(device_id: str) -> type[_Interface]:
 
         @classmethod
         def prepare(cls, model: ModelProto, device: str = "CPU", **kwargs: Any) -> Any:
-            chosen = engines.find(device_id)[0]
+            chosen = engines.find_devices(device_id)[0]
             return _Whole(engines.load(model.SerializeToString(), chosen, LoadOptions(threads=1)))
 
         @classmethod

@@ -118,7 +118,7 @@ def bench_predict(
     ProfileMissing
         Where the budget was too small to learn anything.
     """
-    chosen = engines.find(devices)
+    chosen = engines.find_devices(devices)
     if len(chosen) < 2:
         raise InvalidInput(f"{devices} is one device", remedy="give two, comma-separated")
     files = [

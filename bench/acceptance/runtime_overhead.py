@@ -20,7 +20,7 @@ import numpy as np
 from onnx import TensorProto, helper
 
 from trisect.runtime.device import Device
-from trisect.runtime.engines import find
+from trisect.runtime.engines import find_devices
 from trisect.runtime.engines.base import TensorSpec
 from trisect.runtime.errors import InvalidInput
 from trisect.runtime.plans.plan import Plan, Segment
@@ -100,7 +100,7 @@ def bench_runtime(models: Path, only: Sequence[str] = (), show: Show | None = No
             found.append(measured)
             if show is not None:
                 show(measured)
-    devices = find("cpu")
+    devices = find_devices("cpu")
     versions = {device.engine: device.engine_version for device in devices} | {"python": platform.python_version()}
     return RuntimeBench(tuple(found), devices[0].name, versions)
 
@@ -135,7 +135,7 @@ def ratio(above: Sequence[float], below: Sequence[float]) -> float:
 
 def device(name: str) -> Device:
     """One device of this machine."""
-    return find(name)[0]
+    return find_devices(name)[0]
 
 
 def model_in(folder: Path, name: str) -> Path:

@@ -16,7 +16,7 @@ from trisect.llm.generate import open_bundle
 from trisect.llm.running.answer_text import encode_prompt
 from trisect.llm.running.generation import LanguageSession
 from trisect.runtime.device import select
-from trisect.runtime.engines import find_to_use
+from trisect.runtime.engines import find_hardware
 
 from ..peers import is_installed
 
@@ -69,7 +69,7 @@ def bench_quality(
     progress : callable
     """
     texts = prompts or PROMPTS.read_text("utf-8").splitlines()
-    devices = find_to_use("auto")
+    devices = find_hardware("auto")
     reference_device = select("cpu:ort", devices)[0]
     cases: list[tuple[list[int], list[int], np.ndarray]] = []
     bundle = open_bundle(model, precision="float32", report=progress)

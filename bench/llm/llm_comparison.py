@@ -19,7 +19,7 @@ from trisect.llm.generate import PhaseChoice, choose_devices, measured_phases, o
 from trisect.llm.phases.phase_choice import PhasePrediction
 from trisect.profiles.measuring.machine_limits import peak_flops, read_bandwidth_bytes_per_s
 from trisect.runtime.device import Device
-from trisect.runtime.engines import find_to_use
+from trisect.runtime.engines import find_hardware
 from trisect.runtime.engines.base import LoadOptions
 from trisect.runtime.errors import EngineFailed, TrisectError
 
@@ -155,7 +155,7 @@ def bench_llm(
         Where the model cannot be read or no device runs it. A peer that fails is left out, with a note.
     """
     bundle = open_bundle(model, report=progress)
-    devices = find_to_use("auto")
+    devices = find_hardware("auto")
     choices = [
         choose_devices(bundle, prompt_tokens=n, new_tokens=new_tokens, threads=threads, report=progress)
         for n in prompt_tokens

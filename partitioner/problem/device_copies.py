@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from trisect.runtime.device import Device
-from trisect.runtime.engines import has_own_memory
+from trisect.runtime.engines import capabilities
 from trisect.runtime.plans.plan import Segment
 from trisect.runtime.plans.timeline import Event, Schedule
 
@@ -25,7 +25,7 @@ def with_copies(schedule: Schedule, segments: Iterable[Segment], devices: Sequen
         Those that it is about.
     devices : sequence of Device
     """
-    own = {device.id for device in devices if has_own_memory(device)}
+    own = {device.id for device in devices if capabilities(device).own_memory}
     if not own:
         return schedule
     makers = {spec.name: segment.device for segment in segments for spec in segment.outputs}

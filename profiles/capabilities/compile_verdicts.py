@@ -70,11 +70,11 @@ class Capabilities:
     --------
     >>> import tempfile
     >>> from onnx import parser
-    >>> from trisect.runtime.engines import find
+    >>> from trisect.runtime.engines import find_devices
     >>> text = '<ir_version: 10, opset_import: ["": 18]> g (float[2] x) => (float[2] y) { y = Neg(x) }'
     >>> piece = Candidate("Neg float32[2]", parser.parse_model(text).SerializeToString)
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     Capabilities(Path(folder) / "verdicts.json").supports(piece, find("cpu:ort")[0]).ok
+    ...     Capabilities(Path(folder) / "verdicts.json").supports(piece, find_devices("cpu:ort")[0]).ok
     True
     """
 

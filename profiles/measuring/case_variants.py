@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from trisect.runtime.engines import find, load
+from trisect.runtime.engines import find_devices, load
 
 from ..costmodel.op_features import OpClass
 from .operator_cases import Case
@@ -131,7 +131,7 @@ def _largest(model: onnx.ModelProto, feed: np.ndarray) -> dict[str, float]:
     """How far from zero each tensor gets: of a run in floats, as whoever quantises a model finds out."""
     watched = onnx.shape_inference.infer_shapes(model)
     watched.graph.output.extend(watched.graph.value_info)
-    module = load(watched.SerializeToString(), find(_FLOATS)[0])
+    module = load(watched.SerializeToString(), find_devices(_FLOATS)[0])
     try:
         found = {"x": feed, **module.run({"x": feed})}
     finally:

@@ -1,14 +1,15 @@
 """Finds the engines of this machine and loads models on them.
 
-An engine is a module in this folder with a class called ``Engine``, or such a class under the entry point group
-``trisect.engines`` of any installed package. One whose vendor package is missing or whose driver is broken is absent,
-with a note (`absent`), never an error.
+An engine is the one class with the methods of `Engine` in a module of this package, or such a class under the entry
+point group ``trisect.engines`` of an installed package. An engine whose vendor package is missing or whose driver is
+broken is unavailable, with the reason (`unavailable`), never an error.
 """
 
 from __future__ import annotations
 
 import functools
 import importlib
+import logging
 import pkgutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -18,123 +19,137 @@ from typing import cast
 
 from ..device import Device, select
 from ..errors import EngineMissing, TrisectError, UnknownDevice
-from .base import Engine, LoadOptions, Module
+from .base import Engine, EngineCapabilities, LoadOptions, Module
 
-__all__ = ["absent", "discover", "engine_for", "find", "find_to_use", "has_own_memory", "keeps_channels_last", "load"]
+__all__ = [
+    "capabilities",
+    "discover",
+    "engine_for",
+    "find_devices",
+    "find_hardware",
+    "keeps_channels_last",
+    "load",
+    "rescan",
+    "unavailable",
+]
 
 GROUP = "trisect.engines"
-REFERENCE = "cpu:reference"
-"""ONNX's reference evaluator: used where it is named, in no list of devices to choose from."""
+_ENGINE_MEMBERS = ("name", "package", "devices", "load")
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class _Survey:
+class _Inventory:
     engines: dict[str, Engine]
     devices: tuple[Device, ...]
-    absent: dict[str, str]
+    named_devices: tuple[Device, ...]
+    unavailable: dict[str, str]
 
 
 def discover() -> list[Device]:
-    """All devices that the engines installed here list themselves, in a fixed order.
+    """Return all devices that the installed engines list, in a fixed order.
 
     Examples
     --------
     >>> "cpu:ort" in [device.id for device in discover()]
     True
     """
-    return list(_survey().devices)
+    return list(_inventory().devices)
 
 
-def find(wanted: str | Iterable[str], available: Iterable[Device] | None = None) -> list[Device]:
-    """Pick devices of this machine; see `trisect.runtime.device.select`.
+def find_devices(wanted: str | Iterable[str], available: Iterable[Device] | None = None) -> list[Device]:
+    """Select devices of this machine; see `trisect.runtime.device.select`.
 
     Parameters
     ----------
     wanted : str or iterable of str
     available : iterable of Device, optional
-        What to pick from; all that there are when left out, and ``cpu:reference`` where it is named.
+        Devices to select from; by default all of `discover`, and those used only by name (``cpu:reference``) that are
+        named.
 
     Raises
     ------
     UnknownDevice
-        With the nearest name and the list of those there are.
+        With the most similar id and the list of available devices.
     EngineMissing
         For a device of an engine that cannot be used here, with the reason and what to install.
     """
-    wanted = [wanted] if isinstance(wanted, str) else list(wanted)
+    texts = [wanted] if isinstance(wanted, str) else list(wanted)
+    names = {name.strip() for text in texts for name in text.split(",")}
     if available is None:
-        is_named = any(name.strip() == REFERENCE for text in wanted for name in text.split(","))
-        available = [*discover(), *([_reference()] if is_named else [])]
+        available = [*discover(), *(device for device in _inventory().named_devices if device.id in names)]
     try:
-        return select(wanted, available)
+        return select(texts, available)
     except UnknownDevice as error:
-        engines = {name.strip().partition(":")[2].partition("#")[0] for text in wanted for name in text.split(",")}
-        for engine, why in absent().items():
+        engines = {name.partition(":")[2].partition("#")[0] for name in names}
+        for engine, reason in unavailable().items():
             if engine in engines:
-                raise EngineMissing(f"the engine {engine!r} cannot be used here: {why}") from error
+                raise EngineMissing(f"the engine {engine!r} cannot be used here: {reason}") from error
         raise
 
 
-def find_to_use(wanted: str | Iterable[str]) -> list[Device]:
-    """As `find`, but ``auto`` is the machine's hardware: simulators and software drivers are used where they are named.
+def find_hardware(wanted: str | Iterable[str]) -> list[Device]:
+    """Select devices as `find_devices` does, but for ``auto`` skip simulators and software drivers.
 
-    They are slow, and what is measured on them says nothing of any hardware. A machine that has nothing else uses them.
+    Simulators are slow, and what is measured on them holds for no hardware. ``auto`` selects them only on a machine
+    that has nothing else.
     """
     if wanted != "auto":
-        return find(wanted)
+        return find_devices(wanted)
     everything = discover()
     return [device for device in everything if device.is_real] or everything
 
 
-def look_again() -> None:
-    """Forget which engines and devices there were: the next question finds what has come and gone since."""
-    _survey.cache_clear()
+def rescan() -> None:
+    """Clear the cached lists of engines and devices, so that the next call finds what was added or removed."""
+    _inventory.cache_clear()
 
 
-def absent() -> dict[str, str]:
-    """Engines that cannot be used here: name -> reason and remedy, in one line."""
-    return dict(_survey().absent)
+def unavailable() -> dict[str, str]:
+    """Return the engines that cannot be used here: name -> reason and remedy, in one line."""
+    return dict(_inventory().unavailable)
 
 
 def engine_for(device: Device) -> Engine:
-    """The engine that drives a device.
+    """Return the engine that drives a device.
 
     Raises
     ------
     EngineMissing
-        When it is not installed here, as with a plan that was made on another machine.
+        When it is not installed here, as for a plan made on another machine.
     """
-    survey = _survey()
-    if device.engine not in survey.engines:
-        why = survey.absent.get(device.engine, "trisect knows no engine of that name")
-        raise EngineMissing(f"device {device.id} needs the engine {device.engine!r}: {why}")
-    return survey.engines[device.engine]
+    inventory = _inventory()
+    if device.engine not in inventory.engines:
+        reason = inventory.unavailable.get(device.engine, "trisect knows no engine of that name")
+        raise EngineMissing(f"device {device.id} needs the engine {device.engine!r}: {reason}")
+    return inventory.engines[device.engine]
 
 
-def has_own_memory(device: Device) -> bool:
-    """Whether tensors are copied to a device and from it, and can stay there; what nobody here can tell counts as no.
+def capabilities(device: Device) -> EngineCapabilities:
+    """Return what a device's engine states that it can do; nothing for an engine that is not installed here.
 
     Examples
     --------
-    >>> has_own_memory(find("cpu:ort")[0])
+    >>> capabilities(find_devices("cpu:ort")[0]).own_memory
     False
     """
-    return getattr(_survey().engines.get(device.engine), "own_memory", False)
+    stated = getattr(_inventory().engines.get(device.engine), "capabilities", None)
+    return stated if isinstance(stated, EngineCapabilities) else EngineCapabilities()
 
 
 @functools.cache
 def keeps_channels_last(device: Device) -> bool:
-    """Whether a device computes convolutions on images with their channels last; False where its engine cannot tell.
+    """Return whether a device computes convolutions in the layout NHWC; False where its engine does not report it.
 
     Examples
     --------
-    >>> keeps_channels_last(find("cpu:ort")[0])
+    >>> keeps_channels_last(find_devices("cpu:ort")[0])
     False
     """
     if not device.is_real or device.node:
         return False
-    asked = getattr(_survey().engines.get(device.engine), "keeps_channels_last", None)
-    return asked is not None and bool(asked(device))
+    ask = getattr(_inventory().engines.get(device.engine), "keeps_channels_last", None)
+    return ask is not None and bool(ask(device))
 
 
 def load(model: Path | bytes, device: Device, options: LoadOptions | None = None) -> Module:
@@ -143,7 +158,7 @@ def load(model: Path | bytes, device: Device, options: LoadOptions | None = None
     Raises
     ------
     EngineMissing
-        When the device's engine is not installed, or the device is of a published machine that is not at hand.
+        When the device's engine is not installed, or the device belongs to a published machine.
     EngineFailed
         With the engine's reason in one line.
     """
@@ -156,40 +171,48 @@ def load(model: Path | bytes, device: Device, options: LoadOptions | None = None
 
 
 @functools.cache
-def _survey() -> _Survey:
+def _inventory() -> _Inventory:
     engines: dict[str, Engine] = {}
     devices: dict[str, Device] = {}
-    absent: dict[str, str] = {}
-    for name, factory in _factories():
+    named: list[Device] = []
+    missing: dict[str, str] = {}
+    for name, load_class in _engine_classes():
         try:
-            engine = factory()()
-            found = engine.devices()
+            engine = load_class()()
+            listed = engine.devices()
+            named += getattr(engine, "named_devices", list)()
         except ImportError as error:
             package = (error.name or name).partition(".")[0].replace("_", "-")
-            absent[name] = f"{package} cannot be imported ({error}): pip install {package}"
+            missing[name] = f"{package} cannot be imported ({error}): pip install {package}"
         except TrisectError as error:
-            absent[name] = str(error)
-        except Exception as error:  # a broken driver may raise anything, and must not take the other engines along
-            absent[name] = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+            missing[name] = str(error)
+        except Exception as error:  # a broken driver may raise anything, and must not disable the other engines
+            log.debug("engine %s is unavailable", name, exc_info=True)
+            missing[name] = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
         else:
             engines[engine.name] = engine
-            devices.update((device.id, device) for device in found)
-    return _Survey(engines, tuple(devices.values()), absent)
+            devices.update((device.id, device) for device in listed)
+    return _Inventory(engines, tuple(devices.values()), tuple(named), missing)
 
 
-def _factories() -> Iterator[tuple[str, Callable[[], type[Engine]]]]:
+def _engine_classes() -> Iterator[tuple[str, Callable[[], type[Engine]]]]:
     for module in sorted(pkgutil.iter_modules(__path__), key=lambda module: module.name):
         if module.name != "base" and not module.ispkg:
-            yield module.name, functools.partial(_own, module.name)
+            yield module.name, functools.partial(_engine_class, module.name)
     for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):
         yield point.name, functools.partial(cast("Callable[[], type[Engine]]", point.load))
 
 
-def _reference() -> Device:
-    from .reference import reference_device
-
-    return reference_device()
-
-
-def _own(name: str) -> type[Engine]:
-    return cast("type[Engine]", importlib.import_module(f".{name}", __package__).Engine)
+def _engine_class(module_name: str) -> type[Engine]:
+    """Return the one engine class that a module of this package defines."""
+    module = importlib.import_module(f".{module_name}", __package__)
+    classes = [
+        value
+        for value in vars(module).values()
+        if isinstance(value, type)
+        and value.__module__ == module.__name__
+        and all(hasattr(value, member) for member in _ENGINE_MEMBERS)
+    ]
+    if len(classes) != 1:
+        raise EngineMissing(f"{module.__name__} defines {len(classes)} engine classes, expected one")
+    return cast("type[Engine]", classes[0])

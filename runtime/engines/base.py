@@ -1,8 +1,8 @@
-"""The small protocol between trisect and a vendor's runtime.
+"""The protocol between trisect and a vendor's runtime.
 
-An `Engine` lists devices and loads models on them; a `Module` is one model loaded on one device. These two, and one
-`Binding` for hot loops, are all that the rest of trisect knows of a runtime: a new engine is one file in this folder
-with one class called ``Engine`` (found by its name), or an entry point in the group ``trisect.engines``.
+An `Engine` lists devices, loads models on them and states its `EngineCapabilities`; a `Module` is one model loaded on
+one device; a `Binding` is a module with fixed buffers, for hot loops. A new engine is one file in this package with one
+engine class (discovered, whatever its name), or an entry point in the group ``trisect.engines``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .common.kernels import Kernel
 Arrays = Mapping[str, np.ndarray]
 
 UNKNOWN_RANK: tuple[int | str, ...] = ("...",)
-"""Shape of a tensor of which the model does not even tell the number of dimensions."""
+"""Shape of a tensor whose number of dimensions the model leaves open."""
 
 
 @dataclass(frozen=True)
@@ -38,42 +38,45 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class LoadOptions:
-    """How to load a model; an engine ignores what it has no notion of."""
+    """How to load a model; an engine ignores the options that it does not support."""
 
     threads: int | None = None
     """Computing threads; None = the engine's default for this machine."""
     precision: str = "float32"
-    """``float32`` for reference numerics, ``fast`` for whatever the device is quickest in (bfloat16, float16)."""
+    """``float32`` for reference numerics, ``fast`` for the dtype in which the device is fastest (bfloat16, float16)."""
     shapes: Mapping[str, int] = field(default_factory=dict)
     """Values for symbolic dimensions."""
     state: Mapping[str, str] = field(default_factory=dict)
-    """Inputs that a run's output replaces (``past.0.key`` -> ``present.0.key``): kept inside by an engine that can."""
+    """Inputs that an output of the previous run replaces (``past.0.key`` -> ``present.0.key``); needs
+    `EngineCapabilities.internal_state`."""
     outputs: tuple[str, ...] | None = None
-    """Outputs that the caller will ask for; an engine that can leaves the others uncomputed. None = all."""
+    """Outputs that the caller will read; an engine may leave the others uncomputed. None = all."""
     scale_group: int | None = None
-    """How many inputs of a product may share a scale where a device in ``fast`` rounds them to 8 bits; None = its own
-    choice."""
+    """Group size for quantising activations to 8 bits in ``fast``; None = the engine's default."""
     native_outputs: tuple[str, ...] = ()
-    """Outputs that may stay in the dtype that the device computes in, instead of being widened for the caller; the
-    module's `outputs` tell which that is."""
+    """Outputs that may stay in the dtype that the device computes in instead of being widened; the module's `outputs`
+    state that dtype."""
     spin: bool = False
-    """Let idle threads spin: a few per cent quicker alone, ruinous for another engine on the same cores."""
+    """Let idle threads spin: a few per cent faster alone, but slows other engines on the same cores badly."""
+    spin_limit_us: int | None = None
+    """How long an idle thread spins before it sleeps; None = the engine's default."""
     pinned: bool | None = None
-    """Keep helping threads on cores of their own, and callers off those; see `trisect.runtime.core_affinity`.
-    None = the loader
-    decides: a session with the executor ``threads`` does so where the engine may use all cores."""
+    """Pin helper threads to cores of their own, and keep callers off those; see `trisect.runtime.core_affinity`.
+    None = the caller's default: a session with the executor ``threads`` pins where the engine may use all cores."""
+    external_data_folder: str | None = None
+    """Folder of the weights of a model given as bytes; needs `EngineCapabilities.external_data_folder`."""
     extra: Mapping[str, Any] = field(default_factory=dict)
-    """Engine-specific settings, passed on as they are."""
+    """Engine-specific settings, passed on unchanged."""
 
 
 class Binding(Protocol):
-    """A module with its input and output buffers fixed, for loops that run it thousands of times."""
+    """A module with fixed input and output buffers, for loops that run it thousands of times."""
 
     def run(self) -> None:
         """Compute once: read the bound inputs, write the bound outputs."""
 
     def output(self, name: str) -> np.ndarray:
-        """The array of an output after `run`: the bound one, or the engine's own where none was bound."""
+        """Return the array of an output after `run`: the bound one, or the engine's own where none was bound."""
 
 
 class Module(Protocol):
@@ -91,14 +94,14 @@ class Module(Protocol):
         """Compute once; the arrays returned belong to the caller."""
 
     def bind(self, inputs: Arrays, outputs: Arrays) -> Binding:
-        """Fix buffers. Outputs left out are allocated by the engine at each run."""
+        """Fix the buffers. The engine allocates the outputs that are left out, at each run."""
 
     def close(self) -> None:
-        """Give the device's memory back."""
+        """Free the device's memory."""
 
 
 class DeviceArray(Protocol):
-    """A tensor in memory that only its device reads."""
+    """A tensor in the memory of a device."""
 
     @property
     def dtype(self) -> np.dtype: ...
@@ -108,7 +111,7 @@ class DeviceArray(Protocol):
     def nbytes(self) -> int: ...
 
     def download(self, array: np.ndarray) -> None:
-        """Write it into an array of its dtype and shape."""
+        """Copy it into a host array of the same dtype and shape."""
 
 
 @runtime_checkable
@@ -119,34 +122,56 @@ class DeviceModule(Module, Protocol):
     """
 
     def upload(self, name: str, array: np.ndarray) -> DeviceArray:
-        """Copy an input to the device, for any module there to read."""
+        """Copy an input to the device, where any module on it can read it."""
 
-    def run_there(self, feeds: Mapping[str, DeviceArray]) -> dict[str, DeviceArray | np.ndarray]:
-        """Compute once; outputs stay on the device but for those that the engine makes on the host."""
+    def run_on_device(self, feeds: Mapping[str, DeviceArray]) -> dict[str, DeviceArray | np.ndarray]:
+        """Compute once; outputs stay on the device except those that the engine computes on the host."""
 
 
 @runtime_checkable
 class StatefulModule(Module, Protocol):
     """A module loaded with `LoadOptions.state`, by an engine that keeps those tensors inside from run to run.
 
-    Its ``inputs`` and ``outputs`` no longer list the tensors that became state.
+    Its ``inputs`` and ``outputs`` do not list the tensors that became state.
     """
 
     def set_state(self, values: Arrays) -> None:
-        """Put tensors in the state, by the name of the input that each stands for; the data is copied."""
+        """Overwrite state tensors, by the name of the input that each replaces; the data is copied."""
 
     def get_state(self) -> dict[str, np.ndarray]:
-        """Copies of the state's tensors, by the name of the input that each stands for."""
+        """Return copies of the state tensors, by the name of the input that each replaces."""
 
     def reset_state(self) -> None:
         """Empty the state, as before the first run."""
 
 
+@dataclass(frozen=True)
+class EngineCapabilities:
+    """What an engine can do beyond loading and running models; the defaults hold for an engine that states nothing."""
+
+    own_memory: bool = False
+    """Tensors are copied to its devices and can stay there: its modules are `DeviceModule`s."""
+    in_place_kv_cache: bool = False
+    """GroupQueryAttention extends a KV cache whose buffer is bound as input and as output."""
+    internal_state: bool = False
+    """Tensors named in `LoadOptions.state` stay inside: its modules are `StatefulModule`s then."""
+    external_data_folder: bool = False
+    """A model given as bytes can read its weights from `LoadOptions.external_data_folder`."""
+    vendor: str = ""
+    """Maker of the GPUs and NPUs that it drives (``intel``, ``nvidia``), where they are one maker's only."""
+
+    @property
+    def language_models(self) -> bool:
+        """Whether a KV cache is kept from token to token without copying it."""
+        return self.in_place_kv_cache or self.internal_state
+
+
 class Engine(Protocol):
     """A vendor's runtime.
 
-    One whose modules are `DeviceModule`s says so with ``own_memory = True``. One that knows how images lie inside it
-    may have a method ``keeps_channels_last(device)``: see `trisect.runtime.engines.keeps_channels_last`.
+    An engine states what else it can do in an attribute ``capabilities`` (`EngineCapabilities`). Two methods are
+    optional: ``keeps_channels_last(device)``, see `trisect.runtime.engines.keeps_channels_last`, and
+    ``named_devices()``, devices that are used only where a user names them.
     """
 
     name: str
@@ -154,7 +179,7 @@ class Engine(Protocol):
     """What to install where it is missing."""
 
     def devices(self) -> list[Device]:
-        """Devices that this runtime itself lists on this machine."""
+        """Return the devices that this runtime itself lists on this machine."""
 
     def load(self, model: Path | bytes, device: Device, options: LoadOptions) -> Module:
         """Load an ONNX file (or its bytes) on a device.
@@ -168,12 +193,12 @@ class Engine(Protocol):
 
 @runtime_checkable
 class ProfilingEngine(Engine, Protocol):
-    """An engine that can tell which kernels it made of a model, and what each takes."""
+    """An engine whose profiler reports the kernels that it runs for a model, with their times."""
 
     def kernels(
-        self, model: Path, device: Device, options: LoadOptions, feeds: Arrays, lasting_s: float
+        self, model: Path, device: Device, options: LoadOptions, feeds: Arrays, duration_s: float
     ) -> tuple[Kernel, ...]:
-        """Run an ONNX file under the engine's own profiler.
+        """Run an ONNX file with the engine's profiler enabled.
 
         Parameters
         ----------
@@ -182,14 +207,14 @@ class ProfilingEngine(Engine, Protocol):
         device : Device
         options : LoadOptions
         feeds : mapping of str to ndarray
-        lasting_s : float
-            Runs for so long, after a warm-up.
+        duration_s : float
+            How long to repeat the run, after a warm-up.
 
         Returns
         -------
         tuple of Kernel
-            Each node that runs is in one of them; none where the engine's tale cannot be brought in line with the
-            model.
+            Each node that runs is in exactly one of them; empty where the profiler's events cannot be mapped to the
+            model's nodes.
 
         Raises
         ------

@@ -16,7 +16,7 @@ import onnxruntime as ort
 
 from ..device import Device
 from ..errors import EngineFailed, EngineMissing
-from .base import LoadOptions
+from .base import EngineCapabilities, LoadOptions
 from .ort_parts.ort_providers import ep_devices, kind_of, register, tiny_model, unit_of
 from .ort_parts.ort_session import OrtModule, Provider, open_module
 
@@ -25,12 +25,12 @@ _LIBRARIES = ("libonnxruntime_providers_cuda.so", "onnxruntime_providers_cuda.dl
 _DRIVER = "check nvidia-smi, and that CUDA 13 and cuDNN 9 are there (pip install 'onnxruntime-gpu[cuda,cudnn]')"
 
 
-class Engine:
+class CudaEngine:
     """ONNX Runtime's CUDA execution provider."""
 
     name = "cuda"
     package = "trisect[cuda]"
-    own_memory = True
+    capabilities = EngineCapabilities(own_memory=True, vendor="nvidia")
 
     def devices(self) -> list[Device]:
         """The GPUs that the provider lists.
@@ -80,7 +80,7 @@ def _device(index: int, unit: Any) -> Device:
     return Device(
         id=f"gpu:cuda#{index}" if index else "gpu:cuda",
         kind="gpu",
-        engine=Engine.name,
+        engine=CudaEngine.name,
         name=described or "NVIDIA GPU",
         engine_version=ort.__version__,
         native=EP,
@@ -95,6 +95,6 @@ def _units() -> list[Any]:
 def _try(device: Device) -> None:
     """Run one operator: the provider that is built in is there with or without a GPU."""
     try:
-        Engine().load(tiny_model(), device, LoadOptions()).close()
+        CudaEngine().load(tiny_model(), device, LoadOptions()).close()
     except EngineFailed as error:
         raise EngineMissing(f"onnxruntime-gpu finds no NVIDIA GPU: {error.message}", remedy=_DRIVER) from error

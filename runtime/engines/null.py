@@ -25,7 +25,7 @@ ENVIRONMENT = "TRISECT_NULL_DEVICES"
 _MOST = 100_000
 
 
-class Engine:
+class NullEngine:
     """Devices that compute nothing."""
 
     name = "null"
@@ -71,7 +71,7 @@ def null_devices(kind: Kind, count: int) -> list[Device]:
         Device(
             id=f"{kind}:null#{index}" if index else f"{kind}:null",
             kind=kind,
-            engine=Engine.name,
+            engine=NullEngine.name,
             name=f"simulated {kind.upper()} {index}",
             reality="simulated",
             engine_version="1",

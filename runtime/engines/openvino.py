@@ -22,7 +22,7 @@ from ..errors import EngineFailed, InvalidInput, TrisectError, UnsupportedModel
 from ..tensors.containers import container_of, pack_bits, unpack_bits
 from ..tensors.conversions import note
 from ..tensors.tensors import bits_of, check_buffers, check_feeds, contiguous, dtype_of
-from .base import Arrays, LoadOptions, TensorSpec
+from .base import Arrays, EngineCapabilities, LoadOptions, TensorSpec
 from .common.engine_helpers import host_memory_bytes, reason, signature, with_shapes
 from .common.kernels import Kernel
 from .openvino_parts.attention_fusion import BEAM_INPUT, fuse_attention
@@ -48,11 +48,12 @@ _LONG_LONG = {"q": np.int64, "Q": np.uint64} if np.dtype("q") == np.int64 else {
 """C's long long, which ONNX Runtime's 64-bit integers come as: equal to int64 for numpy, unknown to OpenVINO."""
 
 
-class Engine:
+class OpenVinoEngine:
     """OpenVINO's plugins."""
 
     name = "openvino"
     package = "openvino"
+    capabilities = EngineCapabilities(internal_state=True, vendor="intel")
 
     def __init__(self) -> None:
         self._core = ov.Core()
@@ -131,7 +132,7 @@ class Engine:
             return False
 
     def kernels(
-        self, model: Path, device: Device, options: LoadOptions, feeds: Arrays, lasting_s: float
+        self, model: Path, device: Device, options: LoadOptions, feeds: Arrays, duration_s: float
     ) -> tuple[Kernel, ...]:
         """What it makes of a model's nodes; see `ProfilingEngine.kernels`."""
         from .openvino_parts.openvino_kernels import kernels
@@ -139,7 +140,7 @@ class Engine:
         with closing(
             self.load(model, device, replace(options, extra={**options.extra, "PERF_COUNT": "YES"}))
         ) as module:
-            return kernels(model, module, feeds, lasting_s)
+            return kernels(model, module, feeds, duration_s)
 
     def _properties(self, device: Device, options: LoadOptions) -> dict[str, Any]:
         wanted: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": "1"}

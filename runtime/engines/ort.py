@@ -7,7 +7,7 @@ from pathlib import Path
 import onnxruntime as ort
 
 from ..device import Device
-from .base import Arrays, LoadOptions
+from .base import Arrays, EngineCapabilities, LoadOptions
 from .common.engine_helpers import cpu_name, host_memory_bytes
 from .common.kernels import Kernel
 from .ort_parts.ort_session import OrtModule, open_module
@@ -15,11 +15,12 @@ from .ort_parts.ort_session import OrtModule, open_module
 _DEVICE_ID = "cpu:ort"
 
 
-class Engine:
+class OrtEngine:
     """ONNX Runtime on the CPU."""
 
     name = "ort"
     package = "onnxruntime"
+    capabilities = EngineCapabilities(in_place_kv_cache=True, external_data_folder=True)
 
     def devices(self) -> list[Device]:
         """The CPU, always."""
@@ -48,9 +49,9 @@ class Engine:
         return open_module(model, device, options)
 
     def kernels(
-        self, model: Path, device: Device, options: LoadOptions, feeds: Arrays, lasting_s: float
+        self, model: Path, device: Device, options: LoadOptions, feeds: Arrays, duration_s: float
     ) -> tuple[Kernel, ...]:
         """What it makes of a model's nodes; see `ProfilingEngine.kernels`."""
         from .ort_parts.ort_kernels import kernels
 
-        return kernels(model, device, options, feeds, lasting_s)
+        return kernels(model, device, options, feeds, duration_s)

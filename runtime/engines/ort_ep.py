@@ -27,7 +27,7 @@ _ELSEWHERE = ("CPUExecutionProvider", cuda.EP, qnn.EP, webgpu.EP)
 """Providers that have an engine of their own in this folder."""
 
 
-class Engine:
+class OrtProviderEngine:
     """ONNX Runtime's other execution providers."""
 
     name = "ort_ep"
@@ -75,7 +75,7 @@ def _listed() -> list[tuple[Device, Any]]:
         device = Device(
             id=f"{base}#{index}" if index else base,
             kind=kind,
-            engine=Engine.name,
+            engine=OrtProviderEngine.name,
             name=str(unit.device.metadata.get("Description") or f"{unit.ep_name} on {unit.device.vendor}"),
             engine_version=str(unit.ep_metadata.get("version") or ort.__version__),
             native=unit.ep_name,

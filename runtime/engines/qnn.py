@@ -13,7 +13,7 @@ from typing import Any
 
 from ..device import Device, Limits
 from ..errors import EngineMissing
-from .base import LoadOptions
+from .base import EngineCapabilities, LoadOptions
 from .ort_parts.ort_providers import STDERR, STDOUT, diverted, ep_devices, kind_of, plugin, register, unit_of
 from .ort_parts.ort_session import OrtModule, Provider, open_module
 
@@ -30,11 +30,12 @@ _SIMULATED_CHIP = {"htp_arch": "75", "soc_model": "57"}
 """Snapdragon 8 Gen 3: the simulator has to be told which chip it is."""
 
 
-class Engine:
+class QnnEngine:
     """ONNX Runtime's QNN execution provider, on the Hexagon Tensor Processor."""
 
     name = "qnn"
     package = "trisect[qnn]"
+    capabilities = EngineCapabilities(vendor="qualcomm")
 
     def devices(self) -> list[Device]:
         """The NPUs that the provider lists; on x86 the simulator.

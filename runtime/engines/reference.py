@@ -27,15 +27,19 @@ from .common.engine_helpers import reason, refuse_open_shapes, signature, with_s
 _DEVICE_ID = "cpu:reference"
 
 
-class Engine:
+class ReferenceEngine:
     """ONNX's reference evaluator."""
 
     name = "reference"
     package = "onnx"
 
     def devices(self) -> list[Device]:
-        """None: it is used where it is named, see `reference_device`."""
+        """Return no devices: `named_devices` lists the one that there is."""
         return []
+
+    def named_devices(self) -> list[Device]:
+        """Return the CPU, used only where a user names it: too slow to be chosen automatically."""
+        return [reference_device()]
 
     def load(self, model: Path | bytes, device: Device, options: LoadOptions) -> ReferenceModule:
         """Load an ONNX file, weights and all.
@@ -69,7 +73,7 @@ def reference_device() -> Device:
     return Device(
         id=_DEVICE_ID,
         kind="cpu",
-        engine=Engine.name,
+        engine=ReferenceEngine.name,
         name="ONNX's reference implementation in numpy",
         reality="software",
         engine_version=onnx.__version__,

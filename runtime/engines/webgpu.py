@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ..device import Device, Limits
 from ..errors import EngineFailed, EngineMissing
-from .base import LoadOptions
+from .base import EngineCapabilities, LoadOptions
 from .ort_parts.ort_providers import STDERR, diverted, ep_devices, kind_of, plugin, quiet, register, tiny_model, unit_of
 from .ort_parts.ort_session import OrtModule, Provider, open_module
 
@@ -22,12 +22,12 @@ _DRIVER = "install a GPU driver with Vulkan, or for a software one Mesa 25 or ne
 _LIMITS = Limits(dtypes=("float32", "float16", "int32", "uint32", "int64", "bool", "uint8", "int8"))
 
 
-class Engine:
+class WebGpuEngine:
     """ONNX Runtime's WebGPU execution provider."""
 
     name = "webgpu"
     package = "trisect[webgpu]"
-    own_memory = True
+    capabilities = EngineCapabilities(own_memory=True)
 
     def devices(self) -> list[Device]:
         """The one adapter that the provider chooses.
@@ -76,6 +76,6 @@ class Engine:
 def _try(device: Device) -> None:
     """Run one operator: the plugin promises a software driver without having looked for one."""
     try:
-        Engine().load(tiny_model(), device, LoadOptions()).close()
+        WebGpuEngine().load(tiny_model(), device, LoadOptions()).close()
     except EngineFailed as error:
         raise EngineMissing("onnxruntime-ep-webgpu finds no GPU, nor a software driver", remedy=_DRIVER) from error

@@ -22,10 +22,10 @@ from trisect.runtime.engines.null import ENVIRONMENT, null_devices
 def null(monkeypatch, tmp_path):
     monkeypatch.setenv(ENVIRONMENT, "npu,gpu")
     monkeypatch.setenv(store.ENVIRONMENT, str(tmp_path))
-    engines.look_again()
+    engines.rescan()
     yield [*null_devices("npu", 1), *null_devices("gpu", 1)]
     monkeypatch.undo()
-    engines.look_again()
+    engines.rescan()
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ def test_products_are_planned_and_run_on_the_npu_simulator(monkeypatch, tmp_path
     monkeypatch.setattr(measuring, "small_cases", lambda: small[:2])
     monkeypatch.setattr(measuring, "cases", lambda: small)
     monkeypatch.setattr(measuring, "read_bandwidth_bytes_per_s", lambda: 1e10)
-    store.save(measuring.measure(engines.find("npu:qnn,cpu:ort"), budget_s=600), store.default_path())
+    store.save(measuring.measure(engines.find_devices("npu:qnn,cpu:ort"), budget_s=600), store.default_path())
     constraints = {"force": {"op:MatMul": "npu:qnn", "op:Gemm": "npu:qnn"}}
     plan = trisect.split(products, devices="npu:qnn,cpu:ort", constraints=constraints)
     measured = store.load(store.default_path()).devices["npu:qnn"]

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from trisect.runtime.engines import find
+from trisect.runtime.engines import find_devices
 from trisect.runtime.engines.common.engine_helpers import signature
 from trisect.runtime.plans.plan import Plan, Segment
 from trisect.runtime.plans.timeline import Timeline
@@ -51,7 +51,7 @@ def lists_plan(folder: Path) -> Plan:
         segments.append(Segment(index, device, (f"node {index}",), told.inputs, told.outputs, file.name))
     made = {spec.name: spec for segment in segments for spec in (*segment.inputs, *segment.outputs)}
     return Plan(
-        model="lists.onnx", model_sha256="", devices=tuple(find("cpu:ort,cpu:reference")), placement={},
+        model="lists.onnx", model_sha256="", devices=tuple(find_devices("cpu:ort,cpu:reference")), placement={},
         segments=tuple(segments), transfers=(), inputs=tuple(made[name] for name in ("x", "s", "text")),
         outputs=tuple(made[name] for name in ("rows", "more", "maybe", "words", "back", "spoken", "count", "total")),
         strategy="by hand", objective="latency", seed=0, shapes={},

@@ -15,7 +15,7 @@ import pytest
 
 from trisect.runtime import core_affinity as affinity
 from trisect.runtime.core_affinity import Seats, cores
-from trisect.runtime.engines import find, load
+from trisect.runtime.engines import find_devices, load
 from trisect.runtime.engines.base import LoadOptions
 from trisect.runtime.sessions.session import Session
 
@@ -29,7 +29,7 @@ from pathlib import Path
 os.sched_setaffinity(0, json.loads(sys.argv[3]))
 import onnxruntime, trisect.runtime.engines as engines
 from trisect.runtime.engines.base import LoadOptions
-(device,) = engines.find("cpu:ort")  # whatever else this starts is there now
+(device,) = engines.find_devices("cpu:ort")  # whatever else this starts is there now
 before = set(os.listdir("/proc/self/task"))
 module = engines.load(Path(sys.argv[1]), device, LoadOptions(pinned=json.loads(sys.argv[2])))
 new = set(os.listdir("/proc/self/task")) - before
@@ -72,7 +72,7 @@ def test_helpers_stay_on_the_cores_that_the_process_may_use(model_file):
 
 @several
 def test_a_number_of_threads_that_leaves_cores_free_says_nothing_of_which(model_file):
-    (device,) = find("cpu:ort")
+    (device,) = find_devices("cpu:ort")
     before = set(os.listdir("/proc/self/task"))
     module = load(model_file, device, LoadOptions(pinned=True, threads=len(cores()) + 1))
     new = set(os.listdir("/proc/self/task")) - before

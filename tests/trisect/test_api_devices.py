@@ -17,7 +17,7 @@ from trisect.runtime.engines.null import null_devices
 from trisect.runtime.errors import EngineMissing, InvalidInput, UnknownDevice
 from trisect.runtime.sessions.session import Session
 
-(ORT,) = engines.find("cpu:ort")
+(ORT,) = engines.find_devices("cpu:ort")
 PUBLISHED = ["cpu:openvino", "gpu:openvino", "npu:openvino"]
 
 

@@ -61,7 +61,7 @@ def test_a_split_goes_by_what_was_learned_and_goes_on_from_there(place: Path) ->
     assert load_segments(segments_path()) == store
     assert told[0] == "network 0"
 
-    devices = engines.find(DEVICES)
+    devices = engines.find_devices(DEVICES)
     models = fitted_models(devices, segments_path())
     again = fitted_models(devices, segments_path())  # from disk
     known = plain_profile(devices)
@@ -98,7 +98,7 @@ def test_a_split_goes_by_what_was_learned_and_goes_on_from_there(place: Path) ->
 
 def test_without_segments_the_profile_alone_counts(place: Path) -> None:
     nothing = Profile(Provenance("measured", "", "", "", "", {}, None), "float32", {}, ())
-    assert not isinstance(learning.costs_of(nothing, engines.find(DEVICES)), LearnedCosts)
+    assert not isinstance(learning.costs_of(nothing, engines.find_devices(DEVICES)), LearnedCosts)
 
 
 def test_one_device_teaches_nothing_of_splits(place: Path) -> None:

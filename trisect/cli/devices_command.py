@@ -32,12 +32,12 @@ def devices(
     if limits:
         _print_limits(wanted, json)
         return
-    from trisect.runtime.engines import absent
+    from trisect.runtime.engines import unavailable
 
     from .. import api
 
     found = api.devices(wanted, machine=machine, address=address)
-    missing = absent() if machine is None and address is None else {}
+    missing = unavailable() if machine is None and address is None else {}
     if json:
         print_json({"devices": found, "absent": missing})
         return

@@ -151,7 +151,7 @@ class Context:
         """Look again which devices there are; True where the choice has changed."""
         before = self._choice
         if self.machine is None:
-            engines.look_again()
+            engines.rescan()
         self._choice = self._choose()
         return self._choice != before
 

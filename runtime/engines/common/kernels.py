@@ -109,11 +109,11 @@ def kernels_of(model: onnx.ModelProto, steps: Sequence[EngineKernel]) -> tuple[K
     return tuple(Kernel(tuple(nodes), plain[key], layout[key], counts[key]) for key, nodes in members.items())
 
 
-def repeat(run: Callable[[], object], lasting_s: float) -> int:
+def repeat(run: Callable[[], object], duration_s: float) -> int:
     """Call something for so long, and say how many of the calls only warmed it up."""
     for _ in range(_WARM_UP):
         run()
-    end_s, done = time.perf_counter() + lasting_s, 0
+    end_s, done = time.perf_counter() + duration_s, 0
     while done < _FEWEST or (done < _MOST and time.perf_counter() < end_s):
         run()
         done += 1

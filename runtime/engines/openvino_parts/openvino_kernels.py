@@ -25,7 +25,7 @@ _TRUNCATED_S = 0.5e-6
 _LAYOUT, _CONSTANT = "Reorder", "Const"
 
 
-def kernels(model: Path, module: OpenVinoModule, feeds: Arrays, lasting_s: float) -> tuple[Kernel, ...]:
+def kernels(model: Path, module: OpenVinoModule, feeds: Arrays, duration_s: float) -> tuple[Kernel, ...]:
     """Run a module that was compiled with ``PERF_COUNT``, and read what its steps took.
 
     Parameters
@@ -34,7 +34,7 @@ def kernels(model: Path, module: OpenVinoModule, feeds: Arrays, lasting_s: float
         That it was read from.
     module : OpenVinoModule
     feeds : mapping of str to ndarray
-    lasting_s : float
+    duration_s : float
 
     Raises
     ------
@@ -52,7 +52,7 @@ def kernels(model: Path, module: OpenVinoModule, feeds: Arrays, lasting_s: float
             if info.status == info.Status.EXECUTED:
                 times_s[info.node_name].append(info.real_time.total_seconds() + _TRUNCATED_S)
 
-    warm = repeat(run, lasting_s)
+    warm = repeat(run, duration_s)
     middle_s = {name: middle_mean(taken[warm:]) for name, taken in times_s.items()}
     whole = onnx.load(model, load_external_data=False)
     inside = request.get_compiled_model().get_runtime_model()

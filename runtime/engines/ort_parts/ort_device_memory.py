@@ -81,8 +81,8 @@ class OrtDeviceModule(OrtModule):
             raise self._failed(f"take {name!r}", error) from error
         return OrtDeviceArray(self.device, there, spec.dtype)
 
-    def run_there(self, feeds: Mapping[str, DeviceArray]) -> dict[str, DeviceArray | np.ndarray]:
-        """Compute once; see `DeviceModule.run_there`."""
+    def run_on_device(self, feeds: Mapping[str, DeviceArray]) -> dict[str, DeviceArray | np.ndarray]:
+        """Compute once; see `DeviceModule.run_on_device`."""
         session = self._open()
         try:
             binding = session.io_binding()

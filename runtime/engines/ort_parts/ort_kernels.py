@@ -33,7 +33,7 @@ class _Event(msgspec.Struct):
     dur: float = 0.0
 
 
-def kernels(model: Path, device: Device, options: LoadOptions, feeds: Arrays, lasting_s: float) -> tuple[Kernel, ...]:
+def kernels(model: Path, device: Device, options: LoadOptions, feeds: Arrays, duration_s: float) -> tuple[Kernel, ...]:
     """Run a model under the profiler.
 
     Parameters
@@ -43,7 +43,7 @@ def kernels(model: Path, device: Device, options: LoadOptions, feeds: Arrays, la
     options : LoadOptions
     feeds : mapping of str to ndarray
         Checked before.
-    lasting_s : float
+    duration_s : float
 
     Raises
     ------
@@ -66,7 +66,7 @@ def kernels(model: Path, device: Device, options: LoadOptions, feeds: Arrays, la
         settings.add_session_config_entry("session.optimized_model_external_initializers_file_name", "weights")
         try:
             session = ort.InferenceSession(str(model), settings, providers=[device.native], enable_fallback=0)
-            warm = repeat(run, lasting_s)
+            warm = repeat(run, duration_s)
             told = Path(session.end_profiling()).read_bytes()
             inside = onnx.load(optimised, load_external_data=False)
         except Exception as error:  # its exceptions share no base

@@ -130,6 +130,10 @@ def session_options(options: LoadOptions, seats: Seats | None) -> ort.SessionOpt
         "session.intra_op.allow_spinning": "1" if options.spin else "0",
         "session.inter_op.allow_spinning": "1" if options.spin else "0",
     }
+    if options.spin_limit_us is not None:
+        entries["session.intra_op.spin_duration_us"] = str(options.spin_limit_us)
+    if options.external_data_folder is not None:
+        entries["session.model_external_initializers_file_folder_path"] = options.external_data_folder
     if options.precision == "fast":
         entries["mlas.enable_gemm_fastmath_arm64_bfloat16"] = "1"
     if seats is not None:

@@ -70,7 +70,7 @@ class DeviceMemory:
         try:
             given = {spec.name: self._there(module, spec.name, feeds[spec.name]) for spec in segment.inputs}
             start_s = time.perf_counter()
-            made = module.run_there(given)
+            made = module.run_on_device(given)
             end_s = time.perf_counter()
             outputs = {name: self._handed_on(name, value) for name, value in made.items()}
         finally:

@@ -15,7 +15,7 @@ from trisect.profiles.synthetic_networks import network
 from trisect.runtime import engines
 from trisect.runtime.errors import EngineFailed
 
-DEVICES = engines.find("cpu:ort,cpu:openvino")
+DEVICES = engines.find_devices("cpu:ort,cpu:openvino")
 
 
 def test_each_process_runs_every_plan_in_each_round(tmp_path: Path) -> None:

@@ -117,7 +117,7 @@ def piece(folder: Path, node: onnx.NodeProto, dtype: int) -> Path:
 
 
 def test_a_trial_tells_an_engine_that_computes_something_else(tmp_path):
-    openvino, ort, reference = engines.find("cpu:openvino,cpu:ort,cpu:reference")
+    openvino, ort, reference = engines.find_devices("cpu:openvino,cpu:ort,cpu:reference")
     right = piece(tmp_path, helper.make_node("Neg", ["x"], ["y"]), TensorProto.FLOAT)
     assert wrong_answer(right, openvino, reference) == ""
     # OpenVINO computes float64 as float32: 1e30 - 1e30 is right, but so much more than float32 holds is not.
@@ -129,7 +129,7 @@ def test_a_trial_tells_an_engine_that_computes_something_else(tmp_path):
 
 
 def test_a_process_that_dies_in_a_trial_is_replaced(tmp_path):
-    ort, reference = engines.find("cpu:ort,cpu:reference")
+    ort, reference = engines.find_devices("cpu:ort,cpu:reference")
     right = piece(tmp_path, helper.make_node("Neg", ["x"], ["y"]), TensorProto.FLOAT)
     tried = trials()
     assert tried.wrong_answer(right, ort, reference) == ""

@@ -16,7 +16,7 @@ from trisect.bench.llm.batch_throughput import bench_batches
 from trisect.llm.bundle import Bundle
 from trisect.llm.importing.model_import import open_model
 from trisect.runtime.device import Device, select
-from trisect.runtime.engines import find_to_use
+from trisect.runtime.engines import find_hardware
 from trisect.runtime.errors import EngineFailed, InvalidInput, UnsupportedModel
 
 SETS = {
@@ -40,7 +40,7 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(params=["cpu:ort", "cpu:openvino"])
 def device(request: pytest.FixtureRequest) -> Device:
-    return select(request.param, find_to_use("auto"))[0]
+    return select(request.param, find_hardware("auto"))[0]
 
 
 def takes_batches(bundle: Bundle, device: Device) -> bool:
@@ -68,7 +68,7 @@ def test_sequences_side_by_side_get_the_scores_that_each_gets_alone(bundle: Bund
 
 def test_every_size_is_measured_on_every_device(bundle: Bundle, tmp_path: Path) -> None:
     notes: list[str] = []
-    devices = select("cpu:ort,cpu:openvino", find_to_use("auto"))
+    devices = select("cpu:ort,cpu:openvino", find_hardware("auto"))
     found = bench_batches(bundle, devices, [1, 3], prompt_tokens=12, rounds=2, threads=1, notes=notes)
     able = {(d.id, n) for d in devices for n in (1, 3) if n == 1 or takes_batches(bundle, d)}
     assert {(p.device, p.batch) for p in found} == able

@@ -14,9 +14,9 @@ from trisect.partitioner.strategies.search_based.auto import auto
 from trisect.profiles.costmodel.op_features import OpClass
 from trisect.profiles.costmodel.profile_costs import ProfileCosts
 from trisect.profiles.stored.profile_data import DeviceProfile, Link, Point, Profile, Provenance
-from trisect.runtime.engines import find
+from trisect.runtime.engines import find_devices
 
-DEVICES = find("cpu:ort,cpu:openvino")
+DEVICES = find_devices("cpu:ort,cpu:openvino")
 IDS = [device.id for device in DEVICES]
 
 

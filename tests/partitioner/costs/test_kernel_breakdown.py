@@ -16,7 +16,7 @@ from trisect.runtime import engines
 from trisect.runtime.engines.common.kernels import Kernel
 from trisect.runtime.errors import EngineFailed
 
-DEVICES = engines.find("cpu:ort,cpu:openvino")
+DEVICES = engines.find_devices("cpu:ort,cpu:openvino")
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ from tests.partitioner import small_models
 from trisect.partitioner.costs.model_cases import model_cases
 from trisect.partitioner.graph.model_graph import Graph
 from trisect.profiles.costmodel.op_features import OpClass
-from trisect.runtime.engines import find, load
+from trisect.runtime.engines import find_devices, load
 
-(ORT,) = find("cpu:ort")
+(ORT,) = find_devices("cpu:ort")
 TEXT = """
 <ir_version: 8, opset_import: ["" : 17]> m (float[256, 64] x, int64[4] i) => (float[4, 64] y) {
     a = MatMul(x, v) b = MatMul(a, w) t = Add(tiny, tiny) c = Add(b, t) d = Gather(c, i) y = Relu(d) }"""

@@ -14,7 +14,7 @@ from trisect.profiles.synthetic_networks import network
 from trisect.runtime import engines
 from trisect.runtime.sessions.session import Session
 
-DEVICES = engines.find("cpu:ort,cpu:openvino")
+DEVICES = engines.find_devices("cpu:ort,cpu:openvino")
 
 
 def made(folder: Path, seed: int) -> TrialModel:

@@ -11,6 +11,7 @@ from trisect.partitioner.graph.model_graph import Graph
 from trisect.partitioner.planning.plan_maker import make_plan
 from trisect.partitioner.problem import device_copies as copies
 from trisect.runtime.device import Device
+from trisect.runtime.engines.base import EngineCapabilities
 from trisect.runtime.engines.null import null_devices
 from trisect.runtime.plans.plan import Plan
 
@@ -20,7 +21,7 @@ def planned(tmp_path, monkeypatch):
     """A model of three layers, one to each of three devices of which some have memory of their own."""
 
     def plan(*own: str) -> Plan:
-        monkeypatch.setattr(copies, "has_own_memory", lambda device: device.id in own)
+        monkeypatch.setattr(copies, "capabilities", lambda device: EngineCapabilities(own_memory=device.id in own))
         path = mlp(tmp_path / "mlp.onnx")
         devices: list[Device] = [*null_devices("gpu", 2), *null_devices("cpu", 1)]
         order = ("gpu:null", "cpu:null", "gpu:null#1")

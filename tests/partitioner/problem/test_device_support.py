@@ -19,12 +19,12 @@ from trisect.partitioner.strategies import strategy
 from trisect.profiles.capabilities import compile_verdicts as asking
 from trisect.profiles.capabilities.compile_verdicts import Capabilities, Verdict
 from trisect.runtime.device import Device, Limits
-from trisect.runtime.engines import absent, discover, find
+from trisect.runtime.engines import discover, find_devices, unavailable
 from trisect.runtime.errors import EngineFailed, InfeasibleProblem, UnsupportedOperator
 from trisect.runtime.plans.plan import Plan
 from trisect.runtime.sessions.session import Session
 
-ORT, OPENVINO = find("cpu:ort,cpu:openvino")
+ORT, OPENVINO = find_devices("cpu:ort,cpu:openvino")
 FAST_OPENVINO = FakeCosts(flops_per_s=(("cpu:openvino", 1e12),), copy_s=1e-9, overhead_s=1e-9)
 MIXED = """
 <ir_version: 8, opset_import: ["" : 17, "com.microsoft" : 1]> m (float[4, 16] x) => (float[4, 16] y) {
@@ -268,7 +268,7 @@ def test_a_plan_runs_over_a_cpu_and_an_accelerator(tmp_path, known, accelerator)
     """Sigmoid to the one, what it refuses (Det) to the other; numbers cross the border both ways."""
     found = {device.id: device for device in discover()}
     if accelerator not in found:
-        pytest.skip(f"{accelerator}: {absent().get(accelerator.partition(':')[2], 'not on this machine')}")
+        pytest.skip(f"{accelerator}: {unavailable().get(accelerator.partition(':')[2], 'not on this machine')}")
     text = """
     <ir_version: 8, opset_import: ["" : 17]> m (float[4, 4] x) => (float[4, 4] y) {
         a = MatMul(x, w) s = Sigmoid(a) d = Det(s) m = Mul(s, d) y = Relu(m) }"""

@@ -17,7 +17,7 @@ from trisect.partitioner.planning.preparation import prepare
 from trisect.partitioner.segments import boundary_layouts as images
 from trisect.profiles.measuring.plan_trial import Trial
 from trisect.runtime.device import Device
-from trisect.runtime.engines import find, keeps_channels_last
+from trisect.runtime.engines import find_devices, keeps_channels_last
 from trisect.runtime.plans.plan import Plan
 from trisect.runtime.sessions.session import Session
 from trisect.runtime.tensors.layouts import SUFFIX
@@ -94,7 +94,7 @@ def test_files_say_what_crosses_and_give_the_same_answers(
 
 
 def test_openvino_says_how_it_keeps_images_and_runs_what_is_turned(model: Path, tmp_path: Path) -> None:
-    (first,) = find("cpu:openvino")
+    (first,) = find_devices("cpu:openvino")
     keeps = keeps_channels_last(first)
     devices = [first, replace(first, id=f"{first.id}#1")]
     plan = placed(model, tmp_path / "plan", devices, {"a": 1, "d": 1})
@@ -110,7 +110,7 @@ def test_openvino_says_how_it_keeps_images_and_runs_what_is_turned(model: Path, 
 
 def test_a_wrong_image_is_found_where_it_was_made(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(images, "keeps_channels_last", lambda device: True)
-    (ort,) = find("cpu:ort")
+    (ort,) = find_devices("cpu:ort")
     plan = placed(model, tmp_path / "plan", [ort, replace(ort, id="cpu:ort#1")], {"a": 1, "d": 1})
     assert verify(plan, model, FEEDS).ok
     (maker,) = [s for s in plan.segments if any(spec.name == "a" + SUFFIX for spec in s.outputs)]
@@ -141,7 +141,7 @@ def test_nothing_is_learned_of_segments_that_reorder_no_image(
 
 
 def test_nobody_tells_of_devices_that_are_not_here() -> None:
-    (first,) = find("cpu:openvino")
+    (first,) = find_devices("cpu:openvino")
     assert not keeps_channels_last(replace(first, id=f"edge1/{first.id}"))
     assert not keeps_channels_last(replace(first, reality="published"))
     assert not keeps_channels_last(CPU)

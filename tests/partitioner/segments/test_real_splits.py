@@ -47,7 +47,7 @@ def random_plan(graph: Graph, count: int, seed: int, folder: Path, capabilities:
     """Cut some topological order into so many runs, each on an engine drawn by lot from those that take it whole."""
     draw = random.Random(seed)
     tasks = task_graph(graph)
-    devices = engines.find("cpu:ort,cpu:openvino")
+    devices = engines.find_devices("cpu:ort,cpu:openvino")
     refused = refusals(graph, tasks, devices, capabilities)
     weight = {task: draw.random() for task in tasks}
     order = list(nx.lexicographical_topological_sort(tasks, key=weight.__getitem__))
@@ -98,7 +98,7 @@ def apart(path: Path, graph: Graph, feeds: dict[str, np.ndarray] | None, plan: P
     """How far OpenVINO's answers are from ONNX Runtime's, each with the whole model."""
     given = feeds if feeds is not None else generate_feeds(onnx.load(path, load_external_data=False), plan)
     options = LoadOptions(shapes=graph.shapes)
-    ort, openvino = (engines.load(path, d, options).run(given) for d in engines.find("cpu:ort,cpu:openvino"))
+    ort, openvino = (engines.load(path, d, options).run(given) for d in engines.find_devices("cpu:ort,cpu:openvino"))
     return max(float(np.abs(ort[name] - openvino[name]).max()) for name in ort)
 
 

@@ -18,7 +18,7 @@ from trisect.runtime import engines
 from trisect.runtime.plans.plan import Plan
 from trisect.runtime.sessions.session import Session
 
-DEVICES = engines.find("cpu:ort,cpu:openvino")
+DEVICES = engines.find_devices("cpu:ort,cpu:openvino")
 
 
 def save(folder: Path, nodes: list[onnx.NodeProto], outputs: list[onnx.ValueInfoProto], opset: int = 18) -> Path:

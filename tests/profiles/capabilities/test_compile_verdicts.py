@@ -12,10 +12,10 @@ from onnx import parser
 from trisect.profiles.capabilities import compile_verdicts as module
 from trisect.profiles.capabilities.compile_verdicts import Candidate, Capabilities
 from trisect.runtime.device import Device, Limits
-from trisect.runtime.engines import find
+from trisect.runtime.engines import find_devices
 from trisect.runtime.errors import EngineMissing
 
-ORT, OPENVINO = find("cpu:ort,cpu:openvino")
+ORT, OPENVINO = find_devices("cpu:ort,cpu:openvino")
 HEAD = '<ir_version: 10, opset_import: ["": 18, "com.microsoft": 1]>'
 
 

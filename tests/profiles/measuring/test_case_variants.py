@@ -14,11 +14,11 @@ from trisect.profiles.costmodel.profile_costs import ProfileCosts
 from trisect.profiles.measuring import device_measurement as measuring
 from trisect.profiles.measuring.case_variants import other_forms
 from trisect.profiles.measuring.operator_cases import cases, small_cases
-from trisect.runtime.engines import find, load
+from trisect.runtime.engines import find_devices, load
 from trisect.runtime.engines.base import LoadOptions
 from trisect.runtime.errors import EngineFailed
 
-ORT = find("cpu:ort")[0]
+ORT = find_devices("cpu:ort")[0]
 SMALL = small_cases()
 FORMS = [(case, form) for case in SMALL for form in other_forms(case)]
 

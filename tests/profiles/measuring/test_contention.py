@@ -15,12 +15,12 @@ from trisect.profiles.costmodel.op_features import OpClass
 from trisect.profiles.measuring import contention
 from trisect.profiles.measuring.contention import contending_pairs, measure_contention
 from trisect.profiles.measuring.operator_cases import contended_cases, small_cases
-from trisect.runtime.engines import find
+from trisect.runtime.engines import find_devices
 from trisect.runtime.engines.base import LoadOptions
 from trisect.runtime.errors import EngineFailed
 from trisect.runtime.workers.worker_client import Ran
 
-PAIR = tuple(find("cpu:ort,cpu:openvino"))
+PAIR = tuple(find_devices("cpu:ort,cpu:openvino"))
 ONE = small_cases()[0]
 
 

@@ -24,7 +24,7 @@ from trisect.profiles.measuring.memory_measurement import (
 )
 from trisect.profiles.stored.profile_data import DeviceProfile, MemoryPoint
 from trisect.runtime.device import Device
-from trisect.runtime.engines import find
+from trisect.runtime.engines import find_devices
 from trisect.runtime.engines.base import LoadOptions
 from trisect.scheduler.bounds.lower_bounds import lower_bound
 from trisect.scheduler.problem.problem import Part, Problem
@@ -33,7 +33,7 @@ from trisect.scheduler.simulation.energy_and_memory import peak_bytes, with_tota
 from trisect.scheduler.simulation.simulate import simulate
 from trisect.scheduler.simulation.validate import validate_rules
 
-ORT = find("cpu:ort")[0]
+ORT = find_devices("cpu:ort")[0]
 
 
 @pytest.mark.parametrize("model", memory_models(), ids=lambda model: model.name)

@@ -15,11 +15,11 @@ from trisect.profiles.measuring.operator_cases import Case
 from trisect.profiles.stored.profile_data import DeviceProfile, Profile, Provenance, Waking
 from trisect.profiles.stored.profile_store import load, save
 from trisect.runtime.device import Device
-from trisect.runtime.engines import find
+from trisect.runtime.engines import find_devices
 from trisect.runtime.engines.base import LoadOptions
 from trisect.runtime.errors import EngineFailed, InvalidProfile
 
-ORT, OPENVINO = find("cpu:ort,cpu:openvino")
+ORT, OPENVINO = find_devices("cpu:ort,cpu:openvino")
 
 
 def profiles() -> dict[str, DeviceProfile]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from trisect.runtime import engines
 from trisect.runtime.device import Device
-from trisect.runtime.engines.base import LoadOptions, StatefulModule
+from trisect.runtime.engines.base import EngineCapabilities, LoadOptions, StatefulModule
 from trisect.runtime.engines.common import engine_helpers as _common
 from trisect.runtime.errors import (
     EngineFailed,
@@ -51,54 +50,68 @@ def test_both_engines_are_found():
 def test_an_engine_without_its_package_is_absent_with_a_remedy(monkeypatch):
     monkeypatch.setitem(sys.modules, "openvino", None)
     monkeypatch.delitem(sys.modules, "trisect.runtime.engines.openvino", raising=False)
-    engines._survey.cache_clear()
+    engines._inventory.cache_clear()
     try:
         found = [device.id for device in engines.discover()]
         assert "cpu:ort" in found
         assert "cpu:openvino" not in found
-        assert "pip install openvino" in engines.absent()["openvino"]
+        assert "pip install openvino" in engines.unavailable()["openvino"]
         with pytest.raises(EngineMissing, match="pip install openvino"):
             engines.engine_for(by_id("cpu:openvino"))
         with pytest.raises(EngineMissing, match=r"'openvino' cannot be used here: .*pip install openvino"):
-            engines.find("cpu:ort,cpu:openvino")
+            engines.find_devices("cpu:ort,cpu:openvino")
     finally:
         monkeypatch.undo()
-        engines._survey.cache_clear()
+        engines._inventory.cache_clear()
 
 
 def test_a_broken_driver_takes_no_other_engine_along(monkeypatch):
-    class Engine:
+    class BrokenEngine:
         def devices(self):
             raise OSError("driver too old\nand more")
 
-    point = SimpleNamespace(name="broken", load=lambda: Engine)
+    point = SimpleNamespace(name="broken", load=lambda: BrokenEngine)
     monkeypatch.setattr(engines, "entry_points", lambda group: [point] if group == "trisect.engines" else [])
-    engines._survey.cache_clear()
+    engines._inventory.cache_clear()
     try:
-        assert engines.absent()["broken"] == "OSError: driver too old"
+        assert engines.unavailable()["broken"] == "OSError: driver too old"
         assert {device.id for device in DEVICES} <= {device.id for device in engines.discover()}
     finally:
         monkeypatch.undo()
-        engines._survey.cache_clear()
+        engines._inventory.cache_clear()
+
+
+def test_each_engine_module_defines_one_engine_class_with_a_name_of_its_own():
+    classes = {name: load_class().__name__ for name, load_class in engines._engine_classes()}
+    files = {path.stem for path in Path(engines.__path__[0]).glob("*.py")} - {"__init__", "base"}
+    assert files <= set(classes)
+    assert len(classes) == len(set(classes.values()))
+
+
+def test_engines_state_what_they_can_do():
+    ort, openvino = engines.capabilities(by_id("cpu:ort")), engines.capabilities(by_id("cpu:openvino"))
+    assert (ort.in_place_kv_cache, ort.internal_state, ort.own_memory) == (True, False, False)
+    assert (openvino.in_place_kv_cache, openvino.internal_state, openvino.vendor) == (False, True, "intel")
+    assert engines.capabilities(Device("npu:unknown", "npu", "unknown", "x")) == EngineCapabilities()
 
 
 def test_a_third_party_engine_is_found_by_its_entry_point(monkeypatch):
-    class Engine:
+    class ThirdPartyEngine:
         name = "mine"
         package = "mine"
 
         def devices(self):
             return [Device("npu:mine", "npu", "mine", "toy")]
 
-    point = SimpleNamespace(name="mine", load=lambda: Engine)
+    point = SimpleNamespace(name="mine", load=lambda: ThirdPartyEngine)
     monkeypatch.setattr(engines, "entry_points", lambda group: [point])
-    engines._survey.cache_clear()
+    engines._inventory.cache_clear()
     try:
         assert "npu:mine" in [device.id for device in engines.discover()]
         assert engines.engine_for(Device("npu:mine", "npu", "mine", "toy")).name == "mine"
     finally:
         monkeypatch.undo()
-        engines._survey.cache_clear()
+        engines._inventory.cache_clear()
 
 
 @ON_EVERY_DEVICE
@@ -369,9 +382,3 @@ def test_signature_reads_no_weights(tmp_path):
 ])  # fmt: skip
 def test_reason_is_the_line_that_says_something(message, told):
     assert _common.reason(RuntimeError(message)) == told
-
-
-def test_every_engine_file_has_one_engine_class():
-    for path in Path(engines.__path__[0]).glob("[a-z]*.py"):
-        if path.stem != "base":
-            assert hasattr(importlib.import_module(f"trisect.runtime.engines.{path.stem}"), "Engine")

@@ -10,7 +10,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from trisect.runtime.engines import engine_for, find, load
+from trisect.runtime.engines import engine_for, find_devices, load
 from trisect.runtime.engines.base import LoadOptions, ProfilingEngine
 from trisect.runtime.engines.common.kernels import EngineKernel, Kernel, kernels_of, middle_mean, scaled
 from trisect.runtime.errors import EngineFailed
@@ -99,7 +99,7 @@ def convolutions(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("device_id", ["cpu:ort", "cpu:openvino"])
 def test_engines_tell_what_they_run(convolutions: Path, device_id: str) -> None:
-    (device,) = find(device_id)
+    (device,) = find_devices(device_id)
     engine = engine_for(device)
     assert isinstance(engine, ProfilingEngine)
     feeds = {"x": np.ones((1, 3, 32, 32), np.float32)}
@@ -129,7 +129,7 @@ def test_a_product_and_what_is_fused_with_it_are_one_kernel_that_takes_time(tmp_
     path = tmp_path / "m.onnx"
     graph = helper.make_graph(nodes, "product", [x], [y], given)
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10), path)
-    (device,) = find(device_id)
+    (device,) = find_devices(device_id)
     engine = engine_for(device)
     assert isinstance(engine, ProfilingEngine)
     found = engine.kernels(path, device, LoadOptions(), {"x": np.ones((1, 64, 256), np.float32)}, 0.01)
@@ -139,7 +139,7 @@ def test_a_product_and_what_is_fused_with_it_are_one_kernel_that_takes_time(tmp_
 
 
 def test_a_model_that_an_engine_cannot_run_is_told_in_a_line(tmp_path: Path) -> None:
-    (device,) = find("cpu:ort")
+    (device,) = find_devices("cpu:ort")
     engine = engine_for(device)
     assert isinstance(engine, ProfilingEngine)
     path = tmp_path / "broken.onnx"

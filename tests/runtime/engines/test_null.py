@@ -10,7 +10,7 @@ import pytest
 from trisect.runtime import engines
 from trisect.runtime.device import Device, Limits
 from trisect.runtime.engines.base import LoadOptions
-from trisect.runtime.engines.null import ENVIRONMENT, Engine, null_devices
+from trisect.runtime.engines.null import ENVIRONMENT, NullEngine, null_devices
 from trisect.runtime.errors import EngineFailed, EngineMissing, InvalidInput
 from trisect.runtime.sessions.session import Session
 
@@ -24,12 +24,12 @@ def shapes(module, **feeds):
 def test_it_is_listed_only_when_asked_for(monkeypatch):
     assert "null" not in {device.engine for device in engines.discover()}
     monkeypatch.setenv(ENVIRONMENT, "npu, gpu:2")
-    assert [device.id for device in Engine().devices()] == ["npu:null", "gpu:null", "gpu:null#1"]
-    assert {device.reality for device in Engine().devices()} == {"simulated"}
+    assert [device.id for device in NullEngine().devices()] == ["npu:null", "gpu:null", "gpu:null#1"]
+    assert {device.reality for device in NullEngine().devices()} == {"simulated"}
     for wrong in ("tpu", "npu:x", "npu:0", "npu:-1", "npu:999999999"):
         monkeypatch.setenv(ENVIRONMENT, wrong)
         with pytest.raises(EngineMissing, match=wrong):
-            Engine().devices()
+            NullEngine().devices()
 
 
 def test_shapes_are_those_that_a_real_engine_gives(model):

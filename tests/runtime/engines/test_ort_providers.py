@@ -30,7 +30,7 @@ def device(request) -> Device:
     found = {device.id: device for device in engines.discover()}
     if request.param not in found:
         name = request.param.partition(":")[2]
-        pytest.skip(f"{request.param}: {engines.absent().get(name, 'not on this machine')}")
+        pytest.skip(f"{request.param}: {engines.unavailable().get(name, 'not on this machine')}")
     return found[request.param]
 
 
@@ -108,7 +108,7 @@ def test_open_shapes_are_bound_or_refused(device, model):
 def test_the_npu_runs_quantised_operators_whole():
     device = next((device for device in engines.discover() if device.id == "npu:qnn"), None)
     if device is None:
-        pytest.skip(engines.absent()["qnn"])
+        pytest.skip(engines.unavailable()["qnn"])
     rng = np.random.default_rng(0)
     weight, x = rng.integers(-100, 100, (8, 8)).astype(np.int8), rng.standard_normal((4, 8)).astype(np.float32)
     constants = {"s": np.float32(0.03), "z": np.uint8(128), "w": weight, "ws": np.float32(0.01), "wz": np.int8(0)}
@@ -134,13 +134,13 @@ def test_the_npu_runs_quantised_operators_whole():
 
 def test_nothing_of_a_simulator_lands_on_standard_output():
     if "npu:qnn" not in {device.id for device in engines.discover()}:
-        pytest.skip(engines.absent()["qnn"])
+        pytest.skip(engines.unavailable()["qnn"])
     code = """
 import numpy as np
 from onnx import parser
 from trisect.runtime import engines
 text = '<ir_version: 10, opset_import: ["" : 18]> g (float[4] x) => (float[4] y) { y=Neg(x) }'
-device = engines.find("npu:qnn")[0]
+device = engines.find_devices("npu:qnn")[0]
 print(engines.load(parser.parse_model(text).SerializeToString(), device).run({"x": np.ones(4, np.float32)})["y"].shape)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -150,23 +150,23 @@ print(engines.load(parser.parse_model(text).SerializeToString(), device).run({"x
 @pytest.mark.parametrize(("name", "package"), [("qnn", "onnxruntime_qnn"), ("webgpu", "onnxruntime_ep_webgpu")])
 def test_a_plugin_that_is_not_installed_names_its_extra(monkeypatch, name, package):
     monkeypatch.setitem(sys.modules, package, None)
-    engines._survey.cache_clear()
+    engines._inventory.cache_clear()
     try:
-        assert f"pip install 'trisect[{name}]'" in engines.absent()[name]
+        assert f"pip install 'trisect[{name}]'" in engines.unavailable()[name]
         kind = "npu" if name == "qnn" else "gpu"
         with pytest.raises(EngineMissing, match=rf"'{name}' cannot be used here: .*trisect\[{name}\]"):
-            engines.find(f"cpu:ort,{kind}:{name}")
+            engines.find_devices(f"cpu:ort,{kind}:{name}")
         with pytest.raises(UnknownDevice):
-            engines.find("cpu:nonsense")
+            engines.find_devices("cpu:nonsense")
     finally:
         monkeypatch.undo()
-        engines._survey.cache_clear()
+        engines._inventory.cache_clear()
 
 
 def test_cuda_without_its_package_is_a_clear_refusal(monkeypatch, tmp_path):
     monkeypatch.setattr(cuda, "_LIBRARIES", ("not-there.so",))
     with pytest.raises(EngineMissing, match=r"onnxruntime-gpu is not installed; pip install 'trisect\[cuda\]'"):
-        cuda.Engine().devices()
+        cuda.CudaEngine().devices()
 
 
 def test_a_library_that_is_no_provider_is_one_line(tmp_path):
@@ -191,7 +191,7 @@ def test_whatever_onnx_runtime_lists_becomes_a_device(monkeypatch):
         unit("OpenVINOExecutionProvider", "NPU"),
     ]
     monkeypatch.setattr(ort_ep.ort, "get_ep_devices", lambda: listed)
-    found = ort_ep.Engine().devices()
+    found = ort_ep.OrtProviderEngine().devices()
     assert [(d.id, d.kind, d.name) for d in found] == [
         ("gpu:dml", "gpu", "ACME Radiance"),
         ("gpu:dml#1", "gpu", "DmlExecutionProvider on ACME"),
@@ -200,17 +200,19 @@ def test_whatever_onnx_runtime_lists_becomes_a_device(monkeypatch):
     assert all((d.engine, d.engine_version) == ("ort_ep", "7.1") for d in found)
     monkeypatch.setattr(ort_ep.ort, "get_ep_devices", list)
     with pytest.raises(EngineFailed, match="gpu:dml has gone"):
-        ort_ep.Engine().load(b"", found[0], LoadOptions())
+        ort_ep.OrtProviderEngine().load(b"", found[0], LoadOptions())
 
 
 def test_a_provider_that_a_user_registered_really_runs(monkeypatch, model):
     """Any plugin will do: here one that has an engine of its own is offered as if it had none."""
-    if not _ort_providers.ep_devices(webgpu.EP) or "webgpu" in engines.absent():
+    if not _ort_providers.ep_devices(webgpu.EP) or "webgpu" in engines.unavailable():
         pytest.skip("the WebGPU plugin or its driver is not installed")
     monkeypatch.setattr(ort_ep, "_ELSEWHERE", ("CPUExecutionProvider", qnn.EP))
-    device = ort_ep.Engine().devices()[0]
+    device = ort_ep.OrtProviderEngine().devices()[0]
     assert device.id == f"{device.kind}:webgpu"
-    module = ort_ep.Engine().load(model("g (float[4] x) => (float[4] y) { y=Neg(x) }"), device, LoadOptions())
+    module = ort_ep.OrtProviderEngine().load(
+        model("g (float[4] x) => (float[4] y) { y=Neg(x) }"), device, LoadOptions()
+    )
     np.testing.assert_array_equal(module.run({"x": np.ones(4, np.float32)})["y"], -np.ones(4))
 
 
@@ -219,19 +221,22 @@ def test_libraries_named_in_the_environment_are_registered(monkeypatch):
     monkeypatch.setattr(ort_ep, "register", lambda name, library: asked.append((name, library)))
     monkeypatch.setattr(ort_ep.ort, "get_ep_devices", list)
     monkeypatch.setenv(ort_ep.ENVIRONMENT, "My=/a/libmy.so")
-    assert ort_ep.Engine().devices() == []
+    assert ort_ep.OrtProviderEngine().devices() == []
     assert asked == [("My", "/a/libmy.so")]
     monkeypatch.setenv(ort_ep.ENVIRONMENT, "nonsense")
     with pytest.raises(EngineMissing, match="write it as NAME=LIBRARY"):
-        ort_ep.Engine().devices()
+        ort_ep.OrtProviderEngine().devices()
 
 
-@pytest.mark.parametrize("engine", [qnn, webgpu, cuda], ids=lambda engine: engine.Engine.name)
-def test_a_device_that_has_gone_is_one_line(monkeypatch, engine, model):
+@pytest.mark.parametrize(
+    ("engine", "provider"),
+    [(qnn.QnnEngine, qnn.EP), (webgpu.WebGpuEngine, webgpu.EP), (cuda.CudaEngine, cuda.EP)],
+)
+def test_a_device_that_has_gone_is_one_line(monkeypatch, engine, provider, model):
     monkeypatch.setattr(_ort_providers.ort, "get_ep_devices", list)
-    device = Device(f"gpu:{engine.Engine.name}", "gpu", engine.Engine.name, "x", native=engine.EP)
+    device = Device(f"gpu:{engine.name}", "gpu", engine.name, "x", native=provider)
     with pytest.raises(EngineFailed, match=rf"{device.id} has gone: .*; see trisect devices"):
-        engine.Engine().load(model("g (float[4] x) => (float[4] y) { y=Neg(x) }"), device, LoadOptions())
+        engine().load(model("g (float[4] x) => (float[4] y) { y=Neg(x) }"), device, LoadOptions())
 
 
 def test_the_second_of_two_units_is_the_second():
@@ -251,7 +256,7 @@ def test_cuda_through_a_package_that_has_it_built_in(monkeypatch, tmp_path):
     tried = []
     monkeypatch.setattr(cuda, "open_module", lambda *words: tried.append(words[1].id) or SimpleNamespace(close=list))
     cuda._try.cache_clear()
-    assert [device.id for device in cuda.Engine().devices()] == tried == ["gpu:cuda"]
+    assert [device.id for device in cuda.CudaEngine().devices()] == tried == ["gpu:cuda"]
 
     def broken(*_):
         raise EngineFailed("no CUDA-capable device is detected")
@@ -259,5 +264,5 @@ def test_cuda_through_a_package_that_has_it_built_in(monkeypatch, tmp_path):
     monkeypatch.setattr(cuda, "open_module", broken)
     cuda._try.cache_clear()
     with pytest.raises(EngineMissing, match="finds no NVIDIA GPU: no CUDA-capable device"):
-        cuda.Engine().devices()
+        cuda.CudaEngine().devices()
     cuda._try.cache_clear()

@@ -52,7 +52,7 @@ class FakeModule:
         self.uploads[name] += 1
         return FakeArray(array)
 
-    def run_there(self, feeds: Mapping[str, FakeArray]) -> dict[str, FakeArray]:
+    def run_on_device(self, feeds: Mapping[str, FakeArray]) -> dict[str, FakeArray]:
         if any(array.hidden.size and array.hidden.flat[0] == BROKEN for array in feeds.values()):
             raise EngineFailed("it is told to fail")
         made = self._module.run({name: array.hidden for name, array in feeds.items()})
@@ -221,7 +221,7 @@ def test_tensors_of_a_real_one(webgpu, model):
     module = load(model("g (float16[n] x) => (float16[n] y, int64[1] j) { y = Neg(x)  j = Shape(x) }"), webgpu)
     assert isinstance(module, DeviceModule)
     x = np.array([1, 2, 3], np.float16)
-    made = module.run_there({"x": module.upload("x", x)})
+    made = module.run_on_device({"x": module.upload("x", x)})
     assert (made["y"].dtype, made["y"].shape, made["y"].nbytes) == (x.dtype, x.shape, x.nbytes)
     array = np.empty(x.shape, x.dtype)
     made["y"].download(array)
@@ -232,4 +232,4 @@ def test_tensors_of_a_real_one(webgpu, model):
         module.upload("x", X)
     module.close()
     with pytest.raises(EngineFailed, match="is closed"):
-        module.run_there({})
+        module.run_on_device({})

@@ -29,7 +29,7 @@ from trisect.runtime.tensors.tensors import (
 )
 from trisect.runtime.verification import verify
 
-ORT, OPENVINO, REFERENCE = (engines.find(name)[0] for name in ("cpu:ort", "cpu:openvino", "cpu:reference"))
+ORT, OPENVINO, REFERENCE = (engines.find_devices(name)[0] for name in ("cpu:ort", "cpu:openvino", "cpu:reference"))
 NUMBERS = [number for number in TensorProto.DataType.values() if number != TensorProto.UNDEFINED]
 # Identity is a view for OpenVINO, but ONNX Runtime has no kernel of it for parts of a byte: those go through Cast.
 ORT_CASTS = ["int4", "uint4", "int2", "uint2", "float8_e4m3fn", "float8_e5m2", "bfloat16", "float16", "bool", "uint64"]
@@ -116,7 +116,7 @@ def test_parts_of_a_byte_are_packed_as_onnx_packs_them(dtype, count):
 
 def test_the_reference_is_found_by_its_name_only():
     assert "cpu:reference" not in [device.id for device in engines.discover()]
-    assert "cpu:reference" not in [device.id for device in engines.find("cpu")]
+    assert "cpu:reference" not in [device.id for device in engines.find_devices("cpu")]
     assert not REFERENCE.is_real
 
 

@@ -11,13 +11,13 @@ from trisect.context.context import create_context
 from trisect.profiles import reference
 from trisect.profiles.capabilities.compile_verdicts import Capabilities
 from trisect.profiles.capabilities.op_support_limits import known_limits, probe_limits
-from trisect.runtime.engines import find
+from trisect.runtime.engines import find_devices
 from trisect.runtime.errors import EngineMissing, InvalidInput
 
 
 @pytest.fixture(scope="module")
 def limits():
-    return probe_limits(find("cpu:ort")[0])
+    return probe_limits(find_devices("cpu:ort")[0])
 
 
 def test_what_is_listed_really_compiles_and_what_is_not_does_not(limits):
@@ -58,7 +58,7 @@ def test_most_operators_are_tried_and_refusals_have_reasons(limits):
 
 
 def test_answers_are_remembered_and_survive_damage(limits, tmp_path: Path):
-    device = find("cpu:ort")[0]
+    device = find_devices("cpu:ort")[0]
     assert known_limits(device) == limits
     store = tmp_path / "limits.json"
     assert known_limits(device, Capabilities(store)) is None
@@ -78,10 +78,10 @@ def test_a_context_answers_in_three_words(limits):
 
 
 def test_another_device_of_the_context_is_a_fallback(limits):
-    probe_limits(find("cpu:openvino")[0])
+    probe_limits(find_devices("cpu:openvino")[0])
     context = create_context(devices="cpu:openvino,cpu:ort", fallback=["cpu"])
     assert context.query_support(operators=["Det"]) == "optimized"  # one rank: either will do
-    ranks = tuple((device,) for device in find("cpu:openvino,cpu:ort"))
+    ranks = tuple((device,) for device in find_devices("cpu:openvino,cpu:ort"))
     from trisect.context.op_support import query
 
     assert query(ranks, ["float32"], None, ["Det"]) == "fallback"
