@@ -224,11 +224,11 @@ def measured_phases(
             save_phases(profile, path)
             return profile, refused
         except EngineFailed as error:
-            guilty = next((device for device in able if device.id in error.message), None)
-            if guilty is None:
+            failed = next((device for device in able if device.id == error.device), None)
+            if failed is None:
                 raise
-            refused[guilty.id] = error.message
-            able.remove(guilty)
+            refused[failed.id] = error.message
+            able.remove(failed)
     raise EngineFailed(f"no device can run {bundle.name}: {'; '.join(refused.values())}", remedy="try another model")
 
 

@@ -53,8 +53,8 @@ def _trials(worker: Asked, question: Answer) -> list[Trial]:
     try:
         answer = worker.ask(question, limit_s=_TIME_LIMIT_S)
     except EngineFailed as error:
-        reason = error.message.partition(": ")[2]
-        raise EngineFailed(f"the splits did not run: {reason}", remedy="leave the model out with --models") from error
+        message = f"the splits did not run: {error.reason}"
+        raise EngineFailed(message, remedy="leave the model out with --models", reason=error.reason) from error
     return msgspec.convert(answer["trials"], list[Trial])
 
 

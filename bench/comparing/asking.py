@@ -92,7 +92,7 @@ class Asked:
                 timer.cancel()
         answer: Answer = json.loads(line) if line else {"error": self._ending(late.is_set(), limit_s)}
         if "error" in answer:
-            raise EngineFailed(f"{self._name} failed: {answer['error']}")
+            raise EngineFailed(f"{self._name} failed: {answer['error']}", reason=answer["error"])
         return answer
 
     def close(self) -> None:

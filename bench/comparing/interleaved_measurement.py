@@ -208,7 +208,7 @@ def measure(
                     )
                     workers[entrant.key] = worker
                 except EngineFailed as error:
-                    found[entrant.key] = replace(found[entrant.key], failed=_reason(error, entrant))
+                    found[entrant.key] = replace(found[entrant.key], failed=error.reason)
             by_key = {entrant.key: entrant for entrant in entrants}
             begun, longest_s = perf_counter(), 0.0
             while active := [key for key in _undecided(found, objective) if key in workers]:
@@ -222,7 +222,7 @@ def measure(
                     try:
                         found[key] = _take_turn(workers[key], by_key[key], found[key], calls[key])
                     except EngineFailed as error:
-                        found[key] = replace(found[key], failed=_reason(error, by_key[key]))
+                        found[key] = replace(found[key], failed=error.reason)
                         del workers[key]
                 rounds += 1
                 longest_s = max(longest_s, perf_counter() - round_begun)
@@ -268,10 +268,6 @@ def _load(
     if reference is not None:
         found = replace(found, **worker.ask({"do": "compare", "with": str(reference)}))
     return found, call_s
-
-
-def _reason(error: EngineFailed, entrant: Entrant) -> str:
-    return error.message.removeprefix(f"{entrant.label} failed: ")
 
 
 def _take_turn(worker: Contending, entrant: Entrant, before: Measured, call_s: float) -> Measured:

@@ -75,7 +75,9 @@ def load_runner(
     if graph.cache == "in-place":
         if device.engine == "ort":
             return InPlaceRunner(load(path, device, options), bundle)
-        raise EngineFailed(f"{device.id} cannot extend a KV cache in place", remedy="choose another device")
+        raise EngineFailed(
+            f"{device.id} cannot extend a KV cache in place", remedy="choose another device", device=device.id
+        )
     names = [name for _, _, name in past_names(bundle.layers)]
     state = {name: name.replace("past_key_values", "present") for name in names}
     fresh = [name.replace("past_key_values", "fresh") for name in names] if graph.fresh else []
@@ -87,7 +89,7 @@ def load_runner(
         )  # fmt: skip
         module = load(path, device, options)
         if not isinstance(module, StatefulModule):
-            raise EngineFailed(f"{device.id} does not keep state", remedy="choose another device")
+            raise EngineFailed(f"{device.id} does not keep state", remedy="choose another device", device=device.id)
         return StatefulRunner(module, bundle, share=share)
     options = LoadOptions(threads=threads, precision=precision, spin=decodes, outputs=("logits", *state.values()))
     return GrowingRunner(load(path, device, options), bundle, share=share)
@@ -142,7 +144,9 @@ class InPlaceRunner:
 
     def _held(self) -> KvCache:
         if self._cache is None:
-            raise EngineFailed(f"the runner on {self.device.id} has no cache", remedy="reset it first")
+            raise EngineFailed(
+                f"the runner on {self.device.id} has no cache", remedy="reset it first", device=self.device.id
+            )
         return self._cache
 
     def _bind(self, ids: np.ndarray, cache: KvCache) -> Binding:

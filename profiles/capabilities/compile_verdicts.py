@@ -7,7 +7,6 @@ the piece's operators, dtypes and shapes.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -162,8 +161,7 @@ def refusal(model: Path | bytes, device: Device) -> str:
     try:
         load(model, device, LoadOptions()).close()
     except (EngineFailed, UnsupportedModel) as error:
-        # Who refuses what file is not worth keeping: the verdict is about the piece.
-        return re.sub(rf"^{re.escape(device.id)} cannot load [^:]+: ", "", error.message)[:_REASON_LIMIT]
+        return error.reason[:_REASON_LIMIT]
     return ""
 
 

@@ -19,7 +19,7 @@ from ..device import Device, Kind
 from ..errors import EngineFailed, EngineMissing
 from ..tensors.tensors import check_buffers, check_feeds, dtype_of
 from .base import UNKNOWN_RANK, Arrays, LoadOptions, TensorSpec
-from .common.engine_helpers import reason, refuse_open_shapes, signature, with_shapes
+from .common.engine_helpers import closed_module_error, reason, refuse_open_shapes, signature, with_shapes
 
 ENVIRONMENT = "TRISECT_NULL_DEVICES"
 _MOST = 100_000
@@ -124,7 +124,9 @@ class NullModule:
         shapes = self._shapes(inputs)
         for name, array in outputs.items():
             if array.shape != shapes[name]:
-                raise EngineFailed(f"{self.device.id} gives {name!r} in shape {shapes[name]}, not {array.shape}")
+                raise EngineFailed(
+                    f"{self.device.id} gives {name!r} in shape {shapes[name]}, not {array.shape}", device=self.device.id
+                )
         made = {spec.name: _blank(spec, shapes[spec.name]) for spec in self.outputs if spec.name not in outputs}
         return NullBinding(outputs, made, self._run_s)
 
@@ -134,7 +136,7 @@ class NullModule:
 
     def _shapes(self, feeds: Arrays) -> dict[str, tuple[int, ...]]:
         if self._model is None:
-            raise EngineFailed(f"the module on {self.device.id} is closed", remedy="load it again")
+            raise closed_module_error(self.device)
         sizes = {
             dim: size
             for spec in self.inputs
@@ -147,7 +149,9 @@ class NullModule:
             found |= _inferred(self._model, {name: array.shape for name, array in feeds.items()})
         for name, shape in found.items():
             if any(isinstance(dim, str) for dim in shape):
-                raise EngineFailed(f"{self.device.id} cannot tell the shape of {name!r}: it depends on values")
+                raise EngineFailed(
+                    f"{self.device.id} cannot tell the shape of {name!r}: it depends on values", device=self.device.id
+                )
         return cast("dict[str, tuple[int, ...]]", found)
 
 

@@ -23,7 +23,7 @@ from ..tensors.containers import container_of, pack_bits, unpack_bits
 from ..tensors.conversions import note
 from ..tensors.tensors import bits_of, check_buffers, check_feeds, contiguous, dtype_of
 from .base import Arrays, EngineCapabilities, LoadOptions, TensorSpec
-from .common.engine_helpers import host_memory_bytes, reason, signature, with_shapes
+from .common.engine_helpers import closed_module_error, engine_error, host_memory_bytes, signature, with_shapes
 from .common.kernels import Kernel
 from .openvino_parts.attention_fusion import BEAM_INPUT, fuse_attention
 from .openvino_parts.openvino_model import convolves_channels_last, drop_outputs, fix_shapes, leave_bfloat16
@@ -98,8 +98,10 @@ class OpenVinoEngine:
         for spec in declared.inputs + declared.outputs:
             if spec.dtype in ("object", *_LACKING) or container_of(spec.dtype) is not None:
                 holds = "strings" if spec.dtype == "object" else spec.dtype
-                message = f"{device.id} cannot load {label}: {spec.name!r} holds {holds}"
-                raise UnsupportedModel(message, remedy="place it on cpu:ort")
+                why = f"{spec.name!r} holds {holds}"
+                raise UnsupportedModel(
+                    f"{device.id} cannot load {label}: {why}", remedy="place it on cpu:ort", reason=why
+                )
         try:
             read = self._core.read_model(model) if isinstance(model, bytes) else self._core.read_model(str(model))
             fix_shapes(read, declared, options.shapes)
@@ -116,7 +118,7 @@ class OpenVinoEngine:
             if fused:
                 request.set_tensor(BEAM_INPUT, ov.Tensor(np.arange(fused, dtype=np.int32)))
         except Exception as error:  # plugins raise RuntimeError and its own kinds alike
-            raise EngineFailed(f"{device.id} cannot load {label}: {reason(error)}") from error
+            raise engine_error(device, f"cannot load {label}", error) from error
         inputs = tuple(with_shapes(s, options.shapes) for s in declared.inputs if s.name not in options.state)
         gone = set(options.state.values())
         outputs = tuple(with_shapes(s, options.shapes) for s in kept if s.name not in gone)
@@ -193,7 +195,9 @@ class OpenVinoModule:
         self._out_ports = _ports(compiled.outputs, outputs)
         lost = next((spec.name for spec in outputs if spec.name not in self._out_ports), None)
         if lost is not None:
-            raise EngineFailed(f"{device.id} lost the output {lost!r} while compiling", remedy="place it elsewhere")
+            raise EngineFailed(
+                f"{device.id} lost the output {lost!r} while compiling", remedy="place it elsewhere", device=device.id
+            )
         self._empty = {name: (port.get_element_type(), _empty_shape(port)) for name, port in self._out_ports.items()}
 
     def run(self, feeds: Arrays) -> dict[str, np.ndarray]:
@@ -243,7 +247,7 @@ class OpenVinoModule:
 
     def _open(self) -> ov.InferRequest:
         if self._request is None:
-            raise EngineFailed(f"the module on {self.device.id} is closed", remedy="load it again")
+            raise closed_module_error(self.device)
         return self._request
 
     def _infer(self, owner: object, inputs: Mapping[str, ov.Tensor], outputs: Mapping[str, ov.Tensor]) -> None:
@@ -272,7 +276,7 @@ class OpenVinoModule:
 
     def _failed(self, doing: str, error: Exception) -> EngineFailed:
         """Of plugins, which raise RuntimeError, TypeError and ValueError alike."""
-        return EngineFailed(f"{self.device.id} could not {doing}: {reason(error)}")
+        return engine_error(self.device, f"could not {doing}", error)
 
 
 class OpenVinoBinding:

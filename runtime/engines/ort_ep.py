@@ -58,7 +58,9 @@ class OrtProviderEngine:
         """
         unit = next((unit for known, unit in _listed() if known.id == device.id), None)
         if unit is None:
-            raise EngineFailed(f"{device.id} has gone: ONNX Runtime does not list it", remedy="see trisect devices")
+            raise EngineFailed(
+                f"{device.id} has gone: ONNX Runtime does not list it", remedy="see trisect devices", device=device.id
+            )
         return open_module(model, device, options, Provider([unit]))
 
 

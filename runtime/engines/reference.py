@@ -17,12 +17,11 @@ import onnx
 from onnx.reference import ReferenceEvaluator
 
 from ..device import Device
-from ..errors import EngineFailed
 from ..tensors.containers import container_of, pack, unpack
 from ..tensors.conversions import note
 from ..tensors.tensors import check_buffers, check_feeds, dtype_of
 from .base import Arrays, LoadOptions, TensorSpec
-from .common.engine_helpers import reason, refuse_open_shapes, signature, with_shapes
+from .common.engine_helpers import closed_module_error, engine_error, refuse_open_shapes, signature, with_shapes
 
 _DEVICE_ID = "cpu:reference"
 
@@ -58,7 +57,7 @@ class ReferenceEngine:
             proto = onnx.load_from_string(model) if isinstance(model, bytes) else onnx.load(model)
             evaluator = ReferenceEvaluator(proto)
         except Exception as error:  # protobuf's errors and the evaluator's share no base
-            raise EngineFailed(f"{device.id} cannot load {label}: {reason(error)}") from error
+            raise engine_error(device, f"cannot load {label}", error) from error
         return ReferenceModule(evaluator, device, inputs, outputs)
 
 
@@ -104,14 +103,14 @@ class ReferenceModule:
         given = {name: unpack(self._dtypes[name], array) for name, array in checked.items()}
         with self._lock:
             if self._evaluator is None:
-                raise EngineFailed(f"the module on {self.device.id} is closed", remedy="load it again")
+                raise closed_module_error(self.device)
             try:
                 # It warns of overflows and divisions by zero that the model itself asks for.
                 with np.errstate(all="ignore"), warnings.catch_warnings():
                     warnings.simplefilter("ignore")
                     made = self._evaluator.run([spec.name for spec in self.outputs], given)
             except Exception as error:  # any of numpy's and its own
-                raise EngineFailed(f"{self.device.id} could not run: {reason(error)}") from error
+                raise engine_error(self.device, "could not run", error) from error
         return {spec.name: self._value(spec, value) for spec, value in zip(self.outputs, made, strict=True)}
 
     def bind(self, inputs: Arrays, outputs: Arrays) -> ReferenceBinding:

@@ -50,6 +50,34 @@ def reason(error: BaseException) -> str:
     return _SOURCE.sub("", text)[:400]
 
 
+def engine_error(
+    device: Device, failure: str, error: BaseException | str, *, remedy: str | None = None
+) -> EngineFailed:
+    """Return the error of an engine that failed on a device, with the vendor's reason in one line.
+
+    Parameters
+    ----------
+    device : Device
+    failure : str
+        What the device could not do, as in ``"could not run"``.
+    error : BaseException or str
+        The vendor's exception, or the reason itself.
+
+    Examples
+    --------
+    >>> device = Device("npu:x", "npu", "x", "")
+    >>> print(engine_error(device, "could not run", RuntimeError("out of tiles")))
+    npu:x could not run: out of tiles
+    """
+    why = error if isinstance(error, str) else reason(error)
+    return EngineFailed(f"{device.id} {failure}: {why}", remedy=remedy, device=device.id, reason=why)
+
+
+def closed_module_error(device: Device) -> EngineFailed:
+    """Return the error of a module that is used after it was closed."""
+    return EngineFailed(f"the module on {device.id} is closed", remedy="load it again", device=device.id)
+
+
 def cpu_name() -> str:
     """What the processor calls itself."""
     try:
@@ -100,8 +128,10 @@ def refuse_open_shapes(device: Device, label: str, inputs: Iterable[TensorSpec])
     for spec in inputs:
         dim = next((dim for dim in spec.shape if isinstance(dim, str)), None)
         if dim is not None:
-            raise EngineFailed(
-                f"{device.id} cannot load {label}: it wants fixed shapes, and {spec.name!r} has {dim!r}",
+            raise engine_error(
+                device,
+                f"cannot load {label}",
+                f"it wants fixed shapes, and {spec.name!r} has {dim!r}",
                 remedy=f"bind it with --shape {dim}=NUMBER" if dim not in ("?", "...") else "place it elsewhere",
             )
 

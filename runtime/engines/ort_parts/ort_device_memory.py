@@ -16,7 +16,7 @@ from ...device import Device
 from ...errors import EngineFailed, OutOfMemory
 from ...tensors.tensors import check_feeds, dtype_of, onnx_dtype_number
 from ..base import DeviceArray, TensorSpec
-from ..common.engine_helpers import reason
+from ..common.engine_helpers import engine_error, reason
 from .ort_session import OrtModule, Provider, _array, _value
 
 _HOST = "Cpu"
@@ -41,7 +41,7 @@ class OrtDeviceArray:
         try:
             ort.copy_tensors([self.value], [_value(array, array.dtype.name)])
         except Exception as error:  # its exceptions share no base
-            raise EngineFailed(f"{self.device.id} cannot give a tensor out: {reason(error)}") from error
+            raise engine_error(self.device, "cannot give a tensor out", error) from error
 
 
 class OrtDeviceModule(OrtModule):
@@ -111,4 +111,4 @@ class OrtDeviceModule(OrtModule):
         if any(text in told for text in _FULL):
             message = f"{self.device.id} could not {doing}: {told}"
             return OutOfMemory(message, remedy="use a smaller window or smaller inputs")
-        return EngineFailed(f"{self.device.id} could not {doing}: {told}")
+        return engine_error(self.device, f"could not {doing}", error)

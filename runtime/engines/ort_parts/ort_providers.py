@@ -80,7 +80,9 @@ def unit_of(device: Device, units: Sequence[Any]) -> Any:
     """
     _, _, number = device.id.partition("#")
     if int(number or 0) >= len(units):
-        raise EngineFailed(f"{device.id} has gone: ONNX Runtime does not list it", remedy="see trisect devices")
+        raise EngineFailed(
+            f"{device.id} has gone: ONNX Runtime does not list it", remedy="see trisect devices", device=device.id
+        )
     return units[int(number or 0)]
 
 

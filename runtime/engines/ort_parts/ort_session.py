@@ -18,12 +18,18 @@ import onnxruntime as ort
 
 from ...core_affinity import Seats
 from ...device import Device
-from ...errors import EngineFailed, UnsupportedModel
+from ...errors import UnsupportedModel
 from ...tensors.containers import container_of, pack, pack_bits, unpack, unpack_bits
 from ...tensors.conversions import note
 from ...tensors.tensors import bits_of, check_buffers, check_feeds, dtype_of, is_bindable, is_numpys, onnx_dtype_number
 from ..base import Arrays, LoadOptions, TensorSpec
-from ..common.engine_helpers import reason, refuse_open_shapes, signature, with_shapes
+from ..common.engine_helpers import (
+    closed_module_error,
+    engine_error,
+    refuse_open_shapes,
+    signature,
+    with_shapes,
+)
 
 _COPIES = ("MemcpyFromHost", "MemcpyToHost")
 """What ONNX Runtime itself puts between a device and the host: no work of the model."""
@@ -87,7 +93,7 @@ def open_module(
         # Its fallback prints to standard output and goes on without the provider.
         session = ort.InferenceSession(source, settings, providers=providers, enable_fallback=0)
     except Exception as error:  # its exceptions share no base
-        raise EngineFailed(f"{device.id} cannot load {label}: {reason(error)}") from error
+        raise engine_error(device, f"cannot load {label}", error) from error
     if provider is not None:
         _refuse_fallback(session, device, label)
         if provider.memory and all(is_bindable(spec) for spec in inputs + outputs):
@@ -104,11 +110,11 @@ def _refuse_types(device: Device, label: str, inputs: tuple[TensorSpec, ...], ou
     unknown = [spec for spec in lists if not is_numpys(spec.dtype)]
     refused = unknown or (foreign if lists else [])
     if refused:
-        raise UnsupportedModel(
-            f"{device.id} cannot load {label}: {refused[0].name!r} is {refused[0].dtype}, "
-            f"which ONNX Runtime does not pass {'on in lists' if unknown else 'on beside lists'}",
-            remedy="place it elsewhere",
+        why = (
+            f"{refused[0].name!r} is {refused[0].dtype}, "
+            f"which ONNX Runtime does not pass {'on in lists' if unknown else 'on beside lists'}"
         )
+        raise UnsupportedModel(f"{device.id} cannot load {label}: {why}", remedy="place it elsewhere", reason=why)
 
 
 def seats_of(options: LoadOptions) -> Seats | None:
@@ -160,8 +166,10 @@ def _refuse_fallback(session: ort.InferenceSession, device: Device, label: str) 
     ]
     if astray:
         more = f" and {len(astray) - _MOST_NAMED} more" if len(astray) > _MOST_NAMED else ""
-        raise EngineFailed(
-            f"{device.id} cannot load {label}: it leaves to the CPU {', '.join(astray[:_MOST_NAMED])}{more}",
+        raise engine_error(
+            device,
+            f"cannot load {label}",
+            f"it leaves to the CPU {', '.join(astray[:_MOST_NAMED])}{more}",
             remedy="place these nodes on another device",
         )
 
@@ -210,7 +218,7 @@ class OrtModule:
                 for name, value in zip(self._names, values, strict=True)
             }
         except Exception as error:
-            raise EngineFailed(f"{self.device.id} could not run: {reason(error)}") from error
+            raise engine_error(self.device, "could not run", error) from error
 
     def _given(self, name: str, array: np.ndarray) -> Any:
         dtype = self._dtypes[name]
@@ -225,7 +233,7 @@ class OrtModule:
         try:
             return OrtBinding(session, self.device, self.outputs, inputs, outputs, self._seats)
         except Exception as error:
-            raise EngineFailed(f"{self.device.id} cannot bind the buffers: {reason(error)}") from error
+            raise engine_error(self.device, "cannot bind the buffers", error) from error
 
     def close(self) -> None:
         """Give the memory back; a second call does nothing."""
@@ -233,7 +241,7 @@ class OrtModule:
 
     def _open(self) -> ort.InferenceSession:
         if self._session is None:
-            raise EngineFailed(f"the module on {self.device.id} is closed", remedy="load it again")
+            raise closed_module_error(self.device)
         return self._session
 
 
@@ -276,7 +284,7 @@ class OrtBinding:
                 self._binding.bind_ortvalue_input(name, value)
             self._session.run_with_iobinding(self._binding)
         except Exception as error:
-            raise EngineFailed(f"{self._device.id} could not run: {reason(error)}") from error
+            raise engine_error(self._device, "could not run", error) from error
 
     def output(self, name: str) -> np.ndarray:
         """The array of an output; see `Binding.output`."""

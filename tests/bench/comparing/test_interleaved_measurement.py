@@ -58,7 +58,7 @@ class FakeContending:
 
     def load(self, *arguments: Any, **options: Any) -> tuple[str, float]:
         if self.name == "unloadable":
-            raise EngineFailed("unloadable failed: no such operator")
+            raise EngineFailed("unloadable failed: no such operator", reason="no such operator")
         return "", 0.001
 
     def ask(self, question: dict[str, Any]) -> dict[str, Any]:
@@ -148,7 +148,7 @@ def test_joules_of_one_are_not_held_against_seconds_of_another(run: Any) -> None
 
 
 def test_failures_are_theirs_alone(run: Any) -> None:
-    breaks = iter([1.0, EngineFailed("b failed: its process ended (SIGSEGV)")])
+    breaks = iter([1.0, EngineFailed("b failed: its process ended (SIGSEGV)", reason="its process ended (SIGSEGV)")])
     found, _ = run({"a": always(1.0), "b": breaks, "unloadable": always(1.0)})
     assert found.entrants["key of b"].failed == "its process ended (SIGSEGV)"
     assert len(found.entrants["key of b"].turns_s) == 1
@@ -177,7 +177,7 @@ def test_an_earlier_run_is_gone_on_from(run: Any) -> None:
 
 
 def test_what_failed_before_is_tried_again(run: Any) -> None:
-    first, _ = run({"a": iter([EngineFailed("a failed: no memory")])})
+    first, _ = run({"a": iter([EngineFailed("a failed: no memory", reason="no memory")])})
     assert first.entrants["key of a"].failed == "no memory"
     second, _ = run({"a": always(1.0)}, known=first.entrants)
     assert second.entrants["key of a"].failed is None
