@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from trisect.runtime import errors
-from trisect.runtime.engines import find, load
+from trisect.runtime.engines import find_devices, load
 from trisect.runtime.errors import (
     DeviceLost,
     EngineFailed,
@@ -64,7 +64,7 @@ def test_one_line_is_never_empty_and_never_long():
 
 @pytest.mark.parametrize("device_id", ["cpu:ort", "cpu:openvino", "cpu:reference"])
 def test_an_engine_names_the_device_and_the_cause_apart(model, device_id):
-    (device,) = find(device_id)
+    (device,) = find_devices(device_id)
     with pytest.raises(EngineFailed) as caught:
         load(model("g (float[2] x) => (float[2] y) { y = none.Nonsense(x) }"), device)
     error = caught.value
