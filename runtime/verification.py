@@ -17,7 +17,7 @@ import onnx
 
 from .device import Device
 from .engines import capabilities, find_devices, load
-from .engines.base import Arrays, LoadOptions, Module, TensorSpec
+from .engines.base import LoadOptions, Module
 from .errors import EngineFailed, InvalidModel, UnsupportedModel
 from .plans.plan import Plan, Segment
 from .sessions.session import Session
@@ -26,6 +26,7 @@ from .tensors.layouts import as_in_model, name_in_model
 from .tensors.onnx_tensors import all_tensors
 from .tensors.onnx_types import type_of
 from .tensors.synthetic_feeds import generate_feeds
+from .tensors.tensor_spec import Arrays, TensorSpec
 from .tensors.tensors import check_feeds
 from .tensors.value_difference import compare
 

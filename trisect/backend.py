@@ -28,12 +28,13 @@ from trisect.partitioner.segments.alternating_plan import alternating_plan
 from trisect.profiles.capabilities.compile_verdicts import Capabilities
 from trisect.runtime import engines
 from trisect.runtime.device import Device
-from trisect.runtime.engines.base import UNKNOWN_RANK, LoadOptions, TensorSpec
+from trisect.runtime.engines.base import LoadOptions
 from trisect.runtime.errors import EngineMissing, InvalidInput, TrisectError, UnknownDevice
 from trisect.runtime.plans.plan import Plan
 from trisect.runtime.sessions.session import Session
 from trisect.runtime.tensors.containers import unpack
 from trisect.runtime.tensors.onnx_types import spec_of
+from trisect.runtime.tensors.tensor_spec import UNKNOWN_RANK, TensorSpec
 from trisect.runtime.tensors.tensors import onnx_dtype_number
 
 _TURNS = {"CPU": "cpu:ort,cpu:openvino", "CUDA": "gpu:cuda,cpu:ort"}

@@ -20,10 +20,10 @@ from trisect import api
 from trisect.partitioner.graph.model_graph import Graph
 from trisect.profiles.measuring.power import can_tell_power
 from trisect.runtime.device import Device
-from trisect.runtime.engines.base import Arrays
 from trisect.runtime.errors import EngineFailed, InfeasibleProblem, InvalidInput, PowerUnknown
 from trisect.runtime.plans.plan import Plan
 from trisect.runtime.tensors.synthetic_feeds import generate_feeds
+from trisect.runtime.tensors.tensor_spec import Arrays
 from trisect.runtime.tensors.tensors import check_feeds
 from trisect.scheduler.problem.problem import Objective
 

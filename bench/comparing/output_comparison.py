@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from trisect.runtime.engines.base import Arrays
+from trisect.runtime.tensors.tensor_spec import Arrays
 
 TOLERANCE = 1e-3
 """How far a float32 value may be off, absolutely plus relatively to the reference's value."""

@@ -19,8 +19,8 @@ from typing import Any, Protocol, cast
 import numpy as np
 
 from trisect.runtime.device import Device
-from trisect.runtime.engines.base import Arrays
 from trisect.runtime.plans.timeline import Event
+from trisect.runtime.tensors.tensor_spec import Arrays
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,11 @@ from time import perf_counter
 
 import numpy as np
 
-from trisect.runtime.engines.base import Arrays, LoadOptions
+from trisect.runtime.engines.base import LoadOptions
 from trisect.runtime.plans.plan import Plan
 from trisect.runtime.plans.timeline import Event
 from trisect.runtime.sessions.session import Session
+from trisect.runtime.tensors.tensor_spec import Arrays
 
 from . import Loading
 

@@ -9,7 +9,8 @@ import numpy as np
 
 from trisect.runtime import engines
 from trisect.runtime.device import Device, select
-from trisect.runtime.engines.base import Arrays, LoadOptions
+from trisect.runtime.engines.base import LoadOptions
+from trisect.runtime.tensors.tensor_spec import Arrays
 
 from . import Loading, Offer, Whole
 

@@ -10,7 +10,7 @@ import numpy as np
 import openvino as ov
 
 from trisect.runtime.device import Device
-from trisect.runtime.engines.base import Arrays
+from trisect.runtime.tensors.tensor_spec import Arrays
 
 from . import Loading, Offer, Whole
 

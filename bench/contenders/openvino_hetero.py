@@ -14,7 +14,7 @@ from typing import Any
 import openvino as ov
 
 from trisect.runtime.device import Device
-from trisect.runtime.engines.base import Arrays
+from trisect.runtime.tensors.tensor_spec import Arrays
 
 from . import Loading, Offer, openvino_alone
 

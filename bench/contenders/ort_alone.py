@@ -9,7 +9,7 @@ import numpy as np
 import onnxruntime as ort
 
 from trisect.runtime.device import Device
-from trisect.runtime.engines.base import Arrays
+from trisect.runtime.tensors.tensor_spec import Arrays
 
 from . import Loading, Offer, Whole
 

@@ -15,7 +15,7 @@ import onnxruntime as ort
 
 from trisect.runtime import engines
 from trisect.runtime.device import Device, select
-from trisect.runtime.engines.base import Arrays
+from trisect.runtime.tensors.tensor_spec import Arrays
 
 from . import Loading, Offer, Whole
 from .ort_alone import LABEL as ALONE

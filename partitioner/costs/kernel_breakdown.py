@@ -24,10 +24,11 @@ from trisect.profiles.stored.segment_store import MeasuredSegment, Origin
 from trisect.profiles.synthetic_networks.network_builder import NOISE
 from trisect.runtime import engines
 from trisect.runtime.device import Device
-from trisect.runtime.engines.base import Arrays, LoadOptions, ProfilingEngine
+from trisect.runtime.engines.base import LoadOptions, ProfilingEngine
 from trisect.runtime.engines.common.kernels import Kernel, scaled
 from trisect.runtime.errors import EngineFailed
 from trisect.runtime.plans.plan import Plan, Segment
+from trisect.runtime.tensors.tensor_spec import Arrays
 
 from ..graph.model_graph import Graph
 from .trial_plans import TrialModel, TrialPlan, trial_feeds

@@ -13,7 +13,7 @@ import numpy as np
 
 from trisect.profiles.costmodel.op_features import OpClass, OpFeatures
 from trisect.profiles.measuring.operator_cases import Case
-from trisect.runtime.engines.base import TensorSpec
+from trisect.runtime.tensors.tensor_spec import TensorSpec
 from trisect.runtime.tensors.tensors import dtype_of
 
 from ..graph.model_graph import Graph

@@ -13,9 +13,9 @@ import networkx as nx
 import numpy as np
 import onnx_ir as ir
 
-from trisect.runtime.engines.base import UNKNOWN_RANK, TensorSpec
 from trisect.runtime.errors import InvalidModel, TrisectError
 from trisect.runtime.tensors.onnx_types import spec_of as declared_spec
+from trisect.runtime.tensors.tensor_spec import UNKNOWN_RANK, TensorSpec
 from trisect.scheduler.problem.problem import TaskGraph
 
 from ..planning.paused_gc import uncollected

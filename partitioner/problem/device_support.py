@@ -19,9 +19,9 @@ import onnx_ir as ir
 
 from trisect.profiles.capabilities.compile_verdicts import Candidate, Capabilities
 from trisect.runtime.device import Device
-from trisect.runtime.engines.base import TensorSpec
 from trisect.runtime.errors import EngineMissing
 from trisect.runtime.plans.plan import Segment
+from trisect.runtime.tensors.tensor_spec import TensorSpec
 from trisect.scheduler.problem.problem import TaskGraph
 
 from ..graph.model_graph import Graph, spec_of, used_values

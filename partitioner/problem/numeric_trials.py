@@ -22,10 +22,11 @@ import numpy as np
 
 from trisect.runtime.device import Device
 from trisect.runtime.engines import load
-from trisect.runtime.engines.base import UNKNOWN_RANK, LoadOptions, Module, TensorSpec
+from trisect.runtime.engines.base import LoadOptions, Module
 from trisect.runtime.errors import EngineFailed, TrisectError
 from trisect.runtime.tensors.containers import unpack
 from trisect.runtime.tensors.synthetic_feeds import draw
+from trisect.runtime.tensors.tensor_spec import UNKNOWN_RANK, TensorSpec
 from trisect.runtime.tensors.value_difference import compare
 
 UNTRIED = "no trial could be made: ONNX's reference has no answer to made-up values"

@@ -12,11 +12,11 @@ import onnx
 import onnx_ir as ir
 from onnx import numpy_helper
 
-from trisect.runtime.engines.base import UNKNOWN_RANK, TensorSpec
 from trisect.runtime.plans.plan import Segment, Transfer, Weights
 from trisect.runtime.tensors.layouts import channels_last, name_in_model
 from trisect.runtime.tensors.onnx_tensors import all_tensors
 from trisect.runtime.tensors.onnx_types import type_of
+from trisect.runtime.tensors.tensor_spec import UNKNOWN_RANK, TensorSpec
 from trisect.runtime.tensors.tensors import contiguous
 
 from ..graph.model_graph import Graph, spec_of, used_values

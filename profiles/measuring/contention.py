@@ -21,12 +21,13 @@ from pathlib import Path
 import numpy as np
 
 from trisect.runtime.device import Device
-from trisect.runtime.engines.base import LoadOptions, TensorSpec
+from trisect.runtime.engines.base import LoadOptions
 from trisect.runtime.executors.dispatch.hosts import Host
 from trisect.runtime.executors.processes import ProcessHost, cores_for
 from trisect.runtime.executors.threads import LocalHost
 from trisect.runtime.plans.plan import Plan, Segment
 from trisect.runtime.plans.timeline import Timeline
+from trisect.runtime.tensors.tensor_spec import TensorSpec
 from trisect.runtime.workers.tensor_pool import Pool
 
 from ..stored.profile_data import Contention

@@ -17,10 +17,11 @@ import numpy as np
 from onnx import TensorProto, helper
 
 from trisect.runtime.device import Device
-from trisect.runtime.engines.base import LoadOptions, TensorSpec
+from trisect.runtime.engines.base import LoadOptions
 from trisect.runtime.plans.plan import Plan, Segment
 from trisect.runtime.plans.timeline import Timeline
 from trisect.runtime.sessions.session import Session
+from trisect.runtime.tensors.tensor_spec import TensorSpec
 
 from ..stored.profile_data import Link, LinkPoint
 

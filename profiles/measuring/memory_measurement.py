@@ -19,8 +19,9 @@ import psutil
 from onnx import TensorProto, helper, numpy_helper
 
 from trisect.runtime.device import Device
-from trisect.runtime.engines.base import LoadOptions, TensorSpec
+from trisect.runtime.engines.base import LoadOptions
 from trisect.runtime.plans.plan import Segment
+from trisect.runtime.tensors.tensor_spec import TensorSpec
 from trisect.runtime.workers.tensor_pool import Pool
 from trisect.runtime.workers.worker_client import Worker
 from trisect.runtime.workers.worker_process import WorkerProcess

@@ -17,9 +17,10 @@ from typing import Self
 import numpy as np
 
 from trisect.runtime.core_affinity import pin_callers
-from trisect.runtime.engines.base import Arrays, LoadOptions
+from trisect.runtime.engines.base import LoadOptions
 from trisect.runtime.plans.plan import Plan
 from trisect.runtime.sessions.session import Session
+from trisect.runtime.tensors.tensor_spec import Arrays
 
 _WARM_UP = 4
 _MOST_FOREIGN = 0.06

@@ -15,25 +15,8 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from ..device import Device
+from ..tensors.tensor_spec import Arrays, TensorSpec
 from .common.kernels import Kernel
-
-Arrays = Mapping[str, np.ndarray]
-
-UNKNOWN_RANK: tuple[int | str, ...] = ("...",)
-"""Shape of a tensor whose number of dimensions the model leaves open."""
-
-
-@dataclass(frozen=True)
-class TensorSpec:
-    """Name, dtype and shape of a model's input or output.
-
-    ``dtype`` is numpy's name (``float32``, ``int64``, ``bfloat16``, ``object`` for strings); a symbolic dimension is
-    its name, an unknown one ``"?"``; where even the rank is unknown the shape is `UNKNOWN_RANK`.
-    """
-
-    name: str
-    dtype: str
-    shape: tuple[int | str, ...]
 
 
 @dataclass(frozen=True)

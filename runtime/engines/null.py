@@ -17,8 +17,9 @@ import onnx
 
 from ..device import Device, Kind
 from ..errors import EngineFailed, EngineMissing
+from ..tensors.tensor_spec import UNKNOWN_RANK, Arrays, TensorSpec
 from ..tensors.tensors import check_buffers, check_feeds, dtype_of
-from .base import UNKNOWN_RANK, Arrays, LoadOptions, TensorSpec
+from .base import LoadOptions
 from .common.engine_helpers import closed_module_error, reason, refuse_open_shapes, signature, with_shapes
 
 ENVIRONMENT = "TRISECT_NULL_DEVICES"

@@ -21,8 +21,9 @@ from ..device import Device, Kind, Limits
 from ..errors import EngineFailed, InvalidInput, TrisectError, UnsupportedModel
 from ..tensors.containers import container_of, pack_bits, unpack_bits
 from ..tensors.conversions import note
+from ..tensors.tensor_spec import Arrays, TensorSpec
 from ..tensors.tensors import bits_of, check_buffers, check_feeds, contiguous, dtype_of
-from .base import Arrays, EngineCapabilities, LoadOptions, TensorSpec
+from .base import EngineCapabilities, LoadOptions
 from .common.engine_helpers import closed_module_error, engine_error, host_memory_bytes, signature, with_shapes
 from .common.kernels import Kernel
 from .openvino_parts.attention_fusion import BEAM_INPUT, fuse_attention

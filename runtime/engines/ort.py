@@ -7,7 +7,8 @@ from pathlib import Path
 import onnxruntime as ort
 
 from ..device import Device
-from .base import Arrays, EngineCapabilities, LoadOptions
+from ..tensors.tensor_spec import Arrays
+from .base import EngineCapabilities, LoadOptions
 from .common.engine_helpers import cpu_name, host_memory_bytes
 from .common.kernels import Kernel
 from .ort_parts.ort_session import OrtModule, open_module

@@ -19,8 +19,9 @@ from onnx.reference import ReferenceEvaluator
 from ..device import Device
 from ..tensors.containers import container_of, pack, unpack
 from ..tensors.conversions import note
+from ..tensors.tensor_spec import Arrays, TensorSpec
 from ..tensors.tensors import check_buffers, check_feeds, dtype_of
-from .base import Arrays, LoadOptions, TensorSpec
+from .base import LoadOptions
 from .common.engine_helpers import closed_module_error, engine_error, refuse_open_shapes, signature, with_shapes
 
 _DEVICE_ID = "cpu:reference"

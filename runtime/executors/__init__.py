@@ -16,10 +16,11 @@ from typing import Protocol, cast
 
 import numpy as np
 
-from ..engines.base import Arrays, LoadOptions
+from ..engines.base import LoadOptions
 from ..errors import InvalidInput
 from ..plans.plan import Plan
 from ..plans.timeline import Event, EventRow
+from ..tensors.tensor_spec import Arrays
 
 __all__ = ["Executor", "Replan", "Result", "Settings", "open_executor"]
 

@@ -14,9 +14,10 @@ from pathlib import Path
 import numpy as np
 
 from ..device import Device
-from ..engines.base import Arrays, LoadOptions
+from ..engines.base import LoadOptions
 from ..errors import EngineFailed
 from ..plans.plan import Plan, Segment
+from ..tensors.tensor_spec import Arrays
 from ..workers.tensor_pool import Pool
 from ..workers.worker_client import Worker
 from ..workers.worker_process import WorkerProcess

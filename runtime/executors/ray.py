@@ -21,10 +21,10 @@ from ..cluster.plan_files import bring, open_depot
 from ..cluster.ray_connection import Connection, connect
 from ..device import Device
 from ..engines import discover
-from ..engines.base import Arrays
 from ..errors import ClusterFailed
 from ..plans.plan import Plan, Segment
 from ..tensors.containers import owned
+from ..tensors.tensor_spec import Arrays
 from ..workers.tensor_pool import Pool
 from . import Settings
 from .dispatch.dispatcher import Dispatcher

@@ -16,11 +16,12 @@ import numpy as np
 
 from ..device import Device
 from ..engines import load
-from ..engines.base import Arrays, DeviceModule, LoadOptions
+from ..engines.base import DeviceModule, LoadOptions
 from ..engines.common.bound_module import BoundModule
 from ..errors import EngineFailed
 from ..plans.plan import Plan, Segment
 from ..tensors.conversions import listen, take
+from ..tensors.tensor_spec import Arrays
 from ..workers.tensor_pool import Pool
 from . import Settings
 from .dispatch.device_memory import DeviceMemory, on_host, own_views

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ..device import Device
-from ..engines.base import TensorSpec
 from ..errors import InvalidInput
+from ..tensors.tensor_spec import TensorSpec
 from .timeline import Schedule
 
 

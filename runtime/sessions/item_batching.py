@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ..engines.base import Arrays, TensorSpec
 from ..errors import InvalidInput
 from ..plans.plan import Plan
+from ..tensors.tensor_spec import Arrays, TensorSpec
 
 
 def refuse_unbatched(plan: Plan) -> None:

@@ -13,12 +13,13 @@ from typing import Literal, get_args, overload
 
 import numpy as np
 
-from ..engines.base import Arrays, LoadOptions
+from ..engines.base import LoadOptions
 from ..errors import InvalidInput, TrisectError
 from ..executors import RESTARTS, Replan, Result, Settings, open_executor
 from ..plans.plan import Plan
 from ..plans.timeline import Event, EventRow, Timeline, Trace
 from ..tensors.conversions import listen, take
+from ..tensors.tensor_spec import Arrays
 from ..tensors.tensors import check_feeds
 from .item_batching import refuse_unbatched
 from .streaming import OnError, Outputs, Ways, astream, stream

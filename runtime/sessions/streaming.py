@@ -11,9 +11,9 @@ from typing import Literal
 
 import numpy as np
 
-from ..engines.base import Arrays
 from ..errors import TrisectError
 from ..executors import Result
+from ..tensors.tensor_spec import Arrays
 from .item_batching import fit_together, join, part
 
 OnError = Literal["raise", "skip", "yield"]

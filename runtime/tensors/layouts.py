@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..engines.base import TensorSpec
+from .tensor_spec import TensorSpec
 
 SUFFIX = ":channels_last"
 TO_LAST, TO_FIRST = (0, 2, 3, 1), (0, 3, 1, 2)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from onnx import TensorProto, TypeProto, ValueInfoProto
 
-from ..engines.base import UNKNOWN_RANK, TensorSpec
 from ..errors import InvalidModel, UnsupportedModel
 from .containers import container_of
+from .tensor_spec import UNKNOWN_RANK, TensorSpec
 from .tensors import onnx_dtype_name, onnx_dtype_number
 
 _MOST_NESTED = 4

@@ -8,8 +8,8 @@ from typing import Protocol
 import numpy as np
 import onnx
 
-from ..engines.base import UNKNOWN_RANK, TensorSpec
 from .containers import container_of, pack, unpack
+from .tensor_spec import UNKNOWN_RANK, TensorSpec
 from .tensors import bits_of, dtype_of
 
 _WORDS = ("text", "two words", "Monday", "a", "")

@@ -14,10 +14,10 @@ from collections.abc import Iterable, Mapping
 import ml_dtypes
 import numpy as np
 
-from ..engines.base import UNKNOWN_RANK, TensorSpec
 from ..errors import InvalidInput
 from .containers import container_of, from_dlpack, pack, unpack, with_tensors
 from .conversions import note
+from .tensor_spec import UNKNOWN_RANK, TensorSpec
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 

@@ -9,10 +9,10 @@ import pytest
 from onnx import parser
 
 from trisect.runtime.engines import discover
-from trisect.runtime.engines.base import TensorSpec
 from trisect.runtime.engines.common.engine_helpers import signature
 from trisect.runtime.plans.plan import Plan, Segment
 from trisect.runtime.plans.timeline import Timeline
+from trisect.runtime.tensors.tensor_spec import TensorSpec
 
 HEADER = '<ir_version: 10, opset_import: ["" : 18, "none" : 1]>'
 FORK = "g (float[n,3] x) => (float[n,3] a, float[n,3] b) { a = Mul(x, x)  b = Neg(x) }"

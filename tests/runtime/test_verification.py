@@ -9,9 +9,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from trisect.runtime.engines.base import TensorSpec
 from trisect.runtime.errors import InvalidInput, InvalidModel, UnknownDevice
 from trisect.runtime.tensors.synthetic_feeds import generate_feeds
+from trisect.runtime.tensors.tensor_spec import TensorSpec
 from trisect.runtime.verification import verify
 
 

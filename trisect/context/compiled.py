@@ -10,10 +10,10 @@ from types import TracebackType
 
 import numpy as np
 
-from trisect.runtime.engines.base import Arrays
 from trisect.runtime.plans.plan import Plan
 from trisect.runtime.plans.timeline import Trace
 from trisect.runtime.sessions.session import Session
+from trisect.runtime.tensors.tensor_spec import Arrays
 
 from ..replanning import replan
 from .choosing import Choice

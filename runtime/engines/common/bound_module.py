@@ -16,8 +16,9 @@ from typing import NamedTuple
 import numpy as np
 
 from ...errors import TrisectError
+from ...tensors.tensor_spec import UNKNOWN_RANK, Arrays, TensorSpec
 from ...tensors.tensors import dtype_of
-from ..base import UNKNOWN_RANK, Arrays, Binding, Module, TensorSpec
+from ..base import Binding, Module
 
 _MOST_BINDINGS = 32
 """Kept of one module: more than any window of items in flight needs."""

@@ -19,7 +19,7 @@ from onnx import TensorProto, ValueInfoProto
 from ...device import Device
 from ...errors import EngineFailed, InvalidModel, TrisectError
 from ...tensors.onnx_types import spec_of
-from ..base import TensorSpec
+from ...tensors.tensor_spec import TensorSpec
 
 _NOISE = re.compile(
     r"^(Exception from |FrontEnd API failed|Model wasn't fully converted|Summary:|While validating "

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import onnx
 import openvino as ov
 
-from ..base import Arrays
+from ...tensors.tensor_spec import Arrays
 from ..common.kernels import EngineKernel, Kernel, kernels_of, middle_mean, repeat
 
 if TYPE_CHECKING:

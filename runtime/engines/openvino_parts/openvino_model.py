@@ -12,7 +12,7 @@ import numpy as np
 import openvino as ov
 from openvino import opset13 as ops
 
-from ..base import UNKNOWN_RANK, TensorSpec
+from ...tensors.tensor_spec import UNKNOWN_RANK, TensorSpec
 from ..common.engine_helpers import Signature, with_shapes
 
 

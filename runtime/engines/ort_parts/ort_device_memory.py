@@ -14,8 +14,9 @@ import onnxruntime as ort
 
 from ...device import Device
 from ...errors import EngineFailed, OutOfMemory
+from ...tensors.tensor_spec import TensorSpec
 from ...tensors.tensors import check_feeds, dtype_of, onnx_dtype_number
-from ..base import DeviceArray, TensorSpec
+from ..base import DeviceArray
 from ..common.engine_helpers import engine_error, reason
 from .ort_session import OrtModule, Provider, _array, _value
 

@@ -17,7 +17,8 @@ import onnxruntime as ort
 
 from ...device import Device
 from ...errors import EngineFailed
-from ..base import Arrays, LoadOptions
+from ...tensors.tensor_spec import Arrays
+from ..base import LoadOptions
 from ..common.engine_helpers import reason
 from ..common.kernels import EngineKernel, Kernel, kernels_of, middle_mean, repeat
 from .ort_session import seats_of, session_options

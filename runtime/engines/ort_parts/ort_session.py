@@ -21,8 +21,9 @@ from ...device import Device
 from ...errors import UnsupportedModel
 from ...tensors.containers import container_of, pack, pack_bits, unpack, unpack_bits
 from ...tensors.conversions import note
+from ...tensors.tensor_spec import Arrays, TensorSpec
 from ...tensors.tensors import bits_of, check_buffers, check_feeds, dtype_of, is_bindable, is_numpys, onnx_dtype_number
-from ..base import Arrays, LoadOptions, TensorSpec
+from ..base import LoadOptions
 from ..common.engine_helpers import (
     closed_module_error,
     engine_error,

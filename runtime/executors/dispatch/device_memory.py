@@ -15,9 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from ...engines.base import Arrays, DeviceArray, DeviceModule
+from ...engines.base import DeviceArray, DeviceModule
 from ...plans.plan import Plan, Segment
 from ...tensors.conversions import listen, note, take
+from ...tensors.tensor_spec import Arrays
 from ...workers.tensor_pool import Pool
 from .hosts import Ran, Tensor
 

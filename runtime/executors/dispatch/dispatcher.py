@@ -14,11 +14,11 @@ from concurrent.futures import Future
 
 import numpy as np
 
-from ...engines.base import Arrays
 from ...errors import DeviceLost, EngineFailed, TensorLost, TrisectError
 from ...plans.plan import Plan
 from ...plans.timeline import Event
 from ...tensors.conversions import take
+from ...tensors.tensor_spec import Arrays
 from .. import Result, Settings
 from .device_queues import Assembly, Fault, Lane
 from .dispatcher_state import Desk, Task

@@ -13,9 +13,9 @@ import numpy as np
 
 from ...device import Device
 from ...engines import discover
-from ...engines.base import Arrays
 from ...errors import EngineFailed, UnknownDevice
 from ...plans.plan import Plan, Segment
+from ...tensors.tensor_spec import Arrays
 from ...workers.worker_client import Ran
 
 __all__ = ["Crew", "Host", "Ran", "Tensor", "refuse_absent", "segments_on"]

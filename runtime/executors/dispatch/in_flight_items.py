@@ -10,10 +10,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
 
-from ...engines.base import Arrays
 from ...plans.plan import Segment
 from ...plans.timeline import EventRow
 from ...tensors.conversions import Conversion
+from ...tensors.tensor_spec import Arrays
 from .. import Result
 from .device_queues import Assembly
 from .hosts import Ran, Tensor

@@ -14,8 +14,8 @@ from onnx import TensorProto, helper
 from tests.partitioner import small_models
 from trisect.partitioner.graph.model_graph import Graph
 from trisect.profiles.costmodel.op_features import OpClass
-from trisect.runtime.engines.base import TensorSpec
 from trisect.runtime.errors import InvalidInput
+from trisect.runtime.tensors.tensor_spec import TensorSpec
 
 
 def test_nodes_and_edges_of_an_mlp(tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ import pytest
 
 from tests.runtime.cluster.plans import SIZE, step
 from trisect.runtime.cluster.ray_connection import Connection, connect
-from trisect.runtime.engines.base import TensorSpec
 from trisect.runtime.plans.plan import Plan
+from trisect.runtime.tensors.tensor_spec import TensorSpec
 
 SERVER = Path(__file__).with_name("cluster_server.py")
 TOKEN = "0123456789abcdef" * 4

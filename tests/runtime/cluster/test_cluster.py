@@ -21,11 +21,12 @@ from trisect.runtime.cluster.cluster_nodes import devices, nodes
 from trisect.runtime.cluster.ray_connection import connect
 from trisect.runtime.cluster.transfer_probe import time_hops
 from trisect.runtime.device import select
-from trisect.runtime.engines.base import LoadOptions, TensorSpec
+from trisect.runtime.engines.base import LoadOptions
 from trisect.runtime.errors import ClusterFailed, DeviceLost, EngineFailed, InvalidPlan
 from trisect.runtime.executors.ray_hosts import remote_host as _ray_far
 from trisect.runtime.plans.plan import Plan
 from trisect.runtime.sessions.session import Session
+from trisect.runtime.tensors.tensor_spec import TensorSpec
 
 pytestmark = pytest.mark.usefixtures("cluster")
 ONE = LoadOptions(threads=1)

@@ -17,9 +17,10 @@ import pytest
 from tests.runtime.cluster.plans import assert_right, feeds
 from tests.runtime.cluster.real_model_plan import halves
 from tests.runtime.list_plan import assert_lists_right, lists_feeds, lists_plan
-from trisect.runtime.engines.base import LoadOptions, TensorSpec
+from trisect.runtime.engines.base import LoadOptions
 from trisect.runtime.errors import DeviceLost, EngineFailed, InvalidInput, UnknownDevice
 from trisect.runtime.sessions.session import Session
+from trisect.runtime.tensors.tensor_spec import TensorSpec
 
 pytestmark = pytest.mark.usefixtures("private_ray")
 ONE = LoadOptions(threads=1)

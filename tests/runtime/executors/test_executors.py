@@ -13,11 +13,12 @@ import psutil
 import pytest
 
 from tests.runtime.list_plan import assert_lists_right, lists_feeds, lists_plan
-from trisect.runtime.engines.base import LoadOptions, TensorSpec
+from trisect.runtime.engines.base import LoadOptions
 from trisect.runtime.errors import EngineFailed, InvalidInput, UnknownDevice
 from trisect.runtime.executors.processes import cores_for
 from trisect.runtime.sessions import session as session_module
 from trisect.runtime.sessions.session import Session
+from trisect.runtime.tensors.tensor_spec import TensorSpec
 from trisect.runtime.workers import shared_memory as chunks
 from trisect.runtime.workers import worker_process as process
 

@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trisect.runtime.device import Device
-from trisect.runtime.engines.base import TensorSpec
 from trisect.runtime.errors import EngineFailed, EngineMissing, InvalidInput, InvalidPlan
 from trisect.runtime.executors import threads
 from trisect.runtime.sessions.session import Session
+from trisect.runtime.tensors.tensor_spec import TensorSpec
 from trisect.runtime.tensors.tensors import check_feeds, dtype_of
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from trisect.runtime.engines.base import LoadOptions, TensorSpec
+from trisect.runtime.engines.base import LoadOptions
 from trisect.runtime.errors import InvalidInput
 from trisect.runtime.sessions.session import Session
 from trisect.runtime.tensors import conversions
+from trisect.runtime.tensors.tensor_spec import TensorSpec
 from trisect.runtime.tensors.tensors import check_feeds
 
 ONE = LoadOptions(threads=1)

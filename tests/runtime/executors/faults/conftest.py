@@ -13,9 +13,10 @@ import numpy as np
 import psutil
 import pytest
 
-from trisect.runtime.engines.base import LoadOptions, TensorSpec
+from trisect.runtime.engines.base import LoadOptions
 from trisect.runtime.executors.processes import ProcessHost
 from trisect.runtime.sessions.session import Session
+from trisect.runtime.tensors.tensor_spec import TensorSpec
 
 SIZE = 192
 ONE = LoadOptions(threads=1)

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from tests.runtime.executors.faults.conftest import ONE, assert_right, feeds
-from trisect.runtime.engines.base import TensorSpec
 from trisect.runtime.errors import EngineFailed, OutOfMemory, TrisectError
 from trisect.runtime.sessions.session import Session
+from trisect.runtime.tensors.tensor_spec import TensorSpec
 from trisect.runtime.workers import shared_memory as chunks
 
 
