@@ -9,6 +9,7 @@ from pathlib import Path
 from trisect.runtime import engines
 from trisect.runtime.device import Device
 from trisect.runtime.errors import EngineFailed, InvalidInput, InvalidModel, ProfileMissing, UnsupportedModel
+from trisect.runtime.progress import Progress, no_progress
 
 from .bundle import Bundle
 from .importing.model_import import open_model
@@ -19,7 +20,6 @@ from .running.generation import Generation, GenerationStats, LanguageSession
 from .running.sampling import SamplingOptions
 from .running.tokenizer import Tokenizer
 
-Report = Callable[[int, int, str], None]
 """Called with the steps done, all steps, and what is being done."""
 
 
@@ -56,7 +56,7 @@ def generate(
     threads: int | None = None,
     precision: str = "fast",
     on_text: Callable[[str], None] | None = None,
-    report: Report | None = None,
+    progress: Progress = no_progress,
 ) -> Generation:
     """Answer a prompt with a language model, each phase on the device that is best at it.
 
@@ -80,7 +80,7 @@ def generate(
     precision : {"fast", "float32"}
     on_text : callable, optional
         Called with each piece of text as it is made.
-    report : callable, optional
+    progress : callable, optional
         Called with the progress of importing and measuring.
 
     Raises
@@ -95,11 +95,11 @@ def generate(
     if max_new_tokens < 1:
         raise InvalidInput(f"max_new_tokens is {max_new_tokens}", remedy="ask for 1 or more")
     check_devices(prefill, decode)
-    bundle = open_bundle(model, precision=precision, report=report)
+    bundle = open_bundle(model, precision=precision, progress=progress)
     ids = prompt_ids(bundle, prompt, chat=chat)
     choice = choose_devices(
         bundle, prefill, decode, prompt_tokens=len(ids), new_tokens=max_new_tokens, threads=threads,
-        precision=precision, report=report,
+        precision=precision, progress=progress,
     )  # fmt: skip
     with LanguageSession(bundle, choice.prefill, choice.decode, threads=threads, precision=precision) as session:
         return session.generate(
@@ -118,14 +118,13 @@ def check_devices(*wanted: str) -> None:
         engines.find_devices(names)
 
 
-def open_bundle(model: str | Path, *, precision: str = "fast", report: Report | None = None) -> Bundle:
+def open_bundle(model: str | Path, *, precision: str = "fast", progress: Progress = no_progress) -> Bundle:
     """The bundle of a model, imported now if it was not before."""
     if precision not in ("fast", "float32"):
         raise InvalidInput(f"precision is {precision!r}", remedy="choose fast or float32")
-    told = report or (lambda done, total, what: None)
     weights = "float32" if precision == "float32" else "blocks"
     return open_model(
-        model, precision=weights, progress=lambda done, what: told(int(100 * done), 100, f"importing: {what}")
+        model, precision=weights, progress=lambda done, total, text: progress(done, total, f"importing: {text}")
     )
 
 
@@ -145,7 +144,7 @@ def choose_devices(
     new_tokens: int,
     threads: int | None = None,
     precision: str = "fast",
-    report: Report | None = None,
+    progress: Progress = no_progress,
 ) -> PhaseChoice:
     """Choose a device for each phase from measurements, and predict what the request will take.
 
@@ -171,7 +170,7 @@ def choose_devices(
         except ProfileMissing:  # not worth half a minute, only to say what a choice already made will take
             pair = candidates["prefill"][0], candidates["decode"][0]
             return PhaseChoice(*pair, (), _notes((prefill, decode), everything, {}))
-    profile, refused = measured_phases(bundle, everything, threads=threads, precision=precision, report=report)
+    profile, refused = measured_phases(bundle, everything, threads=threads, precision=precision, progress=progress)
     for phase, wanted in (("prefill", prefill), ("decode", decode)):
         candidates[phase] = [d for d in candidates[phase] if d.id not in refused]
         if not candidates[phase]:
@@ -203,7 +202,7 @@ def measured_phases(
     *,
     threads: int | None,
     precision: str,
-    report: Report | None,
+    progress: Progress,
 ) -> tuple[PhaseProfile, dict[str, str]]:
     """Measured phases of a model, from disk or measured now; and the devices that cannot run it, with their reasons."""
     path = phases_path(bundle, precision, threads)
@@ -220,7 +219,7 @@ def measured_phases(
         except ProfileMissing:
             pass
         try:
-            profile = measure_phases(bundle, able, threads=threads, precision=precision, progress=report)
+            profile = measure_phases(bundle, able, threads=threads, precision=precision, progress=progress)
             save_phases(profile, path)
             return profile, refused
         except EngineFailed as error:
@@ -250,7 +249,7 @@ def measure_request(
     threads: int | None = None,
     precision: str = "fast",
     repeats: int = 3,
-    report: Report | None = None,
+    progress: Progress = no_progress,
 ) -> list[MeasuredRequest]:
     """Run the same request on several pairs, one loaded after the other, warmed up once.
 
@@ -263,12 +262,11 @@ def measure_request(
     new_tokens : int
         Made whatever the model says.
     """
-    told = report or (lambda done, total, what: None)
     measured = []
     pairs = list(predictions)
     devices = {device.id: device for device in engines.discover()}
     for at, predicted in enumerate(pairs):
-        told(at, len(pairs), f"measuring {predicted.prefill} -> {predicted.decode}")
+        progress(at, len(pairs), f"measuring {predicted.prefill} -> {predicted.decode}")
         pair = devices[predicted.prefill], devices[predicted.decode]
         with LanguageSession(bundle, *pair, threads=threads, precision=precision) as session:
             runs = [

@@ -30,6 +30,7 @@ from trisect.runtime import engines
 from trisect.runtime.device import Device, select
 from trisect.runtime.errors import InvalidInput, PowerUnknown, ProfileMissing
 from trisect.runtime.plans.plan import Plan
+from trisect.runtime.progress import Progress, no_progress
 from trisect.scheduler.problem.problem import Objective
 
 from . import cluster_devices as clusters
@@ -38,9 +39,6 @@ from .measured_runs import Run as Run
 from .measured_runs import run as run
 from .measured_runs import verify as verify
 from .network_fitting import costs_of, learn_segments
-
-Progress = Callable[[int, int, str], None]
-"""Called with the steps done, all steps, and what comes next."""
 
 LEAST_BUDGET_S = 1.0
 BRIEF_S = 20.0
@@ -123,7 +121,7 @@ def profile(
     model: str | Path | None = None,
     shapes: Mapping[str, int] | None = None,
     address: str | None = None,
-    progress: Progress | None = None,
+    progress: Progress = no_progress,
 ) -> Profile:
     """Measure devices and the links between them, and store what was found for planning.
 
@@ -184,7 +182,7 @@ def split(
     machine: str | None = None,
     address: str | None = None,
     refine: int = 0,
-    progress: Progress | None = None,
+    progress: Progress = no_progress,
 ) -> Plan:
     """Place a model's nodes on devices, from measured costs, and cut it into segments that run.
 
@@ -274,7 +272,7 @@ def with_costs(
     chosen: Sequence[Device],
     published: reference.Machine | None,
     use: Callable[[ProfileCosts, Mapping[str, float]], _T],
-    progress: Progress | None = None,
+    progress: Progress = no_progress,
 ) -> _T:
     """Call something with what devices cost and draw: published, stored, or else measured briefly first."""
 
@@ -295,9 +293,7 @@ def with_costs(
         return called(profile([device.id for device in chosen], budget_s=BRIEF_S, progress=progress))
 
 
-def import_model(
-    model: str | Path, out: str | Path | None = None, *, progress: Callable[[float, str], None] | None = None
-) -> Bundle:
+def import_model(model: str | Path, out: str | Path | None = None, *, progress: Progress = no_progress) -> Bundle:
     """Import a language model: its graphs, weights, tokenizer and chat template, as one folder that trisect runs.
 
     Parameters
@@ -307,7 +303,7 @@ def import_model(
     out : path, optional
         Folder to write; the user's cache when left out.
     progress : callable, optional
-        Called with the part done, from 0 to 1, and what is being done.
+        Called with the steps done, all steps, and what is being done.
 
     Raises
     ------

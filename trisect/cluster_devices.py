@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 from trisect.profiles.capabilities.compile_verdicts import Capabilities
 from trisect.profiles.stored.profile_data import Profile
 from trisect.runtime.device import Device, select
-
-Progress = Callable[[int, int, str], None]
+from trisect.runtime.progress import Progress, no_progress
 
 
 def reached(address: str | None) -> AbstractContextManager[object]:
@@ -55,7 +54,7 @@ def devices(address: str, wanted: str | Iterable[str], *, real: bool = False) ->
     return select(wanted, everything)
 
 
-def profile(chosen: Sequence[Device], budget_s: float, progress: Progress | None = None) -> Profile:
+def profile(chosen: Sequence[Device], budget_s: float, progress: Progress = no_progress) -> Profile:
     """Measure a cluster's devices; see `trisect.profiles.measuring.cluster_profile`."""
     from trisect.profiles.measuring.cluster_profile import cluster_profile
     from trisect.runtime.cluster.ray_connection import connect

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,14 +14,12 @@ import onnx
 from trisect.runtime import verification
 from trisect.runtime.plans.plan import Plan
 from trisect.runtime.plans.timeline import Trace
+from trisect.runtime.progress import Progress, no_progress
 from trisect.runtime.sessions.session import Session
 from trisect.runtime.tensors.synthetic_feeds import generate_feeds
 from trisect.runtime.verification import Verification
 
 from . import plan_origins as origins
-
-Progress = Callable[[int, int, str], None]
-"""Called with the steps done, all steps, and what comes next."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +47,7 @@ def run(
     seed: int = 0,
     executor: str = "threads",
     address: str | None = None,
-    progress: Progress | None = None,
+    progress: Progress = no_progress,
 ) -> Run:
     """Run a plan on the same feeds again and again, one after the other, after one run to warm up.
 
@@ -78,8 +76,7 @@ def run(
         outputs = session.run(given)
         for done, found in enumerate(session.stream([given] * repeat, window=1)):
             outputs = found
-            if progress is not None:
-                progress(done + 1, repeat, f"run {done + 1} of {repeat}")
+            progress(done + 1, repeat, f"run {done + 1} of {repeat}")
         return Run(outputs, session.trace)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from trisect.partitioner.costs.model_costs import LearnedCosts
@@ -20,6 +20,7 @@ from trisect.profiles.stored.segment_store import (
 from trisect.runtime import engines
 from trisect.runtime.device import Device
 from trisect.runtime.errors import InvalidInput
+from trisect.runtime.progress import Progress, no_progress
 
 
 def learn(
@@ -28,7 +29,7 @@ def learn(
     budget_s: float = 120.0,
     model: str | Path | None = None,
     shapes: Mapping[str, int] | None = None,
-    progress: Callable[[int, int, str], None] | None = None,
+    progress: Progress = no_progress,
 ) -> SegmentStore:
     """Measure made-up networks, whole and cut over devices, and store what their segments took.
 

@@ -17,6 +17,7 @@ from trisect.profiles.capabilities.compile_verdicts import Capabilities
 from trisect.profiles.costmodel.op_features import Costs
 from trisect.runtime import engines
 from trisect.runtime.device import select
+from trisect.runtime.progress import Progress, no_progress
 from trisect.scheduler.problem.problem import Objective, Problem
 from trisect.scheduler.problem.solution import Proposal, Solution
 
@@ -35,7 +36,7 @@ def pareto(
     seed: int = 0,
     out: str | Path | None = None,
     machine: str | None = None,
-    progress: api.Progress | None = None,
+    progress: Progress = no_progress,
 ) -> list[Solution]:
     """Placements of which none is better than another in both objectives.
 

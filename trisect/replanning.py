@@ -12,6 +12,7 @@ from trisect.profiles import reference
 from trisect.profiles.stored import profile_store as store
 from trisect.runtime.errors import InfeasibleProblem, UnknownDevice
 from trisect.runtime.plans.plan import Plan
+from trisect.runtime.progress import Progress, no_progress
 
 from . import api
 from . import cluster_devices as clusters
@@ -24,7 +25,7 @@ def replan(
     *,
     model: str | Path | None = None,
     out: str | Path | None = None,
-    progress: api.Progress | None = None,
+    progress: Progress = no_progress,
 ) -> Plan:
     """Plan a model anew for the devices that are left, with the same objective, constraints, shapes and seed.
 

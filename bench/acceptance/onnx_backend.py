@@ -13,7 +13,7 @@ import tempfile
 import unittest
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -25,10 +25,8 @@ from onnx.backend.test.runner import Runner
 from trisect.backend import Backend, PreparedModel
 from trisect.runtime import engines
 from trisect.runtime.engines.base import LoadOptions, Module
+from trisect.runtime.progress import Progress, no_progress
 from trisect.runtime.tensors.containers import unpack
-
-Progress = Callable[[int, int, str], None]
-"""Called with the cases done, all cases, and the next one's name."""
 
 LEAST_SHARE = 1808 / 1827
 """Of the cases for CPUs that must pass; the figures are those of onnx 1.21."""
@@ -97,7 +95,7 @@ class Conformance:
 
 
 def bench_onnx_backend(
-    every: int = 1, *, alone: Sequence[str] = _ALONE, progress: Progress | None = None
+    every: int = 1, *, alone: Sequence[str] = _ALONE, progress: Progress = no_progress
 ) -> Conformance:
     """Run ONNX's conformance suite split, and whole on each engine alone.
 
@@ -118,8 +116,7 @@ def bench_onnx_backend(
         for name, cases in suites:
             outcomes = []
             for kind, case in cases:
-                if progress is not None:
-                    progress(done, total, f"{name}: {_name(case)}")
+                progress(done, total, f"{name}: {_name(case)}")
                 outcomes.append(_run(kind, case))
                 done += 1
             found[name] = tuple(outcomes)

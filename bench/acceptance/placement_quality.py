@@ -13,19 +13,18 @@ import os
 import platform
 import statistics
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from math import inf
 from pathlib import Path
 
 from trisect.runtime.errors import InvalidInput
+from trisect.runtime.progress import Progress, no_progress
 from trisect.scheduler.problem.problem import Objective, Problem
 from trisect.solving import solve
 
 from .problem_variants import SCALE, VARIANTS
-
-Progress = Callable[[int, int, str], None]
 
 _SLACK = 1e-4
 """Published values have three decimals."""
@@ -156,7 +155,7 @@ def bench_placement(
     only: str = "",
     seed: int = 0,
     variants: bool = False,
-    progress: Progress | None = None,
+    progress: Progress = no_progress,
 ) -> PlacementBench:
     """Solve every published problem that is there.
 
@@ -190,12 +189,10 @@ def bench_placement(
     total = len(jobs) + len(graphs)
     runs, task_graphs = [], []
     for i, (path, case, variant) in enumerate(jobs):
-        if progress is not None:
-            progress(i, total, f"{case.graph} {variant}".rstrip())
+        progress(i, total, f"{case.graph} {variant}".rstrip())
         runs.append(_run(path, case, variant, strategy, time_limit_s, seed))
     for i, (path, processors, lower, upper) in enumerate(graphs):
-        if progress is not None:
-            progress(len(jobs) + i, total, f"{path.name}, {processors} processors")
+        progress(len(jobs) + i, total, f"{path.name}, {processors} processors")
         task_graphs.append(_run_task_graph(path, processors, lower, upper, task_graph_s, seed))
     mean = statistics.fmean(run.gap for run in task_graphs) if task_graphs else None
     versions = {"python": platform.python_version()} | {name: version(name) for name in ("trisect", "ortools", "numpy")}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import statistics
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,7 @@ from trisect.partitioner.problem.problem_builder import make_problem
 from trisect.partitioner.strategies import propose
 from trisect.profiles.costmodel.op_features import OpFeatures
 from trisect.runtime.device import Device
+from trisect.runtime.progress import Progress, no_progress
 
 STRATEGIES = ("heft", "opclass", "multilevel")
 _WIDTH = 8
@@ -72,7 +73,7 @@ class _Modelled:
 
 
 def bench_plan_speed(
-    nodes: Sequence[int], *, rounds: int = 3, seed: int = 0, progress: Callable[[int, int, str], None] | None = None
+    nodes: Sequence[int], *, rounds: int = 3, seed: int = 0, progress: Progress = no_progress
 ) -> list[PlanSpeed]:
     """Time strategies on models of so many nodes.
 
@@ -95,8 +96,7 @@ def bench_plan_speed(
             problem = make_problem(graph, DEVICES, _Modelled())
             problem_s = perf_counter() - begin
             for i, strategy in enumerate(STRATEGIES):
-                if progress is not None:
-                    progress(n * len(STRATEGIES) + i, len(nodes) * len(STRATEGIES), f"{strategy}, {count} nodes")
+                progress(n * len(STRATEGIES) + i, len(nodes) * len(STRATEGIES), f"{strategy}, {count} nodes")
                 times = []
                 for _ in range(rounds):
                     begin = perf_counter()

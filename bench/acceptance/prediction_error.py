@@ -17,6 +17,7 @@ from trisect.profiles.stored.segment_store import SegmentStore, load_segments, s
 from trisect.runtime import engines
 from trisect.runtime.device import Device
 from trisect.runtime.errors import InvalidInput, InvalidModel, ProfileMissing, TrisectError
+from trisect.runtime.progress import Progress, no_progress
 
 from ..model_packages import known_files
 from .split_predictions import ROUNDS, Learned, ModelRuns, SplitRun, judge_model
@@ -26,8 +27,6 @@ _NEEDS_NUMBERS = frozenset({"silero_vad.onnx"})
 """Takes a sampling rate of which only two values are right: random feeds do not run it."""
 
 _KNOWN = "the model whole on each device"
-
-Progress = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True)
@@ -87,7 +86,7 @@ def bench_predict(
     budget_s: float = 300.0,
     seed: int = 0,
     rounds: int = ROUNDS,
-    progress: Progress | None = None,
+    progress: Progress = no_progress,
 ) -> PredictBench:
     """Learn from made-up networks, then cut real models at random, predict and run them.
 
@@ -138,8 +137,7 @@ def bench_predict(
     kept = path.parent / "predictions"
     judged, left_out = [], {}
     for number, file in enumerate(files):
-        if progress is not None:
-            progress(number, len(files), file.name)
+        progress(number, len(files), file.name)
         place = kept / f"{_identity(chosen, store, file.sha256, splits, seed, rounds)}.json"
         try:
             runs = _judged_before(place)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from time import perf_counter
 
 from trisect.partitioner.strategies import propose
+from trisect.runtime.progress import Progress, no_progress
 from trisect.scheduler.problem.boundary_costs import part_time_s
 from trisect.scheduler.simulation.simulate import links_of, play, simulate, single_parts
 
@@ -38,7 +39,7 @@ class SimulationSpeed:
 
 
 def bench_simulation(
-    tasks: Sequence[int], *, rounds: int = 5, progress: Callable[[int, int, str], None] | None = None
+    tasks: Sequence[int], *, rounds: int = 5, progress: Progress = no_progress
 ) -> list[SimulationSpeed]:
     """Time the simulator on graphs of so many tasks, placed by HEFT.
 
@@ -50,8 +51,7 @@ def bench_simulation(
     """
     found = []
     for number, count in enumerate(tasks):
-        if progress is not None:
-            progress(number, len(tasks), f"{count} tasks")
+        progress(number, len(tasks), f"{count} tasks")
         (choice,) = workloads.choices(f"random:layered?n={count}&rules=segments")
         problem = workloads.instances(choice, [0], None)[0].make()
         parts = single_parts(problem, propose(problem, "heft").placement)

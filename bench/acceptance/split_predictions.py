@@ -8,7 +8,7 @@ hand.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -30,8 +30,6 @@ from .measurement_rounds import measure_in_turns, median_trial
 
 _CUTS = 7
 ROUNDS = 5
-
-Progress = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True)

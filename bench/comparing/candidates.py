@@ -20,10 +20,11 @@ from trisect.partitioner.strategies import lookup, names
 from trisect.runtime.device import Device
 from trisect.runtime.errors import InvalidInput, ProfileMissing, TrisectError
 from trisect.runtime.plans.plan import Plan
+from trisect.runtime.progress import Progress
 from trisect.scheduler.problem.problem import Objective
 
 from ..contenders import Offer, peer_offers
-from .interleaved_measurement import Entrant, Progress
+from .interleaved_measurement import Entrant
 
 PLANNING_LIMIT_S = 60.0
 """A strategy that has not answered by then is given up; those of trisect that search stop far earlier."""

@@ -22,6 +22,7 @@ from trisect.profiles.measuring.power import can_tell_power
 from trisect.runtime.device import Device
 from trisect.runtime.errors import EngineFailed, InfeasibleProblem, InvalidInput, PowerUnknown
 from trisect.runtime.plans.plan import Plan
+from trisect.runtime.progress import Progress, no_progress
 from trisect.runtime.tensors.synthetic_feeds import generate_feeds
 from trisect.runtime.tensors.tensor_spec import Arrays
 from trisect.runtime.tensors.tensors import check_feeds
@@ -31,7 +32,7 @@ from . import turn_cache as kept
 from .candidates import peer_candidates, plan_candidates, wanted_strategies
 from .comparison import Comparison, results_of
 from .contender_process import Contending
-from .interleaved_measurement import Measured, Progress, measure
+from .interleaved_measurement import Measured, measure
 from .output_comparison import write_tensors
 
 _LEAST_BUDGET_S = 1.0
@@ -52,7 +53,7 @@ def compare(
     seed: int = 0,
     peers: bool = True,
     fresh: bool = False,
-    progress: Progress = lambda done, total, text: None,
+    progress: Progress = no_progress,
 ) -> Comparison:
     """Measure what strategies make of a model, beside other systems.
 

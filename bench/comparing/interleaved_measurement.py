@@ -19,12 +19,11 @@ from typing import Any
 from trisect.runtime.device import Device
 from trisect.runtime.errors import EngineFailed
 from trisect.runtime.plans.timeline import Event
+from trisect.runtime.progress import Progress
 from trisect.scheduler.problem.problem import Objective
 
 from .contender_process import Contending
 from .machine_noise import Noise, NoiseMeter
-
-Progress = Callable[[int, int, str], None]
 
 CONFIDENCE = 0.95
 NARROW = 0.02

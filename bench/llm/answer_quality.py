@@ -17,12 +17,12 @@ from trisect.llm.running.answer_text import encode_prompt
 from trisect.llm.running.generation import LanguageSession
 from trisect.runtime.device import select
 from trisect.runtime.engines import find_hardware
+from trisect.runtime.progress import Progress
 
 from ..peers import is_installed
 
 PROMPTS = Path(__file__).parents[1] / "prompts" / "twenty.txt"
 
-Progress = Callable[[int, int, str], None]
 _Scores = Callable[[list[int], list[int]], np.ndarray]
 
 
@@ -72,7 +72,7 @@ def bench_quality(
     devices = find_hardware("auto")
     reference_device = select("cpu:ort", devices)[0]
     cases: list[tuple[list[int], list[int], np.ndarray]] = []
-    bundle = open_bundle(model, precision="float32", report=progress)
+    bundle = open_bundle(model, precision="float32", progress=progress)
     with LanguageSession(bundle, reference_device, reference_device, precision="float32") as session:
         for at, text in enumerate(texts):
             progress(at, len(texts), "float32 reference")
@@ -80,7 +80,7 @@ def bench_quality(
             answer = list(session.generate(ids, max_new_tokens=new_tokens, ignore_eos=True).token_ids)[:-1]
             cases.append((ids, answer, session.scores(ids, answer)))
     results = []
-    bundle = open_bundle(model, report=progress)
+    bundle = open_bundle(model, progress=progress)
     for prefill in devices:
         for decode in devices:
             name = prefill.id if prefill.id == decode.id else f"{prefill.id} -> {decode.id}"

@@ -28,11 +28,10 @@ from trisect.runtime.device import Device
 from trisect.runtime.engines import load
 from trisect.runtime.engines.base import Binding, LoadOptions, Module, StatefulModule
 from trisect.runtime.errors import EngineFailed, InvalidInput, StorageFailed, TrisectError
+from trisect.runtime.progress import Progress, no_progress
 
 from .batch_graph import for_batch
 from .graph_copy import write_graph
-
-Progress = Callable[[int, int, str], None]
 
 _STEPS = 16
 _FIRST_STEPS = 2
@@ -79,7 +78,7 @@ def bench_batches(
     rounds: int = 3,
     threads: int | None = None,
     notes: list[str],
-    progress: Progress = lambda done, total, text: None,
+    progress: Progress = no_progress,
 ) -> tuple[BatchPoint, ...]:
     """Measure devices over sizes of batch.
 

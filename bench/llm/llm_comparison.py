@@ -8,7 +8,7 @@ and the caches as another left them, which no user of one system ever sees. Medi
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -22,14 +22,13 @@ from trisect.runtime.device import Device
 from trisect.runtime.engines import find_hardware
 from trisect.runtime.engines.base import LoadOptions
 from trisect.runtime.errors import EngineFailed, TrisectError
+from trisect.runtime.progress import Progress
 
 from ..peers import Timing, external, is_installed, source
 from .batch_throughput import BatchPoint, bench_batches
 from .crossover import Crossover, crossover
 from .decode_overhead import decode_overhead
 from .peer_process import Worker
-
-Progress = Callable[[int, int, str], None]
 
 _WARM_TOKENS = 4
 
@@ -154,10 +153,10 @@ def bench_llm(
     TrisectError
         Where the model cannot be read or no device runs it. A peer that fails is left out, with a note.
     """
-    bundle = open_bundle(model, report=progress)
+    bundle = open_bundle(model, progress=progress)
     devices = find_hardware("auto")
     choices = [
-        choose_devices(bundle, prompt_tokens=n, new_tokens=new_tokens, threads=threads, report=progress)
+        choose_devices(bundle, prompt_tokens=n, new_tokens=new_tokens, threads=threads, progress=progress)
         for n in prompt_tokens
     ]
     able = list(dict.fromkeys(p.decode for p in choices[0].predictions))
@@ -209,7 +208,7 @@ def bench_llm(
 def _crossover(bundle: Bundle, devices: Sequence[Device], threads: int | None, progress: Progress) -> Crossover:
     # Measured already, to predict what was compared: this reads what is stored.
     by_id = {device.id: device for device in devices}
-    profile, _ = measured_phases(bundle, by_id, threads=threads, precision="fast", report=progress)
+    profile, _ = measured_phases(bundle, by_id, threads=threads, precision="fast", progress=progress)
     return crossover(profile, context_length=bundle.context_length, cache_bytes_per_token=bundle.cache_bytes_per_token)
 
 

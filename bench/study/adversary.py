@@ -7,7 +7,7 @@ A comparison on random graphs says how strategies do on the average; this says h
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import exp, inf, isfinite
 from random import Random
@@ -17,13 +17,12 @@ import msgspec
 from trisect.partitioner.strategies import lookup, propose
 from trisect.partitioner.strategies.common.placement_value import judge
 from trisect.runtime.errors import InvalidInput
+from trisect.runtime.progress import Progress, no_progress
 from trisect.scheduler.benchmarks.problem_tables import TableEdge, Tables, TableTask, to_problem
 from trisect.scheduler.problem.problem import Problem
 
 from ..workloads.random_graphs import draw
 from .statistics import ratio_to
-
-Progress = Callable[[int, int, str], None]
 
 _GRID = 2.0**30
 _SHORTEST_S = 2.0**-20
@@ -68,7 +67,7 @@ def find_adversary(
     devices: int = 3,
     rules: str = "tasks",
     time_limit_s: float = 1.0,
-    progress: Progress | None = None,
+    progress: Progress = no_progress,
 ) -> Adversary:
     """Search for a problem that is hard for one strategy and easy for another.
 
@@ -137,7 +136,7 @@ def find_adversary(
                     current,
                     found.reason,
                 )
-            if progress is not None and step % 10 == 0:
+            if step % 10 == 0:
                 progress(restart * steps + step, iterations, f"{strategy} at {best.ratio:.3f} of {against}")
             if found.ratio == inf:
                 break  # nothing is worse than no answer

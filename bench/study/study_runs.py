@@ -11,6 +11,7 @@ from typing import Any
 
 from trisect.partitioner.strategies import TIME_LIMIT_S, lookup
 from trisect.runtime.errors import InvalidInput
+from trisect.runtime.progress import Progress, no_progress
 from trisect.scheduler.problem.problem import Objective
 
 from ..workloads import Choice
@@ -20,8 +21,6 @@ from .study_folder import Folder, environment, versions
 from .study_result import Study
 from .study_rows import Outcome, Row, Size, make_row
 from .study_spec import Job, Run, Spec, make_jobs, make_spec, spec_choices
-
-Progress = Callable[[int, int, str], None]
 
 
 def study(
@@ -34,7 +33,7 @@ def study(
     stop_after_s: float = 0.0,
     processes: int | None = None,
     out: str | Path | None = None,
-    progress: Progress | None = None,
+    progress: Progress = no_progress,
 ) -> Study:
     """Compare strategies on workloads, by simulation.
 
@@ -86,7 +85,7 @@ def study(
 
 
 def run_spec(
-    spec: Spec, *, processes: int | None = None, out: str | Path | None = None, progress: Progress | None = None
+    spec: Spec, *, processes: int | None = None, out: str | Path | None = None, progress: Progress = no_progress
 ) -> Study:
     """Run a study from its specification; see `study`."""
     if processes is not None and processes < 1:
@@ -104,8 +103,7 @@ def run_spec(
             known[row.key] = row
             if folder is not None:
                 folder.add(row)
-            if progress is not None:
-                progress(len(known), total, f"{run.strategy} on {job.workload} {job.instance}")
+            progress(len(known), total, f"{run.strategy} on {job.workload} {job.instance}")
 
         _run(spec, _missing(jobs, known), processes or os.cpu_count() or 1, keep)
     rows = tuple(known[key] for job in jobs for run in job.runs if (key := _key(job, run)) in known)

@@ -7,20 +7,18 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import onnx
 import onnx_ir as ir
 
+from trisect.runtime.progress import Progress
 from trisect.runtime.tensors.onnx_tensors import all_tensors
 
 _EMBEDDED_FILE = "weights.bin"
 _ALIGNMENT_BYTES = 4096  # what engines need to map a tensor from the file instead of copying it
 _INLINE_BYTES = 4096
 _CHUNK_BYTES = 1 << 24
-
-Progress = Callable[[float, str], None]
 
 
 class LinkedWeights:
@@ -31,7 +29,7 @@ class LinkedWeights:
     folder : Path
         Where the bundle's files go; empty.
     progress : callable
-        Called with the part done (0 to 1) and what is being done, where files have to be copied.
+        Called with the steps done, all steps, and what is being done, where files have to be copied.
     """
 
     def __init__(self, folder: Path, progress: Progress) -> None:
@@ -87,7 +85,7 @@ class LinkedWeights:
             while chunk := source.read(_CHUNK_BYTES):
                 output.write(chunk)
                 done += len(chunk)
-                self._progress(done / size, f"copying {file.name}")
+                self._progress(done, size, f"copying {file.name}")
 
     def _embed(self, content: bytes) -> tuple[int, int]:
         """Offset and length of some bytes in the file of embedded weights; equal ones are there once."""

@@ -6,13 +6,13 @@ Runtime decodes fastest with, and one whose cache grows, for engines that comput
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from math import prod
 from pathlib import Path
 
 import onnx_ir as ir
 
 from trisect.partitioner.graph.model_loading import load_model
+from trisect.runtime.progress import Progress
 
 from ..bundle import VERSION, Bundle, PhaseGraph
 from ..graphs.decoder_interface import Decoder, adapt, can_work_in_place
@@ -27,8 +27,6 @@ _PRODUCTS = frozenset(
     "MatMulNBits MatMulBnb4".split()
 )
 
-Progress = Callable[[float, str], None]
-
 
 def import_folder(source: Path, folder: Path, *, progress: Progress) -> Bundle:
     """Write a bundle's files into an empty folder; its description is left to the caller to save.
@@ -39,23 +37,23 @@ def import_folder(source: Path, folder: Path, *, progress: Progress) -> Bundle:
         A folder that `is_model_folder` accepts.
     folder : Path
     progress : callable
-        Called with the part done (0 to 1) and what is being done.
+        Called with the steps done, all steps, and what is being done.
 
     Raises
     ------
     InvalidModel, UnsupportedModel, UnsupportedOperator
         Where the folder is incomplete, contradicts itself, or holds no decoder with a KV cache.
     """
-    progress(0.0, "reading the configuration")
+    progress(0, 10, "reading the configuration")
     config = read_decoder_config(source)
     read_folder_tokenizer(source).save(folder)
-    progress(0.1, "reading the graph")
+    progress(1, 10, "reading the graph")
     model = load_model(config.graph)
     in_place = can_work_in_place(model)
     weights = LinkedWeights(folder, progress)
     decoder = adapt(model, config, in_place=False)
     flops, decode_bytes = _work(decoder)
-    progress(0.4, "writing the graphs")
+    progress(4, 10, "writing the graphs")
     weights.save(decoder.model, "standard.onnx")
     graphs = [PhaseGraph("standard.onnx", cache="grown", engines=("openvino",) if in_place else (), fresh=True)]
     if in_place:

@@ -10,12 +10,13 @@ need. Measured with SmolLM2-135M on two Zen 5 cores.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from trisect.runtime.progress import Progress
 
 from ..bundle import VERSION, Bundle, PhaseGraph
 from ..gguf.gguf_reader import GgufFile, GgufTensor
@@ -39,8 +40,6 @@ WEIGHTS_FILE = "weights.bin"
 _ROTATED_IN_PLACE = 16
 """ONNX Runtime's GroupQueryAttention rotates heads whose size is a multiple of this."""
 
-Progress = Callable[[float, str], None]
-
 
 def import_gguf(source: Path, folder: Path, *, precision: str, progress: Progress) -> Bundle:
     """Write a bundle's files into an empty folder; its description is left to the caller to save.
@@ -52,7 +51,7 @@ def import_gguf(source: Path, folder: Path, *, precision: str, progress: Progres
     precision : {"blocks", "float32"}
         Keep quantised weights in blocks, or widen everything to float32 (four times the size; a reference).
     progress : callable
-        Called with the part done (0 to 1) and what is being done.
+        Called with the steps done, all steps, and what is being done.
 
     Raises
     ------
@@ -71,7 +70,7 @@ def import_gguf(source: Path, folder: Path, *, precision: str, progress: Progres
     with WeightsFile(folder / WEIGHTS_FILE) as output:
         carrier = _Carrier(file, config, output, in_blocks=precision == "blocks", exact=in_place)
         weights = carrier.carry(progress)
-    progress(1.0, "writing the graphs")
+    progress(1, 1, "writing the graphs")
     read = [weight for layer in weights.exact_layers for weight in _products_of(layer)]
     write_standard(folder / "standard.onnx", config, weights, WEIGHTS_FILE)
     graphs: tuple[PhaseGraph, ...]
@@ -116,7 +115,8 @@ class _Carrier:
 
     def carry(self, progress: Progress) -> ModelWeights:
         config, output = self._config, self._output
-        progress(0.0, "embedding")
+        steps = config.layers + 1
+        progress(0, steps, "embedding")
         embedding = self._table("token_embd.weight")
         head = embedding if config.tied_embeddings else self._table("output.weight")
         cosines, sines = rope_cache(config, config.context_length)
@@ -124,7 +124,7 @@ class _Carrier:
         norm = self._vector("output_norm.weight")
         layers, exact = [], []
         for index in range(config.layers):
-            progress((index + 1) / (config.layers + 1), f"layer {index + 1} of {config.layers}")
+            progress(index + 1, steps, f"layer {index + 1} of {config.layers}")
             layers.append(self._layer(f"blk.{index}."))
             exact.append(self._exact(layers[-1], f"blk.{index}."))
         return ModelWeights(embedding, head, norm, *tables, tuple(layers), tuple(exact))

@@ -8,11 +8,12 @@ from __future__ import annotations
 import errno
 import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from trisect.runtime.errors import InvalidModel, StorageFailed, TrisectError, UnsupportedModel
+from trisect.runtime.progress import Progress
 
 from .folder_config import GENAI_FILE, choose_graph, is_model_folder
 
@@ -21,8 +22,6 @@ _ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 _FILE_SUFFIXES = (".gguf", ".onnx", ".json", ".safetensors", ".bin")
 _TEXTS = re.compile(r"(config|generation_config|tokenizer|tokenizer_config)\.json|[\w-]+\.jinja", re.ASCII)
 _GGUF_PREFERRED = ("Q8_0", "Q4_0", "Q4_1", "F16", "BF16", "F32")
-
-Progress = Callable[[float, str], None]
 
 
 def looks_like_hub_id(text: str) -> bool:
@@ -47,7 +46,7 @@ def fetch_from_hub(model: str, progress: Progress) -> Path:
     model : str
         ``owner/name``.
     progress : callable
-        Called with the part done (0 to 1) and what is being done.
+        Called with the steps done, all steps, and what is being done.
 
     Raises
     ------
@@ -62,7 +61,7 @@ def fetch_from_hub(model: str, progress: Progress) -> Path:
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
     from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]  # documented, but not marked as exported
 
-    progress(0.0, f"asking the hub for {model}")
+    progress(0, 1, f"asking the hub for {model}")
     try:
         info = huggingface_hub.HfApi().model_info(model, timeout=_TIMEOUT_S)
         folder, files = choose_files(model, [file.rfilename for file in info.siblings or []])
@@ -88,7 +87,7 @@ def fetch_from_hub(model: str, progress: Progress) -> Path:
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             raise StorageFailed(f"the disk is full while fetching {model}", remedy="free some space") from error
         return _fetched_before(model, error)
-    progress(1.0, f"fetched {model}")
+    progress(1, 1, f"fetched {model}")
     return Path(fetched, folder)
 
 
@@ -179,7 +178,7 @@ def _teller(bar: type[Any], progress: Progress) -> type[Any]:
         def update(self, n: float | None = 1) -> bool | None:
             shown: bool | None = super().update(n)
             if self.unit == "B" and self.total:
-                progress(min(1.0, self.n / self.total), "fetching")
+                progress(min(self.n, self.total), self.total, "fetching")
             return shown
 
     return Teller

@@ -11,13 +11,13 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import platformdirs
 
 from trisect.runtime.errors import InvalidModel, StorageFailed, TrisectError, UnsupportedModel
+from trisect.runtime.progress import Progress, no_progress
 
 from ..bundle import BUNDLE_FILE, Bundle
 from .folder_import import import_folder, is_model_folder
@@ -27,8 +27,6 @@ from .hub import fetch_from_hub, looks_like_hub_id
 IMPORTER = "5"
 """Changes whenever the same source would give other files."""
 
-Progress = Callable[[float, str], None]
-
 
 def bundles_folder() -> Path:
     """Where bundles are kept: ``$TRISECT_BUNDLES``, else under the user's cache."""
@@ -37,7 +35,7 @@ def bundles_folder() -> Path:
 
 
 def open_model(
-    model: str | Path, *, precision: str = "blocks", folder: Path | None = None, progress: Progress | None = None
+    model: str | Path, *, precision: str = "blocks", folder: Path | None = None, progress: Progress = no_progress
 ) -> Bundle:
     """The bundle of a language model, imported now if it was not before.
 
@@ -50,7 +48,7 @@ def open_model(
     folder : Path, optional
         Where to put the bundle instead of the cache.
     progress : callable, optional
-        Called with the part done (0 to 1) and what is being done.
+        Called with the steps done, all steps, and what is being done.
 
     Raises
     ------
@@ -59,12 +57,11 @@ def open_model(
     StorageFailed
         Where the disk is full or refuses.
     """
-    told = progress or (lambda done, what: None)
     path = Path(model)
     if not os.path.exists(path):  # Path.exists passes on the system's complaint of a name that is too long
         if not looks_like_hub_id(str(model)):
             raise InvalidModel(f"there is no model at {model}", remedy="give a .gguf file, a model folder or a hub id")
-        path = fetch_from_hub(str(model), told)
+        path = fetch_from_hub(str(model), progress)
     if (path / BUNDLE_FILE).is_file():
         return Bundle.load(path)
     if path.is_file() and path.suffix == ".onnx":
@@ -76,7 +73,7 @@ def open_model(
             f"{path} holds no language model",
             remedy="it needs ONNX files beside genai_config.json, or beside config.json and tokenizer.json",
         )
-    told(0.0, "reading")
+    progress(0, 1, "reading")
     sha256 = _fingerprint(path)
     importer = f"{IMPORTER}-{precision}"
     target = folder or bundles_folder() / f"{path.name if path.is_dir() else path.stem}-{sha256[:12]}-{importer}"
@@ -85,7 +82,7 @@ def open_model(
         return found
     if folder is not None:
         _refuse_other_content(folder, found)
-    return _make(path, target, sha256, importer, precision, told)
+    return _make(path, target, sha256, importer, precision, progress)
 
 
 def _whole_bundle(target: Path) -> Bundle | None:

@@ -11,7 +11,7 @@ import os
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from trisect.profiles.stored.profile_store import default_path, write_aside
 from trisect.profiles.stored.provenance import provenance
 from trisect.runtime.device import Device
 from trisect.runtime.errors import InvalidProfile, ProfileMissing
+from trisect.runtime.progress import Progress, no_progress
 
 from ..bundle import Bundle
 from ..running.kv_cache import KvCache
@@ -35,8 +36,6 @@ CONTEXT_TOKENS = (16, 512, 1500)
 """Lengths of context at which decode is measured: its time grows linearly in between."""
 _STEPS = 24
 _SIZE_LIMIT_BYTES = 4 << 20
-
-Progress = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True)
@@ -92,7 +91,7 @@ def measure_phases(
     threads: int | None = None,
     precision: str = "fast",
     rounds: int = 3,
-    progress: Progress | None = None,
+    progress: Progress = no_progress,
 ) -> PhaseProfile:
     """Measure every device's prefill and decode, and every hand-over.
 
@@ -113,8 +112,7 @@ def measure_phases(
     EngineFailed
         Where a device cannot run the model.
     """
-    told = progress or (lambda done, total, what: None)
-    bench = _Bench(bundle, devices, threads, precision, rounds, told)
+    bench = _Bench(bundle, devices, threads, precision, rounds, progress)
     bench.measure_prefill()
     bench.measure_decode()
     return PhaseProfile(

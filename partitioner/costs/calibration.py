@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from math import inf
@@ -29,6 +29,7 @@ from trisect.runtime.device import Device
 from trisect.runtime.engines import load
 from trisect.runtime.engines.base import LoadOptions
 from trisect.runtime.errors import StorageFailed, TrisectError
+from trisect.runtime.progress import Progress, no_progress
 from trisect.runtime.tensors.synthetic_feeds import generate_feeds
 
 from ..graph.model_graph import Graph
@@ -75,7 +76,7 @@ def calibrate(
     store: Path,
     *,
     refused: Mapping[tuple[str, str], str] | None = None,
-    progress: Callable[[int, int, str], None] | None = None,
+    progress: Progress = no_progress,
 ) -> Calibration:
     """Run a model whole on each device that can, and see what its nodes take.
 
@@ -104,8 +105,7 @@ def calibrate(
             continue  # another machine's device cannot be run from here
         key = _key(graph, device)
         if key not in known:
-            if progress is not None:
-                progress(done, len(devices), f"running the whole model on {device.id}")
+            progress(done, len(devices), f"running the whole model on {device.id}")
             if predicted_s[device.id] > _PATIENCE_S or _weights_bytes(graph) > _LARGEST_BYTES:
                 known[key] = _Looked(_whole_s(graph, device))
             else:

@@ -15,6 +15,7 @@ from trisect.profiles.synthetic_networks import network
 from trisect.runtime.device import Device
 from trisect.runtime.errors import TrisectError
 from trisect.runtime.plans.plan import Plan
+from trisect.runtime.progress import Progress, no_progress
 
 from ..graph.model_graph import Graph
 from .kernel_breakdown import kernel_segments, measure_calls
@@ -25,8 +26,6 @@ _MOST_FLOPS = 2e9
 _LASTING_S, _FEWEST, _MOST = 0.06, 5, 40
 _KEPT_EVERY = 40
 
-Progress = Callable[[int, int, str], None]
-
 
 def learn_from_networks(
     devices: Sequence[Device],
@@ -34,7 +33,7 @@ def learn_from_networks(
     *,
     budget_s: float,
     keep: Callable[[SegmentStore], None] | None = None,
-    progress: Progress | None = None,
+    progress: Progress = no_progress,
 ) -> SegmentStore:
     """Measure more networks: each whole on every device, and cut at random over all of them.
 
@@ -69,8 +68,7 @@ def learn_from_networks(
 
     try:
         while (spent_s := time.monotonic() - begun_s) < budget_s:
-            if progress is not None:
-                progress(round(spent_s), round(budget_s), f"network {number}")
+            progress(round(spent_s), round(budget_s), f"network {number}")
             for device_id, row in _measure(number, devices, calls):
                 found[device_id].append(row)
             number += 1

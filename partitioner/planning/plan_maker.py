@@ -21,6 +21,7 @@ from trisect.runtime.device import Device
 from trisect.runtime.errors import EngineFailed, InfeasibleProblem
 from trisect.runtime.plans.plan import Plan, Segment
 from trisect.runtime.plans.plan_folder import folder_in_the_making, write_json
+from trisect.runtime.progress import Progress, no_progress
 from trisect.scheduler.problem.core_sharing import Sharing
 from trisect.scheduler.problem.problem import Objective, Part, Problem
 from trisect.scheduler.problem.solution import Proposal
@@ -30,7 +31,7 @@ from trisect.scheduler.simulation.simulate import loads_s
 from ..graph.model_graph import Graph
 from ..problem.constraints import Constraints
 from ..problem.device_copies import with_copies
-from ..problem.device_support import Progress, described, refused_segments
+from ..problem.device_support import described, refused_segments
 from ..segments.boundary_layouts import crossing_images
 from ..segments.segment_writer import Piece, write_segments
 from ..strategies import TIME_LIMIT_S, propose
@@ -63,7 +64,7 @@ def make_plan(
     calibrations: Path | None = None,
     refine: int = 0,
     keep: Keep | None = None,
-    progress: Progress | None = None,
+    progress: Progress = no_progress,
 ) -> Plan:
     """Split a model over devices.
 

@@ -12,13 +12,14 @@ from trisect.profiles.costmodel.op_features import Costs
 from trisect.profiles.costmodel.profile_costs import ProfileCosts
 from trisect.runtime.device import Device
 from trisect.runtime.errors import InfeasibleProblem
+from trisect.runtime.progress import Progress, no_progress
 from trisect.scheduler.problem.problem import Objective, Problem, TaskGraph
 
 from ..costs.calibration import calibrate
 from ..graph.model_graph import Graph, used_values
 from ..problem.constrained_problem import constrained
 from ..problem.constraints import Constraints, read_constraints
-from ..problem.device_support import Progress, refusals
+from ..problem.device_support import refusals
 from ..problem.problem_builder import make_problem, regrouped, task_graph
 
 
@@ -78,7 +79,7 @@ def prepare(
     absent: Iterable[Device] = (),
     capabilities: Capabilities | None = None,
     calibrations: Path | None = None,
-    progress: Progress | None = None,
+    progress: Progress = no_progress,
 ) -> Prepared:
     """Read a model, and ask the devices what they can run of it; parameters as of `make_plan`."""
     if objective not in get_args(Objective):

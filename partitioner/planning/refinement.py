@@ -17,6 +17,7 @@ from trisect.profiles.measuring.plan_trial import Trial, run_trial
 from trisect.profiles.stored.segment_store import MeasuredSegment
 from trisect.runtime.errors import InvalidInput, TrisectError
 from trisect.runtime.plans.plan import Plan
+from trisect.runtime.progress import Progress, no_progress
 from trisect.runtime.sessions.session import Session
 from trisect.runtime.tensors.layouts import name_in_model
 from trisect.scheduler.problem.boundary_costs import border_s
@@ -24,7 +25,6 @@ from trisect.scheduler.problem.problem import Part, Problem
 
 from ..costs.trial_plans import trial_feeds
 from ..graph.op_instances import terms_of, works
-from ..problem.device_support import Progress
 from .preparation import Prepared
 
 Keep = Callable[[Mapping[str, Sequence[MeasuredSegment]]], None]
@@ -42,7 +42,7 @@ def refined(
     *,
     alone: Sequence[Callable[[Prepared, Path], Plan]] = (),
     keep: Keep | None = None,
-    progress: Progress | None = None,
+    progress: Progress = no_progress,
 ) -> Plan:
     """Plan, run and correct the costs, until the plan stays the same; the quickest plan is written.
 
@@ -78,8 +78,7 @@ def refined(
             key = tuple(plan.placement.items())
             if key in ran:
                 return False
-            if progress is not None:
-                progress(number, steps, f"running plan {len(ran) + 1}")
+            progress(number, steps, f"running plan {len(ran) + 1}")
             trial = run_trial(plan, trial_feeds(plan), most=200)
             ran[key] = (_value_s(plan, trial), plan)
             problem = prepared.problem()

@@ -22,13 +22,11 @@ from trisect.runtime.device import Device
 from trisect.runtime.errors import EngineMissing
 from trisect.runtime.plans.plan import Segment
 from trisect.runtime.tensors.tensor_spec import TensorSpec
+from trisect.runtime.progress import Progress, no_progress
 from trisect.scheduler.problem.problem import TaskGraph
 
 from ..graph.model_graph import Graph, spec_of, used_values
 from ..segments.segment_writer import Piece, write_segments
-
-Progress = Callable[[int, int, str], None]
-"""Called with the steps done, all steps, and what comes next."""
 
 _SMALL_BYTES = 1024
 """A constant up to here may decide what an operator does (axes, a shape, a scale); a larger one is only weight."""
@@ -41,7 +39,7 @@ def refusals(
     tasks: TaskGraph,
     devices: Iterable[Device],
     capabilities: Capabilities,
-    progress: Progress | None = None,
+    progress: Progress = no_progress,
 ) -> dict[tuple[str, str], str]:
     """Ask every device about every task.
 
@@ -67,8 +65,7 @@ def refusals(
         pieces = Pieces(graph, members, Path(folder))
         asked = {task: candidate(graph, nodes, partial(pieces.of, task)) for task, nodes in members.items()}
         for number, device in enumerate(devices):
-            if progress is not None:
-                progress(number, len(devices), f"asking {device.id} what it can run")
+            progress(number, len(devices), f"asking {device.id} what it can run")
             refused.update({(task, device.id): why for task, why in _ask(asked, pieces, device, capabilities)})
     capabilities.save()
     return refused

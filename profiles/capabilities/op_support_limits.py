@@ -8,7 +8,7 @@ listed was compiled. The answers are kept on disk until the engine changes.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -19,12 +19,11 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from trisect.runtime.device import Device
 from trisect.runtime.errors import EngineMissing
+from trisect.runtime.progress import Progress, no_progress
 from trisect.runtime.tensors.tensors import onnx_dtype_name
 
 from ..stored.profile_store import default_path
 from .compile_verdicts import Candidate, Capabilities
-
-Progress = Callable[[int, int, str], None]
 
 MAXIMUM_RANK = 8
 """No higher rank is tried; a device that takes it is not restricted."""
@@ -76,7 +75,7 @@ def known_limits(device: Device, capabilities: Capabilities | None = None) -> De
 
 
 def probe_limits(
-    device: Device, capabilities: Capabilities | None = None, progress: Progress | None = None
+    device: Device, capabilities: Capabilities | None = None, progress: Progress = no_progress
 ) -> DeviceLimits:
     """Find out what a device takes, from earlier answers where there are some.
 
@@ -100,7 +99,7 @@ def probe_limits(
     trials = list(_trials())
     try:
         for done, trial in enumerate(trials):
-            if progress is not None and done % 20 == 0:
+            if done % 20 == 0:
                 progress(done, len(trials), f"{device.id}: {trial.key.removeprefix(_VERSION).strip()}")
             capabilities.supports(trial, device)
         capabilities.learn(Candidate(f"{_VERSION} done", bytes), device)
@@ -108,8 +107,7 @@ def probe_limits(
         raise EngineMissing(f"nobody here can ask {device.id} what it takes", remedy=error.remedy) from error
     finally:
         capabilities.save()  # an interrupted probing goes on where it was
-    if progress is not None:
-        progress(len(trials), len(trials), device.id)
+    progress(len(trials), len(trials), device.id)
     found = known_limits(device, capabilities)
     assert found is not None
     return found

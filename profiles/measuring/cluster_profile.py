@@ -21,6 +21,7 @@ from trisect.runtime.cluster.transfer_probe import time_hops
 from trisect.runtime.device import Device
 from trisect.runtime.engines import discover
 from trisect.runtime.engines.base import LoadOptions
+from trisect.runtime.progress import Progress, no_progress
 
 from ..capabilities.compile_verdicts import refusal
 from ..stored import profile_store as store
@@ -29,15 +30,13 @@ from ..stored.provenance import provenance
 from .device_measurement import measure
 from .link_measurement import SIZES_BYTES, line, measure_link
 
-Progress = Callable[[int, int, str], None]
-
 _MARGIN_S = 120.0
 """What a node may take beyond its budget, for what is measured whatever the budget."""
 _ASK_S = 120.0
 
 
 def cluster_profile(
-    connection: Connection, devices: Sequence[Device], *, budget_s: float, progress: Progress | None = None
+    connection: Connection, devices: Sequence[Device], *, budget_s: float, progress: Progress = no_progress
 ) -> Profile:
     """Figures of a cluster's devices and of all links between them; what nobody measured yet is measured now.
 
@@ -61,8 +60,7 @@ def cluster_profile(
     found: dict[str, DeviceProfile] = {}
     links: dict[tuple[str, str], Link] = {}
     for number, node in enumerate(among):
-        if progress is not None:
-            progress(number, len(among) + 1, f"measuring {node.name}")
+        progress(number, len(among) + 1, f"measuring {node.name}")
         own = tuple(device.local_id for device in devices if device.node == node.name)
         # One after the other: nodes may be parts of one machine, and would disturb each other's figures.
         answer = run_at(connection, node, _profile_here, own, budget_s, limit_s=budget_s + _MARGIN_S)
@@ -70,11 +68,9 @@ def cluster_profile(
         for device_id, measured in there.devices.items():
             name = f"{node.name}/{device_id}"
             found[name] = replace(measured, device=name)
-    if progress is not None:
-        progress(len(among), len(among) + 1, "measuring the network")
+    progress(len(among), len(among) + 1, "measuring the network")
     links = _links(connection, among, devices)
-    if progress is not None:
-        progress(len(among) + 1, len(among) + 1, "done")
+    progress(len(among) + 1, len(among) + 1, "done")
     origin = replace(provenance(devices, None), host=", ".join(node.name for node in among))
     return Profile(origin, "float32", found, tuple(links.values()))
 

@@ -21,6 +21,7 @@ from trisect.runtime.device import Device
 from trisect.runtime.engines import load
 from trisect.runtime.engines.base import LoadOptions
 from trisect.runtime.errors import EngineFailed
+from trisect.runtime.progress import Progress, no_progress
 
 from ..stored.profile_data import Contention, DeviceProfile, Link, Point, Profile, Provenance
 from ..stored.provenance import provenance
@@ -32,9 +33,6 @@ from .memory_measurement import has_memory_of_its_own, measure_memory
 from .operator_cases import Case, cases, small_cases, square_product, tiny_chain
 from .power import can_tell_power, power_w
 from .wakeup_measurement import add_wakings
-
-Progress = Callable[[int, int, str], None]
-"""Called with the steps done, all steps, and what comes next."""
 
 _CHAIN = 33
 _CLASSES = 8
@@ -66,7 +64,7 @@ def measure(
     threads: int | None = None,
     known: Profile | None = None,
     wanted: Sequence[Case] = (),
-    progress: Progress | None = None,
+    progress: Progress = no_progress,
     keep: Callable[[Profile], None] | None = None,
 ) -> Profile:
     """Measure devices and the links between them.
@@ -111,8 +109,7 @@ def measure(
 
     def step(what: str) -> None:
         nonlocal done
-        if progress is not None:
-            progress(done, total, what)
+        progress(done, total, what)
         done += 1
 
     try:
@@ -142,8 +139,7 @@ def measure(
         if keep is not None and state.devices:
             keep(state.profile())
         raise
-    if progress is not None:
-        progress(total, total, "done")
+    progress(total, total, "done")
     return state.profile()
 
 

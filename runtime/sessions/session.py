@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sized
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping, Sized
 from concurrent.futures import Future
 from itertools import starmap
 from types import TracebackType
@@ -18,6 +18,7 @@ from ..errors import InvalidInput, TrisectError
 from ..executors import RESTARTS, Replan, Result, Settings, open_executor
 from ..plans.plan import Plan
 from ..plans.timeline import Event, EventRow, Timeline, Trace
+from ..progress import Progress, no_progress
 from ..tensors.conversions import listen, take
 from ..tensors.tensor_spec import Arrays
 from ..tensors.tensors import check_feeds
@@ -28,8 +29,6 @@ _TRACE_EVENTS = 100_000
 """The trace of a longer stream keeps its last events only, so that a stream may run for ever."""
 
 Nan = Literal["allow", "refuse"]
-Progress = Callable[[int, int, str], None]
-"""Called with the items done, all items (0 where nobody knows), and what was done."""
 
 
 class Session:
@@ -160,7 +159,7 @@ class Session:
         *,
         on_error: Literal["raise", "skip"] = ...,
         micro_batch: int = ...,
-        progress: Progress | None = ...,
+        progress: Progress = ...,
     ) -> Iterator[Outputs]: ...
 
     @overload
@@ -171,7 +170,7 @@ class Session:
         *,
         on_error: OnError,
         micro_batch: int = ...,
-        progress: Progress | None = ...,
+        progress: Progress = ...,
     ) -> Iterator[Outputs | TrisectError]: ...
 
     def stream(
@@ -181,7 +180,7 @@ class Session:
         *,
         on_error: OnError = "raise",
         micro_batch: int = 1,
-        progress: Progress | None = None,
+        progress: Progress = no_progress,
     ) -> Iterator[Outputs] | Iterator[Outputs | TrisectError]:
         """Compute many items as a pipeline: while one device works on an item, another works on the next.
 
@@ -285,12 +284,11 @@ class Session:
         return Ways(self._checked, self._executor.submit, self._executor.run, self._keep)
 
     def _told(
-        self, found: Iterator[Outputs | TrisectError], total: int, progress: Progress | None
+        self, found: Iterator[Outputs | TrisectError], total: int, progress: Progress
     ) -> Iterator[Outputs | TrisectError]:
         self._forget()
         for done, outcome in enumerate(found):
-            if progress is not None:
-                progress(done + 1, total, f"item {done + 1}")
+            progress(done + 1, total, f"item {done + 1}")
             yield outcome
 
     def _forget(self) -> None:

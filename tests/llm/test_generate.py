@@ -80,13 +80,13 @@ def refused(*words: object, capsys: pytest.CaptureFixture[str]) -> str:
 def test_devices_are_chosen_from_measurements_made_once(gguf: Path, measurements: list[list[str]]) -> None:
     told: list[tuple[int, int, str]] = []
     ids = kit.tokens(20).tolist()
-    answer = trisect.generate(gguf, ids, max_new_tokens=8, threads=1, report=lambda *step: told.append(step))
+    answer = trisect.generate(gguf, ids, max_new_tokens=8, threads=1, progress=lambda *step: told.append(step))
     assert measurements == [[d.id for d in engines.discover()]]
     assert any(what.startswith("importing") for _, _, what in told)
     assert any(what.startswith("prefill on") for _, _, what in told)
     assert len(answer.token_ids) <= 8
     told.clear()
-    again = trisect.generate(gguf, ids, max_new_tokens=8, threads=1, report=lambda *step: told.append(step))
+    again = trisect.generate(gguf, ids, max_new_tokens=8, threads=1, progress=lambda *step: told.append(step))
     assert again.token_ids == answer.token_ids
     assert len(measurements) == 1
     bundle = language.open_bundle(gguf)

@@ -55,11 +55,11 @@ def generate(
     sampling = SamplingOptions(repetition_penalty, temperature, top_k, top_p, seed)
     language.check_devices(prefill, decode)
     with progress_bar("preparing") as report:
-        bundle = language.open_bundle(model, precision=precision, report=report)
+        bundle = language.open_bundle(model, precision=precision, progress=report)
         ids = language.prompt_ids(bundle, text, chat=chat)
         choice = language.choose_devices(
             bundle, prefill, decode, prompt_tokens=len(ids), new_tokens=max_new_tokens, threads=threads,
-            precision=precision, report=report,
+            precision=precision, progress=report,
         )  # fmt: skip
     for line in (*bundle.notes, *choice.notes):
         note(line)
@@ -81,7 +81,7 @@ def generate(
         pairs = [p for at, p in enumerate(choice.predictions) if at == 0 or not p.is_split]
         with progress_bar("comparing") as report:
             measured = language.measure_request(
-                bundle, ids, pairs, new_tokens=max_new_tokens, threads=threads, precision=precision, report=report
+                bundle, ids, pairs, new_tokens=max_new_tokens, threads=threads, precision=precision, progress=report
             )
     if json:
         document = {

@@ -20,7 +20,7 @@ def import_model(
     from .. import api
 
     with progress_bar("importing") as report:
-        bundle = api.import_model(model, out, progress=lambda part, text: report(round(part * 100), 100, text))
+        bundle = api.import_model(model, out, progress=report)
     if json:
         print_json(bundle)
         return

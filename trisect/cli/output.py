@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,6 +12,8 @@ import typer
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+    from trisect.runtime.progress import Progress
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output, nothing else there.")]
 Debug = Annotated[
@@ -98,7 +100,7 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
 
 
 @contextmanager
-def progress_bar(title: str) -> Iterator[Callable[[int, int, str], None]]:
+def progress_bar(title: str) -> Iterator[Progress]:
     """A bar on standard error, drawn only where a person watches.
 
     Yields
@@ -106,17 +108,18 @@ def progress_bar(title: str) -> Iterator[Callable[[int, int, str], None]]:
     callable
         ``report(done, total, text)``: how many steps of how many are done, and what is being done now.
     """
+    from rich import progress as rich_progress
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, ProgressColumn, TextColumn, TimeElapsedColumn
 
     console = Console(file=sys.stderr)
     columns: list[ProgressColumn] = [TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn()]
     columns.append(TextColumn("{task.fields[now]}", markup=False))
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(title, total=None, now="")
+    with rich_progress.Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(title, total=None, now="")
 
-        def report(done: int, total: int, text: str) -> None:
-            progress.update(task, completed=done, total=total, now=text)
+        def report(done: int, total: int, text: str, /) -> None:
+            bar.update(task, completed=done, total=total, now=text)
 
         yield report
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import msgspec
 
-from trisect.partitioner.problem.device_support import Progress
 from trisect.profiles.stored.profile_data import Profile
 from trisect.runtime.device import Device
 from trisect.runtime.errors import InvalidInput, StorageFailed, TrisectError
+from trisect.runtime.progress import Progress, no_progress
 
 from .. import api
 from .history import History, told_shapes
@@ -29,7 +29,7 @@ def can_run(
     machine: str | None = None,
     shapes: Mapping[str, int] | None = None,
     history: History | None = None,
-    progress: Progress | None = None,
+    progress: Progress = no_progress,
 ) -> Answer:
     """Say whether, where and how fast a model would run, from what is there of it.
 

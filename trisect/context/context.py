@@ -19,6 +19,7 @@ from trisect.runtime import engines
 from trisect.runtime.device import Device
 from trisect.runtime.errors import FallbackForbidden, InfeasibleProblem, StorageFailed, UnsupportedOperator
 from trisect.runtime.plans.plan import Plan
+from trisect.runtime.progress import Progress, no_progress
 
 from .. import api
 from .choosing import Choice, choose
@@ -30,7 +31,6 @@ from .policy_file import policy_path, read_policy
 from .requested_options import Wishes
 from .sources.onnx_file import structure_key
 
-Progress = Callable[[int, int, str], None]
 PlanOn = Callable[[Iterable[Device], str, str | Path | None], Plan]
 """Plans the model on devices, with a strategy, into a folder."""
 
@@ -161,7 +161,7 @@ class Context:
         maximum_rank: int | None = None,
         operators: Iterable[str] = (),
         *,
-        progress: Progress | None = None,
+        progress: Progress = no_progress,
     ) -> Support:
         """Whether work of these kinds would run, and where, before there is a model.
 
@@ -198,7 +198,7 @@ class Context:
         out: str | Path | None = None,
         seed: int = 0,
         executor: str = "threads",
-        progress: Progress | None = None,
+        progress: Progress = no_progress,
     ) -> CompiledGraph:
         """Split a model over the chosen devices.
 

@@ -11,7 +11,7 @@ from typing import Literal
 
 from trisect.partitioner.graph.model_graph import Graph
 from trisect.partitioner.graph.model_loading import parse_proto
-from trisect.partitioner.problem.device_support import Progress, refusals
+from trisect.partitioner.problem.device_support import refusals
 from trisect.partitioner.problem.problem_builder import make_problem, task_graph
 from trisect.profiles.capabilities.compile_verdicts import Capabilities
 from trisect.profiles.capabilities.op_support_limits import known_limits, probe_limits
@@ -20,6 +20,7 @@ from trisect.profiles.costmodel.profile_costs import ProfileCosts
 from trisect.profiles.stored.profile_data import Profile
 from trisect.runtime.device import Device
 from trisect.runtime.errors import EngineMissing, ProfileMissing, UnsupportedOperator
+from trisect.runtime.progress import Progress, no_progress
 
 from .sources import Confidence, Description
 
@@ -73,7 +74,7 @@ def judge(
     devices: Sequence[Device],
     profile: Profile,
     shapes: dict[str, int],
-    progress: Progress | None = None,
+    progress: Progress = no_progress,
 ) -> Answer:
     """Every device's verdict on a model.
 
@@ -99,7 +100,7 @@ def _judge_graph(
     devices: Sequence[Device],
     profile: Profile,
     shapes: dict[str, int],
-    progress: Progress | None,
+    progress: Progress,
 ) -> Answer:
     """A whole graph: the engines are asked about every piece of it."""
     assert description.graph is not None
@@ -194,7 +195,7 @@ def _judge_language_model(description: Description, devices: Sequence[Device], p
     return _answer(description, together, verdicts, needed, notes)
 
 
-def _judge_operators(description: Description, devices: Sequence[Device], progress: Progress | None) -> Answer:
+def _judge_operators(description: Description, devices: Sequence[Device], progress: Progress) -> Answer:
     """A list of operators, each held against what the devices were found to take."""
     verdicts: dict[str, DeviceVerdict] = {}
     for device in devices:

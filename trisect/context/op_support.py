@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,11 +12,11 @@ from onnx import TensorProto
 from trisect.profiles.capabilities.op_support_limits import DeviceLimits, known_limits, probe_limits
 from trisect.runtime.device import Device
 from trisect.runtime.errors import EngineMissing, InvalidInput
+from trisect.runtime.progress import Progress, no_progress
 from trisect.runtime.tensors.tensors import onnx_dtype_name
 
 from .. import api
 
-Progress = Callable[[int, int, str], None]
 Verdict = Literal["optimized", "fallback", "unsupported"]
 
 _DTYPES = tuple(name for number in TensorProto.DataType.values() if (name := onnx_dtype_name(number)))
@@ -49,7 +49,7 @@ class Support:
 
 
 def op_support_limits_per_device(
-    devices: str | Iterable[str] = "auto", progress: Progress | None = None
+    devices: str | Iterable[str] = "auto", progress: Progress = no_progress
 ) -> dict[str, DeviceLimits]:
     """What each device takes: operators, dtypes, rank, fixed shapes, quantisation, as found by compiling.
 
@@ -73,7 +73,7 @@ def query(
     data_types: Iterable[str],
     maximum_rank: int | None,
     operators: Iterable[str],
-    progress: Progress | None = None,
+    progress: Progress = no_progress,
 ) -> Support:
     """Whether devices in ranks can run work of these kinds; see `Context.query_support`."""
     wanted = tuple(data_types)

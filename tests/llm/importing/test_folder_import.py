@@ -38,6 +38,7 @@ from trisect.llm.running.kv_cache import KvCache
 from trisect.llm.running.runners import Runner, load_runner
 from trisect.llm.running.tokenizer import Tokenizer
 from trisect.runtime.errors import InvalidModel, TrisectError, UnsupportedModel
+from trisect.runtime.progress import no_progress
 
 IDS = np.random.default_rng(7).integers(6, VOCAB, 11)
 WRITERS = {"genai": write_genai_folder, "optimum": write_optimum_folder}
@@ -65,7 +66,7 @@ def last_scores(model: Path, ids: np.ndarray) -> np.ndarray:
 
 def imported(source: Path) -> Bundle:
     folder = Path(tempfile.mkdtemp(dir=source.parent))
-    bundle = import_folder(source, folder, progress=lambda done, what: None)
+    bundle = import_folder(source, folder, progress=no_progress)
     bundle.save(folder)
     return Bundle.load(folder)
 
@@ -250,7 +251,7 @@ def test_weights_are_copied_where_it_does_not(tmp_path: Path, monkeypatch: pytes
     told: list[tuple[float, str]] = []
     folder = tmp_path / "bundle"
     folder.mkdir()
-    import_folder(source, folder, progress=lambda done, what: told.append((done, what))).save(folder)
+    import_folder(source, folder, progress=lambda done, total, what: told.append((done / total, what))).save(folder)
     assert (1.0, f"copying {DATA_FILE}") in told
     (source / DATA_FILE).rename(source / "gone")
     assert np.isfinite(scores_of(Bundle.load(folder), "ort")).all()

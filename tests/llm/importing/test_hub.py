@@ -17,6 +17,7 @@ from tests.llm.llm_folder_factory import write_genai_folder, write_optimum_folde
 from trisect.llm.importing.hub import choose_files, fetch_from_hub, looks_like_hub_id
 from trisect.llm.importing.model_import import open_model
 from trisect.runtime.errors import InvalidModel, StorageFailed, TrisectError, UnsupportedModel
+from trisect.runtime.progress import no_progress
 
 TEXTS = ["config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"]
 
@@ -49,10 +50,6 @@ class FakeHub:
         bar.update(150)
         settings["tqdm_class"](total=3, unit="it").update(1)
         return str(self.folder)
-
-
-def silent(done: float, what: str) -> None:
-    """Progress that nobody looks at."""
 
 
 def response(error: type[Any], status: int) -> Exception:
@@ -121,7 +118,7 @@ def test_repositories_without_a_model_for_us(files: list[str], says: str) -> Non
 def test_fetching(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     hub = FakeHub(monkeypatch, [*TEXTS, "onnx/model.onnx"], tmp_path)
     told: list[tuple[float, str]] = []
-    assert fetch_from_hub("a/b", lambda done, what: told.append((done, what))) == tmp_path
+    assert fetch_from_hub("a/b", lambda done, total, text: told.append((done / total, text))) == tmp_path
     info, download = hub.asked
     assert info["timeout"] > 0
     assert download["etag_timeout"] > 0
@@ -164,7 +161,7 @@ def test_a_hub_that_does_not_give(
 ) -> None:
     FakeHub(monkeypatch, TEXTS, tmp_path / "nowhere").fails = failure
     with pytest.raises(error, match=says) as caught:
-        fetch_from_hub("a/b", silent)
+        fetch_from_hub("a/b", no_progress)
     assert caught.value.remedy
     assert "\n" not in str(caught.value)
 
@@ -172,7 +169,7 @@ def test_a_hub_that_does_not_give(
 def test_what_was_fetched_before_is_found_without_a_connection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_optimum_folder(tmp_path / "snapshot", file="onnx/model.onnx")
     FakeHub(monkeypatch, [], tmp_path / "snapshot").fails = ConnectionError("no route")
-    assert fetch_from_hub("a/b", silent) == tmp_path / "snapshot"
+    assert fetch_from_hub("a/b", no_progress) == tmp_path / "snapshot"
 
 
 def test_half_a_snapshot_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,7 +177,7 @@ def test_half_a_snapshot_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     (tmp_path / "onnx" / "model.onnx").unlink()
     FakeHub(monkeypatch, [], tmp_path).fails = ConnectionError("no route")
     with pytest.raises(InvalidModel, match="not fetched before"):
-        fetch_from_hub("a/b", silent)
+        fetch_from_hub("a/b", no_progress)
 
 
 def test_the_real_cache_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,7 +185,7 @@ def test_the_real_cache_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(InvalidModel, match="not fetched before"):
-        fetch_from_hub("a/b", silent)
+        fetch_from_hub("a/b", no_progress)
     revision = "1" * 40
     snapshot = tmp_path / "models--a--b" / "snapshots" / revision
     write_optimum_folder(snapshot)
@@ -200,4 +197,4 @@ def test_the_real_cache_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     (tmp_path / "models--a--b" / "trees" / f"{revision}.json").write_text(
         json.dumps({"format_version": 1, "files": listing})
     )
-    assert fetch_from_hub("a/b", silent) == snapshot
+    assert fetch_from_hub("a/b", no_progress) == snapshot
