@@ -21,8 +21,8 @@ from trisect.profiles.capabilities.compile_verdicts import Candidate, Capabiliti
 from trisect.runtime.device import Device
 from trisect.runtime.errors import EngineMissing
 from trisect.runtime.plans.plan import Segment
-from trisect.runtime.tensors.tensor_spec import TensorSpec
 from trisect.runtime.progress import Progress, no_progress
+from trisect.runtime.tensors.tensor_spec import TensorSpec
 from trisect.scheduler.problem.problem import TaskGraph
 
 from ..graph.model_graph import Graph, spec_of, used_values
