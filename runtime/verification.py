@@ -22,7 +22,7 @@ from .errors import EngineFailed, InvalidModel, UnsupportedModel
 from .plans.plan import Plan, Segment
 from .sessions.session import Session
 from .tensors.containers import unpack
-from .tensors.layouts import as_in_model, name_in_model
+from .tensors.layouts import in_model_layout
 from .tensors.onnx_tensors import all_tensors
 from .tensors.onnx_types import type_of
 from .tensors.synthetic_feeds import generate_feeds
@@ -138,7 +138,7 @@ def verify(
     model = _read(path)
     given = check_feeds(plan.inputs, feeds) if feeds is not None else generate_feeds(model, plan, seed)
     made = set(_made_in(model))
-    extra = [spec for spec in _boundary(plan) if name_in_model(spec.name) in made]
+    extra = [spec for spec in _boundary(plan) if spec.name in made]
     device, whole = _run_whole(model, path, devices, extra, given)
     shown = replace(plan, outputs=(*plan.outputs, *extra))
     with Session(shown, executor, LoadOptions(precision=precision), address=address) as session:
@@ -181,7 +181,7 @@ def _run_whole(
 ) -> tuple[Device, dict[str, np.ndarray]]:
     """What the first device that can run the model gives, and which that is."""
     for spec in extra:
-        model.graph.output.append(onnx.ValueInfoProto(name=name_in_model(spec.name), type=type_of(spec.dtype)))
+        model.graph.output.append(onnx.ValueInfoProto(name=spec.name, type=type_of(spec.dtype)))
     for device in devices:
         try:
             with closing(_load_whole(model, path, device)) as module:
@@ -207,11 +207,10 @@ def _load_whole(model: onnx.ModelProto, path: Path, device: Device) -> Module:
 def _check(
     spec: TensorSpec, maker: Segment | None, is_output: bool, split: np.ndarray, whole: Arrays, tolerance: float
 ) -> TensorCheck:
-    name = name_in_model(spec.name)
-    got, wanted = unpack(spec.dtype, as_in_model(spec.name, split)), unpack(spec.dtype, whole[name])
+    got, wanted = unpack(spec.dtype, in_model_layout(spec, split)), unpack(spec.dtype, whole[spec.name])
     found = compare(got, wanted, absolute=tolerance, relative=tolerance)
     return TensorCheck(
-        name, -1 if maker is None else maker.index, is_output, found.max_abs, found.max_rel, found.worst,
+        spec.name, -1 if maker is None else maker.index, is_output, found.max_abs, found.max_rel, found.worst,
         spec.dtype, "" if maker is None else maker.device, found.where,
     )  # fmt: skip
 
@@ -219,7 +218,7 @@ def _check(
 def _drift(plan: Plan, checks: tuple[TensorCheck, ...]) -> int | None:
     wrong = {check.name for check in checks if not check.ok}
     for segment in plan.segments:
-        gives_wrong = any(name_in_model(spec.name) in wrong for spec in segment.outputs)
-        if gives_wrong and not any(name_in_model(spec.name) in wrong for spec in segment.inputs):
+        gives_wrong = any(spec.name in wrong for spec in segment.outputs)
+        if gives_wrong and not any(spec.name in wrong for spec in segment.inputs):
             return segment.index
     return None

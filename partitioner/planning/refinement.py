@@ -19,7 +19,6 @@ from trisect.runtime.errors import InvalidInput, TrisectError
 from trisect.runtime.plans.plan import Plan
 from trisect.runtime.progress import Progress, no_progress
 from trisect.runtime.sessions.session import Session
-from trisect.runtime.tensors.layouts import name_in_model
 from trisect.scheduler.problem.boundary_costs import border_s
 from trisect.scheduler.problem.problem import Part, Problem
 
@@ -145,8 +144,8 @@ def _learned(prepared: Prepared, plan: Plan, trial: Trial) -> dict[str, list[Mea
     known = works(prepared.graph)
     found: dict[str, list[MeasuredSegment]] = {}
     for segment, time_s, spread in zip(plan.segments, trial.segments_s, trial.spreads, strict=True):
-        if any(name_in_model(spec.name) != spec.name for spec in (*segment.inputs, *segment.outputs)):
-            continue  # images that it need not reorder: its summands say that it does
+        if any(spec.layout == "NHWC" for spec in (*segment.inputs, *segment.outputs)):
+            continue  # its cost terms include reordering these images, which it need not do
         terms = tuple(terms_of(prepared.graph, known, segment.nodes))
         found.setdefault(segment.device, []).append(MeasuredSegment(terms, time_s, spread, "plan"))
     return found

@@ -6,7 +6,7 @@ rapidocr's detector in eight segments. Handed over as they lie, the same segment
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import onnx
@@ -16,7 +16,7 @@ from onnx import helper
 from trisect.profiles.costmodel.segment_terms import crossings
 from trisect.runtime.device import Device
 from trisect.runtime.engines import keeps_channels_last
-from trisect.runtime.tensors.layouts import SUFFIX, TO_FIRST, TO_LAST
+from trisect.runtime.tensors.layouts import TO_NCHW, TO_NHWC
 
 from ..graph.model_graph import Graph, spec_of
 from ..graph.op_instances import works
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from .segment_writer import Piece
 
 _DTYPES = ("float32", "float16", "bfloat16")
+_INNER_SUFFIX = ":NCHW"
+"""Of an image's name inside a segment: the boundary tensor has the model's name, whatever its layout."""
 
 
 def crossing_images(graph: Graph, pieces: Sequence[Piece], devices: Sequence[Device]) -> frozenset[str]:
@@ -73,15 +75,31 @@ def turn(model: onnx.GraphProto, inputs: Collection[str], outputs: Collection[st
     inputs, outputs : collection of str
         Those images, by their names in the model.
     """
+    inner_names = {name: f"{name}{_INNER_SUFFIX}" for name in (*inputs, *outputs)}
+    _rename(model.node, inner_names)
     entering = [
-        helper.make_node("Transpose", [name + SUFFIX], [name], f"{name}{SUFFIX} in", perm=TO_FIRST) for name in inputs
+        helper.make_node("Transpose", [name], [inner_names[name]], f"{name} to NCHW", perm=TO_NCHW) for name in inputs
     ]
     leaving = [
-        helper.make_node("Transpose", [name], [name + SUFFIX], f"{name}{SUFFIX} out", perm=TO_LAST) for name in outputs
+        helper.make_node("Transpose", [inner_names[name]], [name], f"{name} to NHWC", perm=TO_NHWC) for name in outputs
     ]
     nodes = [*entering, *model.node, *leaving]
     del model.node[:]
     model.node.extend(nodes)
+
+
+def _rename(nodes: Iterable[onnx.NodeProto], names: Mapping[str, str]) -> None:
+    """Rename tensors in nodes and in the bodies of control flow, in place."""
+    if not names:
+        return
+    for node in nodes:
+        node.input[:] = [names.get(name, name) for name in node.input]
+        node.output[:] = [names.get(name, name) for name in node.output]
+        for attribute in node.attribute:
+            for body in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
+                _rename(body.node, names)
+                for output in body.output:  # a body may return a tensor of the outer graph
+                    output.name = names.get(output.name, output.name)
 
 
 def _is_fixed(value: ir.Value) -> bool:

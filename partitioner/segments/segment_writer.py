@@ -13,7 +13,7 @@ import onnx_ir as ir
 from onnx import numpy_helper
 
 from trisect.runtime.plans.plan import Segment, Transfer, Weights
-from trisect.runtime.tensors.layouts import channels_last, name_in_model
+from trisect.runtime.tensors.layouts import as_nhwc
 from trisect.runtime.tensors.onnx_tensors import all_tensors
 from trisect.runtime.tensors.onnx_types import type_of
 from trisect.runtime.tensors.tensor_spec import UNKNOWN_RANK, TensorSpec
@@ -158,7 +158,7 @@ def _segment_model(
 def _spec(value: ir.Value, images: Collection[str]) -> TensorSpec:
     """A value as it crosses a segment's border."""
     spec = spec_of(value)
-    return channels_last(spec) if spec.name in images else spec
+    return as_nhwc(spec) if spec.name in images else spec
 
 
 def _opsets(graph: Graph, piece: Piece) -> dict[str, int]:
@@ -223,7 +223,7 @@ def _transfers(graph: Graph, segments: Iterable[Segment]) -> Iterator[Transfer]:
     }
     for segment in segments:
         for spec in segment.inputs:
-            moved_bytes = size_bytes(values[name_in_model(spec.name)])
+            moved_bytes = size_bytes(values[spec.name])
             yield Transfer(spec.name, maker.get(spec.name, -1), segment.index, moved_bytes)
     for value in graph.model.graph.outputs:
         yield Transfer(str(value.name), maker.get(str(value.name), -1), -1, size_bytes(value))

@@ -76,11 +76,24 @@ def folder_in_the_making(folder: Path) -> Iterator[Path]:
 
 def write_json(plan: Plan, folder: Path) -> None:
     """Write ``plan.json``: indented, the same bytes for the same plan, nothing of the machine's paths in it."""
-    document = _Document(FORMAT, VERSION, replace(plan, folder=""))
-    text = msgspec.json.format(msgspec.json.encode(document, order="deterministic"), indent=1)
+    document = msgspec.to_builtins(_Document(FORMAT, VERSION, replace(plan, folder="")), order="deterministic")
+    _omit_default_layouts(document)
+    text = msgspec.json.format(msgspec.json.encode(document), indent=1)
     part = folder / f"{PLAN_FILE}.part"
     part.write_bytes(text + b"\n")
     part.replace(folder / PLAN_FILE)
+
+
+def _omit_default_layouts(value: Any) -> None:
+    """Remove the layout of tensors that have the model's, in place: a plan without NHWC is as in earlier versions."""
+    if isinstance(value, dict):
+        if value.get("layout") == "NCHW":
+            del value["layout"]
+        for part in value.values():
+            _omit_default_layouts(part)
+    elif isinstance(value, (list, tuple)):
+        for part in value:
+            _omit_default_layouts(part)
 
 
 def save(plan: Plan, folder: Path) -> Plan:

@@ -1,37 +1,33 @@
-"""Tensors that cross between segments with their channels last, told by their names.
+"""The layout of images on a segment boundary: NCHW as in ONNX models, or NHWC where both sides compute in that.
 
-ONNX has images as [batch, channels, rows, columns]. Where the engines at both sides keep them as [batch, rows, columns,
-channels], a plan hands them over so: the segment that makes one transposes it, and the one that reads it transposes it
-back, which costs nothing where it is how the tensor lies.
+Where the engines on both sides of a boundary keep images as NHWC, a plan hands them over so. The segment that produces
+such a tensor transposes it, and the one that consumes it transposes it back; an engine that computes in NHWC removes
+both transposes, so neither costs anything.
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 
 from .tensor_spec import TensorSpec
 
-SUFFIX = ":channels_last"
-TO_LAST, TO_FIRST = (0, 2, 3, 1), (0, 3, 1, 2)
-"""Permutations of axes, as of ONNX's Transpose."""
+TO_NHWC, TO_NCHW = (0, 2, 3, 1), (0, 3, 1, 2)
+"""Permutations of axes, as in ONNX's Transpose."""
 
 
-def channels_last(spec: TensorSpec) -> TensorSpec:
-    """The same tensor with its channels last.
+def as_nhwc(spec: TensorSpec) -> TensorSpec:
+    """Return the description of the same image in the layout NHWC.
 
     Examples
     --------
-    >>> channels_last(TensorSpec("x", "float32", (1, 3, 640, 480)))
-    TensorSpec(name='x:channels_last', dtype='float32', shape=(1, 640, 480, 3))
+    >>> as_nhwc(TensorSpec("x", "float32", (1, 3, 640, 480)))
+    TensorSpec(name='x', dtype='float32', shape=(1, 640, 480, 3), layout='NHWC')
     """
-    return TensorSpec(spec.name + SUFFIX, spec.dtype, tuple(spec.shape[axis] for axis in TO_LAST))
+    return replace(spec, shape=tuple(spec.shape[axis] for axis in TO_NHWC), layout="NHWC")
 
 
-def name_in_model(name: str) -> str:
-    """What the model calls a tensor of a plan."""
-    return name.removesuffix(SUFFIX)
-
-
-def as_in_model(name: str, array: np.ndarray) -> np.ndarray:
-    """A tensor of a plan, with its axes as in the model."""
-    return array.transpose(TO_FIRST) if name.endswith(SUFFIX) else array
+def in_model_layout(spec: TensorSpec, array: np.ndarray) -> np.ndarray:
+    """Return a tensor of a plan with its axes in the model's order."""
+    return array.transpose(TO_NCHW) if spec.layout == "NHWC" else array

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from onnx import helper, parser
+from onnx.reference import ReferenceEvaluator
 
 from tests.partitioner import small_models
 from tests.partitioner.small_models import CPU, CPU2, GPU, FakeCosts
@@ -20,7 +22,6 @@ from trisect.runtime.device import Device
 from trisect.runtime.engines import find_devices, keeps_channels_last
 from trisect.runtime.plans.plan import Plan
 from trisect.runtime.sessions.session import Session
-from trisect.runtime.tensors.layouts import SUFFIX
 from trisect.runtime.verification import verify
 
 FEEDS = {"x": np.random.default_rng(3).standard_normal((1, 4, 8, 6)).astype(np.float32)}
@@ -51,26 +52,26 @@ def placed(model: Path, folder: Path, devices: list[Device], where: dict[str, in
     return make_plan(model, devices, FakeCosts(), "heft", out_folder=folder, constraints={"force": force})
 
 
-def turned(plan: Plan) -> set[str]:
+def in_nhwc(plan: Plan) -> set[str]:
     return {
-        spec.name for segment in plan.segments for spec in (*segment.inputs, *segment.outputs) if SUFFIX in spec.name
+        spec.name for segment in plan.segments for spec in (*segment.inputs, *segment.outputs) if spec.layout == "NHWC"
     }
 
 
-def test_only_images_that_all_around_keep_so_are_turned(
+def test_only_images_that_all_around_keep_so_are_in_nhwc(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(images, "keeps_channels_last", lambda device: device in (CPU, CPU2))
     # c crosses too, but is an output of the model.
     plan = placed(model, tmp_path / "1", [CPU, CPU2, GPU], {"a": 1, "c": 1})
-    assert turned(plan) == {"a" + SUFFIX, "d" + SUFFIX}
+    assert in_nhwc(plan) == {"a", "d"}
     # b is read by what takes the mean, which is no image's operator.
-    assert turned(placed(model, tmp_path / "2", [CPU, CPU2, GPU], {"a": 1, "b0": 1, "b": 1})) == {"a" + SUFFIX}
+    assert in_nhwc(placed(model, tmp_path / "2", [CPU, CPU2, GPU], {"a": 1, "b0": 1, "b": 1})) == {"a"}
     # One reader of a on a device that does not keep them so.
-    assert turned(placed(model, tmp_path / "3", [CPU, CPU2, GPU], {"a": 1, "d": 2})) == set()
+    assert in_nhwc(placed(model, tmp_path / "3", [CPU, CPU2, GPU], {"a": 1, "d": 2})) == set()
     # Nobody whose engine says so.
     monkeypatch.setattr(images, "keeps_channels_last", lambda device: False)
-    assert turned(placed(model, tmp_path / "4", [CPU, CPU2, GPU], {"a": 1})) == set()
+    assert in_nhwc(placed(model, tmp_path / "4", [CPU, CPU2, GPU], {"a": 1})) == set()
 
 
 def test_files_say_what_crosses_and_give_the_same_answers(
@@ -78,27 +79,44 @@ def test_files_say_what_crosses_and_give_the_same_answers(
 ) -> None:
     monkeypatch.setattr(images, "keeps_channels_last", lambda device: True)
     plan = placed(model, tmp_path / "plan", [CPU, CPU2], {"a": 1, "d": 1})
-    assert turned(plan) == {"a" + SUFFIX, "d" + SUFFIX}
-    moved = {(t.tensor, t.size_bytes) for t in plan.transfers if SUFFIX in t.tensor}
-    assert moved == {("a" + SUFFIX, 4 * 4 * 8 * 6), ("d" + SUFFIX, 4 * 4 * 8 * 6)}
+    assert in_nhwc(plan) == {"a", "d"}
+    moved = {(t.tensor, t.size_bytes) for t in plan.transfers if t.tensor in in_nhwc(plan)}
+    assert moved == {("a", 4 * 4 * 8 * 6), ("d", 4 * 4 * 8 * 6)}
     for segment in plan.segments:
         file = onnx.load(Path(plan.folder) / segment.file)
         onnx.checker.check_model(file, full_check=True)
         declared = {v.name: tuple(d.dim_value for d in v.type.tensor_type.shape.dim) for v in file.graph.input}
         assert declared == {spec.name: spec.shape for spec in segment.inputs}
-        assert all(declared.get(name, (1, 8, 6, 4)) == (1, 8, 6, 4) for name in turned(plan))
+        assert all(declared.get(name, (1, 8, 6, 4)) == (1, 8, 6, 4) for name in in_nhwc(plan))
     expected = small_models.run_whole(model, FEEDS)
     for name, array in small_models.run_plan(plan, FEEDS).items():
         np.testing.assert_allclose(array, expected[name], rtol=1e-5, atol=1e-5)
     assert Plan.load(plan.folder) == replace(plan, folder=Plan.load(plan.folder).folder)
+    written = (Path(plan.folder) / "plan.json").read_text()
+    assert '"layout": "NHWC"' in written
+    assert '"NCHW"' not in written
 
 
-def test_openvino_says_how_it_keeps_images_and_runs_what_is_turned(model: Path, tmp_path: Path) -> None:
+def test_an_image_read_in_a_branch_is_transposed_too() -> None:
+    model = parser.parse_model("""<ir_version: 10, opset_import: ["" : 17]>
+    g (bool c, float[1,4,8,6] a) => (float[1,4,8,6] y) {
+        y = If (c) <then_branch = t () => (float[1,4,8,6] t) { t = Neg(a) },
+                    else_branch = e () => (float[1,4,8,6] e) { e = Identity(a) }>
+    }""")
+    images.turn(model.graph, ["a"], [])
+    model.graph.input[1].CopyFrom(helper.make_tensor_value_info("a", onnx.TensorProto.FLOAT, [1, 8, 6, 4]))
+    onnx.checker.check_model(model, full_check=True)
+    given = FEEDS["x"].transpose(0, 2, 3, 1)
+    (got,) = ReferenceEvaluator(model).run(None, {"c": np.array(True), "a": given})
+    np.testing.assert_array_equal(got, -FEEDS["x"])
+
+
+def test_openvino_says_how_it_keeps_images_and_runs_what_is_in_nhwc(model: Path, tmp_path: Path) -> None:
     (first,) = find_devices("cpu:openvino")
     keeps = keeps_channels_last(first)
     devices = [first, replace(first, id=f"{first.id}#1")]
     plan = placed(model, tmp_path / "plan", devices, {"a": 1, "d": 1})
-    assert turned(plan) == ({"a" + SUFFIX, "d" + SUFFIX} if keeps else set())
+    assert in_nhwc(plan) == ({"a", "d"} if keeps else set())
     found = verify(plan, model, FEEDS)
     assert found.ok
     assert {check.name for check in found.checks} == {"a", "d", "c", "m", "y"}
@@ -113,14 +131,14 @@ def test_a_wrong_image_is_found_where_it_was_made(model: Path, tmp_path: Path, m
     (ort,) = find_devices("cpu:ort")
     plan = placed(model, tmp_path / "plan", [ort, replace(ort, id="cpu:ort#1")], {"a": 1, "d": 1})
     assert verify(plan, model, FEEDS).ok
-    (maker,) = [s for s in plan.segments if any(spec.name == "a" + SUFFIX for spec in s.outputs)]
+    (maker,) = [s for s in plan.segments if any(spec.name == "a" for spec in s.outputs)]
     file = Path(plan.folder) / maker.file
     spoiled = onnx.load(file)
     for node in spoiled.graph.node:
-        if node.op_type == "Transpose" and node.output[0] == "a" + SUFFIX:
+        if node.op_type == "Transpose" and node.output[0] == "a":
             node.attribute[0].ints[:] = [0, 2, 3, 1]
             node.input[0] = "spoiled"
-    spoiled.graph.node.insert(1, onnx.helper.make_node("Neg", ["a"], ["spoiled"]))
+    spoiled.graph.node.insert(1, onnx.helper.make_node("Neg", ["a:NCHW"], ["spoiled"]))
     file.write_bytes(spoiled.SerializeToString())
     found = verify(plan, model, FEEDS)
     assert not found.ok
