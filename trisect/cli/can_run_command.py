@@ -12,7 +12,7 @@ from .plans import parse_shapes
 if TYPE_CHECKING:
     from trisect.runtime.errors import TrisectError
 
-    from ..context.model_support import Answer
+    from ..context.model_support import ModelSupport
 
 _REASONS = 2
 
@@ -70,11 +70,11 @@ def can_run(
         raise typer.Exit(1)
 
 
-def _document(source: str, answer: Answer | TrisectError) -> object:
+def _document(source: str, answer: ModelSupport | TrisectError) -> object:
     return {"name": source, "error": str(answer)} if isinstance(answer, Exception) else answer
 
 
-def _show(source: str, answer: Answer | TrisectError) -> None:
+def _show(source: str, answer: ModelSupport | TrisectError) -> None:
     if isinstance(answer, Exception):
         note(f"{source}: {answer}")
         return

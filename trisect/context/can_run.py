@@ -1,4 +1,4 @@
-"""Whether this machine can run a model, asked before it is downloaded: per device, with memory, speed and certainty."""
+"""Answers whether this machine can run a model before it is downloaded: where, in how much memory, and how fast."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from pathlib import Path
 
 import msgspec
 
+from trisect import api
 from trisect.profiles.stored.profile_data import Profile
 from trisect.runtime.device import Device
 from trisect.runtime.errors import InvalidInput, StorageFailed, TrisectError
 from trisect.runtime.progress import Progress, no_progress
 
-from .. import api
-from .history import History, told_shapes
-from .model_support import RANK, Answer, judge
-from .sources import Source, describe
+from .history import History, shapes_key
+from .model_support import ABILITY_RANK, ModelSupport, assess_model
+from .sources import describe_model
+from .sources.model_description import Source
 
 
 def can_run(
@@ -30,133 +31,122 @@ def can_run(
     shapes: Mapping[str, int] | None = None,
     history: History | None = None,
     progress: Progress = no_progress,
-) -> Answer:
-    """Say whether, where and how fast a model would run, from what is there of it.
+) -> ModelSupport:
+    """Return whether, where and how fast a model would run, from the files or metadata that are available.
 
     Parameters
     ----------
     source : path, str or mapping
         An ONNX file with or without weights; a language model's folder, ``config.json`` or GGUF header; a TFLite file;
-        or what a hub tells: ``{"name": ..., "files": [...], "tags": [...], "config": {...}}``.
+        or a hub's metadata: ``{"name": ..., "files": [...], "tags": [...], "config": {...}}``.
     devices : str or iterable of str
-        As for `trisect.devices`; ``"auto"`` for hardware.
+        As for `trisect.devices`; ``"auto"`` for all hardware.
     machine : str, optional
-        A published machine instead of this one.
+        A machine from the built-in database, instead of this one.
     shapes : mapping of str to int, optional
-        Sizes of an ONNX graph's symbolic dimensions; those not given are taken as 1, and the answer says so.
+        Sizes of an ONNX graph's symbolic dimensions; the others are assumed to be 1, with a note.
     history : History, optional
-        Where answers and runs are remembered; the user's own when left out.
+        Where answers and runs are recorded; default: the user's own.
     progress : callable, optional
-
-    Returns
-    -------
-    Answer
 
     Raises
     ------
     InvalidInput, InvalidModel, UnsupportedModel
-        Where there is nothing to judge, or it is damaged.
+        Where there is nothing to assess, or it is damaged.
     """
-    there, profile = tuple(api.usable_devices(devices, machine=machine)), api.known_profile(machine)
+    available, profile = tuple(api.usable_devices(devices, machine=machine)), api.known_profile(machine)
     history = history or History()
-    question = _question(source, there, profile, shapes)
-    earlier = history.answered(question) if question else None
-    answer = _read(earlier)
-    if answer is not None:
-        answer = _with_run(replace(answer, from_history=True), history, _key_of(earlier), shapes)
+    question = _question(source, available, profile, shapes)
+    recorded = _read(history.answer_to(question)) if question else None
+    if recorded is not None:
+        answer = _with_run(replace(recorded.answer, from_history=True), history, recorded.key, shapes)
     else:
-        description = describe(source)
-        answer = judge(description, there, profile, dict(shapes or {}), progress)
+        description = describe_model(source)
+        answer = assess_model(description, available, profile, dict(shapes or {}), progress)
         if question:
-            kept = msgspec.json.encode({"answer": answer, "key": description.key}).decode()
-            with contextlib.suppress(StorageFailed):  # a full disk is no reason not to answer
-                history.answer(question, kept)
+            text = msgspec.json.encode(_RecordedAnswer(answer, description.key)).decode()
+            with contextlib.suppress(StorageFailed):  # an answer must not fail because the disk is full
+                history.record_answer(question, text)
         answer = _with_run(answer, history, description.key, shapes)
     if history.moved is None:
         return answer
-    return replace(
-        answer, notes=(*answer.notes, f"the history was damaged: it is now {history.moved}, a new one is begun")
-    )
+    note = f"the history was damaged: moved to {history.moved}, and a new one was started"
+    return replace(answer, notes=(*answer.notes, note))
 
 
 def best_of(
     candidates: Sequence[Source], devices: str | Iterable[str] = "auto", *, machine: str | None = None
-) -> tuple[int, list[Answer | TrisectError]]:
-    """Which of several models, or of several forms of one, to take.
-
-    The one that runs on the most wanted terms: wholly before partly, then the quicker, then the smaller.
+) -> tuple[int, list[ModelSupport | TrisectError]]:
+    """Select the best of several models, or of several forms of one: by ability, then latency, then size.
 
     Returns
     -------
     index : int
         Of the best candidate.
     answers : list
-        One for each; an error where it could not be judged.
+        One for each candidate; an error where it could not be assessed.
 
     Raises
     ------
     InvalidInput
         Where none can run.
     """
-    answers: list[Answer | TrisectError] = []
+    answers: list[ModelSupport | TrisectError] = []
     for candidate in candidates:
         try:
             answers.append(can_run(candidate, devices, machine=machine))
         except TrisectError as error:
             answers.append(error)
-    able = [(i, a) for i, a in enumerate(answers) if isinstance(a, Answer) and a.ability != "no"]
+    able = [(i, a) for i, a in enumerate(answers) if isinstance(a, ModelSupport) and a.ability != "no"]
     if not able:
-        raise InvalidInput("none of the candidates runs here", remedy="ask can_run about each for its reasons")
-    return min(able, key=lambda pair: _worth(pair[1]))[0], answers
+        raise InvalidInput("none of the candidates can run here", remedy="run can_run on each one for the reasons")
+    return min(able, key=lambda pair: _preference(pair[1]))[0], answers
 
 
-def _worth(answer: Answer) -> tuple[float, ...]:
+def _preference(answer: ModelSupport) -> tuple[float, ...]:
+    """Return a key that sorts answers, the best one first."""
     best = answer.devices.get(answer.best_device or "")
     time_s = answer.measured_latency_s
     if time_s is None and best is not None:
         time_s = best.latency_s if best.decode_tok_s is None else 1 / best.decode_tok_s
     size = answer.memory_bytes
-    return (-RANK[answer.ability], inf if time_s is None else time_s, inf if size is None else float(size))
+    return (-ABILITY_RANK[answer.ability], inf if time_s is None else time_s, inf if size is None else float(size))
 
 
 def _question(
     source: Source, devices: Sequence[Device], profile: Profile, shapes: Mapping[str, int] | None
 ) -> str | None:
-    """The same for the same file, devices, versions and measurements; None for what is cheap to ask again."""
+    """Return a hash of a file and of everything its answer depends on; None for a source that is cheap to assess."""
     if isinstance(source, Mapping) or not Path(source).is_file():
         return None
     file = Path(source)
-    found = file.stat()
-    told = [
-        *("can_run 1", str(file.resolve()), str(found.st_size), str(found.st_mtime_ns), told_shapes(shapes)),
+    status = file.stat()
+    parts = [
+        *("can_run 1", str(file.resolve()), str(status.st_size), str(status.st_mtime_ns), shapes_key(shapes)),
         *(f"{d.id} {d.name} {d.engine_version} {d.memory_bytes}" for d in devices),
         profile.provenance.date,
         str(sum(len(device.points) for device in profile.devices.values())),
     ]
-    return hashlib.sha256("\n".join(told).encode()).hexdigest()
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-class _Kept(msgspec.Struct):
-    answer: Answer
+class _RecordedAnswer(msgspec.Struct):
+    answer: ModelSupport
     key: str
 
 
-def _read(text: str | None) -> Answer | None:
+def _read(text: str | None) -> _RecordedAnswer | None:
     if text is None:
         return None
     try:
-        return msgspec.json.decode(text, type=_Kept).answer
+        return msgspec.json.decode(text, type=_RecordedAnswer)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        return None  # of an older trisect: ask again
+        return None  # recorded by another version: assess the model again
 
 
-def _key_of(text: str | None) -> str:
-    return msgspec.json.decode(text, type=_Kept).key if text else ""
-
-
-def _with_run(answer: Answer, history: History, key: str, shapes: Mapping[str, int] | None) -> Answer:
-    """The answer with what happened when this very model ran here."""
-    run = history.best_run(key, told_shapes(shapes)) if key else None
+def _with_run(answer: ModelSupport, history: History, key: str, shapes: Mapping[str, int] | None) -> ModelSupport:
+    """Add the fastest recorded run of the same model on the same machine to an answer."""
+    run = history.fastest_run(key, shapes_key(shapes)) if key else None
     if run is None or not set(run.devices) <= set(answer.devices):
         return answer
     return replace(
@@ -165,5 +155,5 @@ def _with_run(answer: Answer, history: History, key: str, shapes: Mapping[str, i
         from_history=True,
         measured_latency_s=run.latency_s,
         measured_devices=run.devices,
-        notes=(*answer.notes, f"it ran here on {run.at[:10]} on {', '.join(run.devices)}"),
+        notes=(*answer.notes, f"measured on {run.at[:10]} on {', '.join(run.devices)}"),
     )

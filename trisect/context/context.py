@@ -1,17 +1,18 @@
-"""A context: devices chosen by what an application said, ready to compile models.
+"""A context: the devices selected by an application's options, on which it compiles models.
 
-Made by `create_context`. It answers before there is a model (`accelerated`, `notes`, `devices`), and compiles models
-into graphs that answer for themselves.
+`create_context` makes one. It answers questions before there is a model (`accelerated`, `notes`, `devices`,
+`query_support`), and compiles models into graphs that report which devices run them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+from trisect import api
 from trisect.partitioner.graph.model_loading import parse_proto
 from trisect.partitioner.problem.constraints import Constraints, read_constraints
 from trisect.profiles.capabilities.op_support_limits import DeviceLimits
@@ -21,22 +22,18 @@ from trisect.runtime.errors import FallbackForbidden, InfeasibleProblem, Storage
 from trisect.runtime.plans.plan import Plan
 from trisect.runtime.progress import Progress, no_progress
 
-from .. import api
-from .choosing import Choice, choose
-from .compiled import Compiled, CompiledGraph
-from .history import History, told_shapes
-from .op_support import Support, query
+from .compiled_graph import CompiledGraph, ContextPlan
+from .context_options import ACCELERATORS, ContextOptions
+from .device_selection import DeviceSelection, select_devices
+from .history import History, shapes_key
+from .op_support import OpSupport, query_support
 from .openvino_strings import read_device_string, write_device_string
 from .policy_file import policy_path, read_policy
-from .requested_options import Wishes
 from .sources.onnx_file import structure_key
 
-PlanOn = Callable[[Iterable[Device], str, str | Path | None], Plan]
-"""Plans the model on devices, with a strategy, into a folder."""
-
-LOW_LATENCY_SLACK = 1.1
-"""A plan is of low latency where nothing else that the user permits is predicted to be quicker by more than this."""
-_NAMED = 3
+MAX_LATENCY_RATIO = 1.1
+"""A plan meets ``require="low-latency"`` if no other permitted plan is predicted to be faster by more than this."""
+_MAX_NAMED_NODES = 3
 
 
 def create_context(
@@ -45,23 +42,23 @@ def create_context(
     machine: str | None = None,
     limits: DeviceLimits | None = None,
     policy_file: str | Path | None = None,
-    **said: Any,
+    **options: Any,
 ) -> Context:
-    """Choose devices by what an application says it wants.
+    """Select devices by an application's hints and requirements.
 
     Parameters
     ----------
     devices : str or iterable of str
-        Ids and kinds to choose among; ``"auto"`` for all that are hardware. OpenVINO's strings (``HETERO:GPU,CPU``) are
-        understood too: their order becomes ``fallback``'s.
+        Ids and kinds to select from; ``"auto"`` for all hardware. OpenVINO's device strings (``HETERO:GPU,CPU``) are
+        accepted too: their order sets ``fallback``.
     machine : str, optional
-        A published machine that is not at hand, instead of this one.
+        A machine from the built-in database, instead of this one.
     limits : DeviceLimits, optional
-        An entry of `op_support_limits_per_device`: the context is for that device.
+        An entry of `op_support_limits_per_device`: select that device only.
     policy_file : path, optional
-        The user's policy; where left out, ``TRISECT_POLICY`` or the one in the user's configuration folder.
-    **said
-        Hints and requirements; see `Wishes`. Names may be in camelCase, as a web page gives them.
+        The user's policy; default: ``TRISECT_POLICY``, else the one in the user's configuration folder.
+    **options
+        Hints and requirements; see `ContextOptions`. Names may be in camelCase, as in a web page.
 
     Returns
     -------
@@ -70,11 +67,11 @@ def create_context(
     Raises
     ------
     InvalidInput
-        For a word that nobody knows, hints that contradict requirements, or a policy that cannot be read.
+        For an unknown option or value, hints that contradict requirements, or a policy that cannot be read.
     FallbackForbidden, InfeasibleProblem
-        For a requirement that the devices here cannot meet.
+        For a requirement that the available devices cannot meet.
     UnknownDevice
-        For a device or machine that is not there.
+        For a device or machine that does not exist.
 
     Examples
     --------
@@ -84,56 +81,68 @@ def create_context(
     """
     if limits is not None:
         devices = limits.device
-    if isinstance(devices, str) and devices.partition(":")[0].isupper():  # our own ids are in small letters
-        devices, said = _from_openvino(devices, machine, said)
-    wishes = Wishes.of(**said)
-    users = read_policy(Path(policy_file) if policy_file is not None else policy_path())
-    return Context(wishes, users, devices, machine)
+    if isinstance(devices, str) and devices.partition(":")[0].isupper():  # our own ids are in lower case
+        devices, options = _from_openvino(devices, machine, options)
+    requested = ContextOptions.parse(**options)
+    user_options = read_policy(Path(policy_file) if policy_file is not None else policy_path())
+    return Context(requested, user_options, devices, machine)
+
+
+class PlanOn(Protocol):
+    """Plans one model on some devices with a strategy; ``out`` is the plan's folder, a temporary one where None."""
+
+    def __call__(self, devices: Iterable[Device], strategy: str, out: str | Path | None = None) -> Plan: ...
 
 
 class Context:
-    """Devices chosen for an application; see `create_context`.
+    """Devices selected for an application; see `create_context`.
 
     Parameters
     ----------
-    wishes, users : Wishes
+    options, user_options : ContextOptions
         The application's and the user's.
-    wanted : str or iterable of str
-        Devices to choose among.
+    candidates : str or iterable of str
+        Devices to select from.
     machine : str or None
-        A published machine.
+        A machine from the built-in database.
     """
 
-    def __init__(self, wishes: Wishes, users: Wishes, wanted: str | Iterable[str], machine: str | None) -> None:
-        self.wishes = wishes
+    def __init__(
+        self,
+        options: ContextOptions,
+        user_options: ContextOptions,
+        candidates: str | Iterable[str],
+        machine: str | None,
+    ) -> None:
+        self.options = options
         self.machine = machine
-        self._users = users
-        self._wanted = wanted if isinstance(wanted, str) else tuple(wanted)
-        self._choice = self._choose()
+        self._user_options = user_options
+        self._candidates = candidates if isinstance(candidates, str) else tuple(candidates)
+        self._selection = self._select()
 
     @property
     def devices(self) -> tuple[Device, ...]:
-        """Devices that may be used, the most wanted first."""
-        return self._choice.devices
+        """All devices that may be used, the most preferred first."""
+        return self._selection.devices
 
     @property
     def accelerated(self) -> bool:
-        """Whether a GPU or an NPU is likely to do the work; ask again after `refresh`."""
-        return self._choice.accelerated
+        """Whether a GPU or an NPU is likely to be used; may change with `refresh`."""
+        return self._selection.accelerated
 
     @property
     def notes(self) -> tuple[str, ...]:
         """Every hint that was overridden, and why."""
-        return self._choice.notes
+        return self._selection.notes
 
     @property
-    def choice(self) -> Choice:
-        """All that was decided: ranks of devices, objective, notes."""
-        return self._choice
+    def selection(self) -> DeviceSelection:
+        """The selected devices in tiers, with the objective and the notes."""
+        return self._selection
 
     @property
     def openvino_devices(self) -> str:
-        """The chosen devices as OpenVINO would be told: ``HETERO:NPU,CPU``.
+        """The selected devices as OpenVINO's device string: ``HETERO:NPU,CPU``.
 
         Raises
         ------
@@ -145,15 +154,15 @@ class Context:
         >>> create_context(machine="intel-core-ultra-7-155h", power_preference="low-power").openvino_devices
         'HETERO:NPU,CPU'
         """
-        return write_device_string(self.devices, "MULTI" if self._choice.objective == "throughput" else "HETERO")
+        return write_device_string(self.devices, "MULTI" if self._selection.objective == "throughput" else "HETERO")
 
     def refresh(self) -> bool:
-        """Look again which devices there are; True where the choice has changed."""
-        before = self._choice
+        """Discover the devices again; return whether the selection changed."""
+        before = self._selection
         if self.machine is None:
             engines.rescan()
-        self._choice = self._choose()
-        return self._choice != before
+        self._selection = self._select()
+        return self._selection != before
 
     def query_support(
         self,
@@ -162,24 +171,24 @@ class Context:
         operators: Iterable[str] = (),
         *,
         progress: Progress = no_progress,
-    ) -> Support:
-        """Whether work of these kinds would run, and where, before there is a model.
+    ) -> OpSupport:
+        """Return whether data types, ranks and operators are supported, before there is a model.
 
         Parameters
         ----------
         data_types : iterable of str
             ``float16``, ``int8``, ...
         maximum_rank : int, optional
-            Of any tensor.
+            Largest rank of any tensor.
         operators : iterable of str
             ONNX's names (``HardSwish``) or WebNN's (``hardSwish``).
         progress : callable, optional
-            The first question to a device tries every operator on it.
+            The first query of a device compiles every operator on it.
 
         Raises
         ------
         InvalidInput
-            For a dtype or operator that does not exist, with the nearest.
+            For an unknown data type or operator, with the closest match.
 
         Examples
         --------
@@ -187,7 +196,7 @@ class Context:
         >>> str(context.query_support(data_types=["float16"], maximum_rank=6))
         'optimized'
         """
-        return query(self._choice.ranks, data_types, maximum_rank, operators, progress)
+        return query_support(self._selection.tiers, data_types, maximum_rank, operators, progress)
 
     def compile(
         self,
@@ -200,7 +209,7 @@ class Context:
         executor: str = "threads",
         progress: Progress = no_progress,
     ) -> CompiledGraph:
-        """Split a model over the chosen devices.
+        """Split a model over the selected devices.
 
         Parameters
         ----------
@@ -209,110 +218,115 @@ class Context:
         shapes : mapping of str to int, optional
             Sizes of symbolic dimensions.
         constraints : optional
-            Further ones, as `trisect.split` takes them.
+            Additional constraints, as for `trisect.split`.
         out : path, optional
             Folder of the plan.
         seed : int
+            Random seed.
         executor : str
-            How it will be run; see `Session`.
+            Execution backend; see `Session`.
         progress : callable, optional
 
         Raises
         ------
         FallbackForbidden
-            Naming nodes and devices, where a requirement or ``on_unsupported="error"`` forbids what the model needs.
+            Where a requirement or ``on_unsupported="error"`` forbids the devices that the model needs; names nodes and
+            devices.
         TrisectError
             As for `trisect.split`.
         """
-        further = read_constraints(constraints)
-        if "no-cpu-fallback" in self._choice.wishes.require:
-            further = further.joined(Constraints(cpu_fallback=False))
+        all_constraints = read_constraints(constraints)
+        if "no-cpu-fallback" in self._selection.options.require:
+            all_constraints = all_constraints.joined(Constraints(cpu_fallback=False))
 
         def plan_on(devices: Iterable[Device], strategy: str, out: str | Path | None = None) -> Plan:
             return api.split(
-                model, [device.id for device in devices], strategy, self._choice.objective, shapes,
-                constraints=further, seed=seed, out=out, machine=self.machine, progress=progress,
+                model, [device.id for device in devices], strategy, self._selection.objective, shapes,
+                constraints=all_constraints, seed=seed, out=out, machine=self.machine, progress=progress,
             )  # fmt: skip
 
-        def compile_again(plan: Plan) -> Compiled | None:
+        def recompile(plan: Plan) -> ContextPlan | None:
             changed = self.refresh()
             if not changed and {device.id for device in plan.devices} <= {device.id for device in self._available()}:
                 return None
-            return self._compiled(plan_on)
+            return self._plan(plan_on)
 
-        def remember(plan: Plan, latency_s: float) -> None:
+        def record_latency(plan: Plan, latency_s: float) -> None:
             devices = tuple(dict.fromkeys(segment.device for segment in plan.segments))
-            with suppress(StorageFailed):  # a full disk is no reason to fail a model that has run
-                History().ran(structure_key(parse_proto(Path(model))), devices, told_shapes(shapes), latency_s)
+            with suppress(StorageFailed):  # a run that succeeded must not fail because the disk is full
+                key = structure_key(parse_proto(Path(model)))
+                History().record_run(key, devices, shapes_key(shapes), latency_s)
 
-        compiled = self._compiled(plan_on, out)
-        return CompiledGraph(compiled, compile_again, partial(self._check, plan_on=plan_on), remember, executor)
+        check_plan = partial(self._check_plan, plan_on=plan_on)
+        return CompiledGraph(self._plan(plan_on, out), recompile, check_plan, record_latency, executor)
 
-    def _compiled(self, plan_on: PlanOn, out: str | Path | None = None) -> Compiled:
-        choice = self._choice
+    def _plan(self, plan_on: PlanOn, out: str | Path | None = None) -> ContextPlan:
+        selection = self._selection
         notes: tuple[str, ...] = ()
-        if choice.wishes.on_unsupported == "error":
-            plan = self._without_fallback(plan_on, out)
+        if selection.options.on_unsupported == "error":
+            plan = self._plan_without_fallback(plan_on, out)
         else:
             try:
-                plan = plan_on(choice.devices, choice.strategy, out)
+                plan = plan_on(selection.devices, selection.strategy, out)
             except UnsupportedOperator as error:
-                if not choice.held_back:
+                if not selection.excluded_by_hints:
                     raise
-                last = _ids(choice.held_back)
-                ranks = choice.strategy.removeprefix("tiers:") if len(choice.ranks) > 1 else _ids(choice.devices)
-                plan = plan_on((*choice.devices, *choice.held_back), f"tiers:{ranks}|{last}", out)
+                last = _ids(selection.excluded_by_hints)
+                is_tiered = len(selection.tiers) > 1
+                tiers = selection.strategy.removeprefix("tiers:") if is_tiered else _ids(selection.devices)
+                devices = (*selection.devices, *selection.excluded_by_hints)
+                plan = plan_on(devices, f"tiers:{tiers}|{last}", out)
                 notes = (f"{last} is used although the hints avoid it: {error.message}",)
-        self._check(plan, plan_on)
-        return Compiled(plan, choice, notes)
+        self._check_plan(plan, plan_on)
+        return ContextPlan(plan, selection, notes)
 
-    def _without_fallback(self, plan_on: PlanOn, out: str | Path | None) -> Plan:
-        most_wanted = self._choice.ranks[0]
+    def _plan_without_fallback(self, plan_on: PlanOn, out: str | Path | None) -> Plan:
+        preferred = self._selection.tiers[0]
         try:
-            return plan_on(most_wanted, "auto", out)
+            return plan_on(preferred, "auto", out)
         except (UnsupportedOperator, InfeasibleProblem) as error:
             raise FallbackForbidden(
-                f"on_unsupported='error' keeps all on {_ids(most_wanted)}: {error.message}",
-                remedy="say on_unsupported='fallback' to let another device run it",
+                f"on_unsupported='error' allows only {_ids(preferred)}: {error.message}",
+                remedy="use on_unsupported='fallback' to allow other devices",
             ) from error
 
-    def _check(self, plan: Plan, plan_on: PlanOn) -> None:
-        """Hold a plan against what was required."""
-        required = self._choice.wishes.require
+    def _check_plan(self, plan: Plan, plan_on: PlanOn) -> None:
+        """Raise for a plan that violates a requirement."""
+        required = self._selection.options.require
         kinds = {device.id: device.kind for device in plan.devices}
-        work = {node: segment.device for segment in plan.segments for node in segment.nodes}
+        device_of = {node: segment.device for segment in plan.segments for node in segment.nodes}
         if "low-power" in required:
-            _refuse("low-power", {node: device for node, device in work.items() if kinds[device] == "gpu"})
-        if "accelerated" in required and not {"gpu", "npu"} & {kinds[device] for device in work.values()}:
-            _refuse("accelerated", work)
+            _refuse("low-power", {node: device for node, device in device_of.items() if kinds[device] == "gpu"})
+        if "accelerated" in required and not ACCELERATORS & {kinds[device] for device in device_of.values()}:
+            _refuse("accelerated", device_of)
         if "low-latency" in required:
-            best = plan_on((*self._choice.devices, *self._choice.held_back), "auto", None)
-            if plan.predicted.latency_s > LOW_LATENCY_SLACK * best.predicted.latency_s:
+            fastest = plan_on((*self._selection.devices, *self._selection.excluded_by_hints), "auto")
+            if plan.predicted.latency_s > MAX_LATENCY_RATIO * fastest.predicted.latency_s:
                 raise InfeasibleProblem(
-                    f"require='low-latency' cannot hold on {_ids(self._choice.devices)}: "
-                    f"{plan.predicted.latency_s * 1e3:.3g} ms predicted, {best.predicted.latency_s * 1e3:.3g} ms on "
-                    f"{', '.join(dict.fromkeys(segment.device for segment in best.segments))}",
-                    remedy="leave out the hints that keep the quicker device away, or the requirement",
+                    f"require='low-latency' is not met on {_ids(self._selection.devices)}: predicted "
+                    f"{plan.predicted.latency_s * 1e3:.3g} ms, but {fastest.predicted.latency_s * 1e3:.3g} ms on "
+                    f"{', '.join(dict.fromkeys(segment.device for segment in fastest.segments))}",
+                    remedy="remove the hints that exclude the faster device, or the requirement",
                 )
 
     def _available(self) -> tuple[Device, ...]:
-        return tuple(api.usable_devices(self._wanted, machine=self.machine))
+        return tuple(api.usable_devices(self._candidates, machine=self.machine))
 
-    def _choose(self) -> Choice:
+    def _select(self) -> DeviceSelection:
         profile = api.known_profile(self.machine)
         power_w = {key: device.power_w for key, device in profile.devices.items() if device.power_w is not None}
-        return choose(self.wishes, self._available(), users=self._users, power_w=power_w)
+        return select_devices(self.options, self._available(), user_options=self._user_options, power_w=power_w)
 
 
-def _from_openvino(text: str, machine: str | None, said: dict[str, Any]) -> tuple[tuple[str, ...], dict[str, Any]]:
-    """OpenVINO's device string as devices and hints; hints that were given stand."""
-    found = read_device_string(text, api.usable_devices(machine=machine))
+def _from_openvino(text: str, machine: str | None, options: dict[str, Any]) -> tuple[tuple[str, ...], dict[str, Any]]:
+    """Convert OpenVINO's device string to device ids and hints; explicit options override the hints."""
+    parsed = read_device_string(text, api.usable_devices(machine=machine))
     hints: dict[str, Any] = {}
-    if found.mode == "HETERO":
-        hints["fallback"] = tuple(dict.fromkeys(device.kind for device in found.devices))
-    elif found.mode == "MULTI":
+    if parsed.mode == "HETERO":
+        hints["fallback"] = tuple(dict.fromkeys(device.kind for device in parsed.devices))
+    elif parsed.mode == "MULTI":
         hints["prefer"] = "throughput"
-    return tuple(device.id for device in found.devices), {**hints, **said}
+    return tuple(device.id for device in parsed.devices), {**hints, **options}
 
 
 def _ids(devices: Iterable[Device]) -> str:
@@ -320,10 +334,11 @@ def _ids(devices: Iterable[Device]) -> str:
 
 
 def _refuse(requirement: str, nodes: Mapping[str, str]) -> None:
+    """Raise where any node violates a requirement; ``nodes`` maps each of them to its device."""
     if nodes:
-        named = [f"{node!r} on {device}" for node, device in list(nodes.items())[:_NAMED]]
-        more = f" and {len(nodes) - _NAMED} more" if len(nodes) > _NAMED else ""
+        named = [f"{node!r} on {device}" for node, device in list(nodes.items())[:_MAX_NAMED_NODES]]
+        more = f" and {len(nodes) - _MAX_NAMED_NODES} more" if len(nodes) > _MAX_NAMED_NODES else ""
         raise FallbackForbidden(
-            f"require={requirement!r} cannot hold: {', '.join(named)}{more}",
-            remedy="leave it out, or add a device that can run them",
+            f"require={requirement!r} is violated by {', '.join(named)}{more}",
+            remedy="remove the requirement, or add a device that can run them",
         )

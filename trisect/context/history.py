@@ -1,7 +1,7 @@
-"""What was answered and what happened, kept in one SQLite file in the user's data folder.
+"""Answers to `can_run` and measured runs, recorded in one SQLite file in the user's data folder.
 
-A question that was answered before, or a model that has run before, is answered from here, and the answer says so. The
-user can erase it: ``trisect history clear``. No names of files are kept, only hashes.
+A question that was answered before, and a model that has run before, are answered from the history, and the answer says
+so. ``trisect history clear`` erases it. It contains no file names, only hashes.
 """
 
 from __future__ import annotations
@@ -32,42 +32,42 @@ create index runs_of on runs (model, shapes);
 
 
 @dataclass(frozen=True)
-class PastRun:
-    """A model's run that was measured here."""
+class RecordedRun:
+    """The median of a model's runs, measured on this machine."""
 
     devices: tuple[str, ...]
+    """Device ids."""
     latency_s: float
-    """Median."""
     at: str
     """ISO 8601, UTC."""
 
 
-def told_shapes(shapes: Mapping[str, int] | None) -> str:
-    """Sizes of symbolic dimensions as runs and answers are filed under.
+def shapes_key(shapes: Mapping[str, int] | None) -> str:
+    """Return the sizes of symbolic dimensions as the key under which runs and answers are recorded.
 
     Examples
     --------
-    >>> told_shapes({"n": 2, "batch": 1}), told_shapes(None)
+    >>> shapes_key({"n": 2, "batch": 1}), shapes_key(None)
     ('batch=1,n=2', '')
     """
     return ",".join(f"{name}={size}" for name, size in sorted((shapes or {}).items()))
 
 
 class History:
-    """The store; every call opens and closes it, so that many processes can share it.
+    """The recorded answers and runs; every call opens and closes the file, so that many processes can share it.
 
     Parameters
     ----------
     path : Path, optional
-        ``TRISECT_HISTORY`` or the user's data folder when left out.
+        Default: ``TRISECT_HISTORY``, else a file in the user's data folder.
 
     Examples
     --------
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     history = History(Path(folder) / "history.sqlite")
-    ...     history.answer("can it run?", "yes")
-    ...     history.answered("can it run?"), history.counts()
+    ...     history.record_answer("can it run?", "yes")
+    ...     history.answer_to("can it run?"), history.counts()
     ('yes', {'answers': 1, 'runs': 0})
     """
 
@@ -75,48 +75,48 @@ class History:
         named = os.environ.get(ENVIRONMENT)
         self.path = path or (Path(named) if named else platformdirs.user_data_path("trisect") / "history.sqlite")
         self.moved: Path | None = None
-        """Where a damaged file was put."""
+        """New path of a damaged file that was moved aside."""
 
-    def answer(self, question: str, answer: str) -> None:
-        """Remember an answer."""
+    def record_answer(self, question: str, answer: str) -> None:
+        """Record an answer; it replaces an earlier one to the same question."""
         with self._open() as connection:
             connection.execute("insert or replace into answers values (?, ?, ?)", (question, answer, _now()))
 
-    def answered(self, question: str) -> str | None:
-        """What was answered before; None where nobody asked."""
+    def answer_to(self, question: str) -> str | None:
+        """Return the recorded answer to a question; None where there is none."""
         with self._open() as connection:
             row = connection.execute("select answer from answers where question = ?", (question,)).fetchone()
         return None if row is None else str(row[0])
 
-    def ran(self, model: str, devices: tuple[str, ...], shapes: str, latency_s: float) -> None:
-        """Remember a measured run.
+    def record_run(self, model: str, devices: tuple[str, ...], shapes: str, latency_s: float) -> None:
+        """Record a measured run.
 
         Parameters
         ----------
         model : str
             Hash of the model.
         devices : tuple of str
-            Ids.
+            Device ids.
         shapes : str
-            What its symbolic dimensions were.
+            Sizes of its symbolic dimensions; see `shapes_key`.
         latency_s : float
             Median.
         """
-        from .. import __version__
+        from trisect import __version__
 
         with self._open() as connection:
             row = (model, ",".join(devices), shapes, latency_s, _now(), __version__)
             connection.execute("insert into runs values (?, ?, ?, ?, ?, ?)", row)
 
-    def best_run(self, model: str, shapes: str) -> PastRun | None:
-        """The quickest run of a model at these shapes."""
-        asked = "select devices, latency_s, at from runs where model = ? and shapes = ? order by latency_s limit 1"
+    def fastest_run(self, model: str, shapes: str) -> RecordedRun | None:
+        """Return the fastest recorded run of a model at these shapes; None where there is none."""
+        query = "select devices, latency_s, at from runs where model = ? and shapes = ? order by latency_s limit 1"
         with self._open() as connection:
-            row = connection.execute(asked, (model, shapes)).fetchone()
-        return None if row is None else PastRun(tuple(str(row[0]).split(",")), float(row[1]), str(row[2]))
+            row = connection.execute(query, (model, shapes)).fetchone()
+        return None if row is None else RecordedRun(tuple(str(row[0]).split(",")), float(row[1]), str(row[2]))
 
     def counts(self) -> dict[str, int]:
-        """How many answers and runs are kept."""
+        """Return the numbers of recorded answers and runs."""
         with self._open() as connection:
             return {
                 table: int(connection.execute(f"select count(*) from {table}").fetchone()[0])
@@ -124,13 +124,13 @@ class History:
             }
 
     def clear(self) -> dict[str, int]:
-        """Erase everything; how much that was."""
+        """Erase everything; return how many answers and runs that were."""
         before = self.counts()
         with self._open() as connection:
             connection.execute("delete from answers")
             connection.execute("delete from runs")
         with self._open() as connection:
-            connection.execute("vacuum")  # what was erased must not be readable in the file
+            connection.execute("vacuum")  # deleted rows must not remain readable in the file
         return before
 
     @contextlib.contextmanager
@@ -164,7 +164,7 @@ class History:
             if version == 0 and not tables[0]:
                 connection.executescript(f"begin; {_TABLES} pragma user_version = {_SCHEMA}; commit;")
             elif version != _SCHEMA or tables[0] != 2:
-                raise sqlite3.DatabaseError("of another version")
+                raise sqlite3.DatabaseError("the file has another schema")
         except sqlite3.DatabaseError:
             connection.close()
             raise

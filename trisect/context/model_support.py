@@ -1,5 +1,6 @@
-"""Holds what is known of a model against devices: a graph piece by piece, a language model by its sizes, a list of
-operators by what was found to compile."""
+"""Assesses whether devices can run a model, by what is known of it: a graph piece by piece, a language model by its
+sizes, a list of operators by which of them compile.
+"""
 
 from __future__ import annotations
 
@@ -22,107 +23,107 @@ from trisect.runtime.device import Device
 from trisect.runtime.errors import EngineMissing, ProfileMissing, UnsupportedOperator
 from trisect.runtime.progress import Progress, no_progress
 
-from .sources import Confidence, Description
+from .sources.model_description import Confidence, ModelDescription
 
 Ability = Literal["yes", "partly", "no", "unknown"]
-_NAMED = 3
-_TOKENS = 1024
-"""Tokens of context that a language model's memory is judged for."""
-RANK: Mapping[str, int] = {"yes": 3, "unknown": 2, "partly": 1, "no": 0}
-"""How much is an ability worth."""
+_MAX_NAMED = 3
+_CONTEXT_TOKENS = 1024
+"""Length of the context for which a language model's memory is assessed."""
+ABILITY_RANK: Mapping[str, int] = {"yes": 3, "unknown": 2, "partly": 1, "no": 0}
+"""Orders abilities, the best one highest."""
 
 
 @dataclass(frozen=True)
-class DeviceVerdict:
-    """One device's answer."""
+class DeviceModelSupport:
+    """Whether, and how fast, one device runs a model."""
 
     device: str
+    """Device id."""
     ability: Ability
-    """``yes``: all of it; ``partly``: some operators need another device; ``no``: nothing or too little memory."""
+    """``yes``: all of it; ``partly``: some operators need another device; ``no``: nothing, or too little memory."""
     reasons: tuple[str, ...] = ()
     latency_s: float | None = None
-    """Predicted time of one run on this device alone; None where its costs are not measured."""
+    """Predicted latency on this device alone; None where its costs are not measured."""
     prefill_tok_s: float | None = None
     decode_tok_s: float | None = None
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What is known of running a model here."""
+class ModelSupport:
+    """Whether, where and how fast the devices run a model."""
 
     name: str
     kind: str
-    """What was looked at."""
+    """What was examined; see `ModelDescription.kind`."""
     ability: Ability
     """Of the devices together: ``partly`` on each may be ``yes`` for all."""
-    devices: Mapping[str, DeviceVerdict]
+    devices: Mapping[str, DeviceModelSupport]
+    """By device id."""
     confidence: Confidence
     memory_bytes: int | None
-    """Weights and, for a language model, the keys and values of a thousand tokens; None where nothing tells."""
+    """Weights and, for a language model, the KV cache of a thousand tokens; None where it is unknown."""
     best_device: str | None
-    """The quickest that runs all of it, or the first that does where no time is known."""
+    """The fastest device that runs all of it, or the first one where no latency is known."""
     notes: tuple[str, ...] = ()
     from_history: bool = False
-    """Whether it was answered from an earlier answer or a measured run."""
+    """Whether it comes from an earlier answer or a measured run."""
     measured_latency_s: float | None = None
-    """Median of the quickest run that happened here."""
+    """Median of the fastest recorded run."""
     measured_devices: tuple[str, ...] = ()
 
 
-def judge(
-    description: Description,
+def assess_model(
+    description: ModelDescription,
     devices: Sequence[Device],
     profile: Profile,
     shapes: dict[str, int],
     progress: Progress = no_progress,
-) -> Answer:
-    """Every device's verdict on a model.
+) -> ModelSupport:
+    """Assess whether devices can run a model.
 
     Parameters
     ----------
-    description : Description
+    description : ModelDescription
     devices : sequence of Device
     profile : Profile
-        Where speeds are predicted from.
+        Costs from which latencies are predicted.
     shapes : mapping of str to int
-        Sizes of an ONNX graph's symbolic dimensions; those not given are taken as 1.
+        Sizes of an ONNX graph's symbolic dimensions; the others are assumed to be 1.
     progress : callable, optional
     """
     if description.graph is not None:
-        return _judge_graph(description, devices, profile, shapes, progress)
+        return _assess_graph(description, description.graph, devices, profile, shapes, progress)
     if description.is_language_model:
-        return _judge_language_model(description, devices, profile)
-    return _judge_operators(description, devices, progress)
+        return _assess_language_model(description, devices, profile)
+    return _assess_operators(description, devices, progress)
 
 
-def _judge_graph(
-    description: Description,
+def _assess_graph(
+    description: ModelDescription,
+    path: Path,
     devices: Sequence[Device],
     profile: Profile,
     shapes: dict[str, int],
     progress: Progress,
-) -> Answer:
-    """A whole graph: the engines are asked about every piece of it."""
-    assert description.graph is not None
-    notes: tuple[str, ...] = ()
-    graph, assumed = _read_graph(description.graph, shapes)
+) -> ModelSupport:
+    """Assess a whole graph: each engine compiles every piece of it."""
+    notes: list[str] = []
+    graph, assumed = _read_graph(path, shapes)
     if assumed:
-        notes = (f"judged with {', '.join(f'{name} = 1' for name in assumed)}",)
+        notes.append(f"assumed {', '.join(f'{name} = 1' for name in assumed)}")
     tasks = task_graph(graph)
     capabilities = Capabilities()
     refused = refusals(graph, tasks, devices, capabilities, progress)
     if capabilities.moved is not None:
-        notes = (
-            *notes,
-            f"what devices had said was damaged: it is now {capabilities.moved}, and they were asked again",
-        )
+        notes.append(f"the capability cache was damaged: moved to {capabilities.moved}, devices probed again")
     costs = ProfileCosts(profile)
-    verdicts: dict[str, DeviceVerdict] = {}
+    support: dict[str, DeviceModelSupport] = {}
     for device in devices:
-        against = {task: refused[task, device.id] for task in tasks if (task, device.id) in refused}
-        memory = _too_large(description.weight_bytes, device)
-        ability: Ability = "no" if memory or len(against) == len(tasks) > 0 else "partly" if against else "yes"
-        reasons = [*([memory] if memory else []), *_told(against)]
+        refused_here = {task: refused[task, device.id] for task in tasks if (task, device.id) in refused}
+        memory = _memory_shortage(description.weight_bytes, device)
+        is_none_run = len(refused_here) == len(tasks) > 0
+        ability: Ability = "no" if memory or is_none_run else "partly" if refused_here else "yes"
+        reasons = [*([memory] if memory else []), *_listed(refused_here)]
         latency_s = None
         if ability == "yes":
             try:
@@ -130,18 +131,18 @@ def _judge_graph(
                 latency_s = problem.overhead(device) + sum(problem.time(task, device) for task in tasks)
             except (ProfileMissing, UnsupportedOperator) as error:
                 reasons.append(error.message)
-        verdicts[device.id] = DeviceVerdict(
+        support[device.id] = DeviceModelSupport(
             device.id, ability, tuple(reasons), None if latency_s in (None, inf) else latency_s
         )
     nowhere = [task for task in tasks if all((task, device.id) in refused for device in devices)]
-    together: Ability = "no" if nowhere or all(v.ability == "no" for v in verdicts.values()) else "yes"
+    together: Ability = "no" if nowhere or all(s.ability == "no" for s in support.values()) else "yes"
     if nowhere:
-        notes = (*notes, f"no device here runs {', '.join(map(repr, nowhere[:_NAMED]))}")
-    return _answer(description, together, verdicts, description.weight_bytes, notes)
+        notes.append(f"no device supports {', '.join(map(repr, nowhere[:_MAX_NAMED]))}")
+    return _summary(description, together, support, description.weight_bytes, tuple(notes))
 
 
 def _read_graph(path: Path, shapes: dict[str, int]) -> tuple[Graph, list[str]]:
-    """The graph; symbolic dimensions that nobody gave are taken as 1."""
+    """Return the graph, and the symbolic dimensions without a size, which are assumed to be 1."""
     proto = parse_proto(path)
     constants = {tensor.name for tensor in proto.graph.initializer}
     symbols: dict[str, None] = {}
@@ -149,34 +150,31 @@ def _read_graph(path: Path, shapes: dict[str, int]) -> tuple[Graph, list[str]]:
         if value.name in constants:
             continue
         for axis, dim in enumerate(value.type.tensor_type.shape.dim):
-            name = (
-                dim.dim_param
-                if dim.HasField("dim_param")
-                else ""
-                if dim.HasField("dim_value")
-                else f"{value.name}.{axis}"
-            )
-            if name and name not in shapes and f"{value.name}.{axis}" not in shapes:
+            if dim.HasField("dim_value"):
+                continue
+            positional = f"{value.name}.{axis}"
+            name = dim.dim_param if dim.HasField("dim_param") else positional
+            if name and name not in shapes and positional not in shapes:
                 symbols[name] = None
     return Graph.read(path, {**dict.fromkeys(symbols, 1), **shapes}), list(symbols)
 
 
-def _told(against: Mapping[str, str]) -> list[str]:
-    told = [f"{task!r}: {why}" for task, why in list(against.items())[:_NAMED]]
-    return [*told, f"and {len(against) - _NAMED} more"] if len(against) > _NAMED else told
+def _listed(refused: Mapping[str, str]) -> list[str]:
+    """Return the first few refused tasks or operators with their reasons, and how many more there are."""
+    lines = [f"{name!r}: {reason}" for name, reason in list(refused.items())[:_MAX_NAMED]]
+    return [*lines, f"and {len(refused) - _MAX_NAMED} more"] if len(refused) > _MAX_NAMED else lines
 
 
-def _judge_language_model(description: Description, devices: Sequence[Device], profile: Profile) -> Answer:
-    """A language model by its sizes: does it fit, and how fast do peak rates let it be."""
+def _assess_language_model(description: ModelDescription, devices: Sequence[Device], profile: Profile) -> ModelSupport:
+    """Assess a language model by its sizes: whether it fits, and the limits that peak rates set to its speed."""
     needed = description.weight_bytes
     if needed is not None and description.cache_bytes_per_token is not None:
-        needed += _TOKENS * description.cache_bytes_per_token
-    verdicts: dict[str, DeviceVerdict] = {}
+        needed += _CONTEXT_TOKENS * description.cache_bytes_per_token
+    support: dict[str, DeviceModelSupport] = {}
     for device in devices:
-        memory = _too_large(needed, device)
-        refused = description.refused or memory
+        refused = description.refused or _memory_shortage(needed, device)
         if not refused and device.engine not in ("ort", "openvino") and device.reality != "published":
-            refused = "trisect runs language models with ONNX Runtime on the CPU and with OpenVINO"
+            refused = "language models need ONNX Runtime on the CPU, or OpenVINO"
         rates = profile.devices.get(device.id)
         prefill = decode = None
         if not refused and rates is not None and rates.peak_flops and description.parameters:
@@ -185,70 +183,65 @@ def _judge_language_model(description: Description, devices: Sequence[Device], p
             read = [p.size_bytes / p.time_s for p in rates.points if p.op_class is OpClass.MATVEC and p.size_bytes]
             decode = max(read) / description.decode_bytes if read else None
         ability: Ability = "no" if refused else "yes" if description.confidence != "low" else "unknown"
-        verdicts[device.id] = DeviceVerdict(
+        support[device.id] = DeviceModelSupport(
             device.id, ability, (refused,) if refused else (), prefill_tok_s=prefill, decode_tok_s=decode
         )
-    together = _best_ability(verdicts)
     notes = description.notes
-    if any(v.prefill_tok_s or v.decode_tok_s for v in verdicts.values()):
-        notes = (*notes, "speeds are limits, modelled from the devices' peak rates: what is reached is below")
-    return _answer(description, together, verdicts, needed, notes)
+    if any(s.prefill_tok_s or s.decode_tok_s for s in support.values()):
+        notes = (*notes, "speeds are upper limits, modelled from the devices' peak rates")
+    return _summary(description, _best_ability(support), support, needed, notes)
 
 
-def _judge_operators(description: Description, devices: Sequence[Device], progress: Progress) -> Answer:
-    """A list of operators, each held against what the devices were found to take."""
-    verdicts: dict[str, DeviceVerdict] = {}
+def _assess_operators(description: ModelDescription, devices: Sequence[Device], progress: Progress) -> ModelSupport:
+    """Assess a list of operators by which of them compile on each device."""
+    support: dict[str, DeviceModelSupport] = {}
     for device in devices:
         try:
             limits = known_limits(device) or probe_limits(device, progress=progress)
         except EngineMissing as error:
-            verdicts[device.id] = DeviceVerdict(device.id, "unknown", (error.message,))
+            support[device.id] = DeviceModelSupport(device.id, "unknown", (error.message,))
             continue
-        by_lower = {name.lower(): found for name, found in limits.operators.items()}
-        against = {}
+        by_lower = {name.lower(): operator for name, operator in limits.operators.items()}
+        refused: dict[str, str] = {}
         for name in sorted(description.operators):
-            found = by_lower.get(name.lower())
-            if found is None or not found.dtypes:
-                against[name] = "ONNX has no such operator" if found is None else "it does not compile"
-        memory = _too_large(description.weight_bytes, device)
-        ability: Ability = "no" if memory or description.refused else "partly" if against else "yes"
-        reasons = (
-            *([memory] if memory else []),
-            *([description.refused] if description.refused else []),
-            *_told(against),
-        )
-        verdicts[device.id] = DeviceVerdict(device.id, ability, tuple(reasons))
-    together = _best_ability(verdicts)
-    return _answer(description, together, verdicts, description.weight_bytes, description.notes)
+            operator = by_lower.get(name.lower())
+            if operator is None or not operator.dtypes:
+                refused[name] = "not an ONNX operator" if operator is None else "does not compile"
+        memory = _memory_shortage(description.weight_bytes, device)
+        ability: Ability = "no" if memory or description.refused else "partly" if refused else "yes"
+        reasons = (*filter(None, (memory, description.refused)), *_listed(refused))
+        support[device.id] = DeviceModelSupport(device.id, ability, reasons)
+    return _summary(description, _best_ability(support), support, description.weight_bytes, description.notes)
 
 
-def _best_ability(verdicts: Mapping[str, DeviceVerdict]) -> Ability:
-    abilities: list[Ability] = [verdict.ability for verdict in verdicts.values()]
-    return max(abilities, key=RANK.__getitem__) if abilities else "no"
+def _best_ability(support: Mapping[str, DeviceModelSupport]) -> Ability:
+    abilities: list[Ability] = [one.ability for one in support.values()]
+    return max(abilities, key=ABILITY_RANK.__getitem__) if abilities else "no"
 
 
-def _too_large(needed: int | None, device: Device) -> str:
-    if needed is None or device.memory_bytes is None or needed <= device.memory_bytes:
+def _memory_shortage(needed_bytes: int | None, device: Device) -> str:
+    """Return why a model does not fit into a device's memory; empty where it does, or nothing is known."""
+    if needed_bytes is None or device.memory_bytes is None or needed_bytes <= device.memory_bytes:
         return ""
-    return f"it needs {needed / 1e9:.3g} GB, and {device.id} has {device.memory_bytes / 1e9:.3g} GB"
+    return f"needs {needed_bytes / 1e9:.3g} GB, but {device.id} has {device.memory_bytes / 1e9:.3g} GB"
 
 
-def _answer(
-    description: Description,
+def _summary(
+    description: ModelDescription,
     ability: Ability,
-    verdicts: Mapping[str, DeviceVerdict],
+    support: Mapping[str, DeviceModelSupport],
     memory_bytes: int | None,
     notes: tuple[str, ...],
-) -> Answer:
-    def worth(verdict: DeviceVerdict) -> tuple[int, float, float]:
+) -> ModelSupport:
+    def preference(one: DeviceModelSupport) -> tuple[int, float, float]:
         return (
-            -RANK[verdict.ability],
-            inf if verdict.latency_s is None else verdict.latency_s,
-            -(verdict.decode_tok_s or verdict.prefill_tok_s or 0.0),
+            -ABILITY_RANK[one.ability],
+            inf if one.latency_s is None else one.latency_s,
+            -(one.decode_tok_s or one.prefill_tok_s or 0.0),
         )
 
-    able = [verdict for verdict in verdicts.values() if verdict.ability in ("yes", "unknown")]
-    best = min(able, key=worth).device if able else None
-    return Answer(
-        description.name, description.kind, ability, dict(verdicts), description.confidence, memory_bytes, best, notes
+    able = [one for one in support.values() if one.ability in ("yes", "unknown")]
+    best = min(able, key=preference).device if able else None
+    return ModelSupport(
+        description.name, description.kind, ability, dict(support), description.confidence, memory_bytes, best, notes
     )

@@ -1,7 +1,8 @@
-"""OpenVINO's names for several devices, read and written: ``AUTO:GPU,CPU``, ``HETERO:GPU,CPU``, ``MULTI:GPU,CPU``.
+"""Reads and writes OpenVINO's device strings: ``AUTO:GPU,CPU``, ``HETERO:GPU,CPU``, ``MULTI:GPU,CPU``.
 
-``HETERO`` is the order in which each operator is offered to devices, which is `greedy` here; ``AUTO`` is the one best
-device of those listed (``-GPU`` leaves one out); ``MULTI`` is all of them for throughput. A bare name is that device.
+``HETERO`` assigns each operator to the first listed device that supports it, as the strategy `greedy` does; ``AUTO``
+uses the best one of the listed devices (``-GPU`` excludes one); ``MULTI`` uses all of them for throughput. A name
+without a mode is that device.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ _MODES = ("AUTO", "HETERO", "MULTI")
 
 @dataclass(frozen=True)
 class DeviceString:
-    """What such a string says, in this project's terms."""
+    """A parsed device string."""
 
     mode: Mode
     devices: tuple[Device, ...]
@@ -29,13 +30,14 @@ class DeviceString:
 
     @property
     def strategy(self) -> str:
-        """The strategy that places work as OpenVINO would."""
+        """The placement strategy that is equivalent to the mode."""
         if self.mode == "HETERO":
             return f"greedy:{','.join(device.id for device in self.devices)}"
         return "single" if self.mode == "AUTO" else "auto" if self.mode else f"single:{self.devices[0].id}"
 
     @property
     def objective(self) -> Objective:
+        """The objective that is equivalent to the mode."""
         return "throughput" if self.mode == "MULTI" else "latency"
 
     def __str__(self) -> str:
@@ -44,32 +46,32 @@ class DeviceString:
 
 
 def read_device_string(text: str, available: Sequence[Device]) -> DeviceString:
-    """Read one of OpenVINO's device strings.
+    """Parse one of OpenVINO's device strings.
 
     Parameters
     ----------
     text : str
-        As OpenVINO takes it, in any case.
+        As for OpenVINO, in upper or lower case.
     available : sequence of Device
-        Only those that OpenVINO drives are meant.
+        Devices of other engines are ignored.
 
     Raises
     ------
     InvalidInput
         For a mode that OpenVINO does not have.
     UnknownDevice
-        For a device that OpenVINO does not list here.
+        For a device that OpenVINO does not list on this machine.
 
     Examples
     --------
     >>> here = [Device(f"{kind}:openvino", kind, "openvino", "x", native=kind.upper()) for kind in ("cpu", "gpu")]
-    >>> found = read_device_string("HETERO:GPU,CPU", here)
-    >>> str(found), found.strategy
+    >>> parsed = read_device_string("HETERO:GPU,CPU", here)
+    >>> str(parsed), parsed.strategy
     ('HETERO:GPU,CPU', 'greedy:gpu:openvino,cpu:openvino')
     """
     by_native = {_native(device): device for device in available if device.engine == "openvino"}
     if not by_native:
-        raise UnknownDevice("OpenVINO drives no device here", remedy="install openvino, or name devices by their ids")
+        raise UnknownDevice("OpenVINO lists no device here", remedy="install openvino, or name devices by their ids")
     head, colon, tail = text.strip().upper().partition(":")
     mode: Mode = ""
     if head in _MODES:
@@ -77,7 +79,9 @@ def read_device_string(text: str, available: Sequence[Device]) -> DeviceString:
     elif colon:
         near = difflib.get_close_matches(head, _MODES, n=1)
         hint = f"did you mean {near[0]}? " if near else ""
-        raise InvalidInput(f"OpenVINO has no device mode {head[:40]!r}", remedy=f"{hint}there are: {', '.join(_MODES)}")
+        raise InvalidInput(
+            f"unknown OpenVINO device mode {head[:40]!r}", remedy=f"{hint}expected one of: {', '.join(_MODES)}"
+        )
     names = [name.strip() for name in (tail if mode else head).split(",") if name.strip()]
     if mode == "AUTO" and all(name.startswith("-") for name in names):
         names = [name for name in by_native if f"-{name}" not in names]
@@ -86,28 +90,28 @@ def read_device_string(text: str, available: Sequence[Device]) -> DeviceString:
     unknown = [name for name in names if name not in by_native]
     if unknown:
         raise UnknownDevice(
-            f"OpenVINO lists no device {unknown[0][:40]!r} here", remedy=f"there are: {', '.join(by_native)}"
+            f"unknown OpenVINO device {unknown[0][:40]!r}", remedy=f"expected one of: {', '.join(by_native)}"
         )
     if not mode and len(names) > 1:
-        raise InvalidInput(f"{text[:80]!r} lists devices without a mode", remedy=f"write HETERO:{','.join(names)}")
+        raise InvalidInput(f"{text[:80]!r} lists devices without a mode", remedy=f"use HETERO:{','.join(names)}")
     return DeviceString(mode, tuple(by_native[name] for name in names))
 
 
 def _native(device: Device) -> str:
-    """OpenVINO's name of a device; a published one's is made as OpenVINO would."""
+    """Return OpenVINO's name of a device; for a published device, it follows OpenVINO's naming scheme."""
     _, is_numbered, number = device.id.partition("#")
     return device.native.upper() or device.kind.upper() + (f".{number}" if is_numbered else "")
 
 
 def write_device_string(devices: Sequence[Device], mode: Mode = "HETERO") -> str:
-    """Devices as OpenVINO would be told.
+    """Format devices as one of OpenVINO's device strings.
 
     Raises
     ------
     InvalidInput
-        For devices of other engines, which OpenVINO cannot be told of.
+        For devices of other engines.
     """
     foreign = [device.id for device in devices if device.engine != "openvino"]
     if foreign:
-        raise InvalidInput(f"OpenVINO does not drive {', '.join(foreign)}", remedy="choose among openvino's devices")
+        raise InvalidInput(f"OpenVINO does not drive {', '.join(foreign)}", remedy="select OpenVINO's devices only")
     return str(DeviceString(mode if len(devices) > 1 else "", tuple(devices)))

@@ -1,10 +1,11 @@
-"""The user's own word: a small TOML file that no application can overrule.
+"""The user's policy: a small TOML file whose options no application can override.
 
     # trisect/policy.toml in the user's configuration folder, or the file that TRISECT_POLICY names
     avoid = ["gpu"]
     power_preference = "low-power"
 
-The keys are those of `Wishes`; what an application says against them is overridden, and it is told.
+The keys are the fields of `ContextOptions`. An application's option that conflicts with one is overridden, and the
+context has a note about it.
 """
 
 from __future__ import annotations
@@ -17,50 +18,51 @@ import platformdirs
 
 from trisect.runtime.errors import InvalidInput
 
-from .requested_options import Wishes
+from .context_options import DEFAULTS, ContextOptions
 
 ENVIRONMENT = "TRISECT_POLICY"
 """Environment variable that names the file; empty = no policy."""
-_SIZE_LIMIT_BYTES = 1 << 16
+_MAX_SIZE_BYTES = 1 << 16
 
 
 def policy_path() -> Path | None:
-    """Where the user's policy is; None where there is none."""
+    """Return the path of the user's policy; None where there is no policy."""
     named = os.environ.get(ENVIRONMENT)
     if named is not None:
         return Path(named) if named else None
-    usual = platformdirs.user_config_path("trisect") / "policy.toml"
-    return usual if usual.is_file() else None
+    default = platformdirs.user_config_path("trisect") / "policy.toml"
+    return default if default.is_file() else None
 
 
-def read_policy(path: Path | None) -> Wishes:
-    """The user's wishes; those of nobody where there is no file.
+def read_policy(path: Path | None) -> ContextOptions:
+    """Read the user's options; without a file, none is set.
 
     Raises
     ------
     InvalidInput
-        For a file that is named but missing, that is no TOML, or that says what nobody understands: a policy that
-        cannot be read must not be taken for none.
+        For a file that is named but missing, is not valid TOML, or contains an unknown option or value: a policy that
+        cannot be read is never ignored.
 
     Examples
     --------
-    >>> read_policy(None) == Wishes()
+    >>> read_policy(None) == ContextOptions()
     True
     """
     if path is None:
-        return Wishes()
+        return DEFAULTS
     try:
-        if path.stat().st_size > _SIZE_LIMIT_BYTES:
-            raise InvalidInput(f"the policy {path} is too large", remedy=f"keep it below {_SIZE_LIMIT_BYTES} bytes")
-        said = tomllib.loads(path.read_text(encoding="utf-8"))
+        if path.stat().st_size > _MAX_SIZE_BYTES:
+            raise InvalidInput(
+                f"policy {path}: too large, expected at most {_MAX_SIZE_BYTES} bytes", remedy="shorten the file"
+            )
+        options = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        reason = error.strerror or error
         raise InvalidInput(
-            f"the policy {path} cannot be read: {reason}", remedy=f"mend it, or unset {ENVIRONMENT}"
+            f"policy {path}: cannot be read: {error.strerror or error}", remedy=f"fix it, or unset {ENVIRONMENT}"
         ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise InvalidInput(f"the policy {path} is not sound TOML: {error}", remedy="mend it") from error
+        raise InvalidInput(f"policy {path}: invalid TOML: {error}", remedy="fix the file") from error
     try:
-        return Wishes.of(**said)
+        return ContextOptions.parse(**options)
     except InvalidInput as error:
-        raise InvalidInput(f"the policy {path}: {error.message}", remedy=error.remedy) from error
+        raise InvalidInput(f"policy {path}: {error.message}", remedy=error.remedy) from error

@@ -1,4 +1,4 @@
-"""Answers before a download: the same with weights and without, bounded for hostile input, remembered."""
+"""Answers before a download: the same with and without weights, bounded for hostile input, recorded."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ from tests.llm.gguf_factory import write_tiny_gguf
 from trisect.bench.model_packages import known_files
 from trisect.context.can_run import best_of, can_run
 from trisect.context.history import History
-from trisect.context.sources import describe
+from trisect.context.sources import describe_model
 from trisect.runtime.errors import InvalidInput, InvalidModel, StorageFailed, TrisectError
 
 LLAMA_8B = {
@@ -53,29 +53,29 @@ def without_weights(source: Path, target: Path) -> Path:
     return target
 
 
-def verdicts(answer) -> dict:
-    return {device: (found.ability, found.reasons) for device, found in answer.devices.items()}
+def abilities(answer) -> dict:
+    return {device: (support.ability, support.reasons) for device, support in answer.devices.items()}
 
 
-def test_a_graph_is_judged_the_same_without_its_weights(tmp_path: Path):
+def test_a_graph_is_assessed_the_same_without_its_weights(tmp_path: Path):
     whole = with_weights(tmp_path / "model.onnx")
     bare = without_weights(whole, tmp_path / "bare.onnx")
     full, empty = can_run(whole, "cpu"), can_run(bare, "cpu")
     assert empty.kind == "ONNX without weights"
-    assert verdicts(full) == verdicts(empty)
+    assert abilities(full) == abilities(empty)
     assert full.memory_bytes == empty.memory_bytes == 64 * 8 * 4
-    assert describe(whole).key == describe(bare).key
-    assert full.notes == ("judged with n = 1",)
+    assert describe_model(whole).key == describe_model(bare).key
+    assert full.notes == ("assumed n = 1",)
 
 
 @pytest.mark.parametrize("name", sorted(known_files()))
-def test_real_models_are_judged_the_same_without_their_weights(name: str, models: Path, tmp_path: Path):
+def test_real_models_are_assessed_the_same_without_their_weights(name: str, models: Path, tmp_path: Path):
     path = models / name
     if not path.is_file() or not name.endswith(".onnx"):
         pytest.skip(f"{name} is not here, or is no ONNX file")
     shapes = dict(known_files()[name].shapes)
     bare = without_weights(path, tmp_path / name)
-    assert verdicts(can_run(path, "cpu", shapes=shapes)) == verdicts(can_run(bare, "cpu", shapes=shapes))
+    assert abilities(can_run(path, "cpu", shapes=shapes)) == abilities(can_run(bare, "cpu", shapes=shapes))
 
 
 def test_a_second_question_is_answered_from_history_until_the_file_changes(tmp_path: Path):
@@ -89,7 +89,7 @@ def test_a_second_question_is_answered_from_history_until_the_file_changes(tmp_p
     assert not can_run(path, "cpu").from_history
 
 
-def test_a_damaged_history_is_said_and_a_full_disk_is_no_reason_not_to_answer(
+def test_a_damaged_history_has_a_note_and_a_full_disk_does_not_prevent_an_answer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     path = with_weights(tmp_path / "model.onnx")
@@ -101,11 +101,11 @@ def test_a_damaged_history_is_said_and_a_full_disk_is_no_reason_not_to_answer(
     def full(*_: object) -> None:
         raise StorageFailed("no space left")
 
-    monkeypatch.setattr(History, "answer", full)
+    monkeypatch.setattr(History, "record_answer", full)
     assert can_run(path, "cpu", shapes={"n": 7}).ability == "yes"
 
 
-def test_a_configuration_tells_size_and_whether_it_fits():
+def test_a_configuration_gives_the_size_and_whether_it_fits():
     answer = can_run({"config": LLAMA_8B}, machine="nvidia-h200")
     assert answer.confidence == "medium"
     weights = answer.memory_bytes - 1024 * 4 * 32 * 8 * 128
@@ -113,7 +113,7 @@ def test_a_configuration_tells_size_and_whether_it_fits():
     assert answer.devices["gpu:cuda"].decode_tok_s == pytest.approx(4.8e12 / weights, rel=0.01)
     huge = can_run({"config": {**LLAMA_8B, "num_hidden_layers": 2000}}, machine="nvidia-h200")
     assert huge.devices["gpu:cuda"].ability == "no"
-    assert "has 141 GB" in huge.devices["gpu:cuda"].reasons[0]
+    assert "but gpu:cuda has 141 GB" in huge.devices["gpu:cuda"].reasons[0]
 
 
 def test_a_gguf_header_is_enough(tmp_path: Path):
@@ -123,7 +123,7 @@ def test_a_gguf_header_is_enough(tmp_path: Path):
     whole = can_run(path, "cpu")
     head = tmp_path / "head.gguf"
     head.write_bytes(path.read_bytes()[: size * 3 // 4])
-    assert verdicts(can_run(head, "cpu")) == verdicts(whole)
+    assert abilities(can_run(head, "cpu")) == abilities(whole)
     assert can_run(head, "cpu").memory_bytes == whole.memory_bytes
     head.write_bytes(path.read_bytes()[:100])
     with pytest.raises(InvalidModel):
@@ -139,16 +139,16 @@ def test_a_gguf_header_is_enough(tmp_path: Path):
         ({"name": "m", "files": {"model.onnx": 1000, "model.onnx_data": 500_000}}, 501_000),
     ],
 )
-def test_names_alone_tell_a_little(listing: dict, memory_bytes: float):
+def test_names_alone_give_an_answer_of_low_confidence(listing: dict, memory_bytes: float):
     answer = can_run(listing, "cpu")
     assert answer.memory_bytes == pytest.approx(memory_bytes)
     assert (answer.confidence, answer.ability) == ("low", "unknown")
 
 
-def test_what_is_not_read_is_refused_by_name():
+def test_unsupported_formats_are_refused_by_name():
     unknown = can_run({"config": {**LLAMA_8B, "model_type": "rwkv7"}}, "cpu")
     assert unknown.ability == "no"
-    assert "the architecture 'rwkv7' is not read" in unknown.devices["cpu:ort"].reasons[0]
+    assert "unsupported architecture 'rwkv7'" in unknown.devices["cpu:ort"].reasons[0]
     torch_only = can_run({"name": "m-7b", "files": ["model.safetensors"]}, "cpu")
     assert torch_only.ability == "no"
 
@@ -232,19 +232,21 @@ def tflite(path: Path, codes: list[int], custom: str | None = None) -> Path:
     return path
 
 
-def test_a_tflite_file_tells_its_operators(tmp_path: Path):
+def test_a_tflite_file_lists_its_operators(tmp_path: Path):
     import tflite as schema
 
     operator = schema.BuiltinOperator
-    description = describe(tflite(tmp_path / "m.tflite", [operator.CONV_2D, operator.SOFTMAX, operator.HARD_SWISH]))
+    description = describe_model(
+        tflite(tmp_path / "m.tflite", [operator.CONV_2D, operator.SOFTMAX, operator.HARD_SWISH])
+    )
     assert description.operators == {"Conv", "softmax", "HardSwish"}
-    assert "convert it" in description.notes[0]
-    refused = describe(tflite(tmp_path / "c.tflite", [operator.CUSTOM], custom="MyOwnOp"))
+    assert "convert it to ONNX" in description.notes[0]
+    refused = describe_model(tflite(tmp_path / "c.tflite", [operator.CUSTOM], custom="MyOwnOp"))
     assert "MyOwnOp" in refused.refused
     damaged = tmp_path / "damaged.tflite"
     damaged.write_bytes((tmp_path / "m.tflite").read_bytes()[:12])
-    with pytest.raises(InvalidModel, match="not a sound TFLite"):
-        describe(damaged)
+    with pytest.raises(InvalidModel, match="malformed TFLite"):
+        describe_model(damaged)
 
 
 def test_a_folder_counts_its_files(tmp_path: Path):
@@ -252,10 +254,10 @@ def test_a_folder_counts_its_files(tmp_path: Path):
     (tmp_path / "onnx").mkdir()
     (tmp_path / "onnx" / "model.onnx").write_bytes(b"x" * 100)
     (tmp_path / "onnx" / "model.onnx_data").write_bytes(b"x" * 900)
-    assert describe(tmp_path).weight_bytes == 1000
+    assert describe_model(tmp_path).weight_bytes == 1000
 
 
-def test_what_is_not_there_is_said(tmp_path: Path):
+def test_a_missing_file_is_an_error(tmp_path: Path):
     with pytest.raises(InvalidInput, match="no model at"):
         can_run(tmp_path / "missing.onnx")
 
@@ -271,4 +273,4 @@ def test_a_large_graph_is_answered_from_the_store(tmp_path: Path):
     first = trisect.can_run(path, "cpu:ort")
     again = trisect.can_run(path, "cpu:ort")
     assert again.from_history
-    assert verdicts(first) == verdicts(again)
+    assert abilities(first) == abilities(again)

@@ -1,4 +1,4 @@
-"""A context keeps its word: about devices before there is a model, and about the graph that it compiles."""
+"""Contexts: the devices they select, and what compiled graphs report about the devices that run them."""
 
 from pathlib import Path
 
@@ -127,7 +127,7 @@ def test_on_unsupported_error_refuses_instead(tmp_path: Path):
     model = written(tmp_path, MIXED)
     context = create_context(machine=ULTRA, power_preference="low-power", on_unsupported="error")
     assert context.compile(model).devices == ("npu:openvino",)
-    with pytest.raises(FallbackForbidden, match=r"keeps all on npu:openvino: no device is left for node .LSTM_2"):
+    with pytest.raises(FallbackForbidden, match=r"allows only npu:openvino: no device is left for node .LSTM_2"):
         context.compile(model, constraints={"forbid": {"op:LSTM": "npu"}})
 
 
@@ -143,20 +143,20 @@ def test_no_cpu_fallback_names_the_node(tmp_path: Path):
 def test_low_power_and_low_latency_together_are_refused_where_they_exclude_each_other(tmp_path: Path):
     model = written(tmp_path, MIXED)
     context = create_context(machine=ULTRA, power_preference="low-power", require=["low-power", "low-latency"])
-    with pytest.raises(InfeasibleProblem, match=r"require='low-latency' cannot hold on npu:openvino,cpu:openvino"):
+    with pytest.raises(InfeasibleProblem, match=r"require='low-latency' is not met on npu:openvino,cpu:openvino"):
         context.compile(model)
 
 
-def test_openvinos_strings_become_devices_and_hints(tmp_path: Path):
+def test_openvinos_device_strings_select_devices_and_set_hints(tmp_path: Path):
     context = create_context(devices="HETERO:GPU,CPU", machine=ULTRA)
     assert [device.id for device in context.devices] == ["gpu:openvino", "cpu:openvino"]
     assert context.openvino_devices == "HETERO:GPU,CPU"
     several = create_context(devices="MULTI:GPU,NPU", machine=ULTRA)
-    assert several.choice.objective == "throughput"
-    assert several.openvino_devices == "MULTI:NPU,GPU"  # one rank: no order among them
+    assert several.selection.objective == "throughput"
+    assert several.openvino_devices == "MULTI:NPU,GPU"  # one tier: no order within it
     with pytest.raises(InvalidInput, match="OpenVINO does not drive"):
         create_context(machine="nvidia-h200").openvino_devices  # noqa: B018
-    with pytest.raises(UnknownDevice, match="there are: CPU, GPU, NPU"):
+    with pytest.raises(UnknownDevice, match="unknown OpenVINO device 'TPU'; expected one of: CPU, GPU, NPU"):
         create_context(devices="HETERO:TPU", machine=ULTRA)
     with pytest.raises(InvalidInput, match="did you mean HETERO"):
         create_context(devices="HETRO:GPU", machine=ULTRA)
@@ -173,28 +173,28 @@ def test_hetero_here_splits_as_openvino_itself(tmp_path: Path):
     assert graph.devices == ("cpu:openvino",)
 
 
-def test_the_users_policy_file_outranks_the_application(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_users_policy_file_overrides_the_application(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     policy = tmp_path / "policy.toml"
     policy.write_text('avoid = ["gpu"]\npower_preference = "low-power"\n')
     monkeypatch.setenv("TRISECT_POLICY", str(policy))
     context = create_context(machine=ULTRA, power_preference="high-performance")
     assert [device.kind for device in context.devices] == ["npu", "cpu"]
     assert context.notes == (
-        "power_preference='high-performance' overridden: the user's policy says power_preference='low-power'",
+        "power_preference='high-performance' overridden: the user's policy sets power_preference='low-power'",
     )
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"avoid = [", "is not sound TOML"),
-        (b"\xff\xfe", "is not sound TOML"),
-        (b'avoid = ["tpu"]', "there is no avoid 'tpu'"),
-        (b"colour = 1", "there is no hint 'colour'"),
-        (b"x" * 100_000, "is too large"),
+        (b"avoid = [", "invalid TOML"),
+        (b"\xff\xfe", "invalid TOML"),
+        (b'avoid = ["tpu"]', "unknown value for avoid: 'tpu'"),
+        (b"colour = 1", "unknown context option 'colour'"),
+        (b"x" * 100_000, "too large, expected at most 65536 bytes"),
     ],
 )
-def test_a_policy_that_cannot_be_read_is_not_taken_for_none(tmp_path: Path, content: bytes, message: str):
+def test_a_policy_that_cannot_be_read_is_never_ignored(tmp_path: Path, content: bytes, message: str):
     policy = tmp_path / "policy.toml"
     policy.write_bytes(content)
     with pytest.raises(InvalidInput, match=message):
@@ -203,7 +203,7 @@ def test_a_policy_that_cannot_be_read_is_not_taken_for_none(tmp_path: Path, cont
         create_context(machine=ULTRA, policy_file=tmp_path / "missing.toml")
 
 
-def test_a_device_that_goes_and_comes_back_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_listeners_are_called_when_a_device_disappears_and_returns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     model = written(tmp_path, SMALL)
     everything = engines.discover()
     here = list(everything)
@@ -258,7 +258,7 @@ def test_a_device_that_is_lost_in_use_is_planned_around_within_what_was_required
         made = graph._replan(graph.plan, [lost])
         assert lost not in {segment.device for segment in made.segments}
         assert [(change.before, lost in change.after) for change in changes] == [((lost,), False)]
-        assert f"{lost} is lost" in changes[0].reason
+        assert f"lost device {lost}" in changes[0].reason
         graph.close()
         np.testing.assert_allclose(graph.run({"x": x})["y"], -np.exp(x), rtol=1e-5)
         assert set(graph.dispatched) == set(graph.devices)

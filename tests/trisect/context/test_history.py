@@ -1,4 +1,4 @@
-"""What happened is remembered, survives damage, and can be erased."""
+"""The history records answers and runs, survives damage, and can be erased."""
 
 import sqlite3
 from pathlib import Path
@@ -9,28 +9,28 @@ from trisect.context.history import History
 from trisect.runtime.errors import StorageFailed
 
 
-def test_the_quickest_run_is_remembered_per_shape(tmp_path: Path):
+def test_the_fastest_run_is_recorded_per_shape(tmp_path: Path):
     history = History(tmp_path / "history.sqlite")
     for devices, latency_s in ((("cpu:a",), 0.2), (("cpu:a", "gpu:b"), 0.1), (("gpu:b",), 0.3)):
-        history.ran("model", devices, "n=1", latency_s)
-    history.ran("model", ("cpu:a",), "n=2", 0.01)
-    run = history.best_run("model", "n=1")
+        history.record_run("model", devices, "n=1", latency_s)
+    history.record_run("model", ("cpu:a",), "n=2", 0.01)
+    run = history.fastest_run("model", "n=1")
     assert run is not None
     assert (run.devices, run.latency_s) == (("cpu:a", "gpu:b"), 0.1)
-    assert history.best_run("model", "n=3") is None
-    assert history.best_run("other", "n=1") is None
+    assert history.fastest_run("model", "n=3") is None
+    assert history.fastest_run("other", "n=1") is None
 
 
-def test_a_new_answer_takes_the_place_of_the_old(tmp_path: Path):
+def test_a_new_answer_replaces_the_old_one(tmp_path: Path):
     history = History(tmp_path / "history.sqlite")
-    history.answer("q", "one")
-    history.answer("q", "two")
-    assert History(tmp_path / "history.sqlite").answered("q") == "two"
+    history.record_answer("q", "one")
+    history.record_answer("q", "two")
+    assert History(tmp_path / "history.sqlite").answer_to("q") == "two"
 
 
 def test_clearing_leaves_nothing_in_the_file(tmp_path: Path):
     history = History(tmp_path / "history.sqlite")
-    history.answer("q", "a secret that must not be found again")
+    history.record_answer("q", "a secret that must not be found again")
     assert history.clear() == {"answers": 1, "runs": 0}
     assert b"secret" not in history.path.read_bytes()
     assert history.counts() == {"answers": 0, "runs": 0}
@@ -41,8 +41,8 @@ def test_a_damaged_file_is_moved_aside_and_a_new_one_made(tmp_path: Path, conten
     path = tmp_path / "history.sqlite"
     path.write_bytes(content)
     history = History(path)
-    history.answer("q", "a")
-    assert history.answered("q") == "a"
+    history.record_answer("q", "a")
+    assert history.answer_to("q") == "a"
     assert history.moved is not None
     assert history.moved.read_bytes() == content
 
@@ -54,7 +54,7 @@ def test_a_foreign_database_is_not_written_to(tmp_path: Path):
     connection.close()
     before = path.read_bytes()
     history = History(path)
-    history.answer("q", "a")
+    history.record_answer("q", "a")
     assert history.moved is not None
     assert history.moved.read_bytes() == before
 

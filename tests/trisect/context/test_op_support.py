@@ -1,4 +1,4 @@
-"""Capability queries say what the engines really take."""
+"""Capability queries agree with what the engines really compile."""
 
 from pathlib import Path
 
@@ -20,8 +20,8 @@ def limits():
     return probe_limits(find_devices("cpu:ort")[0])
 
 
-def test_what_is_listed_really_compiles_and_what_is_not_does_not(limits):
-    """Asked of the engine once more, without this project's code between."""
+def test_operators_compile_if_and_only_if_they_are_listed(limits):
+    """Compiled by the engine directly, without this project's code."""
     for name, dtype, number in (
         ("Relu", "float32", 1),
         ("Relu", "int32", 6),
@@ -46,7 +46,7 @@ def test_what_is_listed_really_compiles_and_what_is_not_does_not(limits):
         assert (dtype in limits.operators[name].dtypes) == compiles, (name, dtype)
 
 
-def test_most_operators_are_tried_and_refusals_have_reasons(limits):
+def test_most_operators_are_probed_and_refusals_have_reasons(limits):
     assert len(limits.operators) > 150
     assert sum(bool(operator.dtypes) for operator in limits.operators.values()) > 150
     for operator in limits.operators.values():
@@ -57,7 +57,7 @@ def test_most_operators_are_tried_and_refusals_have_reasons(limits):
     assert "uint8" in limits.quantised
 
 
-def test_answers_are_remembered_and_survive_damage(limits, tmp_path: Path):
+def test_answers_are_cached_and_survive_damage(limits, tmp_path: Path):
     device = find_devices("cpu:ort")[0]
     assert known_limits(device) == limits
     store = tmp_path / "limits.json"
@@ -80,24 +80,24 @@ def test_a_context_answers_in_three_words(limits):
 def test_another_device_of_the_context_is_a_fallback(limits):
     probe_limits(find_devices("cpu:openvino")[0])
     context = create_context(devices="cpu:openvino,cpu:ort", fallback=["cpu"])
-    assert context.query_support(operators=["Det"]) == "optimized"  # one rank: either will do
-    ranks = tuple((device,) for device in find_devices("cpu:openvino,cpu:ort"))
-    from trisect.context.op_support import query
+    assert context.query_support(operators=["Det"]) == "optimized"  # one tier: any device will do
+    tiers = tuple((device,) for device in find_devices("cpu:openvino,cpu:ort"))
+    from trisect.context.op_support import query_support
 
-    assert query(ranks, ["float32"], None, ["Det"]) == "fallback"
+    assert query_support(tiers, ["float32"], None, ["Det"]) == "fallback"
 
 
 @pytest.mark.parametrize(
-    ("asked", "message"),
+    ("options", "message"),
     [
-        ({"data_types": ["float23"]}, "there is no dtype 'float23'"),
+        ({"data_types": ["float23"]}, "unknown data type 'float23'"),
         ({"operators": ["matmull"]}, "did you mean 'MatMul'"),
-        ({"maximum_rank": -1}, "makes no sense"),
+        ({"maximum_rank": -1}, "maximum_rank=-1: expected an integer"),
     ],
 )
-def test_a_question_about_nothing_is_refused(limits, asked, message):
+def test_an_unknown_type_operator_or_rank_is_refused(limits, options, message):
     with pytest.raises(InvalidInput, match=message):
-        create_context(devices="cpu:ort").query_support(**asked)
+        create_context(devices="cpu:ort").query_support(**options)
 
 
 def test_an_entry_makes_a_context(limits):
@@ -105,7 +105,7 @@ def test_an_entry_makes_a_context(limits):
     assert [device.id for device in context.devices] == ["cpu:ort"]
 
 
-def test_a_published_device_is_judged_by_what_is_published_alone():
+def test_a_published_device_is_assessed_by_its_published_limits_alone():
     device = reference.machine("nvidia-h200").devices[1]
     with pytest.raises(EngineMissing, match="nobody here can ask gpu:cuda"):
         probe_limits(device)

@@ -1,4 +1,4 @@
-"""Language models before they are downloaded: from a GGUF header, a ``config.json``, or the names of files alone."""
+"""Describes a language model from a GGUF header, a ``config.json``, or only the names of its files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from trisect.llm.gguf.llama_config import ARCHITECTURES
 from trisect.llm.importing.folder_config import CONFIG_FILE, GENAI_FILE, choose_graph
 from trisect.runtime.errors import InvalidInput, InvalidModel
 
-from . import Description, read_json, whole_number
+from .model_description import ModelDescription, read_json, whole_number
 
 _BITS = {
     "fp32": 32.0, "f32": 32.0, "float32": 32.0, "bf16": 16.0, "bfloat16": 16.0, "fp16": 16.0, "f16": 16.0,
@@ -20,15 +20,15 @@ _BITS = {
     "q5_0": 5.5, "q5_1": 6.0, "q4_k": 4.5, "q4_0": 4.5, "q4_1": 5.0, "int4": 4.5, "q4f16": 4.5, "q4": 4.5,
     "bnb4": 4.5, "awq": 4.25, "gptq": 4.25, "q3_k": 3.4375, "q2_k": 2.625,
 }  # fmt: skip
-"""Bits of a weight, scales included, for what names say of quantisation."""
+"""Quantisation as named in file names and tags -> bits of a weight, scales included."""
 _PARAMETERS = re.compile(r"(?<![a-z0-9.])(\d{1,4}(?:\.\d{1,3})?)([mbt])(?![a-z])", re.IGNORECASE)
 _UNITS = {"m": 10**6, "b": 10**9, "t": 10**12}
-_MOST_NAMES, _LONGEST_NAME = 10_000, 1000
+_MAX_NAMES, _MAX_NAME_LENGTH = 10_000, 1000
 _KINDS = {"qwen2": "qwen2", "qwen3": "qwen3", "llama": "llama", "mistral": "llama", "smollm": "llama"}
 
 
-def from_gguf(path: Path) -> Description:
-    """A GGUF file, or its first few megabytes."""
+def from_gguf(path: Path) -> ModelDescription:
+    """Describe a GGUF file, or its first few megabytes."""
     header = GgufHeader.read(path)
     metadata = header.metadata
     architecture = str(metadata.get("general.architecture", "?"))[:80]
@@ -40,14 +40,14 @@ def from_gguf(path: Path) -> Description:
     heads = number("attention.head_count")
     head_dim = number("attention.key_length") or number("embedding_length") // max(heads, 1)
     cache = 4 * number("block_count") * number("attention.head_count_kv", heads) * head_dim
-    unread = [name for name in header.types if name not in BLOCK_BYTES]
+    unsupported = [name for name in header.types if name not in BLOCK_BYTES]
     refused = ""
     if architecture not in ARCHITECTURES:
-        refused = f"the architecture {architecture!r} is not read; those that are: {', '.join(ARCHITECTURES)}"
-    elif unread:
-        refused = f"tensors of type {', '.join(unread)} are not read; those that are: {', '.join(BLOCK_BYTES)}"
+        refused = f"unsupported architecture {architecture!r}; supported: {', '.join(ARCHITECTURES)}"
+    elif unsupported:
+        refused = f"unsupported tensor type {', '.join(unsupported)}; supported: {', '.join(BLOCK_BYTES)}"
     weight_bytes = sum(header.types.values())
-    return Description(
+    return ModelDescription(
         kind="GGUF header",
         name=str(metadata.get("general.name", path.stem))[:200],
         confidence="medium",
@@ -61,61 +61,62 @@ def from_gguf(path: Path) -> Description:
     )
 
 
-def from_folder(folder: Path) -> Description:
-    """A folder as it lies on a hub or on disk: its configuration, and the sizes of the files that are there."""
+def from_folder(folder: Path) -> ModelDescription:
+    """Describe a folder, as on a hub or on disk, from its configuration and the sizes of its files."""
     files: dict[str, int | None] = {}
     for file in sorted(folder.rglob("*")):
         if file.is_file():
             files[file.relative_to(folder).as_posix()] = file.stat().st_size
-        if len(files) > _MOST_NAMES:
-            raise InvalidModel(f"{folder} holds more than {_MOST_NAMES} files", remedy="give the model's own folder")
+        if len(files) > _MAX_NAMES:
+            raise InvalidModel(f"{folder} contains more than {_MAX_NAMES} files", remedy="pass the model's own folder")
     document: dict[str, Any] = {"name": folder.name, "files": files}
     named = next((name for name in (CONFIG_FILE, GENAI_FILE) if name in files), None)
     if named is not None:
         document["config"] = read_json(folder / named)
-    return from_listing(document)
+    return from_metadata(document)
 
 
-def from_config(config: Mapping[str, Any], name: str) -> Description:
-    """A ``config.json`` alone."""
-    return from_listing({"name": name, "config": config})
+def from_config(config: Mapping[str, Any], name: str) -> ModelDescription:
+    """Describe a model from its ``config.json`` alone."""
+    return from_metadata({"name": name, "config": config})
 
 
-def from_listing(listing: Mapping[str, Any]) -> Description:
-    """Whatever a hub tells of a model without a download: ``name``, ``files``, ``tags``, ``config``.
+def from_metadata(metadata: Mapping[str, Any]) -> ModelDescription:
+    """Describe a model from a hub's metadata: ``name``, ``files``, ``tags``, ``config``.
 
     Raises
     ------
     InvalidInput
-        For a mapping that says nothing.
+        For metadata without any of these.
     InvalidModel
-        For entries that make no sense.
+        For malformed entries.
     """
-    name = _text(listing.get("name", ""))
-    files = _files(listing.get("files", ()))
-    tags = [_text(tag) for tag in _listed(listing.get("tags", ()))]
-    config = listing.get("config")
+    name = _text(metadata.get("name", ""))
+    files = _files(metadata.get("files", ()))
+    tags = [_text(tag) for tag in _list(metadata.get("tags", ()))]
+    config = metadata.get("config")
     if config is not None and not isinstance(config, Mapping):
-        raise InvalidModel("the config is no object", remedy="give what config.json holds")
+        raise InvalidModel("config: expected an object", remedy="pass the contents of config.json")
     if not (name or files or tags or config):
-        raise InvalidInput("nothing is told of the model", remedy="give name, files, tags or config")
+        raise InvalidInput("no metadata of the model", remedy="pass name, files, tags or config")
     sizes = _sizes(config) if config else {}
     words = [name, *files, *tags]
-    parameters = sizes.get("parameters") or _told_parameters(words)
-    file, bits = _chosen_file(files), _told_bits([*([f] if (f := _chosen_file(files)) else []), *tags, name])
+    parameters = sizes.get("parameters") or _parameters_in_names(words)
+    file = _choose_file(files)
+    bits = _bits_in_names([*([file] if file else []), *tags, name])
     weight_bytes = _size_of(files, file)
     notes: list[str] = []
     if weight_bytes is None and parameters is not None:
         bits = bits or _config_bits(config) or 16.0
         weight_bytes = int(parameters * bits / 8)
-        notes.append(f"weights taken as {bits:g} bits each")
+        notes.append(f"assumed {bits:g} bits per weight")
     architecture = sizes.get("architecture")
     refused = ""
-    if architecture is not None and not _is_read(str(architecture)):
-        refused = f"the architecture {architecture!r} is not read"
+    if architecture is not None and not _is_supported(str(architecture)):
+        refused = f"unsupported architecture {architecture!r}"
     elif files and file is None:
-        refused = "there is neither an ONNX graph nor a GGUF file among the files"
-    return Description(
+        refused = "none of the files is an ONNX graph or a GGUF file"
+    return ModelDescription(
         kind="config.json" if config else "file names" if files else "name and tags",
         name=name or "the model",
         confidence="medium" if config else "low",
@@ -131,7 +132,7 @@ def from_listing(listing: Mapping[str, Any]) -> Description:
 
 
 def _sizes(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Architecture, parameters, bytes of keys and values a token, and context, from a decoder's configuration."""
+    """Return architecture, parameters, KV cache bytes per token, and context length of a decoder's configuration."""
     inner = config.get("text_config")
     model = inner if isinstance(inner, Mapping) else config
     genai = model.get("model")
@@ -163,7 +164,7 @@ def _architecture(model: Mapping[str, Any]) -> str | None:
     return _text(kind) if isinstance(kind, str) and kind else None
 
 
-def _is_read(architecture: str) -> bool:
+def _is_supported(architecture: str) -> bool:
     plain = architecture.lower()
     return any(plain.startswith(known) for known in (*_KINDS, "decoder", "phi3", "gpt2"))
 
@@ -177,15 +178,16 @@ def _config_bits(config: object) -> float | None:
     return _BITS.get(str(config.get("torch_dtype", config.get("dtype", ""))).lower())
 
 
-def _told_parameters(words: list[str]) -> int | None:
+def _parameters_in_names(words: list[str]) -> int | None:
+    """Return the number of parameters that a name mentions, such as ``7b``."""
     for word in words:
-        found = _PARAMETERS.search(word)
-        if found:
-            return int(float(found[1]) * _UNITS[found[2].lower()])
+        if match := _PARAMETERS.search(word):
+            return int(float(match[1]) * _UNITS[match[2].lower()])
     return None
 
 
-def _told_bits(words: list[str]) -> float | None:
+def _bits_in_names(words: list[str]) -> float | None:
+    """Return the bits per weight of the quantisation that a name mentions."""
     for word in words:
         plain = word.lower()
         for tag, bits in _BITS.items():
@@ -194,41 +196,46 @@ def _told_bits(words: list[str]) -> float | None:
     return None
 
 
-def _chosen_file(files: Mapping[str, int | None]) -> str | None:
-    """The file that trisect would take."""
+def _choose_file(files: Mapping[str, int | None]) -> str | None:
+    """Return the file that trisect would import."""
     gguf = sorted(file for file in files if file.lower().endswith(".gguf"))
-    read = [file for file in gguf if any(kind.lower() in file.lower() for kind in BLOCK_BYTES)]
-    return choose_graph(files) or next(iter(read), None) or next(iter(gguf), None)
+    supported = [file for file in gguf if any(kind.lower() in file.lower() for kind in BLOCK_BYTES)]
+    return choose_graph(files) or next(iter(supported), None) or next(iter(gguf), None)
 
 
 def _size_of(files: Mapping[str, int | None], file: str | None) -> int | None:
-    """Bytes of a file with its external data."""
+    """Return the bytes of a file with its external data."""
     if file is None or files[file] is None:
         return None
-    beside = [size for name, size in files.items() if name.startswith(f"{file}_data") or name == f"{file}.data"]
-    return sum(size for size in (files[file], *beside) if size is not None)
+    external = [size for name, size in files.items() if name.startswith(f"{file}_data") or name == f"{file}.data"]
+    return sum(size for size in (files[file], *external) if size is not None)
 
 
-def _files(given: object) -> dict[str, int | None]:
-    if isinstance(given, Mapping):
-        sized = {_text(name): size for name, size in given.items()}
+def _files(files: object) -> dict[str, int | None]:
+    if isinstance(files, Mapping):
+        sized = {_text(name): size for name, size in files.items()}
         for name, size in sized.items():
             if size is not None and (isinstance(size, bool) or not isinstance(size, int) or not 0 <= size < 1 << 50):
-                raise InvalidModel(f"the file {name!r} has the size {str(size)[:40]!r}", remedy="give bytes")
+                raise InvalidModel(
+                    f"size of file {name!r}: expected bytes, got {str(size)[:40]!r}", remedy="check the metadata"
+                )
         return sized
-    return {_text(name): None for name in _listed(given)}
+    return {_text(name): None for name in _list(files)}
 
 
-def _listed(given: object) -> list[Any]:
-    if isinstance(given, str | bytes) or not hasattr(given, "__iter__"):
-        raise InvalidModel(f"{str(given)[:40]!r} is no list of names", remedy="give a list")
-    found = list(given)
-    if len(found) > _MOST_NAMES:
-        raise InvalidModel(f"{len(found)} names are too many", remedy=f"give at most {_MOST_NAMES}")
-    return found
+def _list(value: object) -> list[Any]:
+    if isinstance(value, str | bytes) or not hasattr(value, "__iter__"):
+        raise InvalidModel(f"{str(value)[:40]!r}: expected a list of names", remedy="check the metadata")
+    names = list(value)
+    if len(names) > _MAX_NAMES:
+        raise InvalidModel(f"{len(names)} names: expected at most {_MAX_NAMES}", remedy="check the metadata")
+    return names
 
 
-def _text(given: object) -> str:
-    if not isinstance(given, str) or len(given) > _LONGEST_NAME:
-        raise InvalidModel(f"{str(given)[:40]!r} is no name", remedy="give text of a sensible length")
-    return given
+def _text(value: object) -> str:
+    if not isinstance(value, str) or len(value) > _MAX_NAME_LENGTH:
+        raise InvalidModel(
+            f"{str(value)[:40]!r}: expected a name of at most {_MAX_NAME_LENGTH} characters",
+            remedy="check the metadata",
+        )
+    return value

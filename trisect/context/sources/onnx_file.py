@@ -1,6 +1,6 @@
-"""An ONNX file, with its weights or without: a graph is judged the same either way.
+"""Describes an ONNX file, with or without its weights; the graph is assessed in the same way.
 
-Weights that are not there are stood in for by zeros of the same size in a sparse file, which takes no room on the disk.
+Missing weights are replaced by zeros of the same size in a sparse file, which takes no space on the disk.
 """
 
 from __future__ import annotations
@@ -15,45 +15,42 @@ from trisect.partitioner.graph.model_loading import parse_proto
 from trisect.runtime.errors import InvalidModel
 from trisect.runtime.tensors.onnx_tensors import all_tensors
 
-from . import Description
+from .model_description import ModelDescription
 
 _WEIGHTS = "weights"
-_MOST_BYTES = 1 << 44
+_MAX_WEIGHT_BYTES = 1 << 44
 
 
-def read(path: Path) -> Description:
-    """Look at an ONNX file.
+def from_onnx(path: Path) -> ModelDescription:
+    """Describe an ONNX file.
 
     Raises
     ------
     InvalidModel, UnsupportedModel
-        For a file that is no ONNX model, damaged, or of a newer version.
+        For a file that is not an ONNX model, is damaged, or is of a newer version.
     """
     proto = parse_proto(path)
     tensors = list(all_tensors(proto))
     missing = [tensor for tensor in tensors if _lacks_data(tensor, path.parent)]
-    scratch = None
+    folder = None
     graph = path
     if missing:
-        scratch = tempfile.TemporaryDirectory(prefix="trisect-weightless-")
-        graph = Path(scratch.name) / path.name
-        _stand_in(proto, tensors, graph)
-    return Description(
+        folder = tempfile.TemporaryDirectory(prefix="trisect-weightless-")
+        graph = Path(folder.name) / path.name
+        _write_with_zeros(proto, tensors, graph)
+    return ModelDescription(
         kind="ONNX without weights" if missing else "ONNX",
         name=path.name,
         confidence="high",
         graph=graph,
         weight_bytes=sum(_size_bytes(tensor) for tensor in tensors),
         key=structure_key(proto),
-        scratch=scratch,
+        temporary_folder=folder,
     )
 
 
 def structure_key(proto: onnx.ModelProto) -> str:
-    """A hash of everything but the weights' values: equal for a model with and without them.
-
-    Constants of up to a kilobyte count: they may decide what an operator does.
-    """
+    """Return a hash of everything except the values of the weights: equal for a model with and without them."""
     digest = hashlib.sha256()
     for opset in proto.opset_import:
         digest.update(f"{opset.domain}:{opset.version};".encode())
@@ -83,8 +80,10 @@ def _size_bytes(tensor: onnx.TensorProto) -> int:
     count = 1
     for dim in tensor.dims:
         count *= max(0, dim)
-        if count > _MOST_BYTES:
-            raise InvalidModel(f"tensor {tensor.name!r} of {list(tensor.dims)} is too large", remedy="do not trust it")
+        if count > _MAX_WEIGHT_BYTES:
+            raise InvalidModel(
+                f"tensor {tensor.name!r} of shape {list(tensor.dims)} is too large", remedy="do not trust this model"
+            )
     try:
         bits = int(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize * 8)
     except (KeyError, ValueError, TypeError):
@@ -92,7 +91,7 @@ def _size_bytes(tensor: onnx.TensorProto) -> int:
     return -(-count * bits // 8)
 
 
-def _stand_in(proto: onnx.ModelProto, tensors: list[onnx.TensorProto], graph: Path) -> None:
+def _write_with_zeros(proto: onnx.ModelProto, tensors: list[onnx.TensorProto], graph: Path) -> None:
     """Write the model with zeros for every weight that is external or missing."""
     offset = 0
     for tensor in tensors:
@@ -105,9 +104,9 @@ def _stand_in(proto: onnx.ModelProto, tensors: list[onnx.TensorProto], graph: Pa
         for key, value in (("location", _WEIGHTS), ("offset", str(offset)), ("length", str(size_bytes))):
             tensor.external_data.add(key=key, value=value)
         offset += -(-size_bytes // 4096) * 4096
-        if offset > _MOST_BYTES:
+        if offset > _MAX_WEIGHT_BYTES:
             raise InvalidModel(
-                f"{graph.name} claims more than {_MOST_BYTES} bytes of weights", remedy="do not trust it"
+                f"{graph.name} claims more than {_MAX_WEIGHT_BYTES} bytes of weights", remedy="do not trust this model"
             )
     with (graph.parent / _WEIGHTS).open("wb") as file:
         file.truncate(offset)

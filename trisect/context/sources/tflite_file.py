@@ -1,4 +1,4 @@
-"""A TFLite file: which operators it holds and how large it is. trisect runs it once it is converted to ONNX."""
+"""Describes a TFLite file by its operators and its size; to run it, convert it to ONNX first."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import tflite
 
 from trisect.runtime.errors import InvalidModel
 
-from . import Description
+from .model_description import ModelDescription
 
-_LARGEST_BYTES = 2**31
-_MOST_OPERATORS = 10_000
+_MAX_BYTES = 2**31
+_MAX_OPERATORS = 10_000
 _ONNX = {
     "CONV_2D": "Conv", "DEPTHWISE_CONV_2D": "Conv", "TRANSPOSE_CONV": "ConvTranspose", "CONV_3D": "Conv",
     "AVERAGE_POOL_2D": "AveragePool", "MAX_POOL_2D": "MaxPool", "FULLY_CONNECTED": "Gemm", "BATCH_MATMUL": "MatMul",
@@ -29,11 +29,11 @@ _ONNX = {
     "QuantizeLinear", "DEQUANTIZE": "DequantizeLinear", "GATHER": "Gather", "GATHER_ND": "GatherND", "CUMSUM": "CumSum",
     "LOG_SOFTMAX": "LogSoftmax", "EMBEDDING_LOOKUP": "Gather", "NOT_EQUAL": "Equal",
 }  # fmt: skip
-"""Operators whose ONNX counterpart has another name; others differ by capitals and underscores only."""
+"""TFLite operator -> ONNX operator, where the names differ by more than case and underscores."""
 
 
-def read(path: Path) -> Description:
-    """Look at a TFLite file; nothing of it is run.
+def from_tflite(path: Path) -> ModelDescription:
+    """Describe a TFLite file without running it.
 
     Raises
     ------
@@ -41,16 +41,21 @@ def read(path: Path) -> Description:
         For a file that is damaged or too large.
     """
     size_bytes = path.stat().st_size
-    if size_bytes > _LARGEST_BYTES:
-        raise InvalidModel(f"{path.name} is over 2 GiB, more than a TFLite file can hold", remedy="do not trust it")
+    if size_bytes > _MAX_BYTES:
+        raise InvalidModel(
+            f"{path.name}: expected at most 2 GiB, as of any TFLite file", remedy="do not trust this model"
+        )
     names = {code: name for name, code in vars(tflite.BuiltinOperator).items() if isinstance(code, int)}
     operators: set[str] = set()
     custom: set[str] = set()
     try:
         model = tflite.Model.GetRootAsModel(path.read_bytes(), 0)
         count = model.OperatorCodesLength()
-        if count > _MOST_OPERATORS:
-            raise InvalidModel(f"{path.name} lists {count} operators", remedy="do not trust it")
+        if count > _MAX_OPERATORS:
+            raise InvalidModel(
+                f"{path.name}: expected at most {_MAX_OPERATORS} operators, got {count}",
+                remedy="do not trust this model",
+            )
         for index in range(count):
             code = model.OperatorCodes(index)
             number = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
@@ -59,20 +64,21 @@ def read(path: Path) -> Description:
             else:
                 operators.add(_onnx_name(names.get(number, f"operator {number}")))
     except (struct.error, IndexError, ValueError, TypeError, OverflowError, RuntimeError) as error:
-        raise InvalidModel(f"{path.name} is not a sound TFLite file", remedy="fetch it again") from error
-    return Description(
+        raise InvalidModel(f"{path.name}: malformed TFLite file", remedy="download it again") from error
+    return ModelDescription(
         kind="TFLite",
         name=path.name,
         confidence="low",
         operators=frozenset(operators),
         weight_bytes=size_bytes,
-        refused=f"it has operators of its own: {', '.join(sorted(custom))}" if custom else "",
-        notes=("trisect reads ONNX: convert it first, with tf2onnx for example",),
+        refused=f"custom operators: {', '.join(sorted(custom))}" if custom else "",
+        notes=("to run it, convert it to ONNX, for example with tf2onnx",),
     )
 
 
 def _onnx_name(name: str) -> str:
-    """
+    """Return the ONNX name of a TFLite operator.
+
     >>> _onnx_name("CONV_2D"), _onnx_name("PRELU"), _onnx_name("SPACE_TO_DEPTH")
     ('Conv', 'prelu', 'SpaceToDepth')
     """
