@@ -21,7 +21,7 @@ from typing import Any, Self
 
 import msgspec
 
-from .errors import EngineFailed
+from .errors import EngineFailed, one_line
 
 Handler = Callable[[Any], Any]
 """Takes one request and returns one reply; an iterator is sent as one reply for each of its items."""
@@ -214,7 +214,7 @@ def serve(module: str, make_handler: str) -> None:
             for reply in result if isinstance(result, Iterator) else (result,):
                 send({"reply": reply})
         except (Exception, SystemExit) as error:  # reported to the parent, which decides
-            send({"error": " ".join(str(error).split())[:_REASON_LENGTH] or type(error).__name__})
+            send({"error": one_line(error, _REASON_LENGTH, with_kind=False)})
 
 
 def _read_requests(requests: SimpleQueue[bytes]) -> None:

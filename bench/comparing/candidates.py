@@ -18,7 +18,7 @@ from pathlib import Path
 from trisect import api
 from trisect.partitioner.strategies import lookup, names
 from trisect.runtime.device import Device
-from trisect.runtime.errors import InvalidInput, ProfileMissing, TrisectError
+from trisect.runtime.errors import InvalidInput, ProfileMissing, TrisectError, one_line
 from trisect.runtime.plans.plan import Plan
 from trisect.runtime.progress import Progress
 from trisect.scheduler.problem.problem import Objective
@@ -115,8 +115,7 @@ def plan_candidates(
             found[strategy] = Candidate(strategy, failed=f"it gave no placement within {PLANNING_LIMIT_S:g} s")
             continue
         except (Exception, SystemExit) as error:  # a strategy is anybody's code
-            reason = " ".join(str(error).split())[:200]
-            found[strategy] = Candidate(strategy, failed=f"{type(error).__name__}: {reason}".rstrip(": "))
+            found[strategy] = Candidate(strategy, failed=one_line(error, 200))
             continue
         if moved:
             reason = f"not deterministic: with seed {seed} again, {moved} of {len(plan.placement)} nodes moved"

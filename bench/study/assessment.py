@@ -9,6 +9,7 @@ from time import perf_counter
 
 from trisect.partitioner.strategies import keywords, lookup, propose
 from trisect.partitioner.strategies.common.placement_value import judge
+from trisect.runtime.errors import one_line
 from trisect.scheduler.problem.problem import Problem
 from trisect.scheduler.problem.solution import Proposal
 from trisect.scheduler.simulation.validate import Violation, validate_parts, validate_schedule
@@ -61,8 +62,7 @@ def assess(prepared: Prepared, run: Run, time_limit_s: float) -> Outcome:
                 reason = f"not deterministic: with seed {run.seed} again, {moved} of {len(problem.graph)} tasks moved"
                 return Outcome("failed", plan_time_s=plan_time_s, reason=reason)
     except (Exception, SystemExit) as error:
-        text = " ".join(str(error).split())[:200]
-        return Outcome("failed", plan_time_s=perf_counter() - begin, reason=f"raised {type(error).__name__}: {text}")
+        return Outcome("failed", plan_time_s=perf_counter() - begin, reason=f"raised {one_line(error, 200)}")
     if violations:
         first = violations[0]
         more = f" (and {len(violations) - 1} more)" if len(violations) > 1 else ""

@@ -26,6 +26,7 @@ import networkx as nx
 
 from trisect.partitioner import strategies
 from trisect.partitioner.strategies.common.placement_value import simple_bound
+from trisect.runtime.errors import one_line
 from trisect.scheduler.problem.problem import Objective
 
 from .. import workloads
@@ -73,7 +74,7 @@ class Bench:
         try:
             return self.prepare(job)
         except Exception as error:  # a file may be damaged in any way, a user's generator fail in any
-            return " ".join(str(error).split())[:300] or type(error).__name__
+            return one_line(error, 300, with_kind=False)
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ import importlib.util
 import sys
 from pathlib import Path
 
-from trisect.runtime.errors import InvalidInput
+from trisect.runtime.errors import InvalidInput, one_line
 
 
 def load(path: str | Path) -> None:
@@ -32,7 +32,6 @@ def load(path: str | Path) -> None:
         found.loader.exec_module(module)
     except Exception as error:
         del sys.modules[name]
-        text = " ".join(str(error).split())[:200]
-        raise InvalidInput(f"{path} raised {type(error).__name__}: {text}", remedy="mend it") from error
+        raise InvalidInput(f"{path} raised {one_line(error, 200)}", remedy="mend it") from error
     # Other processes cannot import it by this name: its functions are sent whole.
     cloudpickle.register_pickle_by_value(module)

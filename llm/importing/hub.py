@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from trisect.runtime.errors import InvalidModel, StorageFailed, TrisectError, UnsupportedModel
+from trisect.runtime.errors import InvalidModel, StorageFailed, TrisectError, UnsupportedModel, one_line
 from trisect.runtime.progress import Progress
 
 from .folder_config import GENAI_FILE, choose_graph, is_model_folder
@@ -154,7 +154,7 @@ def _fetched_before(model: str, reason: Exception) -> Path:
 
 
 def _not_reached(model: str, error: Exception) -> InvalidModel:
-    text = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
+    text = one_line(error, 120, with_kind=False)
     return InvalidModel(
         f"{model} was not fetched before, and the hub cannot be reached ({text})",
         remedy="check the name and the connection, or give a folder",

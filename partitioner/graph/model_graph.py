@@ -13,7 +13,7 @@ import networkx as nx
 import numpy as np
 import onnx_ir as ir
 
-from trisect.runtime.errors import InvalidModel, TrisectError
+from trisect.runtime.errors import InvalidModel, TrisectError, one_line
 from trisect.runtime.tensors.onnx_types import spec_of as declared_spec
 from trisect.runtime.tensors.tensor_spec import UNKNOWN_RANK, TensorSpec
 from trisect.scheduler.problem.problem import TaskGraph
@@ -72,9 +72,8 @@ class Graph:
             raise
         except Exception as error:
             # A file can be wrong in more ways than can be listed: attributes missing, of another type, absurd numbers.
-            reason = (str(error).strip().splitlines() or [""])[0][:200]
             raise InvalidModel(
-                f"{Path(path).name} makes no sense: {type(error).__name__} {reason}",
+                f"{Path(path).name} makes no sense: {one_line(error, 200)}",
                 remedy="check it with onnx.checker",
             ) from error
 

@@ -14,7 +14,7 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError
 from onnx_ir.passes.common import InlinePass
 
-from trisect.runtime.errors import InvalidModel, UnsupportedModel, UnsupportedOperator
+from trisect.runtime.errors import InvalidModel, UnsupportedModel, UnsupportedOperator, one_line
 from trisect.runtime.tensors.onnx_tensors import all_tensors
 
 from .surrogate_ops import has_surrogate
@@ -55,9 +55,14 @@ def load_model(path: str | Path) -> ir.Model:
         InlinePass()(model)
         model.graph.sort()
     except ValueError as error:
-        raise InvalidModel(f"{path.name}: {_first_line(error)}", remedy="export the model again") from error
+        raise InvalidModel(
+            f"{path.name}: {one_line(_root_cause(error), 200, with_kind=False)}", remedy="export the model again"
+        ) from error
     except Exception as error:  # onnx-ir wraps what it meets in exceptions of several libraries
-        raise InvalidModel(f"{path.name} cannot be read: {_first_line(error)}", remedy="export it again") from error
+        raise InvalidModel(
+            f"{path.name} cannot be read: {one_line(_root_cause(error), 200, with_kind=False)}",
+            remedy="export it again",
+        ) from error
     _check_operators(model, path)
     _name_everything(model.graph)
     return model
@@ -211,8 +216,7 @@ def _name_everything(graph: ir.Graph) -> None:
         seen.add(name)
 
 
-def _first_line(error: Exception) -> str:
-    cause: BaseException = error
-    while cause.__cause__ is not None:
-        cause = cause.__cause__
-    return (str(cause).strip().splitlines() or [type(cause).__name__])[0][:200]
+def _root_cause(error: BaseException) -> BaseException:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error

@@ -15,7 +15,7 @@ import onnx_ir as ir
 from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from trisect.runtime.errors import InvalidInput, InvalidModel
+from trisect.runtime.errors import InvalidInput, InvalidModel, one_line
 
 from .surrogate_ops import stand_in
 
@@ -191,8 +191,9 @@ class _Skeleton:
         try:
             return onnx.shape_inference.infer_shapes(proto, check_type=False, strict_mode=False, data_prop=True)
         except (onnx.shape_inference.InferenceError, RuntimeError, ValueError) as error:
-            reason = (str(error).strip().splitlines() or ["unknown"])[0][:200]
-            raise InvalidModel(f"shape inference failed: {reason}", remedy="check the model and --shape") from error
+            raise InvalidModel(
+                f"shape inference failed: {one_line(error, 200, with_kind=False)}", remedy="check the model and --shape"
+            ) from error
 
 
 def constants(graph: ir.Graph) -> dict[str, ir.TensorProtocol]:

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from ..device import Device
-from ..errors import ClusterFailed
+from ..errors import ClusterFailed, one_line
 from .ray_connection import Connection
 
 LABEL = "trisect.node"
@@ -122,10 +122,10 @@ def run_at(connection: Connection, node: Node, job: Callable[..., T], *args: Any
 def unanswered(name: str, error: BaseException) -> ClusterFailed:
     """Ray's report of a node, in one line."""
     cause = getattr(error, "cause", None) or error
-    text = " ".join(str(cause).split())
+    text = one_line(cause, 2000)
     if "No module named 'trisect" in text:
         return ClusterFailed(f"node {name} has no trisect", remedy="install the same trisect on every node")
-    return ClusterFailed(f"node {name} failed: {type(cause).__name__}: {text[:300]}", remedy="see: ray status")
+    return ClusterFailed(f"node {name} failed: {text[:300]}", remedy="see: ray status")
 
 
 def devices(connection: Connection, among: Iterable[Node] | None = None) -> list[Device]:

@@ -22,7 +22,7 @@ from typing import Any
 
 import psutil
 
-from ..errors import ClusterFailed, EngineMissing, InvalidInput
+from ..errors import ClusterFailed, EngineMissing, InvalidInput, one_line
 from .reaper import Reaper
 from .scratch_folder import scratch_folder
 
@@ -236,7 +236,7 @@ class _Keeper:
         self.address = context.address_info["gcs_address"]
 
     def _explained(self, error: BaseException) -> ClusterFailed:
-        text = " ".join(str(error).split())
+        text = one_line(error, 2000, with_kind=False)
         if self.wanted is None:
             return ClusterFailed(f"a private Ray cannot be started: {text[:300]}")
         if "Version mismatch" in text:

@@ -151,7 +151,7 @@ def test_a_model_of_the_hub_is_imported(tmp_path: Path, monkeypatch: pytest.Monk
         (response(RepositoryNotFoundError, 404), InvalidModel, "neither a path a/b nor a model"),
         (response(GatedRepoError, 403), InvalidModel, "accepted its terms"),
         (TimeoutError("timed out"), InvalidModel, "not fetched before.*timed out"),
-        (ConnectionError("no route\nto host"), InvalidModel, r"\(no route\)"),
+        (ConnectionError("no route\nto host"), InvalidModel, r"\(no route to host\)"),
         (ValueError(), InvalidModel, r"\(ValueError\)"),
         (OSError(errno.ENOSPC, "No space left on device"), StorageFailed, "disk is full"),
     ],
