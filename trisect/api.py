@@ -31,7 +31,7 @@ from trisect.runtime.device import Device, select
 from trisect.runtime.errors import InvalidInput, PowerUnknown, ProfileMissing
 from trisect.runtime.plans.plan import Plan
 from trisect.runtime.progress import Progress, no_progress
-from trisect.scheduler.problem.problem import Objective
+from trisect.scheduler.problem.rules import Objective
 
 from . import cluster_devices as clusters
 from . import plan_origins as origins

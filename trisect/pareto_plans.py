@@ -18,7 +18,8 @@ from trisect.profiles.costmodel.op_features import Costs
 from trisect.runtime import engines
 from trisect.runtime.device import select
 from trisect.runtime.progress import Progress, no_progress
-from trisect.scheduler.problem.problem import Objective, Problem
+from trisect.scheduler.problem.problem import Problem
+from trisect.scheduler.problem.rules import Objective
 from trisect.scheduler.problem.solution import Proposal, Solution
 
 from . import api
@@ -64,10 +65,11 @@ def pareto(
     --------
     >>> import networkx as nx
     >>> from trisect.runtime.device import Device
+    >>> from trisect.scheduler.problem.platform import Platform
     >>> pair = [Device("cpu:x", "cpu", "x", ""), Device("gpu:y", "gpu", "y", "")]
     >>> times = {task: {"cpu:x": 3.0, "gpu:y": 1.0} for task in "ab"}
-    >>> problem = Problem.of(nx.DiGraph([("a", "b")]), pair, times, lambda size_bytes, src, dst: 0.0,
-    ...                      power_w={"cpu:x": 10.0, "gpu:y": 100.0})
+    >>> platform = Platform(power_w={"cpu:x": 10.0, "gpu:y": 100.0})
+    >>> problem = Problem.of(nx.DiGraph([("a", "b")]), pair, times, platform)
     >>> [round(solution.values["energy"]) for solution in pareto(problem)]
     [200, 130, 60]
     """

@@ -63,7 +63,7 @@ def solve(
     >>> graph = nx.DiGraph([("a", "b"), ("a", "c"), ("b", "d"), ("c", "d")])
     >>> devices = [Device("cpu:x", "cpu", "x", ""), Device("gpu:y", "gpu", "y", "")]
     >>> times = {task: {"cpu:x": 2.0, "gpu:y": 1.0} for task in graph}
-    >>> problem = Problem.of(graph, devices, times, lambda size_bytes, src, dst: 0.0)
+    >>> problem = Problem.of(graph, devices, times)
     >>> solution = solve(problem, "exact")
     >>> solution.value, solution.gap, solution.violations
     (4.0, 0.0, ())

@@ -20,6 +20,7 @@ from trisect.partitioner.costs.trial_plans import TrialModel, trial_feeds
 from trisect.partitioner.planning.plan_maker import write_plan
 from trisect.partitioner.planning.preparation import prepare
 from trisect.partitioner.problem.problem_builder import task_graph
+from trisect.profiles.costmodel.link_cost import LinkCost
 from trisect.profiles.costmodel.op_features import OpFeatures
 from trisect.profiles.measuring.plan_trial import OpenTrial, Trial, run_trial
 from trisect.runtime.device import Device
@@ -211,8 +212,8 @@ class _Nothing:
     def node_time_s(self, features: OpFeatures, device_id: str) -> float:
         return 1e-6
 
-    def transfer_time_s(self, size_bytes: int, src_id: str, dst_id: str) -> float:
-        return 0.0
+    def link(self, src_id: str, dst_id: str) -> LinkCost:
+        return LinkCost()
 
     def call_overhead_s(self, device_id: str) -> float:
         return 0.0

@@ -21,7 +21,8 @@ from pathlib import Path
 
 from trisect.runtime.errors import InvalidInput
 from trisect.runtime.progress import Progress, no_progress
-from trisect.scheduler.problem.problem import Objective, Problem
+from trisect.scheduler.problem.problem import Problem
+from trisect.scheduler.problem.rules import Objective
 from trisect.solving import solve
 
 from .problem_variants import SCALE, VARIANTS

@@ -20,6 +20,7 @@ from onnx import TensorProto, helper
 from trisect.partitioner.graph.model_graph import Graph
 from trisect.partitioner.problem.problem_builder import make_problem
 from trisect.partitioner.strategies import propose
+from trisect.profiles.costmodel.link_cost import LinkCost
 from trisect.profiles.costmodel.op_features import OpFeatures
 from trisect.runtime.device import Device
 from trisect.runtime.progress import Progress, no_progress
@@ -65,8 +66,8 @@ class _Modelled:
         moved = features.bytes_read + features.bytes_written
         return _CALL_S[device_id] + features.flops / _FLOPS_PER_S[device_id] + moved / 2e10
 
-    def transfer_time_s(self, size_bytes: int, src_id: str, dst_id: str) -> float:
-        return 0.0 if src_id == dst_id else 1e-5 + size_bytes / 1e10
+    def link(self, src_id: str, dst_id: str) -> LinkCost:
+        return LinkCost(1e-5, 1e10)
 
     def call_overhead_s(self, device_id: str) -> float:
         return _CALL_S[device_id]

@@ -9,7 +9,7 @@ from time import perf_counter
 
 from trisect.partitioner.strategies import propose
 from trisect.runtime.progress import Progress, no_progress
-from trisect.scheduler.problem.boundary_costs import part_time_s
+from trisect.scheduler.simulation.part_times import part_time_s
 from trisect.scheduler.simulation.simulate import links_of, play, simulate, single_parts
 
 from .. import workloads

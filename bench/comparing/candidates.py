@@ -21,7 +21,7 @@ from trisect.runtime.device import Device
 from trisect.runtime.errors import InvalidInput, ProfileMissing, TrisectError, one_line
 from trisect.runtime.plans.plan import Plan
 from trisect.runtime.progress import Progress
-from trisect.scheduler.problem.problem import Objective
+from trisect.scheduler.problem.rules import Objective
 
 from ..contenders import Offer, peer_offers
 from .interleaved_measurement import Entrant

@@ -26,7 +26,7 @@ from trisect.runtime.progress import Progress, no_progress
 from trisect.runtime.tensors.synthetic_feeds import generate_feeds
 from trisect.runtime.tensors.tensor_spec import Arrays
 from trisect.runtime.tensors.tensors import check_feeds
-from trisect.scheduler.problem.problem import Objective
+from trisect.scheduler.problem.rules import Objective
 
 from . import turn_cache as kept
 from .candidates import peer_candidates, plan_candidates, wanted_strategies

@@ -8,7 +8,7 @@ from typing import Literal
 
 from trisect.runtime.device import Device, Reality
 from trisect.runtime.plans.timeline import Event, Schedule, Timeline, Trace
-from trisect.scheduler.problem.problem import Objective
+from trisect.scheduler.problem.rules import Objective
 
 from .candidates import Candidate, used_devices
 from .interleaved_measurement import Measured, Measurement, median_interval

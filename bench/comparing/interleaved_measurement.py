@@ -20,7 +20,7 @@ from trisect.runtime.device import Device
 from trisect.runtime.errors import EngineFailed
 from trisect.runtime.plans.timeline import Event
 from trisect.runtime.progress import Progress
-from trisect.scheduler.problem.problem import Objective
+from trisect.scheduler.problem.rules import Objective
 
 from .contender_process import Contending
 from .machine_noise import Noise, NoiseMeter

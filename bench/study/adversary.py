@@ -18,7 +18,7 @@ from trisect.partitioner.strategies import lookup, propose
 from trisect.partitioner.strategies.common.placement_value import judge
 from trisect.runtime.errors import InvalidInput
 from trisect.runtime.progress import Progress, no_progress
-from trisect.scheduler.benchmarks.problem_tables import TableEdge, Tables, TableTask, to_problem
+from trisect.scheduler.benchmarks.problem_file import ProblemFile, ProblemFileEdge, ProblemFileTask, to_tables
 from trisect.scheduler.problem.problem import Problem
 
 from ..workloads.random_graphs import draw
@@ -50,8 +50,8 @@ class Adversary:
     iterations: int
     tried: int
     """Problems on which both were run."""
-    tables: Tables
-    """The problem itself: `write_tables` makes a file of it, the workload ``problems`` reads that."""
+    tables: ProblemFile
+    """The problem itself: `write_problem_file` makes a file of it, the workload ``problems`` reads that."""
     reason: str = ""
     """Why `strategy` has no value there."""
 
@@ -168,10 +168,10 @@ class _Contest:
         self._seed, self._time_limit_s = seed, time_limit_s
         self.tried = 0
 
-    def meet(self, tables: Tables) -> _Found:
+    def meet(self, tables: ProblemFile) -> _Found:
         """How much worse the first is; 0 where the second finds nothing, so that its faults are not looked for."""
         self.tried += 1
-        problem = to_problem(tables, "problem")
+        problem = Problem.from_tables(to_tables(tables, "problem"))
         value, reason = self._value(problem, self._names[0])
         other, _ = self._value(problem, self._names[1])
         if other is None:
@@ -190,7 +190,7 @@ class _Contest:
         return verdict.value, ""
 
 
-def _changed(tables: Tables, random: Random, most_tasks: int) -> Tables:
+def _changed(tables: ProblemFile, random: Random, most_tasks: int) -> ProblemFile:
     """The same problem but for one thing; tasks stay in a topological order."""
     tasks, edges = list(tables.tasks), list(tables.edges)
     kind = random.random()
@@ -199,7 +199,7 @@ def _changed(tables: Tables, random: Random, most_tasks: int) -> Tables:
         tasks[i] = _other_times(tasks[i], random)
     elif kind < 0.7 and edges:
         i = _below(random, len(edges))
-        edges[i] = TableEdge(edges[i].source, edges[i].target, _other_size(edges[i].size_bytes, random))
+        edges[i] = ProblemFileEdge(edges[i].source, edges[i].target, _other_size(edges[i].size_bytes, random))
     elif kind < 0.8:
         edges = _with_edge(tasks, edges, random)
     elif kind < 0.9 and edges:
@@ -207,7 +207,7 @@ def _changed(tables: Tables, random: Random, most_tasks: int) -> Tables:
     elif kind < 0.95 and len(tasks) < most_tasks:
         like = tasks[_below(random, len(tasks))]
         number = 1 + max(int(task.name[1:]) for task in tasks)
-        tasks.append(_other_times(TableTask(f"t{number}", like.times_s), random))
+        tasks.append(_other_times(ProblemFileTask(f"t{number}", like.times_s), random))
         edges = _with_edge(tasks, edges, random, last=True)
     elif len(tasks) > _FEWEST_TASKS:
         gone = tasks.pop(_below(random, len(tasks))).name
@@ -215,14 +215,14 @@ def _changed(tables: Tables, random: Random, most_tasks: int) -> Tables:
     return msgspec.structs.replace(tables, tasks=tuple(tasks), edges=tuple(edges))
 
 
-def _other_times(task: TableTask, random: Random) -> TableTask:
+def _other_times(task: ProblemFileTask, random: Random) -> ProblemFileTask:
     times = list(task.times_s)
     one = _below(random, len(times))
     factor = 0.25 + 3.75 * random.random() ** 2
     for i, time_s in enumerate(times):
         if time_s is not None and (i == one or random.random() < 0.2):
             times[i] = round(min(max(time_s * factor, _SHORTEST_S), _LONGEST_S) * _GRID) / _GRID
-    return TableTask(task.name, tuple(times))
+    return ProblemFileTask(task.name, tuple(times))
 
 
 def _other_size(size_bytes: int, random: Random) -> int:
@@ -232,15 +232,15 @@ def _other_size(size_bytes: int, random: Random) -> int:
 
 
 def _with_edge(
-    tasks: Sequence[TableTask], edges: Sequence[TableEdge], random: Random, last: bool = False
-) -> list[TableEdge]:
+    tasks: Sequence[ProblemFileTask], edges: Sequence[ProblemFileEdge], random: Random, last: bool = False
+) -> list[ProblemFileEdge]:
     """One edge more, where there is none yet; with `last` to the last task."""
     b = len(tasks) - 1 if last else 1 + _below(random, len(tasks) - 1)
     a = _below(random, b)
     source, target = tasks[a].name, tasks[b].name
     if any((edge.source, edge.target) == (source, target) for edge in edges):
         return list(edges)
-    return [*edges, TableEdge(source, target, _other_size(2**20, random))]
+    return [*edges, ProblemFileEdge(source, target, _other_size(2**20, random))]
 
 
 def _below(random: Random, limit: int) -> int:

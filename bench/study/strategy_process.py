@@ -27,7 +27,7 @@ import networkx as nx
 from trisect.partitioner import strategies
 from trisect.partitioner.strategies.common.placement_value import simple_bound
 from trisect.runtime.errors import one_line
-from trisect.scheduler.problem.problem import Objective
+from trisect.scheduler.problem.rules import Objective
 
 from .. import workloads
 from ..workloads import Instance

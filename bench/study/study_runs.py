@@ -12,7 +12,7 @@ from typing import Any
 from trisect.partitioner.strategies import TIME_LIMIT_S, lookup
 from trisect.runtime.errors import InvalidInput
 from trisect.runtime.progress import Progress, no_progress
-from trisect.scheduler.problem.problem import Objective
+from trisect.scheduler.problem.rules import Objective
 
 from ..workloads import Choice
 from .job_pool import pickled, run_here, run_jobs

@@ -19,7 +19,8 @@ from itertools import product
 from typing import Any
 
 from trisect.runtime.errors import InvalidInput, TrisectError
-from trisect.scheduler.problem.problem import Objective, Problem
+from trisect.scheduler.problem.problem import Problem
+from trisect.scheduler.problem.rules import Objective
 
 
 class UnknownWorkload(TrisectError):

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 
 from trisect.partitioner.graph.model_graph import Graph
 from trisect.partitioner.problem.problem_builder import make_problem
 from trisect.profiles import reference
+from trisect.profiles.costmodel.link_cost import LinkCost
 from trisect.profiles.costmodel.op_features import Costs, OpFeatures
 from trisect.profiles.costmodel.profile_costs import ProfileCosts
-from trisect.scheduler.problem.problem import Objective, Problem
+from trisect.scheduler.problem.problem import Problem
+from trisect.scheduler.problem.rules import Objective
 
 from . import Instance
 
@@ -30,8 +33,9 @@ class RoundedCosts:
     def node_time_s(self, features: OpFeatures, device_id: str) -> float:
         return _rounded(self._costs.node_time_s(features, device_id))
 
-    def transfer_time_s(self, size_bytes: int, src_id: str, dst_id: str) -> float:
-        return _rounded(self._costs.transfer_time_s(size_bytes, src_id, dst_id))
+    def link(self, src_id: str, dst_id: str) -> LinkCost:
+        link = self._costs.link(src_id, dst_id)
+        return replace(link, latency_s=_rounded(link.latency_s))
 
     def call_overhead_s(self, device_id: str) -> float:
         return _rounded(self._costs.call_overhead_s(device_id))

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from functools import partial
 
 from trisect.runtime.errors import InvalidInput
-from trisect.scheduler.problem.problem import Objective, Problem
+from trisect.scheduler.problem.problem import Problem
+from trisect.scheduler.problem.rules import Objective
 
 from . import Instance, Request, workload
 from ._files import data_folder

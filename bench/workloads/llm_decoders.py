@@ -16,7 +16,8 @@ from trisect.llm.graphs.decoder_graphs import write_standard
 from trisect.llm.graphs.decoder_layers import Layer, ModelWeights
 from trisect.llm.graphs.weights_file import Dense, Span
 from trisect.runtime.errors import InvalidInput
-from trisect.scheduler.problem.problem import Objective, Problem
+from trisect.scheduler.problem.problem import Problem
+from trisect.scheduler.problem.rules import Objective
 
 from . import Instance, Request, workload
 from ._models import MACHINE, model_problem

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from functools import cache, partial
 from pathlib import Path
 
-from trisect.scheduler.problem.problem import Objective, Problem
+from trisect.scheduler.problem.problem import Problem
+from trisect.scheduler.problem.rules import Objective
 
 from . import Instance, Request, workload
 from ._models import MACHINE, model_problem

@@ -13,7 +13,14 @@ from random import Random
 from typing import Literal, cast
 
 from trisect.runtime.errors import InvalidInput
-from trisect.scheduler.benchmarks.problem_tables import TableDevice, TableEdge, TableLink, Tables, TableTask, to_problem
+from trisect.scheduler.benchmarks.problem_file import (
+    ProblemFile,
+    ProblemFileDevice,
+    ProblemFileEdge,
+    ProblemFileLink,
+    ProblemFileTask,
+    to_tables,
+)
 from trisect.scheduler.problem.problem import Problem
 
 from . import Instance, Request, workload
@@ -102,7 +109,7 @@ def random_graphs(
                 Random(key), request.argument, n, width, degree, devices, ccr, heterogeneity, affinity, classes
             )
             convention = cast(Literal["tasks", "segments"], rules)
-            return to_problem(_with_rules(tables, convention), f"seed {seed}", request.objective)
+            return Problem.from_tables(to_tables(_with_rules(tables, convention), f"seed {seed}", request.objective))
 
         yield Instance(f"seed {seed}", make, seed)
 
@@ -118,7 +125,7 @@ def _draw(
     heterogeneity: float,
     affinity: float,
     classes: int,
-) -> Tables:
+) -> ProblemFile:
     edges = SHAPES[shape](random, n, width or isqrt(n), degree)
     factors = [[_AFFINITIES[int(random.random() * len(_AFFINITIES))] for _ in range(devices)] for _ in range(classes)]
     tasks = []
@@ -129,22 +136,22 @@ def _draw(
         for factor in liked:
             spread = 1 + heterogeneity * (random.random() - 0.5)
             times.append(max(1.0, round(weight * (1 + affinity * (factor - 1)) * spread * _GRID)) / _GRID)
-        tasks.append(TableTask(f"t{i}", tuple(times)))
+        tasks.append(ProblemFileTask(f"t{i}", tuple(times)))
     sizes = [int(ccr * _MEAN_S * 2 * random.random() * _BANDWIDTH) for _ in range(n)]
     names = [f"{_KINDS[min(i, 2)]}:{i}" for i in range(devices)]
-    return Tables(
-        tuple(TableDevice(name, _KINDS[min(i, 2)]) for i, name in enumerate(names)),
+    return ProblemFile(
+        tuple(ProblemFileDevice(name, _KINDS[min(i, 2)]) for i, name in enumerate(names)),
         tuple(tasks),
         # A task makes one thing, and all that read it read all of it.
-        tuple(TableEdge(f"t{a}", f"t{b}", sizes[a]) for a, b in edges),
-        tuple(TableLink(a, b, 0.0, _BANDWIDTH) for a in names for b in names if a != b),
+        tuple(ProblemFileEdge(f"t{a}", f"t{b}", sizes[a]) for a, b in edges),
+        tuple(ProblemFileLink(a, b, 0.0, _BANDWIDTH) for a in names for b in names if a != b),
     )
 
 
-def _with_rules(tables: Tables, convention: Literal["tasks", "segments"]) -> Tables:
+def _with_rules(tables: ProblemFile, convention: Literal["tasks", "segments"]) -> ProblemFile:
     overhead_s = 0.0 if convention == "tasks" else _MEAN_S / 64
-    return Tables(
-        tuple(TableDevice(d.id, d.kind, overhead_s) for d in tables.devices),
+    return ProblemFile(
+        tuple(ProblemFileDevice(d.id, d.kind, overhead_s) for d in tables.devices),
         tables.tasks,
         tables.edges,
         tables.links,
@@ -152,6 +159,6 @@ def _with_rules(tables: Tables, convention: Literal["tasks", "segments"]) -> Tab
     )
 
 
-def draw(seed: int, tasks: int, devices: int) -> Tables:
+def draw(seed: int, tasks: int, devices: int) -> ProblemFile:
     """Tables of one small random graph, to start a search from."""
     return _draw(Random(f"start {seed} {tasks} {devices}"), "layered", tasks, 0, 2.0, devices, 1.0, 1.0, 0.5, 4)

@@ -11,8 +11,8 @@ from trisect.profiles.costmodel.profile_costs import ProfileCosts
 from trisect.profiles.costmodel.segment_terms import crossings, node_terms
 from trisect.profiles.stored.profile_data import Profile
 from trisect.runtime.device import Device
-from trisect.scheduler.problem.boundary_costs import Border
-from trisect.scheduler.problem.problem import TaskGraph
+from trisect.scheduler.problem.boundary_costs import BoundaryCost
+from trisect.scheduler.problem.task_graph import TaskGraph
 
 from ..graph.model_graph import Graph
 from ..graph.op_instances import leaving
@@ -57,7 +57,7 @@ def task_times_s(
     return found
 
 
-def borders_of(known: Mapping[str, Work], devices: Sequence[Device], costs: LearnedCosts) -> dict[str, Border]:
+def borders_of(known: Mapping[str, Work], devices: Sequence[Device], costs: LearnedCosts) -> dict[str, BoundaryCost]:
     """What tensors cost segments that they leave or enter; nothing on devices that no model was learned of.
 
     Returns
@@ -69,7 +69,7 @@ def borders_of(known: Mapping[str, Work], devices: Sequence[Device], costs: Lear
     sides = [terms for crossing in crossed.values() for terms in (crossing.leave, crossing.enter)]
     columns = [_sums_s(costs.models.get(device.id), sides) for device in devices]
     rows = iter(zip(*columns, strict=True))
-    return {tensor: Border(next(rows), next(rows)) for tensor in crossed}
+    return {tensor: BoundaryCost(next(rows), next(rows)) for tensor in crossed}
 
 
 def _sums_s(model: DeviceModel | None, groups: Sequence[Sequence[Term]]) -> list[float]:

@@ -20,7 +20,8 @@ from trisect.runtime.plans.plan import Plan
 from trisect.runtime.plans.plan_folder import write_json
 from trisect.runtime.plans.timeline import Timeline
 from trisect.runtime.tensors.synthetic_feeds import generate_feeds
-from trisect.scheduler.problem.problem import Placement, TaskGraph
+from trisect.scheduler.problem.problem import Placement
+from trisect.scheduler.problem.task_graph import TaskGraph
 
 from ..graph.model_graph import Graph
 from ..graph.op_instances import node_terms_of, terms_of, works

@@ -16,7 +16,7 @@ import onnx_ir as ir
 from trisect.runtime.errors import InvalidModel, TrisectError, one_line
 from trisect.runtime.tensors.onnx_types import spec_of as declared_spec
 from trisect.runtime.tensors.tensor_spec import UNKNOWN_RANK, TensorSpec
-from trisect.scheduler.problem.problem import TaskGraph
+from trisect.scheduler.problem.task_graph import TaskGraph
 
 from ..planning.paused_gc import uncollected
 from .model_loading import load_model

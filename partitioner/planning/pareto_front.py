@@ -8,7 +8,7 @@ front), all they meet being kept if nothing beats it.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import product
 from math import inf, prod
 from random import Random
@@ -16,7 +16,8 @@ from time import monotonic
 from typing import get_args
 
 from trisect.runtime.errors import InfeasibleProblem, InvalidInput
-from trisect.scheduler.problem.problem import Objective, Problem
+from trisect.scheduler.problem.problem import Problem
+from trisect.scheduler.problem.rules import Objective
 from trisect.scheduler.problem.solution import Proposal, Solution
 from trisect.scheduler.simulation.simulate import evaluate
 
@@ -86,10 +87,11 @@ def pareto_front(
     --------
     >>> import networkx as nx
     >>> from trisect.runtime.device import Device
+    >>> from trisect.scheduler.problem.platform import Platform
     >>> devices = [Device("cpu:x", "cpu", "x", ""), Device("gpu:y", "gpu", "y", "")]
     >>> times = {task: {"cpu:x": 3.0, "gpu:y": 1.0} for task in "ab"}
-    >>> problem = Problem.of(nx.DiGraph([("a", "b")]), devices, times, lambda size_bytes, src, dst: 0.0,
-    ...                      power_w={"cpu:x": 10.0, "gpu:y": 100.0})
+    >>> platform = Platform(power_w={"cpu:x": 10.0, "gpu:y": 100.0})
+    >>> problem = Problem.of(nx.DiGraph([("a", "b")]), devices, times, platform)
     >>> [(s.values["latency"], s.values["energy"]) for s in pareto_front(problem)]
     [(2.0, 200.0), (4.0, 130.0), (6.0, 60.0)]
     """
@@ -100,7 +102,7 @@ def pareto_front(
         )
     if problem.rules.convention != "segments":
         raise InvalidInput("a front is of problems as models make them", remedy="use trisect.solve")
-    first, second = (_under(problem, objective) for objective in objectives)
+    first, second = (problem.with_objective(objective) for objective in objectives)
     front = _Front((first, second))
     begin = monotonic()
     if prod(len(problem.allowed(task)) for task in problem.graph) <= _ENUMERABLE:
@@ -115,26 +117,6 @@ def pareto_front(
         raise InfeasibleProblem("no placement was found that keeps all constraints", remedy="loosen one")
     seconds = monotonic() - begin
     return [_solution(front, proposal, objectives, seconds) for _, proposal in sorted(front.points, key=lambda p: p[0])]
-
-
-def _under(problem: Problem, objective: Objective) -> Problem:
-    """The problem with another objective, checked anew."""
-    return replace(
-        Problem.of(
-            problem.graph,
-            problem.devices,
-            {t: dict(zip(problem.device_ids, row, strict=True)) for t, row in problem.times_s.items()},
-            problem.transfer_time_s,
-            overhead_s=problem.overhead_s,
-            objective=objective,
-            rules=problem.rules,
-            power_w=problem.power_w,
-        ),
-        why_not=problem.why_not,
-        memory=problem.memory,
-        borders=problem.borders,
-        wakings=problem.wakings,
-    )
 
 
 def _starts(problems: tuple[Problem, Problem], time_limit_s: float, seed: int) -> Iterator[dict[str, str]]:

@@ -16,12 +16,14 @@ def reasons(problem: Problem, placement: Placement) -> dict[str, str]:
     Examples
     --------
     >>> import networkx as nx
+    >>> from trisect.profiles.costmodel.link_cost import LinkCost
     >>> from trisect.runtime.device import Device
+    >>> from trisect.scheduler.problem.platform import Platform
     >>> graph = nx.DiGraph([("a", "b")])
     >>> graph.edges["a", "b"]["tensors"] = {"t": 8}
     >>> devices = [Device("cpu:x", "cpu", "x", ""), Device("gpu:y", "gpu", "y", "")]
     >>> times = {"a": {"cpu:x": 0.001, "gpu:y": 0.002}, "b": {"cpu:x": 0.0012, "gpu:y": 0.0008}}
-    >>> problem = Problem.of(graph, devices, times, lambda size_bytes, src, dst: 0.0001)
+    >>> problem = Problem.of(graph, devices, times, Platform(default_link=LinkCost(0.0001)))
     >>> reasons(problem, {"a": "cpu:x", "b": "gpu:y"})["b"]
     'gpu:y 0.8 ms + 0.1 ms copy < cpu:x 1.2 ms'
     """
@@ -87,7 +89,7 @@ def _reason(problem: Problem, placement: Placement, task: str, options: tuple[Op
 def _total(problem: Problem, option: Option) -> float:
     assert option.time_s is not None
     total_s = option.time_s + option.copy_s + option.call_s
-    return total_s * problem.power_w[option.device] if problem.objective == "energy" else total_s
+    return total_s * problem.platform.power_w[option.device] if problem.objective == "energy" else total_s
 
 
 def _cost(problem: Problem, option: Option, what: str) -> str:
@@ -95,5 +97,5 @@ def _cost(problem: Problem, option: Option, what: str) -> str:
     assert option.time_s is not None
     seconds = {"time": option.time_s, "copy": option.copy_s, "call": option.call_s}[what]
     if problem.objective == "energy":
-        return f"{seconds * problem.power_w[option.device] * 1e3:.3g} mJ"
+        return f"{seconds * problem.platform.power_w[option.device] * 1e3:.3g} mJ"
     return f"{seconds * 1e3:.3g} ms"

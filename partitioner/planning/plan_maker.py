@@ -22,11 +22,12 @@ from trisect.runtime.errors import EngineFailed, InfeasibleProblem
 from trisect.runtime.plans.plan import Plan, Segment
 from trisect.runtime.plans.plan_folder import folder_in_the_making, write_json
 from trisect.runtime.progress import Progress, no_progress
-from trisect.scheduler.problem.core_sharing import Sharing
-from trisect.scheduler.problem.problem import Objective, Part, Problem
+from trisect.scheduler.problem.core_sharing import CoreSharing
+from trisect.scheduler.problem.problem import Part, Problem
+from trisect.scheduler.problem.rules import Objective
 from trisect.scheduler.problem.solution import Proposal
 from trisect.scheduler.simulation.energy_and_memory import with_totals
-from trisect.scheduler.simulation.simulate import loads_s
+from trisect.scheduler.simulation.part_times import loads_s
 
 from ..graph.model_graph import Graph
 from ..problem.constraints import Constraints
@@ -246,7 +247,7 @@ def _in_processes(prepared: Prepared, problem: Problem, verdict: Verdict) -> lis
     met = [pair for pair in slowdowns if set(pair) <= loads.keys()]
     if problem.objective != "throughput" or not met or verdict.value <= 0:
         return []
-    period_s = max(Sharing(slowdowns, apart=True).busy_s(loads).values())
+    period_s = max(CoreSharing(slowdowns, is_pinned=True).busy_s(loads).values())
     return [
         f"engines on the same cores slow each other, as measured: predicted are {1 / verdict.value:.4g} items a second "
         f"in threads, and {1 / period_s:.4g} in processes on cores of their own"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
@@ -13,7 +13,9 @@ from trisect.profiles.costmodel.profile_costs import ProfileCosts
 from trisect.runtime.device import Device
 from trisect.runtime.errors import InfeasibleProblem
 from trisect.runtime.progress import Progress, no_progress
-from trisect.scheduler.problem.problem import Objective, Problem, TaskGraph
+from trisect.scheduler.problem.problem import Problem
+from trisect.scheduler.problem.rules import Objective
+from trisect.scheduler.problem.task_graph import TaskGraph
 
 from ..costs.calibration import calibrate
 from ..graph.model_graph import Graph, used_values
@@ -53,18 +55,12 @@ class Prepared:
         TrisectError
             As `make_plan`.
         """
-        bare = make_problem(
+        problem = make_problem(
             self.graph, self.devices, self.costs, objective=self.objective, tasks=self.tasks, refused=self.refused,
-            power_w=self.power_w, nodes_s=self.nodes_s,
+            power_w=self.power_w, nodes_s=self.nodes_s, factors=self.factors, weights_bytes=self.weights_bytes,
         )  # fmt: skip
-        if self.factors:
-            bare = replace(bare, times_s={
-                task: tuple(t * self.factors.get((task, d), 1.0) for t, d in zip(row, bare.device_ids, strict=True))
-                for task, row in bare.times_s.items()
-            })  # fmt: skip
-        weighed = replace(bare, rules=replace(bare.rules, sizes_bytes=self.weights_bytes), why_not=self.refused)
         constants = {node for node, is_constant in self.graph.digraph.nodes(data="constant") if is_constant}
-        return constrained(weighed, self.constraints, constants=constants, absent=self.absent)
+        return constrained(problem, self.constraints, constants=constants, absent=self.absent)
 
 
 def prepare(

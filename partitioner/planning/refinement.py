@@ -19,8 +19,8 @@ from trisect.runtime.errors import InvalidInput, TrisectError
 from trisect.runtime.plans.plan import Plan
 from trisect.runtime.progress import Progress, no_progress
 from trisect.runtime.sessions.session import Session
-from trisect.scheduler.problem.boundary_costs import border_s
 from trisect.scheduler.problem.problem import Part, Problem
+from trisect.scheduler.simulation.part_times import boundary_time_s
 
 from ..costs.trial_plans import trial_feeds
 from ..graph.op_instances import terms_of, works
@@ -131,7 +131,7 @@ def _corrected(prepared: Prepared, problem: Problem, plan: Plan, trial: Trial) -
     for segment, time_s in zip(plan.segments, trial.segments_s, strict=True):
         tasks = dict.fromkeys(home[node] for node in segment.nodes if node in home)
         predicted_s = sum(problem.time(task, segment.device) for task in tasks)
-        beyond_s = problem.overhead(segment.device) + border_s(problem, Part(segment.device, tuple(tasks)))
+        beyond_s = problem.overhead(segment.device) + boundary_time_s(problem, Part(segment.device, tuple(tasks)))
         inside_s = max(time_s - beyond_s, time_s / 2)
         if predicted_s > 0:
             factor = min(max(inside_s / predicted_s, 1 / _FARTHEST), _FARTHEST)
@@ -153,7 +153,7 @@ def _learned(prepared: Prepared, plan: Plan, trial: Trial) -> dict[str, list[Mea
 
 def _awake(problem: Problem, plan: Plan, trial: Trial) -> Trial:
     """The trial with what each segment would have taken in a loop of its own."""
-    if problem.wakings is None:
+    if problem.platform.wakeup_costs is None:
         return trial
     parts = [(segment.device, t) for segment, t in zip(plan.segments, trial.segments_s, strict=True)]
-    return replace(trial, segments_s=tuple(problem.wakings.without(parts)))
+    return replace(trial, segments_s=tuple(problem.platform.wakeup_costs.without(parts)))

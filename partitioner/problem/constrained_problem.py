@@ -52,7 +52,7 @@ def constrained(
     --------
     >>> import networkx as nx
     >>> cpu, gpu = Device("cpu:a", "cpu", "a", ""), Device("gpu:b", "gpu", "b", "")
-    >>> problem = Problem.of(nx.DiGraph([("x", "y")]), [cpu, gpu], lambda task, device: 1.0, lambda *_: 0.0)
+    >>> problem = Problem.of(nx.DiGraph([("x", "y")]), [cpu, gpu], lambda task, device: 1.0)
     >>> narrow = constrained(problem, Constraints(force={"re:x.*": "gpu"}, forbid={"y": "gpu"}))
     >>> narrow.allowed("x"), narrow.allowed("y"), narrow.why_not["y", "gpu:b"]
     (['gpu:b'], ['cpu:a'], "forbidden by 'y'")
@@ -96,8 +96,8 @@ def constrained(
         problem.rules,
         colocated=groups,
         contiguous=problem.rules.contiguous or constraints.contiguous,
-        most_segments=min(
-            (n for n in (problem.rules.most_segments, constraints.max_segments) if n is not None), default=None
+        max_segments=min(
+            (n for n in (problem.rules.max_segments, constraints.max_segments) if n is not None), default=None
         ),
     )
     narrow = replace(problem, times_s=times, rules=rules, why_not=why_not, devices=_with_memory(problem, constraints))

@@ -23,7 +23,7 @@ from trisect.runtime.errors import EngineMissing
 from trisect.runtime.plans.plan import Segment
 from trisect.runtime.progress import Progress, no_progress
 from trisect.runtime.tensors.tensor_spec import TensorSpec
-from trisect.scheduler.problem.problem import TaskGraph
+from trisect.scheduler.problem.task_graph import TaskGraph
 
 from ..graph.model_graph import Graph, spec_of, used_values
 from ..segments.segment_writer import Piece, write_segments

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
-from itertools import pairwise
+from itertools import pairwise, permutations
 from math import inf
 from typing import Any
 
@@ -20,8 +19,11 @@ from trisect.profiles.costmodel.op_features import Costs, OpFeatures
 from trisect.profiles.costmodel.profile_costs import ProfileCosts
 from trisect.runtime.device import Device
 from trisect.runtime.errors import UnsupportedOperator
-from trisect.scheduler.problem.core_sharing import Sharing
-from trisect.scheduler.problem.problem import Objective, Problem, TaskGraph
+from trisect.scheduler.problem.core_sharing import CoreSharing
+from trisect.scheduler.problem.platform import Platform
+from trisect.scheduler.problem.problem import Problem
+from trisect.scheduler.problem.rules import Objective, Rules
+from trisect.scheduler.problem.task_graph import TaskGraph
 
 from ..costs.model_costs import LearnedCosts, borders_of, task_times_s
 from ..graph.model_graph import Graph
@@ -163,8 +165,10 @@ def make_problem(
     refused: Mapping[tuple[str, str], str] | None = None,
     power_w: Mapping[str, float] | None = None,
     nodes_s: Mapping[str, Mapping[str, float]] | None = None,
+    factors: Mapping[tuple[str, str], float] | None = None,
+    weights_bytes: Mapping[str, float] | None = None,
 ) -> Problem:
-    """The placement problem of a model on devices with known costs.
+    """Build the placement problem of a model on devices with known costs.
 
     Parameters
     ----------
@@ -179,7 +183,11 @@ def make_problem(
     power_w : mapping of str to float, optional
         Device id -> watts while it works, where known.
     nodes_s : mapping, optional
-        Device id -> node -> seconds, where the model itself was looked at: instead of `costs`.
+        Device id -> node -> seconds, where the model itself was measured: instead of `costs`.
+    factors : mapping, optional
+        Task and device id -> how much longer it takes in a plan that ran than `costs` predict; 1 where left out.
+    weights_bytes : mapping of str to float, optional
+        Bytes of each task's constants.
 
     Raises
     ------
@@ -216,25 +224,36 @@ def make_problem(
         for task, nodes in tasks.nodes(data="nodes"):
             if times_s[task][device_id] < inf and all(node in known_s for node in nodes):
                 times_s[task] = {**times_s[task], device_id: sum(known_s[node] for node in nodes)}
+    for (task, device_id), factor in (factors or {}).items():
+        times_s[task] = {**times_s[task], device_id: times_s[task][device_id] * factor}
     for task, device_id in refused:
         if task in times_s:
             times_s[task] = {**times_s[task], device_id: inf}
-
-    problem = Problem.of(
+    return Problem.of(
         tasks,
         devices,
         times_s,
-        costs.transfer_time_s,
-        overhead_s={device.id: costs.call_overhead_s(device.id) for device in devices},
+        _platform(devices, costs, power_w or {}),
         objective=objective,
-        power_w=power_w,
+        rules=Rules(sizes_bytes=weights_bytes or {}),
+        boundary_costs=borders_of(known, devices, costs) if isinstance(costs, LearnedCosts) else None,
+        why_not=refused,
     )
-    if isinstance(costs, LearnedCosts):
-        problem = replace(problem, borders=borders_of(known, devices, costs))
-    # CPU engines at hand compute on the same cores: in a stream at once, each slowed by the others; else one at a time.
+
+
+def _platform(devices: Sequence[Device], costs: Costs, power_w: Mapping[str, float]) -> Platform:
+    """Return what holds for the devices whatever the model is."""
+    links = {(a.id, b.id): costs.link(a.id, b.id) for a, b in permutations(devices, 2)}
+    overhead_s = {device.id: costs.call_overhead_s(device.id) for device in devices}
     if not (isinstance(costs, ProfileCosts) and costs.is_measured):
-        return problem
-    problem = replace(problem, memory=costs.memory_needs(), wakings=costs.wakings())
-    if objective == "throughput":
-        return replace(problem, sharing=Sharing(costs.slowdowns()))
-    return replace(problem, shared={device.id: f"{device.node}/cores" for device in devices if device.kind == "cpu"})
+        return Platform(links, call_overhead_s=overhead_s, power_w=power_w)
+    # CPU engines of one node compute on the same cores.
+    cores = {device.id: f"{device.node}/cores" for device in devices if device.kind == "cpu"}
+    return Platform(
+        links,
+        call_overhead_s=overhead_s,
+        power_w=power_w,
+        memory=costs.memory_needs(),
+        core_sharing=CoreSharing(costs.slowdowns(), groups=cores),
+        wakeup_costs=costs.wakings(),
+    )

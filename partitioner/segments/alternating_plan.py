@@ -20,7 +20,7 @@ from trisect.runtime.device import Device
 from trisect.runtime.plans.plan import PlacedTask, Plan
 from trisect.runtime.plans.plan_folder import folder_in_the_making, write_json
 from trisect.runtime.plans.timeline import Timeline
-from trisect.scheduler.problem.problem import TaskGraph
+from trisect.scheduler.problem.task_graph import TaskGraph
 
 from ..graph.model_graph import Graph
 from ..graph.node_features import subgraphs

@@ -13,7 +13,8 @@ from math import inf
 import networkx as nx
 
 from trisect.runtime.plans.timeline import Schedule
-from trisect.scheduler.problem.problem import Part, Placement, Problem, TaskGraph
+from trisect.scheduler.problem.problem import Part, Placement, Problem
+from trisect.scheduler.problem.task_graph import TaskGraph
 from trisect.scheduler.simulation.simulate import evaluate
 from trisect.scheduler.simulation.validate import validate_parts
 
@@ -128,7 +129,7 @@ def best_cut(
 def _is_allowed(problem: Problem, parts: Sequence[Part]) -> bool:
     """Whether there are few enough."""
     rules = problem.rules
-    most = len({part.device for part in parts}) if rules.contiguous else rules.most_segments
+    most = len({part.device for part in parts}) if rules.contiguous else rules.max_segments
     return most is None or len(parts) <= most
 
 

@@ -138,33 +138,3 @@ def _as_placement(name: str, found: Any) -> dict[str, str]:
             f"the strategy {name!r} returned {type(found).__name__}", remedy="return a mapping of task to device"
         )
     return {task: device.id if isinstance(device, Device) else device for task, device in found.items()}
-
-
-def place(problem: Problem, name: str, *, time_limit_s: float = TIME_LIMIT_S, seed: int = 0) -> dict[str, str]:
-    """Ask a strategy for a placement, and check what it says.
-
-    Parameters
-    ----------
-    problem : Problem
-    name : str
-    time_limit_s, seed
-        As for `propose`.
-
-    Returns
-    -------
-    dict of str to str
-        Task -> device id, for every task, in the graph's order.
-
-    Raises
-    ------
-    UnknownStrategy
-    InfeasibleProblem
-        When the strategy finds no placement, or gives one that breaks the problem's rules.
-    """
-    from .common.placement_value import judge
-
-    found = propose(problem, name, time_limit_s=time_limit_s, seed=seed)
-    placement, violations = found.placement, judge(problem, found).violations
-    if violations:
-        raise InfeasibleProblem(f"the strategy {name!r} gave a placement that cannot be: {violations[0].message}")
-    return {task: placement[task] for task in problem.graph}

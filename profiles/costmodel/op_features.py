@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
+from .link_cost import LinkCost
+
 
 class OpClass(StrEnum):
     """What the hardware feels when an operator runs, decided at its actual shapes."""
@@ -98,8 +100,14 @@ class Costs(Protocol):
             Where nobody measured that device.
         """
 
-    def transfer_time_s(self, size_bytes: int, src_id: str, dst_id: str) -> float:
-        """Time until what one device made can be read by the other; 0 for the same device."""
+    def link(self, src_id: str, dst_id: str) -> LinkCost:
+        """Cost of moving a tensor from one device to another.
+
+        Raises
+        ------
+        ProfileMissing
+            Where the link was not measured.
+        """
 
     def call_overhead_s(self, device_id: str) -> float:
         """Fixed time of each call of a segment on that device."""

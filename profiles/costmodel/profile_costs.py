@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from copy import copy
+from math import inf
 from statistics import geometric_mean
 from typing import Self
 
@@ -20,6 +21,7 @@ from trisect.runtime.errors import ProfileMissing
 from ..measuring.memory_measurement import memory_need
 from ..stored.profile_data import DeviceProfile, Link, Point, Profile
 from .call_costs import Wakings
+from .link_cost import LinkCost
 from .op_features import MemoryNeed, OpClass, OpFeatures
 
 _REMEDY = "run: trisect profile"
@@ -79,15 +81,12 @@ class ProfileCosts:
             self._curves[key] = Curve(own if len(own) > 1 else points)
         return max(self._curves[key].time_s(features.flops, size_bytes), device.node_overhead_s)
 
-    def transfer_time_s(self, size_bytes: int, src_id: str, dst_id: str) -> float:
-        """Time of a transfer; see `Costs.transfer_time_s`."""
-        if src_id == dst_id:
-            return 0.0
+    def link(self, src_id: str, dst_id: str) -> LinkCost:
+        """Cost of a link; see `Costs.link`."""
         link = self._links.get((src_id, dst_id))
         if link is None:
             raise ProfileMissing(f"nobody measured the link from {src_id} to {dst_id}", remedy=_REMEDY)
-        bandwidth = link.bandwidth_bytes_per_s
-        return link.latency_s + (size_bytes / bandwidth if bandwidth else 0.0)
+        return LinkCost(link.latency_s, link.bandwidth_bytes_per_s or inf)
 
     def call_overhead_s(self, device_id: str) -> float:
         """Fixed time of a segment's call; see `Costs.call_overhead_s`."""

@@ -1,4 +1,4 @@
-"""Published placement benchmarks, read from the files of their authors; none of them is part of trisect."""
+"""Readers of published placement benchmarks: the files of their authors as plain tables."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ from pathlib import Path
 
 from trisect.runtime.errors import InvalidInput, InvalidModel
 
-from ..problem.problem import Objective, Problem
-from .offload_format import read_offloading
-from .problem_tables import is_tables, read_tables, to_problem
+from ..problem.problem_tables import ProblemTables
+from ..problem.rules import Objective
+from .offload_format import read_offload_graph
+from .problem_file import is_problem_file, read_problem_file, to_tables
 from .stg_format import read_stg
 
-_LARGEST_BYTES = 256 * 2**20
+_MAX_BYTES = 256 * 2**20
 
 
-def read_problem(path: Path, objective: Objective | None, contiguous: bool, processors: int) -> Problem:
-    """Read a problem by what the file's name ends in; see `Problem.read`."""
+def read_benchmark(path: Path, objective: Objective | None, contiguous: bool, processors: int) -> ProblemTables:
+    """Read a benchmark file by its suffix; parameters and errors as for `Problem.read`."""
     if objective not in (None, "latency", "throughput"):
         raise InvalidInput(f"no objective {objective!r}", remedy="there are: latency, throughput")
     if path.suffix == ".stg":
@@ -24,20 +25,18 @@ def read_problem(path: Path, objective: Objective | None, contiguous: bool, proc
         return read_stg(_text(path), path.name, processors)
     if path.suffix == ".json":
         text = _text(path)
-        if not is_tables(text):
-            return read_offloading(text, path.name, objective or "throughput", contiguous)
+        if not is_problem_file(text):
+            return read_offload_graph(text, path.name, objective or "throughput", contiguous)
         if contiguous:
-            raise InvalidInput(f"{path.name} is no device-placement graph", remedy="leave contiguous out")
-        return to_problem(read_tables(text, path.name), path.name, objective)
-    raise InvalidModel(f"{path} is no benchmark that trisect reads", remedy="give a .json or .stg file")
+            raise InvalidInput(f"{path.name} is not a device-placement graph", remedy="leave contiguous out")
+        return to_tables(read_problem_file(text, path.name), path.name, objective)
+    raise InvalidModel(f"{path} is not a supported benchmark file", remedy="give a .json or .stg file")
 
 
 def _text(path: Path) -> str:
     try:
-        if path.stat().st_size > _LARGEST_BYTES:
-            raise InvalidModel(
-                f"{path} is larger than {_LARGEST_BYTES} bytes", remedy="check that it is the right file"
-            )
+        if path.stat().st_size > _MAX_BYTES:
+            raise InvalidModel(f"{path} is larger than {_MAX_BYTES} bytes", remedy="check that it is the right file")
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
         raise InvalidModel(f"{path} is not text", remedy="check that it is the right file") from None

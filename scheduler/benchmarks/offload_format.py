@@ -1,34 +1,38 @@
 """Graphs of Tarnawski et al., "Efficient Algorithms for Device Placement of DNN Graph Operators", NeurIPS 2020.
 
-JSON with one host kind and equal accelerators. Accelerators fetch from and send to the host's memory, at a cost per
-task that the file gives directly; two accelerators so pay it twice.
+JSON with hosts of one kind and equal accelerators. Accelerators fetch from and send to the host's memory, at a cost per
+task that the file states directly; between two accelerators it is paid twice.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
+from itertools import product
 from math import isfinite
 from typing import Annotated
 
 import msgspec
 import networkx as nx
 
+from trisect.profiles.costmodel.link_cost import LinkCost
 from trisect.runtime.device import Device
 from trisect.runtime.errors import InvalidModel
 
-from ..problem.problem import Objective, Problem, TaskGraph
-from ..problem.rules import Rules
+from ..problem.platform import Platform
+from ..problem.problem_tables import ProblemTables
+from ..problem.rules import Objective, Rules
+from ..problem.task_graph import TaskGraph
 
 _PER_UNIT = 10**9
-"""Transfers are counted in billionths of the file's unit of time: a problem's tensors have whole sizes."""
+"""Transfers are counted in billionths of the file's unit of time: sizes of tensors are whole numbers."""
 
-_MOST_DEVICES = 1024
+_MAX_DEVICES = 1024
 
 _Number = Annotated[float, msgspec.Meta(ge=0)]
 _Flag = bool | int
 
 
-class _Node(msgspec.Struct):
+class _OffloadNode(msgspec.Struct):
     id: int
     supportedOnFpga: _Flag
     cpuLatency: _Number
@@ -39,21 +43,21 @@ class _Node(msgspec.Struct):
     name: str = ""
 
 
-class _Edge(msgspec.Struct):
+class _OffloadEdge(msgspec.Struct):
     sourceId: int
     destId: int
     cost: _Number = 0.0
 
 
-class _File(msgspec.Struct):
-    maxFPGAs: Annotated[int, msgspec.Meta(ge=0, le=_MOST_DEVICES)]
-    maxCPUs: Annotated[int, msgspec.Meta(ge=0, le=_MOST_DEVICES)]
+class _OffloadFile(msgspec.Struct):
+    maxFPGAs: Annotated[int, msgspec.Meta(ge=0, le=_MAX_DEVICES)]
+    maxCPUs: Annotated[int, msgspec.Meta(ge=0, le=_MAX_DEVICES)]
     maxSizePerFPGA: _Number
-    nodes: list[_Node]
-    edges: list[_Edge]
+    nodes: list[_OffloadNode]
+    edges: list[_OffloadEdge]
 
 
-def read_offloading(text: str, name: str, objective: Objective, contiguous: bool) -> Problem:
+def read_offload_graph(text: str, name: str, objective: Objective, contiguous: bool) -> ProblemTables:
     """Read one graph.
 
     Parameters
@@ -61,7 +65,7 @@ def read_offloading(text: str, name: str, objective: Objective, contiguous: bool
     text : str
         The file's content.
     name : str
-        Of the file, for messages.
+        Name of the file, for messages.
     objective : {"throughput", "latency"}
     contiguous : bool
 
@@ -70,11 +74,11 @@ def read_offloading(text: str, name: str, objective: Objective, contiguous: bool
     InvalidModel
     """
     try:
-        file = msgspec.json.decode(text, type=_File)
+        file = msgspec.json.decode(text, type=_OffloadFile)
     except msgspec.MsgspecError as error:
-        raise InvalidModel(f"{name} is no device-placement graph: {error}", remedy="check the file") from None
+        raise InvalidModel(f"{name} is not a device-placement graph: {error}", remedy="check the file") from None
     graph = _graph(file, name)
-    # Latency assumes as many host cores as the graph is wide: one device that never waits stands for them.
+    # Latency assumes as many host cores as the graph is wide: one device without queueing represents them.
     hosts = 1 if objective == "latency" else file.maxCPUs
     devices = [Device(f"cpu:{i}", "cpu", "published", f"host core {i}", "published") for i in range(hosts)]
     memory_bytes = int(min(file.maxSizePerFPGA, 2.0**62))
@@ -91,18 +95,18 @@ def read_offloading(text: str, name: str, objective: Objective, contiguous: bool
         times[str(node.id)] = row
         if node.colorClass is not None:
             colours[node.colorClass].append(str(node.id))
-    on_host = {d.id for d in devices if d.kind == "cpu"}
-
-    def transfer_time(size: int, src: str, dst: str) -> float:
-        return size / _PER_UNIT * ((src not in on_host) + (dst not in on_host))
-
-    return Problem.of(
+    to_host, by_way_of_host = LinkCost(bytes_per_s=_PER_UNIT), LinkCost(bytes_per_s=_PER_UNIT / 2)
+    host_ids = {d.id for d in devices if d.kind == "cpu"}
+    links = {}
+    for host, device in product(sorted(host_ids), devices):
+        links[host, device.id] = links[device.id, host] = LinkCost() if device.id in host_ids else to_host
+    return ProblemTables(
         graph,
-        devices,
+        tuple(devices),
         times,
-        transfer_time,
-        objective=objective,
-        rules=Rules(
+        Platform(links, by_way_of_host),
+        objective,
+        Rules(
             convention="offload",
             contiguous=contiguous,
             sizes_bytes={str(node.id): node.size for node in file.nodes if node.size > 0},
@@ -112,7 +116,7 @@ def read_offloading(text: str, name: str, objective: Objective, contiguous: bool
     )
 
 
-def _graph(file: _File, name: str) -> TaskGraph:
+def _graph(file: _OffloadFile, name: str) -> TaskGraph:
     graph: TaskGraph = nx.DiGraph()
     for node in file.nodes:
         if str(node.id) in graph:
@@ -124,7 +128,7 @@ def _graph(file: _File, name: str) -> TaskGraph:
     for edge in file.edges:
         for end in (edge.sourceId, edge.destId):
             if str(end) not in graph:
-                raise InvalidModel(f"{name}: an edge names node {end}, which is not there", remedy="check the file")
+                raise InvalidModel(f"{name}: an edge names node {end}, which does not exist", remedy="check the file")
         if not isfinite(edge.cost):
             raise InvalidModel(f"{name}: an edge of node {edge.sourceId} has an infinite cost", remedy="check the file")
         costs[edge.sourceId] = max(edge.cost, costs.get(edge.sourceId, 0.0))

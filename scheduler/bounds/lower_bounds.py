@@ -11,7 +11,8 @@ from math import inf
 
 import numpy as np
 
-from ..problem.problem import Problem, tensor_edges
+from ..problem.problem import Problem
+from ..problem.task_graph import tensor_edges
 from ..simulation.list_scheduling import TaskLists, task_lists
 
 _LOTS = 2e7
@@ -19,31 +20,14 @@ _LOTS = 2e7
 
 
 @dataclass(frozen=True)
-class Bound:
+class LowerBound:
     """A value that no placement is below, and how that is known."""
 
     value: float
     by: str
 
 
-def lower_bound(problem: Problem) -> float:
-    """Value below which the problem's objective cannot go; see `best_bound`.
-
-    Examples
-    --------
-    >>> import networkx as nx
-    >>> from trisect.runtime.device import Device
-    >>> graph = nx.DiGraph()
-    >>> graph.add_edge("x", "y", tensors={"t": 100})
-    >>> devices = [Device("cpu:a", "cpu", "a", ""), Device("gpu:b", "gpu", "b", "")]
-    >>> times = {"x": {"cpu:a": 1.0, "gpu:b": 3.0}, "y": {"cpu:a": 5.0, "gpu:b": 2.0}}
-    >>> lower_bound(Problem.of(graph, devices, times, lambda size_bytes, src, dst: 0.5))
-    3.5
-    """
-    return best_bound(problem).value
-
-
-def best_bound(problem: Problem, *, calls: int = 1) -> Bound:
+def best_bound(problem: Problem, *, calls: int = 1) -> LowerBound:
     """The highest bound that costs no search.
 
     Parameters
@@ -54,31 +38,44 @@ def best_bound(problem: Problem, *, calls: int = 1) -> Bound:
 
     Returns
     -------
-    Bound
-        By ``critical path`` (with its transfers and calls), ``load`` (of tasks shared out in fractions), ``largest
+    LowerBound
+        By ``critical path`` (with its transfers and calls), ``load`` (of tasks divided in fractions), ``largest
         task``, or ``cheapest device`` of each task.
+
+    Examples
+    --------
+    >>> import networkx as nx
+    >>> from trisect.profiles.costmodel.link_cost import LinkCost
+    >>> from trisect.runtime.device import Device
+    >>> from trisect.scheduler.problem.platform import Platform
+    >>> graph = nx.DiGraph()
+    >>> graph.add_edge("x", "y", tensors={"t": 100})
+    >>> devices = [Device("cpu:a", "cpu", "a", ""), Device("gpu:b", "gpu", "b", "")]
+    >>> times = {"x": {"cpu:a": 1.0, "gpu:b": 3.0}, "y": {"cpu:a": 5.0, "gpu:b": 2.0}}
+    >>> best_bound(Problem.of(graph, devices, times, Platform(default_link=LinkCost(0.5))))
+    LowerBound(value=3.5, by='critical path')
     """
     if not problem.graph:
-        return Bound(0.0, "load")
+        return LowerBound(0.0, "load")
     groups = _groups(problem)
     overheads = np.array([problem.overhead(device) for device in problem.device_ids])
     times = _table(problem, groups)
     if problem.objective == "energy":
-        power = np.array([problem.power_w.get(device, inf) for device in problem.device_ids])
+        power = np.array([problem.platform.power_w.get(device, inf) for device in problem.device_ids])
         joules = np.where(times < inf, np.where(times < inf, times, 0.0) * power, inf)
         used = float(np.sum(np.min(joules, axis=1)) + calls * np.min(overheads * power))
-        return Bound(used, "cheapest device")
+        return LowerBound(used, "cheapest device")
     if problem.objective == "memory":
         held = [[sum(problem.held_bytes(task, d) for task in group) for d in problem.device_ids] for group in groups]
         weights = np.where(times < inf, np.array(held), inf)
-        load = Bound(_load(weights, 0 * overheads), "load")
+        load = LowerBound(_load(weights, 0 * overheads), "load")
         largest_task = float(np.max(np.min(weights, axis=1)))
-        return max(load, Bound(largest_task, "largest task"), key=lambda bound: bound.value)
-    load = Bound(_load(times, calls * overheads), "load")
+        return max(load, LowerBound(largest_task, "largest task"), key=lambda bound: bound.value)
+    load = LowerBound(_load(times, calls * overheads), "load")
     if problem.objective == "throughput":
-        largest = Bound(float(np.max(np.min(times + overheads, axis=1))), "largest task")
+        largest = LowerBound(float(np.max(np.min(times + overheads, axis=1))), "largest task")
         return max(load, largest, key=lambda bound: bound.value)
-    path = Bound(critical_path_s(task_lists(problem), [float(o) for o in overheads]), "critical path")
+    path = LowerBound(critical_path_s(task_lists(problem), [float(o) for o in overheads]), "critical path")
     return max(path, load, key=lambda bound: bound.value)
 
 
@@ -116,7 +113,7 @@ def worst_value(problem: Problem) -> float:
     for _, _, tensors in tensor_edges(problem.graph):
         slowest += sum(max(problem.crossing_time(t, s, a, b) for a in ids for b in ids) for t, s in tensors.items())
     if problem.objective == "energy":
-        slowest *= max(problem.power_w.values())
+        slowest *= max(problem.platform.power_w[device] for device in ids)
     return slowest or 1.0
 
 

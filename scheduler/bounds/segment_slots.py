@@ -13,8 +13,9 @@ from math import floor, inf
 
 from trisect.runtime.errors import InfeasibleProblem
 
-from ..problem.problem import Part, Problem, tensor_edges
+from ..problem.problem import Part, Problem
 from ..problem.solution import Proposal
+from ..problem.task_graph import tensor_edges
 from ..simulation.list_scheduling import TaskLists, task_lists
 from .linear_program import Program, Solver, solve
 from .lower_bounds import best_bound, worst_value
@@ -60,7 +61,7 @@ def solve_segments(
         return None
     model = _Model.of(problem, slots, value, whole=solver == "cp")
     answer = solve(model.program, model.goal, solver, time_limit_s, seed, model.hint(known) if known else None)
-    most = problem.rules.most_segments or count
+    most = problem.rules.max_segments or count
     is_all = slots >= min(most, len(problem.devices) if problem.rules.contiguous else most, count)
     if answer.is_impossible:
         if is_all and value == inf:
@@ -89,8 +90,8 @@ def _slots(problem: Problem, known: int) -> int:
         len(problem.graph) if len(problem.graph) <= _MOST_SLOTS else max(known + _SPARE_SLOTS, len(problem.devices))
     )
     limits = [wanted, _MOST_SLOTS if known <= _MOST_SLOTS else known]
-    if problem.rules.most_segments is not None:
-        limits.append(problem.rules.most_segments)
+    if problem.rules.max_segments is not None:
+        limits.append(problem.rules.max_segments)
     if problem.rules.contiguous:
         limits.append(len(problem.devices))
     return max(1, min(limits))
@@ -210,9 +211,9 @@ class _Model:
         number = {task: i for i, task in enumerate(self.lists.tasks)}
         sides: dict[tuple[str, int, bool], int] = {}
         terms: list[dict[int, float]] = [{} for _ in width]
-        edges = tensor_edges(problem.graph) if problem.borders else ()
+        edges = tensor_edges(problem.graph) if problem.boundary_costs else ()
         for source, target, tensor in ((a, b, name) for a, b, names in edges for name in names):
-            if (border := problem.borders.get(tensor)) is None:
+            if (border := problem.boundary_costs.get(tensor)) is None:
                 continue
             for d in width:
                 for leaves, cost_s in ((True, border.leave_s[d]), (False, border.enter_s[d])):
@@ -240,7 +241,7 @@ class _Model:
         number = {task: i for i, task in enumerate(self.lists.tasks)}
         total: dict[int, float] = {}
         for d, device in enumerate(ids):
-            power = problem.power_w[device]
+            power = problem.platform.power_w[device]
             total |= {v: self.scaled(problem.overhead(device) * power, whole) for v in (u[d] for u in self.used)}
             for i, row in enumerate(self.lists.times):
                 total |= {c: self.scaled(row[d] * power, whole) for c in self.place(i, d)}
@@ -249,7 +250,7 @@ class _Model:
             for tensor, size_bytes in tensors.items():
                 for a, src in enumerate(ids):
                     for b, dst in enumerate(ids):
-                        cost = problem.transfer_time(size_bytes, src, dst) * problem.power_w[dst]
+                        cost = problem.transfer_time(size_bytes, src, dst) * problem.platform.power_w[dst]
                         ends = (self.place(number[source], a), self.place(number[target], b))
                         if cost <= 0 or not all(ends):
                             continue
@@ -257,7 +258,7 @@ class _Model:
                         move = moves.setdefault((source, tensor, a, b), program.choice())
                         program.add({move: 1.0, **_negative({**ends[0], **ends[1]})}, -1, inf)
                         total[move] = self.scaled(cost, whole)
-        for crossed in self.crossed([problem.power_w[device] for device in ids], whole):
+        for crossed in self.crossed([problem.platform.power_w[device] for device in ids], whole):
             total |= crossed
         program.add({self.goal: 1.0, **_negative(total)}, 0, inf)
 

@@ -26,13 +26,15 @@ def offload_value(problem: Problem, placement: Placement) -> float:
 
     Examples
     --------
+    >>> from trisect.profiles.costmodel.link_cost import LinkCost
     >>> from trisect.runtime.device import Device
+    >>> from trisect.scheduler.problem.platform import Platform
     >>> from trisect.scheduler.problem.rules import Rules
     >>> graph = nx.DiGraph()
     >>> graph.add_edge("a", "b", tensors={"t": 1})
     >>> devices = [Device("cpu:0", "cpu", "x", ""), Device("npu:0", "npu", "x", "")]
     >>> times = {"a": {"cpu:0": 4.0, "npu:0": 1.0}, "b": {"cpu:0": 4.0, "npu:0": 1.0}}
-    >>> problem = Problem.of(graph, devices, times, lambda size_bytes, src, dst: 0.5, objective="throughput",
+    >>> problem = Problem.of(graph, devices, times, Platform(default_link=LinkCost(0.5)), objective="throughput",
     ...                      rules=Rules(convention="offload"))
     >>> offload_value(problem, {"a": "cpu:0", "b": "npu:0"}), offload_value(problem, {"a": "npu:0", "b": "npu:0"})
     (4.0, 2.0)

@@ -9,14 +9,14 @@ for each segment; where nobody measured that, weights and tensors count as they 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import inf
 
 from trisect.runtime.plans.timeline import Event, PeakBasis, Schedule
 
-from ..problem.boundary_costs import part_time_s
-from ..problem.problem import Part, Problem, tensor_edges
+from ..problem.problem import Part, Problem
+from ..problem.task_graph import tensor_edges
+from .part_times import part_time_s
 
 
 @dataclass
@@ -34,16 +34,18 @@ def energy_j(problem: Problem, parts: Sequence[Part]) -> float | None:
     Examples
     --------
     >>> import networkx as nx
+    >>> from trisect.profiles.costmodel.link_cost import LinkCost
     >>> from trisect.runtime.device import Device
+    >>> from trisect.scheduler.problem.platform import Platform
     >>> graph = nx.DiGraph()
     >>> graph.add_edge("x", "y", tensors={"t": 100})
     >>> devices = [Device("cpu:a", "cpu", "a", ""), Device("gpu:b", "gpu", "b", "")]
-    >>> problem = Problem.of(graph, devices, lambda node, device: 1.0, lambda size_bytes, src, dst: 0.5,
-    ...                      power_w={"cpu:a": 10.0, "gpu:b": 100.0})
+    >>> platform = Platform(default_link=LinkCost(0.5), power_w={"cpu:a": 10.0, "gpu:b": 100.0})
+    >>> problem = Problem.of(graph, devices, lambda node, device: 1.0, platform)
     >>> energy_j(problem, [Part("cpu:a", ("x",)), Part("gpu:b", ("y",))])
     160.0
     """
-    if any(part.device not in problem.power_w for part in parts):
+    if any(part.device not in problem.platform.power_w for part in parts):
         return None
     home = {node: part.device for part in parts for node in part.nodes}
     moved = {
@@ -56,7 +58,7 @@ def energy_j(problem: Problem, parts: Sequence[Part]) -> float | None:
         busy_s[part.device] += part_time_s(problem, part)
     for (_, _, device), time_s in moved.items():
         busy_s[device] += time_s
-    return sum(problem.power_w[device] * time_s for device, time_s in busy_s.items())
+    return sum(problem.platform.power_w[device] * time_s for device, time_s in busy_s.items())
 
 
 def peak_bytes(problem: Problem, parts: Sequence[Part], schedule: Schedule) -> dict[str, int]:
@@ -65,7 +67,7 @@ def peak_bytes(problem: Problem, parts: Sequence[Part], schedule: Schedule) -> d
     A tensor lies where it was made until its last reader there is done and its last copy has arrived, and where it was
     copied to from the start of the copy until its last reader there is done. Inside a part tasks run in their order,
     and what only they read is freed behind the last of them. Inputs and outputs of the whole are the caller's. See
-    `Problem.memory` for what is counted for each byte.
+    `Platform.memory` for what is counted for each byte.
 
     Parameters
     ----------
@@ -77,13 +79,16 @@ def peak_bytes(problem: Problem, parts: Sequence[Part], schedule: Schedule) -> d
     Examples
     --------
     >>> import networkx as nx
+    >>> from trisect.profiles.costmodel.link_cost import LinkCost
     >>> from trisect.runtime.device import Device
+    >>> from trisect.scheduler.problem.platform import Platform
     >>> from trisect.scheduler.problem.rules import Rules
     >>> from trisect.scheduler.simulation.simulate import simulate
     >>> graph = nx.DiGraph()
     >>> graph.add_edge("x", "y", tensors={"t": 100})
     >>> devices = [Device("cpu:a", "cpu", "a", ""), Device("gpu:b", "gpu", "b", "")]
-    >>> problem = Problem.of(graph, devices, lambda node, device: 1.0, lambda size_bytes, src, dst: 0.5,
+    >>> platform = Platform(default_link=LinkCost(0.5))
+    >>> problem = Problem.of(graph, devices, lambda node, device: 1.0, platform,
     ...                      rules=Rules(sizes_bytes={"x": 1000, "y": 30}))
     >>> parts = [Part("cpu:a", ("x",)), Part("gpu:b", ("y",))]
     >>> peak_bytes(problem, parts, simulate(problem, parts))
@@ -134,7 +139,7 @@ def with_totals(problem: Problem, parts: Sequence[Part], schedule: Schedule) -> 
     """The schedule, with energy (where power is known) and memory, and how each device's memory is known."""
     peaks = peak_bytes(problem, parts, schedule)
     basis: dict[str, PeakBasis] = {
-        device: "measured factors" if device in problem.memory else "weights and tensors" for device in peaks
+        device: "measured factors" if device in problem.platform.memory else "weights and tensors" for device in peaks
     }
     return replace(schedule, energy_j=energy_j(problem, parts), peak_bytes=peaks, peak_basis=basis)
 
@@ -149,12 +154,6 @@ def may_overflow(problem: Problem, items: int = 1) -> bool:
     most = len(problem.graph) * max(need.model_bytes for need in needs)
     most += sum(problem.rules.sizes_bytes.values()) * max(need.per_weight for need in needs)
     return most + items * moving * max(need.per_tensor for need in needs) > min(limits)
-
-
-def overflows(problem: Problem, peaks: Mapping[str, int]) -> dict[str, int]:
-    """Device id -> bytes beyond its memory, for devices that are too full."""
-    room = {d.id: d.memory_bytes if d.memory_bytes is not None else inf for d in problem.devices}
-    return {device: round(peak - room[device]) for device, peak in peaks.items() if peak > room[device]}
 
 
 def _tensors(problem: Problem) -> dict[tuple[str, str], _Tensor]:

@@ -14,7 +14,7 @@ from trisect.runtime.errors import InfeasibleProblem
 from trisect.runtime.plans.timeline import Event, Schedule, Timeline
 
 from ..problem.problem import Placement, Problem
-from ..problem.topological_order import topological_order
+from ..problem.task_graph import topological_order
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def task_lists(problem: Problem) -> TaskLists:
         return known
 
     def with_borders(tensors: Mapping[str, int], table: tuple[float, ...]) -> tuple[tuple[float, ...], float]:
-        crossed = [border for name in tensors if (border := problem.borders.get(name)) is not None]
+        crossed = [border for name in tensors if (border := problem.boundary_costs.get(name)) is not None]
         width = range(len(ids))
         more = (sum(b.leave_s[i] + b.enter_s[j] for b in crossed) if i != j else 0.0 for i in width for j in width)
         longer = tuple(time_s + more_s for time_s, more_s in zip(table, more, strict=True))
@@ -67,7 +67,7 @@ def task_lists(problem: Problem) -> TaskLists:
             tensors = data["tensors"]
             # Tensors travel side by side: the largest is the last to arrive.
             table, mean = cost(max(tensors.values())) if tensors else nothing
-            if problem.borders and tensors:
+            if problem.boundary_costs and tensors:
                 table, mean = with_borders(tensors, table)
             j = number[other]
             preds[j].append((i, table))

@@ -6,7 +6,6 @@ arrived, a tensor travels once to each device that needs it, and transfers run b
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from heapq import heappop, heappush
 from math import inf
@@ -15,9 +14,9 @@ from operator import attrgetter
 from trisect.runtime.errors import InfeasibleProblem
 from trisect.runtime.plans.timeline import Event, Schedule, Timeline
 
-from ..problem.boundary_costs import part_time_s
 from ..problem.problem import Part, Placement, Problem
 from .energy_and_memory import energy_j, peak_bytes
+from .part_times import loads_s, part_times_s
 
 _STREAM_ITEMS = 8
 _ORDER = attrgetter("start_s", "end_s", "item", "kind", "name", "device")
@@ -48,28 +47,11 @@ def evaluate(problem: Problem, parts: Sequence[Part]) -> tuple[float, Schedule]:
             return float(max(peak_bytes(problem, parts, schedule).values(), default=0)), schedule
         return schedule.latency_s, schedule
     loads = loads_s(problem, parts)
-    busy_s = problem.sharing.busy_s(loads)
+    busy_s = problem.platform.core_sharing.busy_s(loads)
     period_s = max(busy_s.values(), default=0.0)
     slower = {device: busy_s[device] / load_s for device, load_s in loads.items() if load_s > 0}
     throughput_hz = 1 / period_s if period_s > 0 else 0.0
     return period_s, simulate(problem, parts, items=_STREAM_ITEMS, throughput_hz=throughput_hz, slower=slower)
-
-
-def loads_s(problem: Problem, parts: Sequence[Part]) -> dict[str, float]:
-    """Device id -> seconds of work on one input, its calls included, when it runs alone."""
-    found: dict[str, float] = defaultdict(float)
-    for part, time_s in zip(parts, part_times_s(problem, parts), strict=True):
-        found[part.device] += time_s
-    return dict(found)
-
-
-def part_times_s(problem: Problem, parts: Sequence[Part]) -> list[float]:
-    """Seconds of one call of each part, one behind the other: longer where its engine has slept meanwhile."""
-    times_s = [part_time_s(problem, part) for part in parts]
-    if problem.wakings is None:
-        return times_s
-    wakings_s = problem.wakings.of_parts([(part.device, t) for part, t in zip(parts, times_s, strict=True)])
-    return [time_s + waking_s for time_s, waking_s in zip(times_s, wakings_s, strict=True)]
 
 
 def simulate(
@@ -107,11 +89,14 @@ def simulate(
     Examples
     --------
     >>> import networkx as nx
+    >>> from trisect.profiles.costmodel.link_cost import LinkCost
     >>> from trisect.runtime.device import Device
+    >>> from trisect.scheduler.problem.platform import Platform
     >>> graph = nx.DiGraph()
     >>> graph.add_edge("x", "y", tensors={"t": 100})
     >>> devices = [Device("cpu:a", "cpu", "a", ""), Device("gpu:b", "gpu", "b", "")]
-    >>> problem = Problem.of(graph, devices, lambda node, device: 1.0, lambda size_bytes, src, dst: 0.5)
+    >>> platform = Platform(default_link=LinkCost(0.5))
+    >>> problem = Problem.of(graph, devices, lambda node, device: 1.0, platform)
     >>> simulate(problem, [Part("cpu:a", ("x",)), Part("gpu:b", ("y",))]).latency_s
     2.5
     """
@@ -120,8 +105,10 @@ def simulate(
         time_s * factors.get(part.device, 1.0) for part, time_s in zip(parts, part_times_s(problem, parts), strict=True)
     ]
     links = links_of(problem, parts)
-    lanes = [problem.shared.get(part.device, part.device) for part in parts]
-    starts = play(durations, lanes, links, items)
+    # In a stream slowdowns say what sharing cores costs; for one input devices on the same cores take turns.
+    groups = problem.platform.core_sharing.groups if problem.objective != "throughput" else {}
+    resources = [groups.get(part.device, part.device) for part in parts]
+    starts = play(durations, resources, links, items)
     events = []
     for k, start_s in enumerate(starts):
         item, i = divmod(k, len(parts))
@@ -162,7 +149,7 @@ def links_of(problem: Problem, parts: Sequence[Part]) -> list[list[Link]]:
                     key = (size_bytes, part.device, parts[j].device)
                     cost_s = costs.get(key)
                     if cost_s is None:
-                        cost_s = costs[key] = problem.transfer_time_s(*key)
+                        cost_s = costs[key] = problem.transfer_time(*key)
                     if cost_s > 0:
                         moved.append((name, size_bytes, cost_s))
             row.append((j, max([cost for _, _, cost in moved]) if moved else 0.0, moved))

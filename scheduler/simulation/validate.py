@@ -17,7 +17,8 @@ import networkx as nx
 
 from trisect.runtime.plans.timeline import Schedule
 
-from ..problem.problem import Part, Placement, Problem, tensor_edges
+from ..problem.problem import Part, Placement, Problem
+from ..problem.task_graph import tensor_edges
 
 Kind = Literal[
     "unplaced",
@@ -57,7 +58,7 @@ def validate_placement(problem: Problem, placement: Placement) -> list[Violation
     >>> graph = nx.DiGraph()
     >>> graph.add_node("x")
     >>> device, times = Device("cpu:a", "cpu", "a", ""), {"x": {"cpu:a": 1.0}}
-    >>> problem = Problem.of(graph, [device], times, lambda size_bytes, src, dst: 0.0)
+    >>> problem = Problem.of(graph, [device], times)
     >>> [v.kind for v in validate_placement(problem, {"y": "cpu:a"})]
     ['unplaced', 'unknown']
     """
@@ -125,8 +126,8 @@ def validate_rules(
         if len({placement[task] for task in together}) > 1:
             text = f"{together[0]} and others that must be with it are on different devices"
             found.append(Violation("apart", together[0], text))
-    if rules.most_segments is not None and len(parts) > rules.most_segments:
-        found.append(Violation("segments", "", f"{len(parts)} segments, at most {rules.most_segments} are allowed"))
+    if rules.max_segments is not None and len(parts) > rules.max_segments:
+        found.append(Violation("segments", "", f"{len(parts)} segments, at most {rules.max_segments} are allowed"))
     if rules.contiguous:
         found += [
             Violation("contiguous", device, f"{device} gets {count} segments and may have one")
@@ -155,7 +156,7 @@ def validate_schedule(problem: Problem, parts: Sequence[Part], schedule: Schedul
             runs[event.item, event.name] = event
     items = sorted({event.item for event in schedule.events}) or [0]
     home = {node: i for i, part in enumerate(parts) for node in part.nodes}
-    borders_s = _borders_s(problem, parts, home)
+    boundaries_s = _boundaries_s(problem, parts, home)
     for item in items:
         for i, part in enumerate(parts):
             run = runs.get((item, f"segment {i}"))
@@ -165,7 +166,7 @@ def validate_schedule(problem: Problem, parts: Sequence[Part], schedule: Schedul
                 )
                 continue
             needed_s = problem.overhead(part.device) + sum(problem.time(node, part.device) for node in part.nodes)
-            needed_s += borders_s[i]
+            needed_s += boundaries_s[i]
             if run.duration_s < needed_s - _ROUNDING_S:
                 found.append(
                     Violation("duration", run.name, f"{run.name} runs {run.duration_s} s but needs {needed_s} s")
@@ -189,17 +190,17 @@ def validate_schedule(problem: Problem, parts: Sequence[Part], schedule: Schedul
     return found
 
 
-def _borders_s(problem: Problem, parts: Sequence[Part], home: Mapping[str, int]) -> list[float]:
+def _boundaries_s(problem: Problem, parts: Sequence[Part], home: Mapping[str, int]) -> list[float]:
     """Per part, what tensors cost it that enter or leave it, each once."""
     crossed = {
         (tensor, i, way)
         for source, target, tensors in tensor_edges(problem.graph)
         for tensor in tensors
-        if home[source] != home[target] and tensor in problem.borders
+        if home[source] != home[target] and tensor in problem.boundary_costs
         for i, way in ((home[source], "out"), (home[target], "in"))
     }
     found = [0.0] * len(parts)
     for tensor, i, way in sorted(crossed):
-        border = problem.borders[tensor]
+        border = problem.boundary_costs[tensor]
         found[i] += (border.leave_s if way == "out" else border.enter_s)[problem.column(parts[i].device)]
     return found

@@ -10,6 +10,7 @@ import onnx
 import onnxruntime
 from onnx import numpy_helper
 
+from trisect.profiles.costmodel.link_cost import LinkCost
 from trisect.profiles.costmodel.op_features import OpFeatures
 from trisect.runtime.device import Device
 from trisect.runtime.plans.plan import Plan
@@ -32,8 +33,8 @@ class FakeCosts:
         speed = dict(self.flops_per_s).get(device_id, 1e10)
         return 1e-6 + features.flops / speed + (features.bytes_read + features.bytes_written) / 1e10
 
-    def transfer_time_s(self, size_bytes: int, src_id: str, dst_id: str) -> float:
-        return 0.0 if src_id == dst_id else self.copy_s + size_bytes / 1e10
+    def link(self, src_id: str, dst_id: str) -> LinkCost:
+        return LinkCost(self.copy_s, 1e10)
 
     def call_overhead_s(self, device_id: str) -> float:
         return self.overhead_s

@@ -75,8 +75,11 @@ def test_a_split_goes_by_what_was_learned_and_goes_on_from_there(place: Path) ->
     heaviest = max(problem.graph, key=lambda task: problem.graph.nodes[task]["features"].flops)
     assert times[heaviest] > 3 * min(times.values())
     crossing = {name for _, _, data in problem.graph.edges(data=True) for name in data["tensors"]}
-    assert crossing <= problem.borders.keys()
-    assert all(min(problem.borders[name].leave_s) > 0 and min(problem.borders[name].enter_s) > 0 for name in crossing)
+    assert crossing <= problem.boundary_costs.keys()
+    assert all(
+        min(problem.boundary_costs[name].leave_s) > 0 and min(problem.boundary_costs[name].enter_s) > 0
+        for name in crossing
+    )
     wiser = learning.learn(DEVICES, budget_s=1e-6, model=place / "m.onnx")
     own = [row for rows in wiser.devices.values() for row in rows if row.origin == "plan"]
     assert len([row for row in own if not row.is_kernel]) == 2  # the whole on each device

@@ -33,7 +33,7 @@ def adversary(
     from trisect.bench.study.adversary import find_adversary
     from trisect.bench.study.user_module import load as load_file
     from trisect.profiles.stored.profile_store import write_aside
-    from trisect.scheduler.benchmarks.problem_tables import write_tables
+    from trisect.scheduler.benchmarks.problem_file import write_problem_file
 
     for file in load or ():
         load_file(file)
@@ -43,7 +43,7 @@ def adversary(
             rules=rules, time_limit_s=time_limit, progress=report,
         )  # fmt: skip
     if out is not None:
-        write_aside(out, write_tables(found.tables))
+        write_aside(out, write_problem_file(found.tables))
     if json:
         print_json(found)
         return

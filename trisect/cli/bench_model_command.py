@@ -16,7 +16,7 @@ from .plans import parse_shapes, parse_span, read_feeds
 
 if TYPE_CHECKING:
     from trisect.bench.comparing.comparison import Comparison, Result
-    from trisect.scheduler.problem.problem import Objective
+    from trisect.scheduler.problem.rules import Objective
 
 _COLUMNS = ("", "latency (95 %)", "predicted", "per s", "seg.", "moved", "memory", "energy", "gap", "max diff")
 _NOTABLE = 0.01

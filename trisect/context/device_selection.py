@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields, replace
 
 from trisect.runtime.device import Device, Kind
 from trisect.runtime.errors import FallbackForbidden, InfeasibleProblem
-from trisect.scheduler.problem.problem import Objective
+from trisect.scheduler.problem.rules import Objective
 
 from .context_options import ACCELERATORS, DEFAULTS, ContextOptions
 

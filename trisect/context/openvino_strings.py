@@ -14,7 +14,7 @@ from typing import Literal
 
 from trisect.runtime.device import Device
 from trisect.runtime.errors import InvalidInput, UnknownDevice
-from trisect.scheduler.problem.problem import Objective
+from trisect.scheduler.problem.rules import Objective
 
 Mode = Literal["AUTO", "HETERO", "MULTI", ""]
 _MODES = ("AUTO", "HETERO", "MULTI")

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from math import inf
 
 from trisect.runtime.plans.timeline import Schedule
-from trisect.scheduler.bounds.lower_bounds import Bound, best_bound
+from trisect.scheduler.bounds.lower_bounds import LowerBound, best_bound
 from trisect.scheduler.offload.offload_value import offload_value, offload_violations
-from trisect.scheduler.problem.problem import Part, Placement, Problem
+from trisect.scheduler.problem.problem import Part, Problem
 from trisect.scheduler.problem.solution import Proposal
 from trisect.scheduler.simulation.energy_and_memory import may_overflow, peak_bytes
 from trisect.scheduler.simulation.list_scheduling import schedule_of, starts_of
@@ -52,23 +52,18 @@ def judge(problem: Problem, proposal: Proposal) -> Verdict:
     return Verdict(inf if broken else schedule.latency_s, tuple(broken), schedule)
 
 
-def value_of(problem: Problem, placement: Placement) -> float:
-    """Value of a placement alone."""
-    return judge(problem, Proposal(placement)).value
-
-
 def simple_bound(problem: Problem) -> float:
     """A bound that costs no search."""
     return _simple(problem).value
 
 
-def certificate(problem: Problem, proposal: Proposal) -> Bound:
+def certificate(problem: Problem, proposal: Proposal) -> LowerBound:
     """The higher of what costs no search and what the strategy has proven, and how it is known."""
     simple = _simple(problem)
-    return Bound(proposal.bound, proposal.bound_by or "search") if proposal.bound > simple.value else simple
+    return LowerBound(proposal.bound, proposal.bound_by or "search") if proposal.bound > simple.value else simple
 
 
-def _simple(problem: Problem) -> Bound:
+def _simple(problem: Problem) -> LowerBound:
     if problem.rules.convention != "offload":
         return best_bound(problem)
     from trisect.scheduler.offload.offload_instance import make_instance
@@ -77,5 +72,5 @@ def _simple(problem: Problem) -> Bound:
 
     instance = make_instance(problem)
     if problem.objective == "throughput":
-        return Bound(load_bound(instance), "load")
-    return Bound(path_bound(instance), "critical path")
+        return LowerBound(load_bound(instance), "load")
+    return LowerBound(path_bound(instance), "critical path")

@@ -83,7 +83,7 @@ def _common(problem: Problem, group: Sequence[str]) -> list[str]:
 def _broken(problem: Problem, placement: Placement) -> tuple[Violation, ...]:
     """What is broken; looked at only where there is something to break."""
     rules = problem.rules
-    if rules.most_segments is None and not rules.contiguous and not rules.colocated and not may_overflow(problem):
+    if rules.max_segments is None and not rules.contiguous and not rules.colocated and not may_overflow(problem):
         return ()
     return judge(problem, Proposal(placement)).violations
 
@@ -93,7 +93,7 @@ def _bent(problem: Problem, placement: Placement) -> Iterator[dict[str, str]]:
     roomy = _with_room(problem, placement)
     if roomy is not None:
         yield roomy
-    few = problem.rules.most_segments is not None or problem.rules.contiguous
+    few = problem.rules.max_segments is not None or problem.rules.contiguous
     for start in ([roomy] if roomy is not None else []) + [dict(placement)] if few else []:
         orders = [[task for part in cut(problem.graph, start) for task in part.nodes]]
         eager = {task: problem.allowed(task)[0] for task in problem.graph}
@@ -124,7 +124,7 @@ def _few_segments(problem: Problem, order: Sequence[str], fixed: Mapping[str, st
     """
     ids = problem.device_ids
     width = len(ids)
-    most = problem.rules.most_segments or len(order)
+    most = problem.rules.max_segments or len(order)
     contiguous = problem.rules.contiguous
     if contiguous:
         most = min(most, width)
@@ -178,7 +178,7 @@ def _with_room(problem: Problem, placement: Placement) -> dict[str, str] | None:
     room = {d.id: inf if d.memory_bytes is None else float(d.memory_bytes) for d in problem.devices}
     ids = problem.device_ids
     weight = {(unit, d): sum(problem.held_bytes(task, d) for task in unit) for unit in units for d in ids}
-    relaxed = replace(problem, rules=replace(problem.rules, most_segments=None, contiguous=False))
+    relaxed = replace(problem, rules=replace(problem.rules, max_segments=None, contiguous=False))
     for _ in units:
         full = [v.where for v in judge(relaxed, Proposal(current)).violations if v.kind == "memory"]
         if not full:

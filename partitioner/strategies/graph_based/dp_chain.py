@@ -29,7 +29,7 @@ def dp_chain(problem: Problem) -> dict[str, str]:
     >>> graph = nx.DiGraph([("a", "b"), ("a", "c"), ("b", "d"), ("c", "d")])
     >>> devices = [Device("cpu:x", "cpu", "x", ""), Device("gpu:y", "gpu", "y", "")]
     >>> times = {task: {"cpu:x": 2.0, "gpu:y": 1.0} for task in graph}
-    >>> problem = Problem.of(graph, devices, times, lambda size_bytes, src, dst: 0.0)
+    >>> problem = Problem.of(graph, devices, times)
     >>> dp_chain(problem)
     {'a': 'gpu:y', 'b': 'gpu:y', 'c': 'gpu:y', 'd': 'cpu:x'}
     """

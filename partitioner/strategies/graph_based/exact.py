@@ -17,7 +17,7 @@ from time import monotonic
 from trisect.runtime.errors import InfeasibleProblem, InvalidInput
 from trisect.scheduler.bounds.exact_makespan import prove
 from trisect.scheduler.bounds.linear_program import Solver
-from trisect.scheduler.bounds.lower_bounds import Bound
+from trisect.scheduler.bounds.lower_bounds import LowerBound
 from trisect.scheduler.bounds.segment_slots import solve_segments
 from trisect.scheduler.offload.portfolio import solve_offload
 from trisect.scheduler.problem.problem import Problem
@@ -61,7 +61,7 @@ def exact(problem: Problem, solver: str = "cp", *, time_limit_s: float = TIME_LI
     >>> graph = nx.DiGraph([("a", "b"), ("a", "c"), ("b", "d"), ("c", "d")])
     >>> devices = [Device("cpu:x", "cpu", "x", ""), Device("gpu:y", "gpu", "y", "")]
     >>> times = {task: {"cpu:x": 2.0, "gpu:y": 1.0} for task in graph}
-    >>> problem = Problem.of(graph, devices, times, lambda size_bytes, src, dst: 0.0)
+    >>> problem = Problem.of(graph, devices, times)
     >>> exact(problem).bound
     4.0
     """
@@ -110,7 +110,7 @@ def _segments(problem: Problem, solver: str, time_limit_s: float, seed: int) -> 
         )
     if value > bound.value * (1 + _PROVEN) and problem.objective in ("latency", "throughput"):
         relaxed = prove(problem, best.placement, value, time_limit_s * (1 - _SEARCHING - _SOLVING), seed)
-        bound = max(bound, Bound(relaxed.bound, "CP-SAT, task by task"), key=lambda b: b.value)
+        bound = max(bound, LowerBound(relaxed.bound, "CP-SAT, task by task"), key=lambda b: b.value)
     return replace(best, bound=min(bound.value, value), bound_by=bound.by)
 
 

@@ -7,15 +7,16 @@ https://doi.org/10.1109/34.969114). Each cut O(tasks^2 x edges) at worst, near l
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass
 from itertools import combinations
 from math import inf
 
 import networkx as nx
 from networkx.algorithms.flow import boykov_kolmogorov
 
-from trisect.scheduler.problem.problem import Placement, Problem, tensor_edges
+from trisect.scheduler.problem.problem import Placement, Problem
 from trisect.scheduler.problem.solution import Proposal
+from trisect.scheduler.problem.task_graph import tensor_edges
 
 from .. import strategy
 from ..common.repair import obeying
@@ -36,77 +37,93 @@ def mincut(problem: Problem) -> Proposal:
     >>> graph = nx.DiGraph([("a", "b"), ("a", "c"), ("b", "d"), ("c", "d")])
     >>> devices = [Device("cpu:x", "cpu", "x", ""), Device("gpu:y", "gpu", "y", "")]
     >>> times = {task: {"cpu:x": 2.0, "gpu:y": 1.0} for task in graph}
-    >>> problem = Problem.of(graph, devices, times, lambda size_bytes, src, dst: 0.0)
+    >>> problem = Problem.of(graph, devices, times)
     >>> set(mincut(problem).placement.values())
     {'gpu:y'}
     """
-    priced = _in_joules(problem) if problem.objective == "energy" else problem
-    placement, cost = _least(priced)
+    prices = _Prices.of(problem)
+    placement, cost = _cheapest(prices)
     if problem.objective == "energy" and len(problem.devices) <= 2:
-        call = min(problem.overhead(d) * problem.power_w[d] for d in problem.device_ids)
+        call = min(problem.overhead(d) * problem.platform.power_w[d] for d in problem.device_ids)
         return Proposal(obeying(problem, placement), bound=(cost + call) * (1 - 1e-9), bound_by="minimum cut")
     return Proposal(obeying(problem, placement))
 
 
-def _in_joules(problem: Problem) -> Problem:
-    """The problem with energy in the place of time."""
-    power = [problem.power_w[device] for device in problem.device_ids]
-    return replace(
-        problem,
-        times_s={
-            task: tuple(t * w if t < inf else inf for t, w in zip(row, power, strict=True))
-            for task, row in problem.times_s.items()
-        },
-        transfer_time_s=lambda size_bytes, src, dst: problem.transfer_time(size_bytes, src, dst) * problem.power_w[dst],
-        borders={tensor: border.scaled(power) for tensor, border in problem.borders.items()},
-    )
+@dataclass(frozen=True)
+class _Prices:
+    """The costs of tasks and of crossing tensors in the unit of the objective: seconds, or joules."""
+
+    problem: Problem
+    factors: dict[str, float]
+    """Device id -> price of a second: its power for energy, else 1."""
+
+    @classmethod
+    def of(cls, problem: Problem) -> _Prices:
+        is_energy = problem.objective == "energy"
+        return cls(problem, {d: problem.platform.power_w[d] if is_energy else 1.0 for d in problem.device_ids})
+
+    def task(self, task: str, device: str) -> float:
+        time_s = self.problem.time(task, device)
+        return time_s * self.factors[device] if time_s < inf else inf
+
+    def crossing(self, tensor: str, size_bytes: int, src: str, dst: str) -> float:
+        """Return the price of a tensor between two devices; the transfer is work of the receiving device."""
+        if src == dst:
+            return 0.0
+        problem, boundary = self.problem, self.problem.boundary_costs.get(tensor)
+        moving = problem.transfer_time(size_bytes, src, dst) * self.factors[dst]
+        if boundary is None:
+            return moving
+        leave = boundary.leave_s[problem.column(src)] * self.factors[src]
+        return leave + moving + boundary.enter_s[problem.column(dst)] * self.factors[dst]
 
 
-def _least(problem: Problem) -> tuple[dict[str, str], float]:
-    placement = {task: min(problem.allowed(task), key=lambda d: problem.time(task, d)) for task in problem.graph}
-    cost = _cost(problem, placement)
-    gained = len(problem.devices) > 1
-    while gained:
-        gained = False
+def _cheapest(prices: _Prices) -> tuple[dict[str, str], float]:
+    problem = prices.problem
+    placement = {task: min(problem.allowed(task), key=lambda d: prices.task(task, d)) for task in problem.graph}
+    cost = _cost(prices, placement)
+    improved = len(problem.devices) > 1
+    while improved:
+        improved = False
         for one, other in combinations(problem.device_ids, 2):
-            found = _swap(problem, placement, one, other)
-            if _cost(problem, found) < cost * (1 - 1e-9):
-                placement, cost, gained = found, _cost(problem, found), True
-        gained = gained and len(problem.devices) > 2
+            swapped = _swap(prices, placement, one, other)
+            if _cost(prices, swapped) < cost * (1 - 1e-9):
+                placement, cost, improved = swapped, _cost(prices, swapped), True
+        improved = improved and len(problem.devices) > 2
     return placement, cost
 
 
-def _cost(problem: Problem, placement: Placement) -> float:
-    """All work and all crossings; a tensor travels once to each device."""
+def _cost(prices: _Prices, placement: Placement) -> float:
+    """Return the total of all tasks and all crossings; a tensor is transferred once to each device."""
     moved = {
-        (tensor, placement[target]): problem.crossing_time(tensor, size, placement[source], placement[target])
-        for source, target, tensors in tensor_edges(problem.graph)
+        (tensor, placement[target]): prices.crossing(tensor, size, placement[source], placement[target])
+        for source, target, tensors in tensor_edges(prices.problem.graph)
         for tensor, size in tensors.items()
     }
-    return sum(problem.time(task, device) for task, device in placement.items()) + sum(moved.values())
+    return sum(prices.task(task, device) for task, device in placement.items()) + sum(moved.values())
 
 
-def _swap(problem: Problem, placement: dict[str, str], one: str, other: str) -> dict[str, str]:
-    """The best placement in which tasks of two devices may change between them."""
+def _swap(prices: _Prices, placement: dict[str, str], one: str, other: str) -> dict[str, str]:
+    """Return the best placement in which tasks of two devices may change between them."""
     network: nx.DiGraph[object] = nx.DiGraph()
     free = {task for task, device in placement.items() if device in (one, other)}
     for task in free:
         # Cut from the source = on the second device.
-        _join(network, _SOURCE, (task,), problem.time(task, other))
-        _join(network, (task,), _SINK, problem.time(task, one))
-    for source, target, tensors in tensor_edges(problem.graph):
+        _join(network, _SOURCE, (task,), prices.task(task, other))
+        _join(network, (task,), _SINK, prices.task(task, one))
+    for source, target, tensors in tensor_edges(prices.problem.graph):
         if source in free and target in free:
             for tensor, size in tensors.items():
                 # One node per tensor and direction: however many readers are beyond, it is paid once.
-                _join(network, (source,), (tensor, "to"), problem.crossing_time(tensor, size, one, other))
+                _join(network, (source,), (tensor, "to"), prices.crossing(tensor, size, one, other))
                 _join(network, (tensor, "to"), (target,), inf)
-                _join(network, (tensor, "back"), (source,), problem.crossing_time(tensor, size, other, one))
+                _join(network, (tensor, "back"), (source,), prices.crossing(tensor, size, other, one))
                 _join(network, (target,), (tensor, "back"), inf)
         elif source in free or target in free:
             task = source if source in free else target
             for tensor, size in tensors.items():
                 ends = [(d, placement[target]) if task == source else (placement[source], d) for d in (one, other)]
-                on_one, on_other = (problem.crossing_time(tensor, size, *pair) for pair in ends)
+                on_one, on_other = (prices.crossing(tensor, size, *pair) for pair in ends)
                 _join(network, _SOURCE, (task,), on_other)
                 _join(network, (task,), _SINK, on_one)
     if not free:

@@ -44,7 +44,7 @@ def multilevel(problem: Problem) -> Proposal:
     >>> graph = nx.DiGraph([("a", "b"), ("a", "c"), ("b", "d"), ("c", "d")])
     >>> devices = [Device("cpu:x", "cpu", "x", ""), Device("gpu:y", "gpu", "y", "")]
     >>> times = {task: {"cpu:x": 2.0, "gpu:y": 1.0} for task in graph}
-    >>> problem = Problem.of(graph, devices, times, lambda size_bytes, src, dst: 0.0)
+    >>> problem = Problem.of(graph, devices, times)
     >>> sorted(multilevel(problem).placement.values())
     ['cpu:x', 'gpu:y', 'gpu:y', 'gpu:y']
     """
@@ -68,7 +68,7 @@ def _priced(problem: Problem, lists: TaskLists) -> TaskLists:
         ]
         return replace(lists, times=rows)
     if problem.objective == "energy":
-        power = [problem.power_w[device] for device in lists.devices]
+        power = [problem.platform.power_w[device] for device in lists.devices]
         every = power * len(power)  # a transfer from i to j stands at i * devices + j, and j pays for it
         return replace(
             lists,

@@ -18,7 +18,7 @@ import networkx as nx
 
 from trisect.profiles.costmodel.op_features import OpClass, OpFeatures
 from trisect.scheduler.problem.problem import Problem, crossing_time_s
-from trisect.scheduler.problem.topological_order import topological_order
+from trisect.scheduler.problem.task_graph import topological_order
 
 from ...planning.paused_gc import uncollected
 from .. import strategy
@@ -52,7 +52,7 @@ def opclass(problem: Problem, table: str = "") -> dict[str, str]:
     >>> for task, op_class in kinds.items():
     ...     graph.nodes[task]["features"] = OpFeatures("Op", op_class, 1e9, 10**6, 10**6, 0, "float32")
     >>> devices = [Device(f"{kind}:x", kind, "x", "") for kind in ("cpu", "gpu", "npu")]
-    >>> opclass(Problem.of(graph, devices, lambda task, device: 1.0, lambda size_bytes, src, dst: 0.0))
+    >>> opclass(Problem.of(graph, devices, lambda task, device: 1.0))
     {'a': 'gpu:x', 'b': 'gpu:x', 'c': 'npu:x', 'd': 'cpu:x'}
     """
     rule = read_table(Path(table)) if table else ClassTable()

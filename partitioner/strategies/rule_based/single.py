@@ -36,7 +36,7 @@ def single(problem: Problem, device: str = "") -> dict[str, str]:
     >>> graph = nx.DiGraph([("a", "b"), ("a", "c"), ("b", "d"), ("c", "d")])
     >>> devices = [Device("cpu:x", "cpu", "x", ""), Device("gpu:y", "gpu", "y", "")]
     >>> times = {task: {"cpu:x": 2.0, "gpu:y": 1.0} for task in graph}
-    >>> problem = Problem.of(graph, devices, times, lambda size_bytes, src, dst: 0.0)
+    >>> problem = Problem.of(graph, devices, times)
     >>> set(single(problem).values()), set(single(problem, "cpu:x").values())
     ({'gpu:y'}, {'cpu:x'})
     """

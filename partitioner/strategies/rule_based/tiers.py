@@ -41,7 +41,7 @@ def tiers(problem: Problem, ranks: str = "", *, time_limit_s: float = TIME_LIMIT
     >>> graph = nx.DiGraph([("a", "b"), ("a", "c"), ("b", "d"), ("c", "d")])
     >>> devices = [Device("cpu:x", "cpu", "x", ""), Device("gpu:y", "gpu", "y", ""), Device("npu:z", "npu", "z", "")]
     >>> times = {task: {"cpu:x": 1.0, "gpu:y": 2.0, "npu:z": 3.0} for task in "abc"} | {"d": {"cpu:x": 1.0}}
-    >>> problem = Problem.of(graph, devices, times, lambda size_bytes, src, dst: 0.0)
+    >>> problem = Problem.of(graph, devices, times)
     >>> found = tiers(problem, "gpu:y,npu:z|cpu:x").placement
     >>> found["a"], found["d"]
     ('gpu:y', 'cpu:x')

@@ -39,7 +39,7 @@ def auto(problem: Problem, *, time_limit_s: float = TIME_LIMIT_S, seed: int = 0)
     >>> graph = nx.DiGraph([("a", "b"), ("a", "c"), ("b", "d"), ("c", "d")])
     >>> devices = [Device("cpu:x", "cpu", "x", ""), Device("gpu:y", "gpu", "y", "")]
     >>> times = {task: {"cpu:x": 3.5, "gpu:y": 1.0} for task in graph}
-    >>> problem = Problem.of(graph, devices, times, lambda size_bytes, src, dst: 0.0)
+    >>> problem = Problem.of(graph, devices, times)
     >>> set(auto(problem).placement.values())
     {'gpu:y'}
     """
@@ -69,13 +69,13 @@ def auto(problem: Problem, *, time_limit_s: float = TIME_LIMIT_S, seed: int = 0)
 
 def _if_worth_it(problem: Problem, found: Proposal, singles: tuple[str, ...]) -> Proposal:
     """What was found, or one device alone where all devices compute on the same cores and too little is gained."""
-    if problem.objective != "latency" or not set(problem.device_ids) <= problem.shared.keys():
+    if problem.objective != "latency" or not set(problem.device_ids) <= problem.platform.core_sharing.groups.keys():
         return found
     try:
         alone = quick_start(problem, singles)
     except InfeasibleProblem:
         return found
-    enough = _CLEARLY_SHARED if problem.borders else _CLEARLY_BLIND
+    enough = _CLEARLY_SHARED if problem.boundary_costs else _CLEARLY_BLIND
     if judge(problem, found).value <= enough * judge(problem, alone).value:
         return found
     return replace(alone, bound=found.bound, bound_by=found.bound_by, is_cut_short=found.is_cut_short)

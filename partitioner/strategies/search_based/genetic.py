@@ -15,7 +15,7 @@ from time import monotonic
 from trisect.runtime.errors import InfeasibleProblem
 from trisect.scheduler.problem.problem import Problem
 from trisect.scheduler.problem.solution import Proposal
-from trisect.scheduler.problem.topological_order import topological_order
+from trisect.scheduler.problem.task_graph import topological_order
 
 from .. import TIME_LIMIT_S, propose, strategy
 from ..common.neighbourhood_search import changes_for, quick_start
@@ -40,7 +40,7 @@ def genetic(problem: Problem, *, time_limit_s: float = TIME_LIMIT_S, seed: int =
     >>> graph = nx.DiGraph([("a", "b"), ("a", "c"), ("b", "d"), ("c", "d")])
     >>> devices = [Device("cpu:x", "cpu", "x", ""), Device("gpu:y", "gpu", "y", "")]
     >>> times = {task: {"cpu:x": 3.5, "gpu:y": 1.0} for task in graph}
-    >>> problem = Problem.of(graph, devices, times, lambda size_bytes, src, dst: 0.0)
+    >>> problem = Problem.of(graph, devices, times)
     >>> set(genetic(problem, time_limit_s=0.1).placement.values())
     {'gpu:y'}
     """

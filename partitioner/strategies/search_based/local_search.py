@@ -25,7 +25,7 @@ def local_search(problem: Problem, *, time_limit_s: float = TIME_LIMIT_S, seed: 
     >>> graph = nx.DiGraph([("a", "b"), ("a", "c"), ("b", "d"), ("c", "d")])
     >>> devices = [Device("cpu:x", "cpu", "x", ""), Device("gpu:y", "gpu", "y", "")]
     >>> times = {task: {"cpu:x": 2.0, "gpu:y": 1.0} for task in graph}
-    >>> problem = Problem.of(graph, devices, times, lambda size_bytes, src, dst: 0.0)
+    >>> problem = Problem.of(graph, devices, times)
     >>> set(local_search(problem, time_limit_s=0.1).placement.values())
     {'gpu:y'}
     """

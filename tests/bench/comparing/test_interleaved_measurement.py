@@ -14,7 +14,7 @@ from trisect.bench.comparing.contender_process import Turn
 from trisect.bench.comparing.interleaved_measurement import Entrant, Measured, Measurement, measure, median_interval
 from trisect.runtime.device import Device
 from trisect.runtime.errors import EngineFailed
-from trisect.scheduler.problem.problem import Objective
+from trisect.scheduler.problem.rules import Objective
 
 CPU = Device("npu:null", "npu", "null", "a device that tells no power", "simulated")
 

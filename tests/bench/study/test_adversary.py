@@ -13,7 +13,7 @@ from trisect.bench.study.adversary import find_adversary
 from trisect.cli import main
 from trisect.partitioner import strategies
 from trisect.runtime.errors import InvalidInput, InvalidModel, UnsupportedOperator
-from trisect.scheduler.benchmarks.problem_tables import read_tables, to_problem, write_tables
+from trisect.scheduler.benchmarks.problem_file import read_problem_file, to_tables, write_problem_file
 
 
 def test_it_finds_worse_than_chance_and_the_same_again() -> None:
@@ -52,7 +52,7 @@ def test_a_strategy_that_fails_is_the_worst_there_is() -> None:
 
 def test_segments_are_searched_by_the_runtimes_rules() -> None:
     found = find_adversary("heft", "single", iterations=30, restarts=1, rules="segments")
-    assert to_problem(found.tables, "x").rules.convention == "segments"
+    assert to_tables(found.tables, "x").rules.convention == "segments"
 
 
 @pytest.mark.parametrize(
@@ -67,8 +67,8 @@ def test_a_search_that_makes_no_sense_is_refused(settings: dict[str, object]) ->
 
 def test_a_problem_file_survives_being_written() -> None:
     tables = find_adversary("heft", "cpop", iterations=20, restarts=1).tables
-    assert read_tables(write_tables(tables).decode(), "x") == tables
-    assert write_tables(tables) == write_tables(tables)
+    assert read_problem_file(write_problem_file(tables).decode(), "x") == tables
+    assert write_problem_file(tables) == write_problem_file(tables)
 
 
 SOUND = {

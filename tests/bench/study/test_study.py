@@ -194,7 +194,7 @@ def test_a_problem_that_cannot_be_made_is_nobodys_fault(tmp_path: Path) -> None:
     )
     found = trisect.study(["heft"], [f"problems:{tmp_path}"], processes=1)
     assert [(row.instance, row.status) for row in found.rows] == [("cut", "no problem"), ("sound", "ok")]
-    assert "no sound problem file" in found.rows[0].reason
+    assert "not a valid problem file" in found.rows[0].reason
     summary = found.summary()
     assert (summary.blocks, summary.unusable, summary.strategies[0].failed) == (1, 1, 0)
 

@@ -36,7 +36,7 @@ def problem(**changes: Any) -> Problem:
     times = {task: dict.fromkeys(IDS, 1.0) for task in graph}
     del times["middle"][NPU.id]
     given = {"rules": Rules(sizes_bytes={"first": 300.0, "last": 500.0}), **changes}
-    return Problem.of(graph, [CPU, GPU, NPU], times, lambda *_: 0.0, **given)
+    return Problem.of(graph, [CPU, GPU, NPU], times, **given)
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_without_cpu_fallback_the_cpu_gets_only_what_is_forced_to_it() -> None:
         constrained(problem(), Constraints(forbid={"op:Softmax": "gpu"}, cpu_fallback=False))
     told = Constraints(force={"middle": "cpu"}, cpu_fallback=False)
     assert constrained(problem(), told).allowed("middle") == [CPU.id]
-    alone = Problem.of(nx.DiGraph([("x", "y")]), [CPU], lambda *_: 1.0, lambda *_: 0.0)
+    alone = Problem.of(nx.DiGraph([("x", "y")]), [CPU], lambda *_: 1.0)
     with pytest.raises(FallbackForbidden, match="no device left: only cpu:a"):
         constrained(alone, Constraints(cpu_fallback=False))
 

@@ -9,7 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trisect.partitioner.segments.convex_cut import best_cut, cut, divide
+from trisect.profiles.costmodel.link_cost import LinkCost
 from trisect.runtime.device import Device
+from trisect.scheduler.problem.platform import Platform
 from trisect.scheduler.problem.problem import Problem
 from trisect.scheduler.simulation.simulate import simulate
 from trisect.scheduler.simulation.validate import validate_parts, validate_schedule
@@ -33,8 +35,7 @@ def problems(draw: st.DrawFn, largest: int = 12, devices: int = 3) -> tuple[Prob
         graph,
         DEVICES[:devices],
         times,
-        lambda size_bytes, src, dst: 0.5 + size_bytes / 1000,
-        overhead_s={d.id: 0.25 for d in DEVICES[:devices]},
+        Platform(default_link=LinkCost(0.5, 1000), call_overhead_s={d.id: 0.25 for d in DEVICES[:devices]}),
     )
     return problem, {n: draw(st.sampled_from([d.id for d in DEVICES[:devices]])) for n in names}
 
@@ -70,7 +71,7 @@ def test_independent_branches_run_apart_when_that_is_quicker() -> None:
     graph.add_edge("head", "other", tensors={"t": 1})
     placement = {"head": "cpu:a", "long": "cpu:a", "other": "gpu:b", "tail": "cpu:a"}
     times = {"head": 1.0, "long": 5.0, "other": 5.0, "tail": 1.0}
-    problem = Problem.of(graph, DEVICES[:2], lambda n, d: times[n], lambda *_: 0.0)
+    problem = Problem.of(graph, DEVICES[:2], lambda n, d: times[n])
     fewest = cut(graph, placement)
     assert [part.nodes for part in fewest] == [("head", "long"), ("other",), ("tail",)]
     assert simulate(problem, fewest).latency_s == 12.0

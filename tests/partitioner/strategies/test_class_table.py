@@ -10,7 +10,7 @@ import pytest
 from tests.partitioner import small_models
 from trisect.partitioner.graph.model_graph import Graph
 from trisect.partitioner.problem.problem_builder import task_graph
-from trisect.partitioner.strategies import place
+from trisect.partitioner.strategies import propose
 from trisect.partitioner.strategies.common.class_table import ClassTable, read_table
 from trisect.profiles.costmodel.op_features import OpClass, OpFeatures
 from trisect.runtime.device import Device
@@ -30,8 +30,8 @@ def work(op_class: OpClass, size: int = 10**7) -> OpFeatures:
 def test_few_images_are_an_npus_work(batch: int | None, device: str) -> None:
     graph: nx.DiGraph[str] = nx.DiGraph()
     graph.add_node("conv", features=work(OpClass.CONV), batch=batch)
-    problem = Problem.of(graph, DEVICES, lambda *_: 1.0, lambda *_: 0.0)
-    assert place(problem, "opclass") == {"conv": device}
+    problem = Problem.of(graph, DEVICES, lambda *_: 1.0)
+    assert propose(problem, "opclass").placement == {"conv": device}
 
 
 def test_a_file_changes_the_table(tmp_path: Path) -> None:
@@ -60,9 +60,9 @@ def test_a_file_changes_the_table(tmp_path: Path) -> None:
     assert [table.kind_of(work(OpClass.CONV, size), 1) for size in (10, 11)] == ["npu", "gpu"]
     graph: nx.DiGraph[str] = nx.DiGraph()
     graph.add_node("lstm", features=work(OpClass.RECURRENT))
-    problem = Problem.of(graph, DEVICES, lambda *_: 1.0, lambda *_: 0.0)
-    assert place(problem, f"opclass:{file}") == {"lstm": "cpu:x"}
-    assert place(problem, "opclass") == {"lstm": "gpu:x"}
+    problem = Problem.of(graph, DEVICES, lambda *_: 1.0)
+    assert propose(problem, f"opclass:{file}").placement == {"lstm": "cpu:x"}
+    assert propose(problem, "opclass").placement == {"lstm": "gpu:x"}
     (tmp_path / "empty.toml").write_text("")
     assert read_table(tmp_path / "empty.toml") == ClassTable()
 

@@ -18,10 +18,12 @@ from trisect.partitioner.problem.constraints import Constraints
 from trisect.partitioner.segments.convex_cut import cut, divide
 from trisect.partitioner.strategies import propose
 from trisect.partitioner.strategies.common.placement_value import certificate, judge, simple_bound
+from trisect.profiles.costmodel.link_cost import LinkCost
 from trisect.runtime.errors import InfeasibleProblem, InvalidInput, PowerUnknown
 from trisect.scheduler.bounds.segment_slots import solve_segments
-from trisect.scheduler.problem.problem import Objective, Problem
-from trisect.scheduler.problem.rules import Rules
+from trisect.scheduler.problem.platform import Platform
+from trisect.scheduler.problem.problem import Problem
+from trisect.scheduler.problem.rules import Objective, Rules
 from trisect.scheduler.problem.solution import Proposal
 from trisect.scheduler.simulation.simulate import evaluate
 from trisect.scheduler.simulation.validate import validate_parts
@@ -39,7 +41,7 @@ def weighed(draw: st.DrawFn, largest: int = 7, devices: int = 2) -> Problem:
         problem,
         objective=draw(st.sampled_from(OBJECTIVES)),
         rules=Rules(sizes_bytes=sizes),
-        power_w={device: POWER_W[device] for device in problem.device_ids},
+        platform=replace(problem.platform, power_w={device: POWER_W[device] for device in problem.device_ids}),
     )
 
 
@@ -75,7 +77,7 @@ def broken_by_hand(problem: Problem, placement: dict[str, str]) -> bool:
     return (
         any(problem.time(task, device) == inf for task, device in placement.items())
         or any(len({placement[task] for task in group}) > 1 for group in rules.colocated)
-        or len(parts) > (rules.most_segments or len(parts))
+        or len(parts) > (rules.max_segments or len(parts))
         or (rules.contiguous and max(counts.values()) > 1)
         or any(d.memory_bytes is not None and held[d.id] > d.memory_bytes for d in problem.devices)
     )
@@ -187,7 +189,7 @@ def test_a_front_that_is_searched_for_is_one(problem: Problem) -> None:
 
 
 def test_a_front_needs_two_objectives_that_can_be_told() -> None:
-    problem = Problem.of(problem_graph(), devices(), lambda *_: 1.0, lambda *_: 0.0)
+    problem = Problem.of(problem_graph(), devices(), lambda *_: 1.0)
     with pytest.raises(InvalidInput, match="are not two objectives"):
         pareto_front(problem, ("latency", "latency"))
     with pytest.raises(InvalidInput, match="are not two objectives"):
@@ -201,7 +203,8 @@ def test_the_same_seed_finds_the_same_however_long_it_takes() -> None:
 
     graph: nx.DiGraph[str] = nx.DiGraph([(f"n{i}", f"n{i + 1 + i % 3}") for i in range(25)])
     times = {n: {"cpu:a": 1.0 + int(n[1:]) % 5, "gpu:b": 3.0 - int(n[1:]) % 3} for n in graph}
-    problem = Problem.of(graph, devices(), times, lambda *_: 0.7, overhead_s={"cpu:a": 0.3, "gpu:b": 0.3})
+    platform = Platform(default_link=LinkCost(0.7), call_overhead_s={"cpu:a": 0.3, "gpu:b": 0.3})
+    problem = Problem.of(graph, devices(), times, platform)
     for name in ("local-search", "annealing", "genetic", "auto", "exact"):
         found = [propose(problem, name, time_limit_s=2, seed=3) for _ in range(2)]
         if not any(proposal.is_cut_short for proposal in found):

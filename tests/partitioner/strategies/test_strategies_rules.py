@@ -14,16 +14,23 @@ from tests.partitioner.segments.test_convex_cut import problems
 from tests.scheduler.offload.offload_cases import best_of_all, offload_problems
 from trisect.partitioner import strategies
 from trisect.partitioner.strategies import names, propose
-from trisect.partitioner.strategies.common.placement_value import judge, simple_bound, value_of
+from trisect.partitioner.strategies.common.placement_value import judge, simple_bound
+from trisect.profiles.costmodel.link_cost import LinkCost
 from trisect.runtime.device import Device
 from trisect.runtime.errors import InfeasibleProblem
+from trisect.scheduler.problem.platform import Platform
 from trisect.scheduler.problem.problem import Problem
 from trisect.scheduler.problem.rules import Rules
+from trisect.scheduler.problem.solution import Proposal
 
 SEARCHING = {"auto", "exact", "annealing", "genetic", "local-search"}
 QUICK = sorted(
     {path.stem.replace("_", "-") for path in Path(strategies.__path__[0]).rglob("*.py")} & set(names()) - SEARCHING
 )
+
+
+def value_of(problem: Problem, placement: dict[str, str]) -> float:
+    return judge(problem, Proposal(placement)).value
 
 
 @st.composite
@@ -36,7 +43,7 @@ def task_problems(draw: st.DrawFn, largest: int = 8) -> Problem:
         graph.add_edges_from((f"n{i}", f"n{j}") for i in draw(st.sets(st.integers(0, j - 1), max_size=2)))
     times = {node: float(draw(st.integers(0, 9))) for node in graph}
     devices = [Device(f"cpu:{i}", "cpu", "t", "") for i in range(draw(st.integers(1, 3)))]
-    return Problem.of(graph, devices, lambda n, d: times[n], lambda *_: 0.0, rules=Rules(convention="tasks"))
+    return Problem.of(graph, devices, lambda n, d: times[n], rules=Rules(convention="tasks"))
 
 
 def best_makespan(problem: Problem) -> float:
@@ -158,7 +165,7 @@ def test_dp_chain_is_never_better_than_the_optimum(problem: Problem) -> None:
 def test_the_same_seed_draws_the_same_lots() -> None:
     graph: nx.DiGraph[str] = nx.DiGraph([(f"n{i}", f"n{i + 1}") for i in range(30)])
     devices = [Device("cpu:0", "cpu", "t", ""), Device("gpu:0", "gpu", "t", "")]
-    problem = Problem.of(graph, devices, lambda n, d: 1.0, lambda *_: 0.5)
+    problem = Problem.of(graph, devices, lambda n, d: 1.0, Platform(default_link=LinkCost(0.5)))
     drawn = [propose(problem, "random", seed=seed).placement for seed in (1, 1, 2)]
     assert drawn[0] == drawn[1] != drawn[2]
     planned = [propose(problem, "auto", seed=1).placement for _ in range(2)]

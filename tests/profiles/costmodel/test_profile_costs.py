@@ -116,11 +116,10 @@ def test_what_nobody_measured_is_refused_and_what_a_device_refused_is_infinite()
 
 def test_transfers_follow_latency_and_bandwidth():
     costs = ProfileCosts(profile([]))
-    assert costs.transfer_time_s(10**9, "cpu:a", "cpu:a") == 0.0
-    assert costs.transfer_time_s(10**6, "cpu:a", "cpu:b") == pytest.approx(1e-5 + 1e-3)
-    assert costs.transfer_time_s(10**9, "cpu:b", "cpu:a") == 3e-5  # by reference
+    assert costs.link("cpu:a", "cpu:b").time_s(10**6) == pytest.approx(1e-5 + 1e-3)
+    assert costs.link("cpu:b", "cpu:a").time_s(10**9) == 3e-5  # by reference
     with pytest.raises(ProfileMissing, match="link from cpu:a to npu:x"):
-        costs.transfer_time_s(1, "cpu:a", "npu:x")
+        costs.link("cpu:a", "npu:x")
 
 
 def test_one_point_alone_still_scales_with_the_work():

@@ -117,7 +117,7 @@ def test_a_measured_profile_answers_a_planner(quick):
         )
         assert 0 < small < large
         assert costs.call_overhead_s(name) > 0
-    assert costs.transfer_time_s(10**6, "cpu:ort", "cpu:openvino") > 0
+    assert costs.link("cpu:ort", "cpu:openvino").time_s(10**6) > 0
     assert costs.slowdowns() == pytest.approx(dict.fromkeys(itertools.permutations(profile.devices), 3.0))
     wakings = costs.wakings()
     assert wakings is not None

@@ -15,6 +15,7 @@ from onnx.reference import ReferenceEvaluator
 from trisect.partitioner.segments.convex_cut import best_cut
 from trisect.partitioner.strategies import propose
 from trisect.partitioner.strategies.common.placement_value import certificate, judge
+from trisect.profiles.costmodel.link_cost import LinkCost
 from trisect.profiles.costmodel.op_features import MemoryNeed
 from trisect.profiles.measuring.memory_measurement import (
     has_memory_of_its_own,
@@ -26,7 +27,8 @@ from trisect.profiles.stored.profile_data import DeviceProfile, MemoryPoint
 from trisect.runtime.device import Device
 from trisect.runtime.engines import find_devices
 from trisect.runtime.engines.base import LoadOptions
-from trisect.scheduler.bounds.lower_bounds import lower_bound
+from trisect.scheduler.bounds.lower_bounds import best_bound
+from trisect.scheduler.problem.platform import Platform
 from trisect.scheduler.problem.problem import Part, Problem
 from trisect.scheduler.problem.rules import Rules
 from trisect.scheduler.simulation.energy_and_memory import peak_bytes, with_totals
@@ -89,11 +91,11 @@ def problem() -> Problem:
     for source, target in (("w", "x"), ("w", "y"), ("x", "z"), ("y", "z")):
         graph.add_edge(source, target, tensors={f"{source}.out": 64})
     devices = [Device("cpu:a", "cpu", "a", ""), Device("gpu:b", "gpu", "b", "")]
-    made = Problem.of(
-        graph, devices, lambda task, device: 1.0, lambda size, src, dst: 0.1, objective="memory",
-        rules=Rules(sizes_bytes={"w": 4000, "x": 1000, "y": 2500, "z": 800}),
+    memory = {"cpu:a": MemoryNeed(30.0, 0.5, 1.5), "gpu:b": MemoryNeed(10.0, 2.0, 3.0)}
+    return Problem.of(
+        graph, devices, lambda task, device: 1.0, Platform(default_link=LinkCost(0.1), memory=memory),
+        objective="memory", rules=Rules(sizes_bytes={"w": 4000, "x": 1000, "y": 2500, "z": 800}),
     )  # fmt: skip
-    return replace(made, memory={"cpu:a": MemoryNeed(30.0, 0.5, 1.5), "gpu:b": MemoryNeed(10.0, 2.0, 3.0)})
 
 
 def test_a_peak_is_what_was_measured_for_each_byte(problem):
@@ -104,7 +106,9 @@ def test_a_peak_is_what_was_measured_for_each_byte(problem):
         "cpu:a": round(30 + 0.5 * 7500 + 1.5 * 3 * 64),
         "gpu:b": round(10 + 2.0 * 800 + 3.0 * 2 * 64),
     }
-    told = with_totals(replace(problem, memory={"gpu:b": MemoryNeed()}), parts, schedule)
+    told = with_totals(
+        replace(problem, platform=replace(problem.platform, memory={"gpu:b": MemoryNeed()})), parts, schedule
+    )
     assert told.peak_basis == {"cpu:a": "weights and tensors", "gpu:b": "measured factors"}
 
 
@@ -114,7 +118,7 @@ def test_no_placement_is_below_the_bound_and_a_strategy_that_proves_is_at_the_be
     for where in itertools.product(problem.device_ids, repeat=4):
         _, value, _ = best_cut(problem, dict(zip(problem.graph, where, strict=True)), None)
         values.append(value)
-    assert lower_bound(problem) <= min(values)
+    assert best_bound(problem).value <= min(values)
     found = propose(problem, strategy, time_limit_s=10, seed=0)
     assert certificate(problem, found).value <= min(values)
     assert judge(problem, found).value <= 1.1 * min(values)

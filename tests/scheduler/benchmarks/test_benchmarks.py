@@ -11,7 +11,8 @@ import pytest
 from tests.placement_data import benchmark
 from trisect.partitioner.strategies.common.placement_value import simple_bound
 from trisect.runtime.errors import InvalidInput, InvalidModel
-from trisect.scheduler.problem.problem import Objective, Problem
+from trisect.scheduler.problem.problem import Problem
+from trisect.scheduler.problem.rules import Objective
 from trisect.solving import solve
 
 SMALL = {
@@ -64,19 +65,19 @@ def test_damaged_graphs_are_refused(tmp_path: Path, change: dict[str, object], s
 
 
 def test_what_is_no_benchmark_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InvalidModel, match="no device-placement graph"):
+    with pytest.raises(InvalidModel, match="not a device-placement graph"):
         Problem.read(written(tmp_path, "{"))
     with pytest.raises(InvalidModel, match="cannot be read"):
         Problem.read(tmp_path / "missing.json")
-    with pytest.raises(InvalidModel, match="no benchmark"):
+    with pytest.raises(InvalidModel, match="not a supported benchmark file"):
         Problem.read(written(tmp_path, "", "graph.txt"))
     with pytest.raises(InvalidInput, match="objective"):
         Problem.read(written(tmp_path, SMALL), objective="beauty")  # type: ignore[arg-type]
-    with pytest.raises(InvalidModel, match="announces 3 tasks"):
+    with pytest.raises(InvalidModel, match="declares 3 tasks"):
         Problem.read(written(tmp_path, "3\n0 1 0\n", "cut.stg"))
-    with pytest.raises(InvalidModel, match="damaged"):
+    with pytest.raises(InvalidModel, match="is malformed"):
         Problem.read(written(tmp_path, "1\n0 1 2 0\n", "row.stg"))
-    with pytest.raises(InvalidModel, match="no standard task graph"):
+    with pytest.raises(InvalidModel, match="not a standard task graph"):
         Problem.read(written(tmp_path, "words", "words.stg"))
     with pytest.raises(InvalidInput, match="0 processors"):
         Problem.read(written(tmp_path, "1\n0 1 0\n", "fine.stg"), processors=0)

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from itertools import product
+from collections.abc import Iterable
+from itertools import permutations, product
 
 import networkx as nx
 from hypothesis import strategies as st
 
+from trisect.profiles.costmodel.link_cost import LinkCost
 from trisect.runtime.device import Device
 from trisect.scheduler.offload.offload_value import offload_value, offload_violations
-from trisect.scheduler.problem.problem import Objective, Problem
-from trisect.scheduler.problem.rules import Rules
+from trisect.scheduler.problem.platform import Platform
+from trisect.scheduler.problem.problem import Problem
+from trisect.scheduler.problem.rules import Objective, Rules
+
+
+def by_way_of_host(devices: Iterable[Device]) -> Platform:
+    """Data passes through the host's memory: a byte takes one unit of time to or from an accelerator."""
+    links = {(a.id, b.id): LinkCost(bytes_per_s=1.0) for a, b in permutations(devices, 2) if "cpu:0" in (a.id, b.id)}
+    return Platform(links, default_link=LinkCost(bytes_per_s=0.5))
 
 
 @st.composite
@@ -54,7 +63,7 @@ def offload_problems(
         graph,
         devices,
         times,
-        lambda size_bytes, src, dst: float(size_bytes * ((src != "cpu:0") + (dst != "cpu:0"))),
+        by_way_of_host(devices),
         objective=objective,
         rules=Rules(
             convention="offload",

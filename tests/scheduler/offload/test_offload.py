@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.scheduler.offload.offload_cases import best_of_all, offload_problems
+from tests.scheduler.offload.offload_cases import best_of_all, by_way_of_host, offload_problems
 from trisect.runtime.device import Device
 from trisect.scheduler.offload.call_latency import anneal_calls, latency
 from trisect.scheduler.offload.cp_models import improve_loads
@@ -23,8 +23,8 @@ from trisect.scheduler.offload.path_bound import path_bound
 from trisect.scheduler.offload.pipeline_chain import best_intervals, depth_first_order
 from trisect.scheduler.offload.portfolio import solve_offload
 from trisect.scheduler.offload.search_budget import Budget
-from trisect.scheduler.problem.problem import Objective, Problem
-from trisect.scheduler.problem.rules import Rules
+from trisect.scheduler.problem.problem import Problem
+from trisect.scheduler.problem.rules import Objective, Rules
 
 
 def diamond(**rules: object) -> Problem:
@@ -37,7 +37,7 @@ def diamond(**rules: object) -> Problem:
         graph,
         devices,
         lambda node, device: 100.0 if device == "cpu:0" else 3.0,
-        lambda size, src, dst: float(size * ((src != "cpu:0") + (dst != "cpu:0"))),
+        by_way_of_host(devices),
         objective="throughput",
         rules=Rules(convention="offload", sizes_bytes={"a": 2.0, "b": 2.0}, **rules),  # type: ignore[arg-type]
     )
@@ -177,7 +177,6 @@ def test_packing_refutes_what_sums_cannot() -> None:
         graph,
         devices,
         lambda node, device: 50.0 if device == "cpu:0" else 1.0,
-        lambda size, src, dst: 0.0,
         objective="throughput",
         rules=Rules(convention="offload"),
     )
@@ -197,7 +196,7 @@ def test_the_same_seed_gives_the_same_answer(objective: Objective) -> None:
         graph,
         devices,
         lambda node, device: times[node]["cpu:0" if device == "cpu:0" else "npu:0"],
-        lambda size, src, dst: float(size * ((src != "cpu:0") + (dst != "cpu:0"))),
+        by_way_of_host(devices),
         objective=objective,
         rules=Rules(convention="offload"),
     )

@@ -13,16 +13,20 @@ from trisect.partitioner.segments.convex_cut import cut
 from trisect.partitioner.strategies import propose
 from trisect.partitioner.strategies.common.placement_value import certificate, judge
 from trisect.profiles.costmodel.call_costs import Wakings
+from trisect.profiles.costmodel.link_cost import LinkCost
 from trisect.runtime.device import Device
 from trisect.scheduler.bounds.segment_slots import solve_segments
-from trisect.scheduler.problem.boundary_costs import Border, border_s
-from trisect.scheduler.problem.problem import Objective, Part, Problem, crossing_time_s
+from trisect.scheduler.problem.boundary_costs import BoundaryCost
+from trisect.scheduler.problem.platform import Platform
+from trisect.scheduler.problem.problem import Part, Problem, crossing_time_s
+from trisect.scheduler.problem.rules import Objective
 from trisect.scheduler.problem.solution import Proposal
-from trisect.scheduler.simulation.simulate import evaluate, loads_s, simulate
+from trisect.scheduler.simulation.part_times import boundary_time_s, loads_s
+from trisect.scheduler.simulation.simulate import evaluate, simulate
 from trisect.scheduler.simulation.validate import validate_schedule
 
 A, B = Device("cpu:a", "cpu", "a", ""), Device("gpu:b", "gpu", "b", "")
-BORDERS = {"t": Border((1.0, 2.0), (4.0, 8.0)), "u": Border((16.0, 32.0), (64.0, 128.0))}
+BOUNDARY_COSTS = {"t": BoundaryCost((1.0, 2.0), (4.0, 8.0)), "u": BoundaryCost((16.0, 32.0), (64.0, 128.0))}
 
 
 @pytest.fixture
@@ -32,10 +36,8 @@ def problem() -> Problem:
     graph.add_edge("x", "y", tensors={"t": 100})
     graph.add_edge("x", "z", tensors={"t": 100})
     graph.add_edge("y", "z", tensors={"u": 100})
-    made = Problem.of(
-        graph, [A, B], lambda task, device: 1000.0, lambda size, src, dst: 0.5, power_w={A.id: 1, B.id: 3}
-    )
-    return replace(made, borders=BORDERS)
+    platform = Platform(default_link=LinkCost(0.5), power_w={A.id: 1, B.id: 3})
+    return Problem.of(graph, [A, B], lambda task, device: 1000.0, platform, boundary_costs=BOUNDARY_COSTS)
 
 
 def drawn(seed: int, objective: Objective) -> Problem:
@@ -49,22 +51,24 @@ def drawn(seed: int, objective: Objective) -> Problem:
             graph.add_edge(source, target, tensors={f"of {source}": sizes[source]})
     made = Problem.of(
         graph, [A, B], {task: {d.id: lot.uniform(0.5, 3.0) for d in (A, B)} for task in graph},
-        lambda size, src, dst: size / 500, overhead_s={A.id: 0.1, B.id: 0.2}, objective=objective,
-        power_w={A.id: 2.0, B.id: 1.0},
+        Platform(
+            default_link=LinkCost(bytes_per_s=500), call_overhead_s={A.id: 0.1, B.id: 0.2},
+            power_w={A.id: 2.0, B.id: 1.0},
+        ), objective=objective,
     )  # fmt: skip
     pair = lambda: (lot.uniform(0, 1.0), lot.uniform(0, 1.0))  # noqa: E731
-    return replace(made, borders={f"of {task}": Border(pair(), pair()) for task in graph})
+    return replace(made, boundary_costs={f"of {task}": BoundaryCost(pair(), pair()) for task in graph})
 
 
 def test_a_tensor_is_paid_once_by_each_part_that_it_leaves_or_enters(problem: Problem) -> None:
     split = [Part(A.id, ("x",)), Part(B.id, ("y", "z"))]
-    assert [border_s(problem, part) for part in split] == [1.0, 8.0]
+    assert [boundary_time_s(problem, part) for part in split] == [1.0, 8.0]
     # Also between two parts of one device.
     three = [Part(A.id, ("x",)), Part(B.id, ("y",)), Part(A.id, ("z",))]
-    assert [border_s(problem, part) for part in three] == [1.0, 8.0 + 32.0, 4.0 + 64.0]
+    assert [boundary_time_s(problem, part) for part in three] == [1.0, 8.0 + 32.0, 4.0 + 64.0]
     assert loads_s(problem, three) == {A.id: 2000.0 + 69.0, B.id: 1000.0 + 40.0}
     assert simulate(problem, split).latency_s == 1000.0 + 1.0 + 0.5 + 8.0 + 2000.0
-    assert border_s(problem, Part(A.id, ("x", "y", "z"))) == 0.0
+    assert boundary_time_s(problem, Part(A.id, ("x", "y", "z"))) == 0.0
 
 
 def test_moving_a_task_is_priced_with_its_borders(problem: Problem) -> None:
@@ -79,7 +83,7 @@ def test_moving_a_task_is_priced_with_its_borders(problem: Problem) -> None:
 def test_a_schedule_that_forgets_borders_is_found_out(problem: Problem) -> None:
     parts = [Part(A.id, ("x",)), Part(B.id, ("y", "z"))]
     assert validate_schedule(problem, parts, simulate(problem, parts)) == []
-    forgetful = simulate(replace(problem, borders={}), parts)
+    forgetful = simulate(replace(problem, boundary_costs={}), parts)
     assert {v.kind for v in validate_schedule(problem, parts, forgetful)} == {"duration"}
 
 
@@ -125,20 +129,20 @@ def test_dear_borders_keep_a_chain_on_one_device() -> None:
     for source, target in graph.edges:
         graph.edges[source, target]["tensors"] = {f"of {source}": 1}
     times = {task: {A.id: 1.0 + i % 2, B.id: 2.0 - i % 2} for i, task in enumerate("abcd")}
-    bare = Problem.of(graph, [A, B], times, lambda size, src, dst: 0.0)
-    dear = replace(bare, borders={f"of {task}": Border((2.0, 2.0), (2.0, 2.0)) for task in "abc"})
+    bare = Problem.of(graph, [A, B], times)
+    dear = replace(bare, boundary_costs={f"of {task}": BoundaryCost((2.0, 2.0), (2.0, 2.0)) for task in "abc"})
     for name in ("heft", "mincut", "auto"):
         assert len(set(propose(bare, name).placement.values())) == 2
         assert len(set(propose(dear, name).placement.values())) == 1
 
 
-def test_who_has_slept_takes_longer(problem: Problem) -> None:
+def test_a_cold_call_takes_longer(problem: Problem) -> None:
     wakings = Wakings({A.id: 1.0, B.id: 1.0}, {A.id: [(1000.0, 11.0), (2000.0, 31.0)], B.id: [(1000.0, 3.0)]})
-    bare = replace(problem, borders={})
-    sleepy = replace(bare, wakings=wakings)
+    bare = replace(problem, boundary_costs={})
+    cold = replace(bare, platform=replace(bare.platform, wakeup_costs=wakings))
     split = [Part(A.id, ("x",)), Part(B.id, ("y", "z"))]
     # Each waits for the other: cpu:a for two thousand seconds, gpu:b for one.
-    assert simulate(sleepy, split).latency_s == simulate(bare, split).latency_s + 30.0 + 2.0
+    assert simulate(cold, split).latency_s == simulate(bare, split).latency_s + 30.0 + 2.0
     alone = [Part(A.id, ("x", "y", "z"))]
-    assert loads_s(sleepy, alone) == loads_s(bare, alone)
-    assert validate_schedule(sleepy, split, simulate(sleepy, split)) == []
+    assert loads_s(cold, alone) == loads_s(bare, alone)
+    assert validate_schedule(cold, split, simulate(cold, split)) == []

@@ -9,9 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from trisect.profiles.costmodel.link_cost import LinkCost
 from trisect.runtime.device import Device
-from trisect.scheduler.bounds.lower_bounds import lower_bound
-from trisect.scheduler.problem.core_sharing import Sharing
+from trisect.scheduler.bounds.lower_bounds import best_bound
+from trisect.scheduler.problem.core_sharing import CoreSharing
+from trisect.scheduler.problem.platform import Platform
 from trisect.scheduler.problem.problem import Part, Problem
 from trisect.scheduler.simulation.simulate import evaluate
 from trisect.scheduler.simulation.validate import validate_schedule
@@ -19,8 +21,8 @@ from trisect.scheduler.simulation.validate import validate_schedule
 LOADS = st.floats(1e-6, 10.0)
 
 
-def pair(first: float, second: float, *, apart: bool = False) -> Sharing:
-    return Sharing({("a", "b"): first, ("b", "a"): second}, apart)
+def pair(first: float, second: float, *, apart: bool = False) -> CoreSharing:
+    return CoreSharing({("a", "b"): first, ("b", "a"): second}, apart)
 
 
 @given(LOADS, LOADS)
@@ -60,7 +62,7 @@ def test_nobody_is_quicker_than_alone_nor_slower_than_all_the_while(first, secon
 def test_three_are_slowed_by_two_each():
     names = "abc"
     slowdowns = {(x, y): 2.0 for x in names for y in names if x != y}
-    assert Sharing(slowdowns).busy_s(dict.fromkeys(names, 1.0)) == pytest.approx(dict.fromkeys(names, 3.0))
+    assert CoreSharing(slowdowns).busy_s(dict.fromkeys(names, 1.0)) == pytest.approx(dict.fromkeys(names, 3.0))
 
 
 @pytest.fixture
@@ -68,8 +70,9 @@ def problem() -> Problem:
     graph: nx.DiGraph[str] = nx.DiGraph()
     graph.add_edge("x", "y", tensors={"t": 100})
     devices = [Device("cpu:a", "cpu", "a", ""), Device("cpu:b", "cpu", "b", ""), Device("gpu:c", "gpu", "c", "")]
-    made = Problem.of(graph, devices, lambda task, device: 1.0, lambda size, src, dst: 0.1, objective="throughput")
-    return replace(made, sharing=Sharing({("cpu:a", "cpu:b"): 1.9, ("cpu:b", "cpu:a"): 1.7}))
+    sharing = CoreSharing({("cpu:a", "cpu:b"): 1.9, ("cpu:b", "cpu:a"): 1.7})
+    platform = Platform(default_link=LinkCost(0.1), core_sharing=sharing)
+    return Problem.of(graph, devices, lambda task, device: 1.0, platform, objective="throughput")
 
 
 @pytest.mark.parametrize(
@@ -87,7 +90,7 @@ def test_a_stream_is_as_slow_as_its_busiest_device(problem, where, period_s):
     assert value == pytest.approx(period_s)
     assert schedule.throughput_hz == pytest.approx(1 / period_s)
     assert validate_schedule(problem, parts, schedule) == []
-    assert lower_bound(problem) <= value
+    assert best_bound(problem).value <= value
     first = [event for event in schedule.events if event.kind == "compute" and event.item == 0]
     busy_s = [sum(event.duration_s for event in first if event.device == device) for device in set(where)]
     assert max(busy_s) == pytest.approx(period_s)
@@ -97,6 +100,9 @@ def test_two_engines_that_hinder_each_other_are_no_gain(problem):
     """What a model of separate devices promised: twice the throughput of one."""
     one = evaluate(problem, [Part("cpu:a", ("x", "y"))])[0]
     two = evaluate(problem, [Part("cpu:a", ("x",)), Part("cpu:b", ("y",))])[0]
-    blind = evaluate(replace(problem, sharing=Sharing()), [Part("cpu:a", ("x",)), Part("cpu:b", ("y",))])[0]
+    blind = evaluate(
+        replace(problem, platform=replace(problem.platform, core_sharing=CoreSharing())),
+        [Part("cpu:a", ("x",)), Part("cpu:b", ("y",))],
+    )[0]
     assert blind == pytest.approx(one / 2)
     assert two > 0.85 * one

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import product
+from math import inf
 
 import networkx as nx
 import pytest
@@ -11,10 +12,12 @@ from hypothesis import given, settings
 
 from tests.partitioner.segments.test_convex_cut import problems
 from trisect.partitioner.segments.convex_cut import best_cut
+from trisect.profiles.costmodel.link_cost import LinkCost
 from trisect.runtime.device import Device
 from trisect.runtime.errors import InfeasibleProblem
 from trisect.runtime.plans.timeline import Event, Timeline
-from trisect.scheduler.bounds.lower_bounds import lower_bound
+from trisect.scheduler.bounds.lower_bounds import best_bound
+from trisect.scheduler.problem.platform import Platform
 from trisect.scheduler.problem.problem import Part, Problem
 from trisect.scheduler.simulation.simulate import evaluate, simulate, single_parts
 from trisect.scheduler.simulation.validate import validate_parts, validate_placement, validate_schedule
@@ -32,8 +35,7 @@ def diamond(objective: str = "latency") -> Problem:
         graph,
         [A, B],
         lambda node, device: times[node],
-        lambda size_bytes, src, dst: 0.5,
-        overhead_s={"cpu:a": 0.25, "gpu:b": 0.25},
+        Platform(default_link=LinkCost(0.5), call_overhead_s={"cpu:a": 0.25, "gpu:b": 0.25}),
         objective=objective,  # type: ignore[arg-type]
     )
 
@@ -84,7 +86,7 @@ def test_no_placement_beats_the_bound(case: tuple[Problem, dict[str, str]]) -> N
     problem, _ = case
     for objective in ("latency", "throughput"):
         asked = replace(problem, objective=objective)
-        bound = lower_bound(asked)
+        bound = best_bound(asked).value
         for devices in product(problem.device_ids, repeat=len(problem.graph)):
             value = best_cut(asked, dict(zip(problem.graph, devices, strict=True)))[1]
             assert value >= bound - 1e-9
@@ -92,14 +94,14 @@ def test_no_placement_beats_the_bound(case: tuple[Problem, dict[str, str]]) -> N
 
 def test_bounds_are_reached_where_they_can_be() -> None:
     graph: nx.DiGraph[str] = nx.DiGraph([("a", "b")])
-    problem = Problem.of(graph, [A], lambda n, d: 1.0, lambda *_: 0.0)
-    assert lower_bound(problem) == evaluate(problem, [Part("cpu:a", ("a", "b"))])[0] == 2.0
-    assert lower_bound(Problem.of(nx.DiGraph(), [A], {}, lambda *_: 0.0)) == 0.0
+    problem = Problem.of(graph, [A], lambda n, d: 1.0)
+    assert best_bound(problem).value == evaluate(problem, [Part("cpu:a", ("a", "b"))])[0] == 2.0
+    assert best_bound(Problem.of(nx.DiGraph(), [A], {})).value == 0.0
 
 
 def test_the_validator_finds_each_planted_fault_of_a_placement() -> None:
     problem = diamond()
-    barred = Problem.of(problem.graph, [A, B], lambda n, d: 1.0, lambda *_: 0.0, forbidden={"b": ["cpu:a"]})
+    barred = Problem.of(problem.graph, [A, B], lambda n, d: inf if (n, d) == ("b", "cpu:a") else 1.0)
 
     def kinds(placement: dict[str, str]) -> list[str]:
         return [v.kind for v in validate_placement(barred, placement)]

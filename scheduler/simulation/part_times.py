@@ -1,0 +1,71 @@
+"""How long a part (a segment, or a single task) keeps its device busy: tasks, call, boundaries, wake-up."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+from ..problem.problem import Part, Problem
+
+
+def part_time_s(problem: Problem, part: Part) -> float:
+    """Return the seconds of one call of a part in a loop: call overhead, its tasks one by one, boundary crossings."""
+    column, times_s = problem.column(part.device), problem.times_s
+    work_s = sum(times_s[node][column] for node in part.nodes)
+    return problem.overhead(part.device) + work_s + boundary_time_s(problem, part)
+
+
+def part_times_s(problem: Problem, parts: Sequence[Part]) -> list[float]:
+    """Return the seconds of one call of each part in sequence: longer where its engine was idle in between."""
+    times_s = [part_time_s(problem, part) for part in parts]
+    wakeup_costs = problem.platform.wakeup_costs
+    if wakeup_costs is None:
+        return times_s
+    wakeups_s = wakeup_costs.of_parts([(part.device, t) for part, t in zip(parts, times_s, strict=True)])
+    return [time_s + wakeup_s for time_s, wakeup_s in zip(times_s, wakeups_s, strict=True)]
+
+
+def loads_s(problem: Problem, parts: Sequence[Part]) -> dict[str, float]:
+    """Return device id -> seconds of work on one input, call overhead included, when it runs alone."""
+    loads: dict[str, float] = defaultdict(float)
+    for part, time_s in zip(parts, part_times_s(problem, parts), strict=True):
+        loads[part.device] += time_s
+    return dict(loads)
+
+
+def boundary_time_s(problem: Problem, part: Part) -> float:
+    """Return the seconds that tensors entering and leaving a part add to its tasks and its call.
+
+    Each tensor counts once on its way out, however many parts read it, and once on its way in.
+
+    Examples
+    --------
+    >>> import networkx as nx
+    >>> from trisect.runtime.device import Device
+    >>> from trisect.scheduler.problem.boundary_costs import BoundaryCost
+    >>> graph = nx.DiGraph()
+    >>> graph.add_edge("x", "y", tensors={"t": 100})
+    >>> devices = [Device("cpu:a", "cpu", "a", ""), Device("gpu:b", "gpu", "b", "")]
+    >>> costs = {"t": BoundaryCost(leave_s=(0.25, 0.5), enter_s=(2.0, 4.0))}
+    >>> problem = Problem.of(graph, devices, lambda node, device: 1.0, boundary_costs=costs)
+    >>> boundary_time_s(problem, Part("cpu:a", ("x",))), boundary_time_s(problem, Part("gpu:b", ("y",)))
+    (0.25, 4.0)
+    >>> boundary_time_s(problem, Part("gpu:b", ("x", "y")))
+    0.0
+    """
+    costs = problem.boundary_costs
+    if not costs:
+        return 0.0
+    inside, column = set(part.nodes), problem.column(part.device)
+    leaving: set[str] = set()
+    entering: set[str] = set()
+    for task in part.nodes:
+        for other, data in problem.graph.succ[task].items():
+            if other not in inside:
+                leaving.update(data["tensors"])
+        for other, data in problem.graph.pred[task].items():
+            if other not in inside:
+                entering.update(data["tensors"])
+    leave_s = sum(costs[name].leave_s[column] for name in sorted(leaving) if name in costs)
+    enter_s = sum(costs[name].enter_s[column] for name in sorted(entering) if name in costs)
+    return float(leave_s + enter_s)
