@@ -21,10 +21,11 @@ import numpy as np
 
 from ..device import Device
 from ..engines import load
-from ..engines.base import LoadOptions, Module
+from ..engines.base import LoadOptions
+from ..engines.common.bound_module import BoundModule
 from ..errors import EngineFailed, OutOfMemory, TrisectError
 from ..tensors.containers import carried_bytes
-from ..tensors.conversions import Conversion, listen, take
+from ..tensors.conversions import Conversion, ConversionLog
 from ..workers.channel import Channel
 from ..workers.messages import dtype_named, encode, read, write
 from ..workers.worker_main import serve
@@ -74,10 +75,10 @@ class DeviceActor:
     """One device's segments on one node; used as a Ray actor."""
 
     def __init__(self) -> None:
-        self._segments: dict[int, tuple[Module, tuple[str, ...], tuple[str, ...]]] = {}
+        self._segments: dict[int, tuple[BoundModule, tuple[str, ...], tuple[str, ...]]] = {}
 
     def __repr__(self) -> str:
-        devices = {module.device.id for module, _, _ in self._segments.values()}
+        devices = {module.module.device.id for module, _, _ in self._segments.values()}
         return f"trisect {', '.join(sorted(devices))}"
 
     def call(self, family: int, address: Any, token: bytes, cores: Sequence[int]) -> int:
@@ -101,7 +102,7 @@ class DeviceActor:
             device = msgspec.json.decode(how[0], type=Device)
             options = msgspec.json.decode(how[1], type=LoadOptions)
             for index, file, inputs, outputs in segments:
-                self._segments[index] = (load(Path(folder) / file, device, options), inputs, outputs)
+                self._segments[index] = (BoundModule(load(Path(folder) / file, device, options)), inputs, outputs)
         except Exception as error:
             return Report(error=_told(error))
         return Report()
@@ -109,17 +110,16 @@ class DeviceActor:
     def run(self, index: int, *values: Any) -> tuple[Any, ...]:
         """Run a segment: a report, then its outputs, each for Ray to keep by itself."""
         module, inputs, outputs = self._segments[index]
-        take()  # of a run that failed
-        listen()
+        log = ConversionLog()
         try:
             feeds = {name: unwrap(value) for name, value in zip(inputs, values, strict=True)}
             start_s = time.perf_counter()
-            made = module.run(feeds)
+            made = module.run(feeds, log)
             end_s = time.perf_counter()
         except Exception as error:  # an engine from elsewhere may raise anything: one run's failure, not the actor's
             return (Report(error=_told(error)), *[None] * len(outputs))
         arrays = [made[name] for name in outputs]
-        return (Report(start_s, end_s, tuple(carried_bytes(array) for array in arrays), take()), *map(wrap, arrays))
+        return (Report(start_s, end_s, tuple(carried_bytes(array) for array in arrays), tuple(log)), *map(wrap, arrays))
 
 
 def wrap(array: np.ndarray) -> Any:

@@ -15,6 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from ..device import Device
+from ..tensors.conversions import ConversionLog
 from ..tensors.tensor_spec import Arrays, TensorSpec
 from .common.kernels import Kernel
 
@@ -65,16 +66,16 @@ class Binding(Protocol):
 class Module(Protocol):
     """One model loaded on one device.
 
-    One that never copies tensors into another form may say so with ``converts = False``: see
-    `trisect.runtime.tensors.conversions`.
+    A module that may copy tensors into another form has the attribute ``converts = True``; only such a module is given
+    a log.
     """
 
     device: Device
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
 
-    def run(self, feeds: Arrays) -> dict[str, np.ndarray]:
-        """Compute once; the arrays returned belong to the caller."""
+    def run(self, feeds: Arrays, log: ConversionLog | None = None) -> dict[str, np.ndarray]:
+        """Compute once, and record tensors that are copied; the arrays returned belong to the caller."""
 
     def bind(self, inputs: Arrays, outputs: Arrays) -> Binding:
         """Fix the buffers. The engine allocates the outputs that are left out, at each run."""

@@ -17,6 +17,7 @@ import onnx
 
 from ..device import Device, Kind
 from ..errors import EngineFailed, EngineMissing
+from ..tensors.conversions import ConversionLog
 from ..tensors.tensor_spec import UNKNOWN_RANK, Arrays, TensorSpec
 from ..tensors.tensors import check_buffers, check_feeds, dtype_of
 from .base import LoadOptions
@@ -106,7 +107,7 @@ class NullModule:
         self._model: Path | bytes | None = model
         self._run_s = run_s
 
-    def run(self, feeds: Arrays) -> dict[str, np.ndarray]:
+    def run(self, feeds: Arrays, log: ConversionLog | None = None) -> dict[str, np.ndarray]:
         """Zeros (and empty strings) of the shapes that the model would give; see `Module.run`.
 
         Raises
@@ -114,7 +115,7 @@ class NullModule:
         EngineFailed
             Where a shape depends on values, which nobody computes here.
         """
-        shapes = self._shapes(check_feeds(self.inputs, feeds))
+        shapes = self._shapes(check_feeds(self.inputs, feeds, log))
         if self._run_s:
             time.sleep(self._run_s)
         return {spec.name: _blank(spec, shapes[spec.name]) for spec in self.outputs}

@@ -20,7 +20,7 @@ from openvino._offline_transformations import apply_make_stateful_transformation
 from ..device import Device, Kind, Limits
 from ..errors import EngineFailed, InvalidInput, TrisectError, UnsupportedModel
 from ..tensors.containers import container_of, pack_bits, unpack_bits
-from ..tensors.conversions import note
+from ..tensors.conversions import ConversionLog
 from ..tensors.tensor_spec import Arrays, TensorSpec
 from ..tensors.tensors import bits_of, check_buffers, check_feeds, contiguous, dtype_of
 from .base import EngineCapabilities, LoadOptions
@@ -201,19 +201,19 @@ class OpenVinoModule:
             )
         self._empty = {name: (port.get_element_type(), _empty_shape(port)) for name, port in self._out_ports.items()}
 
-    def run(self, feeds: Arrays) -> dict[str, np.ndarray]:
+    def run(self, feeds: Arrays, log: ConversionLog | None = None) -> dict[str, np.ndarray]:
         """Compute once; see `Module.run`. Outputs are written where they are returned, never copied."""
-        checked = check_feeds(self.inputs, feeds)
-        inputs = {name: _tensor(array, name) for name, array in checked.items()}
+        checked = check_feeds(self.inputs, feeds, log)
+        inputs = {name: _tensor(array, name, log) for name, array in checked.items()}
         # Tensors of the run's own: it sizes them, and the arrays returned keep them alive without a copy.
         outputs = {name: ov.Tensor(dtype, shape) for name, (dtype, shape) in self._empty.items()}
         self._infer(object(), inputs, outputs)
-        return {spec.name: _array(outputs[spec.name], spec) for spec in self.outputs}
+        return {spec.name: _array(outputs[spec.name], spec, log) for spec in self.outputs}
 
     def bind(self, inputs: Arrays, outputs: Arrays) -> OpenVinoBinding:
         """Fix buffers; see `Module.bind`."""
         check_buffers(inputs, self.inputs, outputs, self.outputs)
-        reading = {name: _tensor(array, name) for name, array in inputs.items()}
+        reading = {name: _tensor(array) for name, array in inputs.items()}
         writing = {name: ov.Tensor(*empty) for name, empty in self._empty.items() if name not in outputs}
         writing |= {name: _tensor(array) for name, array in outputs.items()}
         return OpenVinoBinding(self, reading, writing, outputs)
@@ -312,8 +312,8 @@ def _ports(ports: list[Any], specs: tuple[TensorSpec, ...]) -> dict[str, Any]:
     return {spec.name: port for spec in specs for port in ports if spec.name in port.names}
 
 
-def _tensor(array: np.ndarray, name: str = "") -> ov.Tensor:
-    """A tensor over the array's own memory; over a copy, which is noted, where several elements share a byte."""
+def _tensor(array: np.ndarray, name: str = "", log: ConversionLog | None = None) -> ov.Tensor:
+    """A tensor over the array's own memory; over a copy where several elements share a byte."""
     if array.dtype.char in _LONG_LONG:
         array = array.view(_LONG_LONG[array.dtype.char])
     if array.dtype in _FOREIGN_DTYPES:
@@ -323,7 +323,8 @@ def _tensor(array: np.ndarray, name: str = "") -> ov.Tensor:
             return ov.Tensor(array.view(f"u{bits // 8}"), ov.Shape(array.shape), foreign)
         start_s = time.perf_counter()
         raw = pack_bits(array, bits)
-        note(name, start_s, raw.nbytes)
+        if log is not None:
+            log.record(name, start_s, raw.nbytes)
         return ov.Tensor(raw, ov.Shape(array.shape), foreign)
     if not array.flags.writeable:  # the constructor that takes a type does not ask for more than reading
         return ov.Tensor(array, array.shape, ov.Type(array.dtype))
@@ -338,7 +339,7 @@ def _empty_shape(port: Any) -> ov.Shape:
     return ov.Shape([0 if dim.is_dynamic else dim.get_length() for dim in shape])
 
 
-def _array(tensor: ov.Tensor, spec: TensorSpec) -> np.ndarray:
+def _array(tensor: ov.Tensor, spec: TensorSpec, log: ConversionLog | None = None) -> np.ndarray:
     data = cast("np.ndarray", tensor.data)
     if spec.dtype not in _FOREIGN:
         return data
@@ -347,5 +348,6 @@ def _array(tensor: ov.Tensor, spec: TensorSpec) -> np.ndarray:
         return data.view(dtype)
     start_s = time.perf_counter()
     array = unpack_bits(data.reshape(-1).view(np.uint8), bits, tuple(tensor.shape), dtype)
-    note(spec.name, start_s, array.nbytes)
+    if log is not None:
+        log.record(spec.name, start_s, array.nbytes)
     return array

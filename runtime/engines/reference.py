@@ -18,7 +18,7 @@ from onnx.reference import ReferenceEvaluator
 
 from ..device import Device
 from ..tensors.containers import container_of, pack, unpack
-from ..tensors.conversions import note
+from ..tensors.conversions import ConversionLog
 from ..tensors.tensor_spec import Arrays, TensorSpec
 from ..tensors.tensors import check_buffers, check_feeds, dtype_of
 from .base import LoadOptions
@@ -84,6 +84,8 @@ def reference_device() -> Device:
 class ReferenceModule:
     """A model in the reference evaluator; runs are serialised, as it keeps state in its nodes."""
 
+    converts = True
+
     def __init__(
         self,
         evaluator: ReferenceEvaluator,
@@ -98,9 +100,9 @@ class ReferenceModule:
         self._dtypes = {spec.name: spec.dtype for spec in inputs}
         self._lock = threading.Lock()
 
-    def run(self, feeds: Arrays) -> dict[str, np.ndarray]:
+    def run(self, feeds: Arrays, log: ConversionLog | None = None) -> dict[str, np.ndarray]:
         """Compute once; see `Module.run`."""
-        checked = check_feeds(self.inputs, feeds)
+        checked = check_feeds(self.inputs, feeds, log)
         given = {name: unpack(self._dtypes[name], array) for name, array in checked.items()}
         with self._lock:
             if self._evaluator is None:
@@ -112,7 +114,7 @@ class ReferenceModule:
                     made = self._evaluator.run([spec.name for spec in self.outputs], given)
             except Exception as error:  # any of numpy's and its own
                 raise engine_error(self.device, "could not run", error) from error
-        return {spec.name: self._value(spec, value) for spec, value in zip(self.outputs, made, strict=True)}
+        return {spec.name: self._value(spec, value, log) for spec, value in zip(self.outputs, made, strict=True)}
 
     def bind(self, inputs: Arrays, outputs: Arrays) -> ReferenceBinding:
         """Fix buffers; see `Module.bind`. Nothing is saved by it here."""
@@ -124,7 +126,7 @@ class ReferenceModule:
         with self._lock:
             self._evaluator = None
 
-    def _value(self, spec: TensorSpec, value: Any) -> np.ndarray:
+    def _value(self, spec: TensorSpec, value: Any, log: ConversionLog | None) -> np.ndarray:
         container = container_of(spec.dtype)
         if container is not None:
             return pack(spec.dtype, _unwrapped(container[1], value) if container[0] == "optional" else value)
@@ -135,7 +137,8 @@ class ReferenceModule:
             return array
         start_s = time.perf_counter()
         array = array.astype(wanted)
-        note(spec.name, start_s, array.nbytes)
+        if log is not None:
+            log.record(spec.name, start_s, array.nbytes)
         return array
 
 

@@ -20,6 +20,7 @@ from ..engines.base import LoadOptions
 from ..errors import InvalidInput
 from ..plans.plan import Plan
 from ..plans.timeline import Event, EventRow
+from ..tensors.conversions import Conversion
 from ..tensors.tensor_spec import Arrays
 
 __all__ = ["Executor", "Replan", "Result", "Settings", "open_executor"]
@@ -66,10 +67,19 @@ class Executor(Protocol):
     def plan(self) -> Plan:
         """The plan that is carried out: another one than at first, once a device was lost."""
 
-    def submit(self, item: int, feeds: Arrays) -> Future[Result]:
-        """Start one item. The feeds are not copied: leave them alone until the future is done."""
+    def submit(self, item: int, feeds: Arrays, conversions: Sequence[Conversion] = ()) -> Future[Result]:
+        """Start one item. The feeds are not copied: do not change them until the future is done.
 
-    def run(self, item: int, feeds: Arrays) -> Result:
+        Parameters
+        ----------
+        item : int
+            Number of the item in its stream.
+        feeds : mapping of str to array
+        conversions : sequence of Conversion
+            Copies that checking the feeds made; the item's trace begins with them.
+        """
+
+    def run(self, item: int, feeds: Arrays, conversions: Sequence[Conversion] = ()) -> Result:
         """As the result of `submit`, sooner: the caller's thread does the work of devices that are idle."""
 
     def incidents(self) -> Sequence[Event]:

@@ -20,7 +20,7 @@ from ..engines.base import DeviceModule, LoadOptions
 from ..engines.common.bound_module import BoundModule
 from ..errors import EngineFailed
 from ..plans.plan import Plan, Segment
-from ..tensors.conversions import listen, take
+from ..tensors.conversions import ConversionLog
 from ..tensors.tensor_spec import Arrays
 from ..workers.tensor_pool import Pool
 from . import Settings
@@ -127,17 +127,12 @@ class LocalHost:
             if memory is not None:
                 return memory.run(cast("DeviceModule", module.module), segment, feeds)
             feeds = {name: on_host(tensor) for name, tensor in feeds.items()}
-        if module.converts:
-            listen()
+        log = ConversionLog()
         start_s = time.perf_counter()
-        try:
-            outputs = self._into_pool(segment, module, feeds) if feeds else None
-            if outputs is None:
-                outputs = module.module.run(feeds)
-        finally:
-            end_s = time.perf_counter()
-            converted = take() if module.converts else ()
-        return Ran(outputs, start_s, end_s, converted)
+        outputs = self._into_pool(segment, module, feeds) if feeds else None
+        if outputs is None:
+            outputs = module.run(feeds, log)
+        return Ran(outputs, start_s, time.perf_counter(), log)
 
     def kill(self) -> None:
         """Nothing can end a thread."""

@@ -19,7 +19,7 @@ from ..executors import RESTARTS, Replan, Result, Settings, open_executor
 from ..plans.plan import Plan
 from ..plans.timeline import Event, EventRow, Timeline, Trace
 from ..progress import Progress, no_progress
-from ..tensors.conversions import listen, take
+from ..tensors.conversions import ConversionLog
 from ..tensors.tensor_spec import Arrays
 from ..tensors.tensors import check_feeds
 from .item_batching import refuse_unbatched
@@ -135,13 +135,13 @@ class Session:
             Where a device is gone for good and nothing can take its place.
         """
         self._forget()
-        result = self._executor.run(0, self._checked(feeds))
+        result = self._executor.run(0, *self._checked(feeds))
         self._items.extend(result.events)
         return result.outputs
 
     def submit(self, feeds: Arrays) -> Future[Outputs]:
         """Start one item, beside others; see `run`. Leave its arrays alone until the future is done."""
-        computed = self._executor.submit(0, self._checked(feeds))
+        computed = self._executor.submit(0, *self._checked(feeds))
         outputs: Future[Outputs] = Future()
         outputs.set_running_or_notify_cancel()
         computed.add_done_callback(lambda done: self._pass_on(done, outputs))
@@ -253,17 +253,13 @@ class Session:
     ) -> None:
         self.close()
 
-    def _checked(self, feeds: Arrays) -> Outputs:
+    def _checked(self, feeds: Arrays) -> tuple[Outputs, ConversionLog]:
         given: object = feeds  # whatever its type says
         if type(given) is not dict and not isinstance(given, Mapping):
             names = ", ".join(spec.name for spec in self.plan.inputs)
             raise InvalidInput(f"feeds are a {type(given).__name__}", remedy=f"give a dict with an array for {names}")
-        listen()
-        try:
-            checked = check_feeds(self.plan.inputs, feeds)
-        except TrisectError:
-            take()  # nobody will ask what was done for an item that is refused
-            raise
+        log = ConversionLog()
+        checked = check_feeds(self.plan.inputs, feeds, log)
         if self._nan == "refuse":
             for name, array in checked.items():
                 # Kind V holds the small floats that numpy does not know.
@@ -271,7 +267,7 @@ class Session:
                     raise InvalidInput(
                         f"input {name!r} holds NaN", remedy="clean it, or open the session with nan='allow'"
                     )
-        return checked
+        return checked, log
 
     def _window(self, window: int | None, on_error: OnError) -> int:
         size = len(self.plan.devices) + 1 if window is None else window
@@ -293,7 +289,6 @@ class Session:
 
     def _forget(self) -> None:
         self._items.clear()
-        take()  # of a stream that was left
         self._incidents_before = len(self._executor.incidents())
 
     def _keep(self, result: Result) -> None:

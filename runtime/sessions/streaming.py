@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from typing import Literal
@@ -13,6 +13,7 @@ import numpy as np
 
 from ..errors import TrisectError
 from ..executors import Result
+from ..tensors.conversions import Conversion
 from ..tensors.tensor_spec import Arrays
 from .item_batching import fit_together, join, part
 
@@ -24,11 +25,11 @@ Outputs = dict[str, np.ndarray]
 class Ways:
     """How a stream gets its items computed."""
 
-    check: Callable[[Arrays], Arrays]
-    """Gives an item's feeds as the model wants them; what it raises is that item's error."""
-    submit: Callable[[int, Arrays], Future[Result]]
+    check: Callable[[Arrays], tuple[Arrays, Sequence[Conversion]]]
+    """Gives an item's feeds as the model wants them, and their conversions; what it raises is that item's error."""
+    submit: Callable[[int, Arrays, Sequence[Conversion]], Future[Result]]
     """Starts one; what it raises ends the stream."""
-    run: Callable[[int, Arrays], Result]
+    run: Callable[[int, Arrays, Sequence[Conversion]], Result]
     """The same, done at once."""
     keep: Callable[[Result], None]
     """Is shown each result."""
@@ -41,6 +42,7 @@ class _Group:
     number: int
     items: list[Arrays]
     outcome: Future[Result] | TrisectError | None
+    conversions: Sequence[Conversion] = ()
 
 
 def stream(
@@ -77,31 +79,37 @@ def _groups(items: Iterator[Arrays], ways: Ways, most: int, *, alone: bool) -> I
     """Items, together where they fit, and on their way."""
     number = 0
     group: list[Arrays] = []
+    conversions: list[Conversion] = []
 
     def sent() -> _Group:
-        outcome = None if alone else ways.submit(number, join(group))
-        return _Group(number, list(group), outcome)
+        outcome = None if alone else ways.submit(number, join(group), tuple(conversions))
+        return _Group(number, list(group), outcome, tuple(conversions))
+
+    def clear() -> None:
+        group.clear()
+        conversions.clear()
 
     for given in items:
         try:
-            feeds = ways.check(given)
+            feeds, converted = ways.check(given)
         except TrisectError as error:
             if group:
                 yield sent()
                 number += len(group)
-                group.clear()
+                clear()
             yield _Group(number, [], error)
             number += 1
             continue
         if group and not fit_together(group[0], feeds):
             yield sent()
             number += len(group)
-            group.clear()
+            clear()
         group.append(feeds)
+        conversions.extend(converted)
         if len(group) == most:
             yield sent()
             number += len(group)
-            group.clear()
+            clear()
     if group:
         yield sent()
 
@@ -112,7 +120,7 @@ def _taken(group: _Group, ways: Ways) -> Iterator[Outputs | TrisectError]:
         return
     try:
         flown = group.outcome
-        result = flown.result() if flown is not None else ways.run(group.number, join(group.items))
+        result = flown.result() if flown is not None else ways.run(group.number, join(group.items), group.conversions)
         found: list[Outputs] = part(group.items, result.outputs)
     except TrisectError as error:
         if len(group.items) == 1:
@@ -147,12 +155,12 @@ async def astream(
 
 def _begun(number: int, given: Arrays, ways: Ways) -> asyncio.Future[Result]:
     try:
-        feeds = ways.check(given)
+        feeds, conversions = ways.check(given)
     except TrisectError as error:
         refused: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         refused.set_exception(error)
         return refused
-    return asyncio.wrap_future(ways.submit(number, feeds))
+    return asyncio.wrap_future(ways.submit(number, feeds, conversions))
 
 
 async def _landed(

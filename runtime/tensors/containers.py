@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InvalidInput
-from .conversions import note
+from .conversions import ConversionLog
 
 _READABLE = (1, 3, 13)
 """DLPack's device types whose memory the CPU reads: CPU, CUDA's pinned and managed."""
@@ -131,7 +131,7 @@ def carried_bytes(array: np.ndarray) -> int:
     return sum(sizes) or array.nbytes
 
 
-def from_dlpack(name: str, value: Any) -> np.ndarray:
+def from_dlpack(name: str, value: Any, log: ConversionLog | None = None) -> np.ndarray:
     """A numpy array over the memory of another library's tensor, copied only where the CPU cannot read it.
 
     Raises
@@ -145,7 +145,8 @@ def from_dlpack(name: str, value: Any) -> np.ndarray:
             return np.from_dlpack(value)
         start_s = time.perf_counter()
         array = np.from_dlpack(value, device="cpu", copy=True)
-        note(name, start_s, array.nbytes)
+        if log is not None:
+            log.record(name, start_s, array.nbytes)
         return array
     except Exception as error:  # each library has its own
         kind = type(value).__name__

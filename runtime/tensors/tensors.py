@@ -16,7 +16,7 @@ import numpy as np
 
 from ..errors import InvalidInput
 from .containers import container_of, from_dlpack, pack, unpack, with_tensors
-from .conversions import note
+from .conversions import ConversionLog
 from .tensor_spec import UNKNOWN_RANK, TensorSpec
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
@@ -150,7 +150,9 @@ def contiguous(array: np.ndarray) -> np.ndarray:
     return np.asarray(array, order="C")
 
 
-def check_feeds(specs: Iterable[TensorSpec], feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def check_feeds(
+    specs: Iterable[TensorSpec], feeds: Mapping[str, np.ndarray], log: ConversionLog | None = None
+) -> dict[str, np.ndarray]:
     """Feeds in the model's order, contiguous, after a check of names, dtypes and shapes.
 
     Parameters
@@ -159,6 +161,8 @@ def check_feeds(specs: Iterable[TensorSpec], feeds: Mapping[str, np.ndarray]) ->
         What the model takes.
     feeds : mapping of str to array
         What the caller gave: arrays, tensors of any library that offers ``__dlpack__``, lists for sequences.
+    log : ConversionLog, optional
+        Records the feeds that are copied.
 
     Raises
     ------
@@ -188,11 +192,12 @@ def check_feeds(specs: Iterable[TensorSpec], feeds: Mapping[str, np.ndarray]) ->
         if name not in feeds:
             wants = f"{spec.dtype} array of shape {_shape(spec.shape)}"
             raise InvalidInput(f"input {name!r} is missing", remedy=f"give a {wants}")
-        array = _checked(spec, feeds[name])
+        array = _checked(spec, feeds[name], log)
         if not array.flags.c_contiguous:
             start_s = time.perf_counter()
             array = contiguous(array)
-            note(name, start_s, array.nbytes)
+            if log is not None:
+                log.record(name, start_s, array.nbytes)
         checked[name] = array
     return checked
 
@@ -238,7 +243,7 @@ def check_buffers(
     for name, array in outputs.items():
         if name not in named:
             raise InvalidInput(f"the model has no output {name!r}", remedy=f"its outputs are {', '.join(named)}")
-        if _checked(named[name], array) is not array or not array.flags.c_contiguous or not array.flags.writeable:
+        if _checked(named[name], array, None) is not array or not array.flags.c_contiguous or not array.flags.writeable:
             raise InvalidInput(f"buffer {name!r} cannot be written in place", remedy="bind a writable C-ordered array")
     moved = next((name for name, array in checked.items() if array is not inputs[name]), None)
     if moved is not None:
@@ -248,13 +253,13 @@ def check_buffers(
             raise InvalidInput(f"{spec.name!r} is {spec.dtype}, which has no fixed buffer", remedy="use run instead")
 
 
-def _checked(spec: TensorSpec, value: object) -> np.ndarray:
+def _checked(spec: TensorSpec, value: object, log: ConversionLog | None) -> np.ndarray:
     if container_of(spec.dtype) is not None:
-        return _checked_container(spec, value)
+        return _checked_container(spec, value, log)
     if not isinstance(value, (np.ndarray, np.generic)):
         if not hasattr(value, "__dlpack__"):
             raise InvalidInput(f"tensor {spec.name!r} is a {type(value).__name__}", remedy="give a numpy array")
-        value = from_dlpack(spec.name, value)
+        value = from_dlpack(spec.name, value, log)
     array = np.asarray(value)
     expected = dtype_of(spec.dtype)
     if not same_dtype(array.dtype, expected):
@@ -268,22 +273,23 @@ def _checked(spec: TensorSpec, value: object) -> np.ndarray:
         return array
     start_s = time.perf_counter()
     array = array.astype(expected)
-    note(spec.name, start_s, array.nbytes)
+    if log is not None:
+        log.record(spec.name, start_s, array.nbytes)
     return array
 
 
-def _checked_container(spec: TensorSpec, value: object) -> np.ndarray:
+def _checked_container(spec: TensorSpec, value: object, log: ConversionLog | None) -> np.ndarray:
     is_list = isinstance(value, (list, tuple)) or (isinstance(value, np.ndarray) and value.dtype.kind == "O")
     why = f"is a {type(value).__name__}, not a list"
     if is_list or not spec.dtype.startswith("seq("):
         packed = pack(spec.dtype, value)
         why = misfit(spec.dtype, unpack(spec.dtype, packed)) or ""
         if not why:
-            return _settled(spec.name, packed)
+            return _settled(spec.name, packed, log)
     raise InvalidInput(f"{spec.name!r} {why}; the model has {spec.dtype}", remedy="a sequence is a list of arrays")
 
 
-def _settled(name: str, packed: np.ndarray) -> np.ndarray:
+def _settled(name: str, packed: np.ndarray, log: ConversionLog | None) -> np.ndarray:
     """A list with its tensors C-ordered and in this machine's byte order, as those that come alone are."""
     changed = False
 
@@ -294,7 +300,8 @@ def _settled(name: str, packed: np.ndarray) -> np.ndarray:
         changed = True
         start_s = time.perf_counter()
         settled = contiguous(one.astype(one.dtype.newbyteorder("="), copy=False))
-        note(name, start_s, settled.nbytes)
+        if log is not None:
+            log.record(name, start_s, settled.nbytes)
         return settled
 
     settled = with_tensors(packed, settle)

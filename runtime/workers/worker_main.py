@@ -23,7 +23,7 @@ import psutil
 
 from ..engines.common.bound_module import BoundModule, Outputs
 from ..errors import EngineFailed, OutOfMemory, TrisectError
-from ..tensors.conversions import listen, take
+from ..tensors.conversions import ConversionLog
 from .channel import Channel, ChannelClosed
 from .messages import (
     Answer,
@@ -92,8 +92,6 @@ class _Serving:
     def answer(self, question: Load | Run | Store) -> Answer:
         try:
             if isinstance(question, Run):
-                take()  # of a run that failed
-                listen()
                 return self._run(question)
             if isinstance(question, Load):
                 self._load(question)
@@ -129,9 +127,10 @@ class _Serving:
             if _fit(given, module.outputs_for(feeds)):
                 start_s = time.perf_counter()
                 if module.run_into(feeds, given, keep=all(isinstance(value, Placed) for value in run.inputs)):
-                    return Done(start_s, time.perf_counter(), list(run.outputs), take())
+                    return Done(start_s, time.perf_counter(), list(run.outputs))
         start_s = time.perf_counter()
-        made = module.module.run(feeds)
+        log = ConversionLog()
+        made = module.run(feeds, log)
         outputs: list[Value] = []
         self._waiting = []
         for index, name in enumerate(load.outputs):
@@ -149,7 +148,7 @@ class _Serving:
             else:
                 self._waiting.append(array)
                 outputs.append(Wanted(array.dtype.name, array.shape))
-        return Done(start_s, time.perf_counter(), outputs, take())
+        return Done(start_s, time.perf_counter(), outputs, tuple(log))
 
     def _value(self, value: Value) -> Any:
         if isinstance(value, Placed):

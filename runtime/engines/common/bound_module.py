@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ...errors import TrisectError
+from ...tensors.conversions import ConversionLog
 from ...tensors.tensor_spec import UNKNOWN_RANK, Arrays, TensorSpec
 from ...tensors.tensors import dtype_of
 from ..base import Binding, Module
@@ -37,8 +38,8 @@ class BoundModule:
 
     def __init__(self, module: Module) -> None:
         self.module = module
-        self.converts: bool = getattr(module, "converts", True)
-        """Whether tensors may be converted on their way in and out, which has to be listened to."""
+        self.converts: bool = getattr(module, "converts", False)
+        """Whether the module may convert tensors, and records it."""
         self._bindings: OrderedDict[tuple[int, ...], Binding] = OrderedDict()
         self._binds = True
         self._known: dict[tuple[tuple[int, ...], ...], Outputs | None] = {}
@@ -53,6 +54,10 @@ class BoundModule:
                 self._known.clear()
             self._known[shapes] = known_outputs(self.module.inputs, self.module.outputs, shapes)
         return self._known[shapes]
+
+    def run(self, feeds: Arrays, log: ConversionLog) -> dict[str, np.ndarray]:
+        """Run into memory that the engine allocates; see `Module.run`."""
+        return self.module.run(feeds, log) if self.converts else self.module.run(feeds)
 
     def run_again(self, feeds: Arrays, outputs: Arrays) -> bool | None:
         """Run the binding that was kept of the memory that arrays lie in; None where none was, else as `run_into`."""

@@ -20,7 +20,7 @@ from ...core_affinity import Seats
 from ...device import Device
 from ...errors import UnsupportedModel
 from ...tensors.containers import container_of, pack, pack_bits, unpack, unpack_bits
-from ...tensors.conversions import note
+from ...tensors.conversions import ConversionLog
 from ...tensors.tensor_spec import Arrays, TensorSpec
 from ...tensors.tensors import bits_of, check_buffers, check_feeds, dtype_of, is_bindable, is_numpys, onnx_dtype_number
 from ..base import LoadOptions
@@ -197,9 +197,9 @@ class OrtModule:
         self.converts = not self._plain
         self._gives_numpys = all(is_numpys(spec.dtype) for spec in outputs)
 
-    def run(self, feeds: Arrays) -> dict[str, np.ndarray]:
+    def run(self, feeds: Arrays, log: ConversionLog | None = None) -> dict[str, np.ndarray]:
         """Compute once; see `Module.run`."""
-        checked = check_feeds(self.inputs, feeds)
+        checked = check_feeds(self.inputs, feeds, log)
         session = self._open()
         if self._seats is not None:
             self._seats.take()
@@ -207,25 +207,25 @@ class OrtModule:
             if self._plain:
                 return dict(zip(self._names, session.run(self._names, checked), strict=True))
             if self._gives_numpys:
-                given = {name: self._given(name, array) for name, array in checked.items()}
+                given = {name: self._given(name, array, log) for name, array in checked.items()}
                 return {
                     name: pack(self._dtypes[name], value) if container_of(self._dtypes[name]) else np.asarray(value)
                     for name, value in zip(self._names, session.run(self._names, given), strict=True)
                 }
-            given = {name: _named_value(name, array, self._dtypes[name]) for name, array in checked.items()}
+            given = {name: _named_value(name, array, self._dtypes[name], log) for name, array in checked.items()}
             values = session.run_with_ort_values(self._names, given)
             return {
-                name: _named_array(name, value, self._dtypes[name])
+                name: _named_array(name, value, self._dtypes[name], log)
                 for name, value in zip(self._names, values, strict=True)
             }
         except Exception as error:
             raise engine_error(self.device, "could not run", error) from error
 
-    def _given(self, name: str, array: np.ndarray) -> Any:
+    def _given(self, name: str, array: np.ndarray, log: ConversionLog | None) -> Any:
         dtype = self._dtypes[name]
         if container_of(dtype) is not None:
             return unpack(dtype, array)
-        return array if is_numpys(dtype) else _named_value(name, array, dtype)
+        return array if is_numpys(dtype) else _named_value(name, array, dtype, log)
 
     def bind(self, inputs: Arrays, outputs: Arrays) -> OrtBinding:
         """Fix buffers; see `Module.bind`. One array may be an input and an output: it is then updated in place."""
@@ -295,21 +295,21 @@ class OrtBinding:
         return _array(self._binding.get_outputs()[index], dtype)
 
 
-def _named_value(name: str, array: np.ndarray, dtype: str) -> ort.OrtValue:
-    """As `_value`; a copy is noted."""
+def _named_value(name: str, array: np.ndarray, dtype: str, log: ConversionLog | None) -> ort.OrtValue:
+    """Wrap an array as `_value` does, and record a copy."""
     start_s = time.perf_counter()
     value = _value(array, dtype)
-    if bits_of(dtype) < 8:
-        note(name, start_s, value.tensor_size_in_bytes())
+    if log is not None and bits_of(dtype) < 8:
+        log.record(name, start_s, value.tensor_size_in_bytes())
     return value
 
 
-def _named_array(name: str, value: ort.OrtValue, dtype: str) -> np.ndarray:
-    """As `_array`; a copy is noted."""
+def _named_array(name: str, value: ort.OrtValue, dtype: str, log: ConversionLog | None) -> np.ndarray:
+    """Unwrap a value as `_array` does, and record a copy."""
     start_s = time.perf_counter()
     array = _array(value, dtype)
-    if not is_numpys(dtype):
-        note(name, start_s, array.nbytes)
+    if log is not None and not is_numpys(dtype):
+        log.record(name, start_s, array.nbytes)
     return array
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from ...engines.base import DeviceArray, DeviceModule
 from ...plans.plan import Plan, Segment
-from ...tensors.conversions import listen, note, take
+from ...tensors.conversions import ConversionLog
 from ...tensors.tensor_spec import Arrays
 from ...workers.tensor_pool import Pool
 from .hosts import Ran, Tensor
@@ -67,23 +67,20 @@ class DeviceMemory:
     def run(self, module: DeviceModule, segment: Segment, feeds: Mapping[str, Tensor]) -> Ran:
         """Compute a segment on what is there, and on what it brings there; see `Host.run`."""
         self._left.clear()
-        listen()
-        try:
-            given = {spec.name: self._there(module, spec.name, feeds[spec.name]) for spec in segment.inputs}
-            start_s = time.perf_counter()
-            made = module.run_on_device(given)
-            end_s = time.perf_counter()
-            outputs = {name: self._handed_on(name, value) for name, value in made.items()}
-        finally:
-            converted = take()
-        return Ran(outputs, start_s, end_s, converted)
+        log = ConversionLog()
+        given = {spec.name: self._there(module, spec.name, feeds[spec.name], log) for spec in segment.inputs}
+        start_s = time.perf_counter()
+        made = module.run_on_device(given)
+        end_s = time.perf_counter()
+        outputs = {name: self._handed_on(name, value, log) for name, value in made.items()}
+        return Ran(outputs, start_s, end_s, log)
 
     def close(self) -> None:
         """Let go of everything that nobody holds."""
         self._uploaded.clear()
         self._left.clear()
 
-    def _there(self, module: DeviceModule, name: str, tensor: Tensor) -> DeviceArray:
+    def _there(self, module: DeviceModule, name: str, tensor: Tensor, log: ConversionLog) -> DeviceArray:
         if isinstance(tensor, Kept) and tensor.device == self._device:
             return tensor.there
         array = on_host(tensor)
@@ -92,7 +89,7 @@ class DeviceMemory:
             return known[1]
         start_s = time.perf_counter()
         there = module.upload(name, array)
-        note(name, start_s, there.nbytes)
+        log.record(name, start_s, there.nbytes)
         if name in self.read_again:
             key = id(array)
             self._uploaded[key] = weakref.ref(array, lambda _: self._forget(key)), there
@@ -103,7 +100,7 @@ class DeviceMemory:
         if known is not None:
             self._left.append(known[1])
 
-    def _handed_on(self, name: str, value: DeviceArray | np.ndarray) -> Tensor:
+    def _handed_on(self, name: str, value: DeviceArray | np.ndarray, log: ConversionLog) -> Tensor:
         if isinstance(value, np.ndarray):
             return value
         array = None
@@ -112,7 +109,7 @@ class DeviceMemory:
             array = self._pool.empty(value.dtype, value.shape) if large else np.empty(value.shape, value.dtype)
             start_s = time.perf_counter()
             value.download(array)
-            note(name, start_s, value.nbytes)
+            log.record(name, start_s, value.nbytes)
             if not self._reads[name]:
                 return array
         return Kept(value, array, self._device, self._left)

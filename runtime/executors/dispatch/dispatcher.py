@@ -17,7 +17,7 @@ import numpy as np
 from ...errors import DeviceLost, EngineFailed, TensorLost, TrisectError
 from ...plans.plan import Plan
 from ...plans.timeline import Event
-from ...tensors.conversions import take
+from ...tensors.conversions import Conversion
 from ...tensors.tensor_spec import Arrays
 from .. import Result, Settings
 from .device_queues import Assembly, Fault, Lane
@@ -62,17 +62,17 @@ class Dispatcher:
         """The crew at work."""
         return self._desk.assembly.crew
 
-    def submit(self, item: int, feeds: Arrays) -> Future[Result]:
+    def submit(self, item: int, feeds: Arrays, conversions: Sequence[Conversion] = ()) -> Future[Result]:
         """Start one item; see `Executor.submit`."""
         future: Future[Result] = Future()
         future.set_running_or_notify_cancel()  # from here nobody can take it back
-        self._begin(item, feeds, future, lend=False)
+        self._begin(item, feeds, conversions, future, lend=False)
         return future
 
-    def run(self, item: int, feeds: Arrays) -> Result:
+    def run(self, item: int, feeds: Arrays, conversions: Sequence[Conversion] = ()) -> Result:
         """Compute one item; see `Executor.run`."""
         answer = Answer()
-        task = self._begin(item, feeds, answer, lend=True)
+        task = self._begin(item, feeds, conversions, answer, lend=True)
         while task is not None:
             task = self._run(task, lend=True)
         return answer.result()
@@ -112,9 +112,16 @@ class Dispatcher:
         flow = Flow.of(plan)
         return Assembly(plan, flow, self._gather(plan), self._desk.lock, self._work)
 
-    def _begin(self, number: int, feeds: Arrays, future: Future[Result] | Answer, *, lend: bool) -> Task | None:
+    def _begin(
+        self,
+        number: int,
+        feeds: Arrays,
+        conversions: Sequence[Conversion],
+        future: Future[Result] | Answer,
+        *,
+        lend: bool,
+    ) -> Task | None:
         desk = self._desk
-        converted = take()
         desk.refuse_if_over()
         assembly = desk.assembly
         tensors = assembly.crew.admit(feeds)
@@ -124,8 +131,8 @@ class Dispatcher:
                 assembly, tensors = desk.assembly, desk.assembly.crew.admit(feeds)
             item = Item(number, feeds, future, assembly)
             ticket, ready = desk.board.enter(item, tensors)
-            if converted:
-                desk.board.converted(item, None, converted, desk.started_s)
+            if conversions:
+                desk.board.converted(item, None, conversions, desk.started_s)
             task = desk.distribute_locked(assembly, ticket, ready, lend=lend)
             outputs = None if item.left else desk.board.finish(ticket)
         if outputs is not None:
