@@ -44,8 +44,7 @@ class ChildProcessFailed(EngineFailed):
     """
 
     def __init__(self, name: str, reason: str, *, timed_out: bool = False) -> None:
-        super().__init__(f"{name} failed: {reason}")
-        self.reason = reason
+        super().__init__(f"{name} failed: {reason}", reason=reason)
         self.timed_out = timed_out
 
 

@@ -1,30 +1,30 @@
-"""Runs plans in rounds, in processes that take turns: a machine that is slow for a minute is so for all of them.
+"""Runs plans in rounds, in processes that take turns: a slow minute of the machine slows all of them.
 
-Each process loads all plans of one model and then waits for its turn. What differs between two such processes, with
-both heard over the same time, is what no prediction can be better than.
+Each process loads all plans of one model and then waits for its turn. How far two such processes differ, measured over
+the same time, is the repeatability: no prediction can be better.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import msgspec
 import numpy as np
 
 from trisect.partitioner.costs.trial_plans import trial_feeds
 from trisect.profiles.measuring.plan_trial import OpenTrial, Trial
+from trisect.runtime.child_process import ChildProcess, ChildProcessFailed
 from trisect.runtime.errors import EngineFailed
 from trisect.runtime.plans.plan import Plan
 
-from ..comparing.asking import Answer, Asked, answer_all
-
-_LASTING_S, _FEWEST, _MOST = 0.12, 5, 60
+_LASTING_S, _RUNS_MIN, _RUNS_MAX = 0.12, 5, 60
 _TIME_LIMIT_S = 300.0
 
 
 def measure_in_turns(plans: Sequence[Plan], *, processes: int, rounds: int) -> Iterator[list[list[Trial]]]:
-    """Let processes take turns at running the same plans.
+    """Run the same plans in several processes, one process after the other.
 
     Parameters
     ----------
@@ -40,26 +40,25 @@ def measure_in_turns(plans: Sequence[Plan], *, processes: int, rounds: int) -> I
     Raises
     ------
     EngineFailed
-        Where a process ends before its time.
+        Where a process fails or ends.
     """
-    question = {"folders": [plan.folder for plan in plans]}
+    request = {"folders": [plan.folder for plan in plans]}
     with contextlib.ExitStack() as stack:
-        workers = [stack.enter_context(Asked(__name__, "a process")) for _ in range(processes)]
+        children = [stack.enter_context(ChildProcess(PlanRunner, "a process")) for _ in range(processes)]
         for _ in range(rounds):
-            yield [_trials(worker, question) for worker in workers]
+            yield [_trials(child, request) for child in children]
 
 
-def _trials(worker: Asked, question: Answer) -> list[Trial]:
+def _trials(child: ChildProcess, request: dict[str, Any]) -> list[Trial]:
     try:
-        answer = worker.ask(question, limit_s=_TIME_LIMIT_S)
-    except EngineFailed as error:
+        return msgspec.convert(child.request(request, time_limit_s=_TIME_LIMIT_S), list[Trial])
+    except ChildProcessFailed as error:
         message = f"the splits did not run: {error.reason}"
         raise EngineFailed(message, remedy="leave the model out with --models", reason=error.reason) from error
-    return msgspec.convert(answer["trials"], list[Trial])
 
 
 def median_trial(trials: Sequence[Trial]) -> Trial:
-    """The middle of several trials of one plan."""
+    """Return the medians of several trials of one plan."""
     segments = np.median([trial.segments_s for trial in trials], axis=0)
     spreads = np.median([trial.spreads for trial in trials], axis=0)
     latencies = [trial.latency_s for trial in trials]
@@ -71,20 +70,15 @@ def median_trial(trials: Sequence[Trial]) -> Trial:
     )  # fmt: skip
 
 
-class _Rounds:
-    """Plans that are loaded at the first question, and run at each."""
+class PlanRunner:
+    """Loads plans at the first request, and runs them at each."""
 
     def __init__(self) -> None:
         self._opened: list[OpenTrial] = []
 
-    def answer(self, question: Answer) -> Answer:
+    def __call__(self, request: dict[str, Any]) -> list[Trial]:
         """Run each plan, one after the other."""
         if not self._opened:
-            plans = [Plan.load(folder) for folder in question["folders"]]
+            plans = [Plan.load(folder) for folder in request["folders"]]
             self._opened = [OpenTrial(plan, trial_feeds(plan)) for plan in plans]
-        trials = [trial.run(lasting_s=_LASTING_S, fewest=_FEWEST, most=_MOST) for trial in self._opened]
-        return {"trials": msgspec.to_builtins(trials)}
-
-
-if __name__ == "__main__":
-    answer_all(_Rounds().answer)
+        return [trial.run(lasting_s=_LASTING_S, fewest=_RUNS_MIN, most=_RUNS_MAX) for trial in self._opened]

@@ -1,16 +1,14 @@
-"""Who is compared: what strategies make of a model, and the peers that run it whole.
+"""Candidates of a comparison: the plans of strategies, and the peers that run the whole model.
 
-Strategies often agree. A placement that several of them gave is measured once, under the name of the first.
+Strategies often agree. A placement that several of them return is measured once, under the name of the first.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import signal
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -23,30 +21,30 @@ from trisect.runtime.plans.plan import Plan
 from trisect.runtime.progress import Progress
 from trisect.scheduler.problem.rules import Objective
 
-from ..contenders import Offer, peer_offers
-from .interleaved_measurement import Entrant
+from ..contenders import PeerVariant, peer_variants
+from ..time_limit import TimeLimitExceeded, time_limit
+from .interleaved_measurement import ContenderConfig
 
 PLANNING_LIMIT_S = 60.0
-"""A strategy that has not answered by then is given up; those of trisect that search stop far earlier."""
+"""A strategy that takes longer is interrupted; trisect's own searches stop far earlier."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """Something to be compared."""
+    """A strategy or a peer, and what is measured for it."""
 
     name: str
-    """Of the strategy, or of the peer."""
     also: tuple[str, ...] = ()
-    """Strategies that gave the same placement."""
+    """Strategies that returned the same placement."""
     plan: Plan | None = None
-    offer: Offer | None = None
-    entrant: Entrant | None = None
+    peer: PeerVariant | None = None
+    contender: ContenderConfig | None = None
     """None where planning failed, or another candidate is measured instead."""
     failed: str | None = None
 
 
-def wanted_strategies(wanted: str | Sequence[str], devices: Sequence[Device]) -> list[str]:
-    """Names of strategies from what a user writes: ``all``, or names with commas between them.
+def parse_strategies(text: str | Sequence[str], devices: Sequence[Device]) -> list[str]:
+    """Return the names of strategies in a user's text: ``all``, or comma-separated names.
 
     ``single`` stands for every device alone.
 
@@ -59,18 +57,18 @@ def wanted_strategies(wanted: str | Sequence[str], devices: Sequence[Device]) ->
 
     Examples
     --------
-    >>> wanted_strategies("heft,single", [Device("cpu:x", "cpu", "x", ""), Device("gpu:y", "gpu", "y", "")])
+    >>> parse_strategies("heft,single", [Device("cpu:x", "cpu", "x", ""), Device("gpu:y", "gpu", "y", "")])
     ['heft', 'single:cpu:x', 'single:gpu:y']
     """
-    words = [word.strip() for text in ([wanted] if isinstance(wanted, str) else wanted) for word in text.split(",")]
-    found: dict[str, None] = {}
+    words = [word.strip() for part in ([text] if isinstance(text, str) else text) for word in part.split(",")]
+    parsed: dict[str, None] = {}
     for word in filter(None, words):
         for name in names() if word == "all" else [word]:
             lookup(name)
-            found.update(dict.fromkeys([f"single:{d.id}" for d in devices] if name == "single" else [name]))
-    if not found:
-        raise InvalidInput("no strategy named", remedy="give names such as auto,heft, or all")
-    return list(found)
+            parsed.update(dict.fromkeys([f"single:{d.id}" for d in devices] if name == "single" else [name]))
+    if not parsed:
+        raise InvalidInput("no strategy given", remedy="give names such as auto,heft, or all")
+    return list(parsed)
 
 
 def plan_candidates(
@@ -83,78 +81,79 @@ def plan_candidates(
     folder: Path,
     progress: Progress,
 ) -> list[Candidate]:
-    """Ask strategies for plans; one that raises, or never ends, becomes a candidate that failed.
+    """Plan with each strategy; one that raises, or does not end, becomes a candidate that failed.
 
     Returns
     -------
     list of Candidate
-        In the order of the strategies, those that agree as one.
+        In the order of the strategies; those with equal placements as one.
 
     Raises
     ------
     ProfileMissing
-        Where something about the devices is not known and could not be measured.
+        Where something about the devices is unknown and could not be measured.
     """
-    found: dict[str, Candidate] = {}
+    candidates: dict[str, Candidate] = {}
     ids = [device.id for device in devices]
-    with suppress(TrisectError):  # running the model on each device, the first time, is no strategy's own time
+    with suppress(TrisectError):  # the first split runs the model on each device, which is no strategy's own time
         api.split(model, ids, f"single:{ids[0]}", objective, shapes, seed=seed, out=folder / "known")
     for number, strategy in enumerate(strategies):
         progress(number, len(strategies), f"planning: {strategy}")
         split = partial(api.split, model, ids, strategy, objective, shapes, seed=seed)
         try:
-            with _limit(PLANNING_LIMIT_S):
+            with time_limit(PLANNING_LIMIT_S):
                 plan = split(out=folder / str(number))
                 moved = 0 if _is_ours(strategy) else _moved(plan, split(out=folder / f"{number}-again"))
         except ProfileMissing:  # so it would be for every other strategy
             raise
         except TrisectError as error:
-            found[strategy] = Candidate(strategy, failed=error.message)
+            candidates[strategy] = Candidate(strategy, failed=error.message)
             continue
-        except _TooLong:
-            found[strategy] = Candidate(strategy, failed=f"it gave no placement within {PLANNING_LIMIT_S:g} s")
+        except TimeLimitExceeded:
+            candidates[strategy] = Candidate(strategy, failed=f"no placement within {PLANNING_LIMIT_S:g} s")
             continue
         except (Exception, SystemExit) as error:  # a strategy is anybody's code
-            found[strategy] = Candidate(strategy, failed=one_line(error, 200))
+            candidates[strategy] = Candidate(strategy, failed=one_line(error, 200))
             continue
         if moved:
             reason = f"not deterministic: with seed {seed} again, {moved} of {len(plan.placement)} nodes moved"
-            found[strategy] = Candidate(strategy, failed=reason)
+            candidates[strategy] = Candidate(strategy, failed=reason)
             continue
         key = signature(plan)
-        if key in found:
-            found[key] = replace(found[key], also=(*found[key].also, strategy))
+        if key in candidates:
+            candidates[key] = replace(candidates[key], also=(*candidates[key].also, strategy))
         else:
-            found[key] = Candidate(strategy, plan=plan, entrant=_plan_entrant(key, strategy, plan))
-    return list(found.values())
+            candidates[key] = Candidate(strategy, plan=plan, contender=_plan_contender(key, strategy, plan))
+    return list(candidates.values())
 
 
 def peer_candidates(model: Path, devices: Sequence[Device]) -> list[Candidate]:
-    """What other systems would do with the model on these devices."""
+    """Return how other systems would run the model on these devices."""
     by_id = {device.id: device for device in devices}
-    found = []
-    for system, offer in peer_offers(devices):
-        settings = {**offer.settings, "devices": list(offer.devices)}
-        key = _digest([system, settings])
-        used = tuple(by_id[id_] for id_ in offer.devices if id_ in by_id)
-        entrant = Entrant(key, offer.label, system, model, used, settings) if offer.same_as is None else None
-        found.append(Candidate(offer.label, offer=offer, entrant=entrant))
-    return found
+    candidates = []
+    for system, peer in peer_variants(devices):
+        settings = {**peer.settings, "devices": list(peer.devices)}
+        used = tuple(by_id[id_] for id_ in peer.devices if id_ in by_id)
+        contender = None
+        if peer.same_as is None:
+            contender = ContenderConfig(_digest([system, settings]), peer.label, system, model, used, settings)
+        candidates.append(Candidate(peer.label, peer=peer, contender=contender))
+    return candidates
 
 
 def signature(plan: Plan) -> str:
-    """The same for plans of one model that run the same nodes together on the same devices."""
+    """Return a hash that is equal for plans of one model that run the same nodes together on the same devices."""
     return _digest([(segment.device, segment.nodes) for segment in plan.segments])
 
 
 def used_devices(plan: Plan) -> tuple[Device, ...]:
-    """The devices that a plan really runs on."""
+    """Return the devices that a plan's segments run on."""
     ids = {segment.device for segment in plan.segments}
     return tuple(device for device in plan.devices if device.id in ids)
 
 
 def _is_ours(strategy: str) -> bool:
-    """Of those the same seed is known to give the same placement; others are asked twice."""
+    """Whether it is known to be deterministic for a seed; others plan twice."""
     return lookup(strategy).__module__.startswith("trisect.")
 
 
@@ -162,33 +161,10 @@ def _moved(plan: Plan, again: Plan) -> int:
     return sum(again.placement.get(node) != device for node, device in plan.placement.items())
 
 
-def _plan_entrant(key: str, label: str, plan: Plan) -> Entrant:
+def _plan_contender(key: str, label: str, plan: Plan) -> ContenderConfig:
     used = used_devices(plan)
-    return Entrant(key, label, "_plan", Path(plan.folder), used, overlaps=len(used))
+    return ContenderConfig(key, label, "_plan", Path(plan.folder), used, overlaps=len(used))
 
 
 def _digest(value: object) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
-
-
-class _TooLong(BaseException):
-    """Past what a strategy's own ``except Exception`` would swallow."""
-
-
-@contextmanager
-def _limit(seconds: float) -> Iterator[None]:
-    """Stops what runs too long, where the system has a clock that interrupts and this is the thread that it reaches."""
-    if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(number: int, frame: object) -> None:
-        raise _TooLong
-
-    before: Callable[..., object] | int | None = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)

@@ -1,7 +1,7 @@
-"""One model, every strategy and every peer, measured in the same run: which split wins here, and by how much.
+"""Compare all strategies and peers on one model, measured in the same run.
 
-What was predicted, what no placement can beat, and how far the answers are from the unsplit model's stand beside what
-was measured.
+Predictions, the lower bound of any placement, and the difference from the unsplit model's outputs are reported beside
+the measurements.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -28,58 +29,51 @@ from trisect.runtime.tensors.tensor_spec import Arrays
 from trisect.runtime.tensors.tensors import check_feeds
 from trisect.scheduler.problem.rules import Objective
 
-from . import turn_cache as kept
-from .candidates import peer_candidates, plan_candidates, wanted_strategies
+from . import turn_cache
+from .candidates import parse_strategies, peer_candidates, plan_candidates
 from .comparison import Comparison, results_of
-from .contender_process import Contending
-from .interleaved_measurement import Measured, measure
+from .contender_process import ContenderProcess
+from .interleaved_measurement import ContenderMeasurements, MeasurementOptions, measure
 from .output_comparison import write_tensors
 
-_LEAST_BUDGET_S = 1.0
+_BUDGET_MIN_S = 1.0
 _PROFILE_SHARE = 0.3
-"""Of the budget, for measuring this model's own operators first where nobody has: what predictions are made from."""
+"""Share of the budget for measuring the model's own operators first, where they are not measured yet."""
 
 
-def compare(
-    model: str | Path,
-    strategies: str | Sequence[str] = "all",
-    devices: str | Sequence[str] = "auto",
-    objective: Objective = "latency",
-    shapes: Mapping[str, int] | None = None,
-    *,
-    feeds: Arrays | None = None,
-    budget_s: float = 60.0,
-    threads: int | None = None,
-    seed: int = 0,
-    peers: bool = True,
-    fresh: bool = False,
-    progress: Progress = no_progress,
-) -> Comparison:
-    """Measure what strategies make of a model, beside other systems.
+@dataclass(frozen=True)
+class ComparisonRequest:
+    """What to compare, and how."""
+
+    model: str | Path
+    """An ONNX file."""
+    strategies: str | Sequence[str] = "all"
+    """``"all"``, or names."""
+    devices: str | Sequence[str] = "auto"
+    """As for `trisect.split`."""
+    objective: Objective = "latency"
+    """Objective that strategies minimise, and that results are sorted by."""
+    shapes: Mapping[str, int] = field(default_factory=dict)
+    """Sizes of symbolic dimensions."""
+    feeds: Arrays | None = None
+    """Every input; random ones, drawn with the seed, if None."""
+    budget_s: float = 60.0
+    """For the turns. Planning takes its own time, and so does measuring the model's operators for the first time."""
+    threads: int | None = None
+    """Computing threads of every engine; None for the engine's default."""
+    seed: int = 0
+    peers: bool = True
+    """Whether to measure other systems."""
+    fresh: bool = False
+    """Whether to ignore cached measurements of earlier runs."""
+
+
+def compare(request: ComparisonRequest, progress: Progress = no_progress) -> Comparison:
+    """Measure the plans of strategies on a model, beside other systems.
 
     Parameters
     ----------
-    model : path
-        An ONNX file.
-    strategies : str or sequence of str
-        ``"all"``, or names.
-    devices : str or sequence of str
-        As for `trisect.split`.
-    objective : {"latency", "throughput", "energy", "memory"}
-        What strategies make small, and what results are sorted by.
-    shapes : mapping of str to int, optional
-        Sizes of symbolic dimensions.
-    feeds : mapping of str to array, optional
-        Every input; drawn from the seed when left out.
-    budget_s : float
-        For the turns. Planning takes its own time, and so does, the first time, measuring the model's operators.
-    threads : int, optional
-        Computing threads of every engine.
-    seed : int
-    peers : bool
-        Whether to measure other systems.
-    fresh : bool
-        Whether to forget what an earlier run of the same measured.
+    request : ComparisonRequest
     progress : callable, optional
         Called with the steps done, all steps, and what comes next.
 
@@ -89,94 +83,90 @@ def compare(
         For a model that cannot be read, shapes or feeds that do not fit, or a budget too small.
     UnknownDevice, UnknownStrategy
     ProfileMissing
-        Where something about the devices is not known and could not be measured.
+        Where something about the devices is unknown and could not be measured.
     PowerUnknown
-        For energy, with devices whose power nothing tells here.
+        For energy, with devices whose power cannot be measured here.
     InfeasibleProblem
-        Where no strategy gives a plan; what each said is in the message.
+        Where no strategy returns a plan; the message has each one's reason.
     """
-    if not budget_s >= _LEAST_BUDGET_S:
-        raise InvalidInput(f"a budget of {budget_s:g} s is too small", remedy=f"give {_LEAST_BUDGET_S:g} s or more")
-    path = Path(model)
-    chosen = api.usable_devices(devices)
-    wanted = wanted_strategies(strategies, chosen)
-    graph = Graph.read(path, shapes)
-    if objective == "energy":
-        _check_power(chosen)
+    budget_s, threads = request.budget_s, request.threads
+    if not budget_s >= _BUDGET_MIN_S:
+        raise InvalidInput(f"a budget of {budget_s:g} s is too small", remedy=f"give {_BUDGET_MIN_S:g} s or more")
+    path = Path(request.model)
+    devices = api.usable_devices(request.devices)
+    strategies = parse_strategies(request.strategies, devices)
+    graph = Graph.read(path, request.shapes)
+    if request.objective == "energy":
+        _check_power(devices)
     with tempfile.TemporaryDirectory(prefix="trisect-bench-") as name:
         folder = Path(name)
         api.profile(
-            [device.id for device in chosen],
+            [device.id for device in devices],
             budget_s=min(api.BRIEF_S, max(api.LEAST_BUDGET_S, _PROFILE_SHARE * budget_s)),
-            model=path, shapes=shapes, progress=progress,
+            model=path, shapes=request.shapes, progress=progress,
         )  # fmt: skip
-        planned = plan_candidates(path, chosen, wanted, objective, dict(shapes or {}), seed, folder, progress)
+        planned = plan_candidates(
+            path, devices, strategies, request.objective, dict(request.shapes), request.seed, folder, progress
+        )
         plan = next((c.plan for c in planned if c.plan is not None), None)
         if plan is None:
             reasons = {c.failed: c.name for c in reversed(planned)}
-            said = "; ".join(f"{name}: {failed}" for failed, name in reversed(reasons.items()))
-            raise InfeasibleProblem(f"no strategy gives a plan of {path.name}: {said}")
-        candidates = [*planned, *(peer_candidates(path, chosen) if peers else [])]
-        given = _feeds(path, plan, feeds, seed)
-        write_tensors(folder / "feeds.pb", given)
-        question = {
+            listed = "; ".join(f"{name}: {failed}" for failed, name in reversed(reasons.items()))
+            raise InfeasibleProblem(f"no strategy returns a plan of {path.name}: {listed}")
+        candidates = [*planned, *(peer_candidates(path, devices) if request.peers else [])]
+        feeds = _feeds(path, plan, request.feeds, request.seed)
+        write_tensors(folder / "feeds.pb", feeds)
+        key = {
             "model": graph.sha256,
             "shapes": dict(graph.shapes),
-            "devices": [(d.id, d.name, d.engine_version) for d in chosen],
+            "devices": [(d.id, d.name, d.engine_version) for d in devices],
             "threads": threads,
-            "feeds": _fingerprint(given),
+            "feeds": _fingerprint(feeds),
             "version": version("trisect"),
         }
-        store = kept.path_for(question)
-        earlier = None if fresh else kept.read(store)
+        cache = turn_cache.cache_path(key)
+        earlier = None if request.fresh else turn_cache.read_turns(cache)
         date = earlier.date if earlier is not None else datetime.now(UTC).isoformat(timespec="seconds")
-        known = dict(earlier.entrants) if earlier is not None else {}
+        known = dict(earlier.contenders) if earlier is not None else {}
 
-        def keep(found: Mapping[str, Measured]) -> None:
-            kept.write(store, kept.Kept(date, known | dict(found)))
+        def save(measured: Mapping[str, ContenderMeasurements]) -> None:
+            turn_cache.write_turns(cache, turn_cache.CachedTurns(date, known | dict(measured)))
 
-        entrants = [c.entrant for c in candidates if c.entrant is not None]
-        measurement = measure(
-            entrants,
-            objective=objective,
-            feeds=folder / "feeds.pb",
-            reference=_reference(path, folder, threads, graph.shapes),
-            shapes=graph.shapes,
-            threads=threads,
-            budget_s=budget_s,
-            known=known,
-            keep=keep,
-            progress=progress,
-        )
+        contenders = [c.contender for c in candidates if c.contender is not None]
+        options = MeasurementOptions(
+            request.objective, folder / "feeds.pb", _reference(path, folder, threads, graph.shapes), graph.shapes,
+            threads, budget_s,
+        )  # fmt: skip
+        measurement = measure(contenders, options, known=known, save=save, progress=progress)
     return Comparison(
         model=path.name,
         path=str(path.resolve()),
         model_sha256=graph.sha256,
         shapes=dict(graph.shapes),
-        objective=objective,
+        objective=request.objective,
         threads=threads,
-        seed=seed,
-        devices=tuple(chosen),
-        results=results_of(candidates, measurement, chosen, objective),
+        seed=request.seed,
+        devices=tuple(devices),
+        results=results_of(candidates, measurement, devices, request.objective),
         date=date,
         rounds=measurement.rounds,
         elapsed_s=measurement.elapsed_s,
-        resumed=any(entrant.key in known for entrant in entrants),
+        resumed=any(contender.key in known for contender in contenders),
         interrupted=measurement.interrupted,
         noise=measurement.noise,
-        versions={"trisect": version("trisect")} | {d.engine: d.engine_version for d in chosen},
+        versions={"trisect": version("trisect")} | {d.engine: d.engine_version for d in devices},
     )
 
 
 def _check_power(devices: Sequence[Device]) -> None:
-    """As planning would find out, but only after seconds of measuring."""
-    known = {key for key, profile in api.stored_profile().devices.items() if profile.power_w is not None}
-    told = [device.id for device in devices if device.id in known or can_tell_power(device)]
-    if unknown := [device.id for device in devices if device.id not in told]:
+    """Refuse devices of unknown power, as planning would after seconds of measuring."""
+    profiled = {key for key, profile in api.stored_profile().devices.items() if profile.power_w is not None}
+    known = [device.id for device in devices if device.id in profiled or can_tell_power(device)]
+    if unknown := [device.id for device in devices if device.id not in known]:
         raise PowerUnknown(
             f"the power of {', '.join(unknown)} is not measured, and no counter of it can be read here",
             remedy="choose another objective, or only devices whose power is known "
-            f"({', '.join(told) or 'none of these'})",
+            f"({', '.join(known) or 'none of these'})",
         )
 
 
@@ -187,15 +177,15 @@ def _feeds(path: Path, plan: Plan, feeds: Arrays | None, seed: int) -> dict[str,
 
 
 def _reference(path: Path, folder: Path, threads: int | None, shapes: Mapping[str, int]) -> Path | None:
-    """The unsplit model's answers; None where ONNX Runtime cannot run it."""
-    answers = folder / "reference.pb"
-    with Contending("ort_alone", "the reference") as worker:
+    """Save the unsplit model's outputs; None where ONNX Runtime cannot run it."""
+    outputs = folder / "reference.pb"
+    with ContenderProcess("ort_alone", "the reference") as process:
         try:
-            worker.load(path, folder / "feeds.pb", threads=threads, shapes=dict(shapes), settings={})
-            worker.ask({"do": "answer", "to": str(answers)})
+            process.load(path, folder / "feeds.pb", threads=threads, shapes=shapes, settings={})
+            process.save_outputs(outputs)
         except EngineFailed:
             return None
-    return answers
+    return outputs
 
 
 def _fingerprint(arrays: Arrays) -> str:

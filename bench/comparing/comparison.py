@@ -1,4 +1,4 @@
-"""What a comparison found: plain data, the best first, and the one table that every format is made of."""
+"""The results of a comparison as plain data, the best first."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from trisect.runtime.plans.timeline import Event, Schedule, Timeline, Trace
 from trisect.scheduler.problem.rules import Objective
 
 from .candidates import Candidate, used_devices
-from .interleaved_measurement import Measured, Measurement, median_interval
-from .machine_noise import Noise
+from .interleaved_measurement import ContenderMeasurements, InterleavedMeasurement, median_interval
+from .machine_noise import MachineNoise
 
 _REALITIES: tuple[Reality, ...] = ("hardware", "software", "simulated", "published")
 
 
 @dataclass(frozen=True)
-class Cost:
-    """A measured figure that is better the smaller it is, with the interval that it was told from."""
+class MeasuredCost:
+    """A measured value to minimise, with its confidence interval."""
 
     value: float
     low: float | None
@@ -27,22 +27,22 @@ class Cost:
 
 
 @dataclass(frozen=True)
-class Result:
-    """One strategy, or one peer. What was not measured, or cannot be known of it, is None."""
+class ComparisonResult:
+    """One strategy, or one peer. What was not measured, or does not apply, is None."""
 
     name: str
     kind: Literal["strategy", "peer"]
     also: tuple[str, ...]
-    """Strategies that gave the same placement, and are not measured again."""
+    """Strategies that returned the same placement."""
     same_as: str | None
-    """Another result that this comes to here, whose figures these are."""
+    """An equivalent result, whose figures these are."""
     devices: tuple[str, ...]
     reality: Reality
-    """The least real of them."""
+    """Of the least real of them."""
     latency_s: float | None
     """Median, measured, of one input at a time."""
     latency_low_s: float | None
-    """Of the 95 % confidence interval of the median; None while there are too few turns to tell."""
+    """Of the 95 % confidence interval of the median; None with too few turns."""
     latency_high_s: float | None
     turns: int
     calls: int
@@ -51,11 +51,11 @@ class Result:
     throughput_low_hz: float | None
     throughput_high_hz: float | None
     energy_j: float | None
-    """Of one input, counted during its turns, what the idle machine draws included; None = not measured."""
+    """Of one input, measured during its turns, idle power included."""
     energy_low_j: float | None
     energy_high_j: float | None
     peak_bytes: int | None
-    """Resident memory of its process, the most seen."""
+    """Peak resident memory of its process."""
     segments: int | None
     transfers: int | None
     transfer_bytes: int | None
@@ -77,8 +77,8 @@ class Result:
     failed: str | None
     best: bool = False
 
-    def cost(self, objective: Objective) -> Cost | None:
-        """What the objective makes small, measured; None where it was not."""
+    def cost(self, objective: Objective) -> MeasuredCost | None:
+        """Return the measured value that the objective minimises; None where it was not measured."""
         match objective:
             case "latency":
                 return _cost(self.latency_s, self.latency_low_s, self.latency_high_s)
@@ -103,87 +103,90 @@ class Comparison:
     threads: int | None
     seed: int
     devices: tuple[Device, ...]
-    results: tuple[Result, ...]
+    results: tuple[ComparisonResult, ...]
     date: str
     """Of the first turn, ISO 8601, UTC."""
     rounds: int
-    """Of this run; those before it are in the results too."""
+    """Of this run; the results also include those of earlier runs."""
     elapsed_s: float
     resumed: bool
     """Whether some turns are from an earlier run."""
     interrupted: bool
-    noise: Noise | None
-    """While measuring; None where all was known already."""
+    noise: MachineNoise | None
+    """While measuring; None where everything was cached."""
     versions: Mapping[str, str]
 
     @property
-    def best(self) -> Result | None:
-        """The first of them, of those that gave right answers."""
+    def best(self) -> ComparisonResult | None:
+        """The first result with correct outputs."""
         return next((result for result in self.results if result.best), None)
 
     @property
-    def ties(self) -> tuple[Result, ...]:
-        """Those whose interval overlaps that of the best, which these figures do not tell from it."""
+    def ties(self) -> tuple[ComparisonResult, ...]:
+        """Results that do not differ significantly from the best: their intervals overlap."""
         best = self.best
         cost = best.cost(self.objective) if best is not None else None
         if cost is None or cost.high is None:
             return ()
-        others = [r for r in self.results if not r.best and _is_sound(r) and r.same_as is None]
+        others = [r for r in self.results if not r.best and _is_correct(r) and r.same_as is None]
         lows = [(r, other.low) for r in others if (other := r.cost(self.objective)) is not None]
         return tuple(r for r, low in lows if low is not None and low <= cost.high)
 
     @property
     def is_measured(self) -> bool:
-        """Whether results are sorted by what was measured of the objective, not by what was predicted of it."""
+        """Whether results are sorted by measured values of the objective, not by predicted ones."""
         return any(result.cost(self.objective) is not None for result in self.results)
 
 
 def results_of(
-    candidates: Sequence[Candidate], measurement: Measurement, devices: Sequence[Device], objective: Objective
-) -> tuple[Result, ...]:
-    """What was planned and measured, the best first, those that failed last."""
-    by_label = {c.entrant.label: c.entrant.key for c in candidates if c.entrant is not None}
-    found = []
+    candidates: Sequence[Candidate],
+    measurement: InterleavedMeasurement,
+    devices: Sequence[Device],
+    objective: Objective,
+) -> tuple[ComparisonResult, ...]:
+    """Join plans and measurements, the best first, those that failed last."""
+    key_of = {c.contender.label: c.contender.key for c in candidates if c.contender is not None}
+    results = []
     for candidate in candidates:
-        same_as = candidate.offer.same_as if candidate.offer is not None else None
-        key = candidate.entrant.key if candidate.entrant is not None else by_label.get(same_as or "")
-        measured = measurement.entrants.get(key) if key is not None else None
-        found.append(_result(candidate, measured or Measured(), devices))
-    ranked = sorted(found, key=lambda result: _rank(result, objective))
-    sound = [result for result in ranked if _is_sound(result)]
-    # What a simulator takes says nothing of any hardware: it wins only where there is nothing else.
-    first = next((r for r in sound if r.reality == "hardware"), sound[0] if sound else None)
+        same_as = candidate.peer.same_as if candidate.peer is not None else None
+        key = candidate.contender.key if candidate.contender is not None else key_of.get(same_as or "")
+        measured = measurement.contenders.get(key) if key is not None else None
+        results.append(_result(candidate, measured or ContenderMeasurements(), devices))
+    ranked = sorted(results, key=lambda result: _rank(result, objective))
+    correct = [result for result in ranked if _is_correct(result)]
+    # A simulator's time says nothing about hardware: it is best only where there is nothing else.
+    first = next((r for r in correct if r.reality == "hardware"), correct[0] if correct else None)
     return tuple(replace(result, best=result is first) for result in ranked)
 
 
-def _rank(result: Result, objective: Objective) -> tuple[bool, bool, float]:
-    """Where the objective was not measured, behind those where it was, by its prediction."""
+def _rank(result: ComparisonResult, objective: Objective) -> tuple[bool, bool, float]:
+    """Return the sort key; results whose objective was only predicted follow those where it was measured."""
     cost = result.cost(objective)
     predicted = result.value if result.value is not None else float("inf")
     return result.failed is not None, cost is None, cost.value if cost is not None else predicted
 
 
-def _cost(value: float | None, low: float | None, high: float | None) -> Cost | None:
-    return Cost(value, low, high) if value is not None else None
+def _cost(value: float | None, low: float | None, high: float | None) -> MeasuredCost | None:
+    return MeasuredCost(value, low, high) if value is not None else None
 
 
-def _is_sound(result: Result) -> bool:
+def _is_correct(result: ComparisonResult) -> bool:
     return result.latency_s is not None and result.failed is None and result.ok is not False
 
 
-def _result(candidate: Candidate, measured: Measured, devices: Sequence[Device]) -> Result:
-    plan, offer, interval = candidate.plan, candidate.offer, measured.interval_s
+def _result(candidate: Candidate, measured: ContenderMeasurements, devices: Sequence[Device]) -> ComparisonResult:
+    plan, peer, interval = candidate.plan, candidate.peer, measured.interval_s
     moved = [t.size_bytes for t in plan.transfers if t.source >= 0 and t.target >= 0] if plan is not None else None
-    used = used_devices(plan) if plan is not None else [d for d in devices if offer and d.id in offer.devices]
+    used = used_devices(plan) if plan is not None else [d for d in devices if peer and d.id in peer.devices]
     latency_s = measured.latency_s
     rates = median_interval(measured.streams_hz) or (None, None)
-    joules = median_interval(measured.energies_j) or (None, None)
-    notes = [part for part in (offer.note if offer else "", measured.told) if part]
-    return Result(
+    energies_j = median_interval(measured.energies_j) or (None, None)
+    notes = [part for part in (peer.note if peer else "", measured.description) if part]
+    return ComparisonResult(
         name=candidate.name,
-        kind="strategy" if offer is None else "peer",
+        kind="strategy" if peer is None else "peer",
         also=candidate.also,
-        same_as=offer.same_as if offer is not None else None,
+        same_as=peer.same_as if peer is not None else None,
         devices=tuple(device.id for device in used),
         reality=max((d.reality for d in used), key=_REALITIES.index, default="hardware"),
         latency_s=latency_s,
@@ -195,8 +198,8 @@ def _result(candidate: Candidate, measured: Measured, devices: Sequence[Device])
         throughput_low_hz=rates[0],
         throughput_high_hz=rates[1],
         energy_j=measured.energy_j,
-        energy_low_j=joules[0],
-        energy_high_j=joules[1],
+        energy_low_j=energies_j[0],
+        energy_high_j=energies_j[1],
         peak_bytes=measured.peak_bytes or None,
         segments=len(plan.segments) if plan is not None else None,
         transfers=len(moved) if moved is not None else None,
@@ -215,13 +218,12 @@ def _result(candidate: Candidate, measured: Measured, devices: Sequence[Device])
     )
 
 
-def _trace(measured: Measured, used: Sequence[Device]) -> Trace:
-    """Events from the first one's start; of a system that tells nothing, the whole call as one."""
+def _trace(measured: ContenderMeasurements, used: Sequence[Device]) -> Trace:
+    """Return the events, from the start of the first; the whole call as one where the system records none."""
     latency_s = measured.latency_s or 0.0
     events = list(measured.events)
     if not events:
-        where = used[0].id if used else ""
-        events = [Event("the whole model", "compute", where, 0.0, latency_s)]
+        events = [Event("the whole model", "compute", used[0].id if used else "", 0.0, latency_s)]
     start_s = min(event.start_s for event in events)
-    moved = [replace(e, start_s=e.start_s - start_s, end_s=e.end_s - start_s, item=0) for e in events]
-    return Timeline.of(moved, source="measured")
+    shifted = [replace(e, start_s=e.start_s - start_s, end_s=e.end_s - start_s, item=0) for e in events]
+    return Timeline.of(shifted, source="measured")

@@ -1,4 +1,4 @@
-"""A comparison for other programs: rows and CSV, Markdown to paste, and a trace for Perfetto."""
+"""Export of a comparison: flat rows and CSV, Markdown, and a trace for Perfetto."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _NESTED = ("predicted", "trace", "placement")
 
 
 def as_rows(comparison: Comparison) -> Iterator[dict[str, Any]]:
-    """One flat row for each result: the figures of `Result`, and what was predicted of them."""
+    """Yield one flat row for each result: the fields of `ComparisonResult`, and the predictions."""
     for result in comparison.results:
         row = {field.name: getattr(result, field.name) for field in fields(result) if field.name not in _NESTED}
         schedule = result.predicted
@@ -29,7 +29,7 @@ def as_rows(comparison: Comparison) -> Iterator[dict[str, Any]]:
 
 
 def as_csv(comparison: Comparison) -> str:
-    """One line for each result; what is not known is empty."""
+    """Return one line for each result; missing values are empty."""
     rows = list(as_rows(comparison))
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
@@ -39,7 +39,7 @@ def as_csv(comparison: Comparison) -> str:
 
 
 def as_markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table, ready to paste.
+    """Return a Markdown table.
 
     Examples
     --------
@@ -53,13 +53,13 @@ def as_markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def as_trace(comparison: Comparison) -> dict[str, Any]:
-    """Predicted and measured timelines of all results, in Chrome's trace format, which Perfetto reads."""
+    """Return the predicted and measured timelines of all results in Chrome's trace format, which Perfetto reads."""
     events: list[dict[str, Any]] = []
-    numbers = count(1)
+    process_ids = count(1)
     for result in comparison.results:
         for timeline in (result.predicted, result.trace):
             if timeline is not None and result.failed is None:
-                events += timeline.chrome_trace(next(numbers), f"{result.name}, {timeline.source}")
+                events += timeline.chrome_trace(next(process_ids), f"{result.name}, {timeline.source}")
     return {"traceEvents": events, "displayTimeUnit": "ms"}
 
 

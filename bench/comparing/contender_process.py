@@ -1,61 +1,70 @@
-"""One contender in a process of its own, asked in turn with the others.
+"""One contender in a process of its own, measured in turns with the others.
 
-    {"do": "load", "system": "_plan", "model": "plan/", "feeds": "feeds.pb", ...}  ->  {"told": "", "call_s": 0.01}
-    {"do": "answer", "to": "answers.pb"}                                           ->  {}
-    {"do": "compare", "with": "answers.pb"}                                        ->  a Difference
-    {"do": "turn", "calls": 10}                                                    ->  a Turn
+    {"do": "load", "system": "_plan", "model": "plan/", ...}  ->  {"description": "", "call_s": 0.01}
+    {"do": "save_outputs", "path": "outputs.pb"}              ->  null
+    {"do": "compare_outputs", "reference": "outputs.pb"}      ->  an OutputDifference
+    {"do": "turn", "calls": 10, "items": 0}                   ->  a ContenderTurn
 
-A turn's energy is what the counters of the devices that were named at loading say, over its calls.
+A turn's energy is the difference of its devices' counters over the turn, divided by the calls.
 
-A turn begins with a call that is not counted: it finds the caches as another contender left them, which no user of one
-system ever sees.
+A turn begins with a call that is not counted: it finds the caches as another contender left them, which a user of one
+system never sees.
 """
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+import msgspec
 import psutil
 
+from trisect.runtime.child_process import ChildProcess
 from trisect.runtime.device import Device
 from trisect.runtime.plans.timeline import Event
 
-from ..contenders import Contender, Loading, make
-from .asking import Answer, Asked, answer_all
-from .energy_meter import LEAST_S, Meter, used_j
-from .output_comparison import difference, read_tensors, write_tensors
+from ..contenders import Contender, ContenderOptions, make_contender
+from .energy_meter import TURN_MIN_S, EnergyMeter, used_j
+from .output_comparison import OutputDifference, output_difference, read_tensors, write_tensors
 
-_LIMIT_S = 300.0
-_WARM_CALLS, _WARM_S = 5, 1.0
+_TIME_LIMIT_S = 300.0
+_WARM_UP_CALLS, _WARM_UP_S = 5, 1.0
 _STATUS = Path("/proc/self/status")
 
 
 @dataclass(frozen=True)
-class Turn:
-    """What one turn of one contender gave."""
+class ContenderTurn:
+    """Measurements of one turn of one contender."""
 
     calls_s: tuple[float, ...]
     """Each call, from feeds to outputs."""
     stream_hz: float
-    """Items a second of a stream."""
+    """Items per second of a stream."""
     events: tuple[Event, ...]
     """Of the call nearest to the median."""
     peak_bytes: int
-    """Resident memory of the process, the most so far."""
+    """Peak resident memory of the process so far."""
     energy_j: float | None
-    """Of one of the calls; None where nothing told."""
+    """Of one call; None where it was not measured."""
 
 
-class Contending(Asked):
-    """A contender's process; a context manager."""
+class ContenderProcess(ChildProcess):
+    """A contender's process; a context manager.
 
-    def __init__(self, system: str, name: str) -> None:
-        super().__init__("trisect.bench.comparing.contender_process", name)
+    Parameters
+    ----------
+    system : str
+        File name in `trisect.bench.contenders`.
+    label : str
+        Its name, for messages.
+    """
+
+    def __init__(self, system: str, label: str) -> None:
+        super().__init__(ContenderHandler, label)
         self._system = system
 
     def load(
@@ -64,97 +73,119 @@ class Contending(Asked):
         feeds: Path,
         *,
         threads: int | None,
-        shapes: dict[str, int],
-        settings: dict[str, Any],
-        counted: Sequence[Device] = (),
+        shapes: Mapping[str, int],
+        settings: Mapping[str, Any],
+        metered: Sequence[Device] = (),
     ) -> tuple[str, float]:
-        """Load and warm up: what the contender tells of itself, and about how long a call takes.
+        """Load and warm up.
 
-        The energy of later turns is that of the devices `counted`.
+        Parameters
+        ----------
+        model : Path
+            Model file, or plan folder.
+        feeds : Path
+            Inputs, written by `write_tensors`.
+        threads : int, optional
+            Computing threads; None for the engine's default.
+        shapes : mapping of str to int
+        settings : mapping of str to Any
+        metered : sequence of Device
+            Devices whose energy later turns measure.
+
+        Returns
+        -------
+        str
+            The contender's description of how it runs the model.
+        float
+            Seconds of a call, roughly.
         """
-        told = self.ask(
+        # Described, not looked up: looking devices up loads every engine, into the memory that is measured here too.
+        fields = ("id", "kind", "engine", "name", "reality")
+        reply = self.request(
             {
                 "do": "load", "system": self._system, "model": str(model), "feeds": str(feeds), "threads": threads,
-                "shapes": shapes, "settings": settings, "counted": [_described(device) for device in counted],
+                "shapes": dict(shapes), "settings": dict(settings),
+                "metered": [{field: getattr(device, field) for field in fields} for device in metered],
             },
-            limit_s=_LIMIT_S,
+            time_limit_s=_TIME_LIMIT_S,
         )  # fmt: skip
-        return told["told"], told["call_s"]
+        return reply["description"], reply["call_s"]
 
-    def turn(self, calls: int, items: int) -> Turn:
-        """Call it so often, and then stream so many items; none = as quick as the calls."""
-        given = self.ask({"do": "turn", "calls": calls, "items": items}, limit_s=_LIMIT_S)
-        events = tuple(Event(**event) for event in given["events"])
-        return Turn(tuple(given["calls_s"]), given["stream_hz"], events, given["peak_bytes"], given["energy_j"])
+    def save_outputs(self, path: Path) -> None:
+        """Write the outputs of one call, as a reference for others."""
+        self.request({"do": "save_outputs", "path": str(path)})
+
+    def compare_outputs(self, reference: Path) -> OutputDifference:
+        """Compare the outputs of one call with the reference."""
+        return msgspec.convert(self.request({"do": "compare_outputs", "reference": str(reference)}), OutputDifference)
+
+    def take_turn(self, calls: int, items: int) -> ContenderTurn:
+        """Measure some calls, and then a stream of some items; 0 items: the stream's rate is that of the calls."""
+        reply = self.request({"do": "turn", "calls": calls, "items": items}, time_limit_s=_TIME_LIMIT_S)
+        return msgspec.convert(reply, ContenderTurn)
 
 
-class Serving:
-    """The other end: one contender, and the counters of its devices."""
+class ContenderHandler:
+    """Serves one contender in its process; the first request loads it."""
 
     def __init__(self) -> None:
         self._contender: Contender | None = None
-        self._meter: Meter | None = None
+        self._meter: EnergyMeter | None = None
 
-    def answer(self, question: Answer) -> Answer:
-        """Answer one question; the first is to load."""
+    def __call__(self, request: dict[str, Any]) -> object:
+        """Answer one request."""
         if self._contender is None:
-            return self._load(question)
-        if question["do"] == "answer":
-            write_tensors(Path(question["to"]), self._contender.run())
-            return {}
-        if question["do"] == "compare":
-            return asdict(difference(self._contender.run(), read_tensors(Path(question["with"]))))
-        return asdict(_turn(self._contender, question["calls"], question["items"], self._meter))
+            return self._load(request)
+        if request["do"] == "save_outputs":
+            write_tensors(Path(request["path"]), self._contender.run())
+            return None
+        if request["do"] == "compare_outputs":
+            return output_difference(self._contender.run(), read_tensors(Path(request["reference"])))
+        return _measure_turn(self._contender, request["calls"], request["items"], self._meter)
 
-    def _load(self, question: Answer) -> Answer:
-        contender = make(question["system"])
-        options = Loading(question["threads"], question["shapes"], question["settings"])
-        told = contender.load(Path(question["model"]), read_tensors(Path(question["feeds"])), options)
-        # Described, not looked up: looking devices up loads every engine, into the memory that is measured here too.
-        self._meter = Meter.of(Device(**fields) for fields in question["counted"])
+    def _load(self, request: dict[str, Any]) -> dict[str, Any]:
+        contender = make_contender(request["system"])
+        options = ContenderOptions(request["threads"], request["shapes"], request["settings"])
+        description = contender.load(Path(request["model"]), read_tensors(Path(request["feeds"])), options)
+        self._meter = EnergyMeter.of(Device(**fields) for fields in request["metered"])
         self._contender = contender
-        return {"told": told, "call_s": _warm_up(contender)}
-
-
-def _described(device: Device) -> dict[str, str]:
-    """What tells the device's counter."""
-    return {name: getattr(device, name) for name in ("id", "kind", "engine", "name", "reality")}
+        return {"description": description, "call_s": _warm_up(contender)}
 
 
 def _warm_up(contender: Contender) -> float:
-    begun, calls_s = perf_counter(), []
-    for _ in range(_WARM_CALLS):
+    start_s, calls_s = perf_counter(), []
+    for _ in range(_WARM_UP_CALLS):
         calls_s.append(_timed(contender))
-        if perf_counter() - begun > _WARM_S:
+        if perf_counter() - start_s > _WARM_UP_S:
             break
     return min(calls_s)
 
 
 def _timed(contender: Contender) -> float:
-    begun = perf_counter()
+    start_s = perf_counter()
     contender.run()
-    return perf_counter() - begun
+    return perf_counter() - start_s
 
 
-def _turn(contender: Contender, calls: int, items: int, meter: Meter | None) -> Turn:
+def _measure_turn(contender: Contender, calls: int, items: int, meter: EnergyMeter | None) -> ContenderTurn:
     contender.run()
-    least_s = LEAST_S if meter is not None else 0.0
+    min_s = TURN_MIN_S if meter is not None else 0.0
     timed: list[tuple[float, list[Event]]] = []
-    before, begun = meter.read() if meter is not None else None, perf_counter()
+    before, start_s = meter.read() if meter is not None else None, perf_counter()
     for _ in range(calls):
         call_s = _timed(contender)
         timed.append((call_s, contender.events()))
-    further = 0
-    while perf_counter() - begun < least_s:
+    extra_calls = 0
+    while perf_counter() - start_s < min_s:
         contender.run()
-        further += 1
-    joules = used_j(before, meter.read()) if meter is not None else None
+        extra_calls += 1
+    turn_j = used_j(before, meter.read()) if meter is not None else None
     calls_s = [call_s for call_s, _ in timed]
-    middle = statistics.median(calls_s)
-    events = min(timed, key=lambda found: abs(found[0] - middle))[1]
+    median_s = statistics.median(calls_s)
+    events = min(timed, key=lambda call: abs(call[0] - median_s))[1]
     stream_hz = items / contender.stream(items) if items else len(calls_s) / sum(calls_s)
-    energy_j = joules / (calls + further) if joules is not None else None
-    return Turn(tuple(calls_s), stream_hz, tuple(events), _peak_bytes(), energy_j)
+    energy_j = turn_j / (calls + extra_calls) if turn_j is not None else None
+    return ContenderTurn(tuple(calls_s), stream_hz, tuple(events), _peak_bytes(), energy_j)
 
 
 def _peak_bytes() -> int:
@@ -166,7 +197,3 @@ def _peak_bytes() -> int:
         pass
     memory = psutil.Process().memory_info()
     return int(getattr(memory, "peak_wset", memory.rss))
-
-
-if __name__ == "__main__":
-    answer_all(Serving().answer)

@@ -1,52 +1,56 @@
-"""The energy of a contender's turn, from the counters of the devices that it runs on; where there is none, no figure.
+"""Energy of a contender's turn, from the hardware counters of the devices that it runs on, where they have any.
 
-Counters know no processes: what the idle machine draws, and whatever else runs on the same package or board, is in the
-figure. That is said wherever it is shown, since nothing could be subtracted that was measured at the same moment.
+Counters do not distinguish processes: the idle power, and whatever else runs on the same package or board, is included.
+That is stated wherever the figure is shown.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from trisect.profiles.measuring.power import energy_counter
 from trisect.runtime.device import Device
 
-LEAST_S = 0.3
-"""A turn shorter than this is not measured well: a graphics card moves its counter every tenth of a second."""
+log = logging.getLogger(__name__)
+
+TURN_MIN_S = 0.3
+"""Shorter turns are not measured well: a GPU updates its counter every tenth of a second."""
 
 
 @dataclass(frozen=True)
-class Meter:
-    """Counters of all devices that work together."""
+class EnergyMeter:
+    """Energy counters of all devices that work together."""
 
     counters: tuple[Callable[[], float], ...]
 
     @classmethod
-    def of(cls, devices: Iterable[Device]) -> Meter | None:
-        """The counters of some devices; None where one of them has none, as the sum would then leave it out.
+    def of(cls, devices: Iterable[Device]) -> EnergyMeter | None:
+        """Return the counters of some devices; None where one of them has none, since the sum would be incomplete.
 
         Examples
         --------
-        >>> Meter.of([Device("npu:x", "npu", "x", "a simulator", reality="simulated")]) is None
+        >>> EnergyMeter.of([Device("npu:x", "npu", "x", "a simulator", reality="simulated")]) is None
         True
         """
         # The processor has one counter, however many engines drive it.
-        counted = {("cpu" if device.kind == "cpu" else device.id): device for device in devices}
-        found = [energy_counter(device) for device in counted.values()]
-        counters = tuple(counter for counter in found if counter is not None)
-        return cls(counters) if counters and len(counters) == len(found) else None
+        metered = {("cpu" if device.kind == "cpu" else device.id): device for device in devices}
+        optional = [energy_counter(device) for device in metered.values()]
+        counters = tuple(counter for counter in optional if counter is not None)
+        return cls(counters) if counters and len(counters) == len(optional) else None
 
     def read(self) -> tuple[float, ...] | None:
-        """Joules of each counter; None where one of them cannot be read any more."""
+        """Return the joules of each counter; None where one of them cannot be read."""
         try:
             return tuple(counter() for counter in self.counters)
-        except Exception:  # a driver that goes away is no reason to lose the turn's times
+        except Exception:  # a driver that fails must not cost the turn's times
+            log.warning("an energy counter cannot be read", exc_info=True)
             return None
 
 
 def used_j(before: tuple[float, ...] | None, after: tuple[float, ...] | None) -> float | None:
-    """Joules between two readings; None where a reading is missing, a counter wrapped, or none of them moved.
+    """Return the joules between two readings; None if one is missing, a counter wrapped, or none of them moved.
 
     Examples
     --------

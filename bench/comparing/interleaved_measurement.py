@@ -1,8 +1,8 @@
-"""Contenders measured in turns, A B C A B C, until the intervals of their medians are narrow or the time is up.
+"""Interleaved measurement of contenders, A B C A B C, until confidence intervals are narrow or the time is up.
 
 Calls within a turn resemble each other more than those of different turns, so a turn counts as one observation: its
-median. The interval of a contender's median is that of the order statistics of these, which assumes nothing of how they
-are distributed and needs six of them for 95 %.
+median. The confidence interval of a contender's median is that of the order statistics of these, which assumes no
+distribution and needs six of them for 95 %.
 """
 
 from __future__ import annotations
@@ -10,38 +10,38 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from math import comb
 from pathlib import Path
 from time import perf_counter, sleep
 from typing import Any
 
+from trisect.runtime.child_process import ChildProcessFailed
 from trisect.runtime.device import Device
-from trisect.runtime.errors import EngineFailed
 from trisect.runtime.plans.timeline import Event
 from trisect.runtime.progress import Progress
 from trisect.scheduler.problem.rules import Objective
 
-from .contender_process import Contending
-from .machine_noise import Noise, NoiseMeter
+from .contender_process import ContenderProcess
+from .machine_noise import MachineNoise, NoiseMeter
 
 CONFIDENCE = 0.95
 NARROW = 0.02
-"""Half an interval over its median, from which on more turns are not worth their time."""
+"""Half an interval over its median, below which further turns are not worth their time."""
 BEATEN = 2.0
-"""A contender that is surely so many times slower than the best takes no further turns."""
+"""A contender that is surely this many times slower than the best takes no further turns."""
 _TURN_S = 0.1
-_MOST_CALLS = 50
+_CALLS_MAX = 50
 _PAUSE_S = 0.02
-"""Until the last contender's threads have stopped spinning."""
+"""Until the previous contender's threads have stopped spinning."""
 
 
 @dataclass(frozen=True)
-class Entrant:
-    """Who takes turns."""
+class ContenderConfig:
+    """A contender to measure."""
 
     key: str
-    """Same key, same thing: under it earlier turns are found again."""
+    """Identifies it in the turn cache."""
     label: str
     system: str
     """File name in `trisect.bench.contenders`."""
@@ -50,12 +50,12 @@ class Entrant:
     devices: tuple[Device, ...]
     settings: Mapping[str, Any] = field(default_factory=dict)
     overlaps: int = 1
-    """How many items can be worked on at once: 1 = a stream is no quicker than calls."""
+    """Items in flight at once; 1: a stream is no faster than calls."""
 
 
 @dataclass(frozen=True)
-class Measured:
-    """What is known of an entrant."""
+class ContenderMeasurements:
+    """All turns of one contender."""
 
     turns_s: tuple[tuple[float, ...], ...] = ()
     """Calls of each turn."""
@@ -64,13 +64,14 @@ class Measured:
     events: tuple[Event, ...] = ()
     """Of the call of the last turn nearest to its median."""
     peak_bytes: int = 0
-    told: str = ""
+    description: str = ""
+    """How the contender runs the model."""
     max_abs: float | None = None
     """Largest difference of any output from the reference; None where there is no reference."""
     max_rel: float | None = None
     ok: bool | None = None
     energies_j: tuple[float, ...] = ()
-    """Of one call, one for each turn whose energy was told: all that its devices drew, the idle machine's included."""
+    """Of one call, for each turn whose energy was measured: all that its devices drew, idle power included."""
     failed: str | None = None
 
     @property
@@ -80,7 +81,7 @@ class Measured:
 
     @property
     def interval_s(self) -> tuple[float, float] | None:
-        """Of the median; None while there are too few turns to tell."""
+        """Confidence interval of the median; None with too few turns."""
         return median_interval(self._medians_s)
 
     @property
@@ -90,11 +91,11 @@ class Measured:
 
     @property
     def energy_j(self) -> float | None:
-        """Median over turns; None = not measured."""
+        """Median over turns; None where not measured."""
         return statistics.median(self.energies_j) if self.energies_j else None
 
     def costs(self, objective: Objective) -> list[float]:
-        """What is to be small, one figure for each turn; empty where turns do not tell."""
+        """Return the value to minimise, for each turn; empty where turns do not measure it."""
         match objective:
             case "latency":
                 return self._medians_s
@@ -102,11 +103,11 @@ class Measured:
                 return [1 / rate_hz for rate_hz in self.streams_hz]
             case "energy":
                 return list(self.energies_j)
-            case "memory":  # the most that a process ever held: no turn is another observation of it
+            case "memory":  # the peak of a process: no turn is another observation of it
                 return []
 
     def is_narrow(self, objective: Objective = "latency") -> bool:
-        """Whether more turns are not worth their time."""
+        """Whether the confidence interval is narrow enough."""
         costs = self.costs(objective)
         interval = median_interval(costs)
         return interval is not None and interval[1] - interval[0] <= 2 * NARROW * statistics.median(costs)
@@ -117,20 +118,36 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Measurement:
-    """All entrants, by key, and how it went."""
+class InterleavedMeasurement:
+    """The measurements of all contenders, by key."""
 
-    entrants: Mapping[str, Measured]
+    contenders: Mapping[str, ContenderMeasurements]
     rounds: int
     """In this run."""
     elapsed_s: float
-    noise: Noise | None
-    """None where nothing had to be measured any more."""
+    noise: MachineNoise | None
+    """None where nothing had to be measured."""
     interrupted: bool
 
 
+@dataclass(frozen=True)
+class MeasurementOptions:
+    """How contenders are measured."""
+
+    objective: Objective
+    """Whose intervals should become narrow; the latency's where turns do not measure it."""
+    feeds: Path
+    """Inputs, written by `trisect.bench.comparing.output_comparison`."""
+    reference: Path | None
+    """Outputs to compare with."""
+    shapes: Mapping[str, int]
+    threads: int | None
+    budget_s: float
+    """For turns, once all are loaded. No round begins that would exceed it, except the first."""
+
+
 def median_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> tuple[float, float] | None:
-    """An interval that holds the true median with at least this confidence, whatever the distribution.
+    """Return an interval that covers the true median with at least this confidence, for any distribution.
 
     Examples
     --------
@@ -140,138 +157,121 @@ def median_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> 
     True
     """
     ordered, n = sorted(values), len(values)
-    outside, found = 0.0, None
+    tail, interval = 0.0, None
     for k in range(n // 2):
-        outside += comb(n, k) / 2**n
-        if 1 - 2 * outside < confidence:
+        tail += comb(n, k) / 2**n
+        if 1 - 2 * tail < confidence:
             break
-        found = (ordered[k], ordered[n - 1 - k])
-    return found
+        interval = (ordered[k], ordered[n - 1 - k])
+    return interval
 
 
 def measure(
-    entrants: Sequence[Entrant],
+    contenders: Sequence[ContenderConfig],
+    options: MeasurementOptions,
     *,
-    objective: Objective = "latency",
-    feeds: Path,
-    reference: Path | None,
-    shapes: Mapping[str, int],
-    threads: int | None,
-    budget_s: float,
-    known: Mapping[str, Measured],
-    keep: Callable[[Mapping[str, Measured]], None],
+    known: Mapping[str, ContenderMeasurements],
+    save: Callable[[Mapping[str, ContenderMeasurements]], None],
     progress: Progress,
-) -> Measurement:
-    """Let entrants take turns.
+) -> InterleavedMeasurement:
+    """Measure contenders in turns.
 
     Parameters
     ----------
-    entrants : sequence of Entrant
-    objective : str
-        Whose intervals are to be narrow; of those that turns do not tell, the latency's.
-    feeds : path
-        What all of them compute with; see `trisect.bench.comparing.output_comparison`.
-    reference : path, optional
-        The answers to compare with.
-    shapes : mapping of str to int
-    threads : int, optional
-    budget_s : float
-        For turns, once all are loaded; no round is begun that would not end by then, but the first always is.
-    known : mapping of str to Measured
+    contenders : sequence of ContenderConfig
+    options : MeasurementOptions
+    known : mapping of str to ContenderMeasurements
         Of an earlier run; turns are added to these.
-    keep : callable
-        Gets all that is known after every round.
+    save : callable
+        Called with all measurements after every round.
     progress : callable
-        Told the steps done or the seconds gone, how many there are, and who is running.
+        Called with the steps done (or seconds elapsed), their total, and what is running.
 
     Notes
     -----
-    Ctrl-C ends it, and what is known until then is returned.
+    Ctrl-C ends it; the measurements until then are returned.
     """
-    found = {entrant.key: replace(known.get(entrant.key, Measured()), failed=None) for entrant in entrants}
-    if not _undecided(found, objective):
-        return Measurement(found, 0, 0.0, None, False)
-    begun, rounds, interrupted = perf_counter(), 0, False
+    measured = {c.key: replace(known.get(c.key, ContenderMeasurements()), failed=None) for c in contenders}
+    if not _undecided(measured, options.objective):
+        return InterleavedMeasurement(measured, 0, 0.0, None, False)
+    start_s, rounds, interrupted = perf_counter(), 0, False
+    budget_s = options.budget_s
     noise = NoiseMeter()
 
     with ExitStack() as stack:
-        workers: dict[str, Contending] = {}
-        calls: dict[str, float] = {}
+        processes: dict[str, ContenderProcess] = {}
+        calls_s: dict[str, float] = {}
         try:
-            for number, entrant in enumerate(entrants):
-                progress(number, len(entrants), f"loading: {entrant.label}")
-                worker = stack.enter_context(Contending(entrant.system, entrant.label))
+            for number, contender in enumerate(contenders):
+                key = contender.key
+                progress(number, len(contenders), f"loading: {contender.label}")
                 try:
-                    found[entrant.key], calls[entrant.key] = _load(
-                        worker, entrant, found[entrant.key], feeds, reference, shapes, threads
-                    )
-                    workers[entrant.key] = worker
-                except EngineFailed as error:
-                    found[entrant.key] = replace(found[entrant.key], failed=error.reason)
-            by_key = {entrant.key: entrant for entrant in entrants}
-            begun, longest_s = perf_counter(), 0.0
-            while active := [key for key in _undecided(found, objective) if key in workers]:
-                round_begun = perf_counter()
-                if rounds and round_begun - begun + longest_s > budget_s:
+                    process = stack.enter_context(ContenderProcess(contender.system, contender.label))
+                    measured[key], calls_s[key] = _load(process, contender, measured[key], options)
+                    processes[key] = process
+                except ChildProcessFailed as error:
+                    measured[key] = replace(measured[key], failed=error.reason)
+            by_key = {contender.key: contender for contender in contenders}
+            start_s, longest_s = perf_counter(), 0.0
+            while active := [key for key in _undecided(measured, options.objective) if key in processes]:
+                round_start_s = perf_counter()
+                if rounds and round_start_s - start_s + longest_s > budget_s:
                     break
                 for key in active:
-                    gone_s = min(perf_counter() - begun, budget_s)
-                    progress(round(gone_s), max(1, round(budget_s)), f"round {rounds + 1}: {by_key[key].label}")
+                    elapsed_s = min(perf_counter() - start_s, budget_s)
+                    progress(round(elapsed_s), max(1, round(budget_s)), f"round {rounds + 1}: {by_key[key].label}")
                     sleep(_PAUSE_S)
                     try:
-                        found[key] = _take_turn(workers[key], by_key[key], found[key], calls[key])
-                    except EngineFailed as error:
-                        found[key] = replace(found[key], failed=error.reason)
-                        del workers[key]
+                        measured[key] = _take_turn(processes[key], by_key[key], measured[key], calls_s[key])
+                    except ChildProcessFailed as error:
+                        measured[key] = replace(measured[key], failed=error.reason)
+                        del processes[key]
                 rounds += 1
-                longest_s = max(longest_s, perf_counter() - round_begun)
-                noise.tick(worker.pid for worker in workers.values())
-                keep(found)
+                longest_s = max(longest_s, perf_counter() - round_start_s)
+                noise.tick(process.pid for process in processes.values())
+                save(measured)
         except KeyboardInterrupt:
             interrupted = True
-        noise.tick(worker.pid for worker in workers.values())
-    keep(found)
-    return Measurement(found, rounds, perf_counter() - begun, noise.read(), interrupted)
+        noise.tick(process.pid for process in processes.values())
+    save(measured)
+    return InterleavedMeasurement(measured, rounds, perf_counter() - start_s, noise.read(), interrupted)
 
 
-def _undecided(found: Mapping[str, Measured], objective: Objective) -> list[str]:
-    """Whoever has to go on: all that may be best or nearly so, until every one of them is narrow."""
-    sound = {key: measured for key, measured in found.items() if measured.failed is None}
+def _undecided(measured: Mapping[str, ContenderMeasurements], objective: Objective) -> list[str]:
+    """Return the keys of all that may be best or nearly so, until every one of them has a narrow interval."""
+    working = {key: one for key, one in measured.items() if one.failed is None}
     # Joules of some beside seconds of others would compare nothing.
-    is_told = all(measured.costs(objective) for measured in sound.values() if measured.turns_s)
-    judged: Objective = objective if is_told else "latency"
-    intervals = {key: median_interval(measured.costs(judged)) for key, measured in sound.items()}
+    is_measured = all(one.costs(objective) for one in working.values() if one.turns_s)
+    compared: Objective = objective if is_measured else "latency"
+    intervals = {key: median_interval(one.costs(compared)) for key, one in working.items()}
     limit = BEATEN * min((interval[1] for interval in intervals.values() if interval), default=float("inf"))
     near = [key for key, interval in intervals.items() if interval is None or interval[0] <= limit]
-    return near if not all(sound[key].is_narrow(judged) for key in near) else []
+    return near if not all(working[key].is_narrow(compared) for key in near) else []
 
 
 def _load(
-    worker: Contending,
-    entrant: Entrant,
-    before: Measured,
-    feeds: Path,
-    reference: Path | None,
-    shapes: Mapping[str, int],
-    threads: int | None,
-) -> tuple[Measured, float]:
-    told, call_s = worker.load(
-        entrant.model,
-        feeds,
-        threads=threads,
-        shapes=dict(shapes),
-        settings=dict(entrant.settings),
-        counted=entrant.devices,
+    process: ContenderProcess, contender: ContenderConfig, before: ContenderMeasurements, options: MeasurementOptions
+) -> tuple[ContenderMeasurements, float]:
+    description, call_s = process.load(
+        contender.model,
+        options.feeds,
+        threads=options.threads,
+        shapes=options.shapes,
+        settings=contender.settings,
+        metered=contender.devices,
     )
-    found = replace(before, told=told)
-    if reference is not None:
-        found = replace(found, **worker.ask({"do": "compare", "with": str(reference)}))
-    return found, call_s
+    measured = replace(before, description=description)
+    if options.reference is not None:
+        measured = replace(measured, **asdict(process.compare_outputs(options.reference)))
+    return measured, call_s
 
 
-def _take_turn(worker: Contending, entrant: Entrant, before: Measured, call_s: float) -> Measured:
-    calls = max(1, min(_MOST_CALLS, round(_TURN_S / max(call_s, 1e-6))))
-    turn = worker.turn(calls, 0 if entrant.overlaps == 1 else max(calls, 2 * (entrant.overlaps + 1)))
+def _take_turn(
+    process: ContenderProcess, contender: ContenderConfig, before: ContenderMeasurements, call_s: float
+) -> ContenderMeasurements:
+    calls = max(1, min(_CALLS_MAX, round(_TURN_S / max(call_s, 1e-6))))
+    items = 0 if contender.overlaps == 1 else max(calls, 2 * (contender.overlaps + 1))
+    turn = process.take_turn(calls, items)
     return replace(
         before,
         turns_s=(*before.turns_s, turn.calls_s),

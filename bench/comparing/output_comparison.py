@@ -1,4 +1,4 @@
-"""Tensors as a file that two processes share, and how far one contender's answers are from another's."""
+"""Comparison of one contender's outputs with another's, and tensors as a file that two processes share."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from onnx import helper, numpy_helper
 from trisect.runtime.tensors.tensor_spec import Arrays
 
 TOLERANCE = 1e-3
-"""How far a float32 value may be off, absolutely plus relatively to the reference's value."""
-UNLIKE = 0.1
-"""A difference of so large a part of an output's largest magnitude is wrong, however small the output is."""
+"""Allowed error of a float32 value: absolute, plus relative to the reference's value."""
+RELATIVE_MAX = 0.1
+"""A larger difference, as a share of the output's largest magnitude, is wrong however small the output is."""
 
 
 @dataclass(frozen=True)
-class Difference:
-    """Answers beside those of the reference."""
+class OutputDifference:
+    """OutputDifference of outputs from those of the reference."""
 
     max_abs: float
     """Largest difference in any output; infinite where names, shapes or NaNs differ."""
@@ -31,8 +31,8 @@ class Difference:
 
 def write_tensors(path: Path, arrays: Arrays) -> None:
     """Write tensors of any of ONNX's types."""
-    made = [numpy_helper.from_array(np.asarray(array), name) for name, array in arrays.items()]
-    path.write_bytes(helper.make_graph([], "tensors", [], [], made).SerializeToString())
+    protos = [numpy_helper.from_array(np.asarray(array), name) for name, array in arrays.items()]
+    path.write_bytes(helper.make_graph([], "tensors", [], [], protos).SerializeToString())
 
 
 def read_tensors(path: Path) -> dict[str, np.ndarray]:
@@ -42,42 +42,44 @@ def read_tensors(path: Path) -> dict[str, np.ndarray]:
     return {name: _text(array) if array.dtype.kind in "OSU" else array for name, array in arrays.items()}
 
 
-def difference(got: Arrays, wanted: Arrays) -> Difference:
-    """Compare answers, output by output.
+def output_difference(outputs: Arrays, reference: Arrays) -> OutputDifference:
+    """Compare outputs one by one.
 
     Examples
     --------
-    >>> difference({"y": np.array([1.0, 4.1])}, {"y": np.array([1.0, 4.0])}).ok
+    >>> output_difference({"y": np.array([1.0, 4.1])}, {"y": np.array([1.0, 4.0])}).ok
     False
-    >>> difference({}, {"y": np.array([1.0])}).max_abs
+    >>> output_difference({}, {"y": np.array([1.0])}).max_abs
     inf
     """
-    found = [_difference(got[name], array) if name in got else _NOTHING_ALIKE for name, array in wanted.items()]
-    return Difference(
-        max((d.max_abs for d in found), default=0.0),
-        max((d.max_rel for d in found), default=0.0),
-        all(d.ok for d in found),
+    differences = [
+        _difference(outputs[name], array) if name in outputs else _INCOMPARABLE for name, array in reference.items()
+    ]
+    return OutputDifference(
+        max((d.max_abs for d in differences), default=0.0),
+        max((d.max_rel for d in differences), default=0.0),
+        all(d.ok for d in differences),
     )
 
 
-_NOTHING_ALIKE = Difference(float("inf"), float("inf"), False)
+_INCOMPARABLE = OutputDifference(float("inf"), float("inf"), False)
 
 
-def _difference(got: np.ndarray, wanted: np.ndarray) -> Difference:
-    if got.shape != wanted.shape:
-        return _NOTHING_ALIKE
-    if wanted.dtype.kind in "OSU":
-        return Difference(0.0, 0.0, True) if np.array_equal(_text(got), _text(wanted)) else _NOTHING_ALIKE
-    wide = np.complex128 if wanted.dtype.kind == "c" else np.float64
-    one, other = got.astype(wide), wanted.astype(wide)
+def _difference(output: np.ndarray, reference: np.ndarray) -> OutputDifference:
+    if output.shape != reference.shape:
+        return _INCOMPARABLE
+    if reference.dtype.kind in "OSU":
+        return OutputDifference(0.0, 0.0, True) if np.array_equal(_text(output), _text(reference)) else _INCOMPARABLE
+    wide = np.complex128 if reference.dtype.kind == "c" else np.float64
+    one, other = output.astype(wide), reference.astype(wide)
     same = (one == other) | (np.isnan(one) & np.isnan(other))
     with np.errstate(invalid="ignore", over="ignore"):
-        off = np.where(same, 0.0, np.abs(one - other))
-    off = np.where(np.isnan(off), np.inf, off)
+        error = np.where(same, 0.0, np.abs(one - other))
+    error = np.where(np.isnan(error), np.inf, error)
     size = np.where(np.isfinite(other), np.abs(other), 0.0)
-    max_abs, magnitude = float(off.max(initial=0.0)), float(size.max(initial=0.0))
+    max_abs, magnitude = float(error.max(initial=0.0)), float(size.max(initial=0.0))
     max_rel = max_abs / magnitude if magnitude else max_abs
-    return Difference(max_abs, max_rel, max_rel < UNLIKE and bool((off <= TOLERANCE * (1 + size)).all()))
+    return OutputDifference(max_abs, max_rel, max_rel < RELATIVE_MAX and bool((error <= TOLERANCE * (1 + size)).all()))
 
 
 def _text(array: np.ndarray) -> np.ndarray:

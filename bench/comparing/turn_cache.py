@@ -1,7 +1,6 @@
-"""What comparisons measured, kept in the user's cache, so that one that was interrupted goes on where it was.
+"""Cache of measured turns in the user's cache folder, so that an interrupted comparison resumes where it stopped.
 
-A file holds the turns of one question: this model, these devices with their versions, these options. Anything else is
-another question, with a file of its own.
+A file holds the turns of one comparison: this model, these devices with their versions, these options.
 """
 
 from __future__ import annotations
@@ -20,35 +19,35 @@ import platformdirs
 from trisect.profiles.stored.profile_store import write_aside
 from trisect.runtime.errors import StorageFailed
 
-from .interleaved_measurement import Measured
+from .interleaved_measurement import ContenderMeasurements
 
 _LIMIT_BYTES = 256 << 20
 
 
 @dataclass(frozen=True)
-class Kept:
-    """Turns of an earlier run."""
+class CachedTurns:
+    """Turns of earlier runs."""
 
     date: str
-    """When the first of them was taken, ISO 8601, UTC."""
-    entrants: dict[str, Measured]
+    """When the first of them was measured, ISO 8601, UTC."""
+    contenders: dict[str, ContenderMeasurements]
 
 
-def path_for(question: Mapping[str, Any]) -> Path:
-    """Where the answers to a question are kept."""
-    name = hashlib.sha256(json.dumps(question, sort_keys=True).encode()).hexdigest()[:32]
+def cache_path(key: Mapping[str, Any]) -> Path:
+    """Return the file of the comparison that the key describes."""
+    name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
     return platformdirs.user_cache_path("trisect") / "bench" / f"{name}.json"
 
 
-def read(path: Path) -> Kept | None:
-    """What is kept; None where there is nothing, or nothing that can be read: it is then measured anew."""
+def read_turns(path: Path) -> CachedTurns | None:
+    """Return the cached turns; None where there are none, or where the file is damaged."""
     with contextlib.suppress(OSError, ValueError, msgspec.MsgspecError):
         if path.stat().st_size <= _LIMIT_BYTES:
-            return msgspec.json.decode(path.read_bytes(), type=Kept)
+            return msgspec.json.decode(path.read_bytes(), type=CachedTurns)
     return None
 
 
-def write(path: Path, kept: Kept) -> None:
-    """Keep it. A cache that cannot be written is no reason to fail a comparison."""
+def write_turns(path: Path, turns: CachedTurns) -> None:
+    """Write the turns. A cache that cannot be written does not fail a comparison."""
     with contextlib.suppress(StorageFailed):
-        write_aside(path, msgspec.json.encode(kept))
+        write_aside(path, msgspec.json.encode(turns))

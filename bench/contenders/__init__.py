@@ -1,8 +1,8 @@
-"""Ways to run an ONNX model, one file each, found by name: trisect with a plan, and other systems with the whole model.
+"""Systems that run an ONNX model, one file each, found by name: trisect with a plan, others with the whole model.
 
-A file holds a class ``Contender``; one whose name has no underscore is a peer and also holds ``offers(devices)``, which
-says how it would run a model on some devices. A contender is only ever loaded in a process of its own
-(`trisect.bench.comparing.contender_process`).
+A file defines a contender class and names it in ``CONTENDER``. One whose file name has no underscore is a peer and also
+defines ``variants(devices)``: how it would run a model on some devices. A contender is only ever loaded in a process of
+its own (`trisect.bench.comparing.contender_process`).
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from trisect.runtime.tensors.tensor_spec import Arrays
 
 
 @dataclass(frozen=True)
-class Offer:
-    """One way in which a peer would run a model."""
+class PeerVariant:
+    """One way in which a peer runs a model."""
 
     label: str
     devices: tuple[str, ...]
@@ -34,15 +34,15 @@ class Offer:
     note: str = ""
     """What a reader of its figures has to know."""
     same_as: str | None = None
-    """Label of an offer that comes to the very same thing here, and is measured instead."""
+    """Label of an equivalent variant on these devices, which is measured instead."""
 
 
 @dataclass(frozen=True)
-class Loading:
-    """How a contender is to be loaded."""
+class ContenderOptions:
+    """How a contender loads a model."""
 
     threads: int | None
-    """Computing threads; None = the engine's default."""
+    """Computing threads; None for the engine's default."""
     shapes: Mapping[str, int]
     settings: Mapping[str, Any]
 
@@ -50,27 +50,27 @@ class Loading:
 class Contender(Protocol):
     """A model loaded by some system."""
 
-    def load(self, model: Path, feeds: Arrays, options: Loading) -> str:
-        """Load a model, or a plan's folder, to be run on these feeds again and again.
+    def load(self, model: Path, feeds: Arrays, options: ContenderOptions) -> str:
+        """Load a model, or a plan's folder, to be run on these feeds repeatedly.
 
         Returns
         -------
         str
-            What it tells of itself, such as where the nodes went; may be empty.
+            How the system runs it, such as the devices of the nodes; may be empty.
         """
 
     def run(self) -> dict[str, np.ndarray]:
         """Compute once."""
 
     def events(self) -> list[Event]:
-        """What the last `run` did and when; empty where the system does not tell."""
+        """Return the events of the last `run`; empty where the system does not record any."""
 
     def stream(self, items: int) -> float:
-        """Seconds for so many items as quickly as the system takes them."""
+        """Return the seconds that the system takes for a stream of items."""
 
 
-class Whole(ABC):
-    """What peers share that run the whole model, one call after the other."""
+class WholeModelContender(ABC):
+    """Base of peers that run the whole model, one call after the other."""
 
     @abstractmethod
     def run(self) -> dict[str, np.ndarray]:
@@ -82,20 +82,20 @@ class Whole(ABC):
 
     def stream(self, items: int) -> float:
         """See `Contender.stream`."""
-        begun = perf_counter()
+        start_s = perf_counter()
         for _ in range(items):
             self.run()
-        return perf_counter() - begun
+        return perf_counter() - start_s
 
 
-def make(name: str) -> Contender:
-    """The contender in the file of that name."""
-    return cast("Contender", importlib.import_module(f"{__name__}.{name}").Contender())
+def make_contender(name: str) -> Contender:
+    """Return a new contender of the file of that name."""
+    return cast("Contender", importlib.import_module(f"{__name__}.{name}").CONTENDER())
 
 
-def peer_offers(devices: Sequence[Device]) -> Iterator[tuple[str, Offer]]:
-    """What all peers offer on some devices: file name and offer."""
+def peer_variants(devices: Sequence[Device]) -> Iterator[tuple[str, PeerVariant]]:
+    """Yield the file name and variant of all peers on some devices."""
     for info in sorted(pkgutil.iter_modules(__path__), key=lambda info: info.name):
         if not info.name.startswith("_"):
-            for offer in importlib.import_module(f"{__name__}.{info.name}").offers(devices):
-                yield info.name, offer
+            for variant in importlib.import_module(f"{__name__}.{info.name}").variants(devices):
+                yield info.name, variant

@@ -1,4 +1,4 @@
-"""trisect itself, with a plan."""
+"""trisect with a plan."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from trisect.runtime.plans.timeline import Event
 from trisect.runtime.sessions.session import Session
 from trisect.runtime.tensors.tensor_spec import Arrays
 
-from . import Loading
+from . import ContenderOptions
 
 
-class Contender:
-    """`Session` on the plan in a folder."""
+class PlanContender:
+    """A `Session` of the plan in a folder."""
 
-    def load(self, model: Path, feeds: Arrays, options: Loading) -> str:
+    def load(self, model: Path, feeds: Arrays, options: ContenderOptions) -> str:
         """See `Contender.load`."""
         plan = Plan.load(model)
         self._session = Session(plan, options=LoadOptions(threads=options.threads))
@@ -36,7 +36,10 @@ class Contender:
 
     def stream(self, items: int) -> float:
         """See `Contender.stream`."""
-        begun = perf_counter()
+        start_s = perf_counter()
         for _ in self._session.stream([self._feeds] * items):
             pass
-        return perf_counter() - begun
+        return perf_counter() - start_s
+
+
+CONTENDER = PlanContender

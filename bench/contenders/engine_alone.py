@@ -1,4 +1,4 @@
-"""The whole model on one device that is neither ONNX Runtime's nor OpenVINO's CPU, with nothing left to the CPU."""
+"""The whole model on one device other than ONNX Runtime's and OpenVINO's CPU, without fallback to the CPU."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from trisect.runtime.device import Device, select
 from trisect.runtime.engines.base import LoadOptions
 from trisect.runtime.tensors.tensor_spec import Arrays
 
-from . import Loading, Offer, Whole
+from . import ContenderOptions, PeerVariant, WholeModelContender
 
-_ELSEWHERE = ("ort", "openvino")
+_OTHER_FILES = ("ort", "openvino")
 """Engines with a file of their own in this folder."""
 
 
-def offers(devices: Sequence[Device]) -> Iterator[Offer]:
-    """One for each such device."""
+def variants(devices: Sequence[Device]) -> Iterator[PeerVariant]:
+    """Yield a variant for each such device."""
     for device in devices:
-        if device.engine not in _ELSEWHERE:
+        if device.engine not in _OTHER_FILES:
             maker = "ONNX Runtime" if device.native.endswith("ExecutionProvider") else device.engine
-            yield Offer(f"{maker} on {device.id} alone", (device.id,), {"device": device.id})
+            yield PeerVariant(f"{maker} on {device.id} alone", (device.id,), {"device": device.id})
 
 
-class Contender(Whole):
+class EngineContender(WholeModelContender):
     """The engine's module, called directly."""
 
-    def load(self, model: Path, feeds: Arrays, options: Loading) -> str:
+    def load(self, model: Path, feeds: Arrays, options: ContenderOptions) -> str:
         """See `Contender.load`."""
         device = select(options.settings["device"], engines.discover())[0]
-        # A process of its own: nobody suffers from idle threads that spin.
+        # Nothing else runs in this process, so idle threads may spin.
         loading = LoadOptions(threads=options.threads, shapes=options.shapes, spin=True)
         self._module = engines.load(model, device, loading)
         self._feeds = dict(feeds)
@@ -41,3 +41,6 @@ class Contender(Whole):
     def run(self) -> dict[str, np.ndarray]:
         """See `Contender.run`."""
         return self._module.run(self._feeds)
+
+
+CONTENDER = EngineContender

@@ -12,46 +12,49 @@ import openvino as ov
 from trisect.runtime.device import Device
 from trisect.runtime.tensors.tensor_spec import Arrays
 
-from . import Loading, Offer, Whole
+from . import ContenderOptions, PeerVariant, WholeModelContender
 
 
-def offers(devices: Sequence[Device]) -> Iterator[Offer]:
-    """One for each of its devices."""
+def variants(devices: Sequence[Device]) -> Iterator[PeerVariant]:
+    """Yield a variant for each of its devices."""
     for device in devices:
         if device.engine == "openvino":
             where = "" if device.native == "CPU" else f" on {device.native}"
-            yield Offer(f"OpenVINO alone{where}", (device.id,), {"native": device.native}, note="in float32")
+            yield PeerVariant(f"OpenVINO alone{where}", (device.id,), {"native": device.native}, note="in float32")
 
 
-class Contender(Whole):
-    """A compiled model at fixed shapes, in float32 as all others here: left to itself it computes in bfloat16."""
+class OpenvinoContender(WholeModelContender):
+    """A compiled model at fixed shapes, in float32 like all contenders: by default it computes in bfloat16."""
 
-    def load(self, model: Path, feeds: Arrays, options: Loading) -> str:
+    def load(self, model: Path, feeds: Arrays, options: ContenderOptions) -> str:
         """See `Contender.load`."""
         self._compiled = self.compile(ov.Core(), model, feeds, options)
         self._request = self._compiled.create_infer_request()
-        named = [next(name for name in port.names if name in feeds) for port in self._compiled.inputs]
-        self._feeds = [feeds[name] for name in named]
+        names = [next(name for name in port.names if name in feeds) for port in self._compiled.inputs]
+        self._feeds = [feeds[name] for name in names]
         return ""
 
-    def compile(self, core: ov.Core, model: Path, feeds: Arrays, options: Loading) -> Any:
+    def compile(self, core: ov.Core, model: Path, feeds: Arrays, options: ContenderOptions) -> Any:
         """Compile for the device that the settings name."""
-        read = self.read(core, model, feeds)
-        return core.compile_model(read, options.settings["native"], self.properties(options))
+        ov_model = self.read(core, model, feeds)
+        return core.compile_model(ov_model, options.settings["native"], self.properties(options))
 
     def read(self, core: ov.Core, model: Path, feeds: Arrays) -> Any:
         """Read a model, at the shapes of its feeds."""
-        read = core.read_model(str(model))
-        named = {port: next(name for name in port.names if name in feeds) for port in read.inputs}
-        read.reshape({port: ov.PartialShape(list(feeds[name].shape)) for port, name in named.items()})
-        return read
+        ov_model = core.read_model(str(model))
+        names = {port: next(name for name in port.names if name in feeds) for port in ov_model.inputs}
+        ov_model.reshape({port: ov.PartialShape(list(feeds[name].shape)) for port, name in names.items()})
+        return ov_model
 
-    def properties(self, options: Loading) -> dict[str, str]:
-        """Of every device: its latency, in float32."""
-        found = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
-        return found | ({"INFERENCE_NUM_THREADS": str(options.threads)} if options.threads else {})
+    def properties(self, options: ContenderOptions) -> dict[str, str]:
+        """Return the properties for low latency in float32."""
+        properties = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+        return properties | ({"INFERENCE_NUM_THREADS": str(options.threads)} if options.threads else {})
 
     def run(self) -> dict[str, np.ndarray]:
         """See `Contender.run`."""
-        made = self._request.infer(self._feeds, share_inputs=True, share_outputs=True)
-        return {name: made[port] for port in self._compiled.outputs for name in port.names}
+        outputs = self._request.infer(self._feeds, share_inputs=True, share_outputs=True)
+        return {name: outputs[port] for port in self._compiled.outputs for name in port.names}
+
+
+CONTENDER = OpenvinoContender

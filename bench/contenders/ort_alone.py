@@ -11,20 +11,20 @@ import onnxruntime as ort
 from trisect.runtime.device import Device
 from trisect.runtime.tensors.tensor_spec import Arrays
 
-from . import Loading, Offer, Whole
+from . import ContenderOptions, PeerVariant, WholeModelContender
 
 LABEL = "ONNX Runtime alone"
 
 
-def offers(devices: Sequence[Device]) -> Iterator[Offer]:
-    """One, where its CPU device is asked for."""
-    yield from (Offer(LABEL, (device.id,)) for device in devices if device.engine == "ort")
+def variants(devices: Sequence[Device]) -> Iterator[PeerVariant]:
+    """Yield one variant where its CPU device is among the devices."""
+    yield from (PeerVariant(LABEL, (device.id,)) for device in devices if device.engine == "ort")
 
 
-class Contender(Whole):
-    """An `InferenceSession` with default options: its idle threads spin, which nothing here forbids."""
+class OrtContender(WholeModelContender):
+    """An `InferenceSession` with default options."""
 
-    def load(self, model: Path, feeds: Arrays, options: Loading) -> str:
+    def load(self, model: Path, feeds: Arrays, options: ContenderOptions) -> str:
         """See `Contender.load`."""
         settings = ort.SessionOptions()
         settings.intra_op_num_threads = options.threads or 0
@@ -36,3 +36,6 @@ class Contender(Whole):
     def run(self) -> dict[str, np.ndarray]:
         """See `Contender.run`."""
         return dict(zip(self._names, self._session.run(self._names, self._feeds), strict=True))
+
+
+CONTENDER = OrtContender

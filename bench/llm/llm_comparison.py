@@ -28,7 +28,7 @@ from ..peers import Timing, external, is_installed, source
 from .batch_throughput import BatchPoint, bench_batches
 from .crossover import Crossover, crossover
 from .decode_overhead import decode_overhead
-from .peer_process import Worker
+from .peer_process import PeerProcess
 
 _WARM_TOKENS = 4
 
@@ -247,7 +247,7 @@ def _take_turns(
     total = len(contenders) * (1 + (rounds + 1) * len(lengths))
     done = 0
     with ExitStack() as stack:
-        workers: dict[_Contender, Worker] = {}
+        workers: dict[_Contender, PeerProcess] = {}
         for contender in contenders:
             progress(done := done + 1, total, f"loading {_name(contender)}")
             settings = {
@@ -256,7 +256,9 @@ def _take_turns(
                 "shared_graph": contender.shared_graph,
             }
             try:
-                workers[contender] = stack.enter_context(Worker(contender.peer, contender.model, threads, settings))
+                workers[contender] = stack.enter_context(
+                    PeerProcess(contender.peer, contender.model, threads, settings)
+                )
             except TrisectError as error:
                 notes.append(f"{_name(contender)} is left out: {error.message}")
         for round_ in range(-1, rounds):  # the first is the warm-up

@@ -1,60 +1,58 @@
 """A peer that answers prompts, in a process of its own.
 
-{"peer": "openvino_genai", "model": "m.gguf", "threads": 2, "settings": {}}   ->  {"ready": true}
-{"ids": [1, 2, 3], "new_tokens": 64}                                          ->  a Timing, and "rss_bytes"
+{"peer": "openvino_genai", "model": "m.gguf", "threads": 2, "settings": {}}   ->  null
+{"ids": [1, 2, 3], "new_tokens": 64}                                          ->  {"timing": ..., "rss_bytes": ...}
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any
 
+import msgspec
 import psutil
 
-from ..comparing.asking import Answer, Asked, answer_all
+from trisect.runtime.child_process import ChildProcess
+
 from ..peers import Peer, Timing, make
 
 
-class Worker(Asked):
-    """A contender's process; a context manager."""
+class PeerProcess(ChildProcess):
+    """A peer's process; a context manager."""
 
     def __init__(self, peer: str, model: str, threads: int | None, settings: dict[str, Any]) -> None:
-        super().__init__("trisect.bench.llm.peer_process", peer)
+        super().__init__(PeerHandler, peer)
         self.rss_bytes = 0
         try:
-            self.ask({"peer": peer, "model": model, "threads": threads or 0, "settings": settings})
+            self.request({"peer": peer, "model": model, "threads": threads or 0, "settings": settings})
         except BaseException:
             self.close()
             raise
 
     def run(self, ids: list[int], new_tokens: int) -> Timing:
-        """Answer once.
+        """Answer one prompt.
 
         Raises
         ------
-        EngineFailed
-            With the contender's own reason.
+        ChildProcessFailed
+            With the peer's own reason.
         """
-        answer = self.ask({"ids": ids, "new_tokens": new_tokens})
-        self.rss_bytes = max(self.rss_bytes, answer.pop("rss_bytes"))
-        return Timing(**(answer | {"token_ids": tuple(answer["token_ids"])}))
+        reply = self.request({"ids": ids, "new_tokens": new_tokens})
+        self.rss_bytes = max(self.rss_bytes, reply["rss_bytes"])
+        return msgspec.convert(reply["timing"], Timing)
 
 
-def main() -> None:
-    """Serve one contender until standard input ends."""
-    peers: list[Peer] = []
+class PeerHandler:
+    """Serves one peer in its process; the first request loads it."""
 
-    def answer(question: Answer) -> Answer:
-        if not peers:
-            peer = make(question["peer"])
-            peer.load(question["model"], question["threads"], question["settings"])
-            peers.append(peer)
-            return {"ready": True}
-        timing = asdict(peers[0].run(question["ids"], question["new_tokens"]))
-        return timing | {"rss_bytes": psutil.Process().memory_info().rss}
+    def __init__(self) -> None:
+        self._peer: Peer | None = None
 
-    answer_all(answer)
-
-
-if __name__ == "__main__":
-    main()
+    def __call__(self, request: dict[str, Any]) -> dict[str, Any] | None:
+        """Answer one request."""
+        if self._peer is None:
+            peer = make(request["peer"])
+            peer.load(request["model"], request["threads"], request["settings"])
+            self._peer = peer
+            return None
+        timing = self._peer.run(request["ids"], request["new_tokens"])
+        return {"timing": timing, "rss_bytes": psutil.Process().memory_info().rss}

@@ -11,7 +11,7 @@ from trisect.partitioner.graph.model_graph import Graph
 from trisect.profiles.stored.profile_data import Profile
 from trisect.runtime.plans.timeline import Timeline
 
-from ..comparing.comparison import Comparison, Result
+from ..comparing.comparison import Comparison, ComparisonResult
 from .graph_layout import layered
 
 
@@ -123,7 +123,7 @@ def document(comparison: Comparison) -> Document:
     )
 
 
-def _lane(result: Result, nodes: Sequence[str], devices: Sequence[str]) -> Lane:
+def _lane(result: ComparisonResult, nodes: Sequence[str], devices: Sequence[str]) -> Lane:
     where = result.placement
     numbers = tuple(devices.index(where[node]) for node in nodes) if where is not None else ()
     return Lane(result.name, _bars(result.predicted), _bars(result.trace), numbers)

@@ -1,4 +1,4 @@
-"""One run of one strategy, judged by validators that know nothing of strategies; whatever it does wrong is told."""
+"""One run of a strategy, judged by validators that are independent of strategies; every fault becomes a reason."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from trisect.scheduler.problem.problem import Problem
 from trisect.scheduler.problem.solution import Proposal
 from trisect.scheduler.simulation.validate import Violation, validate_parts, validate_schedule
 
-from .study_rows import Outcome, Size
-from .study_spec import Run
+from .study_rows import ProblemSize, RunOutcome
+from .study_spec import StudyRun
 
 _ROUNDING = 1e-9
-_CLOSED = 1e-6
-"""Solvers that count in whole numbers prove no nearer than this."""
-_NEARLY = 0.25
-"""Searches give parts of their time to several methods: from here on one of them may have been cut short."""
+_PROVEN_GAP = 1e-6
+"""Relative gap that counts as proven: integer solvers prove no tighter."""
+_LIMITED_SHARE = 0.25
+"""Share of the time limit from which on one of a search's several methods may have been cut short."""
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """A problem, with what is known of it before anybody tries."""
+class BoundedProblem:
+    """A problem and its known lower bound."""
 
     problem: Problem
     bound: float
 
 
-def size_of(problem: Problem) -> Size:
-    """What kind of problem it is."""
-    return Size(
+def size_of(problem: Problem) -> ProblemSize:
+    """Return the size and kind of a problem."""
+    return ProblemSize(
         len(problem.graph),
         problem.graph.number_of_edges(),
         len(problem.devices),
@@ -43,16 +43,13 @@ def size_of(problem: Problem) -> Size:
     )
 
 
-def assess(prepared: Prepared, run: Run, time_limit_s: float) -> Outcome:
-    """Let a strategy try, and judge what it says.
-
-    A strategy may do anything: what it raises is a reason, never an error of the study's.
-    """
-    problem = prepared.problem
-    begin = perf_counter()
+def assess(bounded: BoundedProblem, run: StudyRun, time_limit_s: float) -> RunOutcome:
+    """Run a strategy and judge its proposal; an exception of the strategy is the reason of a failed run."""
+    problem = bounded.problem
+    start_s = perf_counter()
     try:
         proposal = propose(problem, run.strategy, time_limit_s=time_limit_s, seed=run.seed)
-        plan_time_s = perf_counter() - begin
+        plan_time_s = perf_counter() - start_s
         digest = _digest(proposal)
         value, violations = _judge(problem, proposal)
         if run.twice and "time_limit_s" not in keywords(lookup(run.strategy)):
@@ -60,35 +57,38 @@ def assess(prepared: Prepared, run: Run, time_limit_s: float) -> Outcome:
             if _digest(again) != digest:
                 moved = sum(again.placement.get(task) != device for task, device in proposal.placement.items())
                 reason = f"not deterministic: with seed {run.seed} again, {moved} of {len(problem.graph)} tasks moved"
-                return Outcome("failed", plan_time_s=plan_time_s, reason=reason)
+                return RunOutcome("failed", plan_time_s=plan_time_s, reason=reason)
     except (Exception, SystemExit) as error:
-        return Outcome("failed", plan_time_s=perf_counter() - begin, reason=f"raised {one_line(error, 200)}")
+        reason = f"raised {one_line(error, 200)}"
+        return RunOutcome("failed", plan_time_s=perf_counter() - start_s, reason=reason)
     if violations:
         first = violations[0]
         more = f" (and {len(violations) - 1} more)" if len(violations) > 1 else ""
         reason = f"broke the rule {first.kind!r}: {first.message}{more}"
-        return Outcome("failed", plan_time_s=plan_time_s, reason=reason[:300], rule=first.kind, placement=digest)
+        return RunOutcome("failed", plan_time_s=plan_time_s, reason=reason[:300], rule=first.kind, placement=digest)
     if not isfinite(value):
-        return Outcome("failed", plan_time_s=plan_time_s, reason=f"its placement is worth {value}", placement=digest)
-    bound = max(prepared.bound, proposal.bound)
+        return RunOutcome(
+            "failed", plan_time_s=plan_time_s, reason=f"its placement has the value {value}", placement=digest
+        )
+    bound = max(bounded.bound, proposal.bound)
     if not bound <= value * (1 + _ROUNDING):
         reason = f"claims a bound of {bound:g}, above its own value of {value:g}"
-        return Outcome("failed", plan_time_s=plan_time_s, reason=reason, placement=digest)
+        return RunOutcome("failed", plan_time_s=plan_time_s, reason=reason, placement=digest)
     bound = value if bound >= value * (1 - _ROUNDING) else bound
     searches = "time_limit_s" in keywords(lookup(run.strategy))
-    is_open = bound < value * (1 - _CLOSED)
-    ended = "time limit" if searches and is_open and plan_time_s >= time_limit_s * _NEARLY else "complete"
-    return Outcome("ok", value, bound, plan_time_s, ended=ended, placement=digest)
+    is_open = bound < value * (1 - _PROVEN_GAP)
+    ended = "time limit" if searches and is_open and plan_time_s >= time_limit_s * _LIMITED_SHARE else "complete"
+    return RunOutcome("ok", value, bound, plan_time_s, ended=ended, placement=digest)
 
 
 def _judge(problem: Problem, proposal: Proposal) -> tuple[float, list[Violation]]:
     verdict = judge(problem, proposal)
     if verdict.violations or verdict.schedule is None or problem.rules.convention != "segments":
         return verdict.value, list(verdict.violations)
-    # The planner's own verdict goes by what it cut; here somebody else looks at the cut and at the timeline.
-    found = validate_parts(problem, proposal.placement, verdict.parts)
-    found += validate_schedule(problem, verdict.parts, verdict.schedule) if not found else []
-    return (inf if found else verdict.value), found
+    # The planner judges its own segments; the validators check the segments and the timeline independently.
+    violations = validate_parts(problem, proposal.placement, verdict.parts)
+    violations += validate_schedule(problem, verdict.parts, verdict.schedule) if not violations else []
+    return (inf if violations else verdict.value), violations
 
 
 def _digest(proposal: Proposal) -> str:

@@ -1,9 +1,7 @@
-"""A process that runs a study's strategies, so that one that never ends or dies takes nothing with it.
+"""A child process that runs a study's strategies, so that one that never ends or crashes affects nothing else.
 
-Driven over standard input and output, one JSON document a line:
-
-    {"functions": {"mine": "..."}, "workloads": {}, "path": [...], "seeds": [0], ...}   ->  {"refused": {}}
-    {"workload": "stg", "instance": "a", "known_bound": 0, "runs": [...]}  ->  {"size": {...}}, {"outcome": {...}}, ...
+    a StudySetup  ->  {"mine": "why it cannot be loaded", ...}
+    a StudyJob    ->  a ProblemSize, and then a RunOutcome for each of its runs
 
 A user's own functions come pickled by value, from the process that started this one and from nowhere else.
 """
@@ -13,12 +11,10 @@ from __future__ import annotations
 import base64
 import gc
 import importlib
-import os
 import pickle
 import sys
-from dataclasses import asdict, dataclass
-from queue import SimpleQueue
-from threading import Thread
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -26,122 +22,119 @@ import networkx as nx
 
 from trisect.partitioner import strategies
 from trisect.partitioner.strategies.common.placement_value import simple_bound
-from trisect.runtime.errors import one_line
+from trisect.runtime.child_process import ChildProcess
+from trisect.runtime.errors import EngineFailed
 from trisect.scheduler.problem.rules import Objective
 
 from .. import workloads
-from ..workloads import Instance
-from .assessment import Prepared, assess, size_of
-from .study_rows import Outcome, Size
-from .study_spec import Job
+from ..workloads import WorkloadInstance
+from .assessment import BoundedProblem, assess, size_of
+from .study_rows import ProblemSize, RunOutcome
+from .study_spec import StudyJob
+
+_START_LIMIT_S = 120.0
+_PREPARE_LIMIT_S = 300.0
+"""Reading a large model takes long."""
 
 
 @dataclass(frozen=True)
-class Setup:
-    """What a process must know before its first job."""
+class StudySetup:
+    """What a process needs before its first job."""
 
     seeds: tuple[int, ...]
     objective: Objective | None
     time_limit_s: float
     path: tuple[str, ...] = ()
-    """Where the user's process looks for modules."""
-    functions: dict[str, str] | None = None
+    """``sys.path`` of the user's process."""
+    strategies: dict[str, str] | None = None
     """Strategies that only the user's process knows: name -> pickled, in base 64."""
     workloads: dict[str, str] | None = None
     """Likewise workloads."""
 
 
-class Bench:
-    """Problems made when they are first needed; of each workload its instances once."""
+class ProblemCache:
+    """Builds the problems of jobs; the instances of each workload are listed once."""
 
-    def __init__(self, setup: Setup) -> None:
+    def __init__(self, setup: StudySetup) -> None:
         self._setup = setup
-        self._instances: dict[str, dict[str, Instance]] = {}
+        self._instances: dict[str, dict[str, WorkloadInstance]] = {}
 
-    def prepare(self, job: Job) -> Prepared:
-        """The problem of a job; raises whatever its workload raises."""
+    def problem_of(self, job: StudyJob) -> BoundedProblem:
+        """Build the problem of a job; raises whatever its workload raises."""
         if job.workload not in self._instances:
             (choice,) = workloads.choices(job.workload)
-            found = workloads.instances(choice, self._setup.seeds, self._setup.objective)
-            self._instances[job.workload] = {instance.name: instance for instance in found}
+            instances = workloads.instances(choice, self._setup.seeds, self._setup.objective)
+            self._instances[job.workload] = {instance.name: instance for instance in instances}
         problem = self._instances[job.workload][job.instance].make()
         # A strategy that changes its problem must not change that of the next.
         nx.freeze(problem.graph)
-        return Prepared(problem, max(simple_bound(problem), job.known_bound))
+        return BoundedProblem(problem, max(simple_bound(problem), job.known_bound))
 
-    def try_to_prepare(self, job: Job) -> Prepared | str:
-        """The problem of a job, or in one line why there is none."""
+
+class StrategyProcess(ChildProcess):
+    """A process that runs jobs; a context manager.
+
+    Raises
+    ------
+    EngineFailed
+        When it does not start.
+    """
+
+    def __init__(self, setup: StudySetup) -> None:
+        # A fixed hash seed fixes the order of sets of strings, and with it what a strategy that iterates them returns.
+        super().__init__(StrategyHandler, "a process of the study", {"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1"})
         try:
-            return self.prepare(job)
-        except Exception as error:  # a file may be damaged in any way, a user's generator fail in any
-            return one_line(error, 300, with_kind=False)
+            self.refused: dict[str, str] = self.request(setup, time_limit_s=_START_LIMIT_S)
+        except EngineFailed:
+            self.close()
+            raise
+
+    def start_job(self, job: StudyJob) -> ProblemSize:
+        """Build the problem of a job and begin its runs."""
+        return msgspec.convert(self.request(job, time_limit_s=_PREPARE_LIMIT_S), ProblemSize)
+
+    def next_outcome(self, limit_s: float) -> RunOutcome:
+        """Wait for the job's next run to end."""
+        return msgspec.convert(self.next_reply(time_limit_s=limit_s), RunOutcome)
 
 
-def main() -> None:
-    """Serve until standard input ends."""
-    # Strategies may print, from C too; only answers may reach the pipe.
-    answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)
-    lines: SimpleQueue[bytes] = SimpleQueue()
-    Thread(target=_listen, args=(lines,), daemon=True).start()
+class StrategyHandler:
+    """Runs jobs in the child process; the first request is the setup."""
 
-    def say(document: Any) -> None:
-        answers.write(msgspec.json.encode(document) + b"\n")
-        answers.flush()
+    def __init__(self) -> None:
+        self._setup: StudySetup | None = None
 
-    setup = msgspec.json.decode(lines.get(), type=Setup)
-    # Problems are many small objects that live until the next: looking for cycles among them takes half of the time.
-    gc.set_threshold(100_000, 50, 1000)
-    say({"refused": _take_in(setup)})
-    bench = Bench(setup)
-    while True:
-        job = msgspec.json.decode(lines.get(), type=Job)
-        prepared = bench.try_to_prepare(job)
-        if isinstance(prepared, str):
-            say({"error": prepared})
-            continue
-        say({"size": asdict(size_of(prepared.problem))})
+    def __call__(self, request: dict[str, Any]) -> dict[str, str] | Iterator[ProblemSize | RunOutcome]:
+        """Answer one request."""
+        if self._setup is None:
+            # Problems are many small objects that live until the next: collecting cycles often takes half of the time.
+            gc.set_threshold(100_000, 50, 1000)
+            self._setup = msgspec.convert(request, StudySetup)
+            self._problems = ProblemCache(self._setup)
+            return _register(self._setup)
+        return self._run(msgspec.convert(request, StudyJob), self._setup.time_limit_s)
+
+    def _run(self, job: StudyJob, time_limit_s: float) -> Iterator[ProblemSize | RunOutcome]:
+        problem = self._problems.problem_of(job)
+        yield size_of(problem.problem)
         for run in job.runs:
-            say({"outcome": assess(prepared, run, setup.time_limit_s)})
+            yield assess(problem, run, time_limit_s)
 
 
-def _listen(lines: SimpleQueue[bytes]) -> None:
-    for line in sys.stdin.buffer:
-        lines.put(line)
-    # Whoever asked has gone: nobody waits for what a strategy is still doing.
-    os._exit(0)
-
-
-def _take_in(setup: Setup) -> dict[str, str]:
-    """Register what only the user's process knows; name -> why it cannot be."""
-    sys.path[:] = [*setup.path, *(place for place in sys.path if place not in setup.path)]
+def _register(setup: StudySetup) -> dict[str, str]:
+    """Register what only the user's process knows; returns name -> why it cannot be loaded."""
+    sys.path[:] = [*setup.path, *(entry for entry in sys.path if entry not in setup.path)]
     importlib.invalidate_caches()
     refused = {}
-    for kind in (setup.functions, setup.workloads):
-        for name, text in (kind or {}).items():
+    for pickled in (setup.strategies, setup.workloads):
+        for name, text in (pickled or {}).items():
             try:
-                found = pickle.loads(base64.b64decode(text))
-            except Exception as error:  # a module that is not there, an object that does not unpickle
+                loaded = pickle.loads(base64.b64decode(text))
+            except Exception as error:  # a missing module, an object that does not unpickle: reported
                 refused[name] = f"{type(error).__name__}: {error}"
                 continue
-            if isinstance(found, workloads.Workload):
-                workloads.add(found)
+            if isinstance(loaded, workloads.Workload):
+                workloads.add(loaded)
             else:
-                strategies.strategy(name)(found)
+                strategies.strategy(name)(loaded)
     return refused
-
-
-Answer = dict[str, Any]
-
-
-def read_answer(answer: Answer) -> Size | Outcome | str:
-    """What a line says: the size of the problem, an outcome, or why there is no problem."""
-    if "size" in answer:
-        return msgspec.convert(answer["size"], type=Size)
-    if "outcome" in answer:
-        return msgspec.convert(answer["outcome"], type=Outcome)
-    return str(answer["error"])
-
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,4 @@
-"""A study's folder: what was asked, every row as it came, and the machine that it came from. It can be gone on with."""
+"""A study's folder: its specification, its rows as they are measured, and its environment; a study resumes from it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import platform
 import sqlite3
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import astuple
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -20,8 +20,9 @@ from trisect.partitioner.strategies import lookup
 from trisect.profiles.stored.profile_store import write_aside
 from trisect.runtime.errors import InvalidInput, StorageFailed
 
-from .study_rows import COLUMNS, Row
-from .study_spec import Spec, read_spec, spec_choices, to_toml
+from ..workloads import WorkloadChoice
+from .study_rows import COLUMNS, StudyRow
+from .study_spec import StudySpec, read_spec, to_toml
 
 SPEC = "study.toml"
 ROWS = "rows.sqlite"
@@ -31,19 +32,19 @@ _PACKAGES = ("networkx", "numpy", "onnx", "onnx-ir", "ortools")
 
 
 def versions() -> str:
-    """What a row was made with."""
+    """Return the versions that a row records."""
     return f"trisect {__version__}, python {platform.python_version()}"
 
 
-def environment(spec: Spec) -> dict[str, Any]:
-    """The machine, the versions, and where strategies and workloads came from."""
+def environment(spec: StudySpec, choices: Iterable[WorkloadChoice]) -> dict[str, Any]:
+    """Return the machine, the versions, and the origin of strategies and workloads."""
     return {
         "versions": {"trisect": __version__, "python": sys.version.split()[0], **dict(_versions(_PACKAGES))},
         "machine": {"platform": platform.platform(), "processor": platform.machine(), "cpus": os.cpu_count()},
         "strategies": {name: _origin(lookup(name)) for name in spec.strategies},
         "workloads": {
             choice.text: {"provenance": choice.workload.provenance, "licence": choice.workload.licence}
-            for choice in spec_choices(spec)
+            for choice in choices
         },
     }
 
@@ -57,8 +58,8 @@ def _versions(packages: Iterable[str]) -> Iterable[tuple[str, str]]:
 
 
 def _origin(function: Any) -> dict[str, str]:
-    """Where a strategy is written; of a user's own its source too, for it is nowhere else."""
-    module = str(function.__module__)  # of a function made by exec there is none
+    """Return a strategy's module, and the source of a user's own."""
+    module = str(function.__module__)  # a function made by exec has none
     if module.startswith("trisect."):
         return {"module": module}
     try:
@@ -67,36 +68,36 @@ def _origin(function: Any) -> dict[str, str]:
         return {"module": module}
 
 
-class Folder:
-    """Rows on disk while a study runs; a context manager that holds the folder alone."""
+class StudyFolder:
+    """Rows on disk while a study runs; a context manager that locks the folder."""
 
-    def __init__(self, path: Path, spec: Spec) -> None:
+    def __init__(self, path: Path, spec: StudySpec, about: Mapping[str, Any]) -> None:
         self.path = path
-        known = path / SPEC
-        if known.exists():
-            if read_spec(known) != spec:
+        spec_file = path / SPEC
+        if spec_file.exists():
+            if read_spec(spec_file) != spec:
                 raise InvalidInput(f"{path} holds another study", remedy="choose another folder, or move it away")
         elif path.is_dir() and any(path.iterdir()):
             raise InvalidInput(f"{path} is not empty and holds no study", remedy="choose another folder")
         else:
-            write_aside(known, to_toml(spec))
-        write_aside(path / ENVIRONMENT, msgspec.json.format(msgspec.json.encode(environment(spec)), indent=1))
+            write_aside(spec_file, to_toml(spec))
+        write_aside(path / ENVIRONMENT, msgspec.json.format(msgspec.json.encode(about), indent=1))
         self._rows = connect(path / ROWS)
         self._unsaved = 0
 
-    def __enter__(self) -> Folder:
+    def __enter__(self) -> StudyFolder:
         return self
 
     def __exit__(self, *exception: object) -> None:
         self._rows.commit()
         self._rows.close()
 
-    def read(self) -> list[Row]:
-        """Rows that are there already."""
+    def read(self) -> list[StudyRow]:
+        """Return the rows of earlier runs."""
         return read_rows(self._rows, self.path / ROWS)
 
-    def add(self, row: Row) -> None:
-        """Keep a row; what is lost when the power goes is the last few."""
+    def add(self, row: StudyRow) -> None:
+        """Store a row; a power failure loses the last few."""
         insert(self._rows, [row])
         self._unsaved += 1
         if self._unsaved >= 100 or row.plan_time_s > 1:
@@ -105,14 +106,14 @@ class Folder:
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """Open a table of rows, made where there is none.
+    """Open a table of rows; it is created where there is none.
 
     Raises
     ------
     StorageFailed
         When it cannot be written, is damaged, or another process holds it.
     """
-    hints = get_type_hints(Row)
+    hints = get_type_hints(StudyRow)
     columns = ", ".join(f'"{name}" {_TYPES.get(hints[name], "TEXT NOT NULL")}' for name in COLUMNS)
     try:
         rows = sqlite3.connect(path, timeout=1)
@@ -122,12 +123,13 @@ def connect(path: Path) -> sqlite3.Connection:
         return rows
     except sqlite3.Error as error:
         raise StorageFailed(
-            f"the rows in {path} cannot be written: {error}", remedy="does another study use it?"
+            f"the rows in {path} cannot be written: {error}",
+            remedy="stop the other study that uses it, or choose another folder",
         ) from error
 
 
-def insert(table: sqlite3.Connection, rows: Iterable[Row]) -> None:
-    """Put rows into a table; one that is there already is replaced."""
+def insert(table: sqlite3.Connection, rows: Iterable[StudyRow]) -> None:
+    """Insert rows into a table; an existing row is replaced."""
     places = ", ".join("?" * len(COLUMNS))
     try:
         table.executemany(f"INSERT OR REPLACE INTO runs VALUES ({places})", map(astuple, rows))
@@ -135,22 +137,22 @@ def insert(table: sqlite3.Connection, rows: Iterable[Row]) -> None:
         raise StorageFailed(f"a row cannot be stored: {error}") from error
 
 
-def read_rows(table: sqlite3.Connection, path: Path) -> list[Row]:
-    """All rows of a table."""
+def read_rows(table: sqlite3.Connection, path: Path) -> list[StudyRow]:
+    """Return all rows of a table."""
     try:
-        found = table.execute(f"SELECT {', '.join(COLUMNS)} FROM runs").fetchall()
+        values = table.execute(f"SELECT {', '.join(COLUMNS)} FROM runs").fetchall()
     except sqlite3.Error as error:
         raise StorageFailed(f"the rows in {path} cannot be read: {error}", remedy="move the file away") from error
-    return [Row(*row) for row in found]
+    return [StudyRow(*row) for row in values]
 
 
-def read_folder(path: Path) -> tuple[Spec, list[Row], dict[str, Any]]:
-    """What a study's folder holds: specification, rows, environment.
+def read_folder(path: Path) -> tuple[StudySpec, list[StudyRow], dict[str, Any]]:
+    """Return the specification, rows and environment in a study's folder.
 
     Raises
     ------
     InvalidInput, StorageFailed
-        When it is no such folder, or damaged.
+        When the folder holds no study, or is damaged.
     """
     spec = read_spec(path / SPEC)
     try:

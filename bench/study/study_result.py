@@ -1,4 +1,4 @@
-"""What a study gives: its rows, and the forms in which others want them."""
+"""The result of a study: its rows, and their export."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from trisect.runtime.errors import EngineMissing, StorageFailed
 
 from . import summary_tables as tables
 from .study_folder import connect, insert, read_folder
-from .study_rows import COLUMNS, Row
-from .study_spec import Spec
-from .study_summary import Summary, summarise
+from .study_rows import COLUMNS, StudyRow
+from .study_spec import StudySpec
+from .study_summary import StudySummary, summarise
 
 if TYPE_CHECKING:
     import pandas
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Study:
-    """A study that was run: one row a run, in the order of the specification."""
+    """A finished study: one row for each run, in the order of the specification."""
 
-    spec: Spec
-    rows: tuple[Row, ...]
+    spec: StudySpec
+    rows: tuple[StudyRow, ...]
     environment: Mapping[str, Any]
-    """Machine, versions, and where strategies and workloads came from."""
+    """Machine, versions, and the origin of strategies and workloads."""
 
     @classmethod
     def read(cls, folder: str | Path) -> Study:
@@ -39,25 +39,25 @@ class Study:
         Raises
         ------
         InvalidInput, StorageFailed
-            When it is no such folder, or damaged.
+            When the folder holds no study, or is damaged.
         """
         spec, rows, about = read_folder(Path(folder))
         return cls(spec, tuple(sorted(rows, key=lambda row: row.key)), about)
 
-    def summary(self) -> Summary:
-        """Ratios, intervals, ranks, the performance profile, wins and the test of ranks."""
+    def summary(self) -> StudySummary:
+        """Return ratios, intervals, ranks, the performance profile, wins and the rank test."""
         return summarise(self.rows)
 
     def to_markdown(self) -> str:
-        """The summary as Markdown tables."""
+        """Return the summary as Markdown tables."""
         return tables.to_markdown(self.summary())
 
     def to_latex(self) -> str:
-        """The summary as a LaTeX table (booktabs)."""
+        """Return the summary as a LaTeX table (booktabs)."""
         return tables.to_latex(self.summary())
 
     def to_csv(self, path: str | Path) -> None:
-        """Write the rows, one a line; what has no value is empty."""
+        """Write the rows as CSV; missing values are empty."""
         text = io.StringIO(newline="")
         writer = csv.writer(text)
         writer.writerow(COLUMNS)
@@ -67,7 +67,7 @@ class Study:
     def to_sqlite(self, path: str | Path) -> None:
         """Write the rows into a new SQLite file, as the table ``runs``."""
         if Path(path).exists():
-            raise StorageFailed(f"{path} is there already", remedy="name a new file")
+            raise StorageFailed(f"{path} already exists", remedy="give another file name")
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         table = connect(Path(path))
         try:
@@ -92,14 +92,14 @@ class Study:
         except ImportError:
             raise EngineMissing("Parquet files need pyarrow", remedy="pip install 'trisect[study]'") from None
         kinds = {int: pyarrow.int64(), float: pyarrow.float64(), float | None: pyarrow.float64()}
-        hints = get_type_hints(Row)
+        hints = get_type_hints(StudyRow)
         schema = pyarrow.schema([(name, kinds.get(hints[name], pyarrow.string())) for name in COLUMNS])
         sink = pyarrow.BufferOutputStream()
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist([asdict(row) for row in self.rows], schema), sink)
         write_aside(Path(path), sink.getvalue().to_pybytes())
 
     def to_pandas(self) -> pandas.DataFrame:
-        """The rows as a data frame.
+        """Return the rows as a data frame.
 
         Raises
         ------

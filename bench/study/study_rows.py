@@ -1,4 +1,4 @@
-"""One row a run: what a study keeps, and nothing that has to be looked up elsewhere."""
+"""The rows of a study: one self-contained row for each run."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ Status = Literal["ok", "failed", "no problem"]
 
 
 @dataclass(frozen=True)
-class Size:
-    """What kind of problem an instance is."""
+class ProblemSize:
+    """Size and kind of an instance's problem."""
 
     tasks: int
     edges: int
@@ -21,30 +21,30 @@ class Size:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What one strategy did with one problem."""
+class RunOutcome:
+    """Result of one strategy on one problem."""
 
     status: Status
-    """``failed`` is the strategy's fault; ``no problem`` that of the workload's file."""
+    """``failed``: a fault of the strategy; ``no problem``: the workload's problem could not be built."""
     value: float | None = None
     """Of the objective, in the problem's unit of time."""
     bound: float = 0.0
-    """What no placement's value is below, as far as this run or the workload's authors have proven."""
+    """Proven lower bound of any placement's value, of this run or of the workload's authors."""
     plan_time_s: float = 0.0
-    """Measured, on whatever machine this was; the one number that another run does not repeat."""
+    """Measured: the one figure that is not reproducible."""
     reason: str = ""
     """Why there is no value."""
     rule: str = ""
-    """The rule that was broken, by the validator's name for it."""
+    """The validator's name of the rule that was broken."""
     ended: str = "complete"
-    """``time limit`` where a search was not finished: a quicker machine may find better."""
+    """``time limit`` where a search was cut short: a faster machine may find better."""
     placement: str = ""
-    """The start of the placement's hash: equal ones are equal."""
+    """Prefix of the placement's hash."""
 
 
 @dataclass(frozen=True)
-class Row:
-    """One run, with what it was a run of."""
+class StudyRow:
+    """One run with its workload, instance, strategy and seed."""
 
     workload: str
     instance: str
@@ -59,31 +59,31 @@ class Row:
     value: float | None
     bound: float
     gap: float | None
-    """How far the value is above the bound, as a fraction of the bound; None where the bound says nothing."""
+    """How far the value is above the bound, as a fraction of the bound; None for a bound of 0."""
     plan_time_s: float
     ended: str
     reason: str
     rule: str
     placement: str
     source: str
-    """Where the value comes from: ``simulated``, always."""
+    """Source of the value: always ``simulated``."""
     versions: str
 
     @property
     def key(self) -> tuple[str, str, str, int]:
-        """What tells one run of a study from another."""
+        """Identity of the run within its study."""
         return self.workload, self.instance, self.strategy, self.seed
 
 
-COLUMNS = tuple(field.name for field in fields(Row))
+COLUMNS = tuple(field.name for field in fields(StudyRow))
 
 
-def make_row(key: tuple[str, str, str, int], size: Size, outcome: Outcome, versions: str) -> Row:
-    """Join what is known before and after a run.
+def make_row(key: tuple[str, str, str, int], size: ProblemSize, outcome: RunOutcome, versions: str) -> StudyRow:
+    """Return the row of a run.
 
     Examples
     --------
-    >>> row = make_row(("w", "i", "heft", 0), Size(2, 1, 2, "latency", "tasks"), Outcome("ok", 3.0, 2.0), "")
+    >>> row = make_row(("w", "i", "heft", 0), ProblemSize(2, 1, 2, "latency", "tasks"), RunOutcome("ok", 3.0, 2.0), "")
     >>> row.gap, row.source
     (0.5, 'simulated')
     """
@@ -91,7 +91,7 @@ def make_row(key: tuple[str, str, str, int], size: Size, outcome: Outcome, versi
     gap = None
     if value is not None:
         gap = 0.0 if value == bound else (value / bound - 1 if bound > 0 else None)
-    return Row(
+    return StudyRow(
         *key,
         tasks=size.tasks,
         edges=size.edges,

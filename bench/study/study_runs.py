@@ -1,8 +1,9 @@
-"""`study`: strategies on workloads, each run in a process that may die, every row kept as it comes."""
+"""`study`: run strategies on workloads in child processes; every row is stored as it is measured."""
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -14,13 +15,13 @@ from trisect.runtime.errors import InvalidInput
 from trisect.runtime.progress import Progress, no_progress
 from trisect.scheduler.problem.rules import Objective
 
-from ..workloads import Choice
-from .job_pool import pickled, run_here, run_jobs
-from .strategy_process import Setup
-from .study_folder import Folder, environment, versions
+from ..workloads import WorkloadChoice
+from .job_pool import OnRun, pickled, run_in_this_process, run_jobs
+from .strategy_process import StudySetup
+from .study_folder import StudyFolder, environment, versions
 from .study_result import Study
-from .study_rows import Outcome, Row, Size, make_row
-from .study_spec import Job, Run, Spec, make_jobs, make_spec, spec_choices
+from .study_rows import ProblemSize, RunOutcome, StudyRow, make_row
+from .study_spec import StudyJob, StudyRun, StudySpec, make_jobs, make_spec, spec_choices
 
 
 def study(
@@ -37,8 +38,8 @@ def study(
 ) -> Study:
     """Compare strategies on workloads, by simulation.
 
-    Each run is judged by validators that know nothing of strategies. One that raises, breaks a rule, never ends, ends
-    its process or gives something else the second time becomes a row that says so, and the study goes on.
+    Each run is judged by validators that are independent of strategies. One that raises, breaks a rule, never ends,
+    ends its process or is not deterministic becomes a row that says so, and the study goes on.
 
     Parameters
     ----------
@@ -48,19 +49,19 @@ def study(
         Names of workloads with their settings: ``"stg?processors=8"``, ``"random:layered?n=20,100&ccr=1"``,
         ``"model:nets/*.onnx?machine=nvidia-h200"``.
     seeds : iterable of int
-        For problems that are drawn, and for strategies that draw lots.
+        For random problems, and for stochastic strategies.
     objective : {"latency", "throughput", ...}, optional
-        What is usual for each workload when left out.
+        Each workload's default if None.
     time_limit_s : float
         For strategies that search.
     stop_after_s : float
-        A run that takes longer is stopped; 0 for twice the time limit and ten seconds.
+        A run that takes longer is stopped; 0 for twice the time limit plus ten seconds.
     processes : int, optional
-        How many run side by side; one a core when left out.
+        Number of concurrent processes; one per core if None.
     out : path, optional
-        Folder to keep all in. A study that was interrupted goes on from there.
+        Folder for all results. An interrupted study resumes from it.
     progress : callable, optional
-        Called with the runs done, all runs, and what was done last.
+        Called with the runs done, all runs, and the last one.
 
     Returns
     -------
@@ -76,8 +77,8 @@ def study(
 
     Examples
     --------
-    >>> found = study(["heft", "single"], ["random:layered?n=10"], seeds=range(2), processes=1)
-    >>> len(found.rows), {row.status for row in found.rows}
+    >>> result = study(["heft", "single"], ["random:layered?n=10"], seeds=range(2), processes=1)
+    >>> len(result.rows), {row.status for row in result.rows}
     (4, {'ok'})
     """
     spec = make_spec(strategies, workloads, seeds, objective, time_limit_s, stop_after_s)
@@ -85,72 +86,72 @@ def study(
 
 
 def run_spec(
-    spec: Spec, *, processes: int | None = None, out: str | Path | None = None, progress: Progress = no_progress
+    spec: StudySpec, *, processes: int | None = None, out: str | Path | None = None, progress: Progress = no_progress
 ) -> Study:
     """Run a study from its specification; see `study`."""
     if processes is not None and processes < 1:
-        raise InvalidInput(f"{processes} processes", remedy="give one or more")
-    jobs = make_jobs(spec)
-    known: dict[tuple[str, str, str, int], Row] = {}
-    with Folder(Path(out), spec) if out is not None else nullcontext() as folder:
+        raise InvalidInput(f"processes is {processes}", remedy="give 1 or more")
+    choices = spec_choices(spec)
+    jobs = make_jobs(spec, choices)
+    about = environment(spec, choices)
+    rows: dict[tuple[str, str, str, int], StudyRow] = {}
+    with StudyFolder(Path(out), spec, about) if out is not None else nullcontext() as folder:
         if folder is not None:
-            known = {row.key: row for row in folder.read()}
+            rows = {row.key: row for row in folder.read()}
         total = sum(len(job.runs) for job in jobs)
-        made_with = versions()
+        row_versions = versions()
 
-        def keep(job: Job, run: Run, size: Size, outcome: Outcome) -> None:
-            row = make_row(_key(job, run), size, outcome, made_with)
-            known[row.key] = row
+        def on_run(job: StudyJob, run: StudyRun, size: ProblemSize, outcome: RunOutcome) -> None:
+            row = make_row(_key(job, run), size, outcome, row_versions)
+            rows[row.key] = row
             if folder is not None:
                 folder.add(row)
-            progress(len(known), total, f"{run.strategy} on {job.workload} {job.instance}")
+            progress(len(rows), total, f"{run.strategy} on {job.workload} {job.instance}")
 
-        _run(spec, _missing(jobs, known), processes or os.cpu_count() or 1, keep)
-    rows = tuple(known[key] for job in jobs for run in job.runs if (key := _key(job, run)) in known)
-    return Study(spec, rows, environment(spec))
+        missing = _with_runs(jobs, lambda job, run: _key(job, run) not in rows)
+        _run(spec, choices, missing, processes or os.cpu_count() or 1, on_run)
+    keys = [_key(job, run) for job in jobs for run in job.runs]
+    return Study(spec, tuple(rows[key] for key in keys if key in rows), about)
 
 
-def _key(job: Job, run: Run) -> tuple[str, str, str, int]:
+def _key(job: StudyJob, run: StudyRun) -> tuple[str, str, str, int]:
     return job.workload, job.instance, run.strategy, run.seed
 
 
-def _missing(jobs: Sequence[Job], known: dict[tuple[str, str, str, int], Row]) -> list[Job]:
-    left = [replace(job, runs=tuple(run for run in job.runs if _key(job, run) not in known)) for job in jobs]
-    return [job for job in left if job.runs]
+def _with_runs(jobs: Iterable[StudyJob], wanted: Callable[[StudyJob, StudyRun], bool]) -> list[StudyJob]:
+    """Return the jobs with the runs that are wanted; those without any are left out."""
+    kept = [replace(job, runs=tuple(run for run in job.runs if wanted(job, run))) for job in jobs]
+    return [job for job in kept if job.runs]
 
 
-def _run(spec: Spec, jobs: list[Job], processes: int, keep: Callable[[Job, Run, Size, Outcome], None]) -> None:
-    own = {name.partition(":")[0]: lookup(name) for name in spec.strategies}
-    functions, here = _sendable({name: f for name, f in own.items() if not _is_ours(f, "trisect.partitioner.")})
-    choices: dict[str, Choice] = {choice.text: choice for choice in spec_choices(spec)}
-    theirs = {c.workload.name: c.workload for c in choices.values()}
-    strange = {name: w for name, w in theirs.items() if not _is_ours(w.instances, "trisect.bench.")}
-    sent, kept = _sendable(strange)
-    setup = Setup(spec.seeds, spec.objective, spec.time_limit_s, tuple(_path()), functions, sent)
-    here |= kept
-
-    def is_here(job: Job, run: Run) -> bool:
-        return run.strategy.partition(":")[0] in here or choices[job.workload].workload.name in here
-
-    away = [replace(job, runs=tuple(run for run in job.runs if not is_here(job, run))) for job in jobs]
-    here |= set(run_jobs([job for job in away if job.runs], setup, spec.longest_run_s, processes, keep))
-    rest = [replace(job, runs=tuple(run for run in job.runs if is_here(job, run))) for job in jobs]
-    run_here([job for job in rest if job.runs], setup, spec.longest_run_s, keep)
-
-
-def _sendable(things: dict[str, Any]) -> tuple[dict[str, str], set[str]]:
-    """What can be sent to another process, pickled, and the names of what cannot."""
-    found = {name: pickled(thing) for name, thing in things.items()}
-    return {name: text for name, text in found.items() if text}, {name for name, text in found.items() if not text}
-
-
-def _is_ours(function: Any, room: str) -> bool:
-    """Whether every process finds it by its name."""
-    return str(function.__module__).startswith(room)
-
-
-def _path() -> list[str]:
-    import sys
-
+def _run(
+    spec: StudySpec, choices: Sequence[WorkloadChoice], jobs: list[StudyJob], processes: int, on_run: OnRun
+) -> None:
+    """Run jobs in child processes, and those of functions that cannot be pickled in this process."""
+    workload_of = {choice.text: choice.workload for choice in choices}
+    functions = {name.partition(":")[0]: lookup(name) for name in spec.strategies}
+    own_strategies = {name: f for name, f in functions.items() if not _is_in(f, "trisect.partitioner.")}
+    own_workloads = {w.name: w for w in workload_of.values() if not _is_in(w.instances, "trisect.bench.")}
+    strategies, workloads = _pickled(own_strategies), _pickled(own_workloads)
     # An empty entry is the folder that the process is in.
-    return [place or os.getcwd() for place in sys.path]
+    path = tuple(entry or os.getcwd() for entry in sys.path)
+    setup = StudySetup(spec.seeds, spec.objective, spec.time_limit_s, path, strategies, workloads)
+    local = (own_strategies.keys() - strategies.keys()) | (own_workloads.keys() - workloads.keys())
+
+    def is_local(job: StudyJob, run: StudyRun) -> bool:
+        return run.strategy.partition(":")[0] in local or workload_of[job.workload].name in local
+
+    remote_jobs = _with_runs(jobs, lambda job, run: not is_local(job, run))
+    local |= run_jobs(remote_jobs, setup, spec.run_limit_s, processes, on_run).keys()
+    run_in_this_process(_with_runs(jobs, is_local), setup, spec.run_limit_s, on_run)
+
+
+def _pickled(values: dict[str, Any]) -> dict[str, str]:
+    """Return those that can be pickled, in base 64."""
+    texts = {name: pickled(value) for name, value in values.items()}
+    return {name: text for name, text in texts.items() if text is not None}
+
+
+def _is_in(function: Any, package: str) -> bool:
+    """Whether every process can import it by name."""
+    return str(function.__module__).startswith(package)

@@ -1,4 +1,4 @@
-"""What a study is, in a file that another can run again: strategies, workloads, seeds and limits, and no results."""
+"""The specification of a study: strategies, workloads, seeds and limits; saved as a file, it can be run again."""
 
 from __future__ import annotations
 
@@ -17,53 +17,53 @@ from trisect.runtime.errors import InvalidInput
 from trisect.scheduler.problem.rules import Objective
 
 from .. import workloads
-from ..workloads import Choice, Instance
+from ..workloads import WorkloadChoice, WorkloadInstance
 
-_LARGEST_BYTES = 2**20
-_SAMPLE = 20
-"""Every so manyth instance is run twice, and the first of each workload."""
+_BYTES_MAX = 2**20
+_REPEAT_EVERY = 20
+"""The first instance of each workload, and every 20th after it, runs twice to check determinism."""
 
 
 @dataclass(frozen=True)
-class Spec:
-    """A study before it is run."""
+class StudySpec:
+    """A study to run."""
 
     strategies: tuple[str, ...]
     workloads: tuple[str, ...]
     seeds: tuple[int, ...] = (0,)
     objective: Objective | None = None
-    """None: what is usual for each workload."""
+    """None: each workload's default."""
     time_limit_s: float = TIME_LIMIT_S
     """For strategies that search."""
     stop_after_s: float = 0.0
-    """A run that takes longer is stopped; 0 for twice the time limit and ten seconds."""
+    """A run that takes longer is stopped; 0 for twice the time limit plus ten seconds."""
     load: tuple[str, ...] = ()
-    """Python files of the user's that register strategies or workloads."""
+    """The user's Python files that register strategies or workloads."""
 
     @property
-    def longest_run_s(self) -> float:
-        """After how long a run is stopped."""
+    def run_limit_s(self) -> float:
+        """Time limit of a run."""
         return self.stop_after_s or 2 * self.time_limit_s + 10
 
 
 @dataclass(frozen=True)
-class Run:
+class StudyRun:
     """One strategy on one problem with one seed."""
 
     strategy: str
     seed: int
     twice: bool = False
-    """Whether it is repeated, to see that it gives the same."""
+    """Whether it is repeated, to check that the strategy is deterministic."""
 
 
 @dataclass(frozen=True)
-class Job:
-    """One problem with all that is to be run on it, so that it is made once."""
+class StudyJob:
+    """All runs on one problem, which is built once."""
 
     workload: str
     instance: str
     known_bound: float
-    runs: tuple[Run, ...]
+    runs: tuple[StudyRun, ...]
 
 
 def make_spec(
@@ -74,15 +74,15 @@ def make_spec(
     time_limit_s: float = TIME_LIMIT_S,
     stop_after_s: float = 0.0,
     load: Iterable[str] = (),
-) -> Spec:
-    """Check what a user wants.
+) -> StudySpec:
+    """Check and build a specification.
 
     Raises
     ------
     InvalidInput
-        For a study of nothing, or limits that make no sense.
+        For a study without strategies, workloads or seeds, or for invalid limits.
     """
-    spec = Spec(
+    spec = StudySpec(
         tuple(dict.fromkeys([strategies] if isinstance(strategies, str) else strategies)),
         tuple(dict.fromkeys([workloads] if isinstance(workloads, str) else workloads)),
         tuple(dict.fromkeys(int(seed) for seed in seeds)),
@@ -91,23 +91,23 @@ def make_spec(
         float(stop_after_s),
         tuple(load),
     )
-    for what, given in (("strategy", spec.strategies), ("workload", spec.workloads), ("seed", spec.seeds)):
-        if not given:
-            raise InvalidInput(f"a study without a {what}", remedy="name at least one")
+    for what, values in (("strategy", spec.strategies), ("workload", spec.workloads), ("seed", spec.seeds)):
+        if not values:
+            raise InvalidInput(f"a study without a {what}", remedy="give at least one")
     if objective is not None and objective not in get_args(Objective):
-        raise InvalidInput(f"no objective {objective!r}", remedy=f"there are: {', '.join(get_args(Objective))}")
+        raise InvalidInput(f"no objective {objective!r}", remedy=f"choose one of: {', '.join(get_args(Objective))}")
     if min(spec.seeds) < 0:
-        raise InvalidInput(f"the seed {min(spec.seeds)}", remedy="give seeds from 0")
+        raise InvalidInput(f"the seed {min(spec.seeds)} is negative", remedy="give seeds of 0 or more")
     if not (isfinite(spec.time_limit_s) and spec.time_limit_s > 0 and 0 <= spec.stop_after_s < float("inf")):
-        raise InvalidInput(f"a time limit of {spec.time_limit_s} s", remedy="give seconds above zero")
+        raise InvalidInput(f"the time limit is {spec.time_limit_s} s", remedy="give a positive number of seconds")
     return spec
 
 
-def make_jobs(spec: Spec) -> list[Job]:
-    """All that is to be run, in the order in which it is told.
+def make_jobs(spec: StudySpec, choices: Iterable[WorkloadChoice]) -> list[StudyJob]:
+    """Return all runs, in the order of the specification.
 
-    A problem that is always the same is run once by a strategy that draws no lots, and once a seed by one that does;
-    a problem that was drawn from a seed is run with that seed.
+    On a fixed problem a deterministic strategy runs once, and a stochastic one once per seed; a problem that was drawn
+    from a seed is run with that seed.
 
     Raises
     ------
@@ -115,37 +115,37 @@ def make_jobs(spec: Spec) -> list[Job]:
     """
     takes_seed = {name: "seed" in keywords(lookup(name)) for name in spec.strategies}
     jobs = []
-    for choice in spec_choices(spec):
+    for choice in choices:
         for number, instance in enumerate(workloads.instances(choice, spec.seeds, spec.objective)):
-            twice = number % _SAMPLE == 0
+            twice = number % _REPEAT_EVERY == 0
             runs = [
-                Run(strategy, seed, twice and seed == seeds[0])
+                StudyRun(strategy, seed, twice and seed == seeds[0])
                 for strategy in spec.strategies
                 for seeds in [_seeds(instance, spec.seeds, takes_seed[strategy])]
                 for seed in seeds
             ]
-            jobs.append(Job(choice.text, instance.name, instance.known_bound, tuple(runs)))
+            jobs.append(StudyJob(choice.text, instance.name, instance.known_bound, tuple(runs)))
     return jobs
 
 
-def spec_choices(spec: Spec) -> list[Choice]:
-    """Its workloads, a setting with several values taken apart; each once."""
-    found = [choice for text in spec.workloads for choice in workloads.choices(text)]
-    return list({choice.text: choice for choice in found}.values())
+def spec_choices(spec: StudySpec) -> list[WorkloadChoice]:
+    """Return its distinct workloads; a setting with several values makes a workload of each."""
+    choices = [choice for text in spec.workloads for choice in workloads.choices(text)]
+    return list({choice.text: choice for choice in choices}.values())
 
 
-def _seeds(instance: Instance, seeds: tuple[int, ...], draws: bool) -> tuple[int, ...]:
+def _seeds(instance: WorkloadInstance, seeds: tuple[int, ...], takes_seed: bool) -> tuple[int, ...]:
     if instance.seed is not None:
         return (instance.seed,)
-    return seeds if draws else seeds[:1]
+    return seeds if takes_seed else seeds[:1]
 
 
-def to_toml(spec: Spec) -> bytes:
-    """The specification as a file's content.
+def to_toml(spec: StudySpec) -> bytes:
+    """Return the specification as the content of a TOML file.
 
     Examples
     --------
-    >>> print(to_toml(Spec(("heft",), ("stg",), (0, 1))).decode())
+    >>> print(to_toml(StudySpec(("heft",), ("stg",), (0, 1))).decode())
     [study]
     strategies = ["heft"]
     workloads = ["stg"]
@@ -155,30 +155,35 @@ def to_toml(spec: Spec) -> bytes:
     load = []
     <BLANKLINE>
     """
-    # JSON's texts, numbers and lists of them are TOML's too; what has no value is left out.
+    # JSON's strings, numbers and arrays are TOML's too; None is left out.
     lines = [f"{key} = {json.dumps(value)}" for key, value in asdict(spec).items() if value is not None]
     return "\n".join(["[study]", *lines, ""]).encode()
 
 
-def read_spec(path: Path) -> Spec:
+def read_spec(path: Path) -> StudySpec:
     """Read a specification, TOML or JSON.
 
     Raises
     ------
     InvalidInput
-        When the file is missing, damaged, or says what makes no sense.
+        When the file is missing, malformed or invalid.
     """
     try:
-        if path.stat().st_size > _LARGEST_BYTES:
-            raise InvalidInput(f"{path} is too large for a study", remedy="check that it is the right file")
+        if path.stat().st_size > _BYTES_MAX:
+            raise InvalidInput(f"{path} is too large for a specification", remedy="check that it is the right file")
         text = path.read_text(encoding="utf-8")
         document: dict[str, Any] = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
-        found = msgspec.convert(document.get("study"), type=Spec)
-        unknown = set(document["study"]) - {field.name for field in fields(Spec)}
+        spec = msgspec.convert(document.get("study"), type=StudySpec)
+        unknown = set(document["study"]) - {field.name for field in fields(StudySpec)}
     except OSError as error:
         raise InvalidInput(f"the study {path} cannot be read: {error.strerror}", remedy="check the path") from None
     except (ValueError, AttributeError, msgspec.ValidationError) as error:
-        raise InvalidInput(f"{path} is no study: {error}", remedy="it has a table [study]: see --help") from None
+        raise InvalidInput(
+            f"{path} is not a study's specification: {error}", remedy="expected a table [study]: see --help"
+        ) from None
     if unknown:
-        raise InvalidInput(f"{path} sets {', '.join(sorted(unknown))}, which no study has", remedy="check the names")
-    return make_spec(**asdict(found))
+        raise InvalidInput(
+            f"{path} sets {', '.join(sorted(unknown))}",
+            remedy=f"a study has only: {', '.join(f.name for f in fields(StudySpec))}",
+        )
+    return make_spec(**asdict(spec))

@@ -1,7 +1,7 @@
-"""What a study's rows say of each strategy: how far from the best, how often best, and whether that means anything.
+"""Summary of a study by strategy: ratios to the best, wins, ranks and their significance.
 
-A block is one instance; what a strategy got there with several seeds is averaged. Only blocks count in which at least
-one strategy found something; a strategy that failed there is taken for infinitely bad.
+A block is one instance; a strategy's values of several seeds are averaged. Only blocks that at least one strategy
+solved count; the value of one that failed there is infinite.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from math import inf
 from statistics import fmean, median
 
 from .statistics import RankTest, bootstrap_interval, performance_profile, rank_test, ratio_to
-from .study_rows import Row
+from .study_rows import StudyRow
 
 TAUS = (1.0, 1.01, 1.02, 1.05, 1.1, 1.2, 1.5, 2.0, 5.0, 10.0)
 _EQUAL = 1e-9
@@ -26,14 +26,14 @@ class StrategySummary:
     runs: int
     failed: int
     mean_ratio: float | None
-    """Mean over the blocks that it solved of value over the best that any strategy found; None where there is none."""
+    """Mean over its solved blocks of its value over the best value of any strategy; None if it solved none."""
     interval: tuple[float, float] | None
-    """Of that mean, 95 %, by bootstrap."""
+    """95 % bootstrap confidence interval of that mean."""
     worst_ratio: float | None
     mean_gap: float | None
-    """Mean gap to the best bound that anybody proved, of the blocks where that says something."""
+    """Mean gap to the best proven bound, over blocks whose bound is above 0."""
     best: int
-    """Blocks in which nobody found better."""
+    """Blocks in which no strategy is better."""
     mean_rank: float | None
     plan_time_s: float | None
     """Median; measured."""
@@ -42,7 +42,7 @@ class StrategySummary:
 
 
 @dataclass(frozen=True)
-class Summary:
+class StudySummary:
     """All strategies of a study, best mean rank first."""
 
     blocks: int
@@ -51,20 +51,20 @@ class Summary:
     """Strategy -> other -> share of the blocks in which it is the better one."""
     test: RankTest | None
     unusable: int
-    """Instances whose problem could not be made."""
+    """Instances whose problem could not be built."""
     cut_short: int
-    """Runs that a time limit ended: a quicker machine may find better there."""
+    """Runs that a time limit cut short: a faster machine may find better."""
     taus: tuple[float, ...] = TAUS
 
 
-def summarise(rows: Sequence[Row]) -> Summary:
-    """Sum a study up."""
+def summarise(rows: Sequence[StudyRow]) -> StudySummary:
+    """Summarise the rows of a study."""
     names = list(dict.fromkeys(row.strategy for row in rows))
-    found: dict[tuple[str, str], dict[str, list[Row]]] = {}
+    by_instance: dict[tuple[str, str], dict[str, list[StudyRow]]] = {}
     for row in rows:
         if row.status != "no problem":
-            found.setdefault((row.workload, row.instance), {}).setdefault(row.strategy, []).append(row)
-    blocks = [block for block in found.values() if any(row.status == "ok" for rs in block.values() for row in rs)]
+            by_instance.setdefault((row.workload, row.instance), {}).setdefault(row.strategy, []).append(row)
+    blocks = [block for block in by_instance.values() if any(row.status == "ok" for rs in block.values() for row in rs)]
     values = {name: [_value(block.get(name, ())) for block in blocks] for name in names}
     bests = [min(values[name][i] for name in names) for i in range(len(blocks))]
     ratios = {name: [_snap(ratio_to(best, v)) for best, v in zip(bests, values[name], strict=True)] for name in names}
@@ -83,22 +83,22 @@ def summarise(rows: Sequence[Row]) -> Summary:
     }
     unusable = len({(row.workload, row.instance) for row in rows if row.status == "no problem"})
     cut_short = sum(row.ended == "time limit" for row in rows)
-    return Summary(len(blocks), tuple(strategies), wins, test, unusable, cut_short)
+    return StudySummary(len(blocks), tuple(strategies), wins, test, unusable, cut_short)
 
 
-def _value(rows: Sequence[Row]) -> float:
-    found = [row.value for row in rows if row.value is not None]
-    return fmean(found) if found and len(found) == len(rows) else inf
+def _value(rows: Sequence[StudyRow]) -> float:
+    values = [row.value for row in rows if row.value is not None]
+    return fmean(values) if values and len(values) == len(rows) else inf
 
 
 def _snap(ratio: float) -> float:
-    """Equal but for rounding is equal."""
+    """Return 1 for a ratio that differs from 1 only by rounding."""
     return 1.0 if ratio <= 1 + _EQUAL else ratio
 
 
 def _strategy(
     name: str,
-    rows: Sequence[Row],
+    rows: Sequence[StudyRow],
     values: Sequence[float],
     ratios: Sequence[float],
     bounds: Sequence[float],
@@ -123,5 +123,5 @@ def _strategy(
 
 
 def _share(flags: Iterable[bool]) -> float:
-    found = list(flags)
-    return sum(found) / len(found) if found else 0.0
+    listed = list(flags)
+    return sum(listed) / len(listed) if listed else 0.0

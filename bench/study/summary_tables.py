@@ -1,10 +1,10 @@
-"""A study's summary as tables ready to paste: Markdown for a page, LaTeX (booktabs) for a paper."""
+"""A study's summary as Markdown and LaTeX (booktabs) tables."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .study_summary import Summary
+from .study_summary import StudySummary
 
 _COLUMNS = (
     "strategy",
@@ -24,8 +24,8 @@ _SPECIAL = {sign: f"\\{sign}" for sign in "&%_#${}"} | {
 }
 
 
-def cells(summary: Summary) -> list[list[str]]:
-    """A row of text for each strategy."""
+def cells(summary: StudySummary) -> list[list[str]]:
+    """Return a row of text for each strategy."""
     return [
         [
             s.strategy,
@@ -43,32 +43,32 @@ def cells(summary: Summary) -> list[list[str]]:
 
 
 def columns() -> list[str]:
-    """Names of what `cells` gives."""
+    """Return the column titles of `cells`."""
     return list(_COLUMNS)
 
 
-def notes(summary: Summary) -> list[str]:
-    """What has to be said below the table."""
-    found = [
-        f"Simulated values over {summary.blocks} instances; ratio to the best that any strategy here found; intervals "
-        "by bootstrap; plan time is measured, the median."
+def notes(summary: StudySummary) -> list[str]:
+    """Return the notes below the table."""
+    lines = [
+        f"Simulated values over {summary.blocks} instances; ratio to the best value of any strategy in this study; "
+        "bootstrap confidence intervals; plan time is the measured median."
     ]
     test = summary.test
     if test is not None:
         groups = "; ".join(", ".join(group) for group in test.groups if len(group) > 1) or "none"
-        found.append(
+        lines.append(
             f"Friedman: chi-square {test.chi_square:.1f}, p = {test.p_value:.2g}; Nemenyi's critical difference of "
-            f"mean ranks at 5 %: {test.critical_difference:.2f}. Not told apart: {groups}."
+            f"mean ranks at 5 %: {test.critical_difference:.2f}. Not significantly different: {groups}."
         )
     if summary.cut_short:
-        found.append(f"{summary.cut_short} runs were ended by their time limit: a quicker machine may find better.")
+        lines.append(f"{summary.cut_short} runs were cut short by their time limit: a faster machine may find better.")
     if summary.unusable:
-        found.append(f"{summary.unusable} instances could not be made into problems.")
-    return found
+        lines.append(f"The problems of {summary.unusable} instances could not be built.")
+    return lines
 
 
-def to_markdown(summary: Summary) -> str:
-    """Summary, performance profile and win matrix as Markdown tables."""
+def to_markdown(summary: StudySummary) -> str:
+    """Return the summary, performance profile and win matrix as Markdown tables."""
     parts = [_markdown(columns(), cells(summary)), "", *notes(summary), ""]
     parts += ["Share of instances solved within a factor of the best (performance profile):", ""]
     taus = [f"{tau:g}" for tau in summary.taus]
@@ -85,8 +85,8 @@ def to_markdown(summary: Summary) -> str:
     return "\n".join(parts) + "\n"
 
 
-def to_latex(summary: Summary) -> str:
-    """The summary as one table; needs the package booktabs."""
+def to_latex(summary: StudySummary) -> str:
+    """Return the summary as one table; needs the package booktabs."""
     head = " & ".join(map(_escaped, columns()))
     body = [" & ".join(map(_escaped, row)) + r" \\" for row in cells(summary)]
     caption = " ".join(map(_escaped, notes(summary)))

@@ -28,7 +28,7 @@ class UnknownWorkload(TrisectError):
 
 
 @dataclass(frozen=True)
-class Instance:
+class WorkloadInstance:
     """One problem of a workload, made when it is needed."""
 
     name: str
@@ -40,7 +40,7 @@ class Instance:
 
 
 @dataclass(frozen=True)
-class Request:
+class WorkloadRequest:
     """What a workload is asked for."""
 
     argument: str
@@ -60,12 +60,12 @@ class Workload:
     """In one line: what it is, whose, where it is published."""
     licence: str
     """SPDX name where there is one."""
-    instances: Callable[..., Iterable[Instance]]
+    instances: Callable[..., Iterable[WorkloadInstance]]
     """``(request, **settings)``; its keyword-only parameters are the settings, of the type of their defaults."""
 
 
 @dataclass(frozen=True)
-class Choice:
+class WorkloadChoice:
     """A workload with one value for each setting that the user gave."""
 
     workload: Workload
@@ -83,7 +83,9 @@ class Choice:
 _REGISTERED: dict[str, Workload] = {}
 
 
-def workload(name: str, *, provenance: str, licence: str) -> Callable[[Callable[..., Iterable[Instance]]], Workload]:
+def workload(
+    name: str, *, provenance: str, licence: str
+) -> Callable[[Callable[..., Iterable[WorkloadInstance]]], Workload]:
     """Register a function ``(request, *, setting=default, ...) -> instances`` as a workload.
 
     Examples
@@ -95,7 +97,7 @@ def workload(name: str, *, provenance: str, licence: str) -> Callable[[Callable[
     ['nothing?size=1', 'nothing?size=2']
     """
 
-    def register(function: Callable[..., Iterable[Instance]]) -> Workload:
+    def register(function: Callable[..., Iterable[WorkloadInstance]]) -> Workload:
         return add(Workload(name, provenance, licence, function))
 
     return register
@@ -124,7 +126,7 @@ def all_workloads() -> list[Workload]:
     return [_REGISTERED[name] for name in sorted(_REGISTERED)]
 
 
-def choices(text: str) -> list[Choice]:
+def choices(text: str) -> list[WorkloadChoice]:
     """The workloads that a user's text names: one for each combination of its settings' values.
 
     Raises
@@ -149,10 +151,13 @@ def choices(text: str) -> list[Choice]:
         for value in given[key]:
             _setting(found, key, value)
     keys = sorted(given)
-    return [Choice(found, argument, tuple(zip(keys, row, strict=True))) for row in product(*(given[k] for k in keys))]
+    return [
+        WorkloadChoice(found, argument, tuple(zip(keys, row, strict=True)))
+        for row in product(*(given[k] for k in keys))
+    ]
 
 
-def instances(choice: Choice, seeds: Iterable[int], objective: Objective | None) -> list[Instance]:
+def instances(choice: WorkloadChoice, seeds: Iterable[int], objective: Objective | None) -> list[WorkloadInstance]:
     """The problems of a chosen workload.
 
     Raises
@@ -161,7 +166,7 @@ def instances(choice: Choice, seeds: Iterable[int], objective: Objective | None)
         When there is none, two have one name, or a setting makes no sense.
     """
     settings = {key: _setting(choice.workload, key, value) for key, value in choice.settings}
-    found = list(choice.workload.instances(Request(choice.argument, tuple(seeds), objective), **settings))
+    found = list(choice.workload.instances(WorkloadRequest(choice.argument, tuple(seeds), objective), **settings))
     if not found:
         raise InvalidInput(f"the workload {choice.text} has no instance", remedy="check its settings and the objective")
     names = {instance.name for instance in found}

@@ -16,7 +16,7 @@ from trisect.profiles.costmodel.profile_costs import ProfileCosts
 from trisect.scheduler.problem.problem import Problem
 from trisect.scheduler.problem.rules import Objective
 
-from . import Instance
+from . import WorkloadInstance
 
 MACHINE = "intel-core-ultra-7-155h"
 """A CPU, a GPU and an NPU in one package: where nobody says."""
@@ -47,11 +47,11 @@ def _rounded(time_s: float) -> float:
 
 def model_instances(
     models: Mapping[str, tuple[Path, Mapping[str, int]]], machine: str, objective: Objective | None
-) -> Iterable[Instance]:
+) -> Iterable[WorkloadInstance]:
     """An instance for each model: name -> file and the sizes of its symbolic dimensions."""
     reference.machine(machine)  # an unknown one is refused before anything is read
     for name, (path, shapes) in models.items():
-        yield Instance(name, partial(model_problem, path, shapes, machine, objective))
+        yield WorkloadInstance(name, partial(model_problem, path, shapes, machine, objective))
 
 
 def model_problem(path: Path, shapes: Mapping[str, int], machine: str, objective: Objective | None) -> Problem:

@@ -9,7 +9,7 @@ from trisect.runtime.errors import InvalidInput
 from trisect.scheduler.problem.problem import Problem
 from trisect.scheduler.problem.rules import Objective
 
-from . import Instance, Request, workload
+from . import WorkloadInstance, WorkloadRequest, workload
 from ._files import data_folder
 
 _SOURCE = "github.com/msr-fiddle/dnn-partitioning (fetch them with: python -m trisect.bench.datasets)"
@@ -21,13 +21,13 @@ _SOURCE = "github.com/msr-fiddle/dnn-partitioning (fetch them with: python -m tr
     licence="MIT",
 )
 def dnn_partitioning(
-    request: Request, *, folder: str = "", only: str = "", contiguous: str = "both"
-) -> Iterator[Instance]:
+    request: WorkloadRequest, *, folder: str = "", only: str = "", contiguous: str = "both"
+) -> Iterator[WorkloadInstance]:
     """Each graph under the objective that it was published for; for throughput with and without contiguity.
 
     Parameters
     ----------
-    request : Request
+    request : WorkloadRequest
     folder : str
         Where the files are, in the authors' layout or any with ``throughput`` and ``latency`` in its folders' names.
     only : str
@@ -47,6 +47,6 @@ def dnn_partitioning(
         if objective is None or request.objective not in (None, objective) or only not in name:
             continue
         for one_piece in wanted if objective == "throughput" else (False,):
-            yield Instance(
+            yield WorkloadInstance(
                 f"{name} contiguous" if one_piece else name, partial(Problem.read, path, objective, one_piece)
             )

@@ -19,7 +19,7 @@ from trisect.runtime.errors import InvalidInput
 from trisect.scheduler.problem.problem import Problem
 from trisect.scheduler.problem.rules import Objective
 
-from . import Instance, Request, workload
+from . import WorkloadInstance, WorkloadRequest, workload
 from ._models import MACHINE, model_problem
 
 _WEIGHTS = "weights.bin"
@@ -53,12 +53,12 @@ _MODELS = {
     provenance="decoders of the sizes in the config.json of SmolLM2, Qwen2.5 and Llama 3; no weights",
     licence="Apache-2.0",
 )
-def llm(request: Request, *, tokens: int = 512, machine: str = MACHINE) -> Iterator[Instance]:
+def llm(request: WorkloadRequest, *, tokens: int = 512, machine: str = MACHINE) -> Iterator[WorkloadInstance]:
     """Reading a prompt of so many tokens, and writing one token behind it, on a published machine.
 
     Parameters
     ----------
-    request : Request
+    request : WorkloadRequest
         Its argument is the model (``llm:llama-3.2-1b``); all when left out.
     tokens : int
     machine : str
@@ -73,7 +73,7 @@ def llm(request: Request, *, tokens: int = 512, machine: str = MACHINE) -> Itera
     for name in [request.argument] if request.argument else list(_MODELS):
         for phase, new, past in (("prefill", tokens, 0), ("decode", 1, tokens)):
             make = partial(_problem, name, new, past, machine, request.objective)
-            yield Instance(f"{name} {phase}", make)
+            yield WorkloadInstance(f"{name} {phase}", make)
 
 
 def _problem(name: str, tokens: int, past: int, machine: str, objective: Objective | None) -> Problem:

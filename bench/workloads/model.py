@@ -6,18 +6,18 @@ from collections.abc import Iterable
 
 from trisect.runtime.errors import InvalidInput
 
-from . import Instance, Request, workload
+from . import WorkloadInstance, WorkloadRequest, workload
 from ._files import matching, names
 from ._models import MACHINE, model_instances
 
 
 @workload("model", provenance="the user's own files", licence="as the files say")
-def model(request: Request, *, machine: str = MACHINE, shapes: str = "") -> Iterable[Instance]:
+def model(request: WorkloadRequest, *, machine: str = MACHINE, shapes: str = "") -> Iterable[WorkloadInstance]:
     """Each model that a path, a folder or a pattern names (``model:nets/*.onnx``), on a published machine.
 
     Parameters
     ----------
-    request : Request
+    request : WorkloadRequest
         Its argument is the path.
     machine : str
         See ``trisect devices --machine``.

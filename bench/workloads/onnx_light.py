@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from importlib.resources import files
 from pathlib import Path
 
-from . import Instance, Request, workload
+from . import WorkloadInstance, WorkloadRequest, workload
 from ._files import matching, names
 from ._models import MACHINE, model_instances
 
@@ -16,12 +16,12 @@ from ._models import MACHINE, model_instances
     provenance="networks of the ONNX model zoo as shipped in the onnx package (onnx/backend/test/data/light)",
     licence="Apache-2.0",
 )
-def onnx_light(request: Request, *, machine: str = MACHINE, only: str = "") -> Iterable[Instance]:
+def onnx_light(request: WorkloadRequest, *, machine: str = MACHINE, only: str = "") -> Iterable[WorkloadInstance]:
     """Each network on a published machine.
 
     Parameters
     ----------
-    request : Request
+    request : WorkloadRequest
     machine : str
         See ``trisect devices --machine``.
     only : str

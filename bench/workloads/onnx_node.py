@@ -13,7 +13,7 @@ from pathlib import Path
 from trisect.scheduler.problem.problem import Problem
 from trisect.scheduler.problem.rules import Objective
 
-from . import Instance, Request, workload
+from . import WorkloadInstance, WorkloadRequest, workload
 from ._models import MACHINE, model_problem
 
 
@@ -23,13 +23,13 @@ from ._models import MACHINE, model_problem
     licence="Apache-2.0",
 )
 def onnx_node(
-    request: Request, *, machine: str = MACHINE, nodes: int = 8, limit: int = 40, only: str = ""
-) -> Iterator[Instance]:
+    request: WorkloadRequest, *, machine: str = MACHINE, nodes: int = 8, limit: int = 40, only: str = ""
+) -> Iterator[WorkloadInstance]:
     """Each test case with so many nodes or more, on a published machine.
 
     Parameters
     ----------
-    request : Request
+    request : WorkloadRequest
     machine : str
         See ``trisect devices --machine``.
     nodes : int
@@ -43,7 +43,7 @@ def onnx_node(
     if 0 < limit < len(names):
         names = [names[i * len(names) // limit] for i in range(limit)]
     for name in names:
-        yield Instance(name, partial(_problem, name, machine, request.objective))
+        yield WorkloadInstance(name, partial(_problem, name, machine, request.objective))
 
 
 @cache

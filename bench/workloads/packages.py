@@ -9,7 +9,7 @@ from pathlib import Path
 from trisect.runtime.errors import InvalidInput
 
 from ..model_packages import PACKAGES
-from . import Instance, Request, workload
+from . import WorkloadInstance, WorkloadRequest, workload
 from ._models import MACHINE, model_instances
 
 
@@ -18,12 +18,14 @@ from ._models import MACHINE, model_instances
     provenance="models inside Python packages, each with its hash and licence in trisect.bench.models",
     licence="of each package: see trisect.bench.models",
 )
-def packages(request: Request, *, machine: str = MACHINE, folder: str = "", only: str = "") -> Iterable[Instance]:
+def packages(
+    request: WorkloadRequest, *, machine: str = MACHINE, folder: str = "", only: str = ""
+) -> Iterable[WorkloadInstance]:
     """Each model that was fetched, at the shapes that it is used with.
 
     Parameters
     ----------
-    request : Request
+    request : WorkloadRequest
     machine : str
         See ``trisect devices --machine``.
     folder : str

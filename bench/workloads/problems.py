@@ -7,12 +7,12 @@ from functools import partial
 
 from trisect.scheduler.problem.problem import Problem
 
-from . import Instance, Request, workload
+from . import WorkloadInstance, WorkloadRequest, workload
 from ._files import matching, names
 
 
 @workload("problems", provenance="the user's own problem files", licence="as the files say")
-def problems(request: Request) -> Iterator[Instance]:
+def problems(request: WorkloadRequest) -> Iterator[WorkloadInstance]:
     """Each problem that a path, a folder or a pattern names: ``problems:worst/*.json``."""
     for name, path in names(matching(request.argument, [".json", ".stg"])).items():
-        yield Instance(name, partial(Problem.read, path, request.objective))
+        yield WorkloadInstance(name, partial(Problem.read, path, request.objective))

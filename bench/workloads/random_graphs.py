@@ -23,7 +23,7 @@ from trisect.scheduler.benchmarks.problem_file import (
 )
 from trisect.scheduler.problem.problem import Problem
 
-from . import Instance, Request, workload
+from . import WorkloadInstance, WorkloadRequest, workload
 from ._shapes import SHAPES
 
 _GRID = 2.0**30
@@ -38,7 +38,7 @@ _MOST_PAIRS_TASKS = 5_000
 
 @workload("random", provenance="drawn here from a seed: task graphs of known shapes and costs", licence="Apache-2.0")
 def random_graphs(
-    request: Request,
+    request: WorkloadRequest,
     *,
     n: int = 50,
     width: int = 0,
@@ -49,12 +49,12 @@ def random_graphs(
     affinity: float = 0.5,
     classes: int = 4,
     rules: str = "tasks",
-) -> Iterator[Instance]:
+) -> Iterator[WorkloadInstance]:
     """One graph a seed.
 
     Parameters
     ----------
-    request : Request
+    request : WorkloadRequest
         Its argument is the shape: layered, fork-join, series-parallel or erdos-renyi.
     n : int
         Tasks.
@@ -111,7 +111,7 @@ def random_graphs(
             convention = cast(Literal["tasks", "segments"], rules)
             return Problem.from_tables(to_tables(_with_rules(tables, convention), f"seed {seed}", request.objective))
 
-        yield Instance(f"seed {seed}", make, seed)
+        yield WorkloadInstance(f"seed {seed}", make, seed)
 
 
 def _draw(

@@ -11,7 +11,7 @@ from trisect.runtime.errors import InvalidInput, InvalidModel
 from trisect.scheduler.problem.problem import Problem
 
 from ..datasets import STG_PAGE
-from . import Instance, Request, workload
+from . import WorkloadInstance, WorkloadRequest, workload
 from ._files import data_folder
 
 
@@ -21,13 +21,13 @@ from ._files import data_folder
     licence="free for research, by its authors; a mirror under CC0-1.0",
 )
 def stg(
-    request: Request, *, folder: str = "", processors: int = 4, only: str = "", limit: int = 0
-) -> Iterator[Instance]:
+    request: WorkloadRequest, *, folder: str = "", processors: int = 4, only: str = "", limit: int = 0
+) -> Iterator[WorkloadInstance]:
     """Each graph on so many processors, with its published optimum (or what is proven of it) where that is at hand.
 
     Parameters
     ----------
-    request : Request
+    request : WorkloadRequest
     folder : str
         Where the ``.stg`` files are, with ``optimal.csv`` beside them where there is one.
     processors : int
@@ -50,7 +50,7 @@ def stg(
     for path in paths:
         name = path.relative_to(root).with_suffix("").as_posix()
         known = bounds.get((path.name, processors), 0.0)
-        yield Instance(name, partial(Problem.read, path, processors=processors), known_bound=known)
+        yield WorkloadInstance(name, partial(Problem.read, path, processors=processors), known_bound=known)
 
 
 def _published(path: Path) -> dict[tuple[str, int], float]:

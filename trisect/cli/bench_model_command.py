@@ -1,4 +1,4 @@
-"""``trisect bench MODEL.onnx``: every strategy and every peer on one model, measured in the same run."""
+"""``trisect bench MODEL.onnx``: compare all strategies and peers on one model."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from .output import Debug, Json, duration, note, print_json, print_table, progre
 from .plans import parse_shapes, parse_span, read_feeds
 
 if TYPE_CHECKING:
-    from trisect.bench.comparing.comparison import Comparison, Result
+    from trisect.bench.comparing.comparison import Comparison, ComparisonResult
     from trisect.scheduler.problem.rules import Objective
 
 _COLUMNS = ("", "latency (95 %)", "predicted", "per s", "seg.", "moved", "memory", "energy", "gap", "max diff")
-_NOTABLE = 0.01
-"""A difference of a larger part of the output's magnitude is shown as such."""
+_SHOWN_SHARE_MIN = 0.01
+"""A larger difference, as a share of the output's magnitude, is shown as a percentage."""
 
 
 def model(
@@ -31,40 +31,38 @@ def model(
     ] = "auto",
     objective: Annotated[
         Literal["latency", "throughput", "energy", "memory"],
-        typer.Option("--objective", help="What to make good, and to sort by."),
+        typer.Option("--objective", help="Objective to minimise, and to sort by."),
     ] = "latency",
     shape: Annotated[
-        list[str] | None, typer.Option("--shape", help="Value of a symbolic dimension, name=number; repeatable.")
+        list[str] | None, typer.Option("--shape", help="Size of a symbolic dimension, NAME=INT; repeatable.")
     ] = None,
-    feeds: Annotated[
-        Path | None, typer.Option("--feeds", help="Inputs in an .npz file; random ones when left out.")
-    ] = None,
-    budget: Annotated[str, typer.Option("--budget", help="How long measuring may take: 30s, 2m.")] = "60s",
-    threads: Annotated[int | None, typer.Option("--threads", min=1, help="Computing threads of every system.")] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="For random inputs, and strategies that draw lots.")] = 0,
+    feeds: Annotated[Path | None, typer.Option("--feeds", help="Inputs in an .npz file; default: random.")] = None,
+    budget: Annotated[str, typer.Option("--budget", help="Time for measuring: 30s, 2m.")] = "60s",
+    threads: Annotated[int | None, typer.Option("--threads", min=1, help="Compute threads of every system.")] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Random seed of inputs and stochastic strategies.")] = 0,
     peers: Annotated[bool, typer.Option("--peers/--no-peers", help="Measure other systems too.")] = True,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Forget what an earlier run of the same measured.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Ignore cached measurements of earlier runs.")] = False,
     load: Annotated[
-        list[Path] | None, typer.Option("--load", help="A Python file of yours that registers strategies; it is run.")
+        list[Path] | None, typer.Option("--load", help="Python file that registers your strategies; it is executed.")
     ] = None,
     report: Annotated[
-        Path | None, typer.Option("--report", help="Write a report to look at: one HTML file, without network.")
+        Path | None, typer.Option("--report", help="Write an HTML report: one file that needs no network.")
     ] = None,
     trace: Annotated[
-        Path | None, typer.Option("--trace", help="Write predicted and measured timelines, to open in Perfetto.")
+        Path | None, typer.Option("--trace", help="Write predicted and measured timelines for Perfetto.")
     ] = None,
     format: Annotated[
-        Literal["table", "md", "csv", "json"], typer.Option("--format", help="Of standard output.")
+        Literal["table", "md", "csv", "json"], typer.Option("--format", help="Format of standard output.")
     ] = "table",
     json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Compare strategies with each other and with other systems on one model.
 
-    Everything takes turns in processes of its own until the confidence intervals are narrow or the budget is spent.
-    Ctrl-C prints what is measured so far; the next run of the same goes on from there.
+    Each runs in a process of its own; they take turns until the confidence intervals are narrow or the budget is spent.
+    Ctrl-C prints what is measured so far; the next run resumes from there.
     """
-    from trisect.bench.comparing.compare import compare
+    from trisect.bench.comparing.compare import ComparisonRequest, compare
     from trisect.bench.comparing.comparison_formats import as_csv, as_markdown, as_trace
 
     for target in (report, trace):
@@ -79,46 +77,49 @@ def model(
 
         load_file(file)
     with progress_bar("comparing") as progress:
-        found = compare(
+        request = ComparisonRequest(
             model, strategies, devices, objective, parse_shapes(shape or []),
             feeds=read_feeds(feeds) if feeds is not None else None, budget_s=parse_span(budget), threads=threads,
-            seed=seed, peers=peers, fresh=fresh, progress=progress,
+            seed=seed, peers=peers, fresh=fresh,
         )  # fmt: skip
+        comparison = compare(request, progress)
     if json or format == "json":
-        print_json(found)
+        print_json(comparison)
     elif format == "csv":
-        sys.stdout.write(as_csv(found))
+        sys.stdout.write(as_csv(comparison))
     elif format == "md":
-        sys.stdout.write(as_markdown(_columns(found), [_row(result, found) for result in found.results]))
+        sys.stdout.write(as_markdown(_columns(comparison), [_row(result, comparison) for result in comparison.results]))
     else:
-        print_table(_columns(found), [_row(result, found) for result in found.results], title=_title(found))
+        print_table(
+            _columns(comparison), [_row(result, comparison) for result in comparison.results], title=_title(comparison)
+        )
     sys.stdout.flush()
     if trace is not None:
-        _write(trace, as_trace(found))
+        _write(trace, as_trace(comparison))
     if report is not None:
         from trisect.bench.report import write_report
 
-        write_report(found, report)
-    _notes(found, report, trace)
-    if found.interrupted:
+        write_report(comparison, report)
+    _notes(comparison, report, trace)
+    if comparison.interrupted:
         raise KeyboardInterrupt
 
 
-def _title(found: Comparison) -> str:
-    devices = ", ".join(d.id if d.is_real else f"{d.id} ({d.reality})" for d in found.devices)
+def _title(comparison: Comparison) -> str:
+    devices = ", ".join(d.id if d.is_real else f"{d.id} ({d.reality})" for d in comparison.devices)
     return (
-        f"{found.model} on {devices}, sorted by {found.objective}: medians, measured in turns; "
+        f"{comparison.model} on {devices}, sorted by {comparison.objective}: medians, measured in turns; "
         "predictions from measured costs"
     )
 
 
-def _columns(found: Comparison) -> list[str]:
-    """Predicted is what the objective is about."""
-    title = {"latency": "predicted", "throughput": "predicted per s"}.get(found.objective)
-    return [(title or f"predicted {found.objective}") if name == "predicted" else name for name in _COLUMNS]
+def _columns(comparison: Comparison) -> list[str]:
+    """Return the column titles; the predicted value is that of the objective."""
+    title = {"latency": "predicted", "throughput": "predicted per s"}.get(comparison.objective)
+    return [(title or f"predicted {comparison.objective}") if name == "predicted" else name for name in _COLUMNS]
 
 
-def _row(result: Result, found: Comparison) -> tuple[str, ...]:
+def _row(result: ComparisonResult, comparison: Comparison) -> tuple[str, ...]:
     name = result.name if result.kind == "strategy" else f"{result.name} (peer)"
     if result.also:
         name += f" = {', '.join(result.also)}"
@@ -129,7 +130,7 @@ def _row(result: Result, found: Comparison) -> tuple[str, ...]:
     return (
         f"* {name}" if result.best else name,
         _latency(result),
-        _predicted(result, found.objective),
+        _predicted(result, comparison.objective),
         _rate(result.throughput_hz),
         str(result.segments) if result.segments is not None else "-",
         f"{result.transfers}, {_megabytes(result.transfer_bytes)}" if result.transfers else "-",
@@ -140,7 +141,7 @@ def _row(result: Result, found: Comparison) -> tuple[str, ...]:
     )
 
 
-def _predicted(result: Result, objective: Objective) -> str:
+def _predicted(result: ComparisonResult, objective: Objective) -> str:
     schedule = result.predicted
     if schedule is None or result.value is None:
         return "-"
@@ -153,10 +154,10 @@ def _rate(rate_hz: float | None) -> str:
     return "-" if rate_hz is None else f"{rate_hz:,.0f}" if rate_hz >= 1000 else f"{rate_hz:.3g}"
 
 
-def _difference(result: Result) -> str:
+def _difference(result: ComparisonResult) -> str:
     if result.max_abs is None or result.max_rel is None:
         return "-" if result.ok is None else "WRONG"
-    share = f" ({result.max_rel:.0%})" if result.max_rel > _NOTABLE else ""
+    share = f" ({result.max_rel:.0%})" if result.max_rel > _SHOWN_SHARE_MIN else ""
     return f"{result.max_abs:.1e}{share}{'' if result.ok else ' WRONG'}"
 
 
@@ -164,48 +165,48 @@ def _megabytes(size_bytes: int | None) -> str:
     return f"{size_bytes / 1e6:.3g} MB" if size_bytes is not None else "-"
 
 
-def _latency(result: Result) -> str:
+def _latency(result: ComparisonResult) -> str:
     if result.latency_s is None or result.latency_low_s is None or result.latency_high_s is None:
         return f"{duration(result.latency_s)} ±?"
     half = (result.latency_high_s - result.latency_low_s) / 2
     return f"{duration(result.latency_s)} ±{half / result.latency_s:.1%}"
 
 
-def _notes(found: Comparison, report: Path | None, trace: Path | None) -> None:
-    for result in found.results:
+def _notes(comparison: Comparison, report: Path | None, trace: Path | None) -> None:
+    for result in comparison.results:
         if result.failed is not None:
             note(f"{result.name} failed: {result.failed}")
         elif result.same_as is not None:
             note(f"{result.name} is {result.same_as} here: {result.note}")
         elif result.note:
             note(f"{result.name}: {result.note}")
-    if any(r.energy_j is not None for r in found.results):
-        note("energy is all that the devices' counters told over an input, what the idle machine draws included")
+    if any(r.energy_j is not None for r in comparison.results):
+        note("energy is that of the devices' counters for one input, idle power included")
     else:
         note("energy is not measured: no counter of these devices can be read here")
-    if not found.is_measured:
-        note(f"sorted by what is predicted: {found.objective} could not be measured")
-    if found.noise is not None:
-        note(f"machine: {found.noise.describe()}")
-    if found.rounds == 0:
-        note(f"nothing was measured now: all is known since {found.date} (--fresh measures again)")
-    elif found.resumed:
-        note(f"turns of an earlier run are in these figures, from {found.date} on (--fresh leaves them out)")
-    if any(r.latency_low_s is None and r.failed is None for r in found.results):
-        note("±? = too few turns for an interval: run it again to go on, or give a larger --budget")
-    best = found.best
+    if not comparison.is_measured:
+        note(f"sorted by predicted {comparison.objective}: it could not be measured")
+    if comparison.noise is not None:
+        note(f"machine: {comparison.noise.describe()}")
+    if comparison.rounds == 0:
+        note(f"nothing had to be measured: all results are cached since {comparison.date} (--fresh measures again)")
+    elif comparison.resumed:
+        note(f"these figures include turns of earlier runs since {comparison.date} (--fresh ignores them)")
+    if any(r.latency_low_s is None and r.failed is None for r in comparison.results):
+        note("±? = too few turns for a confidence interval: run it again to resume, or give a larger --budget")
+    best = comparison.best
     if best is not None:
-        ties = ", ".join(result.name for result in found.ties)
-        note(f"* {best.name} is best" + (f"; not told apart from it: {ties}" if ties else ""))
+        ties = ", ".join(result.name for result in comparison.ties)
+        note(f"* {best.name} is best" + (f"; not significantly different: {ties}" if ties else ""))
         if best.kind == "strategy":
-            wish = "" if found.objective == "latency" else f" --objective {found.objective}"
-            note(f"to use it: trisect split {found.model} --strategy {best.name}{wish} -o plan/")
+            option = "" if comparison.objective == "latency" else f" --objective {comparison.objective}"
+            note(f"to use it: trisect split {comparison.model} --strategy {best.name}{option} -o plan/")
     for target in filter(None, (report, trace)):
         note(f"written: {target}")
 
 
 def _check_writable(target: Path) -> None:
-    """Before minutes of measuring, not after them."""
+    """Fail before minutes of measuring, not after them."""
     if target.is_dir():
         raise InvalidInput(f"{target} is a folder", remedy="name a file")
     try:

@@ -11,8 +11,8 @@ import onnx
 from onnx import helper, numpy_helper
 
 from trisect import api
-from trisect.bench.comparing.comparison import Comparison, Result
-from trisect.bench.comparing.machine_noise import Noise
+from trisect.bench.comparing.comparison import Comparison, ComparisonResult
+from trisect.bench.comparing.machine_noise import MachineNoise
 from trisect.profiles.costmodel.op_features import OpClass
 from trisect.profiles.stored import profile_store as store
 from trisect.profiles.stored.profile_data import DeviceProfile, Link, Point, Profile, Provenance
@@ -83,7 +83,7 @@ def made_up_comparison(model: Path, nodes: list[str], *, energy: bool = False, n
             Event("segment 1", "compute", DEVICES[1].id, latency_s / 2, latency_s),
         ]
         results.append(
-            Result(
+            ComparisonResult(
                 name=strategy,
                 kind="strategy",
                 also=("random",) if number == 1 else (),
@@ -139,6 +139,6 @@ def made_up_comparison(model: Path, nodes: list[str], *, energy: bool = False, n
         elapsed_s=10.0,
         resumed=False,
         interrupted=False,
-        noise=Noise(0.5, 0.01, None, 0.03, None),
+        noise=MachineNoise(0.5, 0.01, None, 0.03, None),
         versions={"trisect": "1"},
     )

@@ -11,21 +11,33 @@ import pytest
 from tests.bench.comparing.comparisons import DEVICES, made_up_comparison, write_model
 from trisect.bench.comparing.candidates import Candidate
 from trisect.bench.comparing.comparison import Comparison, results_of
-from trisect.bench.comparing.interleaved_measurement import Entrant, Measured, Measurement
+from trisect.bench.comparing.interleaved_measurement import (
+    ContenderConfig,
+    ContenderMeasurements,
+    InterleavedMeasurement,
+)
 
 MEASURED = {
     # Quick and hungry, slow and frugal, and one in between that streams well.
-    "quick": Measured(((1.0,),) * 6, (1.0,) * 6, peak_bytes=900, energies_j=(9.0, 8.0, 9.5, 9.0, 9.0, 9.0), ok=True),
-    "frugal": Measured(((4.0,),) * 6, (0.25,) * 6, peak_bytes=800, energies_j=(2.0,) * 6, ok=True),
-    "wide": Measured(((2.0,),) * 6, (3.0, 3.5, 3.0, 2.5, 3.0, 3.0), peak_bytes=100, energies_j=(9.2,) * 6, ok=True),
+    "quick": ContenderMeasurements(
+        ((1.0,),) * 6, (1.0,) * 6, peak_bytes=900, energies_j=(9.0, 8.0, 9.5, 9.0, 9.0, 9.0), ok=True
+    ),
+    "frugal": ContenderMeasurements(((4.0,),) * 6, (0.25,) * 6, peak_bytes=800, energies_j=(2.0,) * 6, ok=True),
+    "wide": ContenderMeasurements(
+        ((2.0,),) * 6, (3.0, 3.5, 3.0, 2.5, 3.0, 3.0), peak_bytes=100, energies_j=(9.2,) * 6, ok=True
+    ),
 }
 
 
-def ranked(objective: Any, measured: dict[str, Measured] = MEASURED) -> list[str]:
+def ranked(objective: Any, measured: dict[str, ContenderMeasurements] = MEASURED) -> list[str]:
     candidates = [
-        Candidate(name, entrant=Entrant(name, name, "_plan", Path(), DEVICES[:1])) for name in sorted(measured)
+        Candidate(name, contender=ContenderConfig(name, name, "_plan", Path(), DEVICES[:1]))
+        for name in sorted(measured)
     ]
-    return [r.name for r in results_of(candidates, Measurement(measured, 6, 1.0, None, False), DEVICES, objective)]
+    return [
+        r.name
+        for r in results_of(candidates, InterleavedMeasurement(measured, 6, 1.0, None, False), DEVICES, objective)
+    ]
 
 
 def test_each_objective_has_its_own_order() -> None:

@@ -1,4 +1,4 @@
-"""Energy of turns, from a made-up tree of counters that moves as a processor's would."""
+"""Energy of turns, from a synthetic tree of counters that changes as a processor's would."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 
 from tests.bench.comparing.comparisons import store_made_up_profile, write_model
-from trisect.bench.comparing import compare
-from trisect.bench.comparing import contender_process as contending
+from trisect.bench.comparing import contender_process
+from trisect.bench.comparing.compare import ComparisonRequest, compare
 from trisect.bench.comparing.comparison import Comparison
-from trisect.bench.comparing.contender_process import Serving
-from trisect.bench.comparing.energy_meter import Meter, used_j
+from trisect.bench.comparing.contender_process import ContenderHandler, ContenderTurn
+from trisect.bench.comparing.energy_meter import EnergyMeter, used_j
 from trisect.bench.comparing.output_comparison import write_tensors
-from trisect.bench.contenders import Whole
+from trisect.bench.contenders import WholeModelContender
 from trisect.profiles.measuring import power
 from trisect.profiles.stored import profile_store as store
 from trisect.runtime.device import Device
@@ -46,7 +46,7 @@ def counters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_one_processor_is_counted_once(counters: Path) -> None:
-    meter = Meter.of([CPU, TOO])
+    meter = EnergyMeter.of([CPU, TOO])
     assert meter is not None
     assert len(meter.counters) == 1
     before = meter.read()
@@ -55,13 +55,13 @@ def test_one_processor_is_counted_once(counters: Path) -> None:
 
 
 def test_what_has_no_counter_makes_the_sum_unknown(counters: Path) -> None:
-    assert Meter.of([CPU, NPU]) is None
-    assert Meter.of([]) is None
+    assert EnergyMeter.of([CPU, NPU]) is None
+    assert EnergyMeter.of([]) is None
 
 
 def test_a_counter_that_goes_away_or_wraps_is_no_figure(counters: Path) -> None:
     write_uj(counters, 1000)
-    meter = Meter.of([CPU])
+    meter = EnergyMeter.of([CPU])
     assert meter is not None
     before = meter.read()
     write_uj(counters, 5)
@@ -71,7 +71,7 @@ def test_a_counter_that_goes_away_or_wraps_is_no_figure(counters: Path) -> None:
     assert used_j(before, meter.read()) is None
 
 
-class Heater(Whole):
+class Heater(WholeModelContender):
     """A contender whose every call takes half a joule."""
 
     def __init__(self, folder: Path) -> None:
@@ -87,36 +87,43 @@ class Heater(Whole):
         return {}
 
 
-def loaded(heater: Heater, counted: list[Device], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Serving:
-    monkeypatch.setattr(contending, "make", lambda system: heater)
+def described(device: Device) -> dict[str, str]:
+    return {name: getattr(device, name) for name in ("id", "kind", "engine", "name", "reality")}
+
+
+def loaded(heater: Heater, metered: list[Device], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ContenderHandler:
+    monkeypatch.setattr(contender_process, "make_contender", lambda system: heater)
     write_tensors(tmp_path / "feeds.pb", {})
-    serving = Serving()
-    question = {
+    handler = ContenderHandler()
+    request = {
         "do": "load", "system": "heater", "model": "", "feeds": str(tmp_path / "feeds.pb"), "threads": None,
-        "shapes": {}, "settings": {}, "counted": [contending._described(device) for device in counted],
+        "shapes": {}, "settings": {}, "metered": [described(device) for device in metered],
     }  # fmt: skip
-    serving.answer(question)
-    return serving
+    handler(request)
+    return handler
 
 
 def test_a_turn_tells_what_each_of_its_calls_took(
     counters: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     heater = Heater(counters)
-    serving = loaded(heater, [CPU, TOO], tmp_path, monkeypatch)
+    handler = loaded(heater, [CPU, TOO], tmp_path, monkeypatch)
     before = heater.calls
-    turn = serving.answer({"do": "turn", "calls": 3, "items": 0})
-    assert turn["energy_j"] == pytest.approx(0.5)
-    assert len(turn["calls_s"]) == 3
+    turn = handler({"do": "turn", "calls": 3, "items": 0})
+    assert isinstance(turn, ContenderTurn)
+    assert turn.energy_j == pytest.approx(0.5)
+    assert len(turn.calls_s) == 3
     assert heater.calls - before > 3  # a turn too short for a counter goes on, uncounted
 
 
 def test_without_a_counter_nothing_is_made_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(power, "_RAPL", tmp_path / "none")
     heater = Heater(tmp_path)
-    serving = loaded(heater, [CPU], tmp_path, monkeypatch)
+    handler = loaded(heater, [CPU], tmp_path, monkeypatch)
     before = heater.calls
-    assert serving.answer({"do": "turn", "calls": 3, "items": 0})["energy_j"] is None
+    turn = handler({"do": "turn", "calls": 3, "items": 0})
+    assert isinstance(turn, ContenderTurn)
+    assert turn.energy_j is None
     assert heater.calls - before == 4  # one to get into it, and those asked for
 
 
@@ -127,7 +134,7 @@ def drawing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     folder.mkdir()
     site.mkdir()
     (site / "sitecustomize.py").write_text(
-        f"from pathlib import Path\nfrom trisect.profiles import power\npower._RAPL = Path({str(folder)!r})\n"
+        f"from pathlib import Path\nfrom trisect.profiles.measuring import power\npower._RAPL = Path({str(folder)!r})\n"
     )
     monkeypatch.setattr(power, "_RAPL", folder)
     monkeypatch.setenv("PYTHONPATH", str(site))
@@ -149,9 +156,7 @@ def drawing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def compared(model: Path, objective: Any) -> Comparison:
-    return compare.compare(
-        model, "single", "cpu:ort", objective, shapes={"batch": 3}, budget_s=1.0, feeds=None, fresh=True
-    )
+    return compare(ComparisonRequest(model, "single", "cpu:ort", objective, {"batch": 3}, budget_s=1.0, fresh=True))
 
 
 def test_a_comparison_by_energy_is_measured_and_sorted(drawing: Path, tmp_path: Path) -> None:

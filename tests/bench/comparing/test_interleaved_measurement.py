@@ -1,4 +1,4 @@
-"""Turns: who is asked when, when it is enough, what is kept, and how sure a median is."""
+"""Turns: who is turns when, when it is enough, what is saved, and how sure a median is."""
 
 from __future__ import annotations
 
@@ -9,14 +9,22 @@ from typing import Any, ClassVar
 
 import pytest
 
-from trisect.bench.comparing import interleaved_measurement as measuring
-from trisect.bench.comparing.contender_process import Turn
-from trisect.bench.comparing.interleaved_measurement import Entrant, Measured, Measurement, measure, median_interval
+from trisect.bench.comparing import interleaved_measurement
+from trisect.bench.comparing.contender_process import ContenderTurn
+from trisect.bench.comparing.interleaved_measurement import (
+    ContenderConfig,
+    ContenderMeasurements,
+    InterleavedMeasurement,
+    MeasurementOptions,
+    measure,
+    median_interval,
+)
+from trisect.bench.comparing.output_comparison import OutputDifference
+from trisect.runtime.child_process import ChildProcessFailed
 from trisect.runtime.device import Device
-from trisect.runtime.errors import EngineFailed
 from trisect.scheduler.problem.rules import Objective
 
-CPU = Device("npu:null", "npu", "null", "a device that tells no power", "simulated")
+CPU = Device("npu:null", "npu", "null", "a device without a power counter", "simulated")
 
 
 def test_interval_covers_the_median_as_often_as_it_says() -> None:
@@ -39,10 +47,10 @@ def test_interval_needs_six_turns() -> None:
     assert median_interval([3.0, 1.0, 2.0, 6.0, 5.0, 4.0]) == (1.0, 6.0)
 
 
-class FakeContending:
-    """Answers from a script, and notes who was asked."""
+class ScriptedProcess:
+    """Answers from a script, and notes who was turns."""
 
-    asked: ClassVar[list[str]] = []
+    turns: ClassVar[list[str]] = []
     scripts: ClassVar[dict[str, Iterator[float | Exception]]] = {}
     energies_j: ClassVar[dict[str, float]] = {}
     pid = 2**22 + 1
@@ -50,7 +58,7 @@ class FakeContending:
     def __init__(self, system: str, name: str) -> None:
         self.name = name
 
-    def __enter__(self) -> FakeContending:
+    def __enter__(self) -> ScriptedProcess:
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -58,42 +66,45 @@ class FakeContending:
 
     def load(self, *arguments: Any, **options: Any) -> tuple[str, float]:
         if self.name == "unloadable":
-            raise EngineFailed("unloadable failed: no such operator", reason="no such operator")
+            raise ChildProcessFailed("unloadable", "no such operator")
         return "", 0.001
 
-    def ask(self, question: dict[str, Any]) -> dict[str, Any]:
-        return {"max_abs": 0.0, "max_rel": 0.0, "ok": True}
+    def compare_outputs(self, reference: Path) -> OutputDifference:
+        return OutputDifference(0.0, 0.0, True)
 
-    def turn(self, calls: int, items: int) -> Turn:
-        self.asked.append(self.name)
+    def take_turn(self, calls: int, items: int) -> ContenderTurn:
+        self.turns.append(self.name)
         value = next(self.scripts[self.name])
         if isinstance(value, BaseException):
             raise value
-        return Turn((value,) * 3, 1 / value, (), 1000, self.energies_j.get(self.name))
+        return ContenderTurn((value,) * 3, 1 / value, (), 1000, self.energies_j.get(self.name))
 
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setattr(measuring, "Contending", FakeContending)
-    monkeypatch.setattr(measuring, "_PAUSE_S", 0.0)
-    FakeContending.asked = []
+    monkeypatch.setattr(interleaved_measurement, "ContenderProcess", ScriptedProcess)
+    monkeypatch.setattr(interleaved_measurement, "_PAUSE_S", 0.0)
+    ScriptedProcess.turns = []
 
     def call(
         scripts: Mapping[str, Iterator[Any]],
         budget_s: float = 1e9,
-        known: Mapping[str, Measured] | None = None,
+        known: Mapping[str, ContenderMeasurements] | None = None,
         objective: Objective = "latency",
         energies_j: Mapping[str, float] | None = None,
-    ) -> tuple[Measurement, list[Mapping[str, Measured]]]:
-        FakeContending.scripts = dict(scripts)
-        FakeContending.energies_j = dict(energies_j or {})
-        kept: list[Mapping[str, Measured]] = []
-        entrants = [Entrant(f"key of {name}", name, "fake", Path("m"), (CPU,)) for name in scripts]
+    ) -> tuple[InterleavedMeasurement, list[Mapping[str, ContenderMeasurements]]]:
+        ScriptedProcess.scripts = dict(scripts)
+        ScriptedProcess.energies_j = dict(energies_j or {})
+        saved: list[Mapping[str, ContenderMeasurements]] = []
+        contenders = [ContenderConfig(f"key of {name}", name, "fake", Path("m"), (CPU,)) for name in scripts]
         found = measure(
-            entrants, objective=objective, feeds=Path("f"), reference=Path("r"), shapes={}, threads=None,
-            budget_s=budget_s, known=known or {}, keep=lambda now: kept.append(dict(now)), progress=lambda *told: None,
-        )  # fmt: skip
-        return found, kept
+            contenders,
+            MeasurementOptions(objective, Path("f"), Path("r"), {}, None, budget_s),
+            known=known or {},
+            save=lambda now: saved.append(dict(now)),
+            progress=lambda *step: None,
+        )
+        return found, saved
 
     return call
 
@@ -109,76 +120,76 @@ def unsteady(*values: float) -> Iterator[float]:
 
 
 def test_turns_alternate_until_all_are_narrow(run: Any) -> None:
-    found, kept = run({"a": always(1.0), "b": always(1.1)})
-    assert FakeContending.asked == ["a", "b"] * 6
+    found, saved = run({"a": always(1.0), "b": always(1.1)})
+    assert ScriptedProcess.turns == ["a", "b"] * 6
     assert found.rounds == 6
-    assert len(kept) == 7
-    assert found.entrants["key of a"].interval_s == (1.0, 1.0)
-    assert found.entrants["key of b"].latency_s == 1.1
-    assert found.entrants["key of b"].throughput_hz == pytest.approx(1 / 1.1)
+    assert len(saved) == 7
+    assert found.contenders["key of a"].interval_s == (1.0, 1.0)
+    assert found.contenders["key of b"].latency_s == 1.1
+    assert found.contenders["key of b"].throughput_hz == pytest.approx(1 / 1.1)
 
 
 def test_one_round_is_always_made_and_no_more_when_the_budget_is_spent(run: Any) -> None:
     found, _ = run({"a": always(1.0), "b": always(1.0)}, budget_s=0.0)
-    assert FakeContending.asked == ["a", "b"]
-    assert found.entrants["key of a"].interval_s is None
+    assert ScriptedProcess.turns == ["a", "b"]
+    assert found.contenders["key of a"].interval_s is None
 
 
 def test_the_surely_beaten_take_no_further_turns(run: Any) -> None:
     found, _ = run({"a": unsteady(1.0, 1.1, 0.9, *[1.0] * 60), "slow": unsteady(5.0, 6.0)})
-    assert FakeContending.asked.count("slow") == 6
-    assert FakeContending.asked.count("a") > 6
-    assert found.entrants["key of a"].is_narrow()
-    assert not found.entrants["key of slow"].is_narrow()
+    assert ScriptedProcess.turns.count("slow") == 6
+    assert ScriptedProcess.turns.count("a") > 6
+    assert found.contenders["key of a"].is_narrow()
+    assert not found.contenders["key of slow"].is_narrow()
 
 
 def test_who_is_beaten_in_time_may_be_best_in_energy(run: Any) -> None:
     slow = {"quick": always(1.0), "frugal": unsteady(5.0, 6.0)}
     found, _ = run(slow, objective="energy", energies_j={"quick": 9.0, "frugal": 1.0})
-    assert FakeContending.asked == ["quick", "frugal"] * 6  # the quick one is beaten by then
-    assert found.entrants["key of frugal"].energy_j == 1.0
-    assert found.entrants["key of frugal"].energies_j == (1.0,) * 6
+    assert ScriptedProcess.turns == ["quick", "frugal"] * 6  # the quick one is beaten by then
+    assert found.contenders["key of frugal"].energy_j == 1.0
+    assert found.contenders["key of frugal"].energies_j == (1.0,) * 6
 
 
 def test_joules_of_one_are_not_held_against_seconds_of_another(run: Any) -> None:
-    found, _ = run({"counted": always(1.0), "untold": always(1.1)}, objective="energy", energies_j={"counted": 1e-3})
-    assert FakeContending.asked == ["counted", "untold"] * 6
-    assert found.entrants["key of untold"].energy_j is None
-    assert found.entrants["key of untold"].energies_j == ()
+    found, _ = run({"counted": always(1.0), "unmetered": always(1.1)}, objective="energy", energies_j={"counted": 1e-3})
+    assert ScriptedProcess.turns == ["counted", "unmetered"] * 6
+    assert found.contenders["key of unmetered"].energy_j is None
+    assert found.contenders["key of unmetered"].energies_j == ()
 
 
 def test_failures_are_theirs_alone(run: Any) -> None:
-    breaks = iter([1.0, EngineFailed("b failed: its process ended (SIGSEGV)", reason="its process ended (SIGSEGV)")])
+    breaks = iter([1.0, ChildProcessFailed("b", "its process ended (SIGSEGV)")])
     found, _ = run({"a": always(1.0), "b": breaks, "unloadable": always(1.0)})
-    assert found.entrants["key of b"].failed == "its process ended (SIGSEGV)"
-    assert len(found.entrants["key of b"].turns_s) == 1
-    assert found.entrants["key of unloadable"].failed == "no such operator"
-    assert found.entrants["key of a"].is_narrow()
+    assert found.contenders["key of b"].failed == "its process ended (SIGSEGV)"
+    assert len(found.contenders["key of b"].turns_s) == 1
+    assert found.contenders["key of unloadable"].failed == "no such operator"
+    assert found.contenders["key of a"].is_narrow()
 
 
 def test_interrupted_keeps_what_is_done(run: Any) -> None:
-    found, kept = run({"a": always(1.0), "b": iter([1.0, 1.0, KeyboardInterrupt()])})
+    found, saved = run({"a": always(1.0), "b": iter([1.0, 1.0, KeyboardInterrupt()])})
     assert found.interrupted
-    assert len(found.entrants["key of a"].turns_s) == 3
-    assert len(found.entrants["key of b"].turns_s) == 2
-    assert kept[-1] == found.entrants
+    assert len(found.contenders["key of a"].turns_s) == 3
+    assert len(found.contenders["key of b"].turns_s) == 2
+    assert saved[-1] == found.contenders
 
 
 def test_an_earlier_run_is_gone_on_from(run: Any) -> None:
     first, _ = run({"a": always(1.0), "b": iter([1.0, 1.0, KeyboardInterrupt()])})
-    FakeContending.asked.clear()
-    second, _ = run({"a": always(1.0), "b": always(1.0)}, known=first.entrants)
-    assert FakeContending.asked == ["a", "b"] * 4
-    FakeContending.asked.clear()
-    third, _ = run({"a": always(1.0), "b": always(1.0)}, known=second.entrants)
-    assert FakeContending.asked == []
+    ScriptedProcess.turns.clear()
+    second, _ = run({"a": always(1.0), "b": always(1.0)}, known=first.contenders)
+    assert ScriptedProcess.turns == ["a", "b"] * 4
+    ScriptedProcess.turns.clear()
+    third, _ = run({"a": always(1.0), "b": always(1.0)}, known=second.contenders)
+    assert ScriptedProcess.turns == []
     assert third.rounds == 0
-    assert third.entrants == second.entrants
+    assert third.contenders == second.contenders
 
 
 def test_what_failed_before_is_tried_again(run: Any) -> None:
-    first, _ = run({"a": iter([EngineFailed("a failed: no memory", reason="no memory")])})
-    assert first.entrants["key of a"].failed == "no memory"
-    second, _ = run({"a": always(1.0)}, known=first.entrants)
-    assert second.entrants["key of a"].failed is None
-    assert second.entrants["key of a"].is_narrow()
+    first, _ = run({"a": iter([ChildProcessFailed("a", "no memory")])})
+    assert first.contenders["key of a"].failed == "no memory"
+    second, _ = run({"a": always(1.0)}, known=first.contenders)
+    assert second.contenders["key of a"].failed is None
+    assert second.contenders["key of a"].is_narrow()

@@ -8,7 +8,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from trisect.bench.comparing.output_comparison import difference, read_tensors, write_tensors
+from trisect.bench.comparing.output_comparison import output_difference, read_tensors, write_tensors
 
 
 @pytest.mark.parametrize(
@@ -34,11 +34,11 @@ def test_tensors_come_back_as_they_were(array: np.ndarray, tmp_path: Path) -> No
 
 def test_difference_is_the_largest_of_all_outputs() -> None:
     wanted = {"a": np.array([1.0, 2.0]), "b": np.array([100.0])}
-    found = difference({"a": np.array([1.0, 2.0005]), "b": np.array([100.05])}, wanted)
+    found = output_difference({"a": np.array([1.0, 2.0005]), "b": np.array([100.05])}, wanted)
     assert found.max_abs == pytest.approx(0.05)
     assert found.max_rel == pytest.approx(0.0005)
     assert found.ok
-    assert not difference({"a": np.array([1.0, 2.1]), "b": np.array([100.0])}, wanted).ok
+    assert not output_difference({"a": np.array([1.0, 2.1]), "b": np.array([100.0])}, wanted).ok
 
 
 @pytest.mark.parametrize(
@@ -51,18 +51,18 @@ def test_difference_is_the_largest_of_all_outputs() -> None:
     ],
 )
 def test_what_cannot_be_compared_is_infinitely_far(got: dict[str, np.ndarray]) -> None:
-    found = difference(got, {"a": np.array([1.0, 2.0])})
+    found = output_difference(got, {"a": np.array([1.0, 2.0])})
     assert not found.ok
     assert found.max_abs == np.inf
 
 
 def test_equal_oddities_are_equal() -> None:
     odd = {"a": np.array([np.nan, np.inf, -np.inf]), "s": np.array(["x"], object), "e": np.zeros(0)}
-    assert difference(odd, odd).ok
-    assert not difference(odd | {"s": np.array(["y"], object)}, odd).ok
+    assert output_difference(odd, odd).ok
+    assert not output_difference(odd | {"s": np.array(["y"], object)}, odd).ok
 
 
 def test_nothing_is_not_like_little() -> None:
     little = {"a": np.array([1e-5, -2e-5])}
-    assert not difference({"a": np.zeros(2)}, little).ok
-    assert difference({"a": np.array([1.01e-5, -2e-5])}, little).ok
+    assert not output_difference({"a": np.zeros(2)}, little).ok
+    assert output_difference({"a": np.array([1.01e-5, -2e-5])}, little).ok

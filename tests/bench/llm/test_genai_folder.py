@@ -14,7 +14,7 @@ from tests.llm.llm_folder_factory import CONTEXT, VOCAB, write_genai_folder, wri
 from trisect.bench.llm import llm_comparison as llm
 from trisect.bench.llm.genai_folder import CONFIG_FILE, genai_folder
 from trisect.bench.llm.llm_comparison import bench_llm
-from trisect.bench.llm.peer_process import Worker
+from trisect.bench.llm.peer_process import PeerProcess
 from trisect.bench.peers import source
 from trisect.llm.bundle import Bundle
 from trisect.llm.importing.model_import import open_model
@@ -42,7 +42,7 @@ def bundle_of(path: Path, tmp_path: Path) -> Bundle:
 
 def tokens(peer: str, model: str, vocab: int, settings: dict[str, object] | None = None) -> tuple[int, ...]:
     ids = np.random.default_rng(3).integers(6, vocab, 11).tolist()
-    with Worker(peer, model, 1, settings or {}) as worker:
+    with PeerProcess(peer, model, 1, settings or {}) as worker:
         timing = worker.run(ids, NEW_TOKENS)
     assert timing.end_to_end_s == pytest.approx(timing.prefill_s + timing.decode_s)
     assert worker.rss_bytes > 0

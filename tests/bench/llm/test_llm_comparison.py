@@ -13,7 +13,7 @@ from trisect.bench.llm import answer_quality as quality
 from trisect.bench.llm import llm_comparison as llm
 from trisect.bench.llm.answer_quality import Quality, bench_quality, compare
 from trisect.bench.llm.llm_comparison import AutoChoice, Limits, LlmBench, LlmRun, bench_llm
-from trisect.bench.llm.peer_process import Worker
+from trisect.bench.llm.peer_process import PeerProcess
 from trisect.bench.peers import Timing
 from trisect.runtime.errors import EngineFailed
 
@@ -55,7 +55,7 @@ def test_a_peer_that_fails_is_left_out_with_its_reason(tiny: Path, monkeypatch: 
 
 
 def test_a_worker_that_dies_is_an_error_not_a_hang(tiny: Path) -> None:
-    with pytest.raises(EngineFailed, match="failed"), Worker("_pair", str(tiny.parent), 1, {}):
+    with pytest.raises(EngineFailed, match="failed"), PeerProcess("_pair", str(tiny.parent), 1, {}):
         pass
 
 

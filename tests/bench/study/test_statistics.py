@@ -15,7 +15,7 @@ from trisect.bench.study.statistics import (
     ratio_to,
     studentized_range,
 )
-from trisect.bench.study.study_rows import Outcome, Row, Size, make_row
+from trisect.bench.study.study_rows import ProblemSize, RunOutcome, StudyRow, make_row
 from trisect.bench.study.study_summary import summarise
 from trisect.bench.study.summary_tables import to_latex, to_markdown
 
@@ -78,9 +78,9 @@ def test_profiles_and_ratios() -> None:
     assert ratio_to(0.0, 2.0) == float("inf")
 
 
-def row(instance: str, strategy: str, value: float | None, seed: int = 0, bound: float = 1.0) -> Row:
-    outcome = Outcome("ok", value, bound, 0.001) if value is not None else Outcome("failed", reason="x")
-    return make_row(("w", instance, strategy, seed), Size(3, 2, 2, "latency", "tasks"), outcome, "")
+def row(instance: str, strategy: str, value: float | None, seed: int = 0, bound: float = 1.0) -> StudyRow:
+    outcome = RunOutcome("ok", value, bound, 0.001) if value is not None else RunOutcome("failed", reason="x")
+    return make_row(("w", instance, strategy, seed), ProblemSize(3, 2, 2, "latency", "tasks"), outcome, "")
 
 
 def test_a_summary_by_hand() -> None:

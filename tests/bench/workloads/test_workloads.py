@@ -11,7 +11,7 @@ import pytest
 
 from tests.placement_data import benchmark
 from trisect.bench import datasets, workloads
-from trisect.bench.workloads import Instance, Workload, all_workloads, choices, instances
+from trisect.bench.workloads import Workload, WorkloadInstance, all_workloads, choices, instances
 from trisect.bench.workloads._shapes import SHAPES
 from trisect.profiles.costmodel.op_features import OpClass
 from trisect.runtime.errors import InvalidInput, InvalidModel, StorageFailed, TrisectError
@@ -136,7 +136,7 @@ def test_a_package_of_others_offers_a_workload(monkeypatch: pytest.MonkeyPatch) 
 
         def load(self) -> Workload:
             return Workload(
-                "theirs", "them", "MIT", lambda request: [Instance("one", lambda: problem("random:layered"))]
+                "theirs", "them", "MIT", lambda request: [WorkloadInstance("one", lambda: problem("random:layered"))]
             )
 
     monkeypatch.setattr(workloads, "entry_points", lambda group: [Entry()] if group == "trisect.workloads" else [])

@@ -14,6 +14,7 @@ import pytest
 
 from tests.bench.comparing.comparisons import made_up_comparison, write_model
 from trisect.bench.comparing import compare
+from trisect.bench.comparing.compare import ComparisonRequest
 from trisect.bench.comparing.comparison import Comparison
 from trisect.bench.comparing.comparison_formats import as_csv, as_trace
 from trisect.cli import main
@@ -34,40 +35,45 @@ def made_up(onnx_file: Path) -> Comparison:
 
 
 @pytest.fixture
-def asked(made_up: Comparison, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """Puts a made-up comparison in the place of a real one; holds what it was asked for."""
-    calls: list[Any] = []
+def requests(made_up: Comparison, monkeypatch: pytest.MonkeyPatch) -> list[ComparisonRequest]:
+    """Returns a synthetic comparison instead of a measured one; holds the requests."""
+    received: list[ComparisonRequest] = []
 
-    def instead(*arguments: Any, **options: Any) -> Comparison:
-        calls.append((arguments, options))
+    def synthetic(request: ComparisonRequest, progress: Any) -> Comparison:
+        received.append(request)
         return made_up
 
-    monkeypatch.setattr(compare, "compare", instead)
-    return calls
+    monkeypatch.setattr(compare, "compare", synthetic)
+    return received
 
 
-def test_the_word_model_can_be_left_out(onnx_file: Path, asked: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_word_model_can_be_left_out(
+    onnx_file: Path, requests: list[ComparisonRequest], capsys: pytest.CaptureFixture[str]
+) -> None:
     for words in (["bench"], ["bench", "model"], ["bench", "--devices", "cpu:ort"]):
         assert main([*words, str(onnx_file), "--budget", "2m", "--shape", "batch=3", "--threads", "2"]) == 0
-    assert [arguments[0] for arguments, _ in asked] == [onnx_file] * 3
-    assert asked[2][0][2] == "cpu:ort"
-    arguments, options = asked[0]
-    assert arguments[1:] == ("all", "auto", "latency", {"batch": 3})
-    assert (options["budget_s"], options["threads"], options["peers"], options["fresh"]) == (120.0, 2, True, False)
+    assert [request.model for request in requests] == [onnx_file] * 3
+    assert [request.devices for request in requests] == ["auto", "auto", "cpu:ort"]
+    first = requests[0]
+    assert (first.strategies, first.objective, first.shapes) == ("all", "latency", {"batch": 3})
+    assert (first.budget_s, first.threads, first.peers, first.fresh) == (120.0, 2, True, False)
 
 
 def test_the_group_still_explains_itself(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "-h"]) == 0
     told = capsys.readouterr().out
     assert "MODEL.onnx" in told
-    assert all(f" {name} " in told for name in ("model", "llm", "placement", "plan-speed"))
+    assert all(f" {name} " in told for name in ("model", "llm", "study", "adversary"))
+    assert "plan-speed" not in told  # a measurement of our own targets
     assert main(["bench", "plan-sped"]) == 2
     assert "plan-speed" in capsys.readouterr().err
     assert main(["bench", "no-such-file.onnx"]) == 2
     assert "no-such-file.onnx" in capsys.readouterr().err
 
 
-def test_a_table_for_people(onnx_file: Path, asked: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_table_for_people(
+    onnx_file: Path, requests: list[ComparisonRequest], capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["bench", str(onnx_file)]) == 0
     out, err = capsys.readouterr()
     lines = out.splitlines()
@@ -84,7 +90,11 @@ def test_a_table_for_people(onnx_file: Path, asked: list[Any], capsys: pytest.Ca
 
 @pytest.mark.parametrize("options", [["--json"], ["--format", "json"]])
 def test_one_json_document(
-    options: list[str], onnx_file: Path, asked: list[Any], made_up: Comparison, capsys: pytest.CaptureFixture[str]
+    options: list[str],
+    onnx_file: Path,
+    requests: list[ComparisonRequest],
+    made_up: Comparison,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert main(["bench", str(onnx_file), *options]) == 0
     document = json.loads(capsys.readouterr().out)
@@ -98,7 +108,7 @@ def test_one_json_document(
 
 
 def test_markdown_and_csv(
-    onnx_file: Path, asked: list[Any], made_up: Comparison, capsys: pytest.CaptureFixture[str]
+    onnx_file: Path, requests: list[ComparisonRequest], made_up: Comparison, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["bench", str(onnx_file), "--format", "md"]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -153,7 +163,7 @@ def test_energy_is_shown_where_it_was_measured(
     assert "sorted by energy" in out
     assert "predicted energy" in out
     assert "50 mJ" in next(line for line in out.splitlines() if line.lstrip().startswith("* auto"))
-    assert "the idle machine draws included" in err
+    assert "idle power included" in err
     assert "--strategy auto --objective energy" in err
 
 
@@ -185,7 +195,7 @@ def test_interrupted_prints_what_is_done(
 
 
 def test_bad_input_costs_no_measuring(
-    onnx_file: Path, asked: list[Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    onnx_file: Path, requests: list[ComparisonRequest], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for words in (
         ["--report", str(tmp_path / "none" / "r.html")],
@@ -200,7 +210,7 @@ def test_bad_input_costs_no_measuring(
         out, err = capsys.readouterr()
         assert out == ""
         assert len(err.splitlines()) == 1
-    assert asked == []
+    assert requests == []
     with pytest.raises(InvalidInput, match="--limit"):
         parse_span("-1s", "--limit")
 
@@ -218,7 +228,7 @@ def test_strategies_of_a_file_of_ones_own(
     (result,) = json.loads(capsys.readouterr().out)["results"]
     assert (result["name"], result["failed"]) == ("of-a-file", None)
     assert main(["bench", str(onnx_file), "--load", str(tmp_path / "none.py")]) == 2
-    assert "no Python file" in capsys.readouterr().err
+    assert "not a Python file" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("words", [["--batch", "two"], ["--batch", "1,0"], ["--prompt-tokens", "-1"]])
