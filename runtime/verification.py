@@ -162,7 +162,7 @@ def _read(path: Path) -> onnx.ModelProto:
     except OSError as error:
         raise InvalidModel(f"{path} cannot be read: {error.strerror or error}") from error
     except Exception as error:  # protobuf's DecodeError has no common base over its implementations
-        raise InvalidModel(f"{path} is not a sound ONNX file") from error
+        raise InvalidModel(f"{path} is not a valid ONNX file") from error
 
 
 def _boundary(plan: Plan) -> list[TensorSpec]:

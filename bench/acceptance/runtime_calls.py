@@ -15,7 +15,7 @@ import psutil
 
 from trisect.runtime.engines import load
 from trisect.runtime.engines.base import LoadOptions
-from trisect.runtime.engines.common.engine_helpers import signature
+from trisect.runtime.engines.common.model_signature import read_signature
 from trisect.runtime.engines.null import null_devices
 from trisect.runtime.plans.plan import Plan, Segment
 from trisect.runtime.sessions.session import Session
@@ -42,7 +42,7 @@ def one_segment(models: Path) -> Iterator[Measured]:
         added = statistics.median(a - b for a, b in zip(times["plan"], times["bare"], strict=True))
         yield Measured("one_segment", f"added to a call of {where.id}", added * 1e6, "us", 25.0, True)
         path = model_in(models, "ch_PP-OCRv4_det_infer.onnx")
-        feeds = {signature(path).inputs[0].name: image(1, 3, 224, 224)}
+        feeds = {read_signature(path).inputs[0].name: image(1, 3, 224, 224)}
         bare = make(path)
         with Session(whole(path, where.id), options=ONE) as session:
             times = in_turns({"plan": partial(session.run, feeds), "bare": partial(bare, feeds)}, 60, repeat=3)
@@ -53,7 +53,7 @@ def one_segment(models: Path) -> Iterator[Measured]:
 
 def whole(path: Path, device_id: str) -> Plan:
     """A model as it is, as a plan of one segment."""
-    declared = signature(path)
+    declared = read_signature(path)
     segment = Segment(0, device_id, ("all",), declared.inputs, declared.outputs, path.name)
     return plan_of([device(device_id)], [segment], declared.inputs, declared.outputs, path.parent)
 
@@ -75,7 +75,7 @@ def _bare_openvino(path: Path) -> Callable[[dict[str, np.ndarray]], object]:
 def alternating(models: Path) -> Iterator[Measured]:
     """Two engines in one process, in turns, each against itself alone."""
     path = model_in(models, "ch_PP-OCRv4_det_infer.onnx")
-    feeds = {signature(path).inputs[0].name: image(1, 3, 640, 640)}
+    feeds = {read_signature(path).inputs[0].name: image(1, 3, 640, 640)}
     modules = {name: load(path, device(name)) for name in ("cpu:ort", "cpu:openvino")}
     alone: dict[str, list[float]] = {name: [] for name in modules}
     mixed: dict[str, list[float]] = {name: [] for name in modules}

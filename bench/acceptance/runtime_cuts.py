@@ -23,7 +23,7 @@ import openvino
 from openvino.passes import ConstantFolding, Manager
 
 from trisect.runtime.engines.base import LoadOptions
-from trisect.runtime.engines.common.engine_helpers import signature
+from trisect.runtime.engines.common.model_signature import read_signature
 from trisect.runtime.plans.plan import Plan
 from trisect.runtime.sessions.session import Session
 
@@ -163,7 +163,7 @@ def real_model(models: Path, name: str) -> tuple[Path, dict[str, int]]:
     if name != DETECTOR:
         return path, dict(known_files()[name].shapes)
     sizes = (1, 3, _SIDE, _SIDE)
-    return path, {d: n for d, n in zip(signature(path).inputs[0].shape, sizes, strict=True) if isinstance(d, str)}
+    return path, {d: n for d, n in zip(read_signature(path).inputs[0].shape, sizes, strict=True) if isinstance(d, str)}
 
 
 def _hetero(path: Path, plan: Plan, threads: int | None) -> Any:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from trisect.runtime.device import Device
-from trisect.runtime.engines.common.engine_helpers import cpu_name
+from trisect.runtime.engines.common.host_info import cpu_name
 
 from .profile_data import Provenance
 

@@ -1,7 +1,7 @@
-"""A device that computes nothing: zeros of the right shapes, for simulation and for plans of thousands of devices.
+"""Devices that compute nothing: zeros of the right shapes, for simulation and for plans of thousands of devices.
 
-What it costs is what a profile says of it. It is never found by itself: ``TRISECT_NULL_DEVICES`` says which there are
-(``npu,gpu:2`` = one NPU and two GPUs), and a plan that holds such devices runs on them whatever is set.
+Their costs come from a profile. Only those that ``TRISECT_NULL_DEVICES`` names are discovered (``npu,gpu:2`` = one NPU
+and two GPUs); a plan that uses null devices runs whatever the variable is.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ from ..tensors.conversions import ConversionLog
 from ..tensors.tensor_spec import UNKNOWN_RANK, Arrays, TensorSpec
 from ..tensors.tensors import check_buffers, check_feeds, dtype_of
 from .base import LoadOptions
-from .common.engine_helpers import closed_module_error, reason, refuse_open_shapes, signature, with_shapes
+from .common.engine_errors import closed_module_error, vendor_message
+from .common.model_signature import bind_shape, bind_signature
 
 ENVIRONMENT = "TRISECT_NULL_DEVICES"
-_MOST = 100_000
+_COUNT_MAX = 100_000
 
 
 class NullEngine:
@@ -34,35 +35,32 @@ class NullEngine:
     package = "trisect"
 
     def devices(self) -> list[Device]:
-        """Those that the environment asks for; else none.
+        """Return the devices that the environment variable names.
 
         Raises
         ------
         EngineMissing
-            For something in the variable that is no kind, or no number.
+            For a malformed value of the variable.
         """
-        return [device for part in os.environ.get(ENVIRONMENT, "").split(",") if part for device in _asked(part)]
+        parts = filter(None, os.environ.get(ENVIRONMENT, "").split(","))
+        return [device for part in parts for device in _parse_devices(part)]
 
     def load(self, model: Path | bytes, device: Device, options: LoadOptions) -> NullModule:
-        """Read a model's inputs and outputs, and no more than that unless shapes have to be inferred.
+        """Read a model's inputs and outputs; the rest of the file only where shapes have to be inferred.
 
-        ``options.extra["run_s"]`` is how long each run is to last: the time of a device that needs no processor.
+        ``options.extra["run_s"]`` is the duration of each run, during which the host's processor is idle.
 
         Raises
         ------
         EngineFailed
-            For open shapes on a device that wants them fixed.
+            For symbolic dimensions on a device that needs static shapes.
         """
-        label = "the model" if isinstance(model, bytes) else model.name
-        declared = signature(model)
-        inputs = tuple(with_shapes(spec, options.shapes) for spec in declared.inputs)
-        outputs = tuple(with_shapes(spec, options.shapes) for spec in declared.outputs)
-        refuse_open_shapes(device, label, inputs)
-        return NullModule(model, device, inputs, outputs, float(options.extra.get("run_s", 0)))
+        signature = bind_signature(model, device, options.shapes)
+        return NullModule(model, device, signature.inputs, signature.outputs, float(options.extra.get("run_s", 0)))
 
 
 def null_devices(kind: Kind, count: int) -> list[Device]:
-    """So many devices that compute nothing.
+    """Return devices that compute nothing.
 
     Examples
     --------
@@ -83,15 +81,15 @@ def null_devices(kind: Kind, count: int) -> list[Device]:
     ]
 
 
-def _asked(part: str) -> list[Device]:
+def _parse_devices(part: str) -> list[Device]:
     kind, _, count = part.strip().partition(":")
-    if kind not in get_args(Kind) or not (count or "1").isdecimal() or not 0 < int(count or "1") <= _MOST:
-        raise EngineMissing(f"{ENVIRONMENT} has {part!r}", remedy="write it as npu,gpu:2")
+    if kind not in get_args(Kind) or not (count or "1").isdecimal() or not 0 < int(count or "1") <= _COUNT_MAX:
+        raise EngineMissing(f"{ENVIRONMENT} has {part!r}, expected KIND or KIND:COUNT", remedy="write it as npu,gpu:2")
     return null_devices(cast("Kind", kind), int(count or "1"))
 
 
 class NullModule:
-    """A model of which only the signature is known."""
+    """A model whose outputs are zeros."""
 
     def __init__(
         self,
@@ -108,17 +106,17 @@ class NullModule:
         self._run_s = run_s
 
     def run(self, feeds: Arrays, log: ConversionLog | None = None) -> dict[str, np.ndarray]:
-        """Zeros (and empty strings) of the shapes that the model would give; see `Module.run`.
+        """Return zeros (and empty strings) of the shapes of the model's outputs; see `Module.run`.
 
         Raises
         ------
         EngineFailed
-            Where a shape depends on values, which nobody computes here.
+            Where a shape depends on values, which are not computed.
         """
         shapes = self._shapes(check_feeds(self.inputs, feeds, log))
         if self._run_s:
             time.sleep(self._run_s)
-        return {spec.name: _blank(spec, shapes[spec.name]) for spec in self.outputs}
+        return {spec.name: _zeros(spec, shapes[spec.name]) for spec in self.outputs}
 
     def bind(self, inputs: Arrays, outputs: Arrays) -> NullBinding:
         """Fix buffers; see `Module.bind`."""
@@ -129,11 +127,11 @@ class NullModule:
                 raise EngineFailed(
                     f"{self.device.id} gives {name!r} in shape {shapes[name]}, not {array.shape}", device=self.device.id
                 )
-        made = {spec.name: _blank(spec, shapes[spec.name]) for spec in self.outputs if spec.name not in outputs}
-        return NullBinding(outputs, made, self._run_s)
+        allocated = {spec.name: _zeros(spec, shapes[spec.name]) for spec in self.outputs if spec.name not in outputs}
+        return NullBinding(outputs, allocated, self._run_s)
 
     def close(self) -> None:
-        """Forget the model; a second call does nothing."""
+        """Release the model; a second call does nothing."""
         self._model = None
 
     def _shapes(self, feeds: Arrays) -> dict[str, tuple[int, ...]]:
@@ -146,44 +144,44 @@ class NullModule:
             for dim, size in zip(spec.shape, feeds[spec.name].shape, strict=True)
             if isinstance(dim, str) and dim != "?"
         }
-        found = {spec.name: with_shapes(spec, sizes).shape for spec in self.outputs}
-        if any(isinstance(dim, str) for shape in found.values() for dim in shape):
-            found |= _inferred(self._model, {name: array.shape for name, array in feeds.items()})
-        for name, shape in found.items():
+        shapes = {spec.name: bind_shape(spec, sizes).shape for spec in self.outputs}
+        if any(isinstance(dim, str) for shape in shapes.values() for dim in shape):
+            shapes |= _infer_shapes(self._model, {name: array.shape for name, array in feeds.items()})
+        for name, shape in shapes.items():
             if any(isinstance(dim, str) for dim in shape):
                 raise EngineFailed(
                     f"{self.device.id} cannot tell the shape of {name!r}: it depends on values", device=self.device.id
                 )
-        return cast("dict[str, tuple[int, ...]]", found)
+        return cast("dict[str, tuple[int, ...]]", shapes)
 
 
 class NullBinding:
     """Fixed buffers that are set to zero."""
 
-    def __init__(self, bound: Arrays, made: Arrays, run_s: float) -> None:
+    def __init__(self, bound: Arrays, allocated: Arrays, run_s: float) -> None:
         self._bound = bound
-        self._made = made
+        self._allocated = allocated
         self._run_s = run_s
 
     def run(self) -> None:
-        """Blank the bound outputs; see `Binding.run`."""
+        """Set the bound outputs to zero; see `Binding.run`."""
         if self._run_s:
             time.sleep(self._run_s)
         for array in self._bound.values():
             array.fill(0)
 
     def output(self, name: str) -> np.ndarray:
-        """The array of an output; see `Binding.output`."""
-        return self._bound[name] if name in self._bound else self._made[name]
+        """Return the array of an output; see `Binding.output`."""
+        return self._bound[name] if name in self._bound else self._allocated[name]
 
 
-def _blank(spec: TensorSpec, shape: tuple[int, ...]) -> np.ndarray:
+def _zeros(spec: TensorSpec, shape: tuple[int, ...]) -> np.ndarray:
     dtype = dtype_of(spec.dtype)
     return np.full(shape, "", dtype) if dtype.kind == "O" else np.zeros(shape, dtype)
 
 
-def _inferred(model: Path | bytes, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int | str, ...]]:
-    """Output shapes where the file does not declare them in terms of its inputs' symbols."""
+def _infer_shapes(model: Path | bytes, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int | str, ...]]:
+    """Infer output shapes that the file does not declare in terms of its inputs' symbols."""
     try:
         proto = onnx.load_from_string(model) if isinstance(model, bytes) else onnx.load(model, load_external_data=False)
         for value in proto.graph.input:
@@ -194,8 +192,8 @@ def _inferred(model: Path | bytes, shapes: Mapping[str, tuple[int, ...]]) -> dic
         for value in proto.graph.output:
             value.type.tensor_type.ClearField("shape")
         graph = onnx.shape_inference.infer_shapes(proto, data_prop=True).graph
-    except Exception as error:  # protobuf and the inference have kinds of their own
-        raise EngineFailed(f"the shapes of the model cannot be told: {reason(error)}") from error
+    except Exception as error:  # protobuf and shape inference share no base class
+        raise EngineFailed(f"the shapes of the model cannot be told: {vendor_message(error)}") from error
     return {
         value.name: tuple(d.dim_value if d.HasField("dim_value") else "?" for d in value.type.tensor_type.shape.dim)
         if value.type.tensor_type.HasField("shape")

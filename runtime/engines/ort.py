@@ -9,8 +9,9 @@ import onnxruntime as ort
 from ..device import Device
 from ..tensors.tensor_spec import Arrays
 from .base import EngineCapabilities, LoadOptions
-from .common.engine_helpers import cpu_name, host_memory_bytes
+from .common.host_info import cpu_name, host_memory_bytes
 from .common.kernels import Kernel
+from .ort_parts.ort_kernels import measure_kernels
 from .ort_parts.ort_session import OrtModule, open_module
 
 _DEVICE_ID = "cpu:ort"
@@ -52,7 +53,5 @@ class OrtEngine:
     def kernels(
         self, model: Path, device: Device, options: LoadOptions, feeds: Arrays, duration_s: float
     ) -> tuple[Kernel, ...]:
-        """What it makes of a model's nodes; see `ProfilingEngine.kernels`."""
-        from .ort_parts.ort_kernels import kernels
-
-        return kernels(model, device, options, feeds, duration_s)
+        """Measure the kernels of a model; see `ProfilingEngine.kernels`."""
+        return measure_kernels(model, device, options, feeds, duration_s)

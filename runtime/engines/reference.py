@@ -1,7 +1,7 @@
-"""ONNX's own reference implementation: numpy code for every operator and every type, slow and by the book.
+"""ONNX's own reference implementation: numpy code for every operator and every type, slow but correct.
 
-The last resort for what no vendor's runtime computes, and the judge where two of them disagree. It is found by name
-only (``cpu:reference``): as slow as it is, no split would want it among the devices to choose from.
+It runs what no vendor's runtime supports, and decides where two of them disagree. It is used only by name
+(``cpu:reference``): it is too slow to be among the devices that a split chooses from.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from ..tensors.conversions import ConversionLog
 from ..tensors.tensor_spec import Arrays, TensorSpec
 from ..tensors.tensors import check_buffers, check_feeds, dtype_of
 from .base import LoadOptions
-from .common.engine_helpers import closed_module_error, engine_error, refuse_open_shapes, signature, with_shapes
+from .common.engine_errors import closed_module_error, engine_error
+from .common.model_signature import bind_signature, model_label
 
 _DEVICE_ID = "cpu:reference"
 
@@ -47,23 +48,19 @@ class ReferenceEngine:
         Raises
         ------
         EngineFailed
-            For an operator that it lacks, or a file that it cannot read.
+            For an unsupported operator, or a file that cannot be read.
         """
-        label = "the model" if isinstance(model, bytes) else model.name
-        declared = signature(model)
-        inputs = tuple(with_shapes(spec, options.shapes) for spec in declared.inputs)
-        outputs = tuple(with_shapes(spec, options.shapes) for spec in declared.outputs)
-        refuse_open_shapes(device, label, inputs)
+        signature = bind_signature(model, device, options.shapes)
         try:
             proto = onnx.load_from_string(model) if isinstance(model, bytes) else onnx.load(model)
             evaluator = ReferenceEvaluator(proto)
         except Exception as error:  # protobuf's errors and the evaluator's share no base
-            raise engine_error(device, f"cannot load {label}", error) from error
-        return ReferenceModule(evaluator, device, inputs, outputs)
+            raise engine_error(device, f"cannot load {model_label(model)}", error) from error
+        return ReferenceModule(evaluator, device, signature.inputs, signature.outputs)
 
 
 def reference_device() -> Device:
-    """The device that ONNX's reference evaluator is: the CPU, one thread, no library's kernels.
+    """Return the device of ONNX's reference evaluator: one CPU thread.
 
     Examples
     --------
@@ -82,7 +79,7 @@ def reference_device() -> Device:
 
 
 class ReferenceModule:
-    """A model in the reference evaluator; runs are serialised, as it keeps state in its nodes."""
+    """A model in the reference evaluator; runs are serialised, because its nodes hold state."""
 
     converts = True
 
@@ -103,26 +100,26 @@ class ReferenceModule:
     def run(self, feeds: Arrays, log: ConversionLog | None = None) -> dict[str, np.ndarray]:
         """Compute once; see `Module.run`."""
         checked = check_feeds(self.inputs, feeds, log)
-        given = {name: unpack(self._dtypes[name], array) for name, array in checked.items()}
+        inputs = {name: unpack(self._dtypes[name], array) for name, array in checked.items()}
         with self._lock:
             if self._evaluator is None:
                 raise closed_module_error(self.device)
             try:
-                # It warns of overflows and divisions by zero that the model itself asks for.
+                # It warns of overflows and divisions by zero that are part of the model.
                 with np.errstate(all="ignore"), warnings.catch_warnings():
                     warnings.simplefilter("ignore")
-                    made = self._evaluator.run([spec.name for spec in self.outputs], given)
+                    values = self._evaluator.run([spec.name for spec in self.outputs], inputs)
             except Exception as error:  # any of numpy's and its own
                 raise engine_error(self.device, "could not run", error) from error
-        return {spec.name: self._value(spec, value, log) for spec, value in zip(self.outputs, made, strict=True)}
+        return {spec.name: self._value(spec, value, log) for spec, value in zip(self.outputs, values, strict=True)}
 
     def bind(self, inputs: Arrays, outputs: Arrays) -> ReferenceBinding:
-        """Fix buffers; see `Module.bind`. Nothing is saved by it here."""
+        """Fix buffers; see `Module.bind`. It is no faster than `run`."""
         check_buffers(inputs, self.inputs, outputs, self.outputs)
         return ReferenceBinding(self, inputs, outputs)
 
     def close(self) -> None:
-        """Forget the model; a second call does nothing."""
+        """Release the model; a second call does nothing."""
         with self._lock:
             self._evaluator = None
 
@@ -131,19 +128,19 @@ class ReferenceModule:
         if container is not None:
             return pack(spec.dtype, _unwrapped(container[1], value) if container[0] == "optional" else value)
         array = np.asarray(value)
-        wanted = dtype_of(spec.dtype)
-        # Its kernels give numpy's strings, and now and then a wider dtype than the operator has.
-        if array.dtype == wanted:
+        dtype = dtype_of(spec.dtype)
+        # Its kernels return numpy's strings, and sometimes a wider dtype than the operator's.
+        if array.dtype == dtype:
             return array
         start_s = time.perf_counter()
-        array = array.astype(wanted)
+        array = array.astype(dtype)
         if log is not None:
             log.record(spec.name, start_s, array.nbytes)
         return array
 
 
 def _unwrapped(content: str, value: Any) -> Any:
-    """What its Optional holds, which it makes a list of one; an optional list from elsewhere is in none."""
+    """Return the content of an Optional: the evaluator wraps it in a list of one element, unless it came from feeds."""
     if not isinstance(value, list):
         return value
     if container_of(content) is None:
@@ -159,14 +156,14 @@ class ReferenceBinding:
         self._module = module
         self._inputs = dict(inputs)
         self._bound = dict(outputs)
-        self._made: dict[str, np.ndarray] = {}
+        self._outputs: dict[str, np.ndarray] = {}
 
     def run(self) -> None:
         """Compute once; see `Binding.run`."""
-        self._made = self._module.run(self._inputs)
+        self._outputs = self._module.run(self._inputs)
         for name, array in self._bound.items():
-            np.copyto(array, self._made[name])
+            np.copyto(array, self._outputs[name])
 
     def output(self, name: str) -> np.ndarray:
-        """The array of an output; see `Binding.output`."""
-        return self._bound[name] if name in self._bound else self._made[name]
+        """Return the array of an output; see `Binding.output`."""
+        return self._bound[name] if name in self._bound else self._outputs[name]

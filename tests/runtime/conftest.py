@@ -9,7 +9,7 @@ import pytest
 from onnx import parser
 
 from trisect.runtime.engines import discover
-from trisect.runtime.engines.common.engine_helpers import signature
+from trisect.runtime.engines.common.model_signature import read_signature
 from trisect.runtime.plans.plan import Plan, Segment
 from trisect.runtime.plans.timeline import Timeline
 from trisect.runtime.tensors.tensor_spec import TensorSpec
@@ -52,7 +52,7 @@ def make_plan(tmp_path: Path) -> MakePlan:
         for index, (device, text) in enumerate(parts):
             file = tmp_path / f"segment-{index}.onnx"
             file.write_bytes(build(text))
-            declared = signature(file)
+            declared = read_signature(file)
             nodes = (f"node {index}",)
             segments.append(Segment(index, device, nodes, declared.inputs, declared.outputs, file.name))
         return Plan(

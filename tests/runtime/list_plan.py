@@ -9,7 +9,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from trisect.runtime.engines import find_devices
-from trisect.runtime.engines.common.engine_helpers import signature
+from trisect.runtime.engines.common.model_signature import read_signature
 from trisect.runtime.plans.plan import Plan, Segment
 from trisect.runtime.plans.timeline import Timeline
 
@@ -47,7 +47,7 @@ def lists_plan(folder: Path) -> Plan:
         graph = helper.make_graph(nodes, "g", inputs, outputs)
         file = folder / f"lists-{index}.onnx"
         onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), file)
-        told = signature(file)
+        told = read_signature(file)
         segments.append(Segment(index, device, (f"node {index}",), told.inputs, told.outputs, file.name))
     made = {spec.name: spec for segment in segments for spec in (*segment.inputs, *segment.outputs)}
     return Plan(

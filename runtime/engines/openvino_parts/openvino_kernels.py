@@ -9,23 +9,21 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import onnx
 import openvino as ov
 
 from ...tensors.tensor_spec import Arrays
 from ..common.kernels import EngineKernel, Kernel, kernels_of, middle_mean, repeat
-
-if TYPE_CHECKING:
-    from ..openvino import OpenVinoModule
+from .openvino_module import OpenVinoModule
 
 _TRUNCATED_S = 0.5e-6
 """It counts whole microseconds, and cuts off the rest."""
 _LAYOUT, _CONSTANT = "Reorder", "Const"
 
 
-def kernels(model: Path, module: OpenVinoModule, feeds: Arrays, duration_s: float) -> tuple[Kernel, ...]:
+def measure_kernels(model: Path, module: OpenVinoModule, feeds: Arrays, duration_s: float) -> tuple[Kernel, ...]:
     """Run a module that was compiled with ``PERF_COUNT``, and read what its steps took.
 
     Parameters

@@ -13,7 +13,7 @@ import openvino as ov
 from openvino import opset13 as ops
 
 from ...tensors.tensor_spec import UNKNOWN_RANK, TensorSpec
-from ..common.engine_helpers import Signature, with_shapes
+from ..common.model_signature import Signature, bind_shape
 
 
 def drop_outputs(model: ov.Model, wanted: set[str]) -> None:
@@ -43,7 +43,7 @@ def fix_shapes(model: ov.Model, declared: Signature, sizes: Mapping[str, int]) -
         spec = next((spec for spec in declared.inputs if spec.name in port.names), None)
         if spec is None or spec.shape == UNKNOWN_RANK or not any(dim in sizes for dim in spec.shape):
             continue
-        shape = with_shapes(spec, sizes).shape
+        shape = bind_shape(spec, sizes).shape
         fixed[port] = ov.PartialShape([dim if isinstance(dim, int) else -1 for dim in shape])
     if fixed:
         model.reshape(fixed)

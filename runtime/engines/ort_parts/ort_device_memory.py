@@ -1,7 +1,7 @@
 """Modules of execution providers whose device has memory of its own: tensors stay there from one model to the next.
 
-A run by `OrtModule` takes arrays up to the device and its outputs down again. Between two models of one device both
-ways are for nothing: here the outputs are bound to the device's memory, and handed on as they are.
+A run of `OrtModule` uploads its inputs and downloads its outputs, which is wasted between two models on one device.
+Here outputs are bound to the device's memory, and passed on without a copy.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ from ...errors import EngineFailed, OutOfMemory
 from ...tensors.tensor_spec import TensorSpec
 from ...tensors.tensors import check_feeds, dtype_of, onnx_dtype_number
 from ..base import DeviceArray
-from ..common.engine_helpers import engine_error, reason
-from .ort_session import OrtModule, Provider, _array, _value
+from ..common.engine_errors import engine_error, vendor_message
+from .ort_module import OrtModule
+from .ort_values import unwrap_value, wrap_array
 
 _HOST = "Cpu"
 _FULL = ("out of memory", "Failed to allocate memory", "failed to allocate")
-"""What providers say of memory that is used up."""
+"""Parts of the messages with which providers report that memory is exhausted."""
 
 
 class OrtDeviceArray:
@@ -40,13 +41,23 @@ class OrtDeviceArray:
         if not array.size:
             return
         try:
-            ort.copy_tensors([self.value], [_value(array, array.dtype.name)])
+            ort.copy_tensors([self.value], [wrap_array(array, array.dtype.name)])
         except Exception as error:  # its exceptions share no base
-            raise engine_error(self.device, "cannot give a tensor out", error) from error
+            raise engine_error(self.device, "cannot download a tensor", error) from error
 
 
 class OrtDeviceModule(OrtModule):
-    """A model on such a device; see `DeviceModule`."""
+    """A model on a device with memory of its own; see `DeviceModule`.
+
+    Parameters
+    ----------
+    session : onnxruntime.InferenceSession
+    device : Device
+    inputs, outputs : tuple of TensorSpec
+    memory : str
+        ONNX Runtime's name for the device's memory.
+    ep_device : onnxruntime.OrtEpDevice
+    """
 
     def __init__(
         self,
@@ -54,13 +65,14 @@ class OrtDeviceModule(OrtModule):
         device: Device,
         inputs: tuple[TensorSpec, ...],
         outputs: tuple[TensorSpec, ...],
-        provider: Provider,
+        memory: str,
+        ep_device: Any,
     ) -> None:
         super().__init__(session, device, inputs, outputs)
-        self._memory = provider.memory
-        self._info = provider.ep_devices[0].memory_info(ort.OrtDeviceMemoryType.DEFAULT)
-        # A size or a shape is made on the host, where the provider itself reads it.
-        self._made_there = {
+        self._memory = memory
+        self._info = ep_device.memory_info(ort.OrtDeviceMemoryType.DEFAULT)
+        # Sizes and shapes are computed on the host, where the provider itself reads them.
+        self._on_device = {
             name
             for name, info in zip(self._names, session.get_output_memory_infos(), strict=True)
             if info.name != _HOST
@@ -70,17 +82,17 @@ class OrtDeviceModule(OrtModule):
         """Copy an input to the device; see `DeviceModule.upload`."""
         spec = next(spec for spec in self.inputs if spec.name == name)
         checked = check_feeds([spec], {name: array})[name]
-        value = _value(checked, spec.dtype)
+        value = wrap_array(checked, spec.dtype)
         if not checked.size:
             return OrtDeviceArray(self.device, value, spec.dtype)
         try:
-            there = ort.OrtValue.ortvalue_from_shape_and_type(
+            uploaded = ort.OrtValue.ortvalue_from_shape_and_type(
                 list(checked.shape), onnx_dtype_number(spec.dtype), memory_info=self._info
             )
-            ort.copy_tensors([value], [there])
+            ort.copy_tensors([value], [uploaded])
         except Exception as error:
             raise self._failed(f"take {name!r}", error) from error
-        return OrtDeviceArray(self.device, there, spec.dtype)
+        return OrtDeviceArray(self.device, uploaded, spec.dtype)
 
     def run_on_device(self, feeds: Mapping[str, DeviceArray]) -> dict[str, DeviceArray | np.ndarray]:
         """Compute once; see `DeviceModule.run_on_device`."""
@@ -90,26 +102,26 @@ class OrtDeviceModule(OrtModule):
             for spec in self.inputs:
                 binding.bind_ortvalue_input(spec.name, cast("OrtDeviceArray", feeds[spec.name]).value)
             for name in self._names:
-                if name in self._made_there:
+                if name in self._on_device:
                     binding.bind_output(name, self._memory, self._info.device_id)
                 else:
                     binding.bind_output(name, "cpu")
             session.run_with_iobinding(binding)
-            binding.synchronize_outputs()  # when it computed is for the trace to tell, not for whoever reads first
+            binding.synchronize_outputs()  # so that the trace shows the computation here, not at the first read
             values = binding.get_outputs()
         except Exception as error:
             raise self._failed("run", error) from error
-        return {name: self._made(name, value) for name, value in zip(self._names, values, strict=True)}
+        return {name: self._output(name, value) for name, value in zip(self._names, values, strict=True)}
 
-    def _made(self, name: str, value: Any) -> DeviceArray | np.ndarray:
+    def _output(self, name: str, value: Any) -> DeviceArray | np.ndarray:
         dtype = self._dtypes[name]
-        if name in self._made_there:
+        if name in self._on_device:
             return OrtDeviceArray(self.device, value, dtype)
-        return _array(value, dtype)
+        return unwrap_value(value, dtype)
 
     def _failed(self, doing: str, error: Exception) -> EngineFailed | OutOfMemory:
-        told = reason(error)
-        if any(text in told for text in _FULL):
-            message = f"{self.device.id} could not {doing}: {told}"
+        reason = vendor_message(error)
+        if any(text in reason for text in _FULL):
+            message = f"{self.device.id} could not {doing}: {reason}"
             return OutOfMemory(message, remedy="use a smaller window or smaller inputs")
-        return engine_error(self.device, f"could not {doing}", error)
+        return engine_error(self.device, f"could not {doing}", reason)

@@ -19,7 +19,7 @@ from ...device import Device
 from ...errors import EngineFailed
 from ...tensors.tensor_spec import Arrays
 from ..base import LoadOptions
-from ..common.engine_helpers import reason
+from ..common.engine_errors import vendor_message
 from ..common.kernels import EngineKernel, Kernel, kernels_of, middle_mean, repeat
 from .ort_session import seats_of, session_options
 
@@ -34,7 +34,9 @@ class _Event(msgspec.Struct):
     dur: float = 0.0
 
 
-def kernels(model: Path, device: Device, options: LoadOptions, feeds: Arrays, duration_s: float) -> tuple[Kernel, ...]:
+def measure_kernels(
+    model: Path, device: Device, options: LoadOptions, feeds: Arrays, duration_s: float
+) -> tuple[Kernel, ...]:
     """Run a model under the profiler.
 
     Parameters
@@ -71,7 +73,7 @@ def kernels(model: Path, device: Device, options: LoadOptions, feeds: Arrays, du
             told = Path(session.end_profiling()).read_bytes()
             inside = onnx.load(optimised, load_external_data=False)
         except Exception as error:  # its exceptions share no base
-            raise EngineFailed(f"ONNX Runtime could not profile {model.name}: {reason(error)}") from error
+            raise EngineFailed(f"ONNX Runtime could not profile {model.name}: {vendor_message(error)}") from error
     events = msgspec.json.decode(told, type=list[_Event])
     whole = onnx.load(model, load_external_data=False)
     return kernels_of(whole, list(_steps(whole, inside, events, warm)))

@@ -19,7 +19,7 @@ from onnx import TensorProto, helper
 
 from ...device import Device
 from ...errors import EngineFailed, EngineMissing
-from ..common.engine_helpers import reason
+from ..common.engine_errors import vendor_message
 
 STDOUT, STDERR = 1, 2
 _WARNING, _FATAL = 2, 4
@@ -57,7 +57,7 @@ def register(name: str, library: str) -> None:
             ort.register_execution_provider_library(name, library)
     except Exception as error:
         if "already registered" not in str(error):
-            raise EngineMissing(f"{Path(library).name} cannot be loaded: {reason(error)}") from error
+            raise EngineMissing(f"{Path(library).name} cannot be loaded: {vendor_message(error)}") from error
 
 
 def ep_devices(name: str) -> list[Any]:

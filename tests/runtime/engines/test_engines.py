@@ -15,7 +15,8 @@ from onnx import TensorProto, helper, numpy_helper
 from trisect.runtime import engines
 from trisect.runtime.device import Device
 from trisect.runtime.engines.base import EngineCapabilities, LoadOptions, StatefulModule
-from trisect.runtime.engines.common import engine_helpers as _common
+from trisect.runtime.engines.common.engine_errors import vendor_message
+from trisect.runtime.engines.common.model_signature import read_signature
 from trisect.runtime.errors import (
     EngineFailed,
     EngineMissing,
@@ -347,7 +348,7 @@ def test_signature_reads_no_weights(tmp_path):
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
         [numpy_helper.from_array(np.ones(1, np.float32), "w")],
     )  # fmt: skip
-    declared = _common.signature(helper.make_model(graph).SerializeToString())
+    declared = read_signature(helper.make_model(graph).SerializeToString())
     assert [spec.name for spec in declared.inputs] == ["x"]  # w has a value already
     assert declared.outputs[0].shape == ("...",)
 
@@ -370,7 +371,7 @@ def test_signature_reads_no_weights(tmp_path):
     with path.open("wb") as file:
         file.write(b"\x3a" + varint(len(ends) + len(tensor) + hole) + ends + tensor)
         file.truncate(file.tell() + hole)  # sparse: takes no disk
-    declared = _common.signature(path)
+    declared = read_signature(path)
     assert [spec.shape for spec in (*declared.inputs, *declared.outputs)] == [("n", 2), ("n", 2)]
 
 
@@ -381,4 +382,4 @@ def test_signature_reads_no_weights(tmp_path):
      "[CPU] MatMul 'z': sizes differ"),
 ])  # fmt: skip
 def test_reason_is_the_line_that_says_something(message, told):
-    assert _common.reason(RuntimeError(message)) == told
+    assert vendor_message(RuntimeError(message)) == told

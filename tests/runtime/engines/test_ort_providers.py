@@ -101,7 +101,7 @@ def test_open_shapes_are_bound_or_refused(device, model):
     with pytest.raises(InvalidInput, match=r"\(2, 8\)"):
         module.run({"x": np.zeros((3, 8), np.float32)})
     if device.limits.static_shapes:
-        with pytest.raises(EngineFailed, match=r"fixed shapes, and 'x' has 'n'; bind it with --shape n=NUMBER"):
+        with pytest.raises(EngineFailed, match=r"static shapes, and 'x' has 'n'; bind it with --shape n=NUMBER"):
             engines.load(text, device)
 
 

@@ -13,7 +13,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from trisect.runtime import engines
-from trisect.runtime.engines.common.engine_helpers import signature
+from trisect.runtime.engines.common.model_signature import read_signature
 from trisect.runtime.errors import EngineFailed, InvalidInput, TrisectError, UnsupportedModel
 from trisect.runtime.plans.plan import Plan, Segment
 from trisect.runtime.plans.timeline import Timeline
@@ -157,9 +157,9 @@ def listed(tmp_path: Path) -> tuple[Plan, Path]:
     for index, (device, model) in enumerate(parts):
         file = tmp_path / f"segment-{index}.onnx"
         onnx.save(model, file)
-        declared = signature(file)
+        declared = read_signature(file)
         segments.append(Segment(index, device, (f"node {index}",), declared.inputs, declared.outputs, file.name))
-    declared = signature(whole)
+    declared = read_signature(whole)
     plan = Plan(
         model="whole.onnx", model_sha256="", devices=(ORT, REFERENCE), placement={}, segments=tuple(segments),
         transfers=(), inputs=declared.inputs, outputs=declared.outputs, strategy="by hand", objective="latency", seed=0,
@@ -226,7 +226,7 @@ def test_lists_of_what_numpy_lacks_are_refused_by_onnx_runtime_at_once():
 def test_tensors_of_other_libraries_are_read_where_they_are():
     array = np.arange(6, dtype=np.float32).reshape(2, 3)
     foreign = SimpleNamespace(__dlpack__=array.__dlpack__, __dlpack_device__=array.__dlpack_device__)
-    spec = signature(identity("float32", (2, 3))).inputs
+    spec = read_signature(identity("float32", (2, 3))).inputs
     for given in (foreign, ort.OrtValue.ortvalue_from_numpy(array)):
         seen = check_feeds(spec, {"x": given})["x"]
         np.testing.assert_array_equal(seen, array)
@@ -237,7 +237,7 @@ def test_a_tensor_that_cannot_be_read_is_refused_in_one_line():
     def fail(**_):
         raise BufferError("the tensor is on a device")
 
-    spec = signature(identity("float32")).inputs
+    spec = read_signature(identity("float32")).inputs
     away = SimpleNamespace(__dlpack__=fail, __dlpack_device__=lambda: (2, 0))
     with pytest.raises(InvalidInput, match=r"the tensor is on a device.*move it to the CPU"):
         check_feeds(spec, {"x": away})

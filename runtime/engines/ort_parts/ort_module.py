@@ -1,0 +1,137 @@
+"""A model loaded in an ONNX Runtime session, and fixed buffers on it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+
+from ...core_affinity import Seats
+from ...device import Device
+from ...tensors.containers import container_of, pack, unpack
+from ...tensors.conversions import ConversionLog
+from ...tensors.tensor_spec import Arrays, TensorSpec
+from ...tensors.tensors import check_buffers, check_feeds, is_numpys
+from ..common.engine_errors import closed_module_error, engine_error
+from .ort_values import to_array, to_ort_value, unwrap_value, wrap_array
+
+
+class OrtModule:
+    """A model loaded in an ONNX Runtime session; safe to run from several threads."""
+
+    def __init__(
+        self,
+        session: ort.InferenceSession,
+        device: Device,
+        inputs: tuple[TensorSpec, ...],
+        outputs: tuple[TensorSpec, ...],
+        seats: Seats | None = None,
+    ) -> None:
+        self.device = device
+        self.inputs = inputs
+        self.outputs = outputs
+        self._seats = seats
+        self._session: ort.InferenceSession | None = session
+        self._names = [spec.name for spec in outputs]
+        self._dtypes = {spec.name: spec.dtype for spec in (*inputs, *outputs)}
+        self._plain = all(is_numpys(spec.dtype) and container_of(spec.dtype) is None for spec in inputs + outputs)
+        self.converts = not self._plain
+        self._gives_numpys = all(is_numpys(spec.dtype) for spec in outputs)
+
+    def run(self, feeds: Arrays, log: ConversionLog | None = None) -> dict[str, np.ndarray]:
+        """Compute once; see `Module.run`."""
+        checked = check_feeds(self.inputs, feeds, log)
+        session = self._open()
+        if self._seats is not None:
+            self._seats.take()
+        try:
+            if self._plain:
+                return dict(zip(self._names, session.run(self._names, checked), strict=True))
+            if self._gives_numpys:
+                given = {name: self._given(name, array, log) for name, array in checked.items()}
+                return {
+                    name: pack(self._dtypes[name], value) if container_of(self._dtypes[name]) else np.asarray(value)
+                    for name, value in zip(self._names, session.run(self._names, given), strict=True)
+                }
+            given = {name: to_ort_value(name, array, self._dtypes[name], log) for name, array in checked.items()}
+            values = session.run_with_ort_values(self._names, given)
+            return {
+                name: to_array(name, value, self._dtypes[name], log)
+                for name, value in zip(self._names, values, strict=True)
+            }
+        except Exception as error:
+            raise engine_error(self.device, "could not run", error) from error
+
+    def _given(self, name: str, array: np.ndarray, log: ConversionLog | None) -> Any:
+        dtype = self._dtypes[name]
+        if container_of(dtype) is not None:
+            return unpack(dtype, array)
+        return array if is_numpys(dtype) else to_ort_value(name, array, dtype, log)
+
+    def bind(self, inputs: Arrays, outputs: Arrays) -> OrtBinding:
+        """Fix buffers; see `Module.bind`. One array may be an input and an output: it is then updated in place."""
+        check_buffers(inputs, self.inputs, outputs, self.outputs)
+        session = self._open()
+        try:
+            return OrtBinding(session, self.device, self.outputs, inputs, outputs, self._seats)
+        except Exception as error:
+            raise engine_error(self.device, "cannot bind the buffers", error) from error
+
+    def close(self) -> None:
+        """Give the memory back; a second call does nothing."""
+        self._session = None
+
+    def _open(self) -> ort.InferenceSession:
+        if self._session is None:
+            raise closed_module_error(self.device)
+        return self._session
+
+
+class OrtBinding:
+    """Fixed buffers on an ONNX Runtime session."""
+
+    def __init__(
+        self,
+        session: ort.InferenceSession,
+        device: Device,
+        specs: tuple[TensorSpec, ...],
+        inputs: Arrays,
+        outputs: Arrays,
+        seats: Seats | None,
+    ) -> None:
+        self._device = device
+        self._session = session
+        self._seats = seats
+        self._bound = dict(outputs)
+        self._position = {spec.name: (index, spec.dtype) for index, spec in enumerate(specs)}
+        self._binding = session.io_binding()
+        values = {name: wrap_array(array, array.dtype.name) for name, array in inputs.items()}
+        for name, value in values.items():
+            self._binding.bind_ortvalue_input(name, value)
+        # Binding copies what the device cannot read where it is: such an input is stale after one run.
+        places = [info.name for info in session.get_input_memory_infos()]
+        self._uploads = {} if all(place == "Cpu" for place in places) else values
+        for name in self._position:
+            if name in outputs:
+                self._binding.bind_ortvalue_output(name, wrap_array(outputs[name], outputs[name].dtype.name))
+            else:
+                self._binding.bind_output(name, "cpu")
+
+    def run(self) -> None:
+        """Compute once; see `Binding.run`."""
+        if self._seats is not None:
+            self._seats.take()
+        try:
+            for name, value in self._uploads.items():
+                self._binding.bind_ortvalue_input(name, value)
+            self._session.run_with_iobinding(self._binding)
+        except Exception as error:
+            raise engine_error(self._device, "could not run", error) from error
+
+    def output(self, name: str) -> np.ndarray:
+        """The array of an output; see `Binding.output`."""
+        if name in self._bound:
+            return self._bound[name]
+        index, dtype = self._position[name]
+        return unwrap_value(self._binding.get_outputs()[index], dtype)
