@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
     from .api import devices as devices
     from .api import split as split
-    from .api import verify as verify
     from .context.can_run import can_run as can_run
     from .context.context import create_context as create_context
     from .context.op_support import op_support_limits_per_device as op_support_limits_per_device
+    from .measured_runs import verify as verify
     from .pareto_plans import pareto as pareto
     from .replanning import replan as replan
     from .solving import solve as solve
@@ -60,7 +60,7 @@ _HOMES = {
     "split": "api",
     "strategy": "partitioner.strategies",
     "study": "bench.study.study_runs",
-    "verify": "api",
+    "verify": "measured_runs",
 }
 
 __all__ = [*_HOMES, "__version__"]

@@ -1,7 +1,4 @@
-"""What one sentence of a user means in calls to the rooms: thin orchestration, no idea of its own.
-
-`import trisect` and the command line are both made of these functions.
-"""
+"""The functions of `import trisect` and of the command line: devices, profiles, splits and imports."""
 
 from __future__ import annotations
 
@@ -12,7 +9,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
-from math import isfinite
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,9 +16,9 @@ from trisect.llm.bundle import Bundle
 from trisect.partitioner.costs.model_cases import model_cases
 from trisect.partitioner.graph.model_graph import Graph
 from trisect.partitioner.planning.plan_maker import make_plan
-from trisect.partitioner.problem.constraints import Constraints
+from trisect.partitioner.planning.plan_request import DeviceData, PlanRequest
+from trisect.partitioner.problem.constraints import Constraints, read_constraints
 from trisect.profiles import reference
-from trisect.profiles.costmodel.profile_costs import ProfileCosts
 from trisect.profiles.measuring.device_measurement import measure
 from trisect.profiles.stored import profile_store as store
 from trisect.profiles.stored.profile_data import Profile, Provenance
@@ -33,43 +29,39 @@ from trisect.runtime.plans.plan import Plan
 from trisect.runtime.progress import Progress, no_progress
 from trisect.scheduler.problem.rules import Objective
 
-from . import cluster_devices as clusters
-from . import plan_origins as origins
-from .measured_runs import Run as Run
-from .measured_runs import run as run
-from .measured_runs import verify as verify
-from .network_fitting import costs_of, learn_segments
+from . import cluster_devices, plan_origins
+from .network_fitting import costs_of, store_segments
 
-LEAST_BUDGET_S = 1.0
-BRIEF_S = 20.0
-"""How long a split may measure devices that nobody has measured yet."""
+BUDGET_MIN_S = 1.0
+BRIEF_BUDGET_S = 20.0
+"""How long a split may measure devices that have no profile yet."""
 
 _T = TypeVar("_T")
-_NOTHING_MEASURED = Profile(Provenance("measured", "", "", "", "", {}, None), "float32", {}, ())
+_EMPTY_PROFILE = Profile(Provenance("measured", "", "", "", "", {}, None), "float32", {}, ())
 
 
 def devices(
     wanted: str | Iterable[str] = "auto", *, machine: str | None = None, address: str | None = None
 ) -> list[Device]:
-    """Devices of this machine, as the engines installed here list them.
+    """List the devices of this machine that the installed engines support.
 
     Parameters
     ----------
     wanted : str or iterable of str
         Ids and kinds (``"cpu:ort,npu"``), or ``"auto"`` for all.
     machine : str, optional
-        Those of a published machine that is not at hand, not of this one.
+        List those of a reference machine instead of this one.
     address : str, optional
-        Those of a Ray cluster: ``host:port``, or ``"auto"``. Their ids begin with the name of a node.
+        List those of a Ray cluster instead: ``host:port``, or ``"auto"``. Their ids begin with the name of a node.
 
     Raises
     ------
     UnknownDevice
-        With the nearest name and the list of those there are.
+        With the nearest name and a list of all.
     EngineMissing
         For a device of an engine that is not installed, or whose driver is broken.
     ClusterFailed
-        Where the cluster cannot be reached.
+        When the cluster cannot be reached.
 
     Examples
     --------
@@ -78,11 +70,11 @@ def devices(
     """
     if machine is not None:
         return select(wanted, reference.machine(machine).devices)
-    return engines.find_devices(wanted) if address is None else clusters.devices(address, wanted)
+    return engines.find_devices(wanted) if address is None else cluster_devices.devices(address, wanted)
 
 
 def usable_devices(wanted: str | Iterable[str] = "auto", *, machine: str | None = None) -> list[Device]:
-    """As `devices`, but ``auto`` leaves out what is no hardware, as a split does; of a published machine all.
+    """List the devices that a split uses: as `devices`, but ``auto`` leaves out simulated and software devices.
 
     Raises
     ------
@@ -93,25 +85,25 @@ def usable_devices(wanted: str | Iterable[str] = "auto", *, machine: str | None 
 
 
 def known_profile(machine: str | None = None) -> Profile:
-    """What is published of a machine, or else what was measured on this one so far; empty where nothing was.
+    """Return the published profile of a reference machine, or the measured one of this machine.
 
     Raises
     ------
     InvalidProfile, UnknownDevice
-        As `stored_profile`; for a machine that nobody published.
+        As `stored_profile`; for an unknown reference machine.
     """
     return stored_profile() if machine is None else reference.machine(machine).profile
 
 
 def stored_profile() -> Profile:
-    """What was measured on this machine so far; an empty profile where nothing was.
+    """Return what was measured on this machine so far; an empty profile where nothing was.
 
     Raises
     ------
     InvalidProfile
-        When what is stored cannot be read.
+        When the stored profile cannot be read.
     """
-    return _stored() or _NOTHING_MEASURED
+    return _stored() or _EMPTY_PROFILE
 
 
 def profile(
@@ -123,44 +115,45 @@ def profile(
     address: str | None = None,
     progress: Progress = no_progress,
 ) -> Profile:
-    """Measure devices and the links between them, and store what was found for planning.
+    """Measure devices and the links between them, and store the profile for planning.
 
-    Figures that are stored already, of the same versions of the same engines, are kept and not measured again. What is
-    measured when the user interrupts is stored too, and the next call goes on from there.
+    Stored measurements of the same engine versions are reused. Measurements are stored when the user interrupts, too,
+    and the next call continues from there.
 
     Parameters
     ----------
     wanted : str or iterable of str
         As for `devices`; ``"auto"`` leaves out simulated and software devices.
     budget_s : float
-        After so long nothing more is begun.
+        Time after which no further measurement is started.
     model : path, optional
-        An ONNX file whose own operators, at its own shapes, are measured first.
+        An ONNX file whose operators, at their shapes, are measured first.
     shapes : mapping of str to int, optional
         Sizes of its symbolic dimensions.
     address : str, optional
-        Of a Ray cluster: each node measures its own devices, and keeps the figures. Not with a model.
+        Measure the devices of a Ray cluster: each node measures and stores its own. Not with a model.
     progress : callable, optional
 
     Raises
     ------
     InvalidProfile
-        When what is stored cannot be read; it is left as it is.
+        When the stored profile cannot be read; it is left as it is.
     EngineFailed
-        For a device that cannot run the smallest model.
+        When a device cannot run the smallest model.
     InvalidInput
-        For a budget too small to measure anything.
+        For a budget that is too small, or a model together with a cluster.
     ClusterFailed
-        Where the cluster cannot be reached.
+        When the cluster cannot be reached.
     """
-    if not budget_s >= LEAST_BUDGET_S:
-        message = f"a budget of {budget_s:g} s is too small to measure anything"
-        raise InvalidInput(message, remedy=f"give {LEAST_BUDGET_S:g} s or more")
+    if not budget_s >= BUDGET_MIN_S:
+        raise InvalidInput(
+            f"a budget of {budget_s:g} s is too small: expected {BUDGET_MIN_S:g} s or more", remedy="increase it"
+        )
     if address is not None:
         if model is not None:
-            raise InvalidInput("a cluster is not measured with one model's operators", remedy="leave the model out")
-        with clusters.reached(address):
-            return clusters.profile(clusters.devices(address, wanted, real=True), budget_s, progress)
+            raise InvalidInput("a cluster cannot be measured with a model's operators", remedy="leave the model out")
+        with cluster_devices.connected(address):
+            return cluster_devices.profile(cluster_devices.devices(address, wanted, real=True), budget_s, progress)
     chosen = engines.find_hardware(wanted)
     with model_cases(Graph.read(model, shapes)) if model is not None else nullcontext(()) as own:
         measured = measure(chosen, budget_s=budget_s, known=_stored(), wanted=own, progress=progress, keep=_store)
@@ -186,111 +179,104 @@ def split(
 ) -> Plan:
     """Place a model's nodes on devices, from measured costs, and cut it into segments that run.
 
-    Devices that nobody has measured yet are measured briefly first, and the figures stored.
+    Devices without a profile are measured briefly first, and the profile is stored.
 
     Parameters
     ----------
     model : path
         An ONNX file.
     devices : str or iterable of str
-        Ids and kinds, or ``"auto"`` for all that are hardware.
+        Ids and kinds, or ``"auto"`` for all hardware.
     strategy : str
         ``"auto"``, ``"opclass"``, ``"single:cpu:ort"``, or one that you registered.
     objective : {"latency", "throughput", "energy", "memory"}
-        What to make small.
+        Objective to minimise.
     shapes : mapping of str to int, optional
         Sizes of symbolic dimensions, by name or as ``input.axis``.
     constraints : Constraints, mapping or path of a TOML file, optional
-        What must or must not go where; see `trisect.partitioner.problem.constraints`.
+        Which nodes must or must not run where; see `Constraints`.
     time_limit_s : float, optional
-        How long a strategy that searches may take; of `auto`, a few seconds when left out.
+        Search time of strategies that search; a few seconds when left out.
     seed : int
-        For strategies that draw lots.
+        Random seed of stochastic strategies.
     out : path, optional
-        Folder of the plan; when left out, one that vanishes with this process (`Plan.save` keeps it).
+        Folder of the plan; when left out, a temporary one that is removed when this process ends.
     machine : str, optional
-        Plan for a machine that is not at hand, from published figures (`trisect.profiles.reference`), not for this one.
+        Plan for a reference machine, from its published profile (`trisect.profiles.reference`), not for this one.
     address : str, optional
-        Plan for the devices of a Ray cluster, ``host:port`` or ``"auto"``; each node measures its own.
+        Plan for the devices of a Ray cluster, ``host:port`` or ``"auto"``.
     refine : int
-        How often to run the plan, correct the costs by what its own segments took, and plan anew. The quickest plan is
-        kept; what was measured makes later predictions better.
+        Number of refinement iterations: run the plan, correct the costs by its measured segments, plan again. The
+        fastest plan is returned; the measurements improve later predictions.
     progress : callable, optional
-        Told of measuring.
+        Called while devices and the model are measured.
 
     Raises
     ------
     InvalidModel, UnsupportedModel, UnsupportedOperator
         For a model that cannot be read or run.
     InvalidInput
-        For a symbolic dimension without a size, a constraint that matches nothing, or refining where nothing can run.
+        For a symbolic dimension without a size, a constraint that matches nothing, or refinement of a plan that cannot
+        run on this machine.
     UnknownDevice, InfeasibleProblem
-        For devices that are not here, or that cannot do it.
+        For unknown devices, or devices that cannot run the model.
     FallbackForbidden
-        Where only a CPU could run something that it must not.
+        When only a CPU could run a node that it must not run.
     ProfileMissing
-        For the energy of devices whose power nobody measured or published.
+        For the energy of devices whose power is neither measured nor published.
     """
-    path = Path(model)
-    check_time_limit(time_limit_s)
-    published = reference.machine(machine) if machine is not None else None
-    folder = Path(out) if out is not None else vanishing_folder()
-    with clusters.reached(address):
-        if published is not None:
-            chosen = select(devices, published.devices)
-        elif address is not None:
-            chosen = clusters.devices(address, devices, real=True)
-        else:
-            chosen = engines.find_hardware(devices)
-        plan = with_costs(
-            chosen,
-            published,
-            lambda costs, power_w: make_plan(
-                path, chosen, costs, strategy, objective, dict(shapes or {}), seed, folder,
-                constraints=constraints, time_limit_s=time_limit_s, power_w=power_w, machine=machine or "",
-                calibrations=store.calibrations_path(), capabilities=clusters.capabilities(chosen),
-                refine=refine, keep=partial(learn_segments, chosen), progress=progress,
-            ),
-            progress,
+    folder = Path(out) if out is not None else temporary_plan_folder()
+    with cluster_devices.connected(address):
+        request = PlanRequest(
+            Path(model), tuple(devices_to_plan_for(devices, machine, address)), strategy, objective, dict(shapes or {}),
+            read_constraints(constraints), time_limit_s, seed, refine, machine or "",
         )  # fmt: skip
-    origins.remember(plan, path)
+        plan = with_device_data(request, lambda data: make_plan(request, data, folder, progress), progress)
+    plan_origins.record(plan, request.model)
     return plan
 
 
-def check_time_limit(time_limit_s: float | None) -> None:
-    """Refuse a time limit that is none.
+def devices_to_plan_for(wanted: str | Iterable[str], machine: str | None, address: str | None) -> list[Device]:
+    """Return the devices of this machine, a reference machine or a cluster; ``"auto"`` leaves out non-hardware."""
+    if machine is None and address is not None:
+        return cluster_devices.devices(address, wanted, real=True)
+    return usable_devices(wanted, machine=machine)
 
-    Raises
-    ------
-    InvalidInput
+
+def with_device_data(request: PlanRequest, use: Callable[[DeviceData], _T], progress: Progress = no_progress) -> _T:
+    """Call a function with what is known of a request's devices: published, stored, or else measured briefly first.
+
+    Parameters
+    ----------
+    request : PlanRequest
+    use : callable
+        Called again with measurements when it raises `ProfileMissing`.
+    progress : callable, optional
     """
-    if time_limit_s is not None and not (isfinite(time_limit_s) and time_limit_s > 0):
-        raise InvalidInput(f"a time limit of {time_limit_s} s", remedy="give seconds above zero")
+    devices = request.devices
 
+    def called(profile: Profile) -> _T:
+        power_w = {key: d.power_w for key, d in profile.devices.items() if d.power_w is not None}
+        data = DeviceData(
+            costs_of(profile, devices),
+            power_w,
+            cluster_devices.capabilities(devices),
+            store.calibrations_path(),
+            partial(store_segments, devices),
+        )
+        return use(data)
 
-def with_costs(
-    chosen: Sequence[Device],
-    published: reference.Machine | None,
-    use: Callable[[ProfileCosts, Mapping[str, float]], _T],
-    progress: Progress = no_progress,
-) -> _T:
-    """Call something with what devices cost and draw: published, stored, or else measured briefly first."""
-
-    def called(known: Profile) -> _T:
-        power_w = {key: d.power_w for key, d in known.devices.items() if d.power_w is not None}
-        return use(costs_of(known, chosen), power_w)
-
-    if published is not None:
-        return called(published.profile)
+    if request.machine:
+        return called(reference.machine(request.machine).profile)
     try:
-        return called(_still_valid(stored_profile(), chosen))
+        return called(_still_valid(stored_profile(), devices))
     except PowerUnknown:
         raise
     except ProfileMissing:
-        if clusters.is_of_cluster(chosen):
-            return called(clusters.profile(chosen, BRIEF_S, progress))
+        if cluster_devices.is_of_cluster(devices):
+            return called(cluster_devices.profile(devices, BRIEF_BUDGET_S, progress))
         # Only now: a model that cannot be read must not cost the user the time of measuring.
-        return called(profile([device.id for device in chosen], budget_s=BRIEF_S, progress=progress))
+        return called(profile([device.id for device in devices], budget_s=BRIEF_BUDGET_S, progress=progress))
 
 
 def import_model(model: str | Path, out: str | Path | None = None, *, progress: Progress = no_progress) -> Bundle:
@@ -303,14 +289,14 @@ def import_model(model: str | Path, out: str | Path | None = None, *, progress: 
     out : path, optional
         Folder to write; the user's cache when left out.
     progress : callable, optional
-        Called with the steps done, all steps, and what is being done.
+        Called with the number of steps done, the number of all steps, and the current step.
 
     Raises
     ------
     InvalidModel, UnsupportedModel
-        Where there is no such model, or it cannot be read.
+        When there is no such model, or it cannot be read.
     StorageFailed
-        Where the disk is full or refuses; nothing half-written is left.
+        When the disk is full or not writable; no partial folder is left.
     """
     from trisect.llm.importing.model_import import open_model
 
@@ -326,13 +312,14 @@ def _stored() -> Profile | None:
 
 
 def _still_valid(stored: Profile, chosen: Sequence[Device]) -> Profile:
-    """The profile without devices whose engine has changed since."""
+    """Return the profile without devices whose engine has changed since."""
     now = {device.id: (device.name, device.engine_version) for device in chosen}
     devices = {key: d for key, d in stored.devices.items() if now.get(key) == (d.name, d.engine_version)}
     return replace(stored, devices=devices)
 
 
-def vanishing_folder() -> Path:
+def temporary_plan_folder() -> Path:
+    """Return a new folder that is removed when this process ends."""
     folder = tempfile.mkdtemp(prefix="trisect-plan-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return Path(folder) / "plan"

@@ -1,4 +1,4 @@
-"""A cluster as one set of devices: what `address=` means to the sentences of a user."""
+"""The devices of a Ray cluster as one set of devices: what the parameter `address` of the public functions selects."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from trisect.runtime.device import Device, select
 from trisect.runtime.progress import Progress, no_progress
 
 
-def reached(address: str | None) -> AbstractContextManager[object]:
-    """The cluster kept at hand for a while; nothing for no address.
+def connected(address: str | None) -> AbstractContextManager[object]:
+    """Return a context manager that keeps the connection to a cluster open; one that does nothing without an address.
 
     Raises
     ------
     ClusterFailed, InvalidInput, EngineMissing
-        Where it cannot be had.
+        When the cluster cannot be reached.
     """
     if address is None:
         return nullcontext()
@@ -27,7 +27,7 @@ def reached(address: str | None) -> AbstractContextManager[object]:
 
 
 def devices(address: str, wanted: str | Iterable[str], *, real: bool = False) -> list[Device]:
-    """Devices of all nodes, each under its node's name: ``edge1/npu:qnn``.
+    """List the devices of all nodes, each under its node's name: ``edge1/npu:qnn``.
 
     Parameters
     ----------
@@ -35,23 +35,23 @@ def devices(address: str, wanted: str | Iterable[str], *, real: bool = False) ->
     wanted : str or iterable of str
         Ids, kinds, nodes (``edge1``), kinds of a node (``edge1/npu``), or ``"auto"``.
     real : bool
-        Whether ``"auto"`` leaves out what is no hardware.
+        Whether ``"auto"`` leaves out simulated and software devices.
 
     Raises
     ------
     UnknownDevice
-        With the nearest name and the list of those there are.
+        With the nearest name and a list of all.
     ClusterFailed
-        Where the cluster cannot be reached, or a node has another trisect.
+        When the cluster cannot be reached, or a node has another version of trisect.
     """
     from trisect.runtime.cluster.cluster_nodes import devices as listed
     from trisect.runtime.cluster.ray_connection import connect
 
     with connect(address) as connection:
-        everything = listed(connection)
+        all_devices = listed(connection)
     if real and wanted == "auto":
-        return [device for device in everything if device.is_real] or everything
-    return select(wanted, everything)
+        return [device for device in all_devices if device.is_real] or all_devices
+    return select(wanted, all_devices)
 
 
 def profile(chosen: Sequence[Device], budget_s: float, progress: Progress = no_progress) -> Profile:
@@ -64,7 +64,7 @@ def profile(chosen: Sequence[Device], budget_s: float, progress: Progress = no_p
 
 
 def capabilities(chosen: Sequence[Device]) -> Capabilities:
-    """Verdicts of these devices, asked for where they are."""
+    """Return the capabilities of devices, checked on the node of each."""
     if not is_of_cluster(chosen):
         return Capabilities()
     from trisect.profiles.measuring.cluster_profile import refusal_there
@@ -75,5 +75,5 @@ def capabilities(chosen: Sequence[Device]) -> Capabilities:
 
 
 def is_of_cluster(chosen: Sequence[Device]) -> bool:
-    """Whether devices are named after nodes."""
+    """Return whether devices belong to a cluster."""
     return any(device.node for device in chosen)

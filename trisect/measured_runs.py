@@ -1,4 +1,4 @@
-"""Running a plan again and again, and checking it against the whole model."""
+"""``trisect run`` and ``trisect.verify``: repeat runs of a plan, and compare it with the whole model."""
 
 from __future__ import annotations
 
@@ -9,29 +9,28 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import onnx
 
 from trisect.runtime import verification
 from trisect.runtime.plans.plan import Plan
+from trisect.runtime.plans.plan_feeds import plan_feeds
 from trisect.runtime.plans.timeline import Trace
 from trisect.runtime.progress import Progress, no_progress
 from trisect.runtime.sessions.session import Session
-from trisect.runtime.tensors.synthetic_feeds import generate_feeds
 from trisect.runtime.verification import Verification
 
-from . import plan_origins as origins
+from . import plan_origins
 
 
 @dataclass(frozen=True)
-class Run:
-    """What running a plan gave."""
+class RepeatedRun:
+    """Outputs and trace of repeated runs of a plan."""
 
     outputs: Mapping[str, np.ndarray]
-    """Of the last repetition."""
+    """Outputs of the last repetition."""
     trace: Trace
 
     def medians_s(self) -> dict[str, float]:
-        """Median time of each segment over the repetitions."""
+        """Return the median time of each segment over the repetitions, by its name."""
         times: dict[str, list[float]] = defaultdict(list)
         for event in self.trace.events:
             if event.kind == "compute":
@@ -48,18 +47,18 @@ def run(
     executor: str = "threads",
     address: str | None = None,
     progress: Progress = no_progress,
-) -> Run:
-    """Run a plan on the same feeds again and again, one after the other, after one run to warm up.
+) -> RepeatedRun:
+    """Run a plan on the same feeds repeatedly, one run after the other, after one warm-up run.
 
     Parameters
     ----------
     plan : Plan
     feeds : mapping of str to array, optional
-        Every input; drawn from the seed when left out.
+        Every input; generated from the seed when left out.
     repeat : int
-        How often.
+        Number of runs.
     seed : int
-        For random feeds.
+        Random seed of generated feeds.
     executor, address : str
         As for `Session`.
     progress : callable, optional
@@ -67,17 +66,16 @@ def run(
     Raises
     ------
     InvalidInput
-        For feeds that do not fit.
+        For feeds that do not match the inputs.
     EngineFailed
-        Naming segment, node and device.
+        With segment, node and device.
     """
-    given = dict(feeds) if feeds is not None else generate_feeds(_all_segments(plan), plan, seed)
+    inputs = dict(feeds) if feeds is not None else plan_feeds(plan, seed)
     with Session(plan, executor, address=address) as session:
-        outputs = session.run(given)
-        for done, found in enumerate(session.stream([given] * repeat, window=1)):
-            outputs = found
+        outputs = session.run(inputs)
+        for done, outputs in enumerate(session.stream([inputs] * repeat, window=1)):  # noqa: B007
             progress(done + 1, repeat, f"run {done + 1} of {repeat}")
-        return Run(outputs, session.trace)
+        return RepeatedRun(outputs, session.trace)
 
 
 def verify(
@@ -91,7 +89,7 @@ def verify(
     executor: str = "threads",
     address: str | None = None,
 ) -> Verification:
-    """Run a plan and the whole model side by side, and compare every boundary and output.
+    """Run a plan and the whole model on the same feeds, and compare every segment boundary and output.
 
     Parameters
     ----------
@@ -101,31 +99,21 @@ def verify(
     model : path, optional
         The whole model; when left out, the file that was split on this machine.
     reference : str, optional
-        Device that runs the whole model; ``cpu:ort``, or where that cannot ``cpu:reference``, when left out.
+        Device that runs the whole model; when left out ``cpu:ort``, or ``cpu:reference`` where that cannot run it.
     tolerance : float, optional
-        What is allowed, absolutely plus relatively; 1e-3 when left out.
+        Absolute plus relative tolerance; 1e-3 when left out.
     seed : int
-        For generated feeds.
+        Random seed of generated feeds.
     executor, address : str
         As for `Session`, of the split model.
 
     Raises
     ------
     InvalidInput
-        When the model cannot be found, or is another one.
+        When the model cannot be found, or has changed.
     """
-    path = Path(model) if model is not None else origins.find(plan)
-    origins.check(plan, path)
+    path = Path(model) if model is not None else plan_origins.find_model(plan)
+    plan_origins.check_model(plan, path)
     return verification.verify(
         plan, path, feeds, reference=reference, tolerance=tolerance, seed=seed, executor=executor, address=address
     )
-
-
-def _all_segments(plan: Plan) -> onnx.ModelProto:
-    """The nodes of all segments in one graph, to see how each input is used; weights stay in their file."""
-    whole = onnx.ModelProto()
-    for segment in plan.segments:
-        part = onnx.load(Path(plan.folder) / segment.file, load_external_data=False).graph
-        whole.graph.node.extend(part.node)
-        whole.graph.initializer.extend(part.initializer)
-    return whole

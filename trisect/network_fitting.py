@@ -1,12 +1,12 @@
-"""Learning what segments take from made-up networks, and planning with it."""
+"""Measures synthetic networks, fits cost models to them, and plans with these."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from trisect.partitioner.costs.model_costs import LearnedCosts
-from trisect.partitioner.costs.network_measurement import learn_from_model, learn_from_networks
+from trisect.partitioner.costs.model_costs import FittedCosts
+from trisect.partitioner.costs.network_measurement import measure_model, measure_networks
 from trisect.profiles.costmodel.fitted_models import fitted_models
 from trisect.profiles.costmodel.profile_costs import ProfileCosts
 from trisect.profiles.stored.profile_data import Profile
@@ -23,7 +23,7 @@ from trisect.runtime.errors import InvalidInput
 from trisect.runtime.progress import Progress, no_progress
 
 
-def learn(
+def fit_on_networks(
     wanted: str | Iterable[str] = "auto",
     *,
     budget_s: float = 120.0,
@@ -31,18 +31,18 @@ def learn(
     shapes: Mapping[str, int] | None = None,
     progress: Progress = no_progress,
 ) -> SegmentStore:
-    """Measure made-up networks, whole and cut over devices, and store what their segments took.
+    """Measure synthetic networks, whole and cut over devices, and store the times of their segments.
 
-    A later call goes on with further networks; splits then go by what was learned.
+    A later call continues with further networks. Later splits use cost models that are fitted to the measurements.
 
     Parameters
     ----------
     wanted : str or iterable of str
         As for `devices`; ``"auto"`` leaves out simulated and software devices.
     budget_s : float
-        After so long no further network is begun.
+        Time after which no further network is started.
     model : path, optional
-        An ONNX file that is then run whole on each device, to know its own operators better.
+        An ONNX file that is then run whole on each device, to correct the costs of its operators.
     shapes : mapping of str to int, optional
         Sizes of its symbolic dimensions.
     progress : callable, optional
@@ -52,39 +52,39 @@ def learn(
     InvalidInput
         For fewer than two devices.
     TrisectError
-        For a model that cannot be read or run.
+        When the model cannot be read or run.
     InvalidProfile
-        When what is stored cannot be read; it is left as it is.
+        When the stored measurements cannot be read; they are left as they are.
     """
     chosen = engines.find_hardware(wanted)
     if len(chosen) < 2:
         raise InvalidInput(
-            f"only {', '.join(d.id for d in chosen)} would be measured", remedy="name two devices or more"
+            f"expected two devices or more, found {', '.join(d.id for d in chosen)}", remedy="name another device"
         )
     path = segments_path()
-    found = learn_from_networks(
-        chosen, load_segments(path), budget_s=budget_s, keep=lambda store: save_segments(store, path), progress=progress
+    segments = measure_networks(
+        chosen, load_segments(path), budget_s=budget_s, save=lambda store: save_segments(store, path), progress=progress
     )
     if model is not None:
-        found = learn_from_model(Path(model), shapes or {}, chosen, found)
-        save_segments(found, path)
-    return found
+        segments = measure_model(Path(model), shapes or {}, chosen, segments)
+        save_segments(segments, path)
+    return segments
 
 
-def learn_segments(devices: Sequence[Device], found: Mapping[str, Sequence[MeasuredSegment]]) -> None:
-    """Keep what the segments of a user's plan took, for later predictions.
+def store_segments(devices: Sequence[Device], measured: Mapping[str, Sequence[MeasuredSegment]]) -> None:
+    """Store the times of the segments of a user's plan, for later predictions.
 
     Raises
     ------
     InvalidProfile
-        When what is stored cannot be read; it is left as it is.
+        When the stored measurements cannot be read; they are left as they are.
     """
     path = segments_path()
     store = load_segments(path)
-    save_segments(store.adding(devices, found, store.networks, 0.0), path)
+    save_segments(store.adding(devices, measured, store.networks, 0.0), path)
 
 
 def costs_of(known: Profile, chosen: Sequence[Device]) -> ProfileCosts:
-    """What a planner goes by: the profile, and for devices that enough was learned of, how operators fare together."""
+    """Return the costs of a profile, with the fitted cost models of those devices that have enough measurements."""
     models = fitted_models(chosen, segments_path(known.precision)) if known.provenance.source == "measured" else {}
-    return LearnedCosts(known, models) if models else ProfileCosts(known)
+    return FittedCosts(known, models) if models else ProfileCosts(known)

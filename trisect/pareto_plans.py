@@ -1,4 +1,4 @@
-"""Two objectives at once: solutions, and plans, of which none is better in both."""
+"""``trisect.pareto``: Pareto-optimal placements of a model, or a problem, for two objectives."""
 
 from __future__ import annotations
 
@@ -6,24 +6,18 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from trisect.partitioner.planning.pareto_front import pareto_front
-from trisect.partitioner.planning.plan_maker import write_plan
-from trisect.partitioner.planning.preparation import Prepared, prepare
+from trisect.partitioner.planning.pareto_front import check_objectives, pareto_front
+from trisect.partitioner.planning.plan_maker import make_pareto_plans
+from trisect.partitioner.planning.plan_request import PlanRequest, check_time_limit
 from trisect.partitioner.problem.constrained_problem import constrained
 from trisect.partitioner.problem.constraints import Constraints, read_constraints
 from trisect.partitioner.strategies import TIME_LIMIT_S
-from trisect.profiles import reference
-from trisect.profiles.capabilities.compile_verdicts import Capabilities
-from trisect.profiles.costmodel.op_features import Costs
-from trisect.runtime import engines
-from trisect.runtime.device import select
 from trisect.runtime.progress import Progress, no_progress
 from trisect.scheduler.problem.problem import Problem
 from trisect.scheduler.problem.rules import Objective
-from trisect.scheduler.problem.solution import Proposal, Solution
+from trisect.scheduler.problem.solution import Solution
 
-from . import api
-from . import plan_origins as origins
+from . import api, cluster_devices, plan_origins
 
 
 def pareto(
@@ -37,31 +31,32 @@ def pareto(
     seed: int = 0,
     out: str | Path | None = None,
     machine: str | None = None,
+    address: str | None = None,
     progress: Progress = no_progress,
 ) -> list[Solution]:
-    """Placements of which none is better than another in both objectives.
+    """Return placements of which none is better than another in both objectives.
 
-    Parameters
-    ----------
-    model : path or Problem
-        An ONNX file, or a problem as models make them; devices, shapes, `out` and `machine` are for a file.
-    objectives : pair of {"latency", "throughput", "energy", "memory"}
-    devices, shapes, constraints, time_limit_s, seed, machine, progress
-        As of `trisect.split`.
-    out : path, optional
-        Folder that gets a plan for each: ``00``, ``01``, ... in the order of the list.
+        Parameters
+        ----------
+        model : path or Problem
+            An ONNX file, or a problem of a model; devices, shapes, `out`, `machine` and `address` apply to a file only.
+        objectives : pair of {"latency", "throughput", "energy", "memory"}
+        devices, shapes, constraints, time_limit_s, seed, machine, address, progress
+            As of `trisect.split`.
+        out : path, optional
+            Folder that gets a plan of each placement: ``00``, ``01``, ... in the order of the list.
 
-    Returns
-    -------
-    list of Solution
-        The best in the first objective first; `values` has both.
+        Returns
+        -------
+        list of Solution
+            The best in the first objective first; `values` has both.
 
-    Raises
-    ------
-    TrisectError
-        As `trisect.split`.
+        Raises
+        ------
+        TrisectError
+            As `trisect.split`.
 
-    Examples
+        Examples
     --------
     >>> import networkx as nx
     >>> from trisect.runtime.device import Device
@@ -73,29 +68,20 @@ def pareto(
     >>> [round(solution.values["energy"]) for solution in pareto(problem)]
     [200, 130, 60]
     """
-    api.check_time_limit(time_limit_s)
-    limit_s = time_limit_s or TIME_LIMIT_S
+    check_time_limit(time_limit_s)
+    check_objectives(objectives)
+    read = read_constraints(constraints)
     if isinstance(model, Problem):
-        narrow = constrained(model, read_constraints(constraints))
-        return pareto_front(narrow, objectives, time_limit_s=limit_s, seed=seed)
-    path = Path(model)
-    published = reference.machine(machine) if machine is not None else None
-    chosen = engines.find_hardware(devices) if published is None else select(devices, published.devices)
-    capabilities = Capabilities()
-
-    def known(costs: Costs, power_w: Mapping[str, float]) -> tuple[Prepared, Problem]:
-        prepared = prepare(
-            path, chosen, costs, objectives[0], shapes, constraints=constraints, power_w=power_w,
-            capabilities=capabilities, progress=progress,
+        return pareto_front(constrained(model, read), objectives, time_limit_s=time_limit_s or TIME_LIMIT_S, seed=seed)
+    with cluster_devices.connected(address):
+        request = PlanRequest(
+            Path(model), tuple(api.devices_to_plan_for(devices, machine, address)), shapes=dict(shapes or {}),
+            constraints=read, time_limit_s=time_limit_s, seed=seed, machine=machine or "",
         )  # fmt: skip
-        return prepared, prepared.problem()
-
-    prepared, problem = api.with_costs(chosen, published, known, progress)
-    front = pareto_front(problem, objectives, time_limit_s=limit_s, seed=seed)
-    for number, solution in enumerate(front if out is not None else ()):
-        plan = write_plan(
-            prepared, problem, Proposal(solution.placement), Path(out or "") / f"{number:02d}", strategy="pareto",
-            seed=seed, time_limit_s=time_limit_s, machine=machine or "", capabilities=capabilities,
-        )  # fmt: skip
-        origins.remember(plan, path)
+        folder = Path(out) if out is not None else None
+        front, plans = api.with_device_data(
+            request, lambda data: make_pareto_plans(request, data, objectives, folder, progress), progress
+        )
+    for plan in plans[:1]:
+        plan_origins.record(plan, request.model)
     return front

@@ -1,4 +1,4 @@
-"""The same model planned again when a device is gone: with what the first plan remembers of how it was made."""
+"""``trisect.replan``: plan a model again when devices are gone, with the options that its plan records."""
 
 from __future__ import annotations
 
@@ -7,16 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from trisect.partitioner.planning.plan_maker import make_plan
+from trisect.partitioner.planning.plan_request import PlanRequest
+from trisect.partitioner.problem.constraints import read_constraints
 from trisect.partitioner.strategies import UnknownStrategy, lookup
-from trisect.profiles import reference
-from trisect.profiles.stored import profile_store as store
 from trisect.runtime.errors import InfeasibleProblem, UnknownDevice
 from trisect.runtime.plans.plan import Plan
 from trisect.runtime.progress import Progress, no_progress
 
-from . import api
-from . import cluster_devices as clusters
-from . import plan_origins as origins
+from . import api, plan_origins
 
 
 def replan(
@@ -27,10 +25,10 @@ def replan(
     out: str | Path | None = None,
     progress: Progress = no_progress,
 ) -> Plan:
-    """Plan a model anew for the devices that are left, with the same objective, constraints, shapes and seed.
+    """Plan a model again for the remaining devices, with the same objective, constraints, shapes and seed.
 
-    A strategy that was told of a lost device, or that nobody here knows, gives way to ``auto``. Constraints that keep
-    work off a lost device hold by themselves; work that is forced onto one makes the problem infeasible.
+    ``auto`` replaces a strategy that names a lost device, or that is not registered in this process. Constraints that
+    keep nodes off a lost device are satisfied; nodes that are forced onto one make the problem infeasible.
 
     Parameters
     ----------
@@ -40,7 +38,7 @@ def replan(
     model : path, optional
         The whole model; when left out, the file that was split on this machine.
     out : path, optional
-        Folder of the new plan; when left out, one that vanishes with this process.
+        Folder of the new plan; when left out, a temporary one that is removed when this process ends.
     progress : callable, optional
 
     Raises
@@ -48,37 +46,34 @@ def replan(
     UnknownDevice
         For an id that is not among the plan's devices.
     InfeasibleProblem
-        When no device is left, or those left cannot do it.
+        When no device is left, or the remaining ones cannot run the model.
     InvalidInput
-        When the model cannot be found, or is another one.
+        When the model cannot be found, or has changed.
     """
     ids = [device.id for device in plan.devices]
     for device in without:
         if device not in ids:
-            raise UnknownDevice(f"no device {device!r} in this plan", remedy=f"there are: {', '.join(ids)}")
-    left = [device for device in plan.devices if device.id not in without]
+            raise UnknownDevice(f"no device {device!r} in this plan", remedy=f"choose from {', '.join(ids)}")
+    left = tuple(device for device in plan.devices if device.id not in without)
     if not left:
         raise InfeasibleProblem(f"without {', '.join(without)} this plan has no device left", remedy="add one")
-    path = Path(model) if model is not None else origins.find(plan)
-    origins.check(plan, path)
-    strategy = plan.strategy
-    try:
-        lookup(strategy)
-    except UnknownStrategy:
-        strategy = "auto"
-    if any(device in strategy for device in without):
-        strategy = "auto"
-    made = api.with_costs(
-        left,
-        reference.machine(plan.machine) if plan.machine else None,
-        lambda costs, power_w: make_plan(
-            path, left, costs, strategy, plan.objective, plan.shapes, plan.seed,  # type: ignore[arg-type]
-            Path(out) if out is not None else api.vanishing_folder(),
-            constraints=plan.constraints, time_limit_s=plan.time_limit_s, power_w=power_w, machine=plan.machine,
-            absent=[device for device in plan.devices if device.id in without],
-            calibrations=store.calibrations_path(), capabilities=clusters.capabilities(left), progress=progress,
-        ),
-        progress,
+    path = Path(model) if model is not None else plan_origins.find_model(plan)
+    plan_origins.check_model(plan, path)
+    request = PlanRequest(
+        path, left, _strategy(plan, without), plan.objective, plan.shapes,  # type: ignore[arg-type]
+        read_constraints(plan.constraints),
+        plan.time_limit_s, plan.seed, machine=plan.machine,
+        absent=tuple(device for device in plan.devices if device.id in without),
     )  # fmt: skip
-    origins.remember(made, path)
-    return replace(made, notes=(*made.notes, f"planned anew without {', '.join(without)}"))
+    folder = Path(out) if out is not None else api.temporary_plan_folder()
+    new = api.with_device_data(request, lambda data: make_plan(request, data, folder, progress), progress)
+    plan_origins.record(new, path)
+    return replace(new, notes=(*new.notes, f"planned anew without {', '.join(without)}"))
+
+
+def _strategy(plan: Plan, without: Collection[str]) -> str:
+    try:
+        lookup(plan.strategy)
+    except UnknownStrategy:
+        return "auto"
+    return "auto" if any(device in plan.strategy for device in without) else plan.strategy

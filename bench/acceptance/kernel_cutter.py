@@ -16,16 +16,19 @@ from pathlib import Path
 import networkx as nx
 
 from trisect.partitioner.costs.kernel_breakdown import plan_kernels
-from trisect.partitioner.costs.trial_plans import TrialModel, trial_feeds
+from trisect.partitioner.costs.trial_plans import TrialModel
 from trisect.partitioner.planning.plan_maker import write_plan
+from trisect.partitioner.planning.plan_request import DeviceData, PlanRequest
 from trisect.partitioner.planning.preparation import prepare
-from trisect.partitioner.problem.problem_builder import task_graph
+from trisect.partitioner.problem.constraints import Constraints
+from trisect.partitioner.problem.task_grouping import task_graph
 from trisect.profiles.costmodel.link_cost import LinkCost
 from trisect.profiles.costmodel.op_features import OpFeatures
 from trisect.profiles.measuring.plan_trial import OpenTrial, Trial, run_trial
 from trisect.runtime.device import Device
 from trisect.runtime.engines.base import LoadOptions
 from trisect.runtime.plans.plan import Plan
+from trisect.runtime.plans.plan_feeds import plan_feeds
 from trisect.scheduler.problem.problem import Part
 from trisect.scheduler.problem.solution import Proposal
 
@@ -71,17 +74,17 @@ class Cutter:
         self._devices = _copies(most)
         self._folder = folder
         self._options = LoadOptions(threads=threads)
-        self._prepared = prepare(
-            path, self._devices, _Nothing(), "throughput", shapes, constraints={"contiguous": True}
+        self._request = PlanRequest(
+            path, tuple(self._devices), "cheapest cuts", "throughput", shapes, Constraints(contiguous=True)
         )
-        self._problem = self._prepared.problem()
+        self._inputs = prepare(self._request, DeviceData(_Nothing()))
         first = self._devices[0]
-        self._whole = TrialModel(self._prepared.graph, [first]).whole(first, folder / "whole").plan
-        self.feeds = trial_feeds(self._whole)
+        self._whole = TrialModel(self._inputs.graph, [first]).whole(first, folder / "whole").plan
+        self.feeds = plan_feeds(self._whole)
         """An input that does not vary between runs."""
         trial = run_trial(self._whole, self.feeds, options=self._options)
         kernels = plan_kernels(self._whole, trial, {}, threads=threads)
-        joined = task_graph(self._prepared.graph, together=[kernel.nodes for kernel in kernels])
+        joined = task_graph(self._inputs.graph, together=[kernel.nodes for kernel in kernels])
         took_s = {node: kernel.total_s / len(kernel.nodes) for kernel in kernels for node in kernel.nodes}
         place = {task: index for index, task in enumerate(joined)}
         self._row = list(nx.lexicographical_topological_sort(joined, key=place.__getitem__))
@@ -163,7 +166,7 @@ class Cutter:
         """The plan of cuts behind these positions."""
         home = {
             task: sum(end < self._position[data["nodes"][0]] for end in ends)
-            for task, data in self._problem.graph.nodes(data=True)
+            for task, data in self._inputs.tasks.nodes(data=True)
         }
         placement = {task: self._devices[index].id for task, index in home.items()}
         parts = tuple(
@@ -172,7 +175,7 @@ class Cutter:
         )
         proposal = Proposal(placement, parts=parts)
         folder = self._folder / f"cut behind {','.join(map(str, ends))}"
-        return write_plan(self._prepared, self._problem, proposal, folder, strategy="cheapest cuts")
+        return write_plan(self._inputs, proposal, self._request, folder)
 
     def _parts(self, ends: Sequence[int]) -> list[tuple[int, int]]:
         """Behind which position each part begins, and where it ends."""

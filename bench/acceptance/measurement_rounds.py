@@ -13,11 +13,11 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from trisect.partitioner.costs.trial_plans import trial_feeds
 from trisect.profiles.measuring.plan_trial import OpenTrial, Trial
 from trisect.runtime.child_process import ChildProcess, ChildProcessFailed
 from trisect.runtime.errors import EngineFailed
 from trisect.runtime.plans.plan import Plan
+from trisect.runtime.plans.plan_feeds import plan_feeds
 
 _LASTING_S, _RUNS_MIN, _RUNS_MAX = 0.12, 5, 60
 _TIME_LIMIT_S = 300.0
@@ -80,5 +80,5 @@ class PlanRunner:
         """Run each plan, one after the other."""
         if not self._opened:
             plans = [Plan.load(folder) for folder in request["folders"]]
-            self._opened = [OpenTrial(plan, trial_feeds(plan)) for plan in plans]
+            self._opened = [OpenTrial(plan, plan_feeds(plan)) for plan in plans]
         return [trial.run(lasting_s=_LASTING_S, fewest=_RUNS_MIN, most=_RUNS_MAX) for trial in self._opened]

@@ -18,7 +18,8 @@ import onnx
 from onnx import TensorProto, helper
 
 from trisect.partitioner.graph.model_graph import Graph
-from trisect.partitioner.problem.problem_builder import make_problem
+from trisect.partitioner.problem.problem_builder import ProblemInputs
+from trisect.partitioner.problem.task_grouping import task_graph
 from trisect.partitioner.strategies import propose
 from trisect.profiles.costmodel.link_cost import LinkCost
 from trisect.profiles.costmodel.op_features import OpFeatures
@@ -94,7 +95,7 @@ def bench_plan_speed(
             graph = Graph.read(path)
             read_s = perf_counter() - begin
             begin = perf_counter()
-            problem = make_problem(graph, DEVICES, _Modelled())
+            problem = ProblemInputs(graph, task_graph(graph), DEVICES, _Modelled()).problem
             problem_s = perf_counter() - begin
             for i, strategy in enumerate(STRATEGIES):
                 progress(n * len(STRATEGIES) + i, len(nodes) * len(STRATEGIES), f"{strategy}, {count} nodes")

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from trisect.partitioner.costs.network_measurement import learn_from_networks
+from trisect.partitioner.costs.network_measurement import measure_networks
 from trisect.profiles.stored.profile_store import write_aside
 from trisect.profiles.stored.segment_store import SegmentStore, load_segments, save_segments, segments_path
 from trisect.runtime import engines
@@ -130,8 +130,8 @@ def bench_predict(
     store = load_segments(path)
     left_s = budget_s - store.spent_s
     if left_s > 0:
-        store = learn_from_networks(
-            chosen, store, budget_s=left_s, keep=lambda s: save_segments(s, path), progress=progress
+        store = measure_networks(
+            chosen, store, budget_s=left_s, save=lambda s: save_segments(s, path), progress=progress
         )
     learned = Learned.of(chosen, store)
     kept = path.parent / "predictions"

@@ -10,14 +10,15 @@ import itertools
 import statistics
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from math import log
 from pathlib import Path
 
 import numpy as np
 
-from trisect.api import with_costs
+from trisect.api import with_device_data
 from trisect.partitioner.planning.plan_maker import make_plan
-from trisect.profiles.costmodel.op_features import Costs
+from trisect.partitioner.planning.plan_request import PlanRequest
 from trisect.runtime.plans.plan import Plan
 from trisect.runtime.sessions.session import Session
 
@@ -61,12 +62,8 @@ def streams(models: Path) -> Iterator[Measured]:
 
 def _split(path: Path, strategy: str, folder: Path, looks: Path) -> Plan:
     """As `trisect.split`; but the whole model is looked at anew, because machines change their pace within hours."""
-    devices = [device(name) for name in _DEVICES]
-
-    def plan(costs: Costs, power_w: Mapping[str, float]) -> Plan:
-        return make_plan(path, devices, costs, strategy, "throughput", _SHAPES, 0, folder, calibrations=looks)
-
-    return with_costs(devices, None, plan)
+    request = PlanRequest(path, tuple(device(name) for name in _DEVICES), strategy, "throughput", _SHAPES)
+    return with_device_data(request, lambda data: make_plan(request, replace(data, calibrations=looks), folder))
 
 
 def _rates_hz(plans: Mapping[str, Plan]) -> dict[str, float]:

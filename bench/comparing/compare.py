@@ -102,7 +102,7 @@ def compare(request: ComparisonRequest, progress: Progress = no_progress) -> Com
         folder = Path(name)
         api.profile(
             [device.id for device in devices],
-            budget_s=min(api.BRIEF_S, max(api.LEAST_BUDGET_S, _PROFILE_SHARE * budget_s)),
+            budget_s=min(api.BRIEF_BUDGET_S, max(api.BUDGET_MIN_S, _PROFILE_SHARE * budget_s)),
             model=path, shapes=request.shapes, progress=progress,
         )  # fmt: skip
         planned = plan_candidates(

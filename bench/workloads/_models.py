@@ -8,7 +8,8 @@ from functools import cache, partial
 from pathlib import Path
 
 from trisect.partitioner.graph.model_graph import Graph
-from trisect.partitioner.problem.problem_builder import make_problem
+from trisect.partitioner.problem.problem_builder import ProblemInputs
+from trisect.partitioner.problem.task_grouping import task_graph
 from trisect.profiles import reference
 from trisect.profiles.costmodel.link_cost import LinkCost
 from trisect.profiles.costmodel.op_features import Costs, OpFeatures
@@ -59,7 +60,14 @@ def model_problem(path: Path, shapes: Mapping[str, int], machine: str, objective
     graph = Graph.read(path, shapes)
     found = reference.machine(machine)
     power_w = {key: device.power_w for key, device in found.profile.devices.items() if device.power_w is not None}
-    return make_problem(graph, found.devices, _costs(machine), objective=objective or "latency", power_w=power_w)
+    return ProblemInputs(
+        graph,
+        task_graph(graph),
+        tuple(found.devices),
+        _costs(machine),
+        objective=objective or "latency",
+        power_w=power_w,
+    ).problem
 
 
 @cache

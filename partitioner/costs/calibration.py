@@ -1,19 +1,19 @@
-"""Brings costs in line with one model: run whole on each device, it tells what its own operators take there.
+"""Calibrates costs on one model: runs it whole on each device, and measures what its own operators take there.
 
-Operators that an engine fuses, or lays out in its own way, cost less or more together than one by one. Where an engine
-has a profiler, each node gets its share of the kernel that it runs in, and nodes of one kernel are told to stay
-together; elsewhere only the whole is known, and all costs are scaled to it. What is measured is kept, so that the same
-question has the same answer.
+Operators that an engine fuses, or computes in its own layout, take less or more time together than one by one. Where an
+engine has a profiler, each node gets its share of the time of its kernel, and the nodes of one kernel stay together;
+elsewhere only the whole run is timed, and all costs are scaled to match it. Measurements are cached, so that the same
+request gives the same plan.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import inf
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,6 +21,7 @@ from tempfile import TemporaryDirectory
 import msgspec
 import onnx
 
+from trisect.profiles.costmodel.op_features import Costs
 from trisect.profiles.costmodel.profile_costs import ProfileCosts
 from trisect.profiles.measuring.device_measurement import time_calls
 from trisect.profiles.measuring.plan_trial import run_trial
@@ -29,163 +30,170 @@ from trisect.runtime.device import Device
 from trisect.runtime.engines import load
 from trisect.runtime.engines.base import LoadOptions
 from trisect.runtime.errors import StorageFailed, TrisectError
+from trisect.runtime.plans.plan_feeds import plan_feeds
 from trisect.runtime.progress import Progress, no_progress
 from trisect.runtime.tensors.synthetic_feeds import generate_feeds
 
 from ..graph.model_graph import Graph
+from ..problem.problem_builder import ProblemInputs
+from ..problem.task_grouping import merged_tasks
 from .kernel_breakdown import plan_kernels
-from .trial_plans import TrialModel, trial_feeds
+from .trial_plans import TrialModel
 
-LEAST_S = 0.3
-"""A model is run for so long on each device, and once more under the profiler."""
-_FEWEST, _MOST = 3, 2000
-_PATIENCE_S, _LARGEST_BYTES = 2.0, 1 << 30
-"""Beyond these a model is only timed as a whole, as it lies on disk."""
-_MOST_TOGETHER = 16
-"""An engine that compiles half a model into one step says nothing of where to cut it."""
-_FARTHEST = 30.0
-"""A factor beyond this says that something else is wrong."""
+log = logging.getLogger(__name__)
+
+_DURATION_MIN_S = 0.3
+"""How long a model is run on each device, and again with the engine's profiler enabled."""
+_RUNS_MIN, _RUNS_MAX = 3, 2000
+_PROFILED_TIME_MAX_S, _PROFILED_BYTES_MAX = 2.0, 1 << 30
+"""A model that is slower or larger is only timed as a whole, as it is on disk."""
+_KERNEL_NODES_MAX = 16
+"""Larger kernels are ignored: an engine that compiles half a model into one step does not show where to cut it."""
+_SCALE_MAX = 30.0
+"""A larger factor indicates another problem, and is clamped."""
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """What one model takes on the devices at hand."""
+    """Measured times of one model on the devices of this machine."""
 
     scales: Mapping[str, float] = field(default_factory=dict)
-    """Device id -> what its operators take here, as a share of what the profile says; where only the whole is known."""
+    """Device id -> measured time of the whole model relative to the one from the profile; without a kernel profiler."""
     nodes_s: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    """Device id -> node -> seconds, as part of the whole model there."""
+    """Device id -> node -> seconds, as part of the whole model."""
     together: tuple[tuple[str, ...], ...] = ()
-    """Nodes that some device runs as one kernel."""
+    """Groups of nodes that some device runs as one kernel."""
 
 
-class _Looked(msgspec.Struct):
-    """What is kept of a model on a device."""
+class _ModelTimes(msgspec.Struct):
+    """Cached measurements of a model on a device."""
 
     whole_s: float | None
-    """None where the device fails at it."""
+    """None where the device cannot run the model."""
     kernels: list[tuple[list[int], float]] = []
-    """Positions of nodes in the model's order, and seconds; none where the engine does not tell."""
+    """Positions of the nodes in the model's order, and seconds; empty without a kernel profiler."""
 
 
-def calibrate(
-    graph: Graph,
-    costs: ProfileCosts,
-    devices: Sequence[Device],
-    predicted_s: Mapping[str, float],
-    store: Path,
-    *,
-    refused: Mapping[tuple[str, str], str] | None = None,
-    progress: Progress = no_progress,
-) -> Calibration:
-    """Run a model whole on each device that can, and see what its nodes take.
+def calibrated(inputs: ProblemInputs, cache: Path, progress: Progress = no_progress) -> ProblemInputs:
+    """Return the inputs with costs calibrated on the model; unchanged where costs are not measured on this machine.
 
     Parameters
     ----------
-    graph : Graph
-    costs : ProfileCosts
-        Say how a kernel's time is shared out over its nodes.
-    devices : sequence of Device
-    predicted_s : mapping of str to float
-        Device id -> what `costs` say of the whole; infinite where the device cannot run it.
-    store : Path
-        JSON file of what was measured before.
-    refused : mapping, optional
-        Task and device id -> why it cannot run there; the devices are asked when left out.
+    inputs : ProblemInputs
+    cache : Path
+        JSON file of earlier measurements.
     progress : callable, optional
     """
-    known = _read(store)
-    before = len(known)
+    costs = inputs.costs
+    if not (isinstance(costs, ProfileCosts) and costs.is_measured):
+        return inputs
+    measured = calibrate(inputs, cache, progress)
+    tasks, refused = merged_tasks(inputs.graph, inputs.tasks, inputs.refused, measured.together)
+    scaled = costs.scaled(measured.scales)
+    return replace(inputs, costs=scaled, tasks=tasks, refused=refused, nodes_s=measured.nodes_s)
+
+
+def calibrate(inputs: ProblemInputs, cache: Path, progress: Progress = no_progress) -> Calibration:
+    """Run a model whole on each device that can run it, and measure what its nodes take; parameters of `calibrated`."""
+    graph, devices = inputs.graph, inputs.devices
+    known = _read(cache)
+    known_before = len(known)
     names = list(graph.nodes)
     scales: dict[str, float] = {}
     nodes_s: dict[str, Mapping[str, float]] = {}
     together: list[tuple[str, ...]] = []
     for done, device in enumerate(devices):
-        if not device.is_real or device.node or not 0 < predicted_s[device.id] < inf:
-            continue  # another machine's device cannot be run from here
+        predicted_s = sum(row[device.id] for row in inputs.times_s.values())
+        if not device.is_real or device.node or not 0 < predicted_s < inf:
+            continue  # a device of another machine cannot be run from here
         key = _key(graph, device)
         if key not in known:
             progress(done, len(devices), f"running the whole model on {device.id}")
-            if predicted_s[device.id] > _PATIENCE_S or _weights_bytes(graph) > _LARGEST_BYTES:
-                known[key] = _Looked(_whole_s(graph, device))
+            if predicted_s > _PROFILED_TIME_MAX_S or _weights_bytes(graph) > _PROFILED_BYTES_MAX:
+                known[key] = _ModelTimes(_measure_whole_s(graph, device))
             else:
-                known[key] = _look(graph, device, costs.call_overhead_s(device.id), devices, refused)
-        looked = known[key]
-        if looked.kernels:
-            kernels = [(tuple(names[i] for i in inside), time_s) for inside, time_s in looked.kernels]
-            nodes_s[device.id] = _shared_out(graph, costs, device, kernels)
-            together += [nodes for nodes, _ in kernels if 1 < len(nodes) <= _MOST_TOGETHER]
-        elif looked.whole_s:
-            scale = looked.whole_s / predicted_s[device.id]
-            scales[device.id] = min(max(scale, 1 / _FARTHEST), _FARTHEST)
-    if len(known) > before:
-        with contextlib.suppress(StorageFailed):  # it is then measured again next time
-            write_aside(store, msgspec.json.format(msgspec.json.encode(known), indent=1))
+                known[key] = _measure_kernels(inputs, device)
+        times = known[key]
+        if times.kernels:
+            kernels = [(tuple(names[i] for i in inside), time_s) for inside, time_s in times.kernels]
+            nodes_s[device.id] = _node_shares_s(graph, inputs.costs, device, kernels)
+            together += [nodes for nodes, _ in kernels if 1 < len(nodes) <= _KERNEL_NODES_MAX]
+        elif times.whole_s:
+            scales[device.id] = min(max(times.whole_s / predicted_s, 1 / _SCALE_MAX), _SCALE_MAX)
+    if len(known) > known_before:
+        try:
+            write_aside(cache, msgspec.json.format(msgspec.json.encode(known), indent=1))
+        except StorageFailed as error:
+            log.warning("calibration is not cached, and is measured again next time: %s", error)
     return Calibration(scales, nodes_s, tuple(together))
 
 
-def _look(
-    graph: Graph,
-    device: Device,
-    call_s: float,
-    devices: Sequence[Device],
-    refused: Mapping[tuple[str, str], str] | None,
-) -> _Looked:
-    """Median seconds of one run, and of its kernels."""
+def _measure_kernels(inputs: ProblemInputs, device: Device) -> _ModelTimes:
+    """Measure the median seconds of one run, and of its kernels."""
+    graph = inputs.graph
     try:
         with TemporaryDirectory(prefix="trisect-whole-") as folder:
-            trial_plan = TrialModel(graph, devices, refused).whole(device, Path(folder) / "plan")
-            if any(segment.device != device.id for segment in trial_plan.plan.segments):
-                return _Looked(None)
-            feeds = trial_feeds(trial_plan.plan)
-            trial = run_trial(trial_plan.plan, feeds, lasting_s=LEAST_S, fewest=_FEWEST, most=_MOST)
-            kernels = plan_kernels(trial_plan.plan, trial, {device.id: call_s})
-    except (TrisectError, MemoryError):
-        return _Looked(None)
+            plan = TrialModel(graph, inputs.devices, inputs.refused).whole(device, Path(folder) / "plan").plan
+            if any(segment.device != device.id for segment in plan.segments):
+                return _ModelTimes(None)
+            trial = run_trial(plan, plan_feeds(plan), lasting_s=_DURATION_MIN_S, fewest=_RUNS_MIN, most=_RUNS_MAX)
+            kernels = plan_kernels(plan, trial, {device.id: inputs.costs.call_overhead_s(device.id)})
+    except (TrisectError, MemoryError) as error:
+        return _not_run(device, error)
     position = {name: i for i, name in enumerate(graph.nodes)}
-    return _Looked(sum(trial.segments_s), [([position[n] for n in k.nodes], k.total_s) for k in kernels])
+    return _ModelTimes(sum(trial.segments_s), [([position[n] for n in k.nodes], k.total_s) for k in kernels])
 
 
-def _whole_s(graph: Graph, device: Device) -> float | None:
-    """Median seconds of one run of the file as it is, for models too large or too slow to be looked at closely."""
+def _measure_whole_s(graph: Graph, device: Device) -> float | None:
+    """Measure the median seconds of one run of the unmodified file, for models too large or too slow to be profiled."""
     try:
         feeds = generate_feeds(onnx.load(graph.path, load_external_data=False), graph)
         with closing(load(graph.path, device, LoadOptions(shapes=dict(graph.shapes)))) as module:
-            begun_s = time.perf_counter()
+            start_s = time.perf_counter()
             module.run(feeds)
-            once_s = time.perf_counter() - begun_s
-            if once_s > _PATIENCE_S:
+            once_s = time.perf_counter() - start_s
+            if once_s > _PROFILED_TIME_MAX_S:
                 return once_s
-            return time_calls(lambda: module.run(feeds), lasting_s=LEAST_S, fewest=_FEWEST, most=_MOST).median_s
-    except (TrisectError, MemoryError):
-        return None
+            return time_calls(
+                lambda: module.run(feeds), lasting_s=_DURATION_MIN_S, fewest=_RUNS_MIN, most=_RUNS_MAX
+            ).median_s
+    except (TrisectError, MemoryError) as error:
+        return _not_run(device, error).whole_s
+
+
+def _not_run(device: Device, error: Exception) -> _ModelTimes:
+    log.warning("costs of %s are not calibrated: it cannot run the whole model: %s", device.id, error)
+    return _ModelTimes(None)
 
 
 def _weights_bytes(graph: Graph) -> int:
     return sum(tensor.nbytes for tensor in graph.constants.values())
 
 
-def _shared_out(
-    graph: Graph, costs: ProfileCosts, device: Device, kernels: Sequence[tuple[tuple[str, ...], float]]
+def _node_shares_s(
+    graph: Graph, costs: Costs, device: Device, kernels: Sequence[tuple[tuple[str, ...], float]]
 ) -> dict[str, float]:
-    """A kernel's time over its nodes, as the profile would have it."""
-    found = {}
+    """Share out the time of each kernel over its nodes, in proportion to the profile's costs."""
+    shares_s = {}
     for nodes, time_s in kernels:
-        alone = [costs.node_time_s(graph.digraph.nodes[node]["features"], device.id) for node in nodes]
-        total = sum(alone)
-        for node, part in zip(nodes, alone, strict=True):
-            found[node] = time_s * part / total if 0 < total < inf else time_s / len(nodes)
-    return found
+        alone_s = [costs.node_time_s(graph.digraph.nodes[node]["features"], device.id) for node in nodes]
+        total_s = sum(alone_s)
+        for node, part_s in zip(nodes, alone_s, strict=True):
+            shares_s[node] = time_s * part_s / total_s if 0 < total_s < inf else time_s / len(nodes)
+    return shares_s
 
 
 def _key(graph: Graph, device: Device) -> str:
-    told = [graph.sha256, device.id, device.name, device.engine_version, *map(str, sorted(graph.shapes.items()))]
-    return hashlib.sha256("\n".join(told).encode()).hexdigest()
+    parts = [graph.sha256, device.id, device.name, device.engine_version, *map(str, sorted(graph.shapes.items()))]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def _read(store: Path) -> dict[str, _Looked]:
-    """What was measured before; a file that cannot be read is worth no more than none."""
+def _read(cache: Path) -> dict[str, _ModelTimes]:
+    """Return earlier measurements; none where the file is missing or damaged."""
     try:
-        return msgspec.json.decode(store.read_bytes(), type=dict[str, _Looked])
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
+        return msgspec.json.decode(cache.read_bytes(), type=dict[str, _ModelTimes])
+    except FileNotFoundError:
+        return {}
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+        log.warning("cannot read the calibrations in %s, so the model is measured again: %s", cache, error)
         return {}

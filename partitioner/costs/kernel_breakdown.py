@@ -1,13 +1,14 @@
-"""Takes a running model apart: what each engine made of it, told in the summands that a cost model knows.
+"""Breaks the time of a running model down into its engine's kernels, as measured cost terms.
 
-A model that ran whole on a device says how long all its operators take together there. Its engine's profiler says how
-that time is spread: which operators run as one kernel, and what changes of layout lie between them. With that, a piece
-of the model that never ran is predicted from the same kernels; only what a cut changes (fusions lost, layouts and
-tensors that cross it) is left to what was learned elsewhere.
+A run of the whole model on a device gives the total time of its operators. The engine's profiler gives its
+distribution: which operators run as one kernel, and which layout changes happen between them. With that, a segment that
+never ran is predicted from the same kernels; only the effects of a cut (lost fusions, layout changes and tensors that
+cross it) are predicted by cost models that were fitted elsewhere.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -28,15 +29,18 @@ from trisect.runtime.engines.base import LoadOptions, ProfilingEngine
 from trisect.runtime.engines.common.kernels import Kernel, scaled
 from trisect.runtime.errors import EngineFailed
 from trisect.runtime.plans.plan import Plan, Segment
+from trisect.runtime.plans.plan_feeds import plan_feeds
 from trisect.runtime.tensors.tensor_spec import Arrays
 
 from ..graph.model_graph import Graph
-from .trial_plans import TrialModel, TrialPlan, trial_feeds
+from .trial_plans import TrialModel, TrialPlan
 
-LASTING_S = 0.2
-_LEAST_S = 1e-7
-_MOST_CALLING = 0.5
-"""Of a segment's time at most so much is taken for the call itself."""
+log = logging.getLogger(__name__)
+
+PROFILING_S = 0.2
+_KERNEL_MIN_S = 1e-7
+_CALL_SHARE_MAX = 0.5
+"""Maximum share of a segment's time that is attributed to the call itself."""
 
 
 def kernel_segments(
@@ -44,35 +48,35 @@ def kernel_segments(
     trial_plan: TrialPlan,
     trial: Trial,
     calls_s: Mapping[str, float],
-    lasting_s: float = LASTING_S,
+    profiling_s: float = PROFILING_S,
     origin: Origin = "plan",
 ) -> list[tuple[str, MeasuredSegment]]:
-    """Device id and time of each kernel of a plan that ran.
+    """Measure the kernels of a plan.
 
     Parameters
     ----------
     model : TrialModel
-        That the plan is of.
+        The model of the plan.
     trial_plan : TrialPlan
     trial : Trial
-        What its segments took: a profiler slows what it looks at, so its times are brought in line with that.
+        Measured times of its segments: kernel times are scaled to these, because profiling slows the engine.
     calls_s : mapping of str to float
-        Device id -> what the call of a segment takes that computes next to nothing; see `measure_calls`.
-    lasting_s : float
-        How long the profiler looks at each segment.
+        Device id -> seconds of a call of a nearly empty segment; see `measure_calls`.
+    profiling_s : float
+        How long each segment runs with the engine's profiler enabled.
     origin : {"plan", "network"}
 
     Returns
     -------
     list of (str, MeasuredSegment)
-        None of a segment whose engine has no profiler, or whose tale makes no sense.
+        Device id and times of each kernel; none of a segment whose engine has no profiler or fails.
     """
     terms = model.node_terms(trial_plan.plan)
-    looked = _segment_kernels(trial_plan.plan, trial, calls_s, lasting_s)
+    kernels_of_segments = _segment_kernels(trial_plan.plan, trial, calls_s, profiling_s)
     return [
         (segment.device, row)
-        for segment, made, kernels in zip(trial_plan.plan.segments, terms, looked, strict=True)
-        for row in kernel_rows(kernels, made, origin)
+        for segment, node_terms, kernels in zip(trial_plan.plan.segments, terms, kernels_of_segments, strict=True)
+        for row in kernel_rows(kernels, node_terms, origin)
     ]
 
 
@@ -80,10 +84,10 @@ def plan_kernels(
     plan: Plan,
     trial: Trial,
     calls_s: Mapping[str, float],
-    lasting_s: float = LASTING_S,
+    profiling_s: float = PROFILING_S,
     threads: int | None = None,
 ) -> list[Kernel]:
-    """Kernels of a plan that ran; none where one of its engines does not tell.
+    """Measure the kernels of a plan; none where an engine has no profiler or fails.
 
     Parameters
     ----------
@@ -91,66 +95,69 @@ def plan_kernels(
     trial : Trial
     calls_s : mapping of str to float
         As of `kernel_segments`.
-    lasting_s : float
+    profiling_s : float
     threads : int, optional
-        Of the engines; their default when left out.
+        Number of threads of each engine; its default when left out.
     """
-    looked = _segment_kernels(plan, trial, calls_s, lasting_s, threads)
-    return [kernel for kernels in looked for kernel in kernels] if all(looked) else []
+    kernels_of_segments = _segment_kernels(plan, trial, calls_s, profiling_s, threads)
+    return [kernel for kernels in kernels_of_segments for kernel in kernels] if all(kernels_of_segments) else []
 
 
 def _segment_kernels(
-    plan: Plan, trial: Trial, calls_s: Mapping[str, float], lasting_s: float, threads: int | None = None
+    plan: Plan, trial: Trial, calls_s: Mapping[str, float], profiling_s: float, threads: int | None = None
 ) -> list[tuple[Kernel, ...]]:
     options = LoadOptions(threads=threads, pinned=True)
-    found = []
-    for (segment, feeds), time_s in zip(_fed(plan), trial.segments_s, strict=True):
-        inside_s = max(time_s - calls_s.get(segment.device, 0.0), time_s * _MOST_CALLING)
-        found.append(scaled(measure_kernels(plan, segment, feeds, lasting_s, options), inside_s))
-    return found
+    kernels = []
+    for (segment, feeds), time_s in zip(_segments_with_feeds(plan), trial.segments_s, strict=True):
+        inside_s = max(time_s - calls_s.get(segment.device, 0.0), time_s * _CALL_SHARE_MAX)
+        kernels.append(scaled(_measure_kernels(plan, segment, feeds, profiling_s, options), inside_s))
+    return kernels
 
 
-def measure_kernels(
-    plan: Plan, segment: Segment, feeds: Arrays, lasting_s: float, options: LoadOptions
+def _measure_kernels(
+    plan: Plan, segment: Segment, feeds: Arrays, profiling_s: float, options: LoadOptions
 ) -> tuple[Kernel, ...]:
-    """Run one segment of a plan under its engine's profiler; none where it has none or fails."""
+    """Run a segment of a plan with the engine's profiler enabled; no kernels where it has none or fails."""
     device = _device(plan, segment)
     engine = engines.engine_for(device)
     if not isinstance(engine, ProfilingEngine):
         return ()
     try:
-        return engine.kernels(Path(plan.folder) / segment.file, device, options, feeds, lasting_s)
-    except EngineFailed:
+        return engine.kernels(Path(plan.folder) / segment.file, device, options, feeds, profiling_s)
+    except EngineFailed as error:
+        log.warning("the kernels of segment %d are not measured: %s", segment.index, error)
         return ()
 
 
 def kernel_rows(
     kernels: Sequence[Kernel], terms: Mapping[str, Sequence[Term]], origin: Origin
 ) -> list[MeasuredSegment]:
-    """Kernels as measured sums, of which a cost model learns.
+    """Return kernels as measured segments, to which cost models are fitted.
 
     Parameters
     ----------
     kernels : sequence of Kernel
     terms : mapping of str to sequence of Term
-        Of each node, as part of the segment that was looked at.
+        Cost terms of each node, as part of the measured segment.
     origin : {"plan", "network"}
     """
     rows = []
     for kernel in kernels:
-        made = [term for node in kernel.nodes for term in terms.get(node, ())]
-        moves = tuple(term for term in made if term.kind.startswith("layout"))
-        works = tuple(term for term in made if not term.kind.startswith("layout"))
-        if moves and works and kernel.layout_s > 0:
-            parts = [(moves, kernel.layout_s), (works, kernel.time_s)]
+        kernel_terms = [term for node in kernel.nodes for term in terms.get(node, ())]
+        layout = tuple(term for term in kernel_terms if term.kind.startswith("layout"))
+        compute = tuple(term for term in kernel_terms if not term.kind.startswith("layout"))
+        if layout and compute and kernel.layout_s > 0:
+            parts = [(layout, kernel.layout_s), (compute, kernel.time_s)]
         else:
-            parts = [(moves + works, kernel.time_s + kernel.layout_s)]
-        rows += [MeasuredSegment(part, max(time_s, _LEAST_S), 0.0, origin) for part, time_s in parts if part]
+            parts = [(layout + compute, kernel.time_s + kernel.layout_s)]
+        rows += [MeasuredSegment(part, max(time_s, _KERNEL_MIN_S), 0.0, origin) for part, time_s in parts if part]
     return rows
 
 
 def measure_calls(devices: Sequence[Device]) -> Calls:
-    """Run models that are small at both ends and larger in the middle, with each device at the ends.
+    """Measure the call overhead of segments, in a loop and after another device has computed for some time.
+
+    Runs models that are small at both ends and larger in the middle, with each device at the ends in turn.
 
     Parameters
     ----------
@@ -160,43 +167,44 @@ def measure_calls(devices: Sequence[Device]) -> Calls:
     asleep_s: dict[str, list[tuple[float, float]]] = {device.id: [] for device in devices}
     starts_s, hops_s = [], []
     with TemporaryDirectory(prefix="trisect-calls-") as folder:
-        for rows in (0, *_ROWS):
+        for rows in (0, *_MIDDLE_ROWS):
             path = Path(folder) / f"narrow {rows}.onnx"
-            path.write_bytes(_narrow(rows))
+            path.write_bytes(_bottleneck_model(rows))
             model = TrialModel(Graph.read(path), devices)
             for number, device in enumerate(devices):
                 if not rows:
                     plan = model.whole(device, Path(folder) / f"awake {number}")
-                    trial = _tried(plan)
+                    trial = _run(plan)
                     awake[device.id] = MeasuredSegment(plan.terms[0], trial.segments_s[0], trial.spreads[0], "network")
                     starts_s.append(trial.beyond_s)
                     continue
                 other = devices[(number + 1) % len(devices)]
                 ends = {node: device.id if node in _ENDS else other.id for node in model.graph.nodes}
                 plan = model.placed(ends, Path(folder) / f"asleep {rows} {number}")
-                trial = _tried(plan)
+                trial = _run(plan)
                 small = [i for i, segment in enumerate(plan.plan.segments) if set(segment.nodes) <= set(_ENDS)]
                 hops_s.append((trial.beyond_s - starts_s[number]) / max(1, len(trial.segments_s) - 1))
                 if len(small) < len(trial.segments_s):
-                    # The last end comes right behind the long part.
+                    # The last end runs right after the long middle part.
                     meanwhile_s = sum(t for i, t in enumerate(trial.segments_s) if i not in small)
                     asleep_s[device.id].append((meanwhile_s, trial.segments_s[small[-1]]))
     return Calls(awake, asleep_s, float(np.median(starts_s)), max(0.0, float(np.median(hops_s or [0.0]))))
 
 
 _ENDS = ("a", "b", "y", "z")
-_ROWS, _WIDTH = (1, 64, 512), 512
+_RUNS_MAX = 300
+_MIDDLE_ROWS, _WIDTH = (1, 64, 512), 512
 
 
-def _tried(plan: TrialPlan) -> Trial:
-    return run_trial(plan.plan, trial_feeds(plan.plan), most=300)
+def _run(plan: TrialPlan) -> Trial:
+    return run_trial(plan.plan, plan_feeds(plan.plan), most=_RUNS_MAX)
 
 
-def _narrow(rows: int) -> bytes:
-    """A model of so many rows in its middle; of nothing but its ends for none."""
+def _bottleneck_model(rows: int) -> bytes:
+    """Return a model that is small at both ends, with `rows` rows in its middle; only its first end for 0."""
 
-    def op(name: str, op_type: str, *given: str) -> onnx.NodeProto:
-        return helper.make_node(op_type, given, [f"{name}.out"], name=name)
+    def op(name: str, op_type: str, *inputs: str) -> onnx.NodeProto:
+        return helper.make_node(op_type, inputs, [f"{name}.out"], name=name)
 
     ends = [op("a", "Relu", "x"), op("b", "Tanh", "a.out")]
     weights: dict[str, np.ndarray] = {}
@@ -212,20 +220,20 @@ def _narrow(rows: int) -> bytes:
     nodes = ends + middle
     x = helper.make_tensor_value_info("x", TensorProto.FLOAT, (1, 8))
     last = helper.make_tensor_value_info(nodes[-1].output[0], TensorProto.FLOAT, (1, 1) if rows else (1, 8))
-    given = [numpy_helper.from_array(array, name) for name, array in weights.items()]
-    graph = helper.make_graph(nodes, "narrow", [x], [last], given)
+    initialisers = [numpy_helper.from_array(array, name) for name, array in weights.items()]
+    graph = helper.make_graph(nodes, "narrow", [x], [last], initialisers)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10).SerializeToString()
 
 
-def _fed(plan: Plan) -> Iterator[tuple[Segment, Arrays]]:
-    """Each segment with what it is given."""
-    values = dict(trial_feeds(plan))
+def _segments_with_feeds(plan: Plan) -> Iterator[tuple[Segment, Arrays]]:
+    """Yield each segment with its inputs."""
+    values = dict(plan_feeds(plan))
     for segment in plan.segments:
-        given = {spec.name: values[spec.name] for spec in segment.inputs}
-        yield segment, given
+        feeds = {spec.name: values[spec.name] for spec in segment.inputs}
+        yield segment, feeds
         if segment is not plan.segments[-1]:
             with closing(engines.load(Path(plan.folder) / segment.file, _device(plan, segment))) as module:
-                values.update(module.run(given))
+                values.update(module.run(feeds))
 
 
 def _device(plan: Plan, segment: Segment) -> Device:

@@ -1,4 +1,4 @@
-"""A model's own operators as cases to measure: at its shapes, with its weights, each kind once."""
+"""A model's own operators as benchmark cases: at its shapes, with its weights, equal ones once."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from trisect.runtime.tensors.tensor_spec import TensorSpec
 from trisect.runtime.tensors.tensors import dtype_of
 
 from ..graph.model_graph import Graph
-from ..problem.device_support import Pieces, candidate
-from ..problem.problem_builder import task_graph
+from ..problem.device_support import TaskModels, candidate
+from ..problem.task_grouping import nodes_of_tasks, task_graph
 
-_LEAST_FLOPS = 100_000.0
-_LEAST_BYTES = 65_536
-"""Below both an operator takes less than the call that it would be measured with."""
+_FLOPS_MIN = 100_000.0
+_BYTES_MIN = 65_536
+"""Below both, an operator takes less than the call that it would be measured with."""
 
 
 @contextmanager
 def model_cases(graph: Graph) -> Iterator[list[Case]]:
-    """The tasks of a model that are worth measuring, heaviest first.
+    """Yield the tasks of a model that are worth measuring, most expensive first.
 
     Parameters
     ----------
@@ -39,25 +39,26 @@ def model_cases(graph: Graph) -> Iterator[list[Case]]:
         Their files live as long as the block.
     """
     tasks = task_graph(graph)
-    members: dict[str, tuple[str, ...]] = {task: data["nodes"] for task, data in tasks.nodes(data=True)}
-    found: dict[str, Case] = {}
+    cases: dict[str, Case] = {}
     with TemporaryDirectory(prefix="trisect-cases-") as folder:
-        pieces = Pieces(graph, members, Path(folder))
+        models = TaskModels(graph, nodes_of_tasks(tasks), Path(folder))
         for task, data in tasks.nodes(data=True):
-            case = _case(graph, task, data["work"], data["features"], pieces)
+            case = _case(graph, task, data["work"], data["features"], models)
             if case is not None:
-                found.setdefault(case.name, case)
-        yield sorted(found.values(), key=lambda case: (-case.flops, -case.size_bytes, case.name))
+                cases.setdefault(case.name, case)
+        yield sorted(cases.values(), key=lambda case: (-case.flops, -case.size_bytes, case.name))
 
 
-def _case(graph: Graph, task: str, work: tuple[OpFeatures, ...], heaviest: OpFeatures, pieces: Pieces) -> Case | None:
+def _case(
+    graph: Graph, task: str, work: tuple[OpFeatures, ...], heaviest: OpFeatures, models: TaskModels
+) -> Case | None:
     flops = sum(part.flops for part in work)
     size_bytes = sum(part.bytes_read + part.bytes_written for part in work)
-    if heaviest.op_class is OpClass.SHAPE or (flops < _LEAST_FLOPS and size_bytes < _LEAST_BYTES):
+    if heaviest.op_class is OpClass.SHAPE or (flops < _FLOPS_MIN and size_bytes < _BYTES_MIN):
         return None
-    nodes = pieces.members[task]
+    nodes = models.members[task]
     return Case(
-        name=f"{heaviest.op_class.value}:{candidate(graph, nodes, partial(pieces.of, task)).key}",
+        name=f"{heaviest.op_class.value}:{candidate(graph, nodes, partial(models.file, task)).key}",
         op_class=heaviest.op_class,
         op_type=heaviest.op_type,
         flops=flops,
@@ -65,13 +66,13 @@ def _case(graph: Graph, task: str, work: tuple[OpFeatures, ...], heaviest: OpFea
         repeats=1,
         shape=(),
         output_shape=(),
-        build=partial(pieces.of, task),
-        given=lambda: {spec.name: _feed(spec) for spec in pieces.inputs(task)},
+        build=partial(models.file, task),
+        given=lambda: {spec.name: _feed(spec) for spec in models.inputs(task)},
     )
 
 
 def _feed(spec: TensorSpec) -> np.ndarray:
-    """Numbers around zero; indices and flags at zero, which is in range of any table."""
+    """Return numbers around zero; indices and flags are zero, which is a valid index of any table."""
     shape = tuple(dim if isinstance(dim, int) else 1 for dim in spec.shape)
     dtype = dtype_of(spec.dtype)
     if dtype.kind in "iub":

@@ -1,4 +1,4 @@
-"""Costs of a model's operators where they stand: fused with their neighbours, in the layouts that these leave."""
+"""Costs of a model's operators in context: fused with their neighbours, in the layouts that these leave."""
 
 from __future__ import annotations
 
@@ -6,20 +6,19 @@ from collections.abc import Mapping, Sequence
 
 from trisect.profiles.costmodel.cost_terms import Term
 from trisect.profiles.costmodel.device_model import DeviceModel
-from trisect.profiles.costmodel.op_instance import Work
 from trisect.profiles.costmodel.profile_costs import ProfileCosts
-from trisect.profiles.costmodel.segment_terms import crossings, node_terms
+from trisect.profiles.costmodel.segment_terms import crossings
 from trisect.profiles.stored.profile_data import Profile
 from trisect.runtime.device import Device
 from trisect.scheduler.problem.boundary_costs import BoundaryCost
 from trisect.scheduler.problem.task_graph import TaskGraph
 
 from ..graph.model_graph import Graph
-from ..graph.op_instances import leaving
+from .model_terms import node_terms_of
 
 
-class LearnedCosts(ProfileCosts):
-    """Costs out of a profile, and for some devices out of models that know operators by their place.
+class FittedCosts(ProfileCosts):
+    """Costs from a profile, and for some devices from fitted models that take an operator's context into account.
 
     Parameters
     ----------
@@ -33,39 +32,37 @@ class LearnedCosts(ProfileCosts):
         self.models = models
 
 
-def task_times_s(
-    graph: Graph, tasks: TaskGraph, known: Mapping[str, Work], costs: LearnedCosts
-) -> dict[str, dict[str, float]]:
-    """Seconds of each task, as part of the whole model, on each device that a model was learned of.
+def fitted_task_times_s(graph: Graph, tasks: TaskGraph, costs: FittedCosts) -> dict[str, dict[str, float]]:
+    """Return the seconds of each task, as part of the whole model, on each device that has a fitted model.
 
     Returns
     -------
     dict
         Task -> device id -> seconds. Control flow is left out: its body is priced by its own operators.
     """
-    terms = node_terms(list(known.values()), leaving(graph, list(known)))
-    found: dict[str, dict[str, float]] = {}
+    instances = graph.op_instances
+    terms = node_terms_of(graph, list(instances))
+    times_s: dict[str, dict[str, float]] = {}
     for task, nodes in tasks.nodes(data="nodes"):
-        inside = [known[node] for node in nodes if node in known]
-        if any(work.is_control_flow for work in inside):
+        if any(instances[node].is_control_flow for node in nodes):
             continue
-        made = [term for work in inside for term in terms[work.name]]
-        found[task] = {
-            device_id: costs.scales.get(device_id, 1.0) * float(model.times_s(made).sum())
+        task_terms = [term for node in nodes for term in terms[node]]
+        times_s[task] = {
+            device_id: costs.scales.get(device_id, 1.0) * float(model.times_s(task_terms).sum())
             for device_id, model in costs.models.items()
         }
-    return found
+    return times_s
 
 
-def borders_of(known: Mapping[str, Work], devices: Sequence[Device], costs: LearnedCosts) -> dict[str, BoundaryCost]:
-    """What tensors cost segments that they leave or enter; nothing on devices that no model was learned of.
+def boundary_costs(graph: Graph, devices: Sequence[Device], costs: FittedCosts) -> dict[str, BoundaryCost]:
+    """Return what it costs segments that a tensor leaves or enters them; zero on devices without a fitted model.
 
     Returns
     -------
     dict
         Tensor -> seconds on each of `devices`.
     """
-    crossed = crossings(list(known.values()))
+    crossed = crossings(list(graph.op_instances.values()))
     sides = [terms for crossing in crossed.values() for terms in (crossing.leave, crossing.enter)]
     columns = [_sums_s(costs.models.get(device.id), sides) for device in devices]
     rows = iter(zip(*columns, strict=True))
@@ -73,7 +70,7 @@ def borders_of(known: Mapping[str, Work], devices: Sequence[Device], costs: Lear
 
 
 def _sums_s(model: DeviceModel | None, groups: Sequence[Sequence[Term]]) -> list[float]:
-    """Seconds of each group of summands, all asked for at once; nothing where no model was learned."""
+    """Return the seconds of each group of cost terms, all predicted in one call; zero without a fitted model."""
     if model is None:
         return [0.0] * len(groups)
     times = iter(model.times_s([term for group in groups for term in group]).tolist())

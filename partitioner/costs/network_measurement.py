@@ -1,7 +1,8 @@
-"""Measures made-up networks, cut at random, for a cost model to learn from."""
+"""Measures synthetic networks, whole and cut at random, to fit cost models to."""
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -15,125 +16,129 @@ from trisect.profiles.synthetic_networks import network
 from trisect.runtime.device import Device
 from trisect.runtime.errors import TrisectError
 from trisect.runtime.plans.plan import Plan
+from trisect.runtime.plans.plan_feeds import plan_feeds
 from trisect.runtime.progress import Progress, no_progress
 
 from ..graph.model_graph import Graph
 from .kernel_breakdown import kernel_segments, measure_calls
-from .trial_plans import TrialModel, TrialPlan, trial_feeds
+from .trial_plans import TrialModel, TrialPlan
 
-_CUTS = 6
-_MOST_FLOPS = 2e9
-_LASTING_S, _FEWEST, _MOST = 0.06, 5, 40
-_KEPT_EVERY = 40
+_CUTS_MAX = 6
+_FLOPS_MAX = 2e9
+_DURATION_MIN_S, _RUNS_MIN, _RUNS_MAX = 0.06, 5, 40
+_NETWORKS_PER_SAVE = 40
+
+log = logging.getLogger(__name__)
 
 
-def learn_from_networks(
+def measure_networks(
     devices: Sequence[Device],
     known: SegmentStore,
     *,
     budget_s: float,
-    keep: Callable[[SegmentStore], None] | None = None,
+    save: Callable[[SegmentStore], None] | None = None,
     progress: Progress = no_progress,
 ) -> SegmentStore:
-    """Measure more networks: each whole on every device, and cut at random over all of them.
+    """Measure synthetic networks: each whole on every device, and cut at random over all devices.
 
     Parameters
     ----------
     devices : sequence of Device
         Two or more.
     known : SegmentStore
-        What was measured before: goes on with the next network.
+        Earlier measurements; continues with the next network.
     budget_s : float
-        After so long no further network is begun; what calls take is measured before, in some seconds.
-    keep : callable, optional
-        Given what is known so far, now and then and when the user interrupts.
+        Time after which no further network is started; measuring call overheads takes some seconds more.
+    save : callable, optional
+        Called with all measurements from time to time, and when the user interrupts.
     progress : callable, optional
     """
     calls = measure_calls(devices)
-    store, begun_s = known, time.monotonic()
-    taken_s = begun_s
-    found: dict[str, list[MeasuredSegment]] = defaultdict(list)
-    found.update({device_id: [row] for device_id, row in calls.awake.items()})
+    store, start_s = known, time.monotonic()
+    stored_at_s = start_s
+    rows: dict[str, list[MeasuredSegment]] = defaultdict(list)
+    rows.update({device_id: [row] for device_id, row in calls.awake.items()})
     number = known.networks
 
-    def take() -> SegmentStore:
-        nonlocal store, taken_s
+    def add_to_store() -> SegmentStore:
+        nonlocal store, stored_at_s
         now_s = time.monotonic()
-        store = store.adding(devices, found, number, now_s - taken_s)
-        taken_s = now_s
-        found.clear()
-        if keep is not None:
-            keep(store)
+        store = store.adding(devices, rows, number, now_s - stored_at_s)
+        stored_at_s = now_s
+        rows.clear()
+        if save is not None:
+            save(store)
         return store
 
     try:
-        while (spent_s := time.monotonic() - begun_s) < budget_s:
+        while (spent_s := time.monotonic() - start_s) < budget_s:
             progress(round(spent_s), round(budget_s), f"network {number}")
-            for device_id, row in _measure(number, devices, calls):
-                found[device_id].append(row)
+            for device_id, row in _measure_network(number, devices, calls):
+                rows[device_id].append(row)
             number += 1
-            if number % _KEPT_EVERY == 0:
-                take()
+            if number % _NETWORKS_PER_SAVE == 0:
+                add_to_store()
     except KeyboardInterrupt:
-        take()
+        add_to_store()
         raise
-    return take()
+    return add_to_store()
 
 
-def learn_from_model(
+def measure_model(
     path: Path, shapes: Mapping[str, int], devices: Sequence[Device], known: SegmentStore
 ) -> SegmentStore:
-    """Run one model whole on each device, and look at its kernels: that corrects what is thought of its operators.
+    """Measure one model whole on each device, kernels included, to correct the costs of its operators.
 
     Raises
     ------
     TrisectError
-        Where the model cannot be read or run.
+        When the model cannot be read or run.
     """
-    begun_s = time.monotonic()
-    found: dict[str, list[MeasuredSegment]] = defaultdict(list)
+    start_s = time.monotonic()
+    rows: dict[str, list[MeasuredSegment]] = defaultdict(list)
     with TemporaryDirectory(prefix="trisect-learn-") as folder:
         model = TrialModel(Graph.read(path, shapes), devices)
         calls = measure_calls(devices)
         for i, device in enumerate(devices):
             trial_plan = model.whole(device, Path(folder) / str(i))
-            trial = run_trial(trial_plan.plan, trial_feeds(trial_plan.plan))
+            trial = run_trial(trial_plan.plan, plan_feeds(trial_plan.plan))
             kernels = kernel_segments(model, trial_plan, trial, calls.wakings.awake_s)
             for device_id, row in measured_segments(trial_plan, trial, calls, "plan") + kernels:
-                found[device_id].append(row)
-    return known.adding(devices, found, known.networks, time.monotonic() - begun_s)
+                rows[device_id].append(row)
+    return known.adding(devices, rows, known.networks, time.monotonic() - start_s)
 
 
-def _measure(number: int, devices: Sequence[Device], calls: Calls) -> list[tuple[str, MeasuredSegment]]:
-    """What one network tells; nothing of one that would take too long, or that an engine refuses."""
+def _measure_network(number: int, devices: Sequence[Device], calls: Calls) -> list[tuple[str, MeasuredSegment]]:
+    """Measure one network; nothing of one that would take too long, or that an engine refuses."""
     rows: list[tuple[str, MeasuredSegment]] = []
     with TemporaryDirectory(prefix="trisect-learn-") as folder:
         path = Path(folder) / "network.onnx"
         path.write_bytes(network(number))
         try:
             model = TrialModel(Graph.read(path), devices)
-            if model.flops > _MOST_FLOPS:
+            if model.flops > _FLOPS_MAX:
                 return []
             wholes = [model.whole(device, Path(folder) / f"whole {i}") for i, device in enumerate(devices)]
-            cut = model.random(f"network {number}", _CUTS, Path(folder) / "cut")
+            cut = model.random(f"network {number}", _CUTS_MAX, Path(folder) / "cut")
             for plan in (*wholes, cut):
                 trial = _run(plan.plan)
                 rows += measured_segments(plan, trial, calls)
                 if plan in wholes:
-                    rows += kernel_segments(model, plan, trial, calls.wakings.awake_s, _LASTING_S, "network")
-        except TrisectError:
+                    rows += kernel_segments(model, plan, trial, calls.wakings.awake_s, _DURATION_MIN_S, "network")
+        except TrisectError as error:
+            log.info("network %d is left out: %s", number, error)
             return []
     return rows
 
 
 def _run(plan: Plan) -> Trial:
-    return run_trial(plan, trial_feeds(plan), lasting_s=_LASTING_S, fewest=_FEWEST, most=_MOST)
+    return run_trial(plan, plan_feeds(plan), lasting_s=_DURATION_MIN_S, fewest=_RUNS_MIN, most=_RUNS_MAX)
 
 
 def measured_segments(
     trial_plan: TrialPlan, trial: Trial, calls: Calls, origin: Origin = "network"
 ) -> list[tuple[str, MeasuredSegment]]:
-    """Device id and figures of each segment of a plan that ran, as it would run in a loop of its own."""
+    """Return device id and time of each segment of a measured plan, as it would run in a loop of its own."""
     parts = [(part.device, time_s) for part, time_s in zip(trial_plan.plan.segments, trial.segments_s, strict=True)]
     rows = zip(parts, trial_plan.terms, calls.wakings.without(parts), trial.spreads, strict=True)
     return [(device, MeasuredSegment(terms, time_s, spread, origin)) for (device, _), terms, time_s, spread in rows]

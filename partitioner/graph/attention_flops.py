@@ -1,20 +1,20 @@
-"""FLOPs of attention in its many forms: scores, softmax and mixing, with the projections that some bring along."""
+"""FLOPs of attention operators: scores, softmax and weighted sum of values, and projections where they are included."""
 
 from __future__ import annotations
 
-from .op_call import Call, Rule, rules_into
+from .op_call import FlopsRule, OpCall, register_in
 
-RULES: dict[str, Rule] = {}
-_rule = rules_into(RULES)
+RULES: dict[str, FlopsRule] = {}
+_rule = register_in(RULES)
 
 
 def _core_attention(batch: int, heads: int, queries: int, keys: int, qk_size: int, v_size: int) -> float:
-    """Scores, softmax (five operations each: maximum, difference, exponent, sum, division), mixing of values."""
+    """Scores, softmax (five operations each: maximum, difference, exponent, sum, division), weighted sum of values."""
     return batch * heads * queries * keys * (2 * qk_size + 2 * v_size + 5)
 
 
 @_rule("Attention", "QAttention", "PackedAttention", "DecoderMaskedSelfAttention", "LongformerAttention")
-def _attention(call: Call) -> float:
+def _attention(call: OpCall) -> float:
     query = call.input(0)
     if "q_num_heads" in call.attributes or len(query) == 4:
         return _standard_attention(call)
@@ -27,12 +27,12 @@ def _attention(call: Call) -> float:
     past = call.input(8 if call.op_type == "QAttention" else 4)
     keys = tokens + (past[3] if len(past) == 5 else 0)
     if call.op_type == "LongformerAttention":
-        # Each token sees so many on either side.
+        # Each token attends to `window` tokens on either side.
         keys = min(keys, 2 * int(call.attributes.get("window", keys)) + 1)
     return 2 * batch * tokens * inputs * weight[1] + _core_attention(batch, heads, tokens, keys, size, size)
 
 
-def _standard_attention(call: Call) -> float:
+def _standard_attention(call: OpCall) -> float:
     """ONNX's own: [batch, heads, tokens, size], or [batch, tokens, heads * size] with head counts as attributes."""
     query, key, value = call.input(0), call.input(1), call.input(2)
     past = call.input(4)
@@ -46,7 +46,7 @@ def _standard_attention(call: Call) -> float:
 
 
 @_rule("MultiHeadAttention", "DecoderMaskedMultiHeadAttention")
-def _multi_head(call: Call) -> float:
+def _multi_head(call: OpCall) -> float:
     query, key, heads, past = call.input(0), call.input(1), int(call.attributes["num_heads"]), call.input(6)
     if len(query) < 3:
         return call.written
@@ -57,7 +57,7 @@ def _multi_head(call: Call) -> float:
 
 
 @_rule("GroupQueryAttention", "SparseAttention")
-def _group_query(call: Call) -> float:
+def _group_query(call: OpCall) -> float:
     query, past = call.input(0), call.input(3)
     heads, kv_heads = int(call.attributes["num_heads"]), int(call.attributes["kv_num_heads"])
     if len(query) != 3:
@@ -71,8 +71,8 @@ def _group_query(call: Call) -> float:
 
 
 @_rule("PackedMultiHeadAttention", "PagedAttention")
-def _packed_heads(call: Call) -> float:
-    # [tokens, heads * size] of all sequences in one row: how long each is, only the data say.
+def _packed_heads(call: OpCall) -> float:
+    # [tokens, heads * size] of all sequences in one row: the length of each depends on the data.
     query, heads = call.input(0), int(call.attributes["num_heads"])
     if len(query) < 2:
         return call.written
@@ -81,8 +81,8 @@ def _packed_heads(call: Call) -> float:
 
 
 @_rule("DecoderAttention")
-def _decoder_attention(call: Call) -> float:
-    # [tokens, batch, hidden] with the weights of its own projections; keys and values in one product.
+def _decoder_attention(call: OpCall) -> float:
+    # [tokens, batch, hidden], projections included; keys and values in one product.
     query, key, heads = call.input(0), call.input(1), int(call.attributes["num_heads"])
     if len(query) != 3 or len(key) != 3:
         return call.written
@@ -92,8 +92,8 @@ def _decoder_attention(call: Call) -> float:
 
 
 @_rule("LinearAttention")
-def _linear_attention(call: Call) -> float:
-    # A state of keys x values per head: each token decays it, adds an outer product and reads it; delta looks up first.
+def _linear_attention(call: OpCall) -> float:
+    # A state of keys x values per head: each token decays it, adds an outer product and reads it; delta reads it first.
     query, key, value = call.input(0), call.input(1), call.input(2)
     if len(query) != 3 or len(key) != 3 or len(value) != 3:
         return call.written

@@ -1,7 +1,7 @@
-"""How many operations an operator performs: a table from its name to a function of shapes and attributes.
+"""Number of operations of an operator: a table from its name to a function of shapes and attributes.
 
-A multiply-add counts as two. Operators that only move data count zero; those not in the table count one operation per
-element written, which is right for anything elementwise and harmless elsewhere.
+A multiply-add counts as two. Operators that only move data count zero; those missing from the table count one operation
+per element written, which is right for elementwise operators and harmless elsewhere.
 """
 
 from __future__ import annotations
@@ -10,30 +10,30 @@ from math import prod
 
 from . import attention_flops as attentionflops
 from . import contrib_flops as rareflops
-from .op_call import Call, Rule, rules_into
+from .op_call import FlopsRule, OpCall, register_in
 
-_RULES: dict[str, Rule] = {**attentionflops.RULES, **rareflops.RULES}
-_rule = rules_into(_RULES)
+_RULES: dict[str, FlopsRule] = {**attentionflops.RULES, **rareflops.RULES}
+_rule = register_in(_RULES)
 
 
-def flops(call: Call) -> float:
-    """Operations of one call.
+def flops(call: OpCall) -> float:
+    """Return the operations of one call.
 
     Examples
     --------
-    >>> flops(Call("MatMul", ((8, 16), (16, 4)), ((8, 4),)))
+    >>> flops(OpCall("MatMul", ((8, 16), (16, 4)), ((8, 4),)))
     1024
-    >>> flops(Call("Reshape", ((8, 16), (1,)), ((128,),)))
+    >>> flops(OpCall("Reshape", ((8, 16), (1,)), ((128,),)))
     0
     """
     return _RULES.get(call.op_type, _elementwise)(call)
 
 
-def _elementwise(call: Call) -> float:
+def _elementwise(call: OpCall) -> float:
     return call.written
 
 
-def _per_element(count: int) -> Rule:
+def _per_element(count: int) -> FlopsRule:
     return lambda call: count * prod(call.input(0))
 
 
@@ -45,7 +45,7 @@ def _per_element(count: int) -> Rule:
     "SequenceLength", "Shape", "Size", "Slice", "SpaceToDepth", "Split", "SplitToSequence", "Squeeze", "Tile",
     "Transpose", "Trilu", "Unsqueeze",
 )  # fmt: skip
-def _nothing(call: Call) -> float:
+def _nothing(call: OpCall) -> float:
     return 0
 
 
@@ -64,19 +64,19 @@ def _nothing(call: Call) -> float:
     "MatMulBlockQuantizedFp4Weight",
     "MatMulBlockQuantizedFp8Weight",
 )
-def _matmul(call: Call) -> float:
+def _matmul(call: OpCall) -> float:
     left = call.input(0)
     inner = left[-2] if call.attributes.get("transA") and len(left) > 1 else left[-1] if left else 1
     return 2 * call.written * inner
 
 
 @_rule("MatMulNBits", "MatMulBnb4", "MatMulFpQ4")
-def _matmul_nbits(call: Call) -> float:
+def _matmul_nbits(call: OpCall) -> float:
     return 2 * call.written * int(call.attributes["K"])
 
 
 @_rule("Gemm", "FusedGemm", "GemmFastGelu", "GemmFloat8", "QGemm")
-def _gemm(call: Call) -> float:
+def _gemm(call: OpCall) -> float:
     left = call.input(0)
     inner = (left[0] if call.attributes.get("transA") else left[-1]) if left else 1
     biased = len(call.inputs) > 2 and call.inputs[2] is not None and call.op_type in ("Gemm", "FusedGemm")
@@ -84,7 +84,7 @@ def _gemm(call: Call) -> float:
 
 
 @_rule("Conv", "FusedConv", "ConvInteger", "NhwcConv", "NhwcFusedConv", "DeformConv", "CausalConvWithState")
-def _conv(call: Call) -> float:
+def _conv(call: OpCall) -> float:
     # [M, C / group, *kernel]: each output element needs one product per weight of its filter.
     weight, biased = (
         call.input(1),
@@ -94,20 +94,20 @@ def _conv(call: Call) -> float:
 
 
 @_rule("QLinearConv")
-def _qlinear_conv(call: Call) -> float:
+def _qlinear_conv(call: OpCall) -> float:
     biased = len(call.inputs) > 8 and call.inputs[8] is not None
     return 2 * call.written * prod(call.input(3)[1:]) + (call.written if biased else 0)
 
 
 @_rule("ConvTranspose", "ConvTransposeWithDynamicPads")
-def _conv_transpose(call: Call) -> float:
+def _conv_transpose(call: OpCall) -> float:
     # [C, M / group, *kernel]: each *input* element is spread over its filter.
     biased = len(call.inputs) > 2 and call.inputs[2] is not None
     return 2 * prod(call.input(0)) * prod(call.input(1)[1:]) + (call.written if biased else 0)
 
 
 @_rule("Einsum")
-def _einsum(call: Call) -> float:
+def _einsum(call: OpCall) -> float:
     equation = call.attributes.get("equation", "")
     text = equation.decode() if isinstance(equation, bytes) else str(equation)
     sizes: dict[str, int] = {}
@@ -116,8 +116,8 @@ def _einsum(call: Call) -> float:
     return (2 if len(call.inputs) > 1 else 1) * max(prod(sizes.values()), call.written)
 
 
-def _recurrent(gates: int) -> Rule:
-    def rule(call: Call) -> float:
+def _recurrent(gates: int) -> FlopsRule:
+    def rule(call: OpCall) -> float:
         # X [tokens, batch, inputs], W [directions, gates * hidden, inputs], R [directions, gates * hidden, hidden]
         first, weight, recurrence = call.input(0), call.input(1), call.input(2)
         if len(first) < 3 or len(weight) < 3 or len(recurrence) < 3:
@@ -150,17 +150,17 @@ for _count, _names in _PER_ELEMENT.items():
 
 
 @_rule("MaxPool", "AveragePool", "LpPool", "QLinearAveragePool", "NhwcMaxPool")
-def _pool(call: Call) -> float:
+def _pool(call: OpCall) -> float:
     return float(call.written * prod(call.attributes.get("kernel_shape", (1,))))
 
 
 @_rule("GatherBlockQuantized")
-def _gather_blocks(call: Call) -> float:
+def _gather_blocks(call: OpCall) -> float:
     return 2 * call.written
 
 
 @_rule("Resize", "Upsample", "GridSample")
-def _resize(call: Call) -> float:
+def _resize(call: OpCall) -> float:
     mode = call.attributes.get("mode", "nearest")
     text = mode.decode() if isinstance(mode, bytes) else str(mode)
     taps = {"linear": 2, "bilinear": 2, "cubic": 4, "bicubic": 4}.get(text, 0)
@@ -168,12 +168,12 @@ def _resize(call: Call) -> float:
 
 
 @_rule("DFT", "STFT")
-def _fourier(call: Call) -> float:
+def _fourier(call: OpCall) -> float:
     length = max(call.output() or (1,))
     return 5 * call.written / 2 * max(1, length.bit_length() - 1)
 
 
 @_rule("NonMaxSuppression")
-def _suppress(call: Call) -> float:
+def _suppress(call: OpCall) -> float:
     boxes = prod(call.input(0)[:2])
     return 10 * boxes * max(1, boxes.bit_length())

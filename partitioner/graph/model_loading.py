@@ -1,7 +1,7 @@
-"""A model file made safe to work on: read, checked, functions inlined, every node and tensor named.
+"""Reads an untrusted ONNX file: checked, functions inlined, every node and tensor named.
 
-Models come from strangers. Nothing here trusts a path, a size or a count in the file: external data must lie beside the
-model and be as long as the tensor says, before anything is mapped or allocated. Weights in external files stay there.
+No path, size or count in the file is trusted: external data must lie beside the model and be as long as the tensor
+requires, before anything is mapped or allocated. Weights in external files stay there.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from trisect.runtime.tensors.onnx_tensors import all_tensors
 
 from .surrogate_ops import has_surrogate
 
-_LARGEST_FILE_BYTES = 2**31 - 1
+_FILE_BYTES_MAX = 2**31 - 1
 
 
 def load_model(path: str | Path) -> ir.Model:
-    """Read an ONNX file, weights mapped and not loaded.
+    """Read an ONNX file; weights are mapped, not loaded.
 
     Parameters
     ----------
     path : str or Path
-        A ``.onnx`` file; external data is looked for beside it (and, where the file is a link, beside its target).
+        A ``.onnx`` file; external data must lie beside it (or, where the file is a link, beside its target).
 
     Returns
     -------
@@ -38,11 +38,12 @@ def load_model(path: str | Path) -> ir.Model:
     Raises
     ------
     InvalidModel
-        Missing, empty, truncated, not ONNX, cyclic, or with external data that is missing, too short or elsewhere.
+        For a file that is missing, empty, truncated, not ONNX, cyclic, or whose external data is missing, too short or
+        outside the model's folder.
     UnsupportedModel
-        A newer opset than the installed onnx knows.
+        For a newer opset than the installed onnx knows.
     UnsupportedOperator
-        An operator that its ONNX opset does not have.
+        For an operator that its ONNX opset does not have.
     """
     path = Path(path)
     proto = parse_proto(path)
@@ -51,25 +52,20 @@ def load_model(path: str | Path) -> ir.Model:
     _check_names(proto.graph, frozenset(), path)
     try:
         model = ir.from_proto(proto)
-        # A graph with functions must be inlined before its nodes mean anything to a cost model.
+        # Cost models know standard operators only, so model-local functions are inlined.
         InlinePass()(model)
         model.graph.sort()
     except ValueError as error:
-        raise InvalidModel(
-            f"{path.name}: {one_line(_root_cause(error), 200, with_kind=False)}", remedy="export the model again"
-        ) from error
-    except Exception as error:  # onnx-ir wraps what it meets in exceptions of several libraries
-        raise InvalidModel(
-            f"{path.name} cannot be read: {one_line(_root_cause(error), 200, with_kind=False)}",
-            remedy="export it again",
-        ) from error
+        raise InvalidModel(f"{path.name}: {_reason(error)}", remedy="export the model again") from error
+    except Exception as error:  # onnx-ir raises exceptions of several libraries
+        raise InvalidModel(f"{path.name} cannot be read: {_reason(error)}", remedy="export it again") from error
     _check_operators(model, path)
     _name_everything(model.graph)
     return model
 
 
 def parse_proto(path: Path) -> onnx.ModelProto:
-    """The file's message, unchecked beyond being an ONNX model of a known opset; external data is not looked at.
+    """Return the parsed file, checked only to be an ONNX model of a known opset; external data is not read.
 
     Raises
     ------
@@ -82,7 +78,7 @@ def parse_proto(path: Path) -> onnx.ModelProto:
             raise InvalidModel(f"{path} is not a file", remedy="give the .onnx file itself")
         if size_bytes == 0:
             raise InvalidModel(f"{path.name} is empty", remedy="fetch or export it again")
-        if size_bytes > _LARGEST_FILE_BYTES:
+        if size_bytes > _FILE_BYTES_MAX:
             raise InvalidModel(
                 f"{path.name} is over 2 GiB, more than one ONNX file can hold",
                 remedy="save its weights as external data",
@@ -110,7 +106,7 @@ def parse_proto(path: Path) -> onnx.ModelProto:
 
 
 def _check_tensor(tensor: onnx.TensorProto, path: Path) -> None:
-    """Refuse sizes that lie; point external tensors at the checked, resolved file."""
+    """Refuse sizes that do not match; point external tensors at the checked, resolved file."""
     where = f"{path.name}: tensor {tensor.name!r}"
     count = 1
     for dim in tensor.dims:
@@ -136,7 +132,7 @@ def _check_tensor(tensor: onnx.TensorProto, path: Path) -> None:
         offset, length = int(entries.get("offset", 0)), int(entries.get("length", size_bytes))
     except ValueError:
         raise InvalidModel(
-            f"{where} has an external offset that is no number", remedy="export the model again"
+            f"{where} has an external offset that is not a number", remedy="export the model again"
         ) from None
     file = _external_file(entries.get("location", ""), path, where)
     if offset < 0 or length != size_bytes or offset + length > file.stat().st_size:
@@ -150,8 +146,8 @@ def _check_tensor(tensor: onnx.TensorProto, path: Path) -> None:
 
 
 def _external_file(location: str, path: Path, where: str) -> Path:
-    """The real file behind an external location, which must lie in the model's own folder or below it."""
-    # Download caches keep a model and its data as links into one store: the link's target folder is as good as its own.
+    """Return the file of an external location, which must lie in the model's own folder or below it."""
+    # Download caches store a model and its data as links into one folder: the folder of a link's target counts, too.
     folders = {path.parent.resolve(), path.resolve().parent}
     relative = Path(location.replace("\\", "/"))
     inside = location and not relative.is_absolute() and ".." not in relative.parts
@@ -168,23 +164,27 @@ def _external_file(location: str, path: Path, where: str) -> Path:
 
 
 def _check_names(graph: onnx.GraphProto, outer: frozenset[str], path: Path) -> None:
-    """Every tensor that is read is made, once, somewhere in scope."""
-    held = [t.name for t in graph.initializer] + [t.values.name for t in graph.sparse_initializer]
-    made = [o for node in graph.node for o in node.output if o]
-    everything = [*held, *(v.name for v in graph.input), *made, *(v.name for v in graph.output)]
+    """Check that every tensor that is read is computed exactly once, in scope."""
+    initialisers = [t.name for t in graph.initializer] + [t.values.name for t in graph.sparse_initializer]
+    outputs = [o for node in graph.node for o in node.output if o]
+    everything = [*initialisers, *(v.name for v in graph.input), *outputs, *(v.name for v in graph.output)]
     everything += [text for node in graph.node for text in (*node.input, node.op_type, node.domain, node.name)]
     if not all(isinstance(name, str) for name in everything):
-        raise InvalidModel(f"{path.name} is damaged: a name in it is no text", remedy="fetch or export the model again")
-    known = outer | set(held) | {v.name for v in graph.input} | set(made)
+        raise InvalidModel(
+            f"{path.name} is malformed: expected text for every name", remedy="fetch or export the model again"
+        )
+    in_scope = outer | set(initialisers) | {v.name for v in graph.input} | set(outputs)
     for name in sorted({n for node in graph.node for n in node.input if n} | {v.name for v in graph.output}):
-        if name not in known:
-            raise InvalidModel(f"{path.name}: nothing makes the tensor {name!r}", remedy="export the model again")
-    if len(set(made)) < len(made) or set(made) & ({v.name for v in graph.input} | set(held)):
-        raise InvalidModel(f"{path.name}: a tensor is made twice", remedy="export the model again")
+        if name not in in_scope:
+            raise InvalidModel(
+                f"{path.name}: tensor {name!r} is read but never computed", remedy="export the model again"
+            )
+    if len(set(outputs)) < len(outputs) or set(outputs) & ({v.name for v in graph.input} | set(initialisers)):
+        raise InvalidModel(f"{path.name}: a tensor is computed twice", remedy="export the model again")
     for node in graph.node:
         for attribute in node.attribute:
             for body in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-                _check_names(body, known, path)
+                _check_names(body, in_scope, path)
 
 
 def _check_operators(model: ir.Model, path: Path) -> None:
@@ -203,7 +203,7 @@ def _check_operators(model: ir.Model, path: Path) -> None:
 
 
 def _name_everything(graph: ir.Graph) -> None:
-    """Give unnamed or doubly named nodes of the top graph stable names: ``Add_12``, by operator and position."""
+    """Name unnamed nodes of the top graph, and those whose name is taken, by operator and position: ``Add_12``."""
     taken = {node.name for node in graph if node.name}
     seen: set[str] = set()
     for index, node in enumerate(graph):
@@ -216,7 +216,8 @@ def _name_everything(graph: ir.Graph) -> None:
         seen.add(name)
 
 
-def _root_cause(error: BaseException) -> BaseException:
+def _reason(error: BaseException) -> str:
+    """Return the root cause of an error in one line."""
     while error.__cause__ is not None:
         error = error.__cause__
-    return error
+    return one_line(error, 200, with_kind=False)

@@ -1,4 +1,4 @@
-"""One operator with the shapes it is called with, and how rules about it are put into a table."""
+"""One operator with the shapes of its inputs and outputs, and a decorator that registers rules by operator."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class Call:
-    """One operator with the shapes it is called with: all that its cost depends on.
+class OpCall:
+    """One operator with the shapes of its inputs and outputs: everything that its FLOPs depend on.
 
     A missing optional input or output, and a tensor of unknown rank, is None; an unknown dimension counts as 1.
     """
@@ -23,29 +23,29 @@ class Call:
     attributes: Mapping[str, Any] = field(default_factory=dict)
 
     def input(self, index: int) -> Shape:
-        """Shape of an input; that of a scalar where it is missing."""
+        """Return the shape of an input; that of a scalar where it is missing."""
         return (self.inputs[index] or ()) if index < len(self.inputs) else ()
 
     def output(self, index: int = 0) -> Shape:
-        """Shape of an output; that of a scalar where it is missing."""
+        """Return the shape of an output; that of a scalar where it is missing."""
         return (self.outputs[index] or ()) if index < len(self.outputs) else ()
 
     @property
     def written(self) -> int:
-        """Elements of the first output."""
+        """Number of elements of the first output."""
         return prod(self.output())
 
 
-Rule = Callable[[Call], float]
+FlopsRule = Callable[[OpCall], float]
 
 
-def rules_into(table: dict[str, Rule]) -> Callable[..., Callable[[Rule], Rule]]:
-    """A decorator that enters a function into a table, under the names of the operators that it is for.
+def register_in(table: dict[str, FlopsRule]) -> Callable[..., Callable[[FlopsRule], FlopsRule]]:
+    """Return a decorator that registers a function in a table, under the names of operators.
 
     Examples
     --------
-    >>> table: dict[str, Rule] = {}
-    >>> rule = rules_into(table)
+    >>> table: dict[str, FlopsRule] = {}
+    >>> rule = register_in(table)
     >>> @rule("Neg", "Abs")
     ... def once(call):
     ...     return call.written
@@ -53,8 +53,8 @@ def rules_into(table: dict[str, Rule]) -> Callable[..., Callable[[Rule], Rule]]:
     ['Abs', 'Neg']
     """
 
-    def rule(*op_types: str) -> Callable[[Rule], Rule]:
-        def register(function: Rule) -> Rule:
+    def rule(*op_types: str) -> Callable[[FlopsRule], FlopsRule]:
+        def register(function: FlopsRule) -> FlopsRule:
             table.update(dict.fromkeys(op_types, function))
             return function
 

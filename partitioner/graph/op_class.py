@@ -1,6 +1,6 @@
-"""Which class an operator belongs to, at the shapes that it really has.
+"""Classifies operators by the hardware resource that bounds them, at their actual shapes.
 
-The class says what the hardware feels. A matrix product is compute-bound (MATMUL) or memory-bound (MATVEC) by its
+A matrix product is compute-bound (MATMUL) or memory-bound (MATVEC) by its
 arithmetic intensity, not by its name: one and the same node is the first in an LLM's prefill and the second in decode.
 """
 
@@ -9,8 +9,8 @@ from __future__ import annotations
 from trisect.profiles.costmodel.op_features import OpClass
 
 COMPUTE_BOUND_FLOPS_PER_BYTE = 8.0
-"""From here on a matrix product is compute-bound: processors do 5 to 10 operations per byte from memory, accelerators
-more; a product of 1 row does 0.5 a byte (float32), 4 with 4-bit weights, one of 64 rows 16 and more."""
+"""Arithmetic intensity from which a matrix product is compute-bound: CPUs do 5 to 10 operations per byte from memory,
+accelerators more; a product of 1 row does 0.5 per byte (float32), 4 with 4-bit weights, one of 64 rows 16 and more."""
 
 _MATRIX = frozenset(
     "MatMul MatMulInteger QLinearMatMul FusedMatMul TransposeMatMul DynamicQuantizeMatMul MatMulIntegerToFloat "
@@ -53,22 +53,22 @@ _BY_NAME: dict[str, OpClass] = {
     ),
 }
 _LIGHT = frozenset({OpClass.ELEMENTWISE, OpClass.DATA_MOVEMENT, OpClass.NORM})
-_SMALL_INTEGERS = 64
+_SHAPE_ELEMENTS_MAX = 64
 _INDEX_DTYPES = frozenset({"int64", "int32", "bool"})
 
 
 def classify(op_type: str, flops: float, bytes_moved: int, output_elements: int, output_dtype: str) -> OpClass:
-    """The class of one operator.
+    """Return the class of one operator.
 
     Parameters
     ----------
     op_type : str
     flops : float
     bytes_moved : int
-        Read and written, weights included.
+        Bytes read and written, weights included.
     output_elements : int
     output_dtype : str
-        numpy's name.
+        numpy's name of the dtype.
 
     Examples
     --------
@@ -84,6 +84,6 @@ def classify(op_type: str, flops: float, bytes_moved: int, output_elements: int,
         bound = flops >= COMPUTE_BOUND_FLOPS_PER_BYTE * max(1, bytes_moved)
         return OpClass.MATMUL if bound else OpClass.MATVEC
     named = _BY_NAME.get(op_type, OpClass.ELEMENTWISE)
-    # A few integers are a shape or an index, whatever is done to them.
-    few_integers = output_dtype in _INDEX_DTYPES and output_elements <= _SMALL_INTEGERS
+    # A few integers are a shape or an index, whatever the operator.
+    few_integers = output_dtype in _INDEX_DTYPES and output_elements <= _SHAPE_ELEMENTS_MAX
     return OpClass.SHAPE if few_integers and named in _LIGHT else named

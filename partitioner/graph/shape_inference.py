@@ -1,8 +1,8 @@
-"""Shapes, dtypes and small constants of every tensor in a model, at the input shapes that the user bound.
+"""Infers shape, dtype and (for small constants) value of every tensor of a model, at the given input shapes.
 
-Works on a copy without weights, so that its cost does not depend on their size. Whatever only depends on shapes
-(``Shape -> Gather -> Concat`` and the like) is computed here once: it feeds ``Reshape`` with numbers, which gives more
-shapes, and it never has to run or travel between devices later.
+Inference works on a copy without weights, so that its cost does not depend on their size. What depends on shapes only
+(``Shape -> Gather -> Concat`` and the like) is constant-folded: it feeds ``Reshape`` with numbers, which gives more
+shapes, and it need not run, nor be transferred between devices, later.
 """
 
 from __future__ import annotations
@@ -13,27 +13,17 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 from onnx import helper, numpy_helper
-from onnx.reference import ReferenceEvaluator
 
 from trisect.runtime.errors import InvalidInput, InvalidModel, one_line
 
-from .surrogate_ops import stand_in
+from .constant_folding import FOLDED_ELEMENTS_MAX, fold
+from .surrogate_ops import surrogate_of
 
-LARGEST_FOLDED = 4096
-"""Elements in the largest tensor that is computed beforehand."""
-_INLINE_BYTES = 8 * LARGEST_FOLDED
-
-# Exact in any engine: integers, comparisons, and float operations that IEEE 754 rounds correctly.
-_FOLDABLE = frozenset(
-    "Abs Add And Cast Ceil Clip Concat ConstantOfShape Div Equal Expand Flatten Floor Gather GatherElements GatherND "
-    "Greater GreaterOrEqual Identity Less LessOrEqual Max Min Mod Mul Neg Not Or Range ReduceMax ReduceMin ReduceProd "
-    "Reshape ScatterElements ScatterND Shape Sign Size Slice Split Squeeze Sub Tile Transpose Unsqueeze "
-    "Where Xor".split()
-)
+_INLINE_BYTES = 8 * FOLDED_ELEMENTS_MAX
 
 
 def bind_shapes(model: ir.Model, shapes: Mapping[str, int]) -> None:
-    """Give every dimension of the model's inputs a number, in place.
+    """Replace every symbolic dimension of the model's inputs by a number, in place.
 
     Parameters
     ----------
@@ -44,16 +34,16 @@ def bind_shapes(model: ir.Model, shapes: Mapping[str, int]) -> None:
     Raises
     ------
     InvalidInput
-        For a dimension left unbound, a name that is no dimension, a negative size.
+        For a dimension without a size, a name that is not a dimension, or a negative size.
     """
     unused = set(shapes)
     known: set[str] = set()
     symbols: dict[str, int] = {}
     for name, size in shapes.items():
         if size < 0:
-            raise InvalidInput(f"--shape {name}={size} is negative", remedy="give a size of 0 or more")
+            raise InvalidInput(f"invalid --shape {name}={size}: expected a size of 0 or more", remedy="correct it")
     for value in real_inputs(model.graph):
-        # The tensors of a sequence may all have different shapes: theirs is nobody's to bind.
+        # The tensors of a sequence may differ in shape, so that there is nothing to bind.
         if value.shape is None or not isinstance(value.type, ir.TensorType):
             continue
         dims: list[int] = []
@@ -90,12 +80,12 @@ def bind_shapes(model: ir.Model, shapes: Mapping[str, int]) -> None:
 
 
 def real_inputs(graph: ir.Graph) -> list[ir.Value]:
-    """Inputs that a caller has to feed: not those which only declare an initialiser, as old models do."""
+    """Return the inputs that a caller has to feed: not those that only declare an initialiser, as old models do."""
     return [value for value in graph.inputs if value.name not in graph.initializers]
 
 
 def infer(model: ir.Model) -> dict[str, np.ndarray]:
-    """Set shape and dtype of every value of the model, in place, and return the small constants.
+    """Set shape and dtype of every value of a model, in place, and return the folded constants.
 
     Parameters
     ----------
@@ -105,20 +95,20 @@ def infer(model: ir.Model) -> dict[str, np.ndarray]:
     Returns
     -------
     dict of str to numpy.ndarray
-        Values of the top graph that are known before anything runs: computed from shapes, constants and small
-        initialisers; those of `Constant` nodes and initialisers themselves are not in it.
+        Values of the top graph that are known before the model runs: computed from shapes, constants and small
+        initialisers; `Constant` nodes and initialisers themselves are not included.
 
     Raises
     ------
     InvalidModel
-        Where shape inference cannot make sense of the model.
+        Where shape inference fails.
     """
     skeleton = _Skeleton(model)
     folded: dict[str, np.ndarray] = {}
     while True:
         inferred = skeleton.inferred(folded)
         types = {v.name: v for group in (inferred.graph.value_info, inferred.graph.output) for v in group}
-        more = _fold(model, folded, skeleton.small, types)
+        more = fold(model, folded, skeleton.small, types)
         if not more:
             break
         folded.update(more)
@@ -148,7 +138,11 @@ class _Skeleton:
         for name, tensor in constants(model.graph).items():
             known_shapes[name] = tuple(tensor.shape.numpy())
             graph.input.append(helper.make_tensor_value_info(name, tensor.dtype.value, known_shapes[name]))
-            if tensor.nbytes <= _INLINE_BYTES and tensor.size <= LARGEST_FOLDED and tensor.dtype != ir.DataType.STRING:
+            if (
+                tensor.nbytes <= _INLINE_BYTES
+                and tensor.size <= FOLDED_ELEMENTS_MAX
+                and tensor.dtype != ir.DataType.STRING
+            ):
                 self.small[name] = tensor.numpy()
                 graph.initializer.append(ir.to_proto(tensor))
                 graph.initializer[-1].name = name
@@ -165,25 +159,25 @@ class _Skeleton:
             if node.op_type == "Constant":
                 continue
             proto = ir.serde.serialize_node(node)
-            made = stand_in(proto, known_shapes)
-            if made is None:
+            surrogate = surrogate_of(proto, known_shapes)
+            if surrogate is None:
                 graph.node.append(proto)
                 if node.domain:
                     graph.value_info.extend(ir.to_proto(v) for v in node.outputs if v.name and _is_static(v))
             else:
-                graph.node.extend(made.nodes)
-                graph.initializer.extend(made.initializers)
-                graph.input.extend(made.placeholders)
+                graph.node.extend(surrogate.nodes)
+                graph.initializer.extend(surrogate.initializers)
+                graph.input.extend(surrogate.placeholders)
 
     def inferred(self, folded: Mapping[str, np.ndarray]) -> onnx.ModelProto:
-        """Run onnx's inference with the folded values as constants."""
+        """Run ONNX's shape inference with the folded values as constants."""
         proto = self._proto
         if folded:
             proto = onnx.ModelProto()
             proto.CopyFrom(self._proto)
-            kept = [node for node in proto.graph.node if not all(o in folded for o in node.output if o)]
+            remaining = [node for node in proto.graph.node if not all(o in folded for o in node.output if o)]
             del proto.graph.node[:]
-            proto.graph.node.extend(kept)
+            proto.graph.node.extend(remaining)
             outputs = {o.name for o in proto.graph.output}
             proto.graph.initializer.extend(
                 numpy_helper.from_array(array, name) for name, array in folded.items() if name not in outputs
@@ -197,17 +191,17 @@ class _Skeleton:
 
 
 def constants(graph: ir.Graph) -> dict[str, ir.TensorProtocol]:
-    """Initialisers and `Constant` nodes of a graph: value name -> tensor, not loaded."""
-    found: dict[str, ir.TensorProtocol] = {}
+    """Return the initialisers and `Constant` nodes of a graph: value name -> tensor, not loaded into memory."""
+    tensors: dict[str, ir.TensorProtocol] = {}
     for name, value in graph.initializers.items():
         if value.const_value is not None:
-            found[name] = value.const_value
+            tensors[name] = value.const_value
     for node in graph:
         if node.op_type == "Constant" and node.domain == "":
             tensor = _constant_tensor(node)
             if tensor is not None and node.outputs[0].name:
-                found[node.outputs[0].name] = tensor
-    return found
+                tensors[node.outputs[0].name] = tensor
+    return tensors
 
 
 def _constant_tensor(node: ir.Node) -> ir.TensorProtocol | None:
@@ -222,89 +216,6 @@ def _constant_tensor(node: ir.Node) -> ir.TensorProtocol | None:
         if key in node.attributes:
             return ir.tensor(np.array(node.attributes[key].value, dtype=dtype))
     return None
-
-
-def _fold(
-    model: ir.Model,
-    folded: Mapping[str, np.ndarray],
-    small: Mapping[str, np.ndarray],
-    types: Mapping[str, onnx.ValueInfoProto],
-) -> dict[str, np.ndarray]:
-    """Compute what has become computable: nodes whose inputs are all known and whose outputs are small."""
-    known = {**small, **folded}
-    outputs = {value.name for value in model.graph.outputs}
-    fresh: dict[str, np.ndarray] = {}
-    opsets = [helper.make_opsetid(d, v) for d, v in model.graph.opset_imports.items() if d == ""]
-    for node in model.graph:
-        names = [value.name or "" for value in node.outputs]
-        if node.domain or node.op_type not in _FOLDABLE or all(n in known for n in names if n) or set(names) & outputs:
-            continue
-        if node.op_type in ("Shape", "Size"):
-            shape = _static_shape(node.inputs[0], types, known)
-            results = None if shape is None else [_shape_value(node, shape)]
-        elif all(v is None or v.name in known for v in node.inputs):
-            if node.op_type in ("Expand", "ConstantOfShape", "Tile", "Range") and not _small(node, known):
-                continue
-            feeds = {v.name: known[v.name] for v in node.inputs if v is not None and v.name}
-            results = _evaluate(node, feeds, opsets)
-        else:
-            continue
-        if results is not None and all(r.size <= LARGEST_FOLDED for r in results):
-            fresh.update(zip(names, results, strict=False))
-            known.update(zip(names, results, strict=False))
-    return fresh
-
-
-def _shape_value(node: ir.Node, shape: tuple[int, ...]) -> np.ndarray:
-    if node.op_type == "Size":
-        return np.array(int(np.prod(shape, dtype=np.int64)), dtype=np.int64)
-    start, end = (node.attributes[k].as_int() if k in node.attributes else None for k in ("start", "end"))
-    return np.array(shape[start:end], dtype=np.int64)
-
-
-def _small(node: ir.Node, known: Mapping[str, np.ndarray]) -> bool:
-    """Whether an operator that can make much out of little makes little; asked before it is run."""
-    arrays = [known[v.name] for v in node.inputs if v is not None and v.name]
-    if node.op_type == "Range":
-        start, limit, delta = (float(a) for a in arrays)
-        return delta != 0 and (limit - start) / delta <= LARGEST_FOLDED
-    target = np.abs(arrays[-1].astype(np.float64))
-    size = float(np.prod(target))
-    return size * (arrays[0].size if node.op_type in ("Expand", "Tile") else 1) <= LARGEST_FOLDED
-
-
-def _evaluate(
-    node: ir.Node, feeds: dict[str, np.ndarray], opsets: list[onnx.OperatorSetIdProto]
-) -> list[np.ndarray] | None:
-    """Run one node on ONNX's reference implementation; None where it cannot."""
-    names = [v.name for v in node.outputs if v.name]
-    graph = helper.make_graph(
-        [ir.serde.serialize_node(node)],
-        "fold",
-        [onnx.ValueInfoProto(name=n) for n in feeds],
-        [onnx.ValueInfoProto(name=n) for n in names],
-    )
-    try:
-        with np.errstate(all="ignore"):
-            results = ReferenceEvaluator(helper.make_model(graph, opset_imports=opsets)).run(None, feeds)
-    except Exception:  # the reference lacks some dtypes and versions; the node then simply runs on a device
-        return None
-    return [np.asarray(r) for r in results] if all(isinstance(r, (np.ndarray, np.generic)) for r in results) else None
-
-
-def _static_shape(
-    value: ir.Value | None, types: Mapping[str, onnx.ValueInfoProto], known: Mapping[str, np.ndarray]
-) -> tuple[int, ...] | None:
-    if value is None or not value.name:
-        return None
-    if value.name in known:
-        return known[value.name].shape
-    if value.producer() is None or value.name not in types:
-        return tuple(value.shape.numpy()) if value.shape is not None and value.shape.is_static() else None
-    tensor = types[value.name].type.tensor_type
-    if not tensor.HasField("shape") or not all(d.HasField("dim_value") for d in tensor.shape.dim):
-        return None
-    return tuple(d.dim_value for d in tensor.shape.dim)
 
 
 def _is_static(value: ir.Value) -> bool:

@@ -1,4 +1,4 @@
-"""Why a task is where it is, in one line of numbers that a user can check, and what else was possible."""
+"""Explains a placement: the costs of each task on its device and on the others, and the reason in one line."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from trisect.scheduler.problem.problem import Placement, Problem, crossing_time_
 
 
 def reasons(problem: Problem, placement: Placement) -> dict[str, str]:
-    """For each task, its cost here against the next best device, the neighbours staying where they are.
+    """Return for each task its cost against that on the next best device, with its neighbours unmoved.
 
     Examples
     --------
@@ -31,12 +31,12 @@ def reasons(problem: Problem, placement: Placement) -> dict[str, str]:
 
 
 def placed_tasks(problem: Problem, placement: Placement) -> tuple[PlacedTask, ...]:
-    """Every task with its reason and its options, in the graph's order."""
-    found = []
+    """Return every task with its reason and its options, in the graph's order."""
+    tasks = []
     for task, data in problem.graph.nodes(data=True):
         options = options_of(problem, placement, task)
         features = data.get("features")
-        found.append(
+        tasks.append(
             PlacedTask(
                 nodes=data.get("nodes", (task,)),
                 device=placement[task],
@@ -46,42 +46,43 @@ def placed_tasks(problem: Problem, placement: Placement) -> tuple[PlacedTask, ..
                 options=options,
             )
         )
-    return tuple(found)
+    return tuple(tasks)
 
 
 def options_of(problem: Problem, placement: Placement, task: str) -> tuple[Option, ...]:
-    """What each device would mean for a task."""
-    near = {placement[other] for other in nx.all_neighbors(problem.graph, task)}
-    found = []
+    """Return what a task would cost on each device."""
+    neighbour_devices = {placement[other] for other in nx.all_neighbors(problem.graph, task)}
+    options = []
     for device in problem.device_ids:
         time_s = problem.time(task, device)
         if time_s == inf:
-            found.append(Option(device, None, why_not=problem.why_not.get((task, device), "cannot run it")))
+            options.append(Option(device, None, why_not=problem.why_not.get((task, device), "cannot run it")))
             continue
         copy_s = crossing_time_s(problem, placement, {task}, device)
-        found.append(Option(device, time_s, copy_s, 0.0 if device in near or not near else problem.overhead(device)))
-    return tuple(found)
+        needs_call = bool(neighbour_devices) and device not in neighbour_devices
+        options.append(Option(device, time_s, copy_s, problem.overhead(device) if needs_call else 0.0))
+    return tuple(options)
 
 
 def _reason(problem: Problem, placement: Placement, task: str, options: tuple[Option, ...]) -> str:
     here = placement[task]
-    mine = next(option for option in options if option.device == here)
+    chosen = next(option for option in options if option.device == here)
     if len(options) == 1:
-        return f"{here} {_cost(problem, mine, 'time')}: the only device"
-    others = [option for option in options if option.time_s is not None and option is not mine]
+        return f"{here} {_cost(problem, chosen, 'time')}: the only device"
+    others = [option for option in options if option.time_s is not None and option is not chosen]
     if not others:
-        why = "; ".join(f"{option.device}: {option.why_not}" for option in options if option is not mine)
-        return f"{here} {_cost(problem, mine, 'time')}: the only device that can or may run it ({why})"
-    rival = min(others, key=lambda option: _total(problem, option))
+        why = "; ".join(f"{option.device}: {option.why_not}" for option in options if option is not chosen)
+        return f"{here} {_cost(problem, chosen, 'time')}: the only device that can or may run it ({why})"
+    next_best = min(others, key=lambda option: _total(problem, option))
     texts = [
         f"{option.device} {_cost(problem, option, 'time')}"
         + (f" + {_cost(problem, option, 'copy')} copy" if option.copy_s > 0 else "")
         + (f" + {_cost(problem, option, 'call')} call" if option.call_s > 0 else "")
-        for option in (mine, rival)
+        for option in (chosen, next_best)
     ]
-    if _total(problem, mine) < _total(problem, rival):
+    if _total(problem, chosen) < _total(problem, next_best):
         return f"{texts[0]} < {texts[1]}"
-    if _total(problem, mine) == _total(problem, rival):
+    if _total(problem, chosen) == _total(problem, next_best):
         return f"{texts[0]} = {texts[1]}"
     return f"{texts[0]} > {texts[1]}, but the strategy keeps it with the rest"
 
@@ -93,7 +94,7 @@ def _total(problem: Problem, option: Option) -> float:
 
 
 def _cost(problem: Problem, option: Option, what: str) -> str:
-    """A time, or the energy that it takes, in thousandths."""
+    """Return a time in ms, or the energy for it in mJ."""
     assert option.time_s is not None
     seconds = {"time": option.time_s, "copy": option.copy_s, "call": option.call_s}[what]
     if problem.objective == "energy":

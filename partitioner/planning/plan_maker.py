@@ -1,111 +1,65 @@
-"""From a model file to a Plan in a folder: the whole way.
+"""Makes a plan from a request: prepares the problem, places it, cuts it into segments, and writes these to a folder.
 
-`prepare` reads the model and asks the devices; `make_plan` has it placed, cut and written. Only the compiler of a
-device says for certain that a segment runs there. Where it refuses one, its nodes are kept off that device and the plan
-is made anew, a few times.
+Only the compiler of a device decides whether a segment runs there. Where it refuses one, the nodes of the segment are
+kept off that device, and the plan is made again, a few times.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+import shutil
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
-from trisect.profiles.capabilities.compile_verdicts import Capabilities
-from trisect.profiles.costmodel.op_features import Costs
 from trisect.profiles.costmodel.profile_costs import ProfileCosts
-from trisect.runtime.device import Device
 from trisect.runtime.errors import EngineFailed, InfeasibleProblem
 from trisect.runtime.plans.plan import Plan, Segment
 from trisect.runtime.plans.plan_folder import folder_in_the_making, write_json
 from trisect.runtime.progress import Progress, no_progress
 from trisect.scheduler.problem.core_sharing import CoreSharing
-from trisect.scheduler.problem.problem import Part, Problem
+from trisect.scheduler.problem.problem import Problem
 from trisect.scheduler.problem.rules import Objective
-from trisect.scheduler.problem.solution import Proposal
+from trisect.scheduler.problem.solution import Proposal, Solution
 from trisect.scheduler.simulation.energy_and_memory import with_totals
 from trisect.scheduler.simulation.part_times import loads_s
 
 from ..graph.model_graph import Graph
-from ..problem.constraints import Constraints
 from ..problem.device_copies import with_copies
 from ..problem.device_support import described, refused_segments
-from ..segments.boundary_layouts import crossing_images
-from ..segments.segment_writer import Piece, write_segments
-from ..strategies import TIME_LIMIT_S, propose
+from ..problem.problem_builder import ProblemInputs
+from ..problem.task_grouping import task_of_node
+from ..segments.boundary_layouts import nhwc_boundaries
+from ..segments.pieces import pieces_of_parts
+from ..segments.segment_writer import write_segments
+from ..strategies import propose
 from ..strategies.common.placement_value import Verdict, certificate, judge
+from .pareto_front import check_objectives, pareto_front
 from .placement_reasons import placed_tasks
-from .preparation import Prepared, prepare
-from .refinement import Keep, refined
+from .plan_request import DeviceData, PlanRequest
+from .preparation import prepare
+from .refinement import refined
 
-_TRIALS = 5
-"""Plans that are tried while devices refuse segments."""
+_ATTEMPTS_MAX = 5
+"""Number of plans that are made while devices refuse segments."""
 _ROUNDING = 1e-9
 
+_T = TypeVar("_T")
 
-def make_plan(
-    model_path: str | Path,
-    devices: Iterable[Device],
-    costs: Costs,
-    strategy: str = "auto",
-    objective: Objective = "latency",
-    shapes: Mapping[str, int] | None = None,
-    seed: int = 0,
-    out_folder: str | Path = "plan",
-    *,
-    constraints: Constraints | Mapping[str, Any] | str | Path | None = None,
-    time_limit_s: float | None = None,
-    power_w: Mapping[str, float] | None = None,
-    machine: str = "",
-    absent: Iterable[Device] = (),
-    capabilities: Capabilities | None = None,
-    calibrations: Path | None = None,
-    refine: int = 0,
-    keep: Keep | None = None,
-    progress: Progress = no_progress,
-) -> Plan:
+
+def make_plan(request: PlanRequest, data: DeviceData, out_folder: str | Path, progress: Progress = no_progress) -> Plan:
     """Split a model over devices.
 
     Parameters
     ----------
-    model_path : str or Path
-        An ONNX file.
-    devices : iterable of Device
-    costs : Costs
-        What work and transfers cost on them.
-    strategy : str
-        Name of a strategy, with an argument behind a colon where it takes one (``single:cpu:ort``).
-    objective : {"latency", "throughput", "energy", "memory"}
-    shapes : mapping of str to int, optional
-        Sizes of the inputs' symbolic dimensions.
-    seed : int
-        For strategies that draw lots; recorded in the plan.
+    request : PlanRequest
+    data : DeviceData
     out_folder : str or Path
-        New, or that of an earlier plan, which is replaced once the new one is whole.
-    constraints : Constraints, mapping or path, optional
-        What is demanded of the placement; see `trisect.partitioner.problem.constraints`.
-    time_limit_s : float, optional
-        For strategies that search.
-    power_w : mapping of str to float, optional
-        Device id -> watts while it works, where known; needed for ``energy``.
-    machine : str
-        Name of the published machine that the costs are of; recorded in the plan.
-    absent : iterable of Device
-        Devices that constraints may name though the plan must do without them.
-    capabilities : Capabilities, optional
-        Where devices are asked what they can run; when left out, they are taken to run what has a cost.
-    calibrations : Path, optional
-        File that keeps what whole models took; where given, the model is run on each device to bring measured costs in
-        line with it.
-    refine : int
-        How often to run the plan, correct the costs by what its segments took, and plan anew; the quickest is kept.
-    keep : callable, optional
-        Given the measured segments of each plan that ran.
+        New, or that of an earlier plan, which is replaced once the new one is complete.
     progress : callable, optional
-        Told of the asking.
+        Called while devices are asked and the model is measured.
 
     Returns
     -------
@@ -115,50 +69,99 @@ def make_plan(
     Raises
     ------
     TrisectError
-        The one that fits: a bad model, an unbound dimension, an operator that no device can run, constraints that
-        contradict each other, an unknown strategy, no room on the disk.
+        For a malformed model, an unbound dimension, an operator that no device supports, contradictory constraints, an
+        unknown strategy, or a full disk.
     """
-    prepared = prepare(
-        model_path, devices, costs, objective, shapes, constraints=constraints, power_w=power_w, absent=absent,
-        capabilities=capabilities, calibrations=calibrations, progress=progress,
-    )  # fmt: skip
+    inputs = prepare(request, data, progress)
 
-    def planned(prepared: Prepared, folder: str | Path, strategy: str = strategy) -> Plan:
-        return _planned(
-            prepared, strategy, folder, seed=seed, time_limit_s=time_limit_s, machine=machine, capabilities=capabilities
+    def planned(inputs: ProblemInputs, folder: str | Path, strategy: str = request.strategy) -> Plan:
+        return _place_and_write(replace(request, strategy=strategy), data, inputs, folder)
+
+    if request.refine > 0:
+        single_device = [f"single:{device.id}" for device in request.devices] if request.strategy == "auto" else []
+        baselines = [partial(planned, strategy=strategy) for strategy in single_device]
+        return refined(
+            inputs,
+            planned,
+            request.refine,
+            Path(out_folder),
+            baselines=baselines,
+            record=data.record,
+            progress=progress,
         )
-
-    if refine > 0:
-        singles = [f"single:{device.id}" for device in prepared.devices] if strategy == "auto" else []
-        alone = [partial(planned, strategy=single) for single in singles]
-        return refined(prepared, planned, refine, Path(out_folder), alone=alone, keep=keep, progress=progress)
-    return planned(prepared, out_folder)
+    return planned(inputs, out_folder)
 
 
-def _planned(
-    prepared: Prepared,
-    strategy: str,
-    out_folder: str | Path,
-    *,
-    seed: int,
-    time_limit_s: float | None,
-    machine: str,
-    capabilities: Capabilities | None,
-) -> Plan:
-    """Place, cut and write; anew while devices refuse segments."""
-    notes: list[str] = []
-    for trial in range(_TRIALS):
-        problem = prepared.problem()
-        proposal = propose(problem, strategy, time_limit_s=time_limit_s or TIME_LIMIT_S, seed=seed)
+def make_pareto_plans(
+    request: PlanRequest,
+    data: DeviceData,
+    objectives: tuple[Objective, Objective],
+    out_folder: Path | None = None,
+    progress: Progress = no_progress,
+) -> tuple[list[Solution], list[Plan]]:
+    """Find the Pareto-optimal placements of a model for two objectives, and write a plan of each.
+
+    Parameters
+    ----------
+    request : PlanRequest
+        Strategy, objective and refinement do not apply.
+    data : DeviceData
+    objectives : pair of {"latency", "throughput", "energy", "memory"}
+    out_folder : Path, optional
+        Gets one plan folder per placement: ``00``, ``01``, ... in the order of the result; no plans when left out.
+    progress : callable, optional
+
+    Returns
+    -------
+    list of Solution
+        As `pareto_front`.
+    list of Plan
+        One per solution, where `out_folder` is set.
+
+    Raises
+    ------
+    TrisectError
+        As `make_plan` and `pareto_front`.
+    """
+    check_objectives(objectives)
+    request = replace(request, strategy="pareto", objective=objectives[0])
+
+    def solve_and_write(inputs: ProblemInputs, notes: list[str]) -> tuple[list[Solution], list[Plan]]:
+        front = pareto_front(inputs.problem, objectives, time_limit_s=request.search_time_s, seed=request.seed)
+        plans: list[Plan] = []
+        if out_folder is None:
+            return front, plans
         try:
-            return write_plan(
-                prepared, problem, proposal, out_folder, strategy=strategy, seed=seed, time_limit_s=time_limit_s,
-                machine=machine, notes=notes, capabilities=capabilities,
-            )  # fmt: skip
-        except _SegmentsRefused as refusal:
-            if trial == _TRIALS - 1:
+            for number, solution in enumerate(front):
+                folder = out_folder / f"{number:02d}"
+                plans.append(write_plan(inputs, Proposal(solution.placement), request, folder, notes, data))
+        except SegmentsRefused:
+            for plan in plans:
+                shutil.rmtree(plan.folder, ignore_errors=True)
+            raise
+        return front, plans
+
+    return _while_segments_are_refused(prepare(request, data, progress), solve_and_write)
+
+
+def _place_and_write(request: PlanRequest, data: DeviceData, inputs: ProblemInputs, out_folder: str | Path) -> Plan:
+    def place_and_write(inputs: ProblemInputs, notes: list[str]) -> Plan:
+        proposal = propose(inputs.problem, request.strategy, time_limit_s=request.search_time_s, seed=request.seed)
+        return write_plan(inputs, proposal, request, out_folder, notes, data)
+
+    return _while_segments_are_refused(inputs, place_and_write)
+
+
+def _while_segments_are_refused(inputs: ProblemInputs, attempt: Callable[[ProblemInputs, list[str]], _T]) -> _T:
+    """Repeat an attempt, without the placements of segments that do not compile; it gets a note for each of these."""
+    notes: list[str] = []
+    for number in range(_ATTEMPTS_MAX):
+        try:
+            return attempt(inputs, notes)
+        except SegmentsRefused as refusal:
+            if number == _ATTEMPTS_MAX - 1:
                 raise
-            prepared = _without(prepared, refusal.refused)
+            inputs = _without(inputs, refusal.refused)
             notes += [
                 f"{described(segment)} does not compile on {segment.device}, so its nodes are kept off it: {reason}"
                 for segment, reason in refusal.refused
@@ -167,85 +170,97 @@ def _planned(
 
 
 def write_plan(
-    prepared: Prepared,
-    problem: Problem,
+    inputs: ProblemInputs,
     proposal: Proposal,
+    request: PlanRequest,
     out_folder: str | Path,
-    *,
-    strategy: str,
-    seed: int = 0,
-    time_limit_s: float | None = None,
-    machine: str = "",
     notes: Iterable[str] = (),
-    capabilities: Capabilities | None = None,
+    data: DeviceData | None = None,
 ) -> Plan:
-    """Cut a placement, and write it down with its certificate.
+    """Cut a placement into segments, and write them with the predictions and the optimality bound of the plan.
+
+    Parameters
+    ----------
+    inputs : ProblemInputs
+    proposal : Proposal
+    request : PlanRequest
+        Its strategy, seed, time limit and machine are recorded in the plan.
+    out_folder : str or Path
+    notes : iterable of str
+        Recorded in the plan.
+    data : DeviceData, optional
+        With capabilities, segments are compiled on their devices.
 
     Raises
     ------
     InfeasibleProblem
-        When the placement breaks a rule of the problem.
-    EngineFailed
-        When a device refuses a segment.
+        When the placement violates a rule of the problem.
+    SegmentsRefused
+        When a segment does not compile on its device.
     StorageFailed
+        When the folder cannot be written.
     """
-    graph = prepared.graph
+    graph, problem = inputs.graph, inputs.problem
+    capabilities = data.capabilities if data is not None else None
     verdict = judge(problem, proposal)
     if verdict.violations:
-        message = verdict.violations[0].message
-        raise InfeasibleProblem(f"the strategy {strategy!r} gave a placement that cannot be: {message}")
+        raise InfeasibleProblem(
+            f"strategy {request.strategy!r} returned an invalid placement: {verdict.violations[0].message}"
+        )
     assert verdict.schedule is not None
     placement, value = proposal.placement, verdict.value
     bound = certificate(problem, proposal)
     cut_short = ["the time limit ended the search: another run may find something else"] * proposal.is_cut_short
-    members = {task: data["nodes"] for task, data in problem.graph.nodes(data=True)}
     with folder_in_the_making(Path(out_folder)) as aside:
-        pieces = [_piece(graph, part, members) for part in verdict.parts]
-        images = crossing_images(graph, pieces, prepared.devices)
-        segments, transfers, weights = write_segments(graph, pieces, aside, images)
+        pieces = pieces_of_parts(graph, problem.graph, verdict.parts)
+        nhwc_tensors = nhwc_boundaries(graph, pieces, inputs.devices)
+        segments, transfers, weights = write_segments(graph, pieces, aside, nhwc_tensors)
         if capabilities is not None:
-            refused = refused_segments(segments, prepared.devices, aside, capabilities)
+            refused = refused_segments(segments, inputs.devices, aside, capabilities)
             if refused:
-                raise _SegmentsRefused(refused)
+                raise SegmentsRefused(refused)
         plan = Plan(
             model=graph.path.name,
             model_sha256=graph.sha256,
-            devices=prepared.devices,
+            devices=inputs.devices,
             placement=_of_nodes(graph, problem, placement),
             segments=segments,
             transfers=transfers,
             inputs=graph.inputs,
             outputs=graph.outputs,
-            strategy=strategy,
-            objective=prepared.objective,
-            seed=seed,
+            strategy=request.strategy,
+            objective=inputs.objective,
+            seed=request.seed,
             shapes=dict(graph.shapes),
-            predicted=with_totals(problem, verdict.parts, with_copies(verdict.schedule, segments, prepared.devices)),
+            predicted=with_totals(problem, verdict.parts, with_copies(verdict.schedule, segments, inputs.devices)),
             value=value,
             bound=value if bound.value >= value * (1 - _ROUNDING) else bound.value,
             bound_by=bound.by,
             tasks=placed_tasks(problem, placement),
-            notes=(*notes, *cut_short, *_in_processes(prepared, problem, verdict)),
-            constraints=prepared.constraints.plain(),
-            time_limit_s=time_limit_s,
-            machine=machine,
+            notes=(*notes, *cut_short, *_separate_cores_note(inputs, problem, verdict)),
+            constraints=inputs.constraints.plain(),
+            time_limit_s=request.time_limit_s,
+            machine=request.machine,
             weights=weights,
         )
         write_json(plan, aside)
-    told = plan.notes
+    shown_notes = plan.notes
     if capabilities is not None and capabilities.moved is not None:
-        # Of this run and not of the plan, whose file is the same whatever befell a cache.
-        told = (*told, f"what engines were known to run could not be read and was moved to {capabilities.moved}")
-    return replace(plan, folder=os.path.abspath(out_folder), notes=told)
+        # Shown but not stored: the same request gives the same file, whatever the state of a cache.
+        shown_notes = (
+            *shown_notes,
+            f"the cache of supported operators is damaged and was moved to {capabilities.moved}",
+        )
+    return replace(plan, folder=os.path.abspath(out_folder), notes=shown_notes)
 
 
-def _in_processes(prepared: Prepared, problem: Problem, verdict: Verdict) -> list[str]:
-    """What a stream gains or loses where CPU engines get cores of their own, instead of all competing for all."""
-    costs = prepared.costs
+def _separate_cores_note(inputs: ProblemInputs, problem: Problem, verdict: Verdict) -> list[str]:
+    """Predict the throughput when each CPU engine gets its own cores, instead of all competing for all."""
+    costs = inputs.costs
     slowdowns = costs.slowdowns("processes") if isinstance(costs, ProfileCosts) and costs.is_measured else {}
     loads = loads_s(problem, verdict.parts)
-    met = [pair for pair in slowdowns if set(pair) <= loads.keys()]
-    if problem.objective != "throughput" or not met or verdict.value <= 0:
+    measured_pairs = [pair for pair in slowdowns if set(pair) <= loads.keys()]
+    if problem.objective != "throughput" or not measured_pairs or verdict.value <= 0:
         return []
     period_s = max(CoreSharing(slowdowns, is_pinned=True).busy_s(loads).values())
     return [
@@ -254,8 +269,8 @@ def _in_processes(prepared: Prepared, problem: Problem, verdict: Verdict) -> lis
     ]
 
 
-class _SegmentsRefused(EngineFailed):
-    """Segments that do not compile where they are to run; leaves the folder in the making to be removed."""
+class SegmentsRefused(EngineFailed):
+    """Segments that do not compile on their devices."""
 
     def __init__(self, refused: list[tuple[Segment, str]]) -> None:
         segment, reason = refused[0]
@@ -266,30 +281,24 @@ class _SegmentsRefused(EngineFailed):
         self.refused = refused
 
 
-def _without(prepared: Prepared, refused: list[tuple[Segment, str]]) -> Prepared:
-    """The same with the nodes of refused segments kept off their devices."""
-    owner = {node: task for task, nodes in prepared.tasks.nodes(data="nodes") for node in nodes}
+def _without(inputs: ProblemInputs, refused: list[tuple[Segment, str]]) -> ProblemInputs:
+    """Return the inputs with the nodes of refused segments kept off their devices."""
+    owner = task_of_node(inputs.tasks)
     more = {
         (owner[node], segment.device): f"does not compile there together with others: {reason}"
         for segment, reason in refused
         for node in segment.nodes
         if node in owner
     }
-    return replace(prepared, refused={**prepared.refused, **more})
-
-
-def _piece(graph: Graph, part: Part, members: Mapping[str, tuple[str, ...]]) -> Piece:
-    """The part's ONNX nodes, in the model's order."""
-    inside = {node for task in part.nodes for node in members[task]}
-    return Piece(part.device, tuple(node for node in graph.nodes if node in inside))
+    return replace(inputs, refused={**inputs.refused, **more})
 
 
 def _of_nodes(graph: Graph, problem: Problem, placement: Mapping[str, str]) -> dict[str, str]:
-    """The placement of tasks, spread over the ONNX nodes; a constant is where it is first used."""
-    task_of = {node: task for task, nodes in problem.graph.nodes(data="nodes") for node in nodes}
+    """Return the placement of the ONNX nodes; a constant is on the device of its first reader."""
+    owner = task_of_node(problem.graph)
     where: dict[str, str] = {}
     for node in reversed(list(graph.nodes)):
-        task = task_of.get(node)
+        task = owner.get(node)
         users = [where[user] for user in graph.digraph.successors(node)] if task is None else []
         where[node] = placement[task] if task is not None else users[0] if users else problem.device_ids[0]
     return {node: where[node] for node in graph.nodes}

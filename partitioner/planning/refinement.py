@@ -1,14 +1,14 @@
-"""Refines a plan by running it: costs are corrected by what its own segments took, and the plan is made anew.
+"""Refines a plan by running it: costs are corrected by the measured times of its segments, and the plan is made again.
 
-What a cut loses (fusions, layouts) and what engines on the same cores take from each other shows when the plan runs,
-and only there. The quickest of the plans that ran is kept, so that refining never makes anything slower.
+What a cut costs (fusions lost, layout changes) and how engines on the same cores slow each other only shows when a plan
+runs. The fastest of the plans that ran is returned, so that refinement never makes a plan slower.
 """
 
 from __future__ import annotations
 
-import contextlib
+import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,143 +17,147 @@ from trisect.profiles.measuring.plan_trial import Trial, run_trial
 from trisect.profiles.stored.segment_store import MeasuredSegment
 from trisect.runtime.errors import InvalidInput, TrisectError
 from trisect.runtime.plans.plan import Plan
+from trisect.runtime.plans.plan_feeds import plan_feeds
 from trisect.runtime.progress import Progress, no_progress
 from trisect.runtime.sessions.session import Session
-from trisect.scheduler.problem.problem import Part, Problem
+from trisect.runtime.tensors.tensor_spec import Arrays
+from trisect.scheduler.problem.problem import Part
 from trisect.scheduler.simulation.part_times import boundary_time_s
 
-from ..costs.trial_plans import trial_feeds
-from ..graph.op_instances import terms_of, works
-from .preparation import Prepared
+from ..costs.model_terms import segment_terms_of
+from ..problem.problem_builder import ProblemInputs
+from ..problem.task_grouping import task_of_node
+from .plan_request import SegmentRecorder
 
-Keep = Callable[[Mapping[str, Sequence[MeasuredSegment]]], None]
-"""Given measured segments of each device."""
+log = logging.getLogger(__name__)
 
-_FARTHEST = 5.0
-_ITEMS, _STREAMS = 12, 5
+_CORRECTION_MAX = 5.0
+_STREAM_ITEMS, _STREAMS = 12, 5
+_RUNS_MAX = 200
 
 
 def refined(
-    prepared: Prepared,
-    planned: Callable[[Prepared, Path], Plan],
-    rounds: int,
+    inputs: ProblemInputs,
+    planned: Callable[[ProblemInputs, Path], Plan],
+    iterations: int,
     out_folder: Path,
     *,
-    alone: Sequence[Callable[[Prepared, Path], Plan]] = (),
-    keep: Keep | None = None,
+    baselines: Sequence[Callable[[ProblemInputs, Path], Plan]] = (),
+    record: SegmentRecorder | None = None,
     progress: Progress = no_progress,
 ) -> Plan:
-    """Plan, run and correct the costs, until the plan stays the same; the quickest plan is written.
+    """Plan, run and correct the costs until the plan does not change any more; write the fastest plan.
 
     Parameters
     ----------
-    prepared : Prepared
+    inputs : ProblemInputs
     planned : callable
         Makes a plan in a folder.
-    rounds : int
-        At most so many plans more.
+    iterations : int
+        Maximum number of further plans.
     out_folder : Path
-    alone : sequence of callable
-        Make plans of one device each, which run first: no split is worth more than it gains against these.
-    keep : callable, optional
-        Given what was measured of each plan.
+    baselines : sequence of callable
+        Make plans of one device each, which run first: a split must be faster than these.
+    record : callable, optional
+        Called with the measurements of each plan.
     progress : callable, optional
 
     Raises
     ------
     InvalidInput
-        For an objective that running a plan does not show, and for devices that are not at hand.
+        For an objective that running a plan does not measure, and for devices that are not on this machine.
     TrisectError
-        As `make_plan`; where a plan cannot be run.
+        As `make_plan`; or when a plan cannot be run.
     """
-    _check(prepared)
-    ran: dict[tuple[tuple[str, str], ...], tuple[float, Plan]] = {}
-    steps = rounds + 1 + len(alone)
+    _check(inputs)
+    measured: dict[tuple[tuple[str, str], ...], tuple[float, Plan]] = {}
+    steps = iterations + 1 + len(baselines)
     with TemporaryDirectory(prefix="trisect-refine-") as scratch:
 
-        def tried(number: int, plan: Plan) -> bool:
-            """Run a plan that has not run yet."""
-            nonlocal prepared
+        def measure(number: int, plan: Plan) -> bool:
+            """Run a plan and correct the costs; False for a placement that has run already."""
+            nonlocal inputs
             key = tuple(plan.placement.items())
-            if key in ran:
+            if key in measured:
                 return False
-            progress(number, steps, f"running plan {len(ran) + 1}")
-            trial = run_trial(plan, trial_feeds(plan), most=200)
-            ran[key] = (_value_s(plan, trial), plan)
-            problem = prepared.problem()
-            awake = _awake(problem, plan, trial)
-            if keep is not None:
-                keep(_learned(prepared, plan, awake))
-            prepared = _corrected(prepared, problem, plan, awake)
+            progress(number, steps, f"running plan {len(measured) + 1}")
+            feeds = plan_feeds(plan)
+            trial = run_trial(plan, feeds, most=_RUNS_MAX)
+            measured[key] = (_value_s(plan, trial, feeds), plan)
+            warm = _without_wakeups(inputs, plan, trial)
+            if record is not None:
+                record(_measured_segments(inputs, plan, warm))
+            inputs = _corrected(inputs, plan, warm)
             return True
 
-        for number, make in enumerate(alone):
-            with contextlib.suppress(TrisectError):  # one device alone may not be able, or not be allowed to
-                tried(number, make(prepared, Path(scratch) / f"alone {number}"))
-        for number in range(rounds + 1):
-            if not tried(len(alone) + number, planned(prepared, Path(scratch) / str(number))):
+        for number, make in enumerate(baselines):
+            try:
+                measure(number, make(inputs, Path(scratch) / f"baseline {number}"))
+            except TrisectError as error:  # one device alone may not support the model, or not be allowed to run it
+                log.info("a single device is left out of refinement: %s", error)
+        for number in range(iterations + 1):
+            if not measure(len(baselines) + number, planned(inputs, Path(scratch) / str(number))):
                 break
-        best_s, best = min(ran.values(), key=lambda pair: pair[0])
-        what = "latency" if prepared.objective == "latency" else "time per item"
-        note = f"the quickest of {len(ran)} plans that ran: {what} {best_s * 1e3:.3g} ms, measured"
+        best_s, best = min(measured.values(), key=lambda pair: pair[0])
+        what = "latency" if inputs.objective == "latency" else "time per item"
+        note = f"the quickest of {len(measured)} plans that ran: {what} {best_s * 1e3:.3g} ms, measured"
         return replace(best, notes=(*best.notes, note)).save(out_folder)
 
 
-def _check(prepared: Prepared) -> None:
-    if prepared.objective not in ("latency", "throughput"):
+def _check(inputs: ProblemInputs) -> None:
+    if inputs.objective not in ("latency", "throughput"):
         raise InvalidInput(
-            f"a run does not show the {prepared.objective} of a plan", remedy="refine for latency or throughput"
+            f"running a plan does not measure its {inputs.objective}", remedy="refine for latency or throughput"
         )
-    far = [device.id for device in prepared.devices if device.node or device.reality == "published"]
-    if far:
-        raise InvalidInput(f"{', '.join(far)} cannot be run from here", remedy="plan without --refine")
+    remote = [device.id for device in inputs.devices if device.node or device.reality == "published"]
+    if remote:
+        raise InvalidInput(f"{', '.join(remote)} cannot be run from here", remedy="plan without --refine")
 
 
-def _value_s(plan: Plan, trial: Trial) -> float:
-    """What the objective is, measured: seconds of a call, or for each item of a stream."""
+def _value_s(plan: Plan, trial: Trial, feeds: Arrays) -> float:
+    """Return the measured objective: seconds of a call, or per item of a stream."""
     if plan.objective == "latency":
         return trial.latency_s
-    feeds = trial_feeds(plan)
     with Session(plan) as session:
-        taken_s = []
+        durations_s = []
         for _ in range(_STREAMS):
-            begun_s = time.perf_counter()
-            for _ in session.stream([feeds] * _ITEMS):
+            start_s = time.perf_counter()
+            for _ in session.stream([feeds] * _STREAM_ITEMS):
                 pass
-            taken_s.append(time.perf_counter() - begun_s)
-    return sorted(taken_s)[_STREAMS // 2] / _ITEMS
+            durations_s.append(time.perf_counter() - start_s)
+    return sorted(durations_s)[_STREAMS // 2] / _STREAM_ITEMS
 
 
-def _corrected(prepared: Prepared, problem: Problem, plan: Plan, trial: Trial) -> Prepared:
-    """With the tasks of each segment taking as much longer, or shorter, as the segment did."""
-    home = {node: task for task, nodes in prepared.tasks.nodes(data="nodes") for node in nodes}
-    factors = dict(prepared.factors)
+def _corrected(inputs: ProblemInputs, plan: Plan, trial: Trial) -> ProblemInputs:
+    """Return the inputs with the tasks of each segment scaled to its measured time."""
+    problem, owner = inputs.problem, task_of_node(inputs.tasks)
+    factors = dict(inputs.factors)
     for segment, time_s in zip(plan.segments, trial.segments_s, strict=True):
-        tasks = dict.fromkeys(home[node] for node in segment.nodes if node in home)
+        tasks = dict.fromkeys(owner[node] for node in segment.nodes if node in owner)
         predicted_s = sum(problem.time(task, segment.device) for task in tasks)
-        beyond_s = problem.overhead(segment.device) + boundary_time_s(problem, Part(segment.device, tuple(tasks)))
-        inside_s = max(time_s - beyond_s, time_s / 2)
+        overhead_s = problem.overhead(segment.device) + boundary_time_s(problem, Part(segment.device, tuple(tasks)))
+        tasks_s = max(time_s - overhead_s, time_s / 2)
         if predicted_s > 0:
-            factor = min(max(inside_s / predicted_s, 1 / _FARTHEST), _FARTHEST)
+            factor = min(max(tasks_s / predicted_s, 1 / _CORRECTION_MAX), _CORRECTION_MAX)
             for task in tasks:
                 factors[task, segment.device] = factors.get((task, segment.device), 1.0) * factor
-    return replace(prepared, factors=factors)
+    return replace(inputs, factors=factors)
 
 
-def _learned(prepared: Prepared, plan: Plan, trial: Trial) -> dict[str, list[MeasuredSegment]]:
-    known = works(prepared.graph)
-    found: dict[str, list[MeasuredSegment]] = {}
+def _measured_segments(inputs: ProblemInputs, plan: Plan, trial: Trial) -> dict[str, list[MeasuredSegment]]:
+    segments: dict[str, list[MeasuredSegment]] = {}
     for segment, time_s, spread in zip(plan.segments, trial.segments_s, trial.spreads, strict=True):
         if any(spec.layout == "NHWC" for spec in (*segment.inputs, *segment.outputs)):
-            continue  # its cost terms include reordering these images, which it need not do
-        terms = tuple(terms_of(prepared.graph, known, segment.nodes))
-        found.setdefault(segment.device, []).append(MeasuredSegment(terms, time_s, spread, "plan"))
-    return found
+            continue  # its cost terms include layout changes, which it does not need
+        terms = segment_terms_of(inputs.graph, segment.nodes)
+        segments.setdefault(segment.device, []).append(MeasuredSegment(terms, time_s, spread, "plan"))
+    return segments
 
 
-def _awake(problem: Problem, plan: Plan, trial: Trial) -> Trial:
-    """The trial with what each segment would have taken in a loop of its own."""
-    if problem.platform.wakeup_costs is None:
+def _without_wakeups(inputs: ProblemInputs, plan: Plan, trial: Trial) -> Trial:
+    """Return the trial with the time that each segment would take in a loop of its own."""
+    wakeup_costs = inputs.problem.platform.wakeup_costs
+    if wakeup_costs is None:
         return trial
     parts = [(segment.device, t) for segment, t in zip(plan.segments, trial.segments_s, strict=True)]
-    return replace(trial, segments_s=tuple(problem.platform.wakeup_costs.without(parts)))
+    return replace(trial, segments_s=tuple(wakeup_costs.without(parts)))

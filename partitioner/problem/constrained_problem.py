@@ -1,7 +1,7 @@
-"""Problem + Constraints -> a narrower Problem, or the one line that says why there is none.
+"""Applies constraints to a problem, or reports why they cannot be satisfied.
 
-Every strategy sees only the narrower problem: where work must not go, its time is infinite, and the problem's rules say
-what stays together. So no strategy has to know of constraints, and none can break one unseen.
+Strategies see the constrained problem only: a task's time is infinite where it must not run, and the problem's rules
+say what stays together. So no strategy has to know of constraints, and no violation goes unnoticed.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from trisect.scheduler.problem.problem import Problem
 
 from .constraints import Constraints
 
-_NAMED = 3
+_NAMES_MAX = 3
 
 
 def constrained(
     problem: Problem, constraints: Constraints, *, constants: Collection[str] = (), absent: Sequence[Device] = ()
 ) -> Problem:
-    """The problem with fewer choices.
+    """Return the problem with constraints applied.
 
     Parameters
     ----------
@@ -33,20 +33,20 @@ def constrained(
         Its tasks may carry ``nodes`` (names of ONNX nodes in them) and ``work`` or ``features``.
     constraints : Constraints
     constants : collection of str
-        Nodes of the model that are no work: they may be named, and nothing follows from it.
+        Nodes of the model that need not run: they may be named, without effect.
     absent : sequence of Device
-        Devices that may be named though they are not there (any more).
+        Devices that may be named though they are not available (any more).
 
     Raises
     ------
     InvalidInput
-        For a selector that selects nothing, with the nearest that would.
+        For a selector that matches nothing, with the nearest that does.
     UnknownDevice
-        For a device that is not there.
+        For an unknown device.
     InfeasibleProblem
-        When the constraints contradict each other, or what the devices can.
+        When the constraints contradict each other or the capabilities of the devices.
     FallbackForbidden
-        When only a CPU could run something, and must not.
+        When only a CPU could run a task, and must not.
 
     Examples
     --------
@@ -60,22 +60,22 @@ def constrained(
     if constraints == Constraints():
         _check_memory(problem)
         return problem
-    names = _Names(problem, frozenset(constants))
+    selectors = _SelectorResolver(problem, frozenset(constants))
     why_not = dict(problem.why_not)
     forced_to_cpu: set[str] = set()
     for selector, text in constraints.force.items():
         wanted = {device.id for device in _devices(text, problem, absent)}
-        for task in names.select(selector):
+        for task in selectors.select(selector):
             for device in problem.devices:
                 if device.id not in wanted:
                     why_not.setdefault((task, device.id), f"{selector!r} forces it to {text}")
                 elif device.kind == "cpu":
                     forced_to_cpu.add(task)
     for selector, text in constraints.forbid.items():
-        for task in names.select(selector):
+        for task in selectors.select(selector):
             for device in _devices(text, problem, absent):
                 why_not.setdefault((task, device.id), f"forbidden by {selector!r}")
-    groups = _merged([names.select_all(group) for group in constraints.colocate] + list(problem.rules.colocated))
+    groups = _merged([selectors.select_all(group) for group in constraints.colocate] + list(problem.rules.colocated))
     if not constraints.cpu_fallback:
         _check_fallback(problem, why_not, forced_to_cpu)
         cpus = [device.id for device in problem.devices if device.kind == "cpu"]
@@ -107,40 +107,40 @@ def constrained(
 
 
 @dataclass(frozen=True)
-class _Names:
-    """What selectors may name."""
+class _SelectorResolver:
+    """Finds the tasks that selectors match."""
 
     problem: Problem
     constants: frozenset[str]
 
     def select(self, selector: str) -> list[str]:
-        """Tasks that a selector selects."""
+        """Return the tasks that a selector matches."""
         kind, _, wanted = selector.partition(":")
         tasks = self.problem.graph.nodes(data=True)
         if kind == "re" and wanted:
             try:
                 pattern = re.compile(wanted)
             except re.error as error:
-                raise InvalidInput(f"{selector!r} is no regular expression: {error}", remedy="correct it") from error
-            found = [t for t, data in tasks if any(pattern.fullmatch(n) for n in _nodes(t, data))]
-            return found or self._nothing(selector, wanted, [], any(map(pattern.fullmatch, self.constants)))
+                raise InvalidInput(f"invalid regular expression {selector!r}: {error}", remedy="correct it") from error
+            matches = [t for t, data in tasks if any(pattern.fullmatch(n) for n in _nodes(t, data))]
+            return matches or self._nothing(selector, wanted, [], any(map(pattern.fullmatch, self.constants)))
         if kind == "op" and wanted:
             types = {task: {f.op_type for f in _work(data)} for task, data in tasks}
-            found = [t for t, ops in types.items() if wanted in ops | {op.rpartition("::")[2] for op in ops}]
-            return found or self._nothing(selector, wanted, {op for ops in types.values() for op in ops})
+            matches = [t for t, ops in types.items() if wanted in ops | {op.rpartition("::")[2] for op in ops}]
+            return matches or self._nothing(selector, wanted, {op for ops in types.values() for op in ops})
         if kind == "class" and wanted:
             if wanted not in {op_class.value for op_class in OpClass}:
                 self._nothing(selector, wanted, [op_class.value for op_class in OpClass])
             classes = {task: data["features"].op_class.value for task, data in tasks if "features" in data}
-            found = [task for task, op_class in classes.items() if op_class == wanted]
-            return found or self._nothing(selector, wanted, set(classes.values()))
+            matches = [task for task, op_class in classes.items() if op_class == wanted]
+            return matches or self._nothing(selector, wanted, set(classes.values()))
         owner = {node: task for task, data in tasks for node in _nodes(task, data)}
         if selector in owner:
             return [owner[selector]]
         return self._nothing(selector, selector, owner, selector in self.constants)
 
     def select_all(self, selectors: Iterable[str]) -> tuple[str, ...]:
-        """Tasks that any of some selectors selects, in the graph's order."""
+        """Return the tasks that any of the selectors matches, in the graph's order."""
         chosen = {task for selector in selectors for task in self.select(selector)}
         return tuple(task for task in self.problem.graph if task in chosen)
 
@@ -166,13 +166,13 @@ def _work(data: Mapping[str, object]) -> tuple[OpFeatures, ...]:
 
 
 def _devices(text: str, problem: Problem, absent: Sequence[Device]) -> list[Device]:
-    """Those that a rule names and that are there."""
-    found = select(text, [*problem.devices, *absent])
-    return [device for device in found if device.id in problem.device_ids]
+    """Return the devices that a constraint names, without absent ones."""
+    named = select(text, [*problem.devices, *absent])
+    return [device for device in named if device.id in problem.device_ids]
 
 
 def _merged(groups: Iterable[Iterable[str]]) -> tuple[tuple[str, ...], ...]:
-    """Groups that share a member are one."""
+    """Merge groups that share a member."""
     merged: list[list[str]] = []
     for group in map(list, groups):
         touching = [other for other in merged if not set(other).isdisjoint(group)]
@@ -182,11 +182,11 @@ def _merged(groups: Iterable[Iterable[str]]) -> tuple[tuple[str, ...], ...]:
 
 
 def _check_fallback(problem: Problem, why_not: Mapping[tuple[str, str], str], forced_to_cpu: set[str]) -> None:
-    """Say what would fall back to the CPU."""
+    """Refuse a problem with tasks that only a CPU can run."""
     others = [device.id for device in problem.devices if device.kind != "cpu"]
     if not others:
         raise FallbackForbidden(
-            f"without CPU fallback there is no device left: only {', '.join(problem.device_ids)}",
+            f"no device left without CPU fallback: only {', '.join(problem.device_ids)}",
             remedy="add a GPU or an NPU, or allow the fallback",
         )
     stuck = [
@@ -196,8 +196,8 @@ def _check_fallback(problem: Problem, why_not: Mapping[tuple[str, str], str], fo
         and all(problem.time(task, device) == inf or (task, device) in why_not for device in others)
     ]
     if stuck:
-        more = f" and {len(stuck) - _NAMED} more" if len(stuck) > _NAMED else ""
-        texts = [_reasons(problem, task, why_not, others) for task in stuck[:_NAMED]]
+        more = f" and {len(stuck) - _NAMES_MAX} more" if len(stuck) > _NAMES_MAX else ""
+        texts = [_reasons(problem, task, why_not, others) for task in stuck[:_NAMES_MAX]]
         raise FallbackForbidden(
             f"only a CPU could run {'; '.join(texts)}{more}", remedy="force them to the CPU, or allow the fallback"
         )
@@ -213,37 +213,39 @@ def _reasons(
 
 
 def _with_memory(problem: Problem, constraints: Constraints) -> tuple[Device, ...]:
-    room = {device.id: device.memory_bytes for device in problem.devices}
+    memory_bytes = {device.id: device.memory_bytes for device in problem.devices}
     for text, limit in constraints.memory.items():
         named = select(text, problem.devices)
         for device in named:
-            there = room[device.id]
-            room[device.id] = limit if there is None else min(limit, there)
-    return tuple(replace(device, memory_bytes=room[device.id]) for device in problem.devices)
+            present = memory_bytes[device.id]
+            memory_bytes[device.id] = limit if present is None else min(limit, present)
+    return tuple(replace(device, memory_bytes=memory_bytes[device.id]) for device in problem.devices)
 
 
 def _check_together(problem: Problem) -> None:
     for group in problem.rules.colocated:
         if not set.intersection(*(set(problem.allowed(task)) for task in group)):
-            named = ", ".join(map(repr, group[:_NAMED])) + (", ..." if len(group) > _NAMED else "")
-            raise InfeasibleProblem(f"no device may run all of {named}, which must be together", remedy="loosen one")
+            named = ", ".join(map(repr, group[:_NAMES_MAX])) + (", ..." if len(group) > _NAMES_MAX else "")
+            raise InfeasibleProblem(
+                f"no device may run all of {named}, which must run on one", remedy="loosen a constraint"
+            )
 
 
 def _check_memory(problem: Problem) -> None:
-    """What cannot fit whatever the placement."""
-    rooms = {d.id: inf if d.memory_bytes is None else float(d.memory_bytes) for d in problem.devices}
+    """Refuse a problem whose weights fit into the memory under no placement."""
+    memory_bytes = {d.id: inf if d.memory_bytes is None else float(d.memory_bytes) for d in problem.devices}
     for task in problem.graph:
         allowed = problem.allowed(task)
         needed = min(problem.held_bytes(task, device) for device in allowed)
-        if all(problem.held_bytes(task, device) > rooms[device] for device in allowed):
-            fits = ", ".join(f"{device} {rooms[device]:.0f}" for device in problem.allowed(task))
+        if all(problem.held_bytes(task, device) > memory_bytes[device] for device in allowed):
+            fits = ", ".join(f"{device} {memory_bytes[device]:.0f}" for device in problem.allowed(task))
             raise InfeasibleProblem(
-                f"the weights of {task!r} take {needed:.0f} bytes, and there is room for: {fits}",
+                f"the weights of {task!r} take {needed:.0f} bytes, more than the memory of any device ({fits})",
                 remedy="give a device more memory, or add one",
             )
     total = sum(min(problem.held_bytes(task, device) for device in problem.allowed(task)) for task in problem.graph)
-    if total > sum(rooms.values()):
+    if total > sum(memory_bytes.values()):
         raise InfeasibleProblem(
-            f"the weights take {total:.0f} bytes, all devices together have {sum(rooms.values()):.0f}",
+            f"the weights take {total:.0f} bytes, more than the {sum(memory_bytes.values()):.0f} of all devices",
             remedy="give a device more memory, or add one",
         )

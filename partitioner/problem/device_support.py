@@ -1,7 +1,7 @@
-"""Which device can run which task: each task as a small model of its own, shown to the engines.
+"""Determines which device can run which task: each task is compiled as a small model of its own.
 
-What an engine says of an operator depends on its attributes, dtypes and shapes, so tasks that agree in these are asked
-about once. A device that compiles the whole model is not asked about its parts.
+Support of an operator depends on its attributes, dtypes and shapes, so that tasks that agree in these are compiled
+once. Where a device compiles the whole model, its tasks are not compiled one by one.
 """
 
 from __future__ import annotations
@@ -25,13 +25,16 @@ from trisect.runtime.progress import Progress, no_progress
 from trisect.runtime.tensors.tensor_spec import TensorSpec
 from trisect.scheduler.problem.task_graph import TaskGraph
 
-from ..graph.model_graph import Graph, spec_of, used_values
-from ..segments.segment_writer import Piece, write_segments
+from ..graph.ir_values import spec_of, used_values
+from ..graph.model_graph import Graph
+from ..segments.pieces import Piece
+from ..segments.segment_writer import write_segments
+from .task_grouping import nodes_of_tasks
 
 _SMALL_BYTES = 1024
-"""A constant up to here may decide what an operator does (axes, a shape, a scale); a larger one is only weight."""
-_NAMED = 4
-_KEY_SHAPES = 3
+"""A constant up to this size may decide what an operator does (axes, a shape, a scale); a larger one is a weight."""
+_NAMES_MAX = 4
+_KEY_SHAPES_MAX = 3
 
 
 def refusals(
@@ -41,7 +44,7 @@ def refusals(
     capabilities: Capabilities,
     progress: Progress = no_progress,
 ) -> dict[tuple[str, str], str]:
-    """Ask every device about every task.
+    """Return which tasks the devices cannot run.
 
     Parameters
     ----------
@@ -49,24 +52,25 @@ def refusals(
     tasks : networkx.DiGraph
         See `trisect.partitioner.problem.problem_builder.task_graph`.
     devices : iterable of Device
-        One whose engine is not installed here (of a published machine, say) is judged by its limits alone.
+        A device whose engine is not installed (of a reference machine, say) is judged by its limits alone.
     capabilities : Capabilities
     progress : callable, optional
 
     Returns
     -------
     dict
-        Task and device id -> reason, for those that cannot be.
+        Task and device id -> reason.
     """
     devices = tuple(devices)
-    members: dict[str, tuple[str, ...]] = {task: data["nodes"] for task, data in tasks.nodes(data=True)}
+    members = nodes_of_tasks(tasks)
     refused: dict[tuple[str, str], str] = {}
     with tempfile.TemporaryDirectory(prefix="trisect-ask-") as folder:
-        pieces = Pieces(graph, members, Path(folder))
-        asked = {task: candidate(graph, nodes, partial(pieces.of, task)) for task, nodes in members.items()}
+        models = TaskModels(graph, members, Path(folder))
+        candidates = {task: candidate(graph, nodes, partial(models.file, task)) for task, nodes in members.items()}
         for number, device in enumerate(devices):
-            progress(number, len(devices), f"asking {device.id} what it can run")
-            refused.update({(task, device.id): why for task, why in _ask(asked, pieces, device, capabilities)})
+            progress(number, len(devices), f"checking which operators {device.id} supports")
+            found = _unsupported(candidates, models, device, capabilities)
+            refused.update({(task, device.id): reason for task, reason in found})
     capabilities.save()
     return refused
 
@@ -74,12 +78,12 @@ def refusals(
 def refused_segments(
     segments: Iterable[Segment], devices: Iterable[Device], folder: Path, capabilities: Capabilities
 ) -> list[tuple[Segment, str]]:
-    """Compile each segment of a plan where it is to run: parts that a device takes one by one it may refuse together.
+    """Compile each segment on its device, which may support its tasks one by one but not together.
 
     Returns
     -------
     list
-        Segments that their devices refuse, with the reasons.
+        Segments that do not compile, with the reasons.
     """
     by_id = {device.id: device for device in devices}
     refused = []
@@ -96,14 +100,14 @@ def refused_segments(
 
 
 def described(segment: Segment) -> str:
-    """A segment in a sentence: its number and its first nodes."""
-    nodes = ", ".join(segment.nodes[:_NAMED]) + (", ..." if len(segment.nodes) > _NAMED else "")
+    """Describe a segment in a sentence: its number and its first nodes."""
+    nodes = ", ".join(segment.nodes[:_NAMES_MAX]) + (", ..." if len(segment.nodes) > _NAMES_MAX else "")
     return f"segment {segment.index} ({nodes})"
 
 
 @dataclass
-class Pieces:
-    """Tasks as ONNX files, all written when the first is wanted: a model whose verdicts are known costs no disk."""
+class TaskModels:
+    """Tasks as ONNX files, written when the first is requested: nothing is written when all verdicts are cached."""
 
     graph: Graph
     members: Mapping[str, tuple[str, ...]]
@@ -111,16 +115,16 @@ class Pieces:
     _segments: dict[str, Segment] = field(default_factory=dict)
     _whole: Path | None = None
 
-    def of(self, task: str) -> Path:
-        """The file of one task."""
+    def file(self, task: str) -> Path:
+        """Return the ONNX file of a task."""
         return self.folder / "parts" / self._segment(task).file
 
     def inputs(self, task: str) -> tuple[TensorSpec, ...]:
-        """What the file of one task takes."""
+        """Return the inputs of the file of a task."""
         return self._segment(task).inputs
 
-    def has_plain_borders(self, task: str) -> bool:
-        """Whether all that one task takes and gives are tensors of known rank."""
+    def has_plain_boundary(self, task: str) -> bool:
+        """Return whether all inputs and outputs of a task are tensors of known rank."""
         nodes = [self.graph.nodes[name] for name in self.members[task]]
         values = chain.from_iterable(chain(used_values(node), node.outputs) for node in nodes)
         return all(v.shape is not None and isinstance(v.type, (ir.TensorType, NoneType)) for v in values if v.name)
@@ -135,7 +139,7 @@ class Pieces:
         return self._segments[task]
 
     def whole(self) -> Path:
-        """The file of all tasks together."""
+        """Return the ONNX file of all tasks together."""
         if self._whole is None:
             aside = self.folder / "whole"
             aside.mkdir()
@@ -146,19 +150,19 @@ class Pieces:
         return self._whole
 
 
-def _ask(
-    asked: Mapping[str, Candidate], pieces: Pieces, device: Device, capabilities: Capabilities
+def _unsupported(
+    candidates: Mapping[str, Candidate], models: TaskModels, device: Device, capabilities: Capabilities
 ) -> Iterator[tuple[str, str]]:
-    """Tasks that a device refuses, with its reasons."""
-    verdicts = {task: capabilities.known(candidate, device) for task, candidate in asked.items()}
+    """Yield the tasks that a device cannot run, with the reasons."""
+    verdicts = {task: capabilities.known(candidate, device) for task, candidate in candidates.items()}
     unknown = [task for task, verdict in verdicts.items() if verdict is None]
     try:
-        if len(unknown) == len(asked) > 1 and not capabilities.ask(pieces.whole(), device):
-            # What a device computes inside a model it may yet refuse at a border: lists, tensors of unknown rank.
-            for task in filter(pieces.has_plain_borders, unknown):
-                capabilities.learn(asked[task], device)
+        if len(unknown) == len(candidates) > 1 and not capabilities.ask(models.whole(), device):
+            # A device may support lists and tensors of unknown rank inside a model, but not as inputs or outputs.
+            for task in filter(models.has_plain_boundary, unknown):
+                capabilities.learn(candidates[task], device)
         for task in unknown:
-            verdicts[task] = capabilities.supports(asked[task], device)
+            verdicts[task] = capabilities.supports(candidates[task], device)
     except EngineMissing:
         pass
     for task, verdict in verdicts.items():
@@ -167,14 +171,14 @@ def _ask(
 
 
 def candidate(graph: Graph, nodes: tuple[str, ...], model: Callable[[], Path]) -> Candidate:
-    """Nodes as a question to a device; nodes with equal operators, attributes, dtypes and shapes have the same key.
+    """Return nodes as a candidate for a device; equal operators, attributes, dtypes and shapes give the same key.
 
     Parameters
     ----------
     graph : Graph
     nodes : tuple of str
     model : callable
-        Where they lie as a model of their own.
+        Returns the nodes as an ONNX file.
     """
     position: dict[ir.Value, int] = {}
     digest = hashlib.sha256()
@@ -197,7 +201,7 @@ def candidate(graph: Graph, nodes: tuple[str, ...], model: Callable[[], Path]) -
             digest.update(_small_value(graph, value))
             values.append(value)
         described += [node.op_type, *(_describe(v) for v in node.inputs if v is not None and v.name)]
-    label = " ".join(described[: 1 + _KEY_SHAPES]) + (" ..." if len(described) > 1 + _KEY_SHAPES else "")
+    label = " ".join(described[: 1 + _KEY_SHAPES_MAX]) + (" ..." if len(described) > 1 + _KEY_SHAPES_MAX else "")
     shapes = [spec_of(value).shape for value in values if value.shape is not None]
     return Candidate(
         key=f"{label} {digest.hexdigest()[:20]}",
@@ -215,7 +219,7 @@ def _describe(value: ir.Value) -> str:
 
 
 def _small_value(graph: Graph, value: ir.Value) -> bytes:
-    """The bytes of a constant that may steer an operator; a mark for one that is only weight; nothing otherwise."""
+    """Return the bytes of a constant that may decide what an operator does; a marker for a weight; else nothing."""
     name = str(value.name)
     if name in graph.folded:
         return graph.folded[name].tobytes()

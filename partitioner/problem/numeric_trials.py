@@ -1,165 +1,153 @@
-"""Whether a device computes a piece as ONNX means it: a trial run beside ONNX's reference implementation.
+"""Compares a device's results with ONNX's reference implementation, on generated inputs.
 
 A device may compile an operator and compute another: ignore an attribute that it does not know, narrow float64 to
-float32, make nothing of an infinity. A compile does not show that; a run on made-up values does, most of the time.
-Such values can also bring an engine down, so trials run in a process of their own.
+float32, mishandle infinities. Compiling does not show that; a run on generated inputs mostly does. Such inputs can also
+crash an engine, so numeric trials run in a child process.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
-import subprocess
-import sys
 import threading
 import zlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
 
+from trisect.runtime.child_process import ChildProcess, ChildProcessFailed, Handler
 from trisect.runtime.device import Device
 from trisect.runtime.engines import load
 from trisect.runtime.engines.base import LoadOptions, Module
-from trisect.runtime.errors import EngineFailed, TrisectError
+from trisect.runtime.errors import TrisectError
 from trisect.runtime.tensors.containers import unpack
 from trisect.runtime.tensors.synthetic_feeds import draw
 from trisect.runtime.tensors.tensor_spec import UNKNOWN_RANK, TensorSpec
 from trisect.runtime.tensors.value_difference import compare
 
-UNTRIED = "no trial could be made: ONNX's reference has no answer to made-up values"
-OFF = "is off by"
-"""What is said of an answer that was given and is wrong."""
-RELATIVE, ABSOLUTE = 1e-3, 1e-7
-"""How far off an answer may be: what ONNX's own conformance tests allow."""
-_BFLOAT16_RELATIVE = 2.0**-6
+RELATIVE_TOLERANCE, ABSOLUTE_TOLERANCE = 1e-3, 1e-7
+"""Tolerances of ONNX's own conformance tests."""
+_BFLOAT16_RELATIVE_TOLERANCE = 2.0**-6
 _DRAWS = (0, 0, 0, 0, 0, 1, 1, 2, 2)
-"""How wild the values of each trial run are; see `draw`."""
-_MOST_BYTES = 1 << 20
-_PATIENCE_S = 60.0
+"""`wildness` of the inputs of each run; see `draw`."""
+_OUTPUT_BYTES_MAX = 1 << 20
+_TIME_LIMIT_S = 60.0
+
+Outcome = Literal["equal", "different", "failed", "undecided"]
 
 
-class _Question(msgspec.Struct):
+@dataclass(frozen=True)
+class NumericResult:
+    """How a device's results compare with the reference."""
+
+    outcome: Outcome
+    """``undecided``: the reference has no result for the generated inputs, or one too large to compare."""
+    reason: str = ""
+    """What differs, or why the device failed; empty for ``equal``."""
+
+
+EQUAL = NumericResult("equal")
+UNDECIDED = NumericResult("undecided", "not compared: ONNX's reference has no result for the generated inputs")
+
+
+class _TrialRequest(msgspec.Struct):
     model: str
     device: Device
     reference: Device
 
 
-class Trials:
-    """A process that tries pieces; it ends with this one, and one that an engine brought down is replaced."""
+class NumericTrials:
+    """A child process that runs numeric trials; it is replaced when an engine crashes it."""
 
     def __init__(self) -> None:
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: ChildProcess | None = None
         self._lock = threading.Lock()
 
-    def wrong_answer(self, model: Path, device: Device, reference: Device) -> str:
-        """What is wrong with a device's answers; empty where nothing is, `UNTRIED` where nobody can tell.
-
-        Parameters
-        ----------
-        model : Path
-            An ONNX file, small: the reference is slow.
-        device, reference : Device
+    def run(self, model: Path, device: Device, reference: Device) -> NumericResult:
+        """Compare a device with the reference; see `compare_with_reference`.
 
         Raises
         ------
-        EngineFailed
-            Where no such process can be started.
+        ChildProcessFailed
+            When the process cannot be started.
         """
-        question = msgspec.json.encode(_Question(str(model), device, reference)) + b"\n"
         with self._lock:
-            process = self._running()
-            assert process.stdin is not None
-            assert process.stdout is not None
-            timer = threading.Timer(_PATIENCE_S, process.kill)
-            timer.start()
+            if self._process is None or self._process.has_ended:
+                self._process = ChildProcess(_handler, "the process of numeric trials")
             try:
-                process.stdin.write(question)
-                process.stdin.flush()
-                answer = process.stdout.readline()
-            except BrokenPipeError:
-                answer = b""
-            finally:
-                is_late = not timer.is_alive()
-                timer.cancel()
-            if answer:
-                return str(msgspec.json.decode(answer, type=str))
-            process.kill()
-            process.wait()
-            self._process = None
-            return f"made no answer in {_PATIENCE_S:g} s" if is_late else f"died (exit code {process.returncode})"
-
-    def _running(self) -> subprocess.Popen[bytes]:
-        if self._process is None or self._process.poll() is not None:
-            command = [sys.executable, "-c", f"from {__name__} import answer_questions; answer_questions()"]
-            try:
-                self._process = subprocess.Popen(
-                    command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-                )
-            except OSError as error:
-                raise EngineFailed(f"no process can be started for trials: {error.strerror or error}") from error
-        return self._process
+                reply = self._process.request(_TrialRequest(str(model), device, reference), time_limit_s=_TIME_LIMIT_S)
+            except ChildProcessFailed as error:
+                self._process.close()
+                self._process = None
+                return NumericResult("failed", error.reason)
+            return msgspec.convert(reply, NumericResult)
 
 
 @cache
-def trials() -> Trials:
-    """The one process for trials; it is started when something is tried."""
-    return Trials()
+def numeric_trials() -> NumericTrials:
+    """Return the one process for numeric trials; it starts with the first trial."""
+    return NumericTrials()
 
 
-def answer_questions() -> None:
-    """Answer what stands on standard input, a line each, until it ends."""
-    answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # engines greet on standard output
-    for line in sys.stdin.buffer:
-        question = msgspec.json.decode(line, type=_Question)
-        answers.write(msgspec.json.encode(wrong_answer(Path(question.model), question.device, question.reference)))
-        answers.write(b"\n")
-        answers.flush()
+def _handler() -> Handler:
+    def answer(document: Any) -> NumericResult:
+        request = msgspec.convert(document, _TrialRequest)
+        return compare_with_reference(Path(request.model), request.device, request.reference)
+
+    return answer
 
 
-def wrong_answer(model: Path, device: Device, reference: Device) -> str:
-    """As `Trials.wrong_answer`, in this process."""
-    with contextlib.ExitStack() as opened:
+def compare_with_reference(model: Path, device: Device, reference: Device) -> NumericResult:
+    """Run a model on a device and on the reference, on several generated inputs, and compare the outputs.
+
+    Parameters
+    ----------
+    model : Path
+        A small ONNX file: the reference is slow.
+    device, reference : Device
+    """
+    with contextlib.ExitStack() as stack:
         try:
-            judge = opened.enter_context(contextlib.closing(load(model, reference)))
+            expected = stack.enter_context(contextlib.closing(load(model, reference)))
         except TrisectError:
-            return UNTRIED
+            return UNDECIDED
         try:
-            module = opened.enter_context(contextlib.closing(load(model, device, LoadOptions(threads=1))))
+            actual = stack.enter_context(contextlib.closing(load(model, device, LoadOptions(threads=1))))
         except TrisectError as error:
-            return error.message
+            return NumericResult("failed", error.message)
         seed = zlib.crc32(model.read_bytes())
-        answers = []
+        results = []
         for draw_number, wildness in enumerate(_DRAWS):
             rng = np.random.default_rng((seed, draw_number))
-            feeds = {s.name: draw(s.dtype, _sizes(s), rng, wildness=wildness) for s in judge.inputs}
-            answers.append(_judged(module, judge, feeds))
-    found = [why for why in answers if why not in ("", UNTRIED)]
-    return found[0] if found else min(answers)
+            feeds = {s.name: draw(s.dtype, _sizes(s), rng, wildness=wildness) for s in expected.inputs}
+            results.append(_compare_once(actual, expected, feeds))
+    problems = [result for result in results if result.outcome in ("different", "failed")]
+    return problems[0] if problems else EQUAL if EQUAL in results else UNDECIDED
 
 
 def _sizes(spec: TensorSpec) -> tuple[int, ...]:
     return (2, 3) if spec.shape == UNKNOWN_RANK else tuple(dim if isinstance(dim, int) else 2 for dim in spec.shape)
 
 
-def _judged(module: Module, judge: Module, feeds: Mapping[str, np.ndarray]) -> str:
+def _compare_once(actual: Module, expected: Module, feeds: Mapping[str, np.ndarray]) -> NumericResult:
     try:
-        wanted = judge.run(feeds)
+        wanted = expected.run(feeds)
     except TrisectError:
-        return UNTRIED
-    if sum(array.nbytes for array in wanted.values()) > _MOST_BYTES:
-        return UNTRIED
+        return UNDECIDED
+    if sum(array.nbytes for array in wanted.values()) > _OUTPUT_BYTES_MAX:
+        return UNDECIDED
     try:
-        got = module.run(feeds)
+        got = actual.run(feeds)
     except TrisectError as error:
-        return error.message
-    for spec in judge.outputs:
-        relative = _BFLOAT16_RELATIVE if "bfloat16" in spec.dtype else RELATIVE
+        return NumericResult("failed", error.message)
+    for spec in expected.outputs:
+        relative = _BFLOAT16_RELATIVE_TOLERANCE if "bfloat16" in spec.dtype else RELATIVE_TOLERANCE
         one, other = (unpack(spec.dtype, values[spec.name]) for values in (got, wanted))
-        found = compare(one, other, absolute=ABSOLUTE, relative=relative)
-        if found.worst > 1:
-            return f"{spec.name!r} {OFF} {found.max_abs:.2g} from what ONNX's reference gives"
-    return ""
+        difference = compare(one, other, absolute=ABSOLUTE_TOLERANCE, relative=relative)
+        if difference.worst > 1:
+            return NumericResult("different", f"{spec.name!r} is off by {difference.max_abs:.2g} from ONNX's reference")
+    return EQUAL

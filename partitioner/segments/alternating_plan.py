@@ -1,38 +1,36 @@
-"""The hardest split there is: every node a segment of its own, the devices taking turns.
+"""A plan with one segment per node and alternating devices, to test whether splitting a model changes its results.
 
-Nobody wants it for speed. It is how to find out whether splitting a model changes its answers: each tensor that can
-cross a border does.
+Such a plan is slow, but every tensor that can cross a segment boundary does.
 """
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import get_args
 
 import networkx as nx
 
-from trisect.profiles.capabilities.compile_verdicts import Capabilities
+from trisect.profiles.capabilities.compile_verdicts import Candidate, Capabilities
 from trisect.runtime.device import Device
 from trisect.runtime.plans.plan import PlacedTask, Plan
-from trisect.runtime.plans.plan_folder import folder_in_the_making, write_json
-from trisect.runtime.plans.timeline import Timeline
 from trisect.scheduler.problem.task_graph import TaskGraph
 
+from ..graph.ir_values import has_subgraph
 from ..graph.model_graph import Graph
-from ..graph.node_features import subgraphs
-from ..problem.device_support import Pieces, candidate, refusals
-from ..problem.numeric_trials import OFF, UNTRIED, trials
-from ..problem.problem_builder import task_graph
-from .segment_writer import Piece, write_segments
+from ..problem.device_support import TaskModels, candidate, refusals
+from ..problem.numeric_trials import EQUAL, UNDECIDED, NumericResult, Outcome, numeric_trials
+from ..problem.task_grouping import nodes_of_tasks, task_graph
+from .pieces import Piece
+from .plan_of_pieces import plan_of_pieces
 
-_JUDGED_FROM = 13
-"""The oldest opset whose operators the reference implements as they were."""
-_MOST_FLOPS = 2e6
-"""A task heavier than this is not tried: the reference implementation would take seconds."""
+_REFERENCE_OPSET_MIN = 13
+"""The oldest opset whose operators the reference implements as they were defined then."""
+_TRIAL_FLOPS_MAX = 2e6
+"""Larger tasks are not compared: the reference implementation would take seconds."""
 
 
 def alternating_plan(
@@ -44,146 +42,121 @@ def alternating_plan(
     *,
     capabilities: Capabilities,
 ) -> Plan:
-    """Cut a model into its nodes and deal them out to devices in turn.
+    """Make a plan with one segment per node, on alternating devices.
 
     Parameters
     ----------
     model_path : str or Path
         An ONNX file.
     devices : sequence of Device
-        They take turns; one that cannot run a node leaves it to the next that can. The first is trusted where nobody
-        can tell who is right.
+        Used in turn; a device that cannot run a node leaves it to the next that can. The first is used where it cannot
+        be decided which device is right.
     last_resort : Device
-        ONNX's reference; gets what none of them runs.
+        ONNX's reference; runs what no other device does.
     shapes : mapping of str to int, optional
         Sizes of symbolic dimensions.
     out_folder : str or Path
         New, or that of an earlier plan.
     capabilities : Capabilities
-        Answers, or lets the devices answer, what can run where: what compiles there, and on made-up values gives what
-        the last resort gives (see `trisect.partitioner.problem.numeric_trials`).
+        What each device supports: what compiles there, and on generated inputs gives the same results as the last
+        resort (see `trisect.partitioner.problem.numeric_trials`).
 
     Raises
     ------
     InvalidModel, UnsupportedModel, UnsupportedOperator, InvalidInput
-        See `Graph.read`.
+        As `Graph.read`.
     """
     graph = Graph.read(model_path, shapes)
     tasks = task_graph(graph, keep_quantised=False)
     refused = refusals(graph, tasks, devices, capabilities)
-    tried = _tried(graph, tasks, devices, last_resort, refused, capabilities)
+    results = _numeric_results(graph, tasks, devices, last_resort, refused, capabilities)
     pieces: list[Piece] = []
     placed: list[PlacedTask] = []
     for number, task in enumerate(nx.topological_sort(tasks)):
         turns = [devices[(number + i) % len(devices)] for i in range(len(devices))]
-        against = {d: refused.get((task, d.id)) or tried.get((task, d.id), "") for d in turns}
-        able = [d for d in turns if not against[d]] or [d for d in devices[:1] if against[d] == UNTRIED]
+        reasons = {d: refused.get((task, d.id)) or results.get((task, d.id), EQUAL).reason for d in turns}
+        able = [d for d in turns if not reasons[d]]
+        if not able and (task, devices[0].id) not in refused and results[task, devices[0].id].outcome == "undecided":
+            able = [devices[0]]
         nodes: tuple[str, ...] = tasks.nodes[task]["nodes"]
-        pieces.append(Piece((able[0] if able else last_resort).id, nodes))
-        why = "; ".join(f"{d.id}: {reason}" for d, reason in against.items() if reason)
-        reason = f"{pieces[-1].device}: its turn{f' ({why})' if why else ''}"
-        work = tasks.nodes[task]["features"]
-        placed.append(PlacedTask(nodes, pieces[-1].device, work.op_type, work.op_class, reason))
+        device_id = (able[0] if able else last_resort).id
+        why = "; ".join(f"{d.id}: {reason}" for d, reason in reasons.items() if reason)
+        features = tasks.nodes[task]["features"]
+        pieces.append(Piece(device_id, nodes))
+        placed.append(
+            PlacedTask(
+                nodes,
+                device_id,
+                features.op_type,
+                features.op_class,
+                f"{device_id}: its turn{f' ({why})' if why else ''}",
+            )
+        )
     return plan_of_pieces(graph, pieces, (*devices, last_resort), out_folder, strategy="alternating", tasks=placed)
 
 
-def plan_of_pieces(
-    graph: Graph,
-    pieces: Sequence[Piece],
-    devices: Sequence[Device],
-    out_folder: str | Path,
-    *,
-    strategy: str,
-    tasks: Sequence[PlacedTask] = (),
-) -> Plan:
-    """A plan of pieces that somebody else cut, with nothing predicted of it.
-
-    Parameters
-    ----------
-    graph : Graph
-    pieces : sequence of Piece
-        In an order in which they can run; every node that is not constant in exactly one.
-    devices : sequence of Device
-        At least those that the pieces name.
-    out_folder : str or Path
-        New, or that of an earlier plan.
-    strategy : str
-        What is told of how it came about.
-    tasks : sequence of PlacedTask, optional
-        Why each node is where it is.
-    """
-    with folder_in_the_making(Path(out_folder)) as aside:
-        segments, transfers, weights = write_segments(graph, pieces, aside)
-        plan = Plan(
-            model=graph.path.name,
-            model_sha256=graph.sha256,
-            devices=tuple(devices),
-            placement={node: piece.device for piece in pieces for node in piece.nodes},
-            segments=segments,
-            transfers=transfers,
-            inputs=graph.inputs,
-            outputs=graph.outputs,
-            strategy=strategy,
-            objective="latency",
-            seed=0,
-            shapes=dict(graph.shapes),
-            predicted=Timeline.of([], source="predicted"),
-            value=0.0,
-            bound=0.0,
-            tasks=tuple(tasks),
-            weights=weights,
-        )
-        write_json(plan, aside)
-    return replace(plan, folder=os.path.abspath(out_folder))
-
-
-def _tried(
+def _numeric_results(
     graph: Graph,
     tasks: TaskGraph,
     devices: Sequence[Device],
     reference: Device,
     refused: Mapping[tuple[str, str], str],
     capabilities: Capabilities,
-) -> dict[tuple[str, str], str]:
-    """Task and device id -> what speaks against it: a wrong answer, or that nobody can tell.
+) -> dict[tuple[str, str], NumericResult]:
+    """Compare devices with the reference, task by task.
 
-    Tasks that are too heavy for the reference, or hold a body (in which it errs itself), are not tried.
+    Tasks that are too large for the reference, or have a subgraph (which it computes wrongly itself), are not compared.
+
+    Returns
+    -------
+    dict
+        Task and device id -> a result other than ``equal``.
     """
-    members: dict[str, tuple[str, ...]] = {task: data["nodes"] for task, data in tasks.nodes(data=True)}
-    found: dict[tuple[str, str], str] = {}
+    members = nodes_of_tasks(tasks)
+    results: dict[tuple[str, str], NumericResult] = {}
     with tempfile.TemporaryDirectory(prefix="trisect-try-") as folder:
-        pieces = Pieces(graph, members, Path(folder))
+        models = TaskModels(graph, members, Path(folder))
         for task, nodes in members.items():
-            if sum(features.flops for features in tasks.nodes[task]["work"]) > _MOST_FLOPS:
+            if sum(features.flops for features in tasks.nodes[task]["work"]) > _TRIAL_FLOPS_MAX:
                 continue
-            if any(next(subgraphs(graph.nodes[node]), None) is not None for node in nodes):
+            if any(has_subgraph(graph.nodes[node]) for node in nodes):
                 continue
-            is_judged_well = _is_judged_well(graph, nodes)
-            piece = candidate(graph, nodes, partial(pieces.of, task))
+            is_reliable = _is_reference_reliable(graph, nodes)
+            question = candidate(graph, nodes, partial(models.file, task))
             for device in devices:
                 if (task, device.id) in refused:
                     continue
-                trial = replace(piece, key=f"right: {piece.key}")
-                verdict = capabilities.known(trial, device)
-                if verdict is None:
-                    verdict = capabilities.learn(
-                        trial, device, trials().wrong_answer(pieces.of(task), device, reference)
-                    )
-                if not verdict.ok and (is_judged_well or OFF not in verdict.reason):
-                    found[task, device.id] = verdict.reason
-                elif not is_judged_well:
-                    found[task, device.id] = UNTRIED
+                result = _cached_result(question, device, capabilities)
+                if result is None:
+                    result = numeric_trials().run(models.file(task), device, reference)
+                    capabilities.learn(_keyed(question, result.outcome), device, result.reason)
+                if not is_reliable and result.outcome in ("equal", "different"):
+                    result = UNDECIDED
+                if result.outcome != "equal":
+                    results[task, device.id] = result
     capabilities.save()
-    return found
+    return results
 
 
-def _is_judged_well(graph: Graph, nodes: tuple[str, ...]) -> bool:
-    """Whether made-up values and the reference tell much of a task.
+def _keyed(question: Candidate, outcome: Outcome) -> Candidate:
+    return replace(question, key=f"numeric {outcome}: {question.key}")
 
-    The reference knows operators by their newest meaning. And where the values decide how much there is in an output,
-    engines differ at values that nobody happens to make up (an overlap that is just the threshold).
+
+def _cached_result(question: Candidate, device: Device, capabilities: Capabilities) -> NumericResult | None:
+    for outcome in get_args(Outcome):
+        verdict = capabilities.known(_keyed(question, outcome), device)
+        if verdict is not None:
+            return NumericResult(outcome, verdict.reason)
+    return None
+
+
+def _is_reference_reliable(graph: Graph, nodes: tuple[str, ...]) -> bool:
+    """Return whether the reference's results on generated inputs decide whether a device is right.
+
+    The reference implements the newest definition of an operator. And where the shape of an output depends on values,
+    engines differ at values that are unlikely to be generated (an overlap exactly at the threshold).
     """
-    version = graph.model.graph.opset_imports.get("", _JUDGED_FROM)
+    version = graph.model.graph.opset_imports.get("", _REFERENCE_OPSET_MIN)
     outputs = [value for node in nodes for value in graph.nodes[node].outputs if value.name]
     shapes = [value.shape for value in outputs if value.shape is not None]
-    return version >= _JUDGED_FROM and all(shape.is_static() for shape in shapes)
+    return version >= _REFERENCE_OPSET_MIN and all(shape.is_static() for shape in shapes)

@@ -1,8 +1,8 @@
-"""Placement -> convex parts, as few as possible.
+"""Cuts a placement into convex parts, as few as possible.
 
-A part is a run of tasks of one device in some topological order of the graph, so parts never wait for each other in a
-circle. Draining everything that is ready on one device before turning to the next gives the fewest runs for two devices
-(by an exchange argument: starting a run later never makes more ready), and few for more.
+A part is a sequence of tasks of one device in some topological order of the graph, so that no parts wait for each
+other. Running everything that is ready on one device before switching to the next gives the fewest parts for two
+devices (by an exchange argument: switching earlier never makes more tasks ready), and few for more.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from trisect.scheduler.problem.task_graph import TaskGraph
 from trisect.scheduler.simulation.simulate import evaluate
 from trisect.scheduler.simulation.validate import validate_parts
 
-_WORTH_MORE_PARTS = 0.99
-"""More parts than necessary must be at least 1 % quicker: each is a file, a session and a call."""
+_MORE_PARTS_RATIO_MAX = 0.99
+"""More parts than necessary must be at least 1 % faster: each is a file, a session and a call."""
 
 
 def cut(graph: TaskGraph, placement: Placement) -> list[Part]:
@@ -55,11 +55,10 @@ def cut(graph: TaskGraph, placement: Placement) -> list[Part]:
 
 
 def divide(graph: TaskGraph, parts: Sequence[Part]) -> list[Part]:
-    """The same parts, divided so that none waits for more, or keeps others waiting longer, than it has to.
+    """Divide parts so that tasks do not wait for inputs, or delay outputs, of other tasks in the same part.
 
-    Within a part, tasks that need the same other parts (the last of them) and are needed by the same (the first of
-    them) stay together. What is needed early then runs and is handed out before what is not, and what waits for little
-    does not wait for what waits for much.
+    Within a part, tasks stay together whose last required part and first dependent part are the same. Results that are
+    needed early are then available early, and tasks with few dependencies do not wait for those of others.
 
     Returns
     -------
@@ -95,21 +94,21 @@ def divide(graph: TaskGraph, parts: Sequence[Part]) -> list[Part]:
 def best_cut(
     problem: Problem, placement: Placement, known: Sequence[Part] | None = None
 ) -> tuple[list[Part], float, Schedule]:
-    """Cut a placement, and say what that is worth.
+    """Cut a placement, and evaluate the result.
 
     Parameters
     ----------
     problem : Problem
     placement : mapping of str to str
     known : sequence of Part, optional
-        A cut of it that somebody has in mind; used if it is sound and better.
+        A cut of it; used if it is valid and better.
 
     Returns
     -------
     parts : list of Part
-        The fewest, unless dividing them lets branches run side by side and so is quicker.
+        The fewest, unless dividing them is faster because branches then run in parallel.
     value : float
-        Of the problem's objective.
+        Value of the problem's objective.
     schedule : Schedule
     """
     fewest = cut(problem.graph, placement)
@@ -117,7 +116,7 @@ def best_cut(
     divided = divide(problem.graph, fewest)
     if len(divided) > len(fewest) and _is_allowed(problem, divided):
         other = (divided, *evaluate(problem, divided))
-        if other[1] < _WORTH_MORE_PARTS * best[1]:
+        if other[1] < _MORE_PARTS_RATIO_MAX * best[1]:
             best = other
     if known is not None and not validate_parts(problem, placement, known):
         other = (list(known), *evaluate(problem, known))
@@ -127,7 +126,7 @@ def best_cut(
 
 
 def _is_allowed(problem: Problem, parts: Sequence[Part]) -> bool:
-    """Whether there are few enough."""
+    """Return whether the number of parts is within the limit."""
     rules = problem.rules
     most = len({part.device for part in parts}) if rules.contiguous else rules.max_segments
     return most is None or len(parts) <= most
@@ -140,7 +139,7 @@ def _runs(
     devices: list[str],
     first: str,
 ) -> list[list[str]]:
-    """Runs of tasks of one device each, draining what is ready before turning to another device."""
+    """Return sequences of tasks of one device each; all that is ready runs before the device changes."""
     waiting = {node: len(predecessors[node]) for node in predecessors}
     ready: dict[str, list[str]] = {device: [] for device in devices}
     for node, count in waiting.items():
@@ -150,7 +149,7 @@ def _runs(
     device = first if ready[first] else _longest(successors, waiting, placement, ready)
     while device is not None:
         run, ready[device] = ready[device], []
-        for node in run:  # grows while it is walked
+        for node in run:  # grows during iteration
             for successor in successors[node]:
                 waiting[successor] -= 1
                 if waiting[successor] == 0:
@@ -166,7 +165,7 @@ def _longest(
     placement: Placement,
     ready: Mapping[str, list[str]],
 ) -> str | None:
-    """The device that could run most tasks now without any other's help; None when nothing is ready."""
+    """Return the device that can run most tasks without waiting for another; None when nothing is ready."""
     candidates = [device for device, nodes in ready.items() if nodes]
     if len(candidates) < 2:
         return candidates[0] if candidates else None

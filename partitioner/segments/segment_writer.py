@@ -1,10 +1,9 @@
-"""Parts -> ONNX files: each segment a model of its own, all weights once in one file that they share."""
+"""Writes segments as ONNX files, and their weights once into one file that they share."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -19,13 +18,14 @@ from trisect.runtime.tensors.onnx_types import type_of
 from trisect.runtime.tensors.tensor_spec import UNKNOWN_RANK, TensorSpec
 from trisect.runtime.tensors.tensors import contiguous
 
-from ..graph.model_graph import Graph, spec_of, used_values
-from ..graph.node_features import size_bytes, subgraphs
-from .boundary_layouts import turn
+from ..graph.ir_values import has_subgraph, size_bytes, spec_of, subgraphs, used_values
+from ..graph.model_graph import Graph
+from .boundary_layouts import add_layout_transposes
+from .pieces import Piece
 
 WEIGHTS_FILE = "weights.bin"
 ALIGNMENT_BYTES = 4096
-"""Tensors start at a page, so that an engine can map them."""
+"""Tensors start at a page boundary, so that an engine can map them."""
 _INLINE_BYTES = 1024
 _CHUNK_BYTES = 1 << 24
 _LOWEST_IR_VERSION = 8  # older ones want each initialiser declared as an input
@@ -36,16 +36,8 @@ _CONFIGURATION = "trisect"
 _LOWEST_OPSET = 21
 
 
-@dataclass(frozen=True)
-class Piece:
-    """ONNX nodes that become one segment."""
-
-    device: str
-    nodes: tuple[str, ...]
-
-
 def write_segments(
-    graph: Graph, pieces: Sequence[Piece], folder: Path, images: Collection[str] = ()
+    graph: Graph, pieces: Sequence[Piece], folder: Path, nhwc_tensors: Collection[str] = ()
 ) -> tuple[tuple[Segment, ...], tuple[Transfer, ...], Weights | None]:
     """Write each piece of the model as an ONNX file.
 
@@ -56,25 +48,25 @@ def write_segments(
         In an order in which they can run; every node that is not constant in exactly one.
     folder : Path
         Empty; gets ``segment_000.onnx`` and so on, and ``weights.bin`` where there are weights of 1 KiB or more.
-    images : collection of str
-        Tensors that cross with their channels last; see `trisect.partitioner.segments.boundary_layouts`.
+    nhwc_tensors : collection of str
+        Tensors that cross segment boundaries in NHWC layout; see `nhwc_boundaries`.
 
     Returns
     -------
     segments, transfers, weights
-        What goes into the plan.
+        For the plan.
 
     Raises
     ------
     OSError
-        When the disk is full or forbids it.
+        When the disk is full or not writable.
     """
     home = {name: i for i, piece in enumerate(pieces) for name in piece.nodes}
-    wanted = _wanted(graph, home)
+    leaving = _leaving_values(graph, home)
     segments = []
     with _WeightsWriter(folder / WEIGHTS_FILE) as weights:
         for index, piece in enumerate(pieces):
-            model, inputs, outputs = _segment_model(graph, piece, index, home, wanted, weights, images)
+            model, inputs, outputs = _segment_model(graph, piece, index, home, leaving, weights, nhwc_tensors)
             content = model.SerializeToString(deterministic=True)
             name = f"segment_{index:03d}.onnx"
             (folder / name).write_bytes(content)
@@ -92,15 +84,15 @@ def write_segments(
     return tuple(segments), tuple(_transfers(graph, segments)), weights.record
 
 
-def _wanted(graph: Graph, home: dict[str, int]) -> set[ir.Value]:
-    """Values that leave the segment which makes them."""
-    wanted = set(graph.model.graph.outputs)
+def _leaving_values(graph: Graph, home: dict[str, int]) -> set[ir.Value]:
+    """Return the values that another segment, or the caller, reads."""
+    leaving = set(graph.model.graph.outputs)
     for name, index in home.items():
         for value in used_values(graph.nodes[name]):
             producer = value.producer()
             if producer is not None and home.get(str(producer.name), index) != index:
-                wanted.add(value)
-    return wanted
+                leaving.add(value)
+    return leaving
 
 
 def _segment_model(
@@ -108,9 +100,9 @@ def _segment_model(
     piece: Piece,
     index: int,
     home: dict[str, int],
-    wanted: set[ir.Value],
+    leaving: set[ir.Value],
     weights: _WeightsWriter,
-    images: Collection[str],
+    nhwc_tensors: Collection[str],
 ) -> tuple[onnx.ModelProto, tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
     ir_version = min(max(graph.model.ir_version or 0, _LOWEST_IR_VERSION), _HIGHEST_IR_VERSION)
     has_stages = ir_version >= _STAGES_IR_VERSION
@@ -122,49 +114,48 @@ def _segment_model(
     proto = model.graph
     proto.name = f"segment {index} on {piece.device}"
     inputs: dict[ir.Value, None] = {}
-    held: set[str] = set()
+    constants: set[str] = set()
     for name in piece.nodes:
         node = graph.nodes[name]
         for value in used_values(node):
             producer = value.producer()
             if producer is not None and home.get(str(producer.name)) == index:
                 continue
-            if not _hold(graph, value, held, proto, weights):
+            if not _add_constant(graph, value, constants, proto, weights):
                 inputs.setdefault(value)
-        made = ir.serde.serialize_node(node)
-        for tensor in all_tensors(made):
+        node_proto = ir.serde.serialize_node(node)
+        for tensor in all_tensors(node_proto):
             weights.move(tensor)
         if has_stages and piece.device:
-            del made.device_configurations[:]  # of whoever made the model, for devices of theirs
-            made.device_configurations.add(configuration_id=_CONFIGURATION, pipeline_stage=index)
-        proto.node.append(made)
-    outputs = [v for name in piece.nodes for v in graph.nodes[name].outputs if v in wanted]
+            del node_proto.device_configurations[:]  # the model's own, for other devices
+            node_proto.device_configurations.add(configuration_id=_CONFIGURATION, pipeline_stage=index)
+        proto.node.append(node_proto)
+    outputs = [v for name in piece.nodes for v in graph.nodes[name].outputs if v in leaving]
     if index == 0:
-        # An initialiser may itself be an output of the model: nobody makes it, so the first segment hands it out.
+        # An initialiser may be an output of the model: no node computes it, so the first segment returns it.
         for value in graph.model.graph.outputs:
-            if value.producer() is None and _hold(graph, value, held, proto, weights):
+            if value.producer() is None and _add_constant(graph, value, constants, proto, weights):
                 outputs.append(value)
-    # Engines check every branch of a body, also those that could not be taken at these shapes: leave them room.
-    fixed = not any(next(subgraphs(graph.nodes[name]), None) for name in piece.nodes)
-    turn(
-        proto, [n for v in inputs if (n := str(v.name)) in images], [n for v in outputs if (n := str(v.name)) in images]
-    )
-    taken, given = (tuple(_spec(value, images) for value in values) for values in (inputs, outputs))
+    # Engines check every branch of a subgraph, also those that are not taken at these shapes: leave dimensions open.
+    fixed = not any(has_subgraph(graph.nodes[name]) for name in piece.nodes)
+    transposed = [[name for v in values if (name := str(v.name)) in nhwc_tensors] for values in (inputs, outputs)]
+    add_layout_transposes(proto, *transposed)
+    taken, given = (tuple(_boundary_spec(value, nhwc_tensors) for value in values) for values in (inputs, outputs))
     proto.input.extend(_value_info(v, spec, fixed) for v, spec in zip(inputs, taken, strict=True))
     proto.output.extend(_value_info(v, spec, fixed) for v, spec in zip(outputs, given, strict=True))
     return model, taken, given
 
 
-def _spec(value: ir.Value, images: Collection[str]) -> TensorSpec:
-    """A value as it crosses a segment's border."""
+def _boundary_spec(value: ir.Value, nhwc_tensors: Collection[str]) -> TensorSpec:
+    """Return name, dtype and shape of a value as it crosses a segment boundary."""
     spec = spec_of(value)
-    return as_nhwc(spec) if spec.name in images else spec
+    return as_nhwc(spec) if spec.name in nhwc_tensors else spec
 
 
 def _opsets(graph: Graph, piece: Piece) -> dict[str, int]:
-    """Domain -> version: ONNX's own is the oldest at which every operator of the piece means what it does in the model.
+    """Return domain -> version: the oldest ONNX opset that defines the operators of the piece as in the model.
 
-    An engine refuses an opset that it does not know yet, also where the operators in a piece have not changed since.
+    An engine refuses an opset that it does not know yet, even where the operators of a piece have not changed since.
     """
     opsets = dict(graph.model.graph.opset_imports)
     newest = opsets.get("", 0)
@@ -182,10 +173,12 @@ def _opsets(graph: Graph, piece: Piece) -> dict[str, int]:
     return opsets
 
 
-def _hold(graph: Graph, value: ir.Value, held: set[str], proto: onnx.GraphProto, weights: _WeightsWriter) -> bool:
-    """Give the segment a constant of its own, if that is what the value is: cheaper than any transfer."""
+def _add_constant(
+    graph: Graph, value: ir.Value, added: set[str], proto: onnx.GraphProto, weights: _WeightsWriter
+) -> bool:
+    """Add a constant to the segment; False where the value is not constant. A copy is cheaper than any transfer."""
     name = str(value.name)
-    if name in held:
+    if name in added:
         return True
     if name in graph.folded:
         proto.initializer.append(numpy_helper.from_array(contiguous(graph.folded[name]), name))
@@ -193,12 +186,12 @@ def _hold(graph: Graph, value: ir.Value, held: set[str], proto: onnx.GraphProto,
         proto.initializer.append(weights.add(name, graph.constants[name]))
     else:
         return False
-    held.add(name)
+    added.add(name)
     return True
 
 
 def _value_info(value: ir.Value, spec: TensorSpec, fixed: bool) -> onnx.ValueInfoProto:
-    """Type of a segment's input or output; an unknown dimension is left open, and all are where not `fixed`."""
+    """Return the type of a segment's input or output; unknown dimensions are left open, and all where not `fixed`."""
     info = onnx.ValueInfoProto(name=spec.name)
     if value.dtype in (None, ir.DataType.UNDEFINED):
         info.type.tensor_type.elem_type = onnx.TensorProto.UNDEFINED
@@ -215,7 +208,7 @@ def _value_info(value: ir.Value, spec: TensorSpec, fixed: bool) -> onnx.ValueInf
 
 
 def _transfers(graph: Graph, segments: Iterable[Segment]) -> Iterator[Transfer]:
-    """Every tensor that crosses a border, once per segment that needs it."""
+    """Yield every tensor that crosses a segment boundary, once per segment that reads it."""
     segments = list(segments)
     maker = {spec.name: segment.index for segment in segments for spec in segment.outputs}
     values = {
@@ -230,7 +223,7 @@ def _transfers(graph: Graph, segments: Iterable[Segment]) -> Iterator[Transfer]:
 
 
 class _WeightsWriter:
-    """The weights file while it is written: each tensor once, streamed, hashed on the way."""
+    """Writes the weights file: each tensor once, streamed and hashed."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -249,7 +242,7 @@ class _WeightsWriter:
             self.record = Weights(self._path.name, self._end, self._hash.hexdigest())
 
     def add(self, name: str, tensor: ir.TensorProtocol) -> onnx.TensorProto:
-        """An initialiser for a tensor: inline where it is small, else pointing into the file."""
+        """Return an initialiser for a tensor: inline where it is small, else stored in the file."""
         if tensor.dtype == ir.DataType.STRING:
             proto = onnx.TensorProto()
             proto.CopyFrom(ir.to_proto(tensor))
@@ -263,14 +256,14 @@ class _WeightsWriter:
         return proto
 
     def move(self, tensor: onnx.TensorProto) -> None:
-        """Bring an external tensor inside a node (of a control-flow body, say) into this file, in place."""
+        """Move an external tensor inside a node (of a control-flow body, say) into this file, in place."""
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             entries = {entry.key: entry.value for entry in tensor.external_data}
             source = (entries["location"], int(entries["offset"]), int(entries["length"]))
             _point(tensor, self._path.name, *self._place(source, _file_chunks(*source)))
 
     def _place(self, identity: object, chunks: Iterator[bytes | memoryview]) -> tuple[int, int]:
-        """Offset and length in the file; written only the first time."""
+        """Return offset and length in the file; written only the first time."""
         if identity not in self._placed:
             if self._file is None:
                 self._file = self._path.open("wb")
@@ -289,7 +282,7 @@ class _WeightsWriter:
 
 
 def _identity(tensor: ir.TensorProtocol) -> object:
-    """Equal for tensors that are the same bytes on disk; the tensor itself (alive as long as its model) otherwise."""
+    """Return a key that is equal for tensors with the same bytes on disk, or else for the same tensor object."""
     if isinstance(tensor, ir.ExternalTensor):
         return str(tensor.path), tensor.offset or 0, tensor.length or tensor.nbytes
     return id(tensor)
@@ -314,7 +307,7 @@ def _file_chunks(path: str, offset: int, length: int) -> Iterator[bytes]:
 
 
 def _point(proto: onnx.TensorProto, location: str, offset: int, length: int) -> None:
-    """Make a tensor read its bytes from the weights file."""
+    """Make a tensor refer to its bytes in the weights file."""
     proto.data_location = onnx.TensorProto.EXTERNAL
     del proto.external_data[:]
     for key, value in (("location", location), ("offset", str(offset)), ("length", str(length))):

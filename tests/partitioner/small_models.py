@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime
 from onnx import numpy_helper
 
+from trisect.partitioner.graph.model_graph import Graph
+from trisect.partitioner.planning.plan_maker import make_plan
+from trisect.partitioner.planning.plan_request import DeviceData, PlanRequest
+from trisect.partitioner.problem.constraints import read_constraints
+from trisect.partitioner.problem.problem_builder import ProblemInputs
+from trisect.partitioner.problem.task_grouping import task_graph
 from trisect.profiles.costmodel.link_cost import LinkCost
-from trisect.profiles.costmodel.op_features import OpFeatures
+from trisect.profiles.costmodel.op_features import Costs, OpFeatures
 from trisect.runtime.device import Device
 from trisect.runtime.plans.plan import Plan
+from trisect.scheduler.problem.rules import Objective
 
 CPU = Device("cpu:one", "cpu", "one", "a processor")
 CPU2 = Device("cpu:two", "cpu", "two", "another")
@@ -156,3 +165,27 @@ def _session(path: Path) -> onnxruntime.InferenceSession:
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def inputs_of(graph: Graph, devices: Iterable[Device], costs: Costs, **more: Any) -> ProblemInputs:
+    """Problem inputs of a model, with its own tasks unless others are given."""
+    return ProblemInputs(graph, more.pop("tasks", None) or task_graph(graph), tuple(devices), costs, **more)
+
+
+def split(
+    path: Path,
+    devices: Iterable[Device],
+    costs: Costs,
+    strategy: str = "auto",
+    objective: Objective = "latency",
+    shapes: Mapping[str, int] | None = None,
+    seed: int = 0,
+    out_folder: Path = Path("plan"),
+    **more: Any,
+) -> Plan:
+    """Make a plan; further arguments are fields of `PlanRequest` and `DeviceData`."""
+    known = {field.name for field in fields(DeviceData)}
+    data = DeviceData(costs, **{key: more.pop(key) for key in list(more) if key in known})
+    constraints = read_constraints(more.pop("constraints", None))
+    request = PlanRequest(path, tuple(devices), strategy, objective, shapes or {}, constraints, seed=seed, **more)
+    return make_plan(request, data, out_folder)

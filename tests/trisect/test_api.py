@@ -12,8 +12,7 @@ import pytest
 
 import trisect
 from tests.trisect.conftest import expected
-from trisect import api
-from trisect import plan_origins as origins
+from trisect import api, measured_runs, plan_origins
 from trisect.profiles.stored import profile_store as store
 from trisect.profiles.stored.profile_data import Profile
 from trisect.runtime.errors import InvalidInput, InvalidModel, InvalidProfile, UnknownDevice
@@ -54,7 +53,7 @@ def test_the_same_split_twice_gives_the_same_files(model: Path, two_devices: str
 def test_run_repeats_and_takes_medians(plan_folder: Path) -> None:
     steps: list[tuple[object, ...]] = []
     x = np.ones((3, 16), np.float32)
-    result = api.run(
+    result = measured_runs.run(
         trisect.Plan.load(plan_folder),
         {"x": x},
         repeat=3,
@@ -68,7 +67,7 @@ def test_run_repeats_and_takes_medians(plan_folder: Path) -> None:
 
 def test_run_makes_its_own_feeds_from_the_seed(plan_folder: Path) -> None:
     plan = trisect.Plan.load(plan_folder)
-    first, same, other = (api.run(plan, repeat=1, seed=seed).outputs["r5"] for seed in (0, 0, 1))
+    first, same, other = (measured_runs.run(plan, repeat=1, seed=seed).outputs["r5"] for seed in (0, 0, 1))
     assert np.array_equal(first, same)
     assert not np.array_equal(first, other)
 
@@ -76,7 +75,7 @@ def test_run_makes_its_own_feeds_from_the_seed(plan_folder: Path) -> None:
 def test_verify_finds_the_model_that_was_split(plan_folder: Path, model: Path, tmp_path: Path) -> None:
     shutil.copytree(plan_folder, tmp_path / "moved")
     assert trisect.verify(trisect.Plan.load(tmp_path / "moved")).ok
-    assert api.verify(trisect.Plan.load(plan_folder), model=model).ok
+    assert trisect.verify(trisect.Plan.load(plan_folder), model=model).ok
 
 
 def test_verify_refuses_another_model(plan_folder: Path, model: Path, tmp_path: Path) -> None:
@@ -84,9 +83,9 @@ def test_verify_refuses_another_model(plan_folder: Path, model: Path, tmp_path: 
     proto.producer_name = "somebody else"
     onnx.save(proto, tmp_path / "layers.onnx")
     with pytest.raises(InvalidInput, match="is not the model"):
-        api.verify(trisect.Plan.load(plan_folder), model=tmp_path / "layers.onnx")
+        trisect.verify(trisect.Plan.load(plan_folder), model=tmp_path / "layers.onnx")
     with pytest.raises(InvalidInput, match="cannot read"):
-        api.verify(trisect.Plan.load(plan_folder), model=tmp_path / "nothing.onnx")
+        trisect.verify(trisect.Plan.load(plan_folder), model=tmp_path / "nothing.onnx")
 
 
 def test_verify_says_what_to_do_when_the_model_is_gone(
@@ -96,12 +95,12 @@ def test_verify_says_what_to_do_when_the_model_is_gone(
     copy = tmp_path / "copy.onnx"
     shutil.copy(model, copy)
     plan = trisect.split(copy, "cpu:ort", shapes={"batch": 1})
-    assert origins.find(plan) == copy.resolve()
+    assert plan_origins.find_model(plan) == copy.resolve()
     copy.unlink()
-    with pytest.raises(InvalidInput, match="is gone; give the model with --model"):
+    with pytest.raises(InvalidInput, match="does not exist any more; give the model with --model"):
         trisect.verify(plan)
     shutil.rmtree(tmp_path / "cache")
-    with pytest.raises(InvalidInput, match="nobody here knows"):
+    with pytest.raises(InvalidInput, match="was not split on this machine"):
         trisect.verify(plan)
 
 
@@ -138,7 +137,7 @@ def test_devices_nobody_measured_are_measured_once_the_model_is_known_to_be_soun
     assert asked == []
     trisect.split(model, "cpu:ort", shapes={"batch": 1})
     trisect.split(model, "cpu:ort", shapes={"batch": 1})
-    assert asked == [(["cpu:ort"], api.BRIEF_S)]
+    assert asked == [(["cpu:ort"], api.BRIEF_BUDGET_S)]
 
 
 def test_figures_of_another_version_of_an_engine_do_not_count(measured: None) -> None:

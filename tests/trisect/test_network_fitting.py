@@ -7,12 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from trisect import api
-from trisect import network_fitting as learning
-from trisect.partitioner.costs import network_measurement as partitioner_learning
-from trisect.partitioner.costs.model_costs import LearnedCosts
+from tests.partitioner import small_models
+from trisect import api, network_fitting
+from trisect.partitioner.costs import network_measurement
+from trisect.partitioner.costs.model_costs import FittedCosts
 from trisect.partitioner.graph.model_graph import Graph
-from trisect.partitioner.problem.problem_builder import make_problem
 from trisect.profiles.costmodel import fitted_models as fitted
 from trisect.profiles.costmodel.fitted_models import fitted_models
 from trisect.profiles.costmodel.op_features import OpClass
@@ -45,7 +44,7 @@ def plain_profile(devices: list[Device]) -> Profile:
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("TRISECT_PROFILES", str(tmp_path / "profiles"))
     monkeypatch.setattr(trials, "_PATIENCE", 1)  # this machine may be busy with other tests
-    monkeypatch.setattr(partitioner_learning, "_LASTING_S", 0.002)
+    monkeypatch.setattr(network_measurement, "_DURATION_MIN_S", 0.002)
     monkeypatch.setattr(fitted, "_FEWEST_SEGMENTS", 40)
     (tmp_path / "m.onnx").write_bytes(network(101))
     return tmp_path
@@ -53,10 +52,10 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_split_goes_by_what_was_learned_and_goes_on_from_there(place: Path) -> None:
     told: list[str] = []
-    store = learning.learn(DEVICES, budget_s=1.0, progress=lambda done, all_, what: told.append(what))
+    store = network_fitting.fit_on_networks(DEVICES, budget_s=1.0, progress=lambda done, all_, what: told.append(what))
     while min(map(len, store.devices.values())) < 40:
         before = store.networks
-        store = learning.learn(DEVICES, budget_s=1.0)
+        store = network_fitting.fit_on_networks(DEVICES, budget_s=1.0)
         assert store.networks > before
     assert load_segments(segments_path()) == store
     assert told[0] == "network 0"
@@ -65,12 +64,12 @@ def test_a_split_goes_by_what_was_learned_and_goes_on_from_there(place: Path) ->
     models = fitted_models(devices, segments_path())
     again = fitted_models(devices, segments_path())  # from disk
     known = plain_profile(devices)
-    costs = learning.costs_of(known, devices)
-    assert isinstance(costs, LearnedCosts)
+    costs = network_fitting.costs_of(known, devices)
+    assert isinstance(costs, FittedCosts)
     graph = Graph.read(place / "m.onnx")
-    problem = make_problem(graph, devices, costs)
-    for other in (LearnedCosts(known, models), LearnedCosts(known, again)):
-        assert make_problem(graph, devices, other).times_s == problem.times_s
+    problem = small_models.inputs_of(graph, devices, costs).problem
+    for other in (FittedCosts(known, models), FittedCosts(known, again)):
+        assert small_models.inputs_of(graph, devices, other).problem.times_s == problem.times_s
     times = {task: problem.time(task, "cpu:ort") for task in problem.graph}
     heaviest = max(problem.graph, key=lambda task: problem.graph.nodes[task]["features"].flops)
     assert times[heaviest] > 3 * min(times.values())
@@ -80,18 +79,21 @@ def test_a_split_goes_by_what_was_learned_and_goes_on_from_there(place: Path) ->
         min(problem.boundary_costs[name].leave_s) > 0 and min(problem.boundary_costs[name].enter_s) > 0
         for name in crossing
     )
-    wiser = learning.learn(DEVICES, budget_s=1e-6, model=place / "m.onnx")
+    wiser = network_fitting.fit_on_networks(DEVICES, budget_s=1e-6, model=place / "m.onnx")
     own = [row for rows in wiser.devices.values() for row in rows if row.origin == "plan"]
     assert len([row for row in own if not row.is_kernel]) == 2  # the whole on each device
     assert len([row for row in own if row.is_kernel]) > 2
-    assert learning.learn(DEVICES, budget_s=1e-6, model=place / "m.onnx").devices.keys() == wiser.devices.keys()
-    costs = learning.costs_of(known, devices)
-    assert isinstance(costs, LearnedCosts)
+    assert (
+        network_fitting.fit_on_networks(DEVICES, budget_s=1e-6, model=place / "m.onnx").devices.keys()
+        == wiser.devices.keys()
+    )
+    costs = network_fitting.costs_of(known, devices)
+    assert isinstance(costs, FittedCosts)
     for device in devices:
         own = [row for row in load_segments(segments_path()).of(device) if row.origin == "plan"]
         (row,) = [row for row in own if not row.is_kernel]
         assert costs.models[device.id].time_s(row.terms) == row.time_s
-    problem = make_problem(graph, devices, costs)
+    problem = small_models.inputs_of(graph, devices, costs).problem
     save(known, default_path())
     plan = api.split(place / "m.onnx", DEVICES)
     alone = [api.split(place / "m.onnx", DEVICES, f"single:{device}").value for device in problem.device_ids]
@@ -101,9 +103,9 @@ def test_a_split_goes_by_what_was_learned_and_goes_on_from_there(place: Path) ->
 
 def test_without_segments_the_profile_alone_counts(place: Path) -> None:
     nothing = Profile(Provenance("measured", "", "", "", "", {}, None), "float32", {}, ())
-    assert not isinstance(learning.costs_of(nothing, engines.find_devices(DEVICES)), LearnedCosts)
+    assert not isinstance(network_fitting.costs_of(nothing, engines.find_devices(DEVICES)), FittedCosts)
 
 
 def test_one_device_teaches_nothing_of_splits(place: Path) -> None:
-    with pytest.raises(InvalidInput, match="only cpu:ort would be measured"):
-        learning.learn("cpu:ort", budget_s=1.0)
+    with pytest.raises(InvalidInput, match="expected two devices or more, found cpu:ort"):
+        network_fitting.fit_on_networks("cpu:ort", budget_s=1.0)

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 import trisect
-from trisect import Constraints, Plan
-from trisect import plan_origins as origins
+from trisect import Constraints, Plan, plan_origins
 from trisect.cli import main
 from trisect.runtime.errors import FallbackForbidden, InfeasibleProblem, InvalidInput, PowerUnknown, UnknownDevice
 
@@ -30,7 +29,7 @@ def test_constraints_of_a_call(model: Path, two_devices: str) -> None:
     assert plan.constraints == constraints
     same = trisect.split(model, two_devices, shapes=SHAPES, constraints=Constraints(**constraints))  # type: ignore[arg-type]
     assert same.placement == plan.placement
-    with pytest.raises(FallbackForbidden, match="no device left: only cpu"):
+    with pytest.raises(FallbackForbidden, match="no device left without CPU fallback: only cpu"):
         trisect.split(model, two_devices, shapes=SHAPES, constraints=Constraints(cpu_fallback=False))
     with pytest.raises(InvalidInput, match="'matmul9' matches nothing in this model; did you mean 'matmul"):
         trisect.split(model, two_devices, shapes=SHAPES, constraints={"forbid": {"matmul9": one}})
@@ -38,7 +37,7 @@ def test_constraints_of_a_call(model: Path, two_devices: str) -> None:
 
 @pytest.mark.parametrize("limit", [0.0, -1.0, float("inf"), float("nan")])
 def test_time_limits_that_are_none(model: Path, two_devices: str, limit: float) -> None:
-    with pytest.raises(InvalidInput, match="a time limit of"):
+    with pytest.raises(InvalidInput, match=r"invalid time limit .* s: expected a positive number of seconds"):
         trisect.split(model, two_devices, shapes=SHAPES, time_limit_s=limit)
 
 
@@ -72,7 +71,7 @@ def test_planning_anew_without_a_device(model: Path, two_devices: str, tmp_path:
     )
     assert again.constraints == plan.constraints
     assert f"planned anew without {other}" in again.notes
-    assert origins.find(again) == model
+    assert plan_origins.find_model(again) == model
     assert trisect.verify(again).ok
 
 
@@ -153,7 +152,7 @@ def test_a_front_on_the_command_line(
     without_out = split_words[:-2]
     assert main([*without_out, "--pareto", "latency,memory", "--time-limit", "1"]) == 0
     out, err = capsys.readouterr()
-    assert "none is better than another in both" in out
+    assert "Pareto-optimal points" in out
     assert err == "predicted\n"
 
 
@@ -179,14 +178,14 @@ def test_explain_shows_certificate_summary_and_options(
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["--force", "matmul0"], "--force 'matmul0' says nothing"),
+        (["--force", "matmul0"], "invalid --force 'matmul0': expected SELECTOR=DEVICE"),
         (["--forbid", "nobody=cpu"], "'nobody' matches nothing"),
-        (["--max-segments", "0"], "max_segments is 0"),
-        (["--no-cpu-fallback"], "without CPU fallback there is no device left"),
+        (["--max-segments", "0"], "max_segments: expected a positive whole number, found 0"),
+        (["--no-cpu-fallback"], "no device left without CPU fallback"),
         (["--constraints", "nothing.toml"], "cannot read the constraints nothing.toml"),
-        (["--time-limit", "0"], "a time limit of 0"),
+        (["--time-limit", "0"], "invalid time limit 0.0 s: expected a positive number"),
         (["--objective", "energy"], "is not measured, and not published"),
-        (["--pareto", "latency"], "latency are not two objectives"),
+        (["--pareto", "latency"], "expected two different objectives, found 'latency'"),
         (["--strategy", "exact:gurobi"], "exact knows no solver 'gurobi'"),
         (["--strategy", "opclass:nothing.toml"], "cannot read the table nothing.toml"),
     ],

@@ -42,7 +42,7 @@ def profile(
     from trisect.profiles.stored import profile_store as store
 
     from .. import api
-    from ..network_fitting import learn
+    from ..network_fitting import fit_on_networks
 
     budget_s, shapes = parse_span(budget), parse_shapes(shape or [])
     try:
@@ -53,7 +53,7 @@ def profile(
         if networks is not None:
             with progress_bar("learning") as report:
                 span_s = parse_span(networks, "--networks")
-                store_of = learn(devices, budget_s=span_s, model=model, shapes=shapes, progress=report)
+                store_of = fit_on_networks(devices, budget_s=span_s, model=model, shapes=shapes, progress=report)
             counts = ", ".join(f"{len(rows)} on {device}" for device, rows in store_of.devices.items())
             note(f"segments learned from: {counts}")
     except KeyboardInterrupt:

@@ -31,11 +31,11 @@ def run(
     """Run a plan and show measured beside predicted times."""
     from trisect.runtime.plans.plan import Plan
 
-    from .. import api
+    from .. import measured_runs
 
     loaded = Plan.load(plan)
     with progress_bar("running") as report:
-        result = api.run(
+        result = measured_runs.run(
             loaded,
             read_feeds(feeds) if feeds else None,
             repeat=repeat,

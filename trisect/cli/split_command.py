@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 
 def split(
+    context: typer.Context,
     model: Annotated[Path, typer.Argument(help="An ONNX model.")],
     out: Annotated[
         Path | None,
@@ -28,66 +29,74 @@ def split(
         str, typer.Option("--devices", help="Ids or kinds, comma-separated, or auto for all hardware.")
     ] = "auto",
     strategy: Annotated[
-        str, typer.Option("--strategy", help="How to place: auto, opclass, exact, single:cpu:ort, ...")
+        str, typer.Option("--strategy", help="Placement strategy: auto, opclass, exact, single:cpu:ort, ...")
     ] = "auto",
     objective: Annotated[
-        Literal["latency", "throughput", "energy", "memory"], typer.Option("--objective", help="What to make small.")
+        Literal["latency", "throughput", "energy", "memory"], typer.Option("--objective", help="Objective to minimise.")
     ] = "latency",
     pareto: Annotated[
         str | None,
-        typer.Option("--pareto", help="Two objectives: print solutions of which none is better in both."),
+        typer.Option("--pareto", help="Two objectives: print the Pareto-optimal placements."),
     ] = None,
     shape: Annotated[
-        list[str] | None, typer.Option("--shape", help="Value of a symbolic dimension, name=number; repeatable.")
+        list[str] | None, typer.Option("--shape", help="Size of a symbolic dimension, NAME=INT; repeatable.")
     ] = None,
     constraints: Annotated[
-        Path | None, typer.Option("--constraints", help="TOML file of what must or must not go where.")
+        Path | None, typer.Option("--constraints", help="TOML file of constraints on the placement.")
     ] = None,
     force: Annotated[
         list[str] | None,
-        typer.Option("--force", help="selector=device: name, re:..., op:... or class:... must run there; repeatable."),
+        typer.Option(
+            "--force",
+            help="SELECTOR=DEVICE: nodes (name, re:..., op:... or class:...) that must run there; repeatable.",
+        ),
     ] = None,
     forbid: Annotated[
-        list[str] | None, typer.Option("--forbid", help="selector=device: must not run there; repeatable.")
+        list[str] | None, typer.Option("--forbid", help="SELECTOR=DEVICE: nodes that must not run there; repeatable.")
     ] = None,
     colocate: Annotated[
-        list[str] | None, typer.Option("--colocate", help="Selectors, comma-separated: on one device; repeatable.")
+        list[str] | None,
+        typer.Option("--colocate", help="Selectors, comma-separated, whose nodes run on one device; repeatable."),
     ] = None,
-    max_segments: Annotated[int | None, typer.Option("--max-segments", help="At most so many segments.")] = None,
+    max_segments: Annotated[int | None, typer.Option("--max-segments", help="Maximum number of segments.")] = None,
     no_cpu_fallback: Annotated[
-        bool, typer.Option("--no-cpu-fallback", help="Fail rather than leave work to the CPU.")
+        bool, typer.Option("--no-cpu-fallback", help="Fail if a node can only run on the CPU.")
     ] = False,
     time_limit: Annotated[
-        float | None, typer.Option("--time-limit", help="Seconds that a strategy may search.")
+        float | None, typer.Option("--time-limit", help="Search time of the strategy in seconds.")
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="For strategies that draw lots.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", help="Random seed.")] = 0,
     machine: Annotated[
         str | None,
-        typer.Option("--machine", help="Plan for a published machine that is not at hand: nvidia-h200, ..."),
+        typer.Option("--machine", help="Plan for a reference machine from the built-in database: nvidia-h200, ..."),
     ] = None,
     address: Annotated[
         str | None, typer.Option("--address", help="Plan for the devices of a Ray cluster: host:port, or auto.")
     ] = None,
     refine: Annotated[
         int,
-        typer.Option("--refine", min=0, help="Run the plan so often, correct the costs by it, and keep the quickest."),
+        typer.Option(
+            "--refine", min=0, help="Number of refinement iterations: run the plan, correct the costs, plan again."
+        ),
     ] = 0,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Split a model over devices: writes a plan folder that `run` and `verify` take."""
+    """Split a model over devices, and write a plan folder for `run` and `verify`."""
     if out is None and pareto is None:
-        raise InvalidInput("no folder to write the plan to", remedy="name one with --out")
-    from .. import api
-    from .. import pareto_plans as fronts
+        raise InvalidInput("expected a folder for the plan, found none", remedy="name one with --out")
+    if pareto is not None:
+        _check_pareto_options(context)
+    from .. import api, pareto_plans
 
     demands = _constraints(constraints, force, forbid, colocate, max_segments, no_cpu_fallback)
     shapes = parse_shapes(shape or [])
     with progress_bar("splitting") as report:
         if pareto is not None:
-            front = fronts.pareto(
+            front = pareto_plans.pareto(
                 model, tuple(pareto.split(",")), devices, shapes,  # type: ignore[arg-type]
-                constraints=demands, time_limit_s=time_limit, seed=seed, out=out, machine=machine, progress=report,
+                constraints=demands, time_limit_s=time_limit, seed=seed, out=out, machine=machine, address=address,
+                progress=report,
             )  # fmt: skip
         else:
             plan = api.split(
@@ -101,7 +110,15 @@ def split(
     else:
         _show_plan(plan, out)
     if machine is not None and not json:
-        note(f"from published figures of {machine}: nothing was measured")
+        note(f"predicted from the published profile of {machine}; nothing was measured")
+
+
+def _check_pareto_options(context: typer.Context) -> None:
+    """Refuse options that a Pareto front does not take: it tries all strategies, and names its objectives."""
+    for option in ("strategy", "objective", "refine"):
+        source = context.get_parameter_source(option)
+        if source is not None and source.name != "DEFAULT":
+            raise InvalidInput(f"--{option} cannot be combined with --pareto", remedy=f"leave --{option} out")
 
 
 def _constraints(
@@ -112,7 +129,7 @@ def _constraints(
     max_segments: int | None,
     no_cpu_fallback: bool,
 ) -> Constraints:
-    """What the file says, and what the options say beyond it or instead of it."""
+    """Return the constraints of the file and of the options; options take precedence."""
     from trisect.partitioner.problem.constraints import parse_pairs, read_constraints
 
     options = {
@@ -136,7 +153,7 @@ def _show_plan(plan: Plan, out: Path | None) -> None:
         )
         for s in plan.segments
     ]
-    print_table(["segment", "device", "nodes", "takes", "gives"], rows, title=f"{plan.model} ({plan.strategy})")
+    print_table(["segment", "device", "nodes", "inputs", "outputs"], rows, title=f"{plan.model} ({plan.strategy})")
     moved = [t.size_bytes for t in plan.transfers if t.source >= 0 and t.target >= 0]
     note(f"plan written to {out}: {len(plan.segments)} segments, {len(moved)} transfers, {size(sum(moved))}")
     for text in plan.notes:
@@ -145,9 +162,9 @@ def _show_plan(plan: Plan, out: Path | None) -> None:
     if plan.predicted.peak_bytes and plan.objective == "memory":
         basis = plan.predicted.peak_basis or {}
         peaks = [
-            f"{device} {size(held)} ({basis[device]})" for device, held in plan.predicted.peak_bytes.items() if held
+            f"{device} {size(peak)} ({basis[device]})" for device, peak in plan.predicted.peak_bytes.items() if peak
         ]
-        note(f"memory at the fullest moment: {', '.join(peaks)}")
+        note(f"peak memory: {', '.join(peaks)}")
     note(f"predicted {plan.objective} {value}; no split can be below {bound} ({plan.bound_by})")
 
 
@@ -172,5 +189,5 @@ def _show_front(front: list[Solution], out: Path | None, json: bool) -> None:
         )
         for number, s in enumerate(front)
     ]
-    print_table(["point", *objectives, "tasks"], rows, title="none is better than another in both")
+    print_table(["point", *objectives, "tasks"], rows, title="Pareto-optimal points")
     note("predicted" if out is None else f"predicted; a plan for each in {out}")

@@ -39,11 +39,11 @@ def verify(
     """Compare the split model with the whole one at every boundary; exit code 1 when they differ."""
     from trisect.runtime.plans.plan import Plan
 
-    from .. import api
+    from .. import measured_runs
 
     loaded = Plan.load(plan)
     with progress_bar("verifying"):
-        result = api.verify(
+        result = measured_runs.verify(
             loaded,
             read_feeds(feeds) if feeds else None,
             model=model,

@@ -13,7 +13,8 @@ from typing import Literal
 from trisect.partitioner.graph.model_graph import Graph
 from trisect.partitioner.graph.model_loading import parse_proto
 from trisect.partitioner.problem.device_support import refusals
-from trisect.partitioner.problem.problem_builder import make_problem, task_graph
+from trisect.partitioner.problem.problem_builder import ProblemInputs
+from trisect.partitioner.problem.task_grouping import task_graph
 from trisect.profiles.capabilities.compile_verdicts import Capabilities
 from trisect.profiles.capabilities.op_support_limits import known_limits, probe_limits
 from trisect.profiles.costmodel.op_features import OpClass
@@ -127,7 +128,7 @@ def _assess_graph(
         latency_s = None
         if ability == "yes":
             try:
-                problem = make_problem(graph, [device], costs, tasks=tasks)
+                problem = ProblemInputs(graph, tasks, (device,), costs).problem
                 latency_s = problem.overhead(device) + sum(problem.time(task, device) for task in tasks)
             except (ProfileMissing, UnsupportedOperator) as error:
                 reasons.append(error.message)

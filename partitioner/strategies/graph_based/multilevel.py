@@ -22,7 +22,7 @@ from trisect.scheduler.simulation.list_scheduling import (
     upward_ranks,
 )
 
-from ...planning.paused_gc import uncollected
+from ...graph.paused_gc import paused_gc
 from .. import strategy
 from ..common.repair import obedient
 
@@ -33,7 +33,7 @@ _PASSES = 2
 
 
 @strategy("multilevel")
-@uncollected()
+@paused_gc()
 def multilevel(problem: Problem) -> Proposal:
     """Join what only leads to one another, place the pieces, then set borders right task by task.
 

@@ -10,13 +10,13 @@ from trisect.scheduler.problem.problem import Problem
 from trisect.scheduler.problem.solution import Proposal
 from trisect.scheduler.simulation.list_scheduling import assign, by_rank, task_lists, upward_ranks
 
-from ...planning.paused_gc import uncollected
+from ...graph.paused_gc import paused_gc
 from .. import strategy
 from ..common.repair import obedient
 
 
 @strategy("heft")
-@uncollected()
+@paused_gc()
 def heft(problem: Problem) -> Proposal:
     """Place each task where it is finished first, the longest way to the end first.
 

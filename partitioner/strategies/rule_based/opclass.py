@@ -20,7 +20,7 @@ from trisect.profiles.costmodel.op_features import OpClass, OpFeatures
 from trisect.scheduler.problem.problem import Problem, crossing_time_s
 from trisect.scheduler.problem.task_graph import topological_order
 
-from ...planning.paused_gc import uncollected
+from ...graph.paused_gc import paused_gc
 from .. import strategy
 from ..common.class_table import NEIGHBOUR, ClassTable, read_table
 from ..common.repair import obeying
@@ -29,7 +29,7 @@ _ROUNDS = 8
 
 
 @strategy("opclass")
-@uncollected()
+@paused_gc()
 def opclass(problem: Problem, table: str = "") -> dict[str, str]:
     """Place by class of work, then send islands back that cost more in transfers than they gain.
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ from onnx import TensorProto, helper
 
 import trisect.backend as backend
 from trisect.bench.acceptance.onnx_backend import LEAST_SHARE, Conformance, Outcome, bench_onnx_backend
-from trisect.partitioner.problem.numeric_trials import UNTRIED, trials, wrong_answer
+from trisect.partitioner.problem.numeric_trials import EQUAL, compare_with_reference, numeric_trials
 from trisect.runtime import engines
 from trisect.runtime.errors import InvalidInput, TrisectError, UnknownDevice
 
@@ -119,21 +121,23 @@ def piece(folder: Path, node: onnx.NodeProto, dtype: int) -> Path:
 def test_a_trial_tells_an_engine_that_computes_something_else(tmp_path):
     openvino, ort, reference = engines.find_devices("cpu:openvino,cpu:ort,cpu:reference")
     right = piece(tmp_path, helper.make_node("Neg", ["x"], ["y"]), TensorProto.FLOAT)
-    assert wrong_answer(right, openvino, reference) == ""
+    assert compare_with_reference(right, openvino, reference) == EQUAL
     # OpenVINO computes float64 as float32: 1e30 - 1e30 is right, but so much more than float32 holds is not.
     double = piece(tmp_path, helper.make_node("Mul", ["x", "x"], ["y"]), TensorProto.DOUBLE)
-    assert "off by" in wrong_answer(double, openvino, reference)
-    assert trials().wrong_answer(double, ort, reference) == ""
+    result = compare_with_reference(double, openvino, reference)
+    assert result.outcome == "different"
+    assert "'y' is off by" in result.reason
+    assert numeric_trials().run(double, ort, reference) == EQUAL
     lost = piece(tmp_path, helper.make_node("Gather", ["x", "x"], ["y"]), TensorProto.INT64)
-    assert trials().wrong_answer(lost, ort, reference) in ("", UNTRIED)
+    assert numeric_trials().run(lost, ort, reference).outcome in ("equal", "undecided")
 
 
 def test_a_process_that_dies_in_a_trial_is_replaced(tmp_path):
     ort, reference = engines.find_devices("cpu:ort,cpu:reference")
     right = piece(tmp_path, helper.make_node("Neg", ["x"], ["y"]), TensorProto.FLOAT)
-    tried = trials()
-    assert tried.wrong_answer(right, ort, reference) == ""
-    assert tried._process is not None
-    tried._process.kill()
-    tried._process.wait()
-    assert tried.wrong_answer(right, ort, reference) == ""
+    trials = numeric_trials()
+    assert trials.run(right, ort, reference) == EQUAL
+    assert trials._process is not None
+    os.kill(trials._process.pid, signal.SIGKILL)
+    assert trials.run(right, ort, reference).outcome in ("equal", "failed")  # it may not have ended yet
+    assert trials.run(right, ort, reference) == EQUAL

@@ -10,8 +10,8 @@ from trisect.bench.acceptance import prediction_error as predict
 from trisect.bench.acceptance.prediction_error import bench_predict, kendall_tau, summarise
 from trisect.bench.acceptance.split_predictions import ModelRuns, SplitRun
 from trisect.bench.model_packages import ModelFile
-from trisect.network_fitting import learn
-from trisect.partitioner.costs import network_measurement as learning
+from trisect.network_fitting import fit_on_networks
+from trisect.partitioner.costs import network_measurement
 from trisect.profiles.measuring import plan_trial as trials
 from trisect.profiles.stored.segment_store import SegmentStore
 from trisect.profiles.synthetic_networks import network
@@ -51,13 +51,13 @@ def test_a_model_is_learned_for_cut_predicted_and_run(tmp_path: Path, monkeypatc
     monkeypatch.setattr(predict, "known_files", lambda: {"made.onnx": ModelFile("made.onnx", len(content), "0" * 64)})
     monkeypatch.setenv("TRISECT_PROFILES", str(tmp_path / "profiles"))
     monkeypatch.setattr(trials, "_PATIENCE", 1)  # this machine may be busy with other tests
-    monkeypatch.setattr(learning, "_LASTING_S", 0.002)
+    monkeypatch.setattr(network_measurement, "_DURATION_MIN_S", 0.002)
     told: list[str] = []
     with pytest.raises(ProfileMissing, match=r"too few to learn from; run: trisect profile --networks"):
         bench_predict(tmp_path, splits=2, budget_s=1e-6)
     store = SegmentStore()
     while min([len(rows) for rows in store.devices.values()], default=0) < 40:
-        store = learn("cpu:ort,cpu:openvino", budget_s=1.0)
+        store = fit_on_networks("cpu:ort,cpu:openvino", budget_s=1.0)
     found = bench_predict(
         tmp_path, splits=2, budget_s=1e-6, rounds=1, progress=lambda done, all_, what: told.append(what)
     )

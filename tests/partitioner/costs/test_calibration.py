@@ -9,12 +9,15 @@ import pytest
 from tests.partitioner import small_models
 from trisect.partitioner.costs import calibration
 from trisect.partitioner.graph.model_graph import Graph
-from trisect.partitioner.problem.problem_builder import make_problem, task_graph
+from trisect.partitioner.problem.task_grouping import task_graph
+from trisect.partitioner.segments.convex_cut import cut
 from trisect.partitioner.strategies.search_based.auto import auto
 from trisect.profiles.costmodel.op_features import OpClass
 from trisect.profiles.costmodel.profile_costs import ProfileCosts
 from trisect.profiles.stored.profile_data import DeviceProfile, Link, Point, Profile, Provenance
 from trisect.runtime.engines import find_devices
+from trisect.runtime.errors import EngineFailed
+from trisect.scheduler.simulation.simulate import evaluate
 
 DEVICES = find_devices("cpu:ort,cpu:openvino")
 IDS = [device.id for device in DEVICES]
@@ -41,17 +44,18 @@ def test_where_only_the_whole_is_known_it_takes_what_it_was_measured_to_take(
     graph: Graph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     took = {"cpu:ort": 0.5, "cpu:openvino": 0.25}
-    monkeypatch.setattr(calibration, "_look", lambda graph, device, *_: calibration._Looked(took[device.id]))
-    plain = make_problem(graph, DEVICES, costs())
+    monkeypatch.setattr(calibration, "_measure_kernels", lambda _, device: calibration._ModelTimes(took[device.id]))
+    inputs = small_models.inputs_of(graph, DEVICES, costs())
+    plain = inputs.problem
     predicted = {d: sum(plain.time(task, d) for task in plain.graph) for d in IDS}
     wanted = {d: took[d] / predicted[d] for d in IDS}
-    monkeypatch.setattr(calibration, "_FARTHEST", 2 * max(*wanted.values(), *(1 / s for s in wanted.values())))
-    found = calibration.calibrate(graph, costs(), DEVICES, predicted, tmp_path / "known.json")
-    problem = make_problem(graph, DEVICES, costs().scaled(found.scales))
+    monkeypatch.setattr(calibration, "_SCALE_MAX", 2 * max(*wanted.values(), *(1 / s for s in wanted.values())))
+    found = calibration.calibrate(inputs, tmp_path / "known.json")
+    problem = calibration.calibrated(inputs, tmp_path / "known.json").problem
     for device in IDS:
         assert sum(problem.time(task, device) for task in problem.graph) == pytest.approx(took[device])
-    monkeypatch.setattr(calibration, "_look", lambda *_: pytest.fail("measured twice"))
-    assert calibration.calibrate(graph, costs(), DEVICES, predicted, tmp_path / "known.json") == found
+    monkeypatch.setattr(calibration, "_measure_kernels", lambda *_: pytest.fail("measured twice"))
+    assert calibration.calibrate(inputs, tmp_path / "known.json") == found
 
 
 def test_nodes_take_their_share_of_their_kernel_and_stay_together(
@@ -59,51 +63,72 @@ def test_nodes_take_their_share_of_their_kernel_and_stay_together(
 ):
     names = list(graph.nodes)
     kernels = [([0, 1], 3e-3), *(([i], 1e-3) for i in range(2, len(names)))]
-    monkeypatch.setattr(calibration, "_look", lambda *_: calibration._Looked(1.0, kernels))
-    found = calibration.calibrate(graph, costs(), DEVICES, dict.fromkeys(IDS, 1e-4), tmp_path / "known.json")
+    monkeypatch.setattr(calibration, "_measure_kernels", lambda *_: calibration._ModelTimes(1.0, kernels))
+    inputs = small_models.inputs_of(graph, DEVICES, costs())
+    found = calibration.calibrate(inputs, tmp_path / "known.json")
     assert found.scales == {}
     assert found.together == ((names[0], names[1]),) * 2
-    tasks = task_graph(graph, together=found.together)
+    inputs = calibration.calibrated(inputs, tmp_path / "known.json")
+    tasks = inputs.tasks
     assert tasks.nodes[names[0]]["nodes"] == (names[0], names[1])
-    problem = make_problem(graph, DEVICES, costs(), tasks=tasks, nodes_s=found.nodes_s)
+    problem = inputs.problem
     assert problem.time(names[0], "cpu:ort") == pytest.approx(3e-3)
     assert sum(problem.time(task, "cpu:ort") for task in tasks) == pytest.approx(3e-3 + 1e-3 * (len(names) - 2))
     assert all(found.nodes_s["cpu:ort"][name] > 0 for name in names)
 
 
 def test_a_real_model_is_really_run(graph: Graph, tmp_path: Path):
-    found = calibration.calibrate(graph, costs(), DEVICES, dict.fromkeys(IDS, 1e-4), tmp_path / "known.json")
+    inputs = small_models.inputs_of(graph, DEVICES, costs())
+    found = calibration.calibrate(inputs, tmp_path / "known.json")
     assert set(found.nodes_s) == set(IDS)
     for known_s in found.nodes_s.values():
         assert set(known_s) == set(graph.nodes)
         assert 1e-7 < sum(known_s.values()) < 1.0
     (tmp_path / "known.json").write_bytes(b"{damaged")
-    again = calibration.calibrate(graph, costs(), DEVICES, dict.fromkeys(IDS, 1e-4), tmp_path / "known.json")
+    again = calibration.calibrate(inputs, tmp_path / "known.json")
     assert set(again.nodes_s) == set(IDS)
 
 
 def test_a_model_too_large_or_too_slow_is_only_timed_as_a_whole(
     graph: Graph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(calibration, "_look", lambda *_: pytest.fail("looked at closely"))
-    slow = calibration.calibrate(graph, costs(), DEVICES, dict.fromkeys(IDS, 5.0), tmp_path / "slow.json")
+    monkeypatch.setattr(calibration, "_measure_kernels", lambda *_: pytest.fail("profiled"))
+    slow = calibration.calibrate(
+        small_models.inputs_of(graph, DEVICES, costs(times_s=(1.0, 1.0))), tmp_path / "slow.json"
+    )
     assert set(slow.scales) == set(IDS)
     assert slow.nodes_s == {}
-    monkeypatch.setattr(calibration, "_LARGEST_BYTES", 0)
-    large = calibration.calibrate(graph, costs(), DEVICES, dict.fromkeys(IDS, 1e-4), tmp_path / "large.json")
+    monkeypatch.setattr(calibration, "_PROFILED_BYTES_MAX", 0)
+    large = calibration.calibrate(small_models.inputs_of(graph, DEVICES, costs()), tmp_path / "large.json")
     assert set(large.scales) == set(IDS)
 
 
 def test_a_device_that_cannot_run_it_is_left_as_it_is(graph: Graph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(calibration, "_look", lambda *_: calibration._Looked(1e-3))
-    predicted = {"cpu:ort": 1e-4, "cpu:openvino": float("inf")}
-    found = calibration.calibrate(graph, costs(), DEVICES, predicted, tmp_path / "known.json")
+    monkeypatch.setattr(calibration, "_measure_kernels", lambda *_: calibration._ModelTimes(1e-3))
+    refused = {(task, "cpu:openvino"): "not supported" for task in task_graph(graph)}
+    inputs = small_models.inputs_of(graph, DEVICES, costs(), refused=refused)
+    found = calibration.calibrate(inputs, tmp_path / "known.json")
     assert set(found.scales) == {"cpu:ort"}
 
 
 def test_engines_on_one_processor_take_turns_and_a_split_must_gain_clearly(graph: Graph):
-    here = make_problem(graph, DEVICES, costs(times_s=(1e-6, 0.95e-6)))
-    assert len(set(here.shared.values())) == 1
+    here = small_models.inputs_of(graph, DEVICES, costs(times_s=(1e-6, 0.95e-6))).problem
+    assert len(set(here.platform.core_sharing.groups.values())) == 1
     assert len(set(auto(here).placement.values())) == 1
-    assert make_problem(graph, DEVICES, costs(), objective="throughput").shared == {}
-    assert make_problem(graph, DEVICES, costs("published")).shared == {}
+    tasks = list(here.graph)
+    parts = cut(here.graph, {task: IDS[2 * number // len(tasks)] for number, task in enumerate(tasks)})
+    # In a stream both compute at once, on different inputs.
+    assert evaluate(here.with_objective("throughput"), parts)[0] < evaluate(here, parts)[0]
+    assert small_models.inputs_of(graph, DEVICES, costs("published")).problem.platform.core_sharing.groups == {}
+
+
+def test_a_failure_to_run_the_whole_model_is_logged(
+    graph: Graph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    def fail(*_: object, **__: object) -> None:
+        raise EngineFailed("out of memory")
+
+    monkeypatch.setattr(calibration, "run_trial", fail)
+    inputs = small_models.inputs_of(graph, DEVICES, costs())
+    assert calibration.calibrated(inputs, tmp_path / "known.json").problem.times_s == inputs.problem.times_s
+    assert "costs of cpu:ort are not calibrated: it cannot run the whole model: out of memory" in caplog.text

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from trisect.partitioner.costs.kernel_breakdown import kernel_rows, kernel_segments, measure_calls, plan_kernels
-from trisect.partitioner.costs.trial_plans import TrialModel, trial_feeds
+from trisect.partitioner.costs.trial_plans import TrialModel
 from trisect.partitioner.graph.model_graph import Graph
 from trisect.profiles.costmodel.cost_terms import Term
 from trisect.profiles.measuring.plan_trial import run_trial
@@ -15,6 +15,7 @@ from trisect.profiles.synthetic_networks import network
 from trisect.runtime import engines
 from trisect.runtime.engines.common.kernels import Kernel
 from trisect.runtime.errors import EngineFailed
+from trisect.runtime.plans.plan_feeds import plan_feeds
 
 DEVICES = engines.find_devices("cpu:ort,cpu:openvino")
 
@@ -40,7 +41,7 @@ def test_changes_of_layout_are_measured_apart_where_the_engine_tells_them_apart(
 @pytest.mark.parametrize("device", DEVICES, ids=lambda device: device.id)
 def test_kernels_take_as_long_as_the_segment_without_its_call(model: TrialModel, tmp_path: Path, device) -> None:
     whole = model.whole(device, tmp_path / "whole")
-    trial = run_trial(whole.plan, trial_feeds(whole.plan), lasting_s=0.02, fewest=3, most=10)
+    trial = run_trial(whole.plan, plan_feeds(whole.plan), lasting_s=0.02, fewest=3, most=10)
     rows = kernel_segments(model, whole, trial, {device.id: trial.segments_s[0] / 4}, 0.02)
     assert {where for where, _ in rows} == {device.id}
     assert sum(row.time_s for _, row in rows) == pytest.approx(trial.segments_s[0] * 3 / 4, rel=0.05)
@@ -53,7 +54,7 @@ def test_an_engine_that_fails_at_it_tells_nothing(
     model: TrialModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = model.whole(DEVICES[0], tmp_path / "whole")
-    trial = run_trial(whole.plan, trial_feeds(whole.plan), lasting_s=0.01, fewest=2, most=2)
+    trial = run_trial(whole.plan, plan_feeds(whole.plan), lasting_s=0.01, fewest=2, most=2)
     engine = engines.engine_for(DEVICES[0])
 
     def fail(*_: object) -> None:

@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 
-from trisect.partitioner.costs.trial_plans import TrialModel, trial_feeds
+from trisect.partitioner.costs.trial_plans import TrialModel
 from trisect.partitioner.graph.model_graph import Graph
 from trisect.profiles.measuring.plan_trial import run_trial
 from trisect.profiles.synthetic_networks import network
 from trisect.runtime import engines
+from trisect.runtime.plans.plan_feeds import plan_feeds
 from trisect.runtime.sessions.session import Session
 
 DEVICES = engines.find_devices("cpu:ort,cpu:openvino")
@@ -26,7 +27,7 @@ def made(folder: Path, seed: int) -> TrialModel:
 def test_a_random_cut_computes_the_same(tmp_path: Path) -> None:
     model = made(tmp_path, 1)
     found = model.random("a", 6, tmp_path / "cut")
-    feeds = trial_feeds(found.plan)
+    feeds = plan_feeds(found.plan)
     expected = ort.InferenceSession(str(tmp_path / "m.onnx")).run(None, feeds)
     with Session(found.plan) as session:
         got = list(session.run(feeds).values())
@@ -55,7 +56,7 @@ def test_the_same_seed_cuts_the_same_way(tmp_path: Path) -> None:
 
 def test_a_trial_times_every_segment(tmp_path: Path) -> None:
     found = made(tmp_path, 4).random("c", 3, tmp_path / "cut")
-    trial = run_trial(found.plan, trial_feeds(found.plan), lasting_s=0.01, fewest=3, most=5)
+    trial = run_trial(found.plan, plan_feeds(found.plan), lasting_s=0.01, fewest=3, most=5)
     assert len(trial.segments_s) == len(found.plan.segments)
     assert 3 <= trial.runs <= 5
     assert 0 < max(trial.segments_s) < trial.latency_s

@@ -12,7 +12,6 @@ import pytest
 
 from tests.partitioner import small_models
 from tests.partitioner.small_models import CPU, GPU, NPU, FakeCosts
-from trisect.partitioner.planning.plan_maker import make_plan
 from trisect.profiles.costmodel.op_features import OpFeatures
 from trisect.runtime.errors import InfeasibleProblem, PowerUnknown
 from trisect.runtime.plans.plan import Plan
@@ -32,7 +31,7 @@ def model(tmp_path: Path) -> Path:
 
 
 def planned(model: Path, out: Path, strategy: str = "auto", objective: str = "latency", **more: object) -> Plan:
-    return make_plan(
+    return small_models.split(
         model, [CPU, GPU, NPU], COSTS, strategy, objective, {"batch": 16}, 7, out,  # type: ignore[arg-type]
         power_w=POWER_W, time_limit_s=2.0, **more,  # type: ignore[arg-type]
     )  # fmt: skip
@@ -89,8 +88,10 @@ def test_each_objective_is_best_served_by_its_own_plan(model: Path, tmp_path: Pa
 
 def test_energy_that_nobody_knows_is_refused_by_name(model: Path, tmp_path: Path) -> None:
     with pytest.raises(PowerUnknown, match=r"the power of gpu:one is not measured, and not published; .*\(cpu:one\)"):
-        make_plan(model, [CPU, GPU], COSTS, "auto", "energy", {"batch": 1}, 0, tmp_path / "p", power_w={"cpu:one": 9.0})
-    plan = make_plan(model, [CPU, GPU], COSTS, shapes={"batch": 1}, out_folder=tmp_path / "p")
+        small_models.split(
+            model, [CPU, GPU], COSTS, "auto", "energy", {"batch": 1}, 0, tmp_path / "p", power_w={"cpu:one": 9.0}
+        )
+    plan = small_models.split(model, [CPU, GPU], COSTS, shapes={"batch": 1}, out_folder=tmp_path / "p")
     assert plan.predicted.energy_j is None
 
 
@@ -108,7 +109,7 @@ def test_reasons_name_figures_alternatives_and_what_forbids(model: Path, tmp_pat
                 return float("inf")
             return 2e-3 if device_id == "cpu:one" else 1e-3
 
-    plan = make_plan(
+    plan = small_models.split(
         model, [CPU, GPU], NoRelu(copy_s=5e-4), "test-blocks:1", shapes={"batch": 1}, out_folder=tmp_path / "plan",
         constraints={"forbid": {"MatMul_0": "gpu"}},
     )  # fmt: skip
@@ -142,10 +143,10 @@ def test_constraints_hold_in_the_written_plan(model: Path, tmp_path: Path) -> No
 def test_infeasible_memory_is_one_line(model: Path, tmp_path: Path) -> None:
     small = [replace(device, memory_bytes=1000) for device in (CPU, GPU)]
     with pytest.raises(InfeasibleProblem, match="the weights of 'MatMul_0' take 16384 bytes") as caught:
-        make_plan(model, small, COSTS, shapes={"batch": 1}, out_folder=tmp_path / "plan")
+        small_models.split(model, small, COSTS, shapes={"batch": 1}, out_folder=tmp_path / "plan")
     assert "\n" not in str(caught.value)
     tight = [replace(device, memory_bytes=40_000) for device in (CPU, GPU)]
-    plan = make_plan(model, tight, COSTS, shapes={"batch": 1}, out_folder=tmp_path / "plan")
+    plan = small_models.split(model, tight, COSTS, shapes={"batch": 1}, out_folder=tmp_path / "plan")
     assert max((plan.predicted.peak_bytes or {}).values()) <= 40_000
 
 
@@ -155,7 +156,7 @@ def test_segments_say_their_stage_where_the_format_has_a_field_for_it(tmp_path: 
         <ir_version: {ir_version}, opset_import: ["" : 21]> m (float[2, 4] x) => (float[2, 4] y) {{
             a = Relu(x) b = Neg(a) c = Abs(b) y = Tanh(c) }}"""
         path = small_models.write(tmp_path / "m.onnx", text)
-        plan = make_plan(path, [CPU, GPU], FakeCosts(), "test-blocks:2", out_folder=tmp_path / "plan")
+        plan = small_models.split(path, [CPU, GPU], FakeCosts(), "test-blocks:2", out_folder=tmp_path / "plan")
         stages = []
         for segment in plan.segments:
             proto = onnx.load(Path(plan.folder) / segment.file)

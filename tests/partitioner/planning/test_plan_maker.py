@@ -13,8 +13,6 @@ import pytest
 from tests.partitioner import small_models
 from tests.partitioner.small_models import CPU, CPU2, GPU, FakeCosts
 from trisect.partitioner.graph.model_graph import Graph
-from trisect.partitioner.planning.plan_maker import make_plan
-from trisect.partitioner.problem.problem_builder import make_problem
 from trisect.partitioner.segments.segment_writer import ALIGNMENT_BYTES
 from trisect.profiles.costmodel.op_features import OpFeatures
 from trisect.runtime.device import Limits
@@ -51,7 +49,7 @@ CASES: dict[str, tuple[Callable[[Path], Path], dict[str, int], Callable[[], Feed
 def test_split_equals_whole(tmp_path: Path, case: str, strategy: str) -> None:
     make, shapes, feeds = CASES[case]
     path = make(tmp_path)
-    plan = make_plan(path, [CPU, GPU], FakeCosts(), strategy, shapes=shapes, out_folder=tmp_path / "plan")
+    plan = small_models.split(path, [CPU, GPU], FakeCosts(), strategy, shapes=shapes, out_folder=tmp_path / "plan")
     expected = small_models.run_whole(path, feeds())
     got = small_models.run_plan(plan, feeds())
     assert list(got) == list(expected)
@@ -65,7 +63,7 @@ def test_same_input_same_bytes(tmp_path: Path, case: str) -> None:
     path = make(tmp_path)
     folders = [tmp_path / "one", tmp_path / "elsewhere" / "two"]
     for folder in folders:
-        make_plan(path, [CPU, GPU], FakeCosts(), "test-blocks:3", shapes=shapes, out_folder=folder)
+        small_models.split(path, [CPU, GPU], FakeCosts(), "test-blocks:3", shapes=shapes, out_folder=folder)
     one, two = ({f.name: f.read_bytes() for f in folder.iterdir()} for folder in folders)
     assert one == two
     assert str(tmp_path).encode() not in b"".join(one.values())
@@ -73,7 +71,9 @@ def test_same_input_same_bytes(tmp_path: Path, case: str) -> None:
 
 def test_what_a_plan_says(tmp_path: Path) -> None:
     path = small_models.mlp(tmp_path / "m.onnx", layers=2)
-    plan = make_plan(path, [CPU, GPU], FakeCosts(), "test-blocks:2", shapes={"batch": 1}, out_folder=tmp_path / "plan")
+    plan = small_models.split(
+        path, [CPU, GPU], FakeCosts(), "test-blocks:2", shapes={"batch": 1}, out_folder=tmp_path / "plan"
+    )
     assert [(s.device, s.nodes) for s in plan.segments] == [
         ("cpu:one", ("MatMul_0", "Add_1", "Relu_2")),
         ("gpu:one", ("MatMul_3", "Add_4", "Relu_5")),
@@ -95,7 +95,7 @@ def test_weights_are_written_once_and_aligned(tmp_path: Path) -> None:
         a = MatMul(x, w) b = Relu(a) c = MatMul(b, w) d = Add(c, small) y = MatMul(d, v) }"""
     weights = {"w": floats(64, 64), "v": floats(64, 64), "small": floats(64)}
     path = small_models.write(tmp_path / "m.onnx", text, weights)
-    plan = make_plan(path, [CPU, GPU], FakeCosts(), "test-blocks:5", out_folder=tmp_path / "plan")
+    plan = small_models.split(path, [CPU, GPU], FakeCosts(), "test-blocks:5", out_folder=tmp_path / "plan")
     assert plan.weights is not None
     assert plan.weights.size_bytes == 2 * 64 * 64 * 4  # w is read by two segments
     offsets = {}
@@ -126,7 +126,7 @@ def test_external_weights_inside_a_body_move_too(tmp_path: Path) -> None:
     path.write_bytes(model.SerializeToString())
     feeds = {"go": np.array(False), "x": floats(2, 8)}
     expected = small_models.run_whole(path, feeds)
-    plan = make_plan(path, [CPU, GPU], FakeCosts(), "test-blocks:3", out_folder=tmp_path / "plan")
+    plan = small_models.split(path, [CPU, GPU], FakeCosts(), "test-blocks:3", out_folder=tmp_path / "plan")
     (tmp_path / "body.data").unlink()
     np.testing.assert_allclose(small_models.run_plan(plan, feeds)["y"], expected["y"], rtol=1e-6)
 
@@ -138,7 +138,7 @@ def test_what_is_no_tensor_is_carried_too(tmp_path: Path) -> None:
         e = SequenceAt(s, i) a = Add(e, u) y = Transpose(a) }"""
     path = small_models.write(tmp_path / "m.onnx", text)
     for seed in range(6):
-        plan = make_plan(path, [CPU, GPU], FakeCosts(), f"test-random:{seed}", out_folder=tmp_path / "plan")
+        plan = small_models.split(path, [CPU, GPU], FakeCosts(), f"test-random:{seed}", out_folder=tmp_path / "plan")
         feeds = {"x": floats(2, 4)}
         np.testing.assert_array_equal(small_models.run_plan(plan, feeds)["y"], small_models.run_whole(path, feeds)["y"])
 
@@ -147,7 +147,7 @@ def test_outputs_that_nobody_computes(tmp_path: Path) -> None:
     text = """
     <ir_version: 8, opset_import: ["" : 17]> m (float[4] x) => (float[4] y, float[4] w) { y = Add(x, w) }"""
     path = small_models.write(tmp_path / "m.onnx", text, {"w": floats(4)})
-    plan = make_plan(path, [CPU], FakeCosts(), out_folder=tmp_path / "plan")
+    plan = small_models.split(path, [CPU], FakeCosts(), out_folder=tmp_path / "plan")
     got = small_models.run_plan(plan, {"x": floats(4)})
     np.testing.assert_array_equal(got["w"], floats(4))
 
@@ -155,7 +155,7 @@ def test_outputs_that_nobody_computes(tmp_path: Path) -> None:
 def test_constraints_and_capabilities_are_kept(tmp_path: Path) -> None:
     path = small_models.mlp(tmp_path / "m.onnx", layers=2)
     graph = Graph.read(path, {"batch": 1})
-    plan = make_plan(
+    plan = small_models.split(
         path,
         [CPU, CPU2],
         FakeCosts(),
@@ -167,11 +167,11 @@ def test_constraints_and_capabilities_are_kept(tmp_path: Path) -> None:
     assert plan.placement["MatMul_0"] == "cpu:two"
     assert plan.placement["Relu_5"] == "cpu:one"
     halves = replace(GPU, limits=Limits(dtypes=("float16",)))
-    assert set(make_problem(graph, [CPU, halves], FakeCosts()).allowed("Add_1")) == {"cpu:one"}
+    assert set(small_models.inputs_of(graph, [CPU, halves], FakeCosts()).problem.allowed("Add_1")) == {"cpu:one"}
     with pytest.raises(UnsupportedOperator, match=r"'MatMul_0' \(MatMul\) runs on none of gpu:one"):
-        make_problem(graph, [halves], FakeCosts())
+        _ = small_models.inputs_of(graph, [halves], FakeCosts()).problem
     with pytest.raises(InvalidInput, match="'nobody' matches nothing"):
-        make_plan(path, [CPU], FakeCosts(), shapes={"batch": 1}, constraints={"force": {"nobody": "cpu:one"}})
+        small_models.split(path, [CPU], FakeCosts(), shapes={"batch": 1}, constraints={"force": {"nobody": "cpu:one"}})
 
 
 def test_a_device_that_cannot_is_left_out(tmp_path: Path) -> None:
@@ -180,34 +180,34 @@ def test_a_device_that_cannot_is_left_out(tmp_path: Path) -> None:
             return float("inf") if (features.op_type, device_id) == ("Relu", "gpu:one") else 1e-3
 
     path = small_models.mlp(tmp_path / "m.onnx", layers=2)
-    plan = make_plan(path, [CPU, GPU], NoRelu(), shapes={"batch": 1}, out_folder=tmp_path / "plan")
+    plan = small_models.split(path, [CPU, GPU], NoRelu(), shapes={"batch": 1}, out_folder=tmp_path / "plan")
     assert plan.placement["Relu_2"] == plan.placement["Relu_5"] == "cpu:one"
 
 
 def test_throughput_uses_both_devices_when_asked(tmp_path: Path) -> None:
     path = small_models.mlp(tmp_path / "m.onnx", layers=2, width=256)
-    plan = make_plan(
+    plan = small_models.split(
         path, [CPU, GPU], FakeCosts(), "test-blocks:2", "throughput", {"batch": 8}, out_folder=tmp_path / "plan"
     )
     assert plan.value == pytest.approx(1 / plan.predicted.throughput_hz)
     assert plan.bound <= plan.value < plan.predicted.latency_s
-    with pytest.raises(InfeasibleProblem, match="no objective 'beauty'"):
-        make_plan(path, [CPU], FakeCosts(), "auto", "beauty", {"batch": 1}, out_folder=tmp_path / "p")  # type: ignore[arg-type]
+    with pytest.raises(InfeasibleProblem, match="unknown objective 'beauty'; choose one of latency"):
+        small_models.split(path, [CPU], FakeCosts(), "auto", "beauty", {"batch": 1}, out_folder=tmp_path / "p")  # type: ignore[arg-type]
 
 
 def test_nothing_is_left_of_a_plan_that_fails(tmp_path: Path) -> None:
     path = small_models.mlp(tmp_path / "m.onnx")
     folder = tmp_path / "out"
-    good = make_plan(path, [CPU], FakeCosts(), shapes={"batch": 1}, out_folder=folder)
+    good = small_models.split(path, [CPU], FakeCosts(), shapes={"batch": 1}, out_folder=folder)
     before = {f.name: f.read_bytes() for f in folder.iterdir()}
     with pytest.raises(TrisectError):
-        make_plan(path, [CPU], FakeCosts(), "nonsense", shapes={"batch": 1}, out_folder=folder)
+        small_models.split(path, [CPU], FakeCosts(), "nonsense", shapes={"batch": 1}, out_folder=folder)
     (tmp_path / "file").write_text("mine")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "letter.txt").write_text("mine")
     for taken in ("file", "full"):
         with pytest.raises(StorageFailed, match="no plan"):
-            make_plan(path, [CPU], FakeCosts(), shapes={"batch": 1}, out_folder=tmp_path / taken)
+            small_models.split(path, [CPU], FakeCosts(), shapes={"batch": 1}, out_folder=tmp_path / taken)
     assert {f.name: f.read_bytes() for f in folder.iterdir()} == before
     assert sorted(f.name for f in tmp_path.iterdir()) == ["file", "full", "m.onnx", "out"]
     assert Plan.load(folder) == good

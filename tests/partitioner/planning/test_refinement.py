@@ -10,7 +10,6 @@ import pytest
 from tests.partitioner import small_models
 from tests.partitioner.small_models import CPU, GPU, FakeCosts
 from trisect.partitioner.planning import refinement as refining
-from trisect.partitioner.planning.plan_maker import make_plan
 from trisect.profiles.measuring.plan_trial import Trial
 from trisect.profiles.stored.segment_store import MeasuredSegment
 from trisect.runtime.device import Device
@@ -36,14 +35,14 @@ def world(node_s: Callable[[str], float], call_s: float = 1e-5) -> Callable[...,
 def test_a_device_that_is_slower_than_its_costs_say_loses_the_work(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = make_plan(model, [CPU, GPU], FakeCosts(), shapes={"batch": 3}, out_folder=tmp_path / "before")
+    before = small_models.split(model, [CPU, GPU], FakeCosts(), shapes={"batch": 3}, out_folder=tmp_path / "before")
     (favourite,) = {segment.device for segment in before.segments}
     other = next(d.id for d in (CPU, GPU) if d.id != favourite)
     monkeypatch.setattr(refining, "run_trial", world(lambda device: 1e-3 if device == favourite else 1e-4))
     told: list[MeasuredSegment] = []
-    plan = make_plan(
+    plan = small_models.split(
         model, [CPU, GPU], FakeCosts(), shapes={"batch": 3}, out_folder=tmp_path / "plan", refine=4,
-        keep=lambda found: told.extend(row for rows in found.values() for row in rows),
+        record=lambda found: told.extend(row for rows in found.values() for row in rows),
     )  # fmt: skip
     assert {segment.device for segment in plan.segments} == {other}
     assert plan.notes[-1].startswith("the quickest of 2 plans that ran: latency 1.21 ms, measured")
@@ -53,11 +52,11 @@ def test_a_device_that_is_slower_than_its_costs_say_loses_the_work(
 
 
 def test_a_plan_that_gets_slower_is_not_kept(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = make_plan(model, [CPU, GPU], FakeCosts(), shapes={"batch": 3}, out_folder=tmp_path / "before")
+    before = small_models.split(model, [CPU, GPU], FakeCosts(), shapes={"batch": 3}, out_folder=tmp_path / "before")
     (favourite,) = {segment.device for segment in before.segments}
     # Both are far slower than the costs say, the other one even more: it looks better only until it has run.
     monkeypatch.setattr(refining, "run_trial", world(lambda device: 1e-3 if device == favourite else 2e-3))
-    plan = make_plan(
+    plan = small_models.split(
         model, [CPU, GPU], FakeCosts(), shapes={"batch": 3}, out_folder=tmp_path / "plan", refine=4
     )  # fmt: skip
     assert plan.placement == before.placement
@@ -70,17 +69,17 @@ def test_each_device_alone_runs_too_where_nobody_chose_a_strategy(
     # Every call is dear, which no cost says: a strategy that cuts often loses, and only `auto` may leave it.
     monkeypatch.setattr(refining, "run_trial", world(lambda device: 1e-5, call_s=1.0))
     arguments = {"shapes": {"batch": 3}, "out_folder": tmp_path / "plan", "refine": 1}
-    cut = make_plan(model, [CPU, GPU], FakeCosts(), "test-blocks:3", **arguments)  # type: ignore[arg-type]
+    cut = small_models.split(model, [CPU, GPU], FakeCosts(), "test-blocks:3", **arguments)  # type: ignore[arg-type]
     assert len(cut.segments) > 1
-    whole = make_plan(model, [CPU, GPU], FakeCosts(), "auto", **arguments)  # type: ignore[arg-type]
+    whole = small_models.split(model, [CPU, GPU], FakeCosts(), "auto", **arguments)  # type: ignore[arg-type]
     assert len(whole.segments) == 1
 
 
 def test_what_no_run_shows_is_refused(model: Path, tmp_path: Path) -> None:
     arguments = {"shapes": {"batch": 3}, "out_folder": tmp_path / "plan", "refine": 1}
-    with pytest.raises(InvalidInput, match="a run does not show the memory of a plan; refine for latency"):
-        make_plan(model, [CPU, GPU], FakeCosts(), objective="memory", **arguments)  # type: ignore[arg-type]
+    with pytest.raises(InvalidInput, match="running a plan does not measure its memory; refine for latency"):
+        small_models.split(model, [CPU, GPU], FakeCosts(), objective="memory", **arguments)  # type: ignore[arg-type]
     far = Device("npu:far", "npu", "far", "", reality="published")
     with pytest.raises(InvalidInput, match="npu:far cannot be run from here"):
-        make_plan(model, [CPU, far], FakeCosts(), **arguments)  # type: ignore[arg-type]
+        small_models.split(model, [CPU, far], FakeCosts(), **arguments)  # type: ignore[arg-type]
     assert not (tmp_path / "plan").exists()

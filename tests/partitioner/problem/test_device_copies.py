@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
+from tests.partitioner import small_models
 from tests.partitioner.small_models import FakeCosts, mlp
 from trisect.partitioner.graph.model_graph import Graph
-from trisect.partitioner.planning.plan_maker import make_plan
 from trisect.partitioner.problem import device_copies as copies
 from trisect.runtime.device import Device
 from trisect.runtime.engines.base import EngineCapabilities
@@ -27,7 +27,7 @@ def planned(tmp_path, monkeypatch):
         order = ("gpu:null", "cpu:null", "gpu:null#1")
         nodes = list(Graph.read(path, {"batch": 4}).nodes)
         force = {node: order[index * 3 // len(nodes)] for index, node in enumerate(nodes)}
-        return make_plan(
+        return small_models.split(
             path, devices, FakeCosts(), "heft", "latency", {"batch": 4}, 0, tmp_path / f"plan{len(own)}",
             constraints={"force": force},
         )  # fmt: skip

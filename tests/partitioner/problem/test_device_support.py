@@ -11,10 +11,9 @@ import pytest
 from tests.partitioner import small_models
 from tests.partitioner.small_models import FakeCosts
 from trisect.partitioner.graph.model_graph import Graph
-from trisect.partitioner.planning.plan_maker import make_plan
 from trisect.partitioner.problem import device_support as support
 from trisect.partitioner.problem.device_support import refusals
-from trisect.partitioner.problem.problem_builder import task_graph
+from trisect.partitioner.problem.task_grouping import task_graph
 from trisect.partitioner.strategies import strategy
 from trisect.profiles.capabilities import compile_verdicts as asking
 from trisect.profiles.capabilities.compile_verdicts import Capabilities, Verdict
@@ -64,7 +63,7 @@ def test_what_a_device_refuses_goes_elsewhere(tmp_path, known):
     refused = refusals(Graph.read(path), task_graph(Graph.read(path)), [OPENVINO, ORT], known)
     assert set(refused) == {("Inverse_2", "cpu:openvino")}
     assert "Inverse" in refused["Inverse_2", "cpu:openvino"]
-    plan = make_plan(path, [OPENVINO, ORT], FAST_OPENVINO, out_folder=tmp_path / "plan", capabilities=known)
+    plan = small_models.split(path, [OPENVINO, ORT], FAST_OPENVINO, out_folder=tmp_path / "plan", capabilities=known)
     assert plan.placement["Inverse_2"] == "cpu:ort"
     assert "cpu:openvino" in plan.placement.values()
     x = np.random.default_rng(0).standard_normal((4, 16)).astype(np.float32)
@@ -79,7 +78,9 @@ def test_an_operator_that_no_device_runs_is_named_with_them(tmp_path, known):
     with pytest.raises(
         UnsupportedOperator, match=r"node 'Inverse_2' \(com\.microsoft::Inverse\) runs on none of cpu:openvino \(.+\)"
     ):
-        make_plan(inverse(tmp_path), [OPENVINO], FAST_OPENVINO, out_folder=tmp_path / "plan", capabilities=known)
+        small_models.split(
+            inverse(tmp_path), [OPENVINO], FAST_OPENVINO, out_folder=tmp_path / "plan", capabilities=known
+        )
     assert not (tmp_path / "plan").exists()
 
 
@@ -124,7 +125,9 @@ def test_limits_reach_the_placement(tmp_path, known):
     path = small_models.mlp(tmp_path / "m.onnx", layers=2)
     halves = Device("npu:null", "npu", "null", "toy", limits=Limits(dtypes=("float16",)))
     free = FakeCosts(flops_per_s=(("npu:null", 1e15),))
-    plan = make_plan(path, [ORT, halves], free, shapes={"batch": 1}, out_folder=tmp_path / "plan", capabilities=known)
+    plan = small_models.split(
+        path, [ORT, halves], free, shapes={"batch": 1}, out_folder=tmp_path / "plan", capabilities=known
+    )
     assert set(plan.placement.values()) == {"cpu:ort"}
 
 
@@ -132,7 +135,9 @@ def test_a_device_of_another_machine_is_judged_by_its_limits(tmp_path, known):
     path = small_models.mlp(tmp_path / "m.onnx", layers=2)
     away = Device("npu:away", "npu", "away", "toy", reality="published")
     free = FakeCosts(flops_per_s=(("npu:away", 1e15),))
-    plan = make_plan(path, [ORT, away], free, shapes={"batch": 512}, out_folder=tmp_path / "plan", capabilities=known)
+    plan = small_models.split(
+        path, [ORT, away], free, shapes={"batch": 512}, out_folder=tmp_path / "plan", capabilities=known
+    )
     assert "npu:away" in plan.placement.values()
 
 
@@ -155,7 +160,7 @@ def picky(monkeypatch) -> list[str]:
 def test_what_does_not_compile_together_goes_elsewhere_and_the_plan_says_so(tmp_path, known, picky):
     """An engine may take two operators one by one and refuse them together."""
     path = small_models.mlp(tmp_path / "m.onnx", layers=2)
-    plan = make_plan(
+    plan = small_models.split(
         path, [OPENVINO, ORT], FAST_OPENVINO, shapes={"batch": 1}, out_folder=tmp_path / "plan", capabilities=known
     )
     assert picky == ["cpu:openvino", "cpu:ort"]
@@ -175,10 +180,12 @@ def test_a_segment_that_compiles_nowhere_is_refused(tmp_path, known, picky):
     with pytest.raises(
         UnsupportedOperator, match=r"'MatMul_0' \(MatMul\) runs on none of cpu:openvino \(does not compile"
     ):
-        make_plan(path, [OPENVINO], FakeCosts(), shapes={"batch": 1}, out_folder=tmp_path / "plan", capabilities=known)
+        small_models.split(
+            path, [OPENVINO], FakeCosts(), shapes={"batch": 1}, out_folder=tmp_path / "plan", capabilities=known
+        )
     forced = {"force": {"op:MatMul": "cpu:openvino"}}
     with pytest.raises(InfeasibleProblem, match=r"'MatMul_0'.*'op:MatMul' forces it to cpu:openvino"):
-        make_plan(
+        small_models.split(
             path, [OPENVINO, ORT], FakeCosts(), shapes={"batch": 1}, out_folder=tmp_path / "plan",
             constraints=forced, capabilities=known,
         )  # fmt: skip
@@ -203,7 +210,7 @@ def test_planning_anew_ends(tmp_path, known, monkeypatch):
 
     path = small_models.mlp(tmp_path / "m.onnx", layers=3)
     with pytest.raises(EngineFailed, match=r"\(MatMul_3|Add_4.*\) does not compile on cpu:openvino: no"):
-        make_plan(
+        small_models.split(
             path, [OPENVINO, ORT], FakeCosts(), "test-one-by-one", shapes={"batch": 1}, out_folder=tmp_path / "plan",
             capabilities=known,
         )  # fmt: skip
@@ -214,7 +221,9 @@ def test_a_damaged_cache_of_verdicts_is_told_and_not_part_of_the_plan(tmp_path):
     (tmp_path / "capabilities.json").write_text("{")
     known = Capabilities(tmp_path / "capabilities.json")
     path = small_models.mlp(tmp_path / "m.onnx", layers=1)
-    plan = make_plan(path, [ORT], FakeCosts(), shapes={"batch": 1}, out_folder=tmp_path / "plan", capabilities=known)
+    plan = small_models.split(
+        path, [ORT], FakeCosts(), shapes={"batch": 1}, out_folder=tmp_path / "plan", capabilities=known
+    )
     (note,) = plan.notes
     assert "capabilities.json.damaged" in note
     assert Plan.load(tmp_path / "plan").notes == ()
@@ -248,7 +257,7 @@ def test_a_real_model_goes_where_it_can_run(tmp_path, known, models):
     if not path.is_file():
         pytest.skip(f"{path.name} is not in {models}")
     shapes = {"input.0": 1, "input.1": 512, "state.1": 1}
-    plan = make_plan(
+    plan = small_models.split(
         path, [OPENVINO, ORT], FAST_OPENVINO, shapes=shapes, out_folder=tmp_path / "plan", capabilities=known
     )
     branching = [name for name in plan.placement if name.startswith("If")]
@@ -260,7 +269,9 @@ def test_a_real_model_goes_where_it_can_run(tmp_path, known, models):
     with Session(plan) as session:
         assert session.run(feeds)["output"].shape == (1, 1)
     with pytest.raises(UnsupportedOperator, match=r"\(If\) runs on none of cpu:openvino"):
-        make_plan(path, [OPENVINO], FakeCosts(), shapes=shapes, out_folder=tmp_path / "other", capabilities=known)
+        small_models.split(
+            path, [OPENVINO], FakeCosts(), shapes=shapes, out_folder=tmp_path / "other", capabilities=known
+        )
 
 
 @pytest.mark.parametrize("accelerator", ["npu:qnn", "gpu:webgpu", "gpu:cuda"])
@@ -275,7 +286,7 @@ def test_a_plan_runs_over_a_cpu_and_an_accelerator(tmp_path, known, accelerator)
     weight = np.random.default_rng(1).standard_normal((4, 4)).astype(np.float32)
     path = small_models.write(tmp_path / "m.onnx", text, {"w": weight})
     forced = dict.fromkeys(("MatMul_0", "Sigmoid_1", "Mul_3", "Relu_4"), accelerator)
-    plan = make_plan(
+    plan = small_models.split(
         path,
         [found[accelerator], ORT],
         FakeCosts(),

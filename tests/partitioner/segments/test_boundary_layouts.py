@@ -13,10 +13,10 @@ from onnx.reference import ReferenceEvaluator
 
 from tests.partitioner import small_models
 from tests.partitioner.small_models import CPU, CPU2, GPU, FakeCosts
-from trisect.partitioner.planning import refinement as refining
-from trisect.partitioner.planning.plan_maker import make_plan
+from trisect.partitioner.planning import refinement
+from trisect.partitioner.planning.plan_request import DeviceData, PlanRequest
 from trisect.partitioner.planning.preparation import prepare
-from trisect.partitioner.segments import boundary_layouts as images
+from trisect.partitioner.segments import boundary_layouts
 from trisect.profiles.measuring.plan_trial import Trial
 from trisect.runtime.device import Device
 from trisect.runtime.engines import find_devices, keeps_channels_last
@@ -49,7 +49,7 @@ def model(tmp_path: Path) -> Path:
 def placed(model: Path, folder: Path, devices: list[Device], where: dict[str, int]) -> Plan:
     """Split with some nodes on these devices, by number, and all others on the first."""
     force = {node.name: devices[where.get(node.name, 0)].id for node in onnx.load(model).graph.node}
-    return make_plan(model, devices, FakeCosts(), "heft", out_folder=folder, constraints={"force": force})
+    return small_models.split(model, devices, FakeCosts(), "heft", out_folder=folder, constraints={"force": force})
 
 
 def in_nhwc(plan: Plan) -> set[str]:
@@ -61,7 +61,7 @@ def in_nhwc(plan: Plan) -> set[str]:
 def test_only_images_that_all_around_keep_so_are_in_nhwc(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(images, "keeps_channels_last", lambda device: device in (CPU, CPU2))
+    monkeypatch.setattr(boundary_layouts, "keeps_channels_last", lambda device: device in (CPU, CPU2))
     # c crosses too, but is an output of the model.
     plan = placed(model, tmp_path / "1", [CPU, CPU2, GPU], {"a": 1, "c": 1})
     assert in_nhwc(plan) == {"a", "d"}
@@ -70,14 +70,14 @@ def test_only_images_that_all_around_keep_so_are_in_nhwc(
     # One reader of a on a device that does not keep them so.
     assert in_nhwc(placed(model, tmp_path / "3", [CPU, CPU2, GPU], {"a": 1, "d": 2})) == set()
     # Nobody whose engine says so.
-    monkeypatch.setattr(images, "keeps_channels_last", lambda device: False)
+    monkeypatch.setattr(boundary_layouts, "keeps_channels_last", lambda device: False)
     assert in_nhwc(placed(model, tmp_path / "4", [CPU, CPU2, GPU], {"a": 1})) == set()
 
 
 def test_files_say_what_crosses_and_give_the_same_answers(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(images, "keeps_channels_last", lambda device: True)
+    monkeypatch.setattr(boundary_layouts, "keeps_channels_last", lambda device: True)
     plan = placed(model, tmp_path / "plan", [CPU, CPU2], {"a": 1, "d": 1})
     assert in_nhwc(plan) == {"a", "d"}
     moved = {(t.tensor, t.size_bytes) for t in plan.transfers if t.tensor in in_nhwc(plan)}
@@ -103,7 +103,7 @@ def test_an_image_read_in_a_branch_is_transposed_too() -> None:
         y = If (c) <then_branch = t () => (float[1,4,8,6] t) { t = Neg(a) },
                     else_branch = e () => (float[1,4,8,6] e) { e = Identity(a) }>
     }""")
-    images.turn(model.graph, ["a"], [])
+    boundary_layouts.add_layout_transposes(model.graph, ["a"], [])
     model.graph.input[1].CopyFrom(helper.make_tensor_value_info("a", onnx.TensorProto.FLOAT, [1, 8, 6, 4]))
     onnx.checker.check_model(model, full_check=True)
     given = FEEDS["x"].transpose(0, 2, 3, 1)
@@ -127,7 +127,7 @@ def test_openvino_says_how_it_keeps_images_and_runs_what_is_in_nhwc(model: Path,
 
 
 def test_a_wrong_image_is_found_where_it_was_made(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(images, "keeps_channels_last", lambda device: True)
+    monkeypatch.setattr(boundary_layouts, "keeps_channels_last", lambda device: True)
     (ort,) = find_devices("cpu:ort")
     plan = placed(model, tmp_path / "plan", [ort, replace(ort, id="cpu:ort#1")], {"a": 1, "d": 1})
     assert verify(plan, model, FEEDS).ok
@@ -149,12 +149,12 @@ def test_a_wrong_image_is_found_where_it_was_made(model: Path, tmp_path: Path, m
 def test_nothing_is_learned_of_segments_that_reorder_no_image(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    prepared = prepare(model, [CPU, CPU2], FakeCosts())
+    inputs = prepare(PlanRequest(model, (CPU, CPU2)), DeviceData(FakeCosts()))
     for keeps, learned in ((False, True), (True, False)):
-        monkeypatch.setattr(images, "keeps_channels_last", lambda device, keeps=keeps: keeps)
+        monkeypatch.setattr(boundary_layouts, "keeps_channels_last", lambda device, keeps=keeps: keeps)
         plan = placed(model, tmp_path / str(keeps), [CPU, CPU2], {"a": 1, "d": 1})
         count = len(plan.segments)
-        found = refining._learned(prepared, plan, Trial(1.0, 0.0, (1.0,) * count, (0.0,) * count, 1, None))
+        found = refinement._measured_segments(inputs, plan, Trial(1.0, 0.0, (1.0,) * count, (0.0,) * count, 1, None))
         assert bool(found.get(CPU2.id)) == learned
 
 

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from tests.partitioner import small_models
 from trisect.partitioner.graph.model_graph import Graph
-from trisect.partitioner.problem.problem_builder import task_graph
+from trisect.partitioner.problem.task_grouping import task_graph
 from trisect.runtime.errors import InvalidInput, InvalidModel
 
 NEWEST = onnx.defs.onnx_opset_version()

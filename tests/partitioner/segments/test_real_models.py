@@ -10,7 +10,6 @@ import pytest
 from tests.partitioner import small_models
 from tests.partitioner.small_models import CPU, CPU2, FakeCosts
 from trisect.partitioner.graph.model_graph import Graph
-from trisect.partitioner.planning.plan_maker import make_plan
 from trisect.profiles.costmodel.op_features import OpClass
 
 DET = {"p2o.DynamicDimension.0": 1, "p2o.DynamicDimension.1": 64, "p2o.DynamicDimension.2": 96}
@@ -53,7 +52,9 @@ def test_split_equals_whole(models: Path, tmp_path: Path, name: str) -> None:
         assert all(d in ("?", n) for d, n in zip(spec.shape, expected[spec.name].shape, strict=True))
     pieces, values = [], []
     for attempt in ATTEMPTS:
-        plan = make_plan(path, [CPU, CPU2], FakeCosts(), attempt, shapes=MODELS[name], out_folder=tmp_path / "plan")
+        plan = small_models.split(
+            path, [CPU, CPU2], FakeCosts(), attempt, shapes=MODELS[name], out_folder=tmp_path / "plan"
+        )
         pieces.append(len(plan.segments))
         values.append(plan.value)
         got = small_models.run_plan(plan, feeds)

@@ -13,9 +13,9 @@ import pytest
 from trisect.bench.model_packages import known_files
 from trisect.partitioner.graph.model_graph import Graph
 from trisect.partitioner.problem.device_support import refusals
-from trisect.partitioner.problem.problem_builder import task_graph
-from trisect.partitioner.segments.alternating_plan import plan_of_pieces
-from trisect.partitioner.segments.segment_writer import Piece
+from trisect.partitioner.problem.task_grouping import task_graph
+from trisect.partitioner.segments.pieces import Piece
+from trisect.partitioner.segments.plan_of_pieces import plan_of_pieces
 from trisect.profiles.capabilities.compile_verdicts import Capabilities
 from trisect.runtime import engines
 from trisect.runtime.engines.base import LoadOptions

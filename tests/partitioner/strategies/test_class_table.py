@@ -9,7 +9,7 @@ import pytest
 
 from tests.partitioner import small_models
 from trisect.partitioner.graph.model_graph import Graph
-from trisect.partitioner.problem.problem_builder import task_graph
+from trisect.partitioner.problem.task_grouping import task_graph
 from trisect.partitioner.strategies import propose
 from trisect.partitioner.strategies.common.class_table import ClassTable, read_table
 from trisect.profiles.costmodel.op_features import OpClass, OpFeatures

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from tests.partitioner.segments.test_convex_cut import problems
 from tests.partitioner.strategies.test_strategies_rules import QUICK, SEARCHING
+from trisect.pareto_plans import pareto
 from trisect.partitioner.planning.pareto_front import pareto_front
 from trisect.partitioner.problem.constrained_problem import constrained
 from trisect.partitioner.problem.constraints import Constraints
@@ -176,7 +177,7 @@ def test_a_front_is_what_trying_all_finds(problem: Problem, objectives: list[Obj
 def test_a_front_that_is_searched_for_is_one(problem: Problem) -> None:
     from unittest.mock import patch
 
-    with patch("trisect.partitioner.planning.pareto_front._ENUMERABLE", 0):
+    with patch("trisect.partitioner.planning.pareto_front._ENUMERATED_MAX", 0):
         found = pareto_front(problem, ("latency", "energy"), time_limit_s=0.5)
     points = [(s.values["latency"], s.values["energy"]) for s in found]
     for solution, point in zip(found, points, strict=True):
@@ -190,12 +191,12 @@ def test_a_front_that_is_searched_for_is_one(problem: Problem) -> None:
 
 def test_a_front_needs_two_objectives_that_can_be_told() -> None:
     problem = Problem.of(problem_graph(), devices(), lambda *_: 1.0)
-    with pytest.raises(InvalidInput, match="are not two objectives"):
-        pareto_front(problem, ("latency", "latency"))
-    with pytest.raises(InvalidInput, match="are not two objectives"):
-        pareto_front(problem, ("latency", "beauty"))  # type: ignore[arg-type]
+    with pytest.raises(InvalidInput, match="expected two different objectives, found 'latency,latency'"):
+        pareto(problem, ("latency", "latency"))
+    with pytest.raises(InvalidInput, match="expected two different objectives, found 'latency,beauty'"):
+        pareto(problem, ("latency", "beauty"))  # type: ignore[arg-type]
     with pytest.raises(PowerUnknown, match="power of cpu:a, gpu:b is not measured, and not published"):
-        pareto_front(problem, ("latency", "energy"))
+        pareto(problem, ("latency", "energy"))
 
 
 def test_the_same_seed_finds_the_same_however_long_it_takes() -> None:

@@ -1,0 +1,109 @@
+"""Folds constants: computes the nodes whose results follow from shapes and small constants alone."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+from onnx import helper
+from onnx.reference import ReferenceEvaluator
+
+log = logging.getLogger(__name__)
+
+FOLDED_ELEMENTS_MAX = 4096
+"""Number of elements of the largest tensor that is constant-folded."""
+
+# Exact in any engine: integers, comparisons, and float operations that IEEE 754 rounds correctly.
+_FOLDABLE = frozenset(
+    "Abs Add And Cast Ceil Clip Concat ConstantOfShape Div Equal Expand Flatten Floor Gather GatherElements GatherND "
+    "Greater GreaterOrEqual Identity Less LessOrEqual Max Min Mod Mul Neg Not Or Range ReduceMax ReduceMin ReduceProd "
+    "Reshape ScatterElements ScatterND Shape Sign Size Slice Split Squeeze Sub Tile Transpose Unsqueeze "
+    "Where Xor".split()
+)
+
+
+def fold(
+    model: ir.Model,
+    folded: Mapping[str, np.ndarray],
+    small: Mapping[str, np.ndarray],
+    types: Mapping[str, onnx.ValueInfoProto],
+) -> dict[str, np.ndarray]:
+    """Compute the nodes whose inputs are all known and whose outputs are small."""
+    known = {**small, **folded}
+    outputs = {value.name for value in model.graph.outputs}
+    fresh: dict[str, np.ndarray] = {}
+    opsets = [helper.make_opsetid(d, v) for d, v in model.graph.opset_imports.items() if d == ""]
+    for node in model.graph:
+        names = [value.name or "" for value in node.outputs]
+        if node.domain or node.op_type not in _FOLDABLE or all(n in known for n in names if n) or set(names) & outputs:
+            continue
+        if node.op_type in ("Shape", "Size"):
+            shape = _static_shape(node.inputs[0], types, known)
+            results = None if shape is None else [_shape_value(node, shape)]
+        elif all(v is None or v.name in known for v in node.inputs):
+            if node.op_type in ("Expand", "ConstantOfShape", "Tile", "Range") and not _is_small(node, known):
+                continue
+            feeds = {v.name: known[v.name] for v in node.inputs if v is not None and v.name}
+            results = _evaluate(node, feeds, opsets)
+        else:
+            continue
+        if results is not None and all(r.size <= FOLDED_ELEMENTS_MAX for r in results):
+            fresh.update(zip(names, results, strict=False))
+            known.update(zip(names, results, strict=False))
+    return fresh
+
+
+def _shape_value(node: ir.Node, shape: tuple[int, ...]) -> np.ndarray:
+    if node.op_type == "Size":
+        return np.array(int(np.prod(shape, dtype=np.int64)), dtype=np.int64)
+    start, end = (node.attributes[k].as_int() if k in node.attributes else None for k in ("start", "end"))
+    return np.array(shape[start:end], dtype=np.int64)
+
+
+def _is_small(node: ir.Node, known: Mapping[str, np.ndarray]) -> bool:
+    """Return whether an operator whose output may exceed its inputs has a small output; checked before it runs."""
+    arrays = [known[v.name] for v in node.inputs if v is not None and v.name]
+    if node.op_type == "Range":
+        start, limit, delta = (float(a) for a in arrays)
+        return delta != 0 and (limit - start) / delta <= FOLDED_ELEMENTS_MAX
+    target = np.abs(arrays[-1].astype(np.float64))
+    size = float(np.prod(target))
+    return size * (arrays[0].size if node.op_type in ("Expand", "Tile") else 1) <= FOLDED_ELEMENTS_MAX
+
+
+def _evaluate(
+    node: ir.Node, feeds: dict[str, np.ndarray], opsets: list[onnx.OperatorSetIdProto]
+) -> list[np.ndarray] | None:
+    """Run one node on ONNX's reference implementation; None where it fails."""
+    names = [v.name for v in node.outputs if v.name]
+    graph = helper.make_graph(
+        [ir.serde.serialize_node(node)],
+        "fold",
+        [onnx.ValueInfoProto(name=n) for n in feeds],
+        [onnx.ValueInfoProto(name=n) for n in names],
+    )
+    try:
+        with np.errstate(all="ignore"):
+            results = ReferenceEvaluator(helper.make_model(graph, opset_imports=opsets)).run(None, feeds)
+    except Exception as error:  # the reference lacks some dtypes and versions; the node then runs on a device
+        log.debug("%s is not constant-folded: %s", node.name, error)
+        return None
+    return [np.asarray(r) for r in results] if all(isinstance(r, (np.ndarray, np.generic)) for r in results) else None
+
+
+def _static_shape(
+    value: ir.Value | None, types: Mapping[str, onnx.ValueInfoProto], known: Mapping[str, np.ndarray]
+) -> tuple[int, ...] | None:
+    if value is None or not value.name:
+        return None
+    if value.name in known:
+        return known[value.name].shape
+    if value.producer() is None or value.name not in types:
+        return tuple(value.shape.numpy()) if value.shape is not None and value.shape.is_static() else None
+    tensor = types[value.name].type.tensor_type
+    if not tensor.HasField("shape") or not all(d.HasField("dim_value") for d in tensor.shape.dim):
+        return None
+    return tuple(d.dim_value for d in tensor.shape.dim)

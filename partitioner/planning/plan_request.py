@@ -1,0 +1,96 @@
+"""What to plan, and what is known of the devices: the inputs of `make_plan` and `make_pareto_plans`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import isfinite
+from pathlib import Path
+from typing import get_args
+
+from trisect.profiles.capabilities.compile_verdicts import Capabilities
+from trisect.profiles.costmodel.op_features import Costs
+from trisect.profiles.stored.segment_store import MeasuredSegment
+from trisect.runtime.device import Device
+from trisect.runtime.errors import InfeasibleProblem, InvalidInput
+from trisect.scheduler.problem.rules import Objective
+
+from ..problem.constraints import Constraints
+from ..strategies import TIME_LIMIT_S
+
+SegmentRecorder = Callable[[Mapping[str, Sequence[MeasuredSegment]]], None]
+"""Called with the measured segments of each device (by its id)."""
+
+
+@dataclass(frozen=True)
+class PlanRequest:
+    """What to plan: a model, devices, and how its nodes are to be placed.
+
+    Raises
+    ------
+    InfeasibleProblem
+        For an unknown objective.
+    InvalidInput
+        For a time limit that is not a positive number.
+    """
+
+    model: Path
+    """An ONNX file."""
+    devices: tuple[Device, ...]
+    strategy: str = "auto"
+    """Name of a strategy, with an argument behind a colon where it takes one (``single:cpu:ort``)."""
+    objective: Objective = "latency"
+    shapes: Mapping[str, int] = field(default_factory=dict)
+    """Sizes of the symbolic dimensions of the inputs, by name or as ``input.axis``."""
+    constraints: Constraints = field(default_factory=Constraints)
+    time_limit_s: float | None = None
+    """Search time of strategies that search; the strategy's default where None. Recorded in the plan."""
+    seed: int = 0
+    """Random seed of stochastic strategies. Recorded in the plan."""
+    refine: int = 0
+    """Number of refinement iterations: run the plan, correct the costs by its measured segments, plan again."""
+    machine: str = ""
+    """Name of the reference machine that the costs are of; recorded in the plan."""
+    absent: tuple[Device, ...] = ()
+    """Devices that constraints may name though they are not available any more."""
+
+    def __post_init__(self) -> None:
+        if self.objective not in get_args(Objective):
+            raise InfeasibleProblem(
+                f"unknown objective {self.objective!r}", remedy=f"choose one of {', '.join(get_args(Objective))}"
+            )
+        check_time_limit(self.time_limit_s)
+
+    @property
+    def search_time_s(self) -> float:
+        """Search time of strategies that search, in seconds."""
+        return self.time_limit_s or TIME_LIMIT_S
+
+
+@dataclass(frozen=True)
+class DeviceData:
+    """What planning knows of the devices."""
+
+    costs: Costs
+    """Times of operators, transfers and calls."""
+    power_w: Mapping[str, float] = field(default_factory=dict)
+    """Device id -> power draw under load in watts, where known; the objective ``energy`` needs it."""
+    capabilities: Capabilities | None = None
+    """Whether devices support an operator; where None, they support all that has a cost."""
+    calibrations: Path | None = None
+    """Cache file of measured runs of whole models; where None, measured costs are not calibrated on the model."""
+    record: SegmentRecorder | None = None
+    """Called with the measured segments of each plan that refinement runs."""
+
+
+def check_time_limit(time_limit_s: float | None) -> None:
+    """Refuse a time limit that is not a positive number.
+
+    Raises
+    ------
+    InvalidInput
+    """
+    if time_limit_s is not None and not (isfinite(time_limit_s) and time_limit_s > 0):
+        raise InvalidInput(
+            f"invalid time limit {time_limit_s} s: expected a positive number of seconds", remedy="correct it"
+        )
