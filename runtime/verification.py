@@ -19,7 +19,8 @@ from .device import Device
 from .engines import capabilities, find_devices, load
 from .engines.base import LoadOptions, Module
 from .errors import EngineFailed, InvalidModel, UnsupportedModel
-from .plans.plan import Plan, Segment
+from .plans.plan import Plan
+from .plans.plan_parts import Segment
 from .sessions.session import Session
 from .tensors.containers import unpack
 from .tensors.layouts import in_model_layout

@@ -17,7 +17,8 @@ from trisect.runtime.engines import load
 from trisect.runtime.engines.base import LoadOptions
 from trisect.runtime.engines.common.model_signature import read_signature
 from trisect.runtime.engines.null import null_devices
-from trisect.runtime.plans.plan import Plan, Segment
+from trisect.runtime.plans.plan import Plan
+from trisect.runtime.plans.plan_parts import Segment
 from trisect.runtime.sessions.session import Session
 
 from .runtime_overhead import Measured, chain, device, image, in_turns, model_in, plan_of, ratio, workspace

@@ -22,7 +22,8 @@ from onnx import TensorProto, helper
 from trisect.runtime.device import Device
 from trisect.runtime.engines import find_devices
 from trisect.runtime.errors import InvalidInput
-from trisect.runtime.plans.plan import Plan, Segment
+from trisect.runtime.plans.plan import Plan
+from trisect.runtime.plans.plan_parts import Segment
 from trisect.runtime.plans.timeline import Timeline
 from trisect.runtime.tensors.tensor_spec import TensorSpec
 

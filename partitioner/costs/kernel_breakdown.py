@@ -28,8 +28,9 @@ from trisect.runtime.device import Device
 from trisect.runtime.engines.base import LoadOptions, ProfilingEngine
 from trisect.runtime.engines.common.kernels import Kernel, scaled
 from trisect.runtime.errors import EngineFailed
-from trisect.runtime.plans.plan import Plan, Segment
+from trisect.runtime.plans.plan import Plan
 from trisect.runtime.plans.plan_feeds import plan_feeds
+from trisect.runtime.plans.plan_parts import Segment
 from trisect.runtime.tensors.tensor_spec import Arrays
 
 from ..graph.model_graph import Graph

@@ -6,7 +6,7 @@ from math import inf
 
 import networkx as nx
 
-from trisect.runtime.plans.plan import Option, PlacedTask
+from trisect.runtime.plans.plan_parts import DeviceOption, PlacedTask
 from trisect.scheduler.problem.problem import Placement, Problem, crossing_time_s
 
 
@@ -49,22 +49,22 @@ def placed_tasks(problem: Problem, placement: Placement) -> tuple[PlacedTask, ..
     return tuple(tasks)
 
 
-def options_of(problem: Problem, placement: Placement, task: str) -> tuple[Option, ...]:
+def options_of(problem: Problem, placement: Placement, task: str) -> tuple[DeviceOption, ...]:
     """Return what a task would cost on each device."""
     neighbour_devices = {placement[other] for other in nx.all_neighbors(problem.graph, task)}
     options = []
     for device in problem.device_ids:
         time_s = problem.time(task, device)
         if time_s == inf:
-            options.append(Option(device, None, why_not=problem.why_not.get((task, device), "cannot run it")))
+            options.append(DeviceOption(device, None, why_not=problem.why_not.get((task, device), "cannot run it")))
             continue
         copy_s = crossing_time_s(problem, placement, {task}, device)
         needs_call = bool(neighbour_devices) and device not in neighbour_devices
-        options.append(Option(device, time_s, copy_s, problem.overhead(device) if needs_call else 0.0))
+        options.append(DeviceOption(device, time_s, copy_s, problem.overhead(device) if needs_call else 0.0))
     return tuple(options)
 
 
-def _reason(problem: Problem, placement: Placement, task: str, options: tuple[Option, ...]) -> str:
+def _reason(problem: Problem, placement: Placement, task: str, options: tuple[DeviceOption, ...]) -> str:
     here = placement[task]
     chosen = next(option for option in options if option.device == here)
     if len(options) == 1:
@@ -87,13 +87,13 @@ def _reason(problem: Problem, placement: Placement, task: str, options: tuple[Op
     return f"{texts[0]} > {texts[1]}, but the strategy keeps it with the rest"
 
 
-def _total(problem: Problem, option: Option) -> float:
+def _total(problem: Problem, option: DeviceOption) -> float:
     assert option.time_s is not None
     total_s = option.time_s + option.copy_s + option.call_s
     return total_s * problem.platform.power_w[option.device] if problem.objective == "energy" else total_s
 
 
-def _cost(problem: Problem, option: Option, what: str) -> str:
+def _cost(problem: Problem, option: DeviceOption, what: str) -> str:
     """Return a time in ms, or the energy for it in mJ."""
     assert option.time_s is not None
     seconds = {"time": option.time_s, "copy": option.copy_s, "call": option.call_s}[what]

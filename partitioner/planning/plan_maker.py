@@ -16,8 +16,9 @@ from typing import TypeVar
 
 from trisect.profiles.costmodel.profile_costs import ProfileCosts
 from trisect.runtime.errors import EngineFailed, InfeasibleProblem
-from trisect.runtime.plans.plan import Plan, Segment
-from trisect.runtime.plans.plan_folder import folder_in_the_making, write_json
+from trisect.runtime.plans.plan import Plan
+from trisect.runtime.plans.plan_folder import atomic_folder, write_json
+from trisect.runtime.plans.plan_parts import Segment
 from trisect.runtime.progress import Progress, no_progress
 from trisect.scheduler.problem.core_sharing import CoreSharing
 from trisect.scheduler.problem.problem import Problem
@@ -211,7 +212,7 @@ def write_plan(
     placement, value = proposal.placement, verdict.value
     bound = certificate(problem, proposal)
     cut_short = ["the time limit ended the search: another run may find something else"] * proposal.is_cut_short
-    with folder_in_the_making(Path(out_folder)) as aside:
+    with atomic_folder(Path(out_folder)) as aside:
         pieces = pieces_of_parts(graph, problem.graph, verdict.parts)
         nhwc_tensors = nhwc_boundaries(graph, pieces, inputs.devices)
         segments, transfers, weights = write_segments(graph, pieces, aside, nhwc_tensors)

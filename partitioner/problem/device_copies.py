@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from trisect.runtime.device import Device
 from trisect.runtime.engines import capabilities
-from trisect.runtime.plans.plan import Segment
+from trisect.runtime.plans.plan_parts import Segment
 from trisect.runtime.plans.timeline import Event, Schedule
 
 

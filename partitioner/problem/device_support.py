@@ -20,7 +20,7 @@ import onnx_ir as ir
 from trisect.profiles.capabilities.compile_verdicts import Candidate, Capabilities
 from trisect.runtime.device import Device
 from trisect.runtime.errors import EngineMissing
-from trisect.runtime.plans.plan import Segment
+from trisect.runtime.plans.plan_parts import Segment
 from trisect.runtime.progress import Progress, no_progress
 from trisect.runtime.tensors.tensor_spec import TensorSpec
 from trisect.scheduler.problem.task_graph import TaskGraph

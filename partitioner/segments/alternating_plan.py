@@ -16,7 +16,8 @@ import networkx as nx
 
 from trisect.profiles.capabilities.compile_verdicts import Candidate, Capabilities
 from trisect.runtime.device import Device
-from trisect.runtime.plans.plan import PlacedTask, Plan
+from trisect.runtime.plans.plan import Plan
+from trisect.runtime.plans.plan_parts import PlacedTask
 from trisect.scheduler.problem.task_graph import TaskGraph
 
 from ..graph.ir_values import has_subgraph

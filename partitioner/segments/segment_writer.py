@@ -11,7 +11,7 @@ import onnx
 import onnx_ir as ir
 from onnx import numpy_helper
 
-from trisect.runtime.plans.plan import Segment, Transfer, Weights
+from trisect.runtime.plans.plan_parts import Segment, Transfer, Weights
 from trisect.runtime.tensors.layouts import as_nhwc
 from trisect.runtime.tensors.onnx_tensors import all_tensors
 from trisect.runtime.tensors.onnx_types import type_of

@@ -25,7 +25,8 @@ from trisect.runtime.engines.base import LoadOptions
 from trisect.runtime.executors.dispatch.hosts import Host
 from trisect.runtime.executors.processes import ProcessHost, cores_for
 from trisect.runtime.executors.threads import LocalHost
-from trisect.runtime.plans.plan import Plan, Segment
+from trisect.runtime.plans.plan import Plan
+from trisect.runtime.plans.plan_parts import Segment
 from trisect.runtime.plans.timeline import Timeline
 from trisect.runtime.tensors.tensor_spec import TensorSpec
 from trisect.runtime.workers.tensor_pool import Pool

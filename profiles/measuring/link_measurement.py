@@ -18,7 +18,8 @@ from onnx import TensorProto, helper
 
 from trisect.runtime.device import Device
 from trisect.runtime.engines.base import LoadOptions
-from trisect.runtime.plans.plan import Plan, Segment
+from trisect.runtime.plans.plan import Plan
+from trisect.runtime.plans.plan_parts import Segment
 from trisect.runtime.plans.timeline import Timeline
 from trisect.runtime.sessions.session import Session
 from trisect.runtime.tensors.tensor_spec import TensorSpec

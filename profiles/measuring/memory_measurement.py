@@ -20,7 +20,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from trisect.runtime.device import Device
 from trisect.runtime.engines.base import LoadOptions
-from trisect.runtime.plans.plan import Segment
+from trisect.runtime.plans.plan_parts import Segment
 from trisect.runtime.tensors.tensor_spec import TensorSpec
 from trisect.runtime.workers.tensor_pool import Pool
 from trisect.runtime.workers.worker_client import Worker

@@ -16,7 +16,8 @@ import numpy as np
 from ..device import Device
 from ..engines.base import LoadOptions
 from ..errors import EngineFailed
-from ..plans.plan import Plan, Segment
+from ..plans.plan import Plan
+from ..plans.plan_parts import Segment
 from ..tensors.tensor_spec import Arrays
 from ..workers.tensor_pool import Pool
 from ..workers.worker_client import Worker

@@ -22,7 +22,8 @@ from ..cluster.ray_connection import Connection, connect
 from ..device import Device
 from ..engines import discover
 from ..errors import ClusterFailed
-from ..plans.plan import Plan, Segment
+from ..plans.plan import Plan
+from ..plans.plan_parts import Segment
 from ..tensors.containers import owned
 from ..tensors.tensor_spec import Arrays
 from ..workers.tensor_pool import Pool

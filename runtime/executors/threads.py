@@ -19,7 +19,8 @@ from ..engines import load
 from ..engines.base import DeviceModule, LoadOptions
 from ..engines.common.bound_module import BoundModule
 from ..errors import EngineFailed
-from ..plans.plan import Plan, Segment
+from ..plans.plan import Plan
+from ..plans.plan_parts import Segment
 from ..tensors.conversions import ConversionLog
 from ..tensors.tensor_spec import Arrays
 from ..workers.tensor_pool import Pool

@@ -1,86 +1,25 @@
-"""The Plan: a placement made runnable, as plain data and as a folder on disk."""
+"""A plan: a placement cut into runnable segments, as plain data and as a folder on disk."""
 
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ..device import Device
-from ..errors import InvalidInput
+from ..errors import InvalidInput, StorageFailed
 from ..tensors.tensor_spec import TensorSpec
+from .plan_folder import copy_files, read_json, write_json
+from .plan_parts import PlacedTask, Segment, Transfer, Weights
 from .timeline import Schedule
 
 
 @dataclass(frozen=True)
-class Segment:
-    """A convex part of the model that runs on one device, as one ONNX file."""
-
-    index: int
-    device: str
-    nodes: tuple[str, ...]
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
-    file: str
-    """File name inside the plan folder."""
-    sha256: str = ""
-
-
-@dataclass(frozen=True)
-class Transfer:
-    """A tensor that one segment makes and another needs."""
-
-    tensor: str
-    source: int
-    """Segment index; -1 = the caller's feeds."""
-    target: int
-    """Segment index; -1 = the caller's outputs."""
-    size_bytes: int
-
-
-@dataclass(frozen=True)
-class Weights:
-    """The one file of a plan folder that holds the weights of all segments."""
-
-    file: str
-    size_bytes: int
-    sha256: str
-
-
-@dataclass(frozen=True)
-class Option:
-    """What a device would mean for a task, its neighbours staying where they are."""
-
-    device: str
-    time_s: float | None
-    """None where it cannot or must not run there."""
-    copy_s: float = 0.0
-    """Of all that crosses to and from it: transfers, and bringing tensors out of the engines' own layouts."""
-    call_s: float = 0.0
-    """Of a call of its own, where no neighbour is on that device."""
-    why_not: str = ""
-    """Why it cannot or must not run there."""
-
-
-@dataclass(frozen=True)
-class PlacedTask:
-    """Nodes that are placed together, and why where they are."""
-
-    nodes: tuple[str, ...]
-    device: str
-    op_type: str
-    """Of the node that does most."""
-    op_class: str
-    reason: str
-    options: tuple[Option, ...] = ()
-    """One for each device."""
-
-
-@dataclass(frozen=True)
 class Plan:
-    """Which segment of the model runs where, what moves between them, and what that should cost."""
+    """The segments of a model with their devices, the transfers between them, and the predicted cost."""
 
     model: str
     """File name of the model that was split."""
@@ -100,31 +39,31 @@ class Plan:
     value: float
     bound: float
     bound_by: str = ""
-    """How `bound` is known: ``critical path``, ``load``, ``CP-SAT``, ..."""
+    """The method that proved `bound`: ``critical path``, ``load``, ``CP-SAT``, ..."""
     tasks: tuple[PlacedTask, ...] = ()
-    """Why each node is where it is; nodes in none of them are constants, or were placed by hand."""
+    """The placement decisions with their reasons; nodes in none of them are constants, or were placed by hand."""
     notes: tuple[str, ...] = ()
-    """What the maker of the plan came across and the user should know."""
+    """What the user should know about how the plan was made."""
     constraints: Mapping[str, Any] = field(default_factory=dict)
-    """What was demanded, as `trisect.partitioner.problem.constraints` reads it."""
+    """The constraints of the request, as `trisect.partitioner.problem.constraints` reads them."""
     time_limit_s: float | None = None
-    """How long the strategy might search; None = as long as it usually does."""
+    """The strategy's time limit; None = its default."""
     machine: str = ""
-    """The published machine that it is for; empty = the one where it was made."""
+    """The published machine that the plan is for; empty = the machine where it was made."""
     weights: Weights | None = None
-    """None where the segments hold their few weights themselves."""
+    """None where all weights are small enough to be stored in the segment files."""
     folder: str = ""
-    """Where the segment files are; not part of the saved plan."""
+    """Where the segment files are; not saved."""
 
     @property
     def gap(self) -> float:
-        """How far `value` may be from the optimum: value/bound - 1."""
+        """Upper bound of the relative distance of `value` from the optimum: value/bound - 1."""
         if self.value == self.bound:
             return 0.0
         return self.value / self.bound - 1 if self.bound > 0 else float("inf")
 
     def explain(self, node: str) -> str:
-        """Why a node is where it is.
+        """Return the reason for a node's placement.
 
         Raises
         ------
@@ -135,11 +74,11 @@ class Plan:
         if task is not None:
             return task.reason
         if self.tasks:
-            return "constant at these shapes: each segment that needs it holds it"
+            return "constant at these shapes: each segment that needs it contains it"
         return f"{self.placement[node]}: placed by hand"
 
     def task_of(self, node: str) -> PlacedTask | None:
-        """The task that a node belongs to, with what else was possible; None for a constant, or where nobody says.
+        """Return the task that contains a node, with the costs of other devices; None where no reasons were recorded.
 
         Raises
         ------
@@ -154,36 +93,39 @@ class Plan:
         return next((task for task in self.tasks if node in task.nodes), None)
 
     def save(self, folder: str | Path) -> Plan:
-        """Write the plan into a folder: ``plan.json``, one ONNX file per segment, one file of weights.
+        """Write the plan to a folder: ``plan.json``, one ONNX file per segment, one weights file.
 
         Parameters
         ----------
         folder : str or Path
-            New, or that of a plan, which is then replaced as a whole.
+            A new folder, or that of a plan, which is replaced atomically.
 
         Returns
         -------
         Plan
-            The same, in its new place.
+            The same plan in its new folder.
 
         Raises
         ------
         StorageFailed
-            When it cannot be written, or the folder holds something else; what was there stays as it was.
+            When the folder cannot be written, or contains something else; it is left unchanged then.
         """
-        from .plan_folder import save
-
-        return save(self, Path(folder))
+        target = Path(folder)
+        if not self.folder:
+            raise StorageFailed("this plan has no segment files to save", remedy="make it with trisect.split")
+        if target.exists() and target.resolve() == Path(self.folder).resolve():
+            write_json(self, target)
+            return self
+        copy_files(self, Path(self.folder), target)
+        return replace(self, folder=os.path.abspath(target))
 
     @classmethod
     def load(cls, folder: str | Path) -> Plan:
-        """Read a plan folder, and check that it is whole and as it was written.
+        """Read a plan folder, and check that it is complete and unchanged.
 
         Raises
         ------
         InvalidPlan
             When it is missing, damaged, tampered with, or of a newer version.
         """
-        from .plan_folder import load
-
-        return load(Path(folder))
+        return replace(read_json(Path(folder), cls), folder=os.path.abspath(folder))

@@ -1,7 +1,7 @@
-"""A plan as a folder: ``plan.json`` beside one ONNX file per segment and one file that holds all weights.
+"""Writes and reads a plan's folder: ``plan.json``, one ONNX file per segment and one file that contains all weights.
 
-The folder is made whole or not at all. On the way back nothing in it is believed: files must be where a plan's are,
-as long and as they were written, and the segments may read weights from the plan's own file only.
+The folder is written completely or not at all. Nothing in it is trusted when it is read: files must be inside the
+folder and have the recorded size and hash, and segments may read weights from the plan's own weights file only.
 """
 
 from __future__ import annotations
@@ -10,82 +10,90 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 import onnx
 from google.protobuf.message import DecodeError
 
+from ..device import Device
 from ..errors import InvalidPlan, StorageFailed
 from ..tensors.onnx_tensors import all_tensors
-from .plan import Plan
+from .plan_parts import Segment, Transfer, Weights
 
 PLAN_FILE = "plan.json"
 FORMAT = "trisect-plan"
 VERSION = 1
 _REMEDY = "make the plan again with trisect split"
+_FOLDER_REMEDY = "give the folder that trisect split wrote"
 
 
-@dataclass(frozen=True)
-class _Document:
-    """What stands in ``plan.json``."""
+class PlanContent(Protocol):
+    """The fields of a `Plan` that its folder depends on."""
 
-    format: str
-    version: int
-    plan: Plan
+    @property
+    def devices(self) -> tuple[Device, ...]: ...
+    @property
+    def segments(self) -> tuple[Segment, ...]: ...
+    @property
+    def transfers(self) -> tuple[Transfer, ...]: ...
+    @property
+    def weights(self) -> Weights | None: ...
+
+
+PlanType = TypeVar("PlanType", bound=PlanContent)
 
 
 @contextmanager
-def folder_in_the_making(folder: Path) -> Iterator[Path]:
-    """A new folder beside the wanted one, put in its place when the block ends well and removed when it does not.
+def atomic_folder(folder: Path) -> Iterator[Path]:
+    """Yield a new folder that replaces `folder` when the block succeeds, and is removed when it fails.
 
     Raises
     ------
     StorageFailed
-        When `folder` holds something that is no plan, or the disk is full or forbidden.
+        When `folder` contains something other than a plan, or cannot be written.
     """
     folder = Path(os.path.abspath(folder))
     if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / PLAN_FILE).is_file())):
-        raise StorageFailed(f"{folder} holds something that is no plan", remedy="name a new folder")
-    aside: Path | None = None
+        raise StorageFailed(f"{folder} contains something other than a plan", remedy="name a new folder")
+    temporary: Path | None = None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-        yield aside
-        aside.chmod(0o755)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        yield temporary
+        temporary.chmod(0o755)
         if folder.exists():
             old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
             folder.rename(old / "plan")
-            aside.rename(folder)
+            temporary.rename(folder)
             shutil.rmtree(old, ignore_errors=True)
         else:
-            aside.rename(folder)
+            temporary.rename(folder)
     except OSError as error:
         reason = error.strerror or str(error)
         raise StorageFailed(
             f"the plan cannot be written to {folder}: {reason}", remedy="free some space or name another folder"
         ) from error
     finally:
-        if aside is not None and aside.exists():
-            shutil.rmtree(aside, ignore_errors=True)
+        if temporary is not None and temporary.exists():
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
-def write_json(plan: Plan, folder: Path) -> None:
-    """Write ``plan.json``: indented, the same bytes for the same plan, nothing of the machine's paths in it."""
-    document = msgspec.to_builtins(_Document(FORMAT, VERSION, replace(plan, folder="")), order="deterministic")
-    _omit_default_layouts(document)
-    text = msgspec.json.format(msgspec.json.encode(document), indent=1)
+def write_json(plan: PlanContent, folder: Path) -> None:
+    """Write ``plan.json``: indented, the same bytes for the same plan, without paths of this machine."""
+    fields = {**msgspec.to_builtins(plan, order="deterministic"), "folder": ""}
+    _omit_default_layouts(fields)
+    text = msgspec.json.format(msgspec.json.encode({"format": FORMAT, "version": VERSION, "plan": fields}), indent=1)
     part = folder / f"{PLAN_FILE}.part"
     part.write_bytes(text + b"\n")
     part.replace(folder / PLAN_FILE)
 
 
 def _omit_default_layouts(value: Any) -> None:
-    """Remove the layout of tensors that have the model's, in place: a plan without NHWC is as in earlier versions."""
+    """Remove the default layout of tensors, in place: a plan without NHWC has the bytes of earlier versions."""
     if isinstance(value, dict):
         if value.get("layout") == "NCHW":
             del value["layout"]
@@ -96,74 +104,74 @@ def _omit_default_layouts(value: Any) -> None:
             _omit_default_layouts(part)
 
 
-def save(plan: Plan, folder: Path) -> Plan:
-    """See `Plan.save`."""
-    if not plan.folder:
-        raise StorageFailed("this plan has no segment files to save", remedy="make it with trisect.split")
-    source = Path(plan.folder)
-    if folder.exists() and folder.resolve() == source.resolve():
-        write_json(plan, folder)
-        return plan
-    with folder_in_the_making(folder) as aside:
+def copy_files(plan: PlanContent, source: Path, target: Path) -> None:
+    """Write a plan to another folder, with copies of its files.
+
+    Raises
+    ------
+    StorageFailed
+        As `atomic_folder`.
+    """
+    with atomic_folder(target) as temporary:
         for name in _files(plan):
             # Not a link: runtimes refuse weights that have more than one name.
-            shutil.copyfile(source / name, aside / name)
-        write_json(plan, aside)
-    return replace(plan, folder=os.path.abspath(folder))
+            shutil.copyfile(source / name, temporary / name)
+        write_json(plan, temporary)
 
 
-def load(folder: Path) -> Plan:
-    """See `Plan.load`."""
+def read_json(folder: Path, plan_type: type[PlanType]) -> PlanType:
+    """Read ``plan.json``, and check the plan and all its files.
+
+    Raises
+    ------
+    InvalidPlan
+        When anything is missing, damaged, tampered with, or of a newer version.
+    """
     path = folder / PLAN_FILE
     try:
         content = path.read_bytes()
     except FileNotFoundError:
-        raise InvalidPlan(
-            f"no plan at {folder} ({PLAN_FILE} is missing)", remedy="give the folder that trisect split wrote"
-        ) from None
+        raise InvalidPlan(f"no plan at {folder} ({PLAN_FILE} is missing)", remedy=_FOLDER_REMEDY) from None
     except OSError as error:
-        raise InvalidPlan(
-            f"{path} cannot be read: {error.strerror}", remedy="give the folder that trisect split wrote"
-        ) from error
+        raise InvalidPlan(f"{path} cannot be read: {error.strerror}", remedy=_FOLDER_REMEDY) from error
     _check_version(content, path)
     try:
-        raw = msgspec.json.decode(content)
-        document = msgspec.convert(raw, type=_Document)
-        strange = _unknown_field(raw, msgspec.to_builtins(document))
+        document = msgspec.json.decode(content)
+        plan = msgspec.convert(document.get("plan"), type=plan_type)
+        known = {"format": FORMAT, "version": VERSION, "plan": msgspec.to_builtins(plan)}
+        unknown = _unknown_field(document, known)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidPlan(f"{path} is damaged: {error}", remedy=_REMEDY) from error
-    if strange is not None:
-        raise InvalidPlan(f"{path} is damaged: no plan has a field {strange!r}", remedy=_REMEDY)
-    plan = document.plan
+    if unknown is not None:
+        raise InvalidPlan(f"{path} is damaged: a plan has no field {unknown!r}", remedy=_REMEDY)
     _check_references(plan, path)
     for segment in plan.segments:
-        _check_segment(folder, segment.file, segment.sha256, plan)
+        _check_segment(folder, segment, plan.weights)
     if plan.weights is not None:
         _check_file(folder / plan.weights.file, plan.weights.sha256, plan.weights.size_bytes)
-    return replace(plan, folder=os.path.abspath(folder))
+    return plan
 
 
-def _files(plan: Plan) -> list[str]:
+def _files(plan: PlanContent) -> list[str]:
     return [segment.file for segment in plan.segments] + ([plan.weights.file] if plan.weights is not None else [])
 
 
-def _unknown_field(given: Any, understood: Any) -> str | None:
-    """A field of the file that was not understood: a slip of the pen, or damage."""
-    if isinstance(given, dict) and isinstance(understood, dict):
-        for name, value in given.items():
-            found = _unknown_field(value, understood[name]) if name in understood else str(name)
-            if found is not None:
-                return found
-    elif isinstance(given, list):
-        for one, other in zip(given, understood, strict=True):
-            found = _unknown_field(one, other)
-            if found is not None:
-                return found
-    return None
+def _unknown_field(read: Any, known: Any) -> str | None:
+    """Return a field of the file that is not part of the format; None where there is none."""
+    if isinstance(read, Mapping) and isinstance(known, Mapping):
+        pairs = [(value, known[name]) for name, value in read.items() if name in known]
+        unknown = next((str(name) for name in read if name not in known), None)
+        if unknown is not None:
+            return unknown
+    elif isinstance(read, list):
+        pairs = list(zip(read, known, strict=True))
+    else:
+        return None
+    return next(filter(None, (_unknown_field(*pair) for pair in pairs)), None)
 
 
 def _check_version(content: bytes, path: Path) -> None:
-    """Say what the file is before its fields are looked at, so that a newer version is not called damaged."""
+    """Check format and version before any field, so that a newer version is not reported as damaged."""
     try:
         head = msgspec.json.decode(content, type=dict[str, msgspec.Raw])
         kind = msgspec.json.decode(head.get("format", msgspec.Raw(b"null")))
@@ -171,16 +179,16 @@ def _check_version(content: bytes, path: Path) -> None:
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidPlan(f"{path} is damaged: {error}", remedy=_REMEDY) from error
     if kind != FORMAT:
-        raise InvalidPlan(f"{path} is not a plan of trisect", remedy="give the folder that trisect split wrote")
+        raise InvalidPlan(f"{path} is not a plan of trisect", remedy=_FOLDER_REMEDY)
     if version != VERSION:
         raise InvalidPlan(
-            f"{path} has version {version}, this trisect reads {VERSION}",
+            f"{path} has version {version}, expected {VERSION}",
             remedy="upgrade trisect, or make the plan again",
         )
 
 
-def _check_references(plan: Plan, path: Path) -> None:
-    """Names and numbers that the rest of the runtime relies on."""
+def _check_references(plan: PlanContent, path: Path) -> None:
+    """Check the names and numbers that the rest of the runtime relies on."""
     for name in _files(plan):
         if not name or name != Path(name).name or "\\" in name or name.startswith("."):
             raise InvalidPlan(f"{path} names the file {name!r}, outside its folder", remedy="do not trust this plan")
@@ -196,16 +204,17 @@ def _check_references(plan: Plan, path: Path) -> None:
     for transfer in plan.transfers:
         if not (-1 <= transfer.source < len(plan.segments) and -1 <= transfer.target < len(plan.segments)):
             raise InvalidPlan(
-                f"{path}: tensor {transfer.tensor!r} moves between segments that are not there", remedy=_REMEDY
+                f"{path}: tensor {transfer.tensor!r} moves between segments that do not exist", remedy=_REMEDY
             )
 
 
-def _check_segment(folder: Path, name: str, sha256: str, plan: Plan) -> None:
-    content = _check_file(folder / name, sha256)
+def _check_segment(folder: Path, segment: Segment, weights: Weights | None) -> None:
+    path = folder / segment.file
+    content = _check_file(path, segment.sha256)
     try:
         model = onnx.ModelProto.FromString(content)
     except DecodeError:
-        raise InvalidPlan(f"{folder / name} is not an ONNX model", remedy=_REMEDY) from None
+        raise InvalidPlan(f"{path} is not an ONNX model", remedy=_REMEDY) from None
     for tensor in all_tensors(model):
         if tensor.data_location != onnx.TensorProto.EXTERNAL:
             continue
@@ -214,24 +223,23 @@ def _check_segment(folder: Path, name: str, sha256: str, plan: Plan) -> None:
             offset, length = int(entries.get("offset", 0)), int(entries.get("length", 0))
         except ValueError:
             offset, length = -1, -1
-        weights = plan.weights
         inside = weights is not None and offset >= 0 and length >= 0 and offset + length <= weights.size_bytes
         if weights is None or not inside or entries.get("location") != weights.file:
             raise InvalidPlan(
-                f"{folder / name}: tensor {tensor.name!r} lies outside the plan's weights",
+                f"{path}: tensor {tensor.name!r} is outside the plan's weights",
                 remedy="do not trust this plan",
             )
 
 
 def _check_file(path: Path, sha256: str, size_bytes: int | None = None) -> bytes:
-    """The file's content (empty when `size_bytes` is given: weights are hashed, not held) after checking its hash."""
+    """Check a file's hash and return its content; nothing where `size_bytes` is given: weights may be large."""
     try:
-        # Outside the folder by a link is outside, whatever the name says.
+        # A link may lead outside the folder.
         if path.is_symlink():
             raise InvalidPlan(f"{path} is a link", remedy="copy the plan with its files")
         with path.open("rb") as file:
             if size_bytes is not None and os.fstat(file.fileno()).st_size != size_bytes:
-                raise InvalidPlan(f"{path} is not as long as when the plan was made", remedy=_REMEDY)
+                raise InvalidPlan(f"{path} has another size than when the plan was made", remedy=_REMEDY)
             content = file.read() if size_bytes is None else b""
             digest = hashlib.sha256(content) if size_bytes is None else hashlib.file_digest(file, "sha256")
     except FileNotFoundError:
@@ -239,5 +247,5 @@ def _check_file(path: Path, sha256: str, size_bytes: int | None = None) -> bytes
     except OSError as error:
         raise InvalidPlan(f"{path} cannot be read: {error.strerror}", remedy=_REMEDY) from error
     if digest.hexdigest() != sha256:
-        raise InvalidPlan(f"{path} is not as it was when the plan was made", remedy=_REMEDY)
+        raise InvalidPlan(f"{path} has another content than when the plan was made", remedy=_REMEDY)
     return content

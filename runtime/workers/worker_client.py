@@ -15,7 +15,7 @@ from .. import errors
 from ..device import Device
 from ..engines.base import LoadOptions
 from ..errors import DeviceLost, EngineFailed, TrisectError
-from ..plans.plan import Segment
+from ..plans.plan_parts import Segment
 from ..tensors.conversions import Conversion
 from .channel import Channel, ChannelClosed
 from .messages import (

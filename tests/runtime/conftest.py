@@ -10,7 +10,8 @@ from onnx import parser
 
 from trisect.runtime.engines import discover
 from trisect.runtime.engines.common.model_signature import read_signature
-from trisect.runtime.plans.plan import Plan, Segment
+from trisect.runtime.plans.plan import Plan
+from trisect.runtime.plans.plan_parts import Segment
 from trisect.runtime.plans.timeline import Timeline
 from trisect.runtime.tensors.tensor_spec import TensorSpec
 

@@ -10,7 +10,8 @@ from onnx import TensorProto, helper
 
 from trisect.runtime.engines import find_devices
 from trisect.runtime.engines.common.model_signature import read_signature
-from trisect.runtime.plans.plan import Plan, Segment
+from trisect.runtime.plans.plan import Plan
+from trisect.runtime.plans.plan_parts import Segment
 from trisect.runtime.plans.timeline import Timeline
 
 

@@ -11,7 +11,8 @@ import typer
 from .output import Debug, Json, duration, note, print_json, print_table, quantity
 
 if TYPE_CHECKING:
-    from trisect.runtime.plans.plan import PlacedTask, Plan
+    from trisect.runtime.plans.plan import Plan
+    from trisect.runtime.plans.plan_parts import PlacedTask
 
 
 def explain(

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from ...engines.base import DeviceArray, DeviceModule
-from ...plans.plan import Plan, Segment
+from ...plans.plan import Plan
+from ...plans.plan_parts import Segment
 from ...tensors.conversions import ConversionLog
 from ...tensors.tensor_spec import Arrays
 from ...workers.tensor_pool import Pool

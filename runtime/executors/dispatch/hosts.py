@@ -14,7 +14,8 @@ import numpy as np
 from ...device import Device
 from ...engines import discover
 from ...errors import EngineFailed, UnknownDevice
-from ...plans.plan import Plan, Segment
+from ...plans.plan import Plan
+from ...plans.plan_parts import Segment
 from ...tensors.tensor_spec import Arrays
 from ...workers.worker_client import Ran
 

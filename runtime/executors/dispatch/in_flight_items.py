@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
 
-from ...plans.plan import Segment
+from ...plans.plan_parts import Segment
 from ...plans.timeline import EventRow
 from ...tensors.conversions import Conversion
 from ...tensors.tensor_spec import Arrays

@@ -11,7 +11,8 @@ import time
 from collections.abc import Callable
 
 from ...errors import DeviceLost, EngineFailed, InvalidPlan, TrisectError
-from ...plans.plan import Plan, Segment
+from ...plans.plan import Plan
+from ...plans.plan_parts import Segment
 from .device_queues import Assembly, Fault, Lane
 from .dispatcher_state import Desk
 from .in_flight_items import Item

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from ...errors import InvalidPlan, TrisectError
-from ...plans.plan import Plan, Segment
+from ...plans.plan import Plan
+from ...plans.plan_parts import Segment
 
 
 @dataclass(frozen=True)

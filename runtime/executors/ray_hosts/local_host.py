@@ -25,7 +25,7 @@ from ...cluster.ray_connection import Connection
 from ...device import Device
 from ...engines.base import LoadOptions
 from ...errors import ClusterFailed, DeviceLost, EngineFailed
-from ...plans.plan import Segment
+from ...plans.plan_parts import Segment
 from ...workers.channel import Channel
 from ...workers.tensor_pool import Pool
 from ...workers.worker_client import Worker

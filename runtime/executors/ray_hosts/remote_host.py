@@ -20,7 +20,7 @@ from ...cluster.device_actor import INLINE_BYTES, Report, setup, unwrap, wrap
 from ...cluster.ray_connection import Connection
 from ...device import Device
 from ...errors import ClusterFailed, DeviceLost, EngineFailed, TensorLost, TrisectError
-from ...plans.plan import Segment
+from ...plans.plan_parts import Segment
 from ...tensors.containers import carried_bytes
 from .. import Settings
 from ..dispatch.hosts import Ran, Tensor

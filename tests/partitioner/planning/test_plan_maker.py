@@ -17,7 +17,8 @@ from trisect.partitioner.segments.segment_writer import ALIGNMENT_BYTES
 from trisect.profiles.costmodel.op_features import OpFeatures
 from trisect.runtime.device import Limits
 from trisect.runtime.errors import InfeasibleProblem, InvalidInput, StorageFailed, TrisectError, UnsupportedOperator
-from trisect.runtime.plans.plan import Plan, Transfer
+from trisect.runtime.plans.plan import Plan
+from trisect.runtime.plans.plan_parts import Transfer
 from trisect.runtime.tensors.onnx_tensors import all_tensors
 
 Feeds = dict[str, np.ndarray]
@@ -206,7 +207,7 @@ def test_nothing_is_left_of_a_plan_that_fails(tmp_path: Path) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "letter.txt").write_text("mine")
     for taken in ("file", "full"):
-        with pytest.raises(StorageFailed, match="no plan"):
+        with pytest.raises(StorageFailed, match="other than a plan"):
             small_models.split(path, [CPU], FakeCosts(), shapes={"batch": 1}, out_folder=tmp_path / taken)
     assert {f.name: f.read_bytes() for f in folder.iterdir()} == before
     assert sorted(f.name for f in tmp_path.iterdir()) == ["file", "full", "m.onnx", "out"]

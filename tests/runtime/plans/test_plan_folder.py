@@ -41,7 +41,7 @@ def test_there_and_back(plan: Plan, tmp_path: Path) -> None:
     for name in names:
         assert (tmp_path / "copy" / name).read_bytes() == (tmp_path / "plan" / name).read_bytes()
     assert plan.save(tmp_path / "plan") == plan
-    with pytest.raises(StorageFailed, match="no plan"):
+    with pytest.raises(StorageFailed, match="other than a plan"):
         plan.save(tmp_path)
 
 
@@ -115,7 +115,7 @@ def test_segments_may_read_only_the_plans_weights(plan: Plan, tmp_path: Path, ke
         (lambda d: d["plan"].update(value="quick"), "damaged"),
         (lambda d: d["plan"]["segments"].reverse(), "numbered"),
         (lambda d: d["plan"]["segments"][0].update(device="npu:z"), "not among"),
-        (lambda d: d["plan"]["transfers"][0].update(target=7), "not there"),
+        (lambda d: d["plan"]["transfers"][0].update(target=7), "do not exist"),
     ],
 )
 def test_contents_are_checked(plan: Plan, tmp_path: Path, edit: Callable[[dict[str, Any]], None], message: str) -> None:

@@ -15,7 +15,8 @@ from onnx import TensorProto, helper
 from trisect.runtime import engines
 from trisect.runtime.engines.common.model_signature import read_signature
 from trisect.runtime.errors import EngineFailed, InvalidInput, TrisectError, UnsupportedModel
-from trisect.runtime.plans.plan import Plan, Segment
+from trisect.runtime.plans.plan import Plan
+from trisect.runtime.plans.plan_parts import Segment
 from trisect.runtime.plans.timeline import Timeline
 from trisect.runtime.sessions.session import Session
 from trisect.runtime.tensors.containers import pack_bits, unpack, unpack_bits
