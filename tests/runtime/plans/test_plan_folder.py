@@ -14,7 +14,6 @@ import pytest
 
 from tests.partitioner import small_models
 from tests.partitioner.small_models import CPU, GPU, FakeCosts
-from trisect.partitioner.planning.plan_maker import make_plan
 from trisect.runtime.errors import InvalidPlan, StorageFailed
 from trisect.runtime.plans.plan import Plan
 
@@ -22,7 +21,9 @@ from trisect.runtime.plans.plan import Plan
 @pytest.fixture
 def plan(tmp_path: Path) -> Plan:
     path = small_models.mlp(tmp_path / "m.onnx", layers=2)
-    return make_plan(path, [CPU, GPU], FakeCosts(), "test-blocks:2", shapes={"batch": 1}, out_folder=tmp_path / "plan")
+    return small_models.split(
+        path, [CPU, GPU], FakeCosts(), "test-blocks:2", shapes={"batch": 1}, out_folder=tmp_path / "plan"
+    )
 
 
 def change(folder: Path, edit: Callable[[dict[str, Any]], None]) -> None:
