@@ -1,8 +1,8 @@
-"""The command line: one module per command, each a thin layer of words over `trisect.api`.
+"""The command line: one module per command, each a thin layer over `trisect.api`.
 
-What holds for every command is kept in `output`: ``--json`` prints one document on standard output and nothing else
-there, notes and progress go to standard error, errors are one line, and exit codes are 0 (done), 1 (a bar or a
-verification failed), 2 (the user has to change something) and 130 (interrupted).
+With ``--json``, a command prints one JSON document on standard output and nothing else there. Notes and progress go to
+standard error, an error is one line, and the exit codes are 0 (done), 1 (a check failed), 2 (the user has to change
+something) and 130 (interrupted).
 """
 
 from __future__ import annotations

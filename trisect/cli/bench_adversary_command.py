@@ -1,4 +1,4 @@
-"""``trisect bench adversary``: a small problem on which one strategy is as bad as can be found."""
+"""``trisect bench adversary``: search for a small problem that is adversarial for a placement strategy."""
 
 from __future__ import annotations
 
@@ -7,29 +7,34 @@ from typing import Annotated
 
 import typer
 
-from .output import Debug, Json, duration, note, print_json, print_table, progress_bar, size
+from .options import Debug, Json, LoadFiles, Seed
+from .output import duration, note, print_json, print_table, progress_bar, size
 
 
 def adversary(
-    strategy: Annotated[str, typer.Argument(help="The strategy to embarrass.")],
-    against: Annotated[str, typer.Argument(help="The one to compare it with.")],
-    seed: Annotated[int, typer.Option("--seed", min=0, help="The same seed finds the same problem.")] = 0,
-    iterations: Annotated[int, typer.Option("--iterations", help="Problems tried.")] = 1000,
-    restarts: Annotated[int, typer.Option("--restarts", help="Random problems to begin from.")] = 5,
-    tasks: Annotated[int, typer.Option("--tasks", help="Of the problems to begin with.")] = 8,
-    devices: Annotated[int, typer.Option("--devices", help="Of all problems.")] = 3,
-    rules: Annotated[str, typer.Option("--rules", help="tasks, or segments as the runtime cuts them.")] = "tasks",
+    strategy: Annotated[str, typer.Argument(help="The strategy under test.")],
+    against: Annotated[str, typer.Argument(help="The strategy to compare it with.")],
+    seed: Seed = 0,
+    iterations: Annotated[int, typer.Option("--iterations", help="Number of problems to evaluate.")] = 1000,
+    restarts: Annotated[int, typer.Option("--restarts", help="Number of random initial problems.")] = 5,
+    tasks: Annotated[int, typer.Option("--tasks", help="Number of tasks of the initial problems.")] = 8,
+    devices: Annotated[int, typer.Option("--devices", help="Number of devices.")] = 3,
+    rules: Annotated[
+        str,
+        typer.Option("--rules", metavar="NAME", help="Execution rules: tasks, or segments as the runtime runs them."),
+    ] = "tasks",
     time_limit: Annotated[
-        float, typer.Option("--time-limit", min=0.01, help="Seconds a problem for strategies that search.")
+        float, typer.Option("--time-limit", min=0.01, help="Time limit of a search per problem, in seconds.")
     ] = 1.0,
-    load: Annotated[
-        list[Path] | None, typer.Option("--load", help="A Python file of yours that registers strategies; it is run.")
+    load: LoadFiles = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="FILE", help="Write the problem to this file, which a study can read."),
     ] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="File to keep the problem in; a study can read it.")] = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Search for a problem on which one strategy is worst against another, by simulation."""
+    """Search for a problem on which one strategy is much worse than another, by simulation."""
     from trisect.bench.study.adversary import find_adversary
     from trisect.bench.study.user_module import load as load_file
     from trisect.profiles.stored.profile_store import write_aside
@@ -52,16 +57,17 @@ def adversary(
     for edge in found.tables.edges:
         following.setdefault(edge.source, []).append(f"{edge.target} ({size(edge.size_bytes)})")
     print_table(
-        ["task", *ids, "hands on to"],
+        ["task", *ids, "successors"],
         [
             (task.name, *(duration(t) for t in task.times_s), ", ".join(following.get(task.name, [])) or "-")
             for task in found.tables.tasks
         ],
-        title=f"{strategy} against {against}: {found.ratio:.4g} times, simulated; {found.start_ratio:.4g} at the start",
+        title=f"{strategy} / {against}: {found.ratio:.4g}, simulated; initially {found.start_ratio:.4g}",
     )
     note(
         f"{strategy}: {duration(found.value) if found.value is not None else found.reason}; "
-        f"{against}: {duration(found.against_value)}; {found.tried} problems tried"
+        f"{against}: {duration(found.against_value)}; {found.tried} problems evaluated"
     )
     if out is not None:
-        note(f"kept in {out}: trisect bench study --strategies {strategy},{against} --workloads problems:{out}")
+        note(f"written to {out}")
+        note(f"to run it: trisect bench study --strategies {strategy},{against} --workloads problems:{out}")

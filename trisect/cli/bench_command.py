@@ -1,4 +1,4 @@
-"""``trisect bench``: comparisons on this machine."""
+"""``trisect bench``: compare strategies, devices and other systems on this machine."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperGroup
-
-from trisect.runtime.errors import InvalidInput
 
 from . import bench_model_command as bench_model
-from .output import Debug, Json, duration, note, print_json, print_table, progress_bar, size
+from .command_help import PlainCommand, PlainGroup
+from .option_parsing import parse_sizes
+from .options import Check, Debug, Json, LanguageModel, Threads
+from .output import duration, note, print_json, print_table, progress_bar, size
 
 if TYPE_CHECKING:
     from trisect.bench.llm.llm_comparison import LlmBench
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 _DEFAULT = "model"
 
 
-class _Group(TyperGroup):
-    """Takes ``trisect bench MODEL.onnx`` for ``trisect bench model MODEL.onnx``."""
+class BenchGroup(PlainGroup):
+    """Interprets ``trisect bench MODEL.onnx`` as ``trisect bench model MODEL.onnx``."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         word = args[0] if args else ""
@@ -31,43 +31,46 @@ class _Group(TyperGroup):
         return super().parse_args(ctx, args)
 
 
-app = typer.Typer(
-    cls=_Group,
+bench_app = typer.Typer(
+    cls=BenchGroup,
     help="Compare strategies, devices and other systems on this machine: trisect bench MODEL.onnx",
     no_args_is_help=True,
     subcommand_metavar="MODEL.onnx | COMMAND [ARGS]...",
 )
-app.command(_DEFAULT)(bench_model.model)
-
-_Model = Annotated[str, typer.Argument(help="A GGUF file, a model folder, or a Hugging Face id.")]
+bench_app.command(_DEFAULT, cls=PlainCommand)(bench_model.model)
 
 
-@app.callback()
-def _group() -> None:
+@bench_app.callback()
+def _root_options() -> None:
     """Compare strategies, devices and other systems on this machine: trisect bench MODEL.onnx."""
 
 
-@app.command()
+@bench_app.command(cls=PlainCommand)
 def llm(
-    model: _Model,
+    model: LanguageModel,
     prompt_tokens: Annotated[
-        str, typer.Option("--prompt-tokens", help="Lengths of the prompt, comma-separated.")
+        str, typer.Option("--prompt-tokens", metavar="LIST", help="Prompt lengths, comma-separated.")
     ] = "512",
-    new_tokens: Annotated[int, typer.Option("--new-tokens", min=2, help="Length of the answer.")] = 64,
+    new_tokens: Annotated[int, typer.Option("--new-tokens", min=2, help="Number of generated tokens.")] = 64,
     batch: Annotated[
-        str, typer.Option("--batch", help="Sizes of batch to measure devices at, comma-separated; 0: none.")
+        str, typer.Option("--batch", metavar="LIST", help="Batch sizes to measure, comma-separated; 0: none.")
     ] = "1,2,4",
-    rounds: Annotated[int, typer.Option("--rounds", min=1, help="Interleaved runs of each, after a warm-up.")] = 7,
-    threads: Annotated[int | None, typer.Option("--threads", min=1, help="Computing threads of every system.")] = None,
-    quality: Annotated[bool, typer.Option("--quality", help="Compare the answers with float32's too.")] = False,
+    rounds: Annotated[int, typer.Option("--rounds", min=1, help="Number of interleaved runs, after a warm-up.")] = 7,
+    threads: Threads = None,
+    quality: Annotated[
+        bool, typer.Option("--quality", help="Compare the logits with those of the float32 model.")
+    ] = False,
     picture: Annotated[
-        Path | None, typer.Option("--picture", help="HTML file for the curves, and where a pair of devices pays.")
+        Path | None,
+        typer.Option(
+            "--picture", metavar="FILE", help="Write an HTML page: speed curves, and where a pair of devices is faster."
+        ),
     ] = None,
-    check: Annotated[bool, typer.Option("--check", help="Exit with 1 where a promise is not kept.")] = False,
+    check: Check = False,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Measure every device and pair of devices at prefill and decode, and the peers that are installed."""
+    """Measure prefill and decode on every device and pair of devices, and on the peers that are installed."""
     from trisect.bench.acceptance.llm_targets import llm_bars
     from trisect.bench.llm.answer_quality import bench_quality
     from trisect.bench.llm.llm_comparison import bench_llm
@@ -77,8 +80,8 @@ def llm(
         from trisect.bench.report.crossover_page import write_crossover
 
         check_installed()  # not after minutes of measuring
-    lengths = _sizes(prompt_tokens, "--prompt-tokens", "lengths such as 128,512")
-    batches = [] if batch == "0" else _sizes(batch, "--batch", "sizes such as 1,2,4, or 0 for none")
+    lengths = parse_sizes(prompt_tokens, "--prompt-tokens")
+    batches = [] if batch == "0" else parse_sizes(batch, "--batch")
     with progress_bar("measuring") as report:
         result = bench_llm(
             model, prompt_tokens=lengths, new_tokens=new_tokens, batches=batches, rounds=rounds, threads=threads,
@@ -102,8 +105,8 @@ def llm(
                 (q.contender, f"{q.mean_kl:.4f}", f"{q.worst_kl:.3f}", f"{q.agreement:.1%}", f"{q.tokens}")
                 for q in qualities
             ]
-            columns = ["system", "mean KL", "worst", "same best token", "tokens"]
-            print_table(columns, rows, title="teacher-forced, against the float32 model")
+            columns = ["system", "mean KL", "max. KL", "same top token", "tokens"]
+            print_table(columns, rows, title="teacher-forced, compared with the float32 model")
         print_table(
             ["what", "promised", "measured", ""],
             [(bar.what, bar.promised, bar.measured, "kept" if bar.met else "MISSED") for bar in bars],
@@ -111,16 +114,6 @@ def llm(
         )
     if check and not all(bar.met for bar in bars):
         raise typer.Exit(1)
-
-
-def _sizes(text: str, option: str, wanted: str) -> list[int]:
-    try:
-        sizes = [int(part) for part in text.split(",")]
-    except ValueError:
-        sizes = [0]
-    if min(sizes) < 1:
-        raise InvalidInput(f"{option} is {text!r}", remedy=f"give {wanted}")
-    return sizes
 
 
 def _print_batches(result: LlmBench) -> None:
@@ -136,9 +129,9 @@ def _print_batches(result: LlmBench) -> None:
         )
         for p in sorted(result.batches, key=lambda point: (point.device, point.batch))
     ]
-    columns = ["device", "batch", "prefill tok/s", "decode tok/s", "of each sequence"]
+    columns = ["device", "batch", "prefill tok/s", "decode tok/s", "decode per sequence"]
     length = result.batches[0].prompt_tokens
-    print_table(columns, rows, title=f"several sequences of {length} tokens side by side, measured")
+    print_table(columns, rows, title=f"batched sequences of {length} tokens, measured")
 
 
 def _print_runs(result: LlmBench) -> None:
@@ -166,7 +159,7 @@ def _print_runs(result: LlmBench) -> None:
         print_table(columns, rows, title=title)
     limits = result.limits
     note(
-        f"limits measured: {limits.read_bandwidth_bytes_per_s / 1e9:.1f} GB/s read, "
-        f"{limits.peak_flops / 1e9:,.0f} GFLOP/s of matrix product; a token of decode reads "
+        f"measured limits: {limits.read_bandwidth_bytes_per_s / 1e9:.1f} GB/s read, "
+        f"{limits.peak_flops / 1e9:,.0f} GFLOP/s in matrix products; a token of decode reads "
         f"{size(limits.decode_bytes_per_token)}, one of prefill takes {limits.prefill_flops_per_token / 1e9:.3g} GFLOP"
     )

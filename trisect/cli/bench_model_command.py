@@ -11,8 +11,10 @@ import typer
 
 from trisect.runtime.errors import InvalidInput, StorageFailed
 
-from .output import Debug, Json, duration, note, print_json, print_table, progress_bar, quantity
-from .plans import parse_shapes, parse_span, read_feeds
+from .array_files import read_feeds
+from .option_parsing import parse_duration, parse_shapes
+from .options import Debug, Devices, Feeds, Json, LoadFiles, ObjectiveName, Seed, Shapes, Threads
+from .output import duration, note, print_json, print_table, progress_bar, quantity
 
 if TYPE_CHECKING:
     from trisect.bench.comparing.comparison import Comparison, ComparisonResult
@@ -25,31 +27,27 @@ _SHOWN_SHARE_MIN = 0.01
 
 def model(
     model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="An ONNX model.")],
-    strategies: Annotated[str, typer.Option("--strategies", help="Names, comma-separated, or all.")] = "all",
-    devices: Annotated[
-        str, typer.Option("--devices", help="Ids or kinds, comma-separated, or auto for all hardware.")
-    ] = "auto",
-    objective: Annotated[
-        Literal["latency", "throughput", "energy", "memory"],
-        typer.Option("--objective", help="Objective to minimise, and to sort by."),
-    ] = "latency",
-    shape: Annotated[
-        list[str] | None, typer.Option("--shape", help="Size of a symbolic dimension, NAME=INT; repeatable.")
-    ] = None,
-    feeds: Annotated[Path | None, typer.Option("--feeds", help="Inputs in an .npz file; default: random.")] = None,
-    budget: Annotated[str, typer.Option("--budget", help="Time for measuring: 30s, 2m.")] = "60s",
-    threads: Annotated[int | None, typer.Option("--threads", min=1, help="Compute threads of every system.")] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Random seed of inputs and stochastic strategies.")] = 0,
-    peers: Annotated[bool, typer.Option("--peers/--no-peers", help="Measure other systems too.")] = True,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Ignore cached measurements of earlier runs.")] = False,
-    load: Annotated[
-        list[Path] | None, typer.Option("--load", help="Python file that registers your strategies; it is executed.")
-    ] = None,
+    strategies: Annotated[
+        str, typer.Option("--strategies", metavar="LIST", help="Placement strategies, comma-separated, or all.")
+    ] = "all",
+    devices: Devices = "auto",
+    objective: ObjectiveName = "latency",
+    shape: Shapes = None,
+    feeds: Feeds = None,
+    budget: Annotated[str, typer.Option("--budget", metavar="DURATION", help="Time for measuring: 30s, 2m.")] = "60s",
+    threads: Threads = None,
+    seed: Seed = 0,
+    peers: Annotated[bool, typer.Option("--peers/--no-peers", help="Compare with other systems.")] = True,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Discard the measurements of an earlier, interrupted run.")
+    ] = False,
+    load: LoadFiles = None,
     report: Annotated[
-        Path | None, typer.Option("--report", help="Write an HTML report: one file that needs no network.")
+        Path | None, typer.Option("--report", metavar="FILE", help="Write an HTML report, one self-contained file.")
     ] = None,
     trace: Annotated[
-        Path | None, typer.Option("--trace", help="Write predicted and measured timelines for Perfetto.")
+        Path | None,
+        typer.Option("--trace", metavar="FILE", help="Write predicted and measured timelines for Perfetto."),
     ] = None,
     format: Annotated[
         Literal["table", "md", "csv", "json"], typer.Option("--format", help="Format of standard output.")
@@ -79,7 +77,7 @@ def model(
     with progress_bar("comparing") as progress:
         request = ComparisonRequest(
             model, strategies, devices, objective, parse_shapes(shape or []),
-            feeds=read_feeds(feeds) if feeds is not None else None, budget_s=parse_span(budget), threads=threads,
+            feeds=read_feeds(feeds), budget_s=parse_duration(budget), threads=threads,
             seed=seed, peers=peers, fresh=fresh,
         )  # fmt: skip
         comparison = compare(request, progress)
@@ -108,7 +106,7 @@ def model(
 def _title(comparison: Comparison) -> str:
     devices = ", ".join(d.id if d.is_real else f"{d.id} ({d.reality})" for d in comparison.devices)
     return (
-        f"{comparison.model} on {devices}, sorted by {comparison.objective}: medians, measured in turns; "
+        f"{comparison.model} on {devices}, sorted by {comparison.objective}: medians of interleaved runs; "
         "predictions from measured costs"
     )
 
@@ -208,7 +206,7 @@ def _notes(comparison: Comparison, report: Path | None, trace: Path | None) -> N
 def _check_writable(target: Path) -> None:
     """Fail before minutes of measuring, not after them."""
     if target.is_dir():
-        raise InvalidInput(f"{target} is a folder", remedy="name a file")
+        raise InvalidInput(f"{target}: expected a file, found a folder", remedy="name a file")
     try:
         with tempfile.TemporaryFile(dir=target.parent):
             pass

@@ -10,7 +10,8 @@ import typer
 
 from trisect.runtime.errors import EngineMissing, InvalidInput
 
-from .output import Debug, Json, note, print_json, print_table, progress_bar
+from .options import Debug, Json
+from .output import note, print_json, print_table, progress_bar
 
 _REASONS_MAX = 10
 
@@ -21,42 +22,53 @@ if TYPE_CHECKING:
 
 def study(
     spec: Annotated[
-        Path | None, typer.Argument(help="A study's specification (.toml, .json), or its folder to resume.")
+        Path | None, typer.Argument(help="A study specification (.toml, .json), or a study folder to resume.")
     ] = None,
-    strategies: Annotated[str, typer.Option("--strategies", help="Names, comma-separated, or all.")] = "",
+    strategies: Annotated[
+        str, typer.Option("--strategies", metavar="LIST", help="Placement strategies, comma-separated, or all.")
+    ] = "",
     workloads: Annotated[
-        list[str] | None, typer.Option("--workloads", help='Such as "stg random:layered?n=20,100"; repeatable.')
+        list[str] | None,
+        typer.Option("--workloads", metavar="NAMES", help='For example "stg random:layered?n=20,100"; repeatable.'),
     ] = None,
-    seeds: Annotated[str, typer.Option("--seeds", help="Such as 0-9 or 0,3,7.")] = "0",
+    seeds: Annotated[str, typer.Option("--seeds", metavar="LIST", help="Random seeds: 0-9 or 0,3,7.")] = "0",
     objective: Annotated[
-        str | None, typer.Option("--objective", help="Objective to minimise; default: each workload's own.")
+        str | None,
+        typer.Option("--objective", metavar="NAME", help="Objective to minimise; default: that of each workload."),
     ] = None,
-    time_limit: Annotated[
-        float, typer.Option("--time-limit", help="Seconds for each run of a strategy that searches.")
-    ] = 10.0,
+    time_limit: Annotated[float, typer.Option("--time-limit", help="Time limit of a search, in seconds.")] = 10.0,
     stop_after: Annotated[
         float,
         typer.Option(
-            "--stop-after", min=0.0, help="Seconds after which a run is stopped; 0: twice --time-limit plus 10."
+            "--stop-after", min=0.0, help="Stop a run after this many seconds; 0: twice the time limit plus 10."
         ),
     ] = 0.0,
     load: Annotated[
-        list[str] | None, typer.Option("--load", help="Python file that registers your strategies; it is executed.")
+        list[str] | None,
+        typer.Option(
+            "--load", metavar="FILE", help="Python file that registers strategies; it is executed. Repeatable."
+        ),
     ] = None,
-    processes: Annotated[int | None, typer.Option("--processes", min=1, help="Number of concurrent processes.")] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="Folder for all results; pass it again to resume.")] = None,
+    processes: Annotated[int | None, typer.Option("--processes", min=1, help="Number of runs in parallel.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FOLDER", help="Write results here; pass it again to resume.")
+    ] = None,
     latex: Annotated[bool, typer.Option("--latex", help="Print the summary as a LaTeX table.")] = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the summary as Markdown.")] = False,
-    list_workloads: Annotated[bool, typer.Option("--list", help="List the workloads with their provenance.")] = False,
+    list_workloads: Annotated[
+        bool, typer.Option("--list", help="List the workloads, with source and licence.")
+    ] = False,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Compare placement strategies on many problems, by simulation."""
+    """Compare placement strategies on many placement problems, by simulation."""
     if list_workloads:
         _list(json)
         return
     if spec is not None and (strategies or workloads):
-        raise InvalidInput("a specification together with --strategies or --workloads", remedy="give only one of them")
+        raise InvalidInput(
+            "expected either a specification or --strategies and --workloads, got both", remedy="remove one of them"
+        )
     if spec is not None and spec.is_dir():
         out = out or spec
     wanted = (
@@ -137,7 +149,7 @@ def _numbers(text: str) -> list[int]:
     except ValueError:
         numbers = []
     if not numbers or len(numbers) > 1_000_000:
-        raise InvalidInput(f"--seeds is {text!r}", remedy="give seeds such as 0-9 or 0,3,7")
+        raise InvalidInput(f"invalid --seeds {text!r}: expected integers", remedy="for example --seeds 0-9 or 0,3,7")
     return numbers
 
 

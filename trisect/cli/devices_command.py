@@ -1,4 +1,4 @@
-"""``trisect devices``: what this machine has."""
+"""``trisect devices``: list the devices of this machine, of a cluster, or of a machine from the database."""
 
 from __future__ import annotations
 
@@ -8,38 +8,37 @@ import typer
 
 from trisect.runtime.device import Limits
 
-from .output import Debug, Json, note, print_json, print_table, progress_bar, size
+from .options import Address, Debug, Json, Machine
+from .output import note, print_json, print_table, progress_bar, size
 
 
 def devices(
-    wanted: Annotated[
-        str, typer.Argument(help="Ids or kinds, comma-separated (cpu:ort,npu), or auto for all.")
+    devices: Annotated[
+        str, typer.Argument(help="Device ids or kinds, comma-separated (cpu:ort,npu), or auto for all.")
     ] = "auto",
-    machine: Annotated[
-        str | None, typer.Option("--machine", help="Those of a published machine that is not at hand.")
-    ] = None,
-    address: Annotated[
-        str | None, typer.Option("--address", help="Those of a Ray cluster: host:port, or auto.")
-    ] = None,
+    machine: Machine = None,
+    address: Address = None,
     limits: Annotated[
         bool,
-        typer.Option("--limits", help="What each takes, as found by compiling: operators, dtypes, rank, quantisation."),
+        typer.Option(
+            "--limits", help="Probe what each device supports: operators, data types, rank, shapes, quantisation."
+        ),
     ] = False,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """List the devices that the engines installed here offer."""
+    """List the devices that the installed engines provide."""
     if limits:
-        _print_limits(wanted, json)
+        _print_limits(devices, json)
         return
     from trisect.runtime.engines import unavailable
 
     from .. import api
 
-    found = api.devices(wanted, machine=machine, address=address)
+    listed = api.devices(devices, machine=machine, address=address)
     missing = unavailable() if machine is None and address is None else {}
     if json:
-        print_json({"devices": found, "absent": missing})
+        print_json({"devices": listed, "absent": missing})
         return
     rows = [
         (
@@ -49,44 +48,44 @@ def devices(
             f"{d.engine} {d.engine_version}".strip(),
             d.reality,
             size(d.memory_bytes),
-            _limits(d.limits),
+            _describe_limits(d.limits),
         )
-        for d in found
+        for d in listed
     ]
     print_table(["device", "kind", "name", "engine", "reality", "memory", "limits"], rows)
     for engine, reason in missing.items():
-        note(f"absent: {engine}: {reason}")
+        note(f"unavailable: {engine}: {reason}")
 
 
-def _print_limits(wanted: str, json: bool) -> None:
+def _print_limits(devices: str, json: bool) -> None:
     from ..context.op_support import op_support_limits_per_device
 
-    with progress_bar("trying operators") as report:
-        found = op_support_limits_per_device(wanted, report)
+    with progress_bar("probing operators") as report:
+        limits_per_device = op_support_limits_per_device(devices, report)
     if json:
-        print_json({"devices": found})
+        print_json({"devices": limits_per_device})
         return
     rows = [
         (
             device,
-            f"{sum(bool(operator.dtypes) for operator in one.operators.values())} of {len(one.operators)}",
-            ", ".join(one.data_types),
-            "not restricted" if one.maximum_rank is None else str(one.maximum_rank),
-            "yes" if one.static_shapes else "no",
-            ", ".join(one.quantised) or "-",
+            f"{sum(bool(operator.dtypes) for operator in limits.operators.values())} of {len(limits.operators)}",
+            ", ".join(limits.data_types),
+            "unlimited" if limits.maximum_rank is None else str(limits.maximum_rank),
+            "yes" if limits.static_shapes else "no",
+            ", ".join(limits.quantised) or "-",
         )
-        for device, one in found.items()
+        for device, limits in limits_per_device.items()
     ]
-    print_table(["device", "operators", "dtypes", "rank at most", "fixed shapes only", "dequantises"], rows)
-    for device, one in found.items():
-        refused = [name for name, operator in one.operators.items() if not operator.dtypes]
-        note(f"{device} compiles none of: {', '.join(refused) or 'nothing, it takes all'}")
+    print_table(["device", "operators", "data types", "max. rank", "static shapes only", "dequantises"], rows)
+    for device, limits in limits_per_device.items():
+        unsupported = [name for name, operator in limits.operators.items() if not operator.dtypes]
+        note(f"unsupported operators on {device}: {', '.join(unsupported) or 'none'}")
 
 
-def _limits(limits: Limits) -> str:
-    told = ["fixed shapes"] if limits.static_shapes else []
+def _describe_limits(limits: Limits) -> str:
+    parts = ["static shapes"] if limits.static_shapes else []
     if limits.maximum_rank is not None:
-        told.append(f"at most {limits.maximum_rank} dimensions")
+        parts.append(f"rank at most {limits.maximum_rank}")
     if limits.dtypes:
-        told.append(f"{len(limits.dtypes)} dtypes")
-    return ", ".join(told) or "-"
+        parts.append(f"{len(limits.dtypes)} data types")
+    return ", ".join(parts) or "-"

@@ -1,4 +1,4 @@
-"""``trisect explain``: how good a plan can be at most, and why each node is where it is."""
+"""``trisect explain``: why each node is placed where it is, and how far the plan is from the best possible one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .output import Debug, Json, duration, note, print_json, print_table, quantity
+from .options import Debug, Json
+from .output import duration, note, print_json, print_table, quantity
 
 if TYPE_CHECKING:
     from trisect.runtime.plans.plan import Plan
@@ -17,45 +18,44 @@ if TYPE_CHECKING:
 
 def explain(
     plan: Annotated[Path, typer.Argument(help="A plan folder.")],
-    node: Annotated[str | None, typer.Argument(help="Name of one node; all when left out.")] = None,
+    node: Annotated[str | None, typer.Argument(help="Name of a node; default: all nodes.")] = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Say why each node of a plan is placed where it is, and how good the plan can be at most."""
+    """Explain the placement of each node, and the plan's distance from a proven lower bound."""
     from trisect.runtime.plans.plan import Plan
 
     loaded = Plan.load(plan)
     task = loaded.task_of(node) if node is not None else None
     if json:
         names = [node] if node is not None else list(loaded.placement)
-        print_json({"certificate": _certificate(loaded), "nodes": _nodes(loaded, names), **_certificate(loaded)})
+        print_json(
+            {
+                "objective": loaded.objective,
+                "value": loaded.value,
+                "bound": loaded.bound,
+                "bound_by": loaded.bound_by,
+                "gap": loaded.gap,
+                "nodes": _node_documents(loaded, names),
+            }
+        )
         return
     if node is not None:
         _show_node(loaded, node, task)
     else:
         _show_all(loaded)
-    gap = f"{loaded.gap:.1%} above" if loaded.gap else "optimal:"
+    gap = f"{loaded.gap:.1%} above" if loaded.gap else "equal to"
     value, bound = quantity(loaded.value, loaded.objective), quantity(loaded.bound, loaded.objective)
-    note(f"predicted {loaded.objective} {value}, {gap} the bound {bound} ({loaded.bound_by or 'unknown'})")
+    note(f"predicted {loaded.objective} {value}, {gap} the lower bound {bound} ({loaded.bound_by or 'unknown'})")
 
 
-def _certificate(plan: Plan) -> dict[str, Any]:
-    return {
-        "objective": plan.objective,
-        "value": plan.value,
-        "bound": plan.bound,
-        "bound_by": plan.bound_by,
-        "gap": plan.gap,
-    }
-
-
-def _nodes(plan: Plan, names: list[str]) -> dict[str, Any]:
+def _node_documents(plan: Plan, names: list[str]) -> dict[str, Any]:
     tasks = {name: task for task in plan.tasks for name in task.nodes}
     segments = {name: segment.index for segment in plan.segments for name in segment.nodes}
-    found: dict[str, Any] = {}
+    documents: dict[str, Any] = {}
     for name in names:
         task = tasks.get(name)
-        found[name] = {
+        documents[name] = {
             "device": plan.placement[name],
             "segment": segments.get(name),
             "op_type": task.op_type if task is not None else None,
@@ -63,11 +63,11 @@ def _nodes(plan: Plan, names: list[str]) -> dict[str, Any]:
             "reason": task.reason if task is not None else plan.explain(name),
             "options": task.options if task is not None else [],
         }
-    return found
+    return documents
 
 
 def _show_node(plan: Plan, node: str, task: PlacedTask | None) -> None:
-    print_table(["node", "device", "why"], [(node, plan.placement[node], plan.explain(node))])
+    print_table(["node", "device", "reason"], [(node, plan.placement[node], plan.explain(node))])
     if task is None:
         return
     rows = [
@@ -80,8 +80,8 @@ def _show_node(plan: Plan, node: str, task: PlacedTask | None) -> None:
         )
         for option in task.options
     ]
-    title = f"{task.op_type}, {task.op_class}: what each device would mean"
-    print_table(["device", "time", "copies", "call", "why not"], rows, title=title)
+    title = f"{task.op_type}, {task.op_class}: predicted costs on each device"
+    print_table(["device", "time", "copies", "call overhead", "not possible because"], rows, title=title)
     if len(task.nodes) > 1:
         note(f"placed together: {', '.join(task.nodes)}")
 
@@ -92,11 +92,11 @@ def _show_all(plan: Plan) -> None:
     segments = []
     for segment in plan.segments:
         classes = Counter(tasks[name].op_class for name in segment.nodes if name in tasks)
-        work = ", ".join(f"{count} {name}" for name, count in classes.most_common(3))
+        op_classes = ", ".join(f"{count} {name}" for name, count in classes.most_common(3))
         predicted = duration(times.get(f"segment {segment.index}"))
-        segments.append((str(segment.index), segment.device, str(len(segment.nodes)), predicted, work))
+        segments.append((str(segment.index), segment.device, str(len(segment.nodes)), predicted, op_classes))
     print_table(
-        ["segment", "device", "nodes", "predicted", "mostly"], segments, title=f"{plan.model} ({plan.strategy})"
+        ["segment", "device", "nodes", "predicted", "op classes"], segments, title=f"{plan.model} ({plan.strategy})"
     )
     ids = [device.id for device in plan.devices]
     counts = Counter((task.op_class, task.device) for task in plan.tasks)
@@ -105,7 +105,7 @@ def _show_all(plan: Plan) -> None:
         for name in sorted({task.op_class for task in plan.tasks})
     ]
     if by_class:
-        print_table(["class", *ids], by_class)
-    print_table(["node", "device", "why"], [(n, d, plan.explain(n)) for n, d in plan.placement.items()])
+        print_table(["op class", *ids], by_class)
+    print_table(["node", "device", "reason"], [(n, d, plan.explain(n)) for n, d in plan.placement.items()])
     for text in plan.notes:
         note(f"note: {text}")

@@ -1,4 +1,4 @@
-"""``trisect generate``: text from an LLM, with prefill and decode on the devices that are best at each."""
+"""``trisect generate``: generate text with a language model, with prefill and decode on the fastest device for each."""
 
 from __future__ import annotations
 
@@ -11,42 +11,64 @@ import typer
 
 from trisect.runtime.errors import InvalidInput
 
-from .output import Debug, Json, duration, note, print_json, print_table, progress_bar, size
+from .options import Debug, Json, LanguageModel, Seed, Threads
+from .output import duration, note, print_json, print_table, progress_bar, size
 
 if TYPE_CHECKING:
     from trisect.llm.bundle import Bundle
     from trisect.llm.generate import MeasuredRequest
 
-_PROMPT_REMEDY = "give one with --prompt TEXT, or a text file with --prompt-file"
+_PROMPT_REMEDY = "use either --prompt TEXT or --prompt-file FILE"
 
 
 def generate(
-    model: Annotated[str, typer.Argument(help="A GGUF file, a model folder, or a Hugging Face id.")],
+    model: LanguageModel,
     prompt: Annotated[
-        str | None, typer.Option("--prompt", "-p", help="What to say to the model; - reads standard input.")
+        str | None, typer.Option("--prompt", "-p", metavar="TEXT", help="The prompt; - reads standard input.")
     ] = None,
     prompt_file: Annotated[
-        Path | None, typer.Option("--prompt-file", help="Read what to say from a text file.")
+        Path | None, typer.Option("--prompt-file", metavar="FILE", help="Read the prompt from a text file.")
     ] = None,
-    prefill: Annotated[str, typer.Option("--prefill", help="Device that reads the prompt, or auto.")] = "auto",
-    decode: Annotated[str, typer.Option("--decode", help="Device that writes the answer, or auto.")] = "auto",
-    max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1, help="Longest answer.")] = 64,
-    temperature: Annotated[float, typer.Option("--temperature", min=0.0, help="0 takes the likeliest token.")] = 0.0,
-    top_k: Annotated[int, typer.Option("--top-k", min=0, help="Draw among so many; 0 = all.")] = 0,
-    top_p: Annotated[float, typer.Option("--top-p", min=0.0, max=1.0, help="Draw within so much probability.")] = 1.0,
-    repetition_penalty: Annotated[float, typer.Option("--repetition-penalty", min=0.01, help="1 = none.")] = 1.0,
-    seed: Annotated[int, typer.Option("--seed", help="Same seed, same text.")] = 0,
-    stop: Annotated[list[str] | None, typer.Option("--stop", help="End at this text; repeatable.")] = None,
+    prefill: Annotated[
+        str, typer.Option("--prefill", metavar="DEVICE", help="Device for prefill (the prompt), or auto.")
+    ] = "auto",
+    decode: Annotated[
+        str, typer.Option("--decode", metavar="DEVICE", help="Device for decode (the answer), or auto.")
+    ] = "auto",
+    max_new_tokens: Annotated[
+        int, typer.Option("--max-new-tokens", min=1, help="Maximum number of generated tokens.")
+    ] = 64,
+    temperature: Annotated[
+        float, typer.Option("--temperature", min=0.0, help="Sampling temperature; 0 = greedy.")
+    ] = 0.0,
+    top_k: Annotated[int, typer.Option("--top-k", min=0, help="Sample from the K most likely tokens; 0 = all.")] = 0,
+    top_p: Annotated[
+        float,
+        typer.Option(
+            "--top-p", min=0.0, max=1.0, help="Sample from the most likely tokens up to this total probability."
+        ),
+    ] = 1.0,
+    repetition_penalty: Annotated[
+        float, typer.Option("--repetition-penalty", min=0.01, help="Penalty on repeated tokens; 1 = none.")
+    ] = 1.0,
+    seed: Seed = 0,
+    stop: Annotated[
+        list[str] | None, typer.Option("--stop", metavar="TEXT", help="Stop at this text; repeatable.")
+    ] = None,
     chat: Annotated[
-        bool, typer.Option("--chat/--raw", help="Use the model's chat template, or the prompt as is.")
+        bool, typer.Option("--chat/--raw", help="Apply the model's chat template, or use the prompt unchanged.")
     ] = True,
-    threads: Annotated[int | None, typer.Option("--threads", min=1, help="Computing threads of each engine.")] = None,
-    precision: Annotated[str, typer.Option("--precision", help="fast, or float32 for reference numerics.")] = "fast",
-    table: Annotated[bool, typer.Option("--table", help="End with a table of each device and pair.")] = False,
+    threads: Threads = None,
+    precision: Annotated[
+        str, typer.Option("--precision", metavar="NAME", help="fast, or float32 for reference results.")
+    ] = "fast",
+    table: Annotated[
+        bool, typer.Option("--table", help="Print a table of the chosen devices and of each device alone.")
+    ] = False,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Generate text; tokens appear as they are made."""
+    """Generate text; tokens are printed as they are generated."""
     from trisect.llm import generate as language
     from trisect.llm.running.generation import LanguageSession
     from trisect.llm.running.sampling import SamplingOptions
@@ -71,7 +93,7 @@ def generate(
             )  # fmt: skip
         except KeyboardInterrupt:
             if not json:
-                sys.stdout.write("\n")  # what was written so far keeps its line
+                sys.stdout.write("\n")  # ends the line of the text so far
             raise
     if not json:
         sys.stdout.write("\n")
@@ -91,14 +113,14 @@ def generate(
         print_json(document)
         return
     if table and not measured:
-        note("no table: both devices were given, and nothing is measured yet to compare them with")
+        note("no table: both devices are set, and no others are measured to compare them with")
     if measured:
         _print_comparison(measured, bundle, len(ids), max_new_tokens)
 
 
 def _prompt(prompt: str | None, path: Path | None) -> str:
     if (prompt is None) == (path is None):
-        raise InvalidInput("there is no prompt" if prompt is None else "two prompts were given", remedy=_PROMPT_REMEDY)
+        raise InvalidInput("no prompt" if prompt is None else "expected one prompt, got two", remedy=_PROMPT_REMEDY)
     if path is not None:
         try:
             return path.read_text("utf-8")
@@ -107,7 +129,7 @@ def _prompt(prompt: str | None, path: Path | None) -> str:
             raise InvalidInput(f"cannot read {path}: {reason}", remedy=_PROMPT_REMEDY) from error
     text = sys.stdin.read() if prompt == "-" else prompt or ""
     if prompt == "-" and not text:
-        raise InvalidInput("nothing came on standard input", remedy=_PROMPT_REMEDY)
+        raise InvalidInput("no prompt on standard input", remedy=_PROMPT_REMEDY)
     return text
 
 
@@ -131,10 +153,12 @@ def _print_comparison(measured: Sequence[MeasuredRequest], bundle: Bundle, promp
     columns = ["prefill on", "decode on", "prefill tok/s", "decode tok/s", "KV hand-over", "end to end", ""]
     sys.stdout.write("\n")
     print_table(
-        columns, rows, title=f"{prompt_tokens} tokens in, {new_tokens} out: measured, warm (predicted in brackets)"
+        columns,
+        rows,
+        title=f"{prompt_tokens} tokens in, {new_tokens} out: measured on warm engines (predicted in brackets)",
     )
     if measured[0].predicted.is_split:
-        note(f"both engines hold the weights ({size(bundle.weights_bytes)} on disk), each in a layout of its own")
+        note(f"both engines have a copy of the weights ({size(bundle.weights_bytes)} on disk), each in its own layout")
 
 
 def _rate(count: int, time_s: float) -> str:

@@ -1,17 +1,19 @@
-"""``trisect history``: what is remembered of answers and runs, and how to erase it."""
+"""``trisect history``: show or clear the recorded answers and runs."""
 
 from __future__ import annotations
 
 import typer
 
-from .output import Debug, Json, note, print_json, print_table
+from .command_help import PlainCommand, PlainGroup
+from .options import Debug, Json
+from .output import note, print_json, print_table
 
-app = typer.Typer(help="See or erase what is remembered of answers and runs.", no_args_is_help=True)
+history_app = typer.Typer(cls=PlainGroup, help="Show or clear the history.", no_args_is_help=True)
 
 
-@app.command("show")
+@history_app.command("show", cls=PlainCommand)
 def show(json: Json = False, debug: Debug = False) -> None:
-    """Say how much is remembered, and where."""
+    """Show how many answers and runs are recorded, and in which file."""
     from ..context.history import History
 
     history = History()
@@ -19,13 +21,13 @@ def show(json: Json = False, debug: Debug = False) -> None:
     if json:
         print_json({"path": str(history.path), **counts})
         return
-    print_table(["remembered", "how many"], [(name, str(count)) for name, count in counts.items()])
-    note(f"kept in {history.path}")
+    print_table(["recorded", "count"], [(name, str(count)) for name, count in counts.items()])
+    note(f"file: {history.path}")
 
 
-@app.command("clear")
+@history_app.command("clear", cls=PlainCommand)
 def clear(json: Json = False, debug: Debug = False) -> None:
-    """Erase everything that is remembered."""
+    """Erase all recorded answers and runs."""
     from ..context.history import History
 
     history = History()

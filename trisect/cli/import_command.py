@@ -1,4 +1,4 @@
-"""``trisect import``: turn an LLM in a foreign format into a folder that trisect runs."""
+"""``trisect import``: convert a language model to a folder that trisect runs."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ from typing import Annotated
 
 import typer
 
-from .output import Debug, Json, note, print_json, progress_bar, size
+from .options import Debug, Json, LanguageModel
+from .output import note, print_json, progress_bar, size
 
 
 def import_model(
-    model: Annotated[str, typer.Argument(help="A GGUF file, a model folder, or a Hugging Face id.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write.")],
+    model: LanguageModel,
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="FOLDER", help="Folder to write.")],
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Import an LLM: its graphs, weights, tokenizer and chat template, into one folder."""
+    """Import a language model: its graphs, weights, tokenizer and chat template, into one folder."""
     from .. import api
 
     with progress_bar("importing") as report:

@@ -1,4 +1,4 @@
-"""Puts the commands together and turns whatever goes wrong into one line and an exit code."""
+"""Assembles the commands, and turns every error into one line and an exit code."""
 
 from __future__ import annotations
 
@@ -15,47 +15,54 @@ from typer.exceptions import TyperException
 from trisect.runtime.errors import TrisectError
 
 from .. import __version__
-from . import bench_adversary_command as bench_adversary
-from . import bench_command as bench
-from . import bench_study_command as bench_study
-from . import can_run_command as can_run
-from . import devices_command as devices
-from . import explain_command as explain
-from . import generate_command as generate
-from . import history_command as history
-from . import import_command as import_model
 from . import output
-from . import profile_command as profile
-from . import run_command as run
-from . import split_command as split
-from . import verify_command as verify
+from .bench_adversary_command import adversary
+from .bench_command import bench_app
+from .bench_study_command import study
+from .can_run_command import can_run
+from .command_help import PlainCommand, PlainGroup
+from .devices_command import devices
+from .explain_command import explain
+from .generate_command import generate
+from .history_command import history_app
+from .import_command import import_model
+from .log_level import configure_logging
+from .profile_command import profile
+from .run_command import run
+from .split_command import split
+from .verify_command import verify
 
 INTERRUPTED = 130
+_HELP = "Split an ONNX model over CPU, GPU and NPU, by measured costs."
 
 app = typer.Typer(
     name="trisect",
-    help="Splits one ONNX model over CPU, GPU and NPU, from measured costs.",
+    cls=PlainGroup,
+    help=_HELP,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("devices")(devices.devices)
-app.command("profile")(profile.profile)
-app.command("split")(split.split)
-app.command("run")(run.run)
-app.command("verify")(verify.verify)
-app.command("explain")(explain.explain)
-app.command("generate")(generate.generate)
-app.command("import")(import_model.import_model)
-app.command("can-run")(can_run.can_run)
-app.add_typer(history.app, name="history")
-bench.app.command("study")(bench_study.study)
-bench.app.command("adversary")(bench_adversary.adversary)
+for _name, _command in (
+    ("devices", devices),
+    ("profile", profile),
+    ("split", split),
+    ("run", run),
+    ("verify", verify),
+    ("explain", explain),
+    ("generate", generate),
+    ("import", import_model),
+    ("can-run", can_run),
+):
+    app.command(_name, cls=PlainCommand)(_command)
+app.add_typer(history_app, name="history")
+bench_app.command("study", cls=PlainCommand)(study)
+bench_app.command("adversary", cls=PlainCommand)(adversary)
 if importlib.util.find_spec("trisect.bench.acceptance") is not None:  # in a checkout, never in an installed wheel
     from trisect.bench.acceptance.commands import register
 
-    register(bench.app)
-app.add_typer(bench.app, name="bench")
+    register(bench_app)
+app.add_typer(bench_app, name="bench")
 
 
 def _show_version(on: bool) -> None:
@@ -65,12 +72,12 @@ def _show_version(on: bool) -> None:
 
 
 @app.callback()
-def _root(
+def _root_options(
     version: Annotated[
         bool, typer.Option("--version", help="Print the version.", callback=_show_version, is_eager=True)
     ] = False,
 ) -> None:
-    """Splits one ONNX model over CPU, GPU and NPU, from measured costs."""
+    """Split an ONNX model over CPU, GPU and NPU, by measured costs."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -79,12 +86,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Parameters
     ----------
     arguments : sequence of str, optional
-        Words of the command line; those of this process when left out.
+        Arguments of the command line; default: those of this process.
 
     Returns
     -------
     int
-        0 done, 1 a bar or a verification failed, 2 the user has to change something, 130 interrupted.
+        Exit code: 0 done, 1 a check failed, 2 the user has to change something, 130 interrupted.
     """
     return run_app(app, arguments, "trisect")
 
@@ -92,28 +99,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run_app(application: typer.Typer, arguments: Sequence[str] | None, name: str) -> int:
     """Run a command-line application; turn every error into one line and an exit code."""
     try:
+        configure_logging()
         words = list(arguments) if arguments is not None else None
         code = application(args=words, prog_name=name, standalone_mode=False)
         sys.stdout.flush()
     except TrisectError as error:
-        return _refuse(str(error), error.exit_code)
+        return _report(str(error), error.exit_code)
     except TyperException as error:
-        # Without a message it is the help text that was already shown, as for `trisect` alone.
-        return _refuse(error.format_message(), 2) if error.format_message() else 2
+        # Without a message, the help text was already shown, as for `trisect` alone.
+        return _report(error.format_message(), 2) if error.format_message() else 2
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
     except BrokenPipeError:
-        # The reader has gone (`| head`): nothing is left to say, and the interpreter must not try at exit.
+        # The reader of the pipe has exited (`| head`): prevent the interpreter from flushing to it at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
-        return _refuse(f"internal error: {type(error).__name__}: {error} (run with --debug)", 2)
+        return _report(f"internal error: {type(error).__name__}: {error} (run with --debug)", 2)
     if code == INTERRUPTED:  # Typer turns Ctrl-C inside a command into this code
         output.note("interrupted")
     return code if isinstance(code, int) else 0
 
 
-def _refuse(message: str, code: int) -> int:
+def _report(message: str, code: int) -> int:
     if output.debugging():
         traceback.print_exc()
     output.note("error: " + " ".join(message.split()))

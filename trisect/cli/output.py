@@ -1,4 +1,4 @@
-"""How commands speak: one JSON document or a table on standard output, all else on standard error."""
+"""Output of commands: one JSON document or a table on standard output, everything else on standard error."""
 
 from __future__ import annotations
 
@@ -6,50 +6,38 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from trisect.runtime.progress import Progress
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output, nothing else there.")]
-Debug = Annotated[
-    bool,
-    typer.Option(
-        "--debug", help="Show the whole traceback of an error.", callback=lambda on: _remember_debug(on), is_eager=True
-    ),
-]
-
-
-_FILE_WIDTH = 1000
+_PIPE_WIDTH = 1000
+"""Columns of a table that is written to a file or a pipe, where names must not be wrapped."""
 
 
 @dataclass
-class _State:
+class _OutputState:
     debug: bool = False
 
 
-_state = _State()
+_state = _OutputState()
 
 
-def _remember_debug(on: bool) -> bool:
+def set_debug(on: bool) -> bool:
+    """Set whether errors are reported with their traceback."""
     _state.debug = on
     return on
 
 
 def debugging() -> bool:
-    """Whether ``--debug`` was given."""
+    """Return whether ``--debug`` is set."""
     return _state.debug
 
 
 def print_json(document: Any) -> None:
-    """Write one JSON document, made of plain values and of trisect's dataclasses, to standard output.
-
-    Infinities and NaN, which JSON has no words for, become ``null``.
-    """
+    """Write one JSON document of plain values and dataclasses to standard output; infinities and NaN become null."""
     import msgspec
 
     text = msgspec.json.format(msgspec.json.encode(document, enc_hook=_plain), indent=2)
@@ -58,7 +46,7 @@ def print_json(document: Any) -> None:
 
 
 def _plain(value: Any) -> Any:
-    if hasattr(value, "tolist"):  # numpy's scalars and arrays
+    if hasattr(value, "tolist"):  # NumPy's scalars and arrays
         return value.tolist()
     if hasattr(value, "items"):  # mappings other than dict
         return dict(value)
@@ -66,20 +54,19 @@ def _plain(value: Any) -> Any:
 
 
 def note(text: str) -> None:
-    """Say something on standard error."""
+    """Write a line to standard error."""
     sys.stderr.write(f"{text}\n")
     sys.stderr.flush()
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str | None = None) -> None:
-    """Print a table on standard output; columns whose cells are all figures stand to the right.
+    """Print a table on standard output; columns of numbers are right-aligned.
 
-    Cells are plain text: a bracket in a name of a node or a device is no markup.
+    Cells are plain text: brackets in the name of a node or a device are not interpreted as markup.
     """
     from rich.console import Console
 
-    # Only a person's window is narrow: in a file or a pipe a name must not be folded.
-    console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else _FILE_WIDTH)
+    console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
     if title is not None:
         console.print(title, markup=False, highlight=False)
     console.print(_table(columns, rows))
@@ -92,8 +79,8 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
 
     table = Table(box=box.SIMPLE, pad_edge=False)
     for index, column in enumerate(columns):
-        figures = bool(rows) and all(row[index][:1].isdigit() or row[index] in ("", "-") for row in rows)
-        table.add_column(Text(column), justify="right" if figures else "left", overflow="fold")
+        is_numeric = bool(rows) and all(row[index][:1].isdigit() or row[index] in ("", "-") for row in rows)
+        table.add_column(Text(column), justify="right" if is_numeric else "left", overflow="fold")
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
     return table
@@ -101,12 +88,12 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
 
 @contextmanager
 def progress_bar(title: str) -> Iterator[Progress]:
-    """A bar on standard error, drawn only where a person watches.
+    """Show a progress bar on standard error if that is a terminal.
 
     Yields
     ------
     callable
-        ``report(done, total, text)``: how many steps of how many are done, and what is being done now.
+        ``report(done, total, text)``: the number of completed steps, of all steps, and the current step.
     """
     from rich import progress as rich_progress
     from rich.console import Console
@@ -125,7 +112,7 @@ def progress_bar(title: str) -> Iterator[Progress]:
 
 
 def duration(seconds: float | None) -> str:
-    """A duration for a table.
+    """Format a duration.
 
     Examples
     --------
@@ -141,7 +128,7 @@ def duration(seconds: float | None) -> str:
 
 
 def quantity(value: float, objective: str) -> str:
-    """A value of an objective for a table.
+    """Format a value of an objective.
 
     Examples
     --------
@@ -156,7 +143,7 @@ def quantity(value: float, objective: str) -> str:
 
 
 def size(size_bytes: int | None) -> str:
-    """A size for a table.
+    """Format a size.
 
     Examples
     --------
@@ -170,3 +157,14 @@ def size(size_bytes: int | None) -> str:
         value /= 1000
         units.pop(0)
     return f"{value:.4g} {units[0]}"
+
+
+def plural(count: int, noun: str) -> str:
+    """Format a count with its noun.
+
+    Examples
+    --------
+    >>> plural(1, "segment"), plural(2, "segment")
+    ('1 segment', '2 segments')
+    """
+    return f"{count} {noun}{'' if count == 1 else 's'}"

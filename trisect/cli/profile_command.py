@@ -1,4 +1,4 @@
-"""``trisect profile``: measure what the devices cost."""
+"""``trisect profile``: measure the costs of devices and links."""
 
 from __future__ import annotations
 
@@ -7,57 +7,57 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .output import Debug, Json, duration, note, print_json, print_table, progress_bar, size
-from .plans import parse_shapes, parse_span
+from .option_parsing import parse_duration, parse_shapes
+from .options import Address, Debug, Devices, Json, Shapes
+from .output import duration, note, print_json, print_table, progress_bar, size
 
 if TYPE_CHECKING:
     from trisect.profiles.stored.profile_data import Profile
 
 
 def profile(
-    devices: Annotated[
-        str, typer.Option("--devices", help="Ids or kinds, comma-separated, or auto for all hardware.")
-    ] = "auto",
-    budget: Annotated[str, typer.Option("--budget", help="How long measuring may take: 30s, 2m.")] = "30s",
+    devices: Devices = "auto",
+    budget: Annotated[str, typer.Option("--budget", metavar="DURATION", help="Time for measuring: 30s, 2m.")] = "30s",
     model: Annotated[
-        Path | None, typer.Option("--model", help="Measure the operators of this ONNX model, at its shapes, first.")
+        Path | None,
+        typer.Option("--model", metavar="FILE", help="Measure the operators of this ONNX model first, at its shapes."),
     ] = None,
-    shape: Annotated[
-        list[str] | None, typer.Option("--shape", help="Value of a symbolic dimension, name=number; repeatable.")
-    ] = None,
+    shape: Shapes = None,
     networks: Annotated[
         str | None,
-        typer.Option("--networks", help="Then learn from made-up networks for so long (2m): needs two devices."),
+        typer.Option(
+            "--networks",
+            metavar="DURATION",
+            help="Then measure synthetic networks for this time (2m) to fit the overhead of cuts; needs two devices.",
+        ),
     ] = None,
-    address: Annotated[
-        str | None, typer.Option("--address", help="Measure the nodes of a Ray cluster: host:port, or auto.")
-    ] = None,
+    address: Address = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Measure devices and the links between them, and keep the figures for planning.
+    """Measure devices and the links between them, and store the costs for planning.
 
-    Ctrl-C keeps what is measured so far; the next run goes on from there.
+    Ctrl-C stores the measurements so far; the next run continues from there.
     """
     from trisect.profiles.stored import profile_store as store
 
     from .. import api
     from ..network_fitting import fit_on_networks
 
-    budget_s, shapes = parse_span(budget), parse_shapes(shape or [])
+    budget_s, shapes = parse_duration(budget), parse_shapes(shape or [])
     try:
         with progress_bar("measuring") as report:
             measured = api.profile(
                 devices, budget_s=budget_s, model=model, shapes=shapes, address=address, progress=report
             )
         if networks is not None:
-            with progress_bar("learning") as report:
-                span_s = parse_span(networks, "--networks")
+            with progress_bar("fitting") as report:
+                span_s = parse_duration(networks, "--networks")
                 store_of = fit_on_networks(devices, budget_s=span_s, model=model, shapes=shapes, progress=report)
             counts = ", ".join(f"{len(rows)} on {device}" for device, rows in store_of.devices.items())
             note(f"segments learned from: {counts}")
     except KeyboardInterrupt:
-        note("what is measured so far is kept: run it again to go on")
+        note("measurements so far are stored; run the command again to continue")
         raise
     if json:
         print_json(measured)
@@ -75,27 +75,27 @@ def profile(
         for d in measured.devices.values()
     ]
     print_table(
-        ["device", "operators measured", "a call", "a small operator", "to load a model", "matrix product", "power"],
+        ["device", "operators measured", "call overhead", "operator overhead", "load time", "peak compute", "power"],
         rows,
     )
     links = [
         (
             f"{link.source} to {link.target}",
             duration(link.latency_s),
-            f"{size(round(link.bandwidth_bytes_per_s))}/s" if link.bandwidth_bytes_per_s else "by reference",
+            f"{size(round(link.bandwidth_bytes_per_s))}/s" if link.bandwidth_bytes_per_s else "zero-copy",
         )
         for link in measured.links
     ]
     if links:
-        print_table(["hand-over", "latency", "bandwidth"], links)
-    _tell_memory(measured)
-    _tell_wakings(measured)
-    _tell_contention(measured)
+        print_table(["link", "latency", "bandwidth"], links)
+    _print_memory(measured)
+    _print_wakeup_costs(measured)
+    _print_contention(measured)
     origin = measured.provenance
-    note(f"{origin.source} on {origin.cpu}, {origin.date}; kept in {store.default_path(measured.precision)}")
+    note(f"{origin.source} on {origin.cpu}, {origin.date}; stored in {store.default_path(measured.precision)}")
 
 
-def _tell_memory(measured: Profile) -> None:
+def _print_memory(measured: Profile) -> None:
     from trisect.profiles.measuring.memory_measurement import memory_need
 
     rows = []
@@ -106,23 +106,23 @@ def _tell_memory(measured: Profile) -> None:
         else:
             factors = f"{need.per_weight:.2f} x", f"{need.per_tensor:.2f} x"
             rows.append((d.device, size(round(need.model_bytes)), *factors))
-    print_table(["memory", "a loaded model", "its weights", "its tensors"], rows)
+    print_table(["memory", "per loaded model", "per weight byte", "per tensor byte"], rows)
 
 
-def _tell_wakings(measured: Profile) -> None:
+def _print_wakeup_costs(measured: Profile) -> None:
     rows = [
-        (f"{device.device} behind {waking.beside}", duration(waking.idle_s), f"+ {duration(waking.more_s)}")
+        (f"{device.device} after {waking.beside}", duration(waking.idle_s), f"+ {duration(waking.more_s)}")
         for device in measured.devices.values()
         for waking in device.wakings
     ]
     if rows:
-        print_table(["a call in turns", "which took", "takes"], rows)
+        print_table(["call on a cold engine", "after", "extra time"], rows)
 
 
-def _tell_contention(measured: Profile) -> None:
+def _print_contention(measured: Profile) -> None:
     rows = [
         (f"{c.device} beside {c.beside}", c.executor, c.op_class.value, f"{c.slowdown:.2f} x")
         for c in measured.contention
     ]
     if rows:
-        print_table(["at once", "in", "work", "takes"], rows)
+        print_table(["contention", "executor", "op class", "slowdown"], rows)

@@ -1,16 +1,18 @@
-"""``trisect split``: place a model's nodes on devices and cut it into segments that run."""
+"""``trisect split``: place a model's nodes on devices, and cut it into segments that run there."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from trisect.runtime.errors import InvalidInput
 
-from .output import Debug, Json, note, print_json, print_table, progress_bar, quantity, size
-from .plans import describe, parse_shapes
+from .option_parsing import parse_shapes
+from .options import Address, Debug, Devices, Json, Machine, ObjectiveName, Seed, Shapes
+from .output import note, plural, print_json, print_table, progress_bar, quantity, size
+from .plan_documents import plan_document
 
 if TYPE_CHECKING:
     from trisect.partitioner.problem.constraints import Constraints
@@ -23,56 +25,52 @@ def split(
     model: Annotated[Path, typer.Argument(help="An ONNX model.")],
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="Folder to write the plan to; with --pareto, one plan in it for each point."),
+        typer.Option(
+            "--out", "-o", metavar="FOLDER", help="Write the plan to this folder; with --pareto, a plan for each point."
+        ),
     ] = None,
-    devices: Annotated[
-        str, typer.Option("--devices", help="Ids or kinds, comma-separated, or auto for all hardware.")
-    ] = "auto",
+    devices: Devices = "auto",
     strategy: Annotated[
-        str, typer.Option("--strategy", help="Placement strategy: auto, opclass, exact, single:cpu:ort, ...")
+        str,
+        typer.Option(
+            "--strategy", metavar="NAME", help="Placement strategy: auto, opclass, exact, single:cpu:ort, ..."
+        ),
     ] = "auto",
-    objective: Annotated[
-        Literal["latency", "throughput", "energy", "memory"], typer.Option("--objective", help="Objective to minimise.")
-    ] = "latency",
+    objective: ObjectiveName = "latency",
     pareto: Annotated[
         str | None,
-        typer.Option("--pareto", help="Two objectives: print the Pareto-optimal placements."),
+        typer.Option("--pareto", metavar="A,B", help="Two objectives: print the Pareto-optimal points."),
     ] = None,
-    shape: Annotated[
-        list[str] | None, typer.Option("--shape", help="Size of a symbolic dimension, NAME=INT; repeatable.")
-    ] = None,
+    shape: Shapes = None,
     constraints: Annotated[
-        Path | None, typer.Option("--constraints", help="TOML file of constraints on the placement.")
+        Path | None, typer.Option("--constraints", metavar="FILE", help="TOML file with placement constraints.")
     ] = None,
     force: Annotated[
         list[str] | None,
         typer.Option(
             "--force",
-            help="SELECTOR=DEVICE: nodes (name, re:..., op:... or class:...) that must run there; repeatable.",
+            metavar="SELECTOR=DEVICE",
+            help="Place nodes on a device; the selector is NAME, re:..., op:... or class:...; repeatable.",
         ),
     ] = None,
     forbid: Annotated[
-        list[str] | None, typer.Option("--forbid", help="SELECTOR=DEVICE: nodes that must not run there; repeatable.")
+        list[str] | None,
+        typer.Option("--forbid", metavar="SELECTOR=DEVICE", help="Keep nodes off a device; repeatable."),
     ] = None,
     colocate: Annotated[
         list[str] | None,
-        typer.Option("--colocate", help="Selectors, comma-separated, whose nodes run on one device; repeatable."),
+        typer.Option("--colocate", metavar="SELECTORS", help="Place all these nodes on one device; repeatable."),
     ] = None,
     max_segments: Annotated[int | None, typer.Option("--max-segments", help="Maximum number of segments.")] = None,
     no_cpu_fallback: Annotated[
-        bool, typer.Option("--no-cpu-fallback", help="Fail if a node can only run on the CPU.")
+        bool, typer.Option("--no-cpu-fallback", help="Fail if any node would run on the CPU.")
     ] = False,
     time_limit: Annotated[
-        float | None, typer.Option("--time-limit", help="Search time of the strategy in seconds.")
+        float | None, typer.Option("--time-limit", help="Time limit of the search, in seconds.")
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Random seed.")] = 0,
-    machine: Annotated[
-        str | None,
-        typer.Option("--machine", help="Plan for a reference machine from the built-in database: nvidia-h200, ..."),
-    ] = None,
-    address: Annotated[
-        str | None, typer.Option("--address", help="Plan for the devices of a Ray cluster: host:port, or auto.")
-    ] = None,
+    seed: Seed = 0,
+    machine: Machine = None,
+    address: Address = None,
     refine: Annotated[
         int,
         typer.Option(
@@ -106,7 +104,7 @@ def split(
     if pareto is not None:
         _show_front(front, out, json)
     elif json:
-        print_json(describe(plan))
+        print_json(plan_document(plan))
     else:
         _show_plan(plan, out)
     if machine is not None and not json:
@@ -155,7 +153,8 @@ def _show_plan(plan: Plan, out: Path | None) -> None:
     ]
     print_table(["segment", "device", "nodes", "inputs", "outputs"], rows, title=f"{plan.model} ({plan.strategy})")
     moved = [t.size_bytes for t in plan.transfers if t.source >= 0 and t.target >= 0]
-    note(f"plan written to {out}: {len(plan.segments)} segments, {len(moved)} transfers, {size(sum(moved))}")
+    segments, transfers = plural(len(plan.segments), "segment"), plural(len(moved), "transfer")
+    note(f"plan written to {out}: {segments}, {transfers}, {size(sum(moved))}")
     for text in plan.notes:
         note(f"note: {text}")
     value, bound = quantity(plan.value, plan.objective), quantity(plan.bound, plan.objective)
@@ -165,7 +164,7 @@ def _show_plan(plan: Plan, out: Path | None) -> None:
             f"{device} {size(peak)} ({basis[device]})" for device, peak in plan.predicted.peak_bytes.items() if peak
         ]
         note(f"peak memory: {', '.join(peaks)}")
-    note(f"predicted {plan.objective} {value}; no split can be below {bound} ({plan.bound_by})")
+    note(f"predicted {plan.objective} {value}; lower bound {bound} ({plan.bound_by})")
 
 
 def _show_front(front: list[Solution], out: Path | None, json: bool) -> None:
@@ -190,4 +189,4 @@ def _show_front(front: list[Solution], out: Path | None, json: bool) -> None:
         for number, s in enumerate(front)
     ]
     print_table(["point", *objectives, "tasks"], rows, title="Pareto-optimal points")
-    note("predicted" if out is None else f"predicted; a plan for each in {out}")
+    note("predicted" if out is None else f"predicted; a plan for each point in {out}")

@@ -1,4 +1,4 @@
-"""``trisect verify``: does the split model give the whole model's answers?"""
+"""``trisect verify``: compare the outputs of the split model with those of the unsplit one."""
 
 from __future__ import annotations
 
@@ -7,36 +7,37 @@ from typing import Annotated
 
 import typer
 
-from .output import Debug, Json, note, print_json, print_table, progress_bar
-from .plans import read_feeds
+from .array_files import read_feeds
+from .options import Debug, Executor, Feeds, Json, RayAddress, Seed
+from .output import note, print_json, print_table, progress_bar
 
 
 def verify(
     plan: Annotated[Path, typer.Argument(help="A plan folder.")],
     model: Annotated[
-        Path | None, typer.Option("--model", help="The whole model; where it was split from when left out.")
+        Path | None,
+        typer.Option(
+            "--model", metavar="FILE", help="The unsplit model; default: the file that the plan was made from."
+        ),
     ] = None,
-    feeds: Annotated[
-        Path | None, typer.Option("--feeds", help="Inputs in an .npz file; random ones when left out.")
-    ] = None,
+    feeds: Feeds = None,
     reference: Annotated[
         str | None,
-        typer.Option("--reference", help="Device for the whole model, such as cpu:reference; cpu:ort when left out."),
+        typer.Option(
+            "--reference", metavar="DEVICE", help="Device for the unsplit model (cpu:reference); default: cpu:ort."
+        ),
     ] = None,
     tolerance: Annotated[
-        float | None, typer.Option("--tolerance", min=0.0, help="Allowed: this, plus this share of the right value.")
+        float | None,
+        typer.Option("--tolerance", min=0.0, help="Absolute tolerance, and relative to the reference value."),
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="For random inputs.")] = 0,
-    executor: Annotated[
-        str, typer.Option("--executor", help="threads, processes, or ray: who carries the split model out.")
-    ] = "threads",
-    address: Annotated[
-        str | None, typer.Option("--address", help="Of a Ray cluster to join: host:port, or auto. Implies ray.")
-    ] = None,
+    seed: Seed = 0,
+    executor: Executor = "threads",
+    address: RayAddress = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Compare the split model with the whole one at every boundary; exit code 1 when they differ."""
+    """Compare the split model with the unsplit one at every boundary. Exit 1 if they differ."""
     from trisect.runtime.plans.plan import Plan
 
     from .. import measured_runs
@@ -45,7 +46,7 @@ def verify(
     with progress_bar("verifying"):
         result = measured_runs.verify(
             loaded,
-            read_feeds(feeds) if feeds else None,
+            read_feeds(feeds),
             model=model,
             reference=reference,
             tolerance=tolerance,
@@ -79,10 +80,11 @@ def verify(
             )
             for check in result.checks
         ]
-        columns = ["tensor", "is", "segment", "dtype", "max abs", "max rel", "worst at", "within tolerance"]
+        columns = ["tensor", "kind", "segment", "dtype", "max. abs.", "max. rel.", "at index", "within tolerance"]
         print_table(columns, rows)
-        where = "" if result.drift_segment is None else f"; it begins in segment {result.drift_segment}"
+        drift = "" if result.drift_segment is None else f"; first difference in segment {result.drift_segment}"
         verdict = "equal" if result.ok else "different"
-        note(f"split and whole ({result.reference}) are {verdict} within {result.tolerance:g}{where}")
+        tolerance_text = f"{result.tolerance:g} absolute plus {result.tolerance:g} relative"
+        note(f"split and unsplit model ({result.reference}) are {verdict} within {tolerance_text}{drift}")
     if not result.ok:
         raise typer.Exit(1)

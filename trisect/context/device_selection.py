@@ -94,10 +94,7 @@ def select_devices(
     if not permitted:
         message = f"the user's policy avoids every available device: {', '.join(user_options.avoid)}"
         raise InfeasibleProblem(message, remedy="change the policy file")
-    kinds, decided_by = next(
-        ((tiers, merged.describe(name)) for name, rule in _TIER_RULES.items() if (tiers := rule(merged)) is not None),
-        (_ONE_TIER, ""),
-    )
+    kinds, decided_by = _kind_tiers(merged)
     if merged.prefer is not None and merged.policy is None and merged.accelerated is not False:
         kinds = (tuple(kind for tier in kinds for kind in tier),)  # the objective orders them, not their kinds
     tiers = _tiers(permitted, kinds, without=merged.avoid) or _tiers(permitted, _ONE_TIER, without=merged.avoid)
@@ -166,6 +163,15 @@ _TIER_RULES: Mapping[str, Callable[[ContextOptions], KindTiers | None]] = {
     "accelerated": _tiers_by_acceleration,
 }
 """Hints that order the devices, the most specific first; the first one that is set decides."""
+
+
+def _kind_tiers(options: ContextOptions) -> tuple[KindTiers, str]:
+    """Return the tiers of kinds, and the option that decides them; all in one tier, and "", where none does."""
+    for name, rule in _TIER_RULES.items():
+        kinds = rule(options)
+        if kinds is not None:
+            return kinds, options.describe(name)
+    return _ONE_TIER, ""
 
 
 def _tiers(devices: Sequence[Device], kinds: KindTiers, without: Sequence[Kind] = ()) -> DeviceTiers:

@@ -7,13 +7,14 @@ from typing import Annotated
 
 import typer
 
-from trisect.cli.output import Debug, Json, duration, note, print_json, print_table
+from trisect.cli.options import Check, Debug, Json
+from trisect.cli.output import duration, note, print_json, print_table
 
 
 def context(
     nodes: Annotated[int, typer.Option("--nodes", min=1, help="Size of the model that is asked about.")] = 10_000,
     rounds: Annotated[int, typer.Option("--rounds", min=1, help="Of each question; the median counts.")] = 20,
-    check: Annotated[bool, typer.Option("--check", help="Exit with 1 where a promise is not kept.")] = False,
+    check: Check = False,
     json: Json = False,
     debug: Debug = False,
 ) -> None:

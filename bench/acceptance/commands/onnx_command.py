@@ -7,13 +7,14 @@ from typing import Annotated
 
 import typer
 
-from trisect.cli.output import Debug, Json, note, print_json, print_table, progress_bar
+from trisect.cli.options import Check, Debug, Json
+from trisect.cli.output import note, print_json, print_table, progress_bar
 
 
 def onnx(
     every: Annotated[int, typer.Option("--every", min=1, help="Run each so many-th case of each kind only.")] = 1,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the JSON document to this file too.")] = None,
-    check: Annotated[bool, typer.Option("--check", help="Exit with 1 where a promise is not kept.")] = False,
+    check: Check = False,
     json: Json = False,
     debug: Debug = False,
 ) -> None:

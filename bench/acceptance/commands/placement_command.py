@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from trisect.cli.output import Debug, Json, duration, note, print_json, print_table, progress_bar
+from trisect.cli.options import Check, Debug, Json
+from trisect.cli.output import duration, note, print_json, print_table, progress_bar
 from trisect.runtime.errors import InvalidInput
 
 
@@ -22,7 +23,7 @@ def placement(
     variants: Annotated[
         bool, typer.Option("--variants", help="Solve relatives of these graphs: renamed, disturbed, training, ...")
     ] = False,
-    check: Annotated[bool, typer.Option("--check", help="Exit with 1 where a promise is not kept.")] = False,
+    check: Check = False,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -68,7 +69,7 @@ def placement(
 def plan_speed(
     nodes: Annotated[str, typer.Option("--nodes", help="Sizes of the models, comma-separated.")] = "10000,100000",
     rounds: Annotated[int, typer.Option("--rounds", min=1, help="Runs of each strategy; the median counts.")] = 3,
-    check: Annotated[bool, typer.Option("--check", help="Exit with 1 where a promise is not kept.")] = False,
+    check: Check = False,
     json: Json = False,
     debug: Debug = False,
 ) -> None:

@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
-from trisect.cli.output import Debug, Json, duration, note, print_json, print_table, progress_bar
-from trisect.cli.plans import parse_span
+from trisect.cli.option_parsing import parse_duration
+from trisect.cli.options import Check, Debug, Json
+from trisect.cli.output import duration, note, print_json, print_table, progress_bar
 
 
 def predict(
@@ -24,7 +25,7 @@ def predict(
     folder: Annotated[
         Path | None, typer.Option("--folder", help="Where the models are; default: TRISECT_MODELS.")
     ] = None,
-    check: Annotated[bool, typer.Option("--check", help="Exit with 1 where a promise is not kept.")] = False,
+    check: Check = False,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -42,7 +43,7 @@ def predict(
             devices=devices,
             wanted=names,
             splits=splits,
-            budget_s=parse_span(budget),
+            budget_s=parse_duration(budget),
             seed=seed,
             rounds=rounds,
             progress=report,

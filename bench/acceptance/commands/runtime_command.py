@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from trisect.cli.output import Debug, Json, note, print_json, print_table
+from trisect.cli.options import Check, Debug, Json
+from trisect.cli.output import note, print_json, print_table
 
 if TYPE_CHECKING:
     from ..runtime_overhead import Measured
@@ -21,7 +22,7 @@ def runtime(
     ] = None,
     only: Annotated[str, typer.Option("--only", help="Cases to measure, comma-separated.")] = "",
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the figures to this file too.")] = None,
-    check: Annotated[bool, typer.Option("--check", help="Exit with 1 where a promise is not kept.")] = False,
+    check: Check = False,
     json: Json = False,
     debug: Debug = False,
 ) -> None:

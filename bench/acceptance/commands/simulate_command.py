@@ -6,14 +6,15 @@ from typing import Annotated
 
 import typer
 
-from trisect.cli.output import Debug, Json, duration, print_json, print_table, progress_bar
+from trisect.cli.options import Check, Debug, Json
+from trisect.cli.output import duration, print_json, print_table, progress_bar
 from trisect.runtime.errors import InvalidInput
 
 
 def simulate(
     tasks: Annotated[str, typer.Option("--tasks", help="Sizes of the graphs, comma-separated.")] = "1000,10000,100000",
     rounds: Annotated[int, typer.Option("--rounds", min=1, help="Runs of each; the median counts.")] = 5,
-    check: Annotated[bool, typer.Option("--check", help="Exit with 1 where a promise is not kept.")] = False,
+    check: Check = False,
     json: Json = False,
     debug: Debug = False,
 ) -> None:

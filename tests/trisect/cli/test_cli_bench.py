@@ -18,7 +18,7 @@ from trisect.bench.comparing.compare import ComparisonRequest
 from trisect.bench.comparing.comparison import Comparison
 from trisect.bench.comparing.comparison_formats import as_csv, as_trace
 from trisect.cli import main
-from trisect.cli.plans import parse_span
+from trisect.cli.option_parsing import parse_duration
 from trisect.partitioner.graph.model_graph import Graph
 from trisect.profiles.measuring import power
 from trisect.runtime.errors import InvalidInput
@@ -59,12 +59,12 @@ def test_the_word_model_can_be_left_out(
     assert (first.budget_s, first.threads, first.peers, first.fresh) == (120.0, 2, True, False)
 
 
-def test_the_group_still_explains_itself(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_group_shows_its_help_and_refuses_misspelt_commands(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "-h"]) == 0
-    told = capsys.readouterr().out
-    assert "MODEL.onnx" in told
-    assert all(f" {name} " in told for name in ("model", "llm", "study", "adversary"))
-    assert "plan-speed" not in told  # a measurement of our own targets
+    help_text = capsys.readouterr().out
+    assert "MODEL.onnx" in help_text
+    assert all(f" {name} " in help_text for name in ("model", "llm", "study", "adversary"))
+    assert "plan-speed" not in help_text  # a measurement of our own targets
     assert main(["bench", "plan-sped"]) == 2
     assert "plan-speed" in capsys.readouterr().err
     assert main(["bench", "no-such-file.onnx"]) == 2
@@ -212,7 +212,7 @@ def test_bad_input_costs_no_measuring(
         assert len(err.splitlines()) == 1
     assert requests == []
     with pytest.raises(InvalidInput, match="--limit"):
-        parse_span("-1s", "--limit")
+        parse_duration("-1s", "--limit")
 
 
 def test_strategies_of_a_file_of_ones_own(
@@ -237,7 +237,7 @@ def test_sizes_of_batches_and_prompts_are_checked_before_a_model_is_read(
 ) -> None:
     assert main(["bench", "llm", "no-such-model.gguf", *words]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"error: {words[0]} is '{words[1]}'")
+    assert line.startswith(f"error: invalid {words[0]} '{words[1]}': expected positive integers")
 
 
 def test_really(onnx_file: Path, two_devices: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -89,7 +89,7 @@ def test_whatever_is_raised_becomes_a_line_and_a_code(
 
 
 def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(output, "_state", output._State())
+    monkeypatch.setattr(output, "_state", output._OutputState())
     assert main(["devices", "nope", "--debug"]) == 2
     assert "Traceback" in capsys.readouterr().err
     assert main(["devices", "nope"]) == 2

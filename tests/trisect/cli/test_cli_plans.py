@@ -13,7 +13,7 @@ import pytest
 from tests.trisect.conftest import expected
 from trisect import Plan
 from trisect.cli import main
-from trisect.cli.plans import parse_shapes
+from trisect.cli.option_parsing import parse_shapes
 from trisect.runtime.errors import InvalidInput
 
 Call = Callable[..., Any]
@@ -156,14 +156,14 @@ def test_explain(plan_folder: Path, as_json: Call, capsys: pytest.CaptureFixture
     [
         (["split", "nothing.onnx", "-o", "p"], "nothing.onnx"),
         (["split", "MODEL", "-o", "p"], "batch"),
-        (["split", "MODEL", "-o", "p", "--shape", "batch"], "'batch' is no shape"),
-        (["split", "MODEL", "-o", "p", "--shape", "batch=0"], "'batch=0' is no shape"),
+        (["split", "MODEL", "-o", "p", "--shape", "batch"], "invalid --shape 'batch': expected NAME=INT"),
+        (["split", "MODEL", "-o", "p", "--shape", "batch=0"], "invalid --shape 'batch=0': expected NAME=INT"),
         (["split", "MODEL", "-o", "p", "--shape", "batch=1", "--strategy", "opclas"], "opclass"),
         (["split", "MODEL", "-o", "p", "--shape", "batch=1", "--objective", "beauty"], "beauty"),
         (["split", "MODEL", "-o", "p", "--devices", "gpu:nothing"], "cpu:ort"),
         (["run", "nothing"], "nothing"),
         (["run", "PLAN", "--feeds", "nothing.npz"], "nothing.npz"),
-        (["run", "PLAN", "--feeds", "text.npz"], "no .npz"),
+        (["run", "PLAN", "--feeds", "text.npz"], "is not an .npz file"),
         (["verify", "PLAN", "--model", "text.npz"], "is not the model"),
         (["explain", "PLAN", "matmul9"], "matmul"),
     ],
@@ -217,13 +217,13 @@ def test_profile_as_json_and_for_people(
 
 
 @pytest.mark.parametrize("text", ["batch", "=3", "batch=-1", "batch=1.5", "batch=²"])
-def test_what_is_no_shape(text: str) -> None:
-    with pytest.raises(InvalidInput, match="is no shape"):
+def test_malformed_shapes_are_refused(text: str) -> None:
+    with pytest.raises(InvalidInput, match="expected NAME=INT"):
         parse_shapes([text])
 
 
 def test_strings_are_stored_as_text_and_lists_are_refused(tmp_path: Path) -> None:
-    from trisect.cli.plans import read_feeds, write_arrays
+    from trisect.cli.array_files import read_feeds, write_arrays
 
     words = np.array([["a", ""], ["häß", "b c"]], dtype=object)
     write_arrays(tmp_path / "words.npz", {"words": words, "x": np.ones(2)})

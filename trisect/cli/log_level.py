@@ -1,0 +1,31 @@
+"""Sets up logging for the command line: to standard error, at the level that ``TRISECT_LOG`` names."""
+
+from __future__ import annotations
+
+import logging
+import os
+
+from trisect.runtime.errors import InvalidInput
+
+ENVIRONMENT = "TRISECT_LOG"
+"""Environment variable that names the level; warning where it is not set."""
+LEVELS = ("debug", "info", "warning", "error", "critical")
+_FORMAT = "%(levelname)s %(name)s: %(message)s"
+
+
+def configure_logging() -> None:
+    """Log the messages of trisect's modules to standard error.
+
+    Raises
+    ------
+    InvalidInput
+        For an unknown level in ``TRISECT_LOG``.
+    """
+    level = os.environ.get(ENVIRONMENT, "") or "warning"
+    if level.lower() not in LEVELS:
+        raise InvalidInput(f"invalid {ENVIRONMENT} {level!r}: expected one of {', '.join(LEVELS)}", remedy="change it")
+    logger = logging.getLogger("trisect")
+    logger.setLevel(level.upper())
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter(_FORMAT))
+    logger.handlers[:] = [handler]
