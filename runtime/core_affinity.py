@@ -1,14 +1,14 @@
 """Keeps the threads that compute one operator on cores of their own.
 
-An engine splits an operator among the thread that calls it and its helpers, one to a core, and waits for the last of
-them. A system may put the caller onto a helper's core for seconds while another core rests: every operator then takes
-up to twice as long. So helpers keep to all cores but one (ONNX Runtime does so by itself where nobody says how many
-threads there are to be), and a caller that finds itself on a helper's core moves away as a run begins.
+An engine splits an operator among the calling thread and its helper threads, one per core, and waits for the slowest.
+The system may schedule the caller on a helper's core for seconds while another core idles: every operator then takes up
+to twice as long. So helpers are pinned to all cores but one (ONNX Runtime does so by itself unless the number of
+threads is set), and a caller that finds itself on a helper's core moves away when a run begins.
 
-It moves, it is not pinned: its thread may run wherever it might before as soon as it has moved. The thread belongs to
-the user, who may have said where it is to run; and a caller that could not leave its core would wait there for whatever
-else runs on it: another session's caller, another process. Measured with another process on the caller's core, a
-pinned caller was up to a third slower than one left alone, and one that moves never.
+The caller moves but is not pinned: as soon as it has moved, it may run on all its cores again. The thread belongs to
+the user, who may have chosen its cores; and a pinned caller would have to share its core with whatever else runs there,
+such as another session's caller or another process. Measured with another process on the caller's core, a pinned caller
+was up to a third slower than an unpinned one, and one that moves was never slower.
 """
 
 from __future__ import annotations
@@ -18,96 +18,134 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-CALLERS = "trisect"
-"""What the names of threads that call engines begin with."""
+from .device import Device
 
-_LOOKS_S = 2e-3
-"""No caller looks where it is more often than that: moving takes some 10 us, which short runs would not get back."""
+THREAD_NAME_PREFIX = "trisect"
+"""Of threads that call engines."""
+
+_CHECK_INTERVAL_S = 2e-3
+"""A caller checks its core at most once in this time: moving takes some 10 us, which short runs would not regain."""
 _SIBLINGS = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
 
 
 def cores() -> tuple[tuple[int, ...], ...]:
-    """Processor cores that this thread may use, each as the numbers that the system has for it: one for each of the
-    threads that it runs at once. None where the system does not tell.
+    """Return the physical cores that this thread may use, each with the numbers of its logical processors.
+
+    Empty where the system does not support affinity.
     """
     try:
-        left = sorted(os.sched_getaffinity(0))
-    except AttributeError:  # not on macOS and Windows
+        remaining = sorted(os.sched_getaffinity(0))
+    except AttributeError:  # macOS and Windows
         return ()
-    found = []
-    while left:
-        siblings = _siblings(left[0])
-        found.append(tuple(number for number in left if number in siblings))
-        left = [number for number in left if number not in siblings]
-    return tuple(found)
+    physical = []
+    while remaining:
+        siblings = _siblings(remaining[0])
+        physical.append(tuple(number for number in remaining if number in siblings))
+        remaining = [number for number in remaining if number not in siblings]
+    return tuple(physical)
 
 
-class Seats:
-    """Where the threads of one module compute.
+class CoreAffinity:
+    """The cores of one module's helper threads and of its caller.
 
     Parameters
     ----------
-    there : tuple of tuple of int
-        Cores, the caller's first.
+    physical : tuple of tuple of int
+        Cores as `cores` returns them; the first one is the caller's.
     """
 
-    def __init__(self, there: tuple[tuple[int, ...], ...]) -> None:
-        self.count = len(there)
-        self.helpers = there[1:]
-        self._own = frozenset(there[0])
-        self._taken = frozenset(number for core in there[1:] for number in core)
-        self._looks_s = 0.0
+    def __init__(self, physical: tuple[tuple[int, ...], ...]) -> None:
+        self.count = len(physical)
+        self.helpers = physical[1:]
+        self._caller_core = frozenset(physical[0])
+        self._helper_cores = frozenset(number for core in physical[1:] for number in core)
+        self._next_check_s = 0.0
 
     @classmethod
-    def here(cls) -> Seats | None:
-        """On all cores that this thread may use; None where the system does not tell."""
-        there = cores()
-        return cls(there) if there and _cpu is not None else None
+    def current(cls) -> CoreAffinity | None:
+        """Return one over all cores that this thread may use; None where the system does not support affinity."""
+        physical = cores()
+        return cls(physical) if physical and _current_core is not None else None
 
-    def take(self) -> None:
-        """Move the calling thread off the helpers' cores, if it is there and may be elsewhere."""
+    def leave_helper_cores(self) -> None:
+        """Move the calling thread off the helpers' cores if it is on one and may run elsewhere."""
         now_s = time.perf_counter()
-        if now_s < self._looks_s:
+        if now_s < self._next_check_s:
             return
-        self._looks_s = now_s + _LOOKS_S
-        if _cpu is None or _cpu() not in self._taken:
+        self._next_check_s = now_s + _CHECK_INTERVAL_S
+        if _current_core is None or _current_core() not in self._helper_cores:
             return
         try:
             allowed = os.sched_getaffinity(0)
-            if allowed & self._own:
-                os.sched_setaffinity(0, allowed & self._own)
+            if allowed & self._caller_core:
+                os.sched_setaffinity(0, allowed & self._caller_core)
                 os.sched_setaffinity(0, allowed)
-        except OSError:  # a core was taken from this process meanwhile: the system knows better
+        except OSError:  # the process lost a core meanwhile: leave it to the system
             pass
 
 
 def pin_callers() -> None:
-    """Put the threads of this process that call engines on the first core; nothing where that cannot be said."""
-    there = cores()
-    if len(there) < 2:
+    """Pin the threads of this process that call engines to the first core, where the system supports that."""
+    physical = cores()
+    if len(physical) < 2:
         return
     for thread in threading.enumerate():
-        if thread.name.startswith(CALLERS) and thread.native_id is not None:
-            os.sched_setaffinity(thread.native_id, there[0])
+        if thread.name.startswith(THREAD_NAME_PREFIX) and thread.native_id is not None:
+            os.sched_setaffinity(thread.native_id, physical[0])
+
+
+def stay_on(numbers: Sequence[int]) -> None:
+    """Restrict this process to some logical processors, where the system supports that; none = no restriction."""
+    if numbers and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, numbers)
+
+
+def assign_cores(devices: Sequence[Device], threads: int | None, *, side_by_side: bool) -> dict[str, tuple[int, ...]]:
+    """Assign logical processors to the process of each device; empty = all.
+
+    Parameters
+    ----------
+    devices : sequence of Device
+    threads : int, optional
+        Computing threads of each CPU engine, which gets as many processors of its own if there are enough.
+    side_by_side : bool
+        Whether the CPU engines compute at the same time rather than in turn, and share the processors out.
+
+    Examples
+    --------
+    >>> cpu = [Device(f"cpu:{name}", "cpu", name, "") for name in ("ort", "openvino")]
+    >>> assign_cores(cpu, None, side_by_side=False)
+    {'cpu:ort': (), 'cpu:openvino': ()}
+    """
+    ids = [device.id for device in devices if device.kind == "cpu"]
+    available = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    share = len(available) // len(ids) if side_by_side and len(ids) > 1 else 0
+    each = threads if threads is not None else share
+    if each * len(ids) > len(available):
+        each = 0
+    return {
+        device.id: tuple(available[ids.index(device.id) * each :][:each]) if device.id in ids else ()
+        for device in devices
+    }
 
 
 def _siblings(number: int) -> set[int]:
-    """All numbers of the core that has one."""
-    found = {number}
+    """Return the logical processors of the physical core that one of them belongs to."""
+    siblings = {number}
     try:
         for part in Path(_SIBLINGS.format(number)).read_text(encoding="ascii").strip().split(","):
             first, _, last = part.partition("-")
-            found.update(range(int(first), int(last or first) + 1))
+            siblings.update(range(int(first), int(last or first) + 1))
     except (OSError, ValueError):
         pass
-    return found
+    return siblings
 
 
-def _where() -> Callable[[], int] | None:
-    """Tells on which core the calling thread is; None where the system cannot."""
+def _core_getter() -> Callable[[], int] | None:
+    """Return a function for the logical processor of the calling thread; None where the system has none."""
     if not sys.platform.startswith("linux"):
         return None
     try:
@@ -116,4 +154,4 @@ def _where() -> Callable[[], int] | None:
         return None
 
 
-_cpu = _where()
+_current_core = _core_getter()

@@ -44,11 +44,11 @@ def devices(address: str, wanted: str | Iterable[str], *, real: bool = False) ->
     ClusterFailed
         When the cluster cannot be reached, or a node has another version of trisect.
     """
-    from trisect.runtime.cluster.cluster_nodes import devices as listed
+    from trisect.runtime.cluster.cluster_nodes import cluster_devices
     from trisect.runtime.cluster.ray_connection import connect
 
     with connect(address) as connection:
-        all_devices = listed(connection)
+        all_devices = cluster_devices(connection)
     if real and wanted == "auto":
         return [device for device in all_devices if device.is_real] or all_devices
     return select(wanted, all_devices)

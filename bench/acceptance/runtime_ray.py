@@ -20,12 +20,12 @@ from typing import Any
 
 import numpy as np
 
-from trisect.runtime.cluster.ray_connection import Connection, connect
+from trisect.runtime.cluster.ray_connection import RayConnection, connect
+from trisect.runtime.core_affinity import assign_cores
 from trisect.runtime.device import Device
 from trisect.runtime.engines import load
 from trisect.runtime.engines.base import LoadOptions
 from trisect.runtime.engines.null import null_devices
-from trisect.runtime.executors.processes import cores_for
 from trisect.runtime.plans.plan import Plan
 from trisect.runtime.sessions.session import Session
 
@@ -59,11 +59,11 @@ class PlainActor:
 class PlainRay:
     """A plan's segments as actors of plain Ray."""
 
-    def __init__(self, connection: Connection, plan: Plan, options: LoadOptions) -> None:
+    def __init__(self, connection: RayConnection, plan: Plan, options: LoadOptions) -> None:
         self._ray = connection.ray
         self._plan = plan
         where = {found.id: found for found in plan.devices}
-        cores = cores_for(list(plan.devices), options.threads, split=True)
+        cores = assign_cores(list(plan.devices), options.threads, side_by_side=True)
         remote = self._ray.remote(num_cpus=0)(PlainActor)
         self._actors = [
             remote.remote(str(Path(plan.folder) / s.file), where[s.device], options, cores[s.device])

@@ -15,9 +15,9 @@ from pathlib import Path
 import msgspec
 import onnx
 
-from trisect.runtime.cluster.cluster_nodes import Node, nodes, run_at
-from trisect.runtime.cluster.ray_connection import Connection
-from trisect.runtime.cluster.transfer_probe import time_hops
+from trisect.runtime.cluster.cluster_nodes import ClusterNode, call_on_node, living_nodes
+from trisect.runtime.cluster.ray_connection import RayConnection
+from trisect.runtime.cluster.transfer_probe import measure_transfers
 from trisect.runtime.device import Device
 from trisect.runtime.engines import discover
 from trisect.runtime.engines.base import LoadOptions
@@ -36,7 +36,7 @@ _ASK_S = 120.0
 
 
 def cluster_profile(
-    connection: Connection, devices: Sequence[Device], *, budget_s: float, progress: Progress = no_progress
+    connection: RayConnection, devices: Sequence[Device], *, budget_s: float, progress: Progress = no_progress
 ) -> Profile:
     """Figures of a cluster's devices and of all links between them; what nobody measured yet is measured now.
 
@@ -44,7 +44,7 @@ def cluster_profile(
     ----------
     connection : Connection
     devices : sequence of Device
-        Of the cluster, under its names (`trisect.runtime.cluster.cluster_nodes.devices`).
+        Of the cluster, under its names (`trisect.runtime.cluster.cluster_nodes.cluster_devices`).
     budget_s : float
         For each node that has no figures of one of its devices.
     progress : callable, optional
@@ -56,14 +56,14 @@ def cluster_profile(
     EngineFailed
         For a device that cannot run the smallest model.
     """
-    among = [node for node in nodes(connection) if any(device.node == node.name for device in devices)]
+    among = [node for node in living_nodes(connection) if any(device.node == node.name for device in devices)]
     found: dict[str, DeviceProfile] = {}
     links: dict[tuple[str, str], Link] = {}
     for number, node in enumerate(among):
         progress(number, len(among) + 1, f"measuring {node.name}")
         own = tuple(device.local_id for device in devices if device.node == node.name)
         # One after the other: nodes may be parts of one machine, and would disturb each other's figures.
-        answer = run_at(connection, node, _profile_here, own, budget_s, limit_s=budget_s + _MARGIN_S)
+        answer = call_on_node(connection, node, _profile_here, own, budget_s, timeout_s=budget_s + _MARGIN_S)
         there = msgspec.json.decode(answer, type=Profile)
         for device_id, measured in there.devices.items():
             name = f"{node.name}/{device_id}"
@@ -75,9 +75,9 @@ def cluster_profile(
     return Profile(origin, "float32", found, tuple(links.values()))
 
 
-def refusal_there(connection: Connection) -> Callable[[Path | bytes, Device], str]:
+def refusal_there(connection: RayConnection) -> Callable[[Path | bytes, Device], str]:
     """Ask the node that has a device whether it compiles a model; see `compile_verdicts.refusal`."""
-    among = {node.name: node for node in nodes(connection)}
+    among = {node.name: node for node in living_nodes(connection)}
     here = {(device.id, device.name, device.engine_version) for device in discover()}
 
     def ask(model: Path | bytes, device: Device) -> str:
@@ -85,12 +85,14 @@ def refusal_there(connection: Connection) -> Callable[[Path | bytes, Device], st
             return refusal(model, replace(device, id=device.local_id))
         content = model if isinstance(model, bytes) else onnx.load(model).SerializeToString()
         given = msgspec.json.encode(replace(device, id=device.local_id))
-        return run_at(connection, among[device.node], _refusal_here, content, given, limit_s=_ASK_S)
+        return call_on_node(connection, among[device.node], _refusal_here, content, given, timeout_s=_ASK_S)
 
     return ask
 
 
-def _links(connection: Connection, among: Sequence[Node], devices: Sequence[Device]) -> dict[tuple[str, str], Link]:
+def _links(
+    connection: RayConnection, among: Sequence[ClusterNode], devices: Sequence[Device]
+) -> dict[tuple[str, str], Link]:
     """Between every two devices, as fast as between any two of their nodes."""
     path = _links_path(among)
     known = {(link.source, link.target): link for link in store.load(path).links} if path.exists() else {}
@@ -101,7 +103,7 @@ def _links(connection: Connection, among: Sequence[Node], devices: Sequence[Devi
     for device in devices:
         by_node[device.node].append(device)
     points: dict[tuple[str, str], tuple[LinkPoint, ...]] = {}
-    for pair, times in time_hops(connection, among, SIZES_BYTES).items():
+    for pair, times in measure_transfers(connection, among, SIZES_BYTES).items():
         points[pair] = tuple(LinkPoint(size, time_s) for size, time_s in zip(SIZES_BYTES, times, strict=True))
     for node in among:
         if node.is_here and len(by_node[node.name]) > 1:
@@ -121,7 +123,7 @@ def _link(source: Device, target: Device, points: tuple[LinkPoint, ...]) -> Link
     return Link(source.id, target.id, latency_s, bandwidth, points)
 
 
-def _links_path(among: Sequence[Node]) -> Path:
+def _links_path(among: Sequence[ClusterNode]) -> Path:
     names = ",".join(sorted(node.name for node in among))
     key = hashlib.sha256(names.encode()).hexdigest()[:12]
     return store.default_path().with_name(f"cluster-{key}.json")

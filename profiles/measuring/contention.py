@@ -20,16 +20,17 @@ from pathlib import Path
 
 import numpy as np
 
+from trisect.runtime.core_affinity import assign_cores
 from trisect.runtime.device import Device
 from trisect.runtime.engines.base import LoadOptions
-from trisect.runtime.executors.dispatch.hosts import Host
-from trisect.runtime.executors.processes import ProcessHost, cores_for
-from trisect.runtime.executors.threads import LocalHost
+from trisect.runtime.executors.dispatch.host import Host
+from trisect.runtime.executors.processes import process_host
+from trisect.runtime.executors.threads import ThreadHost
 from trisect.runtime.plans.plan import Plan
 from trisect.runtime.plans.plan_parts import Segment
 from trisect.runtime.plans.timeline import Timeline
 from trisect.runtime.tensors.tensor_spec import TensorSpec
-from trisect.runtime.workers.tensor_pool import Pool
+from trisect.runtime.workers.tensor_pool import TensorPool
 
 from ..stored.profile_data import Contention
 from .operator_cases import Case, contended_cases
@@ -106,22 +107,22 @@ def _opened(
     devices: Sequence[Device], segment: Segment, folder: Path, options: LoadOptions, executor: str
 ) -> Iterator[dict[str, Host]]:
     """The hosts that an executor would use for a stream of items."""
-    pool = Pool(shared=executor == "processes")
+    pool = TensorPool(shared=executor == "processes")
     plan = Plan(
         model=segment.file, model_sha256="", devices=tuple(devices), placement={}, segments=(segment,), transfers=(),
         inputs=segment.inputs, outputs=segment.outputs, strategy="contention", objective="throughput", seed=0,
         shapes={}, predicted=Timeline.of([], source="predicted"), value=0.0, bound=0.0, folder=str(folder),
     )  # fmt: skip
-    cores = cores_for(devices, options.threads, split=True)
+    cores = assign_cores(devices, options.threads, side_by_side=True)
     hosts: dict[str, Host] = {}
     with ExitStack() as stack:
         stack.callback(pool.close)
         for device in devices:
             host: Host
             if executor == "processes":
-                host = ProcessHost(device, [segment], folder, options, pool, cores[device.id])
+                host = process_host(device, [segment], folder, options, pool, cores[device.id])
             else:
-                host = LocalHost(device, [segment], plan, replace(options, pinned=True), pool, {})
+                host = ThreadHost(device, [segment], plan, replace(options, pinned=True), pool, {})
             stack.callback(host.close)
             host.open()
             hosts[device.id] = host

@@ -22,8 +22,8 @@ from trisect.runtime.device import Device
 from trisect.runtime.engines.base import LoadOptions
 from trisect.runtime.plans.plan_parts import Segment
 from trisect.runtime.tensors.tensor_spec import TensorSpec
-from trisect.runtime.workers.tensor_pool import Pool
-from trisect.runtime.workers.worker_client import Worker
+from trisect.runtime.workers.tensor_pool import TensorPool
+from trisect.runtime.workers.worker_client import WorkerClient
 from trisect.runtime.workers.worker_process import WorkerProcess
 
 from ..costmodel.op_features import MemoryNeed
@@ -71,10 +71,10 @@ def measure_memory(device: Device, options: LoadOptions) -> tuple[MemoryPoint, .
     EngineFailed
         Where it cannot run the models.
     """
-    pool = Pool(shared=True)
+    pool = TensorPool(shared=True)
     process = WorkerProcess()
     try:
-        worker, seen = Worker(process.channel, pool, device), psutil.Process(process.pid)
+        worker, seen = WorkerClient(process.channel, pool, device), psutil.Process(process.pid)
         found = []
         with tempfile.TemporaryDirectory(prefix="trisect-memory-") as folder:
             # The first models bring the engine itself in, and what it makes once for all.

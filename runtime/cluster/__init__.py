@@ -1,1 +1,1 @@
-"""Many machines as one: Ray starts, places and watches processes; what they compute and say is trisect's own."""
+"""Ray clusters: Ray starts, places and monitors processes on several machines; what they run is trisect's own."""

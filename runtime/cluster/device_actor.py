@@ -1,8 +1,8 @@
-"""What runs on a node for one device: loads segments and runs them, for a driver there or elsewhere.
+"""The Ray actor that runs the segments of one device on a node of a cluster.
 
-A driver on the same machine has it call a socket and serve that as any worker does, with tensors in shared memory. For
-a driver elsewhere it runs segments on the values that Ray brings, and leaves what they make in its node's object store
-until somebody wants it: the driver moves references, not tensors.
+For a driver on the same machine it connects to a socket and serves it like any worker, with tensors in shared memory.
+For a driver elsewhere it runs segments on the values that Ray brings and leaves the outputs in its node's object store
+until they are needed: the driver passes references, not tensors.
 """
 
 from __future__ import annotations
@@ -19,60 +19,60 @@ from typing import Any, cast
 import msgspec
 import numpy as np
 
+from ..core_affinity import stay_on
 from ..device import Device
 from ..engines import load
 from ..engines.base import LoadOptions
 from ..engines.common.bound_module import BoundModule
-from ..errors import EngineFailed, OutOfMemory, TrisectError
+from ..errors import ErrorRecord, error_record
 from ..tensors.containers import carried_bytes
 from ..tensors.conversions import Conversion, ConversionLog
 from ..workers.channel import Channel
-from ..workers.messages import dtype_named, encode, read, write
+from ..workers.messages import deserialise, dtype_from_name, encode, serialise
 from ..workers.worker_main import serve
 
 INLINE_BYTES = 64 << 10
-"""Values up to here go along with the question or the answer; larger ones by way of the object stores."""
+"""Values up to this size travel with the request or the reply; larger ones through the object stores."""
 
-Setup = tuple[bytes, bytes]
-"""Device and `LoadOptions` as JSON: plain data, whatever class the node's trisect makes of it."""
+EncodedSetup = tuple[bytes, bytes]
+"""Device and `LoadOptions` as JSON: plain data, whatever class the node's version of trisect has."""
 
 
 @dataclass(frozen=True)
-class Foreign:
-    """An array of a dtype that Ray would copy and numpy does not know: its bytes, and the dtype's name."""
+class RawArray:
+    """The bytes of an array whose dtype numpy does not have; Ray would copy the array itself."""
 
     dtype: str
     raw: np.ndarray
 
 
 @dataclass(frozen=True)
-class Listed:
-    """Strings, a list or an optional: written out as workers have it, and the tensors in it, each as Ray carries it."""
+class SerialisedObject:
+    """Strings, a list or an optional as `serialise` returns it, and its tensors, each as Ray carries it."""
 
-    written: bytes
+    data: bytes
     elements: tuple[Any, ...]
 
 
 @dataclass(frozen=True)
-class Report:
-    """How a run went, on the node's own clock."""
+class RunReport:
+    """Times, on the node's own clock, and sizes of a run's outputs; or its error."""
 
     start_s: float = 0.0
     end_s: float = 0.0
     sizes_bytes: tuple[int, ...] = ()
     """Of the outputs."""
     converted: tuple[Conversion, ...] = ()
-    error: tuple[str, str, str | None] | None = None
-    """Kind, message and remedy of one of trisect's errors."""
+    error: ErrorRecord | None = None
 
 
-def setup(device: Device, options: LoadOptions) -> Setup:
-    """What `DeviceActor.load` takes."""
+def encode_setup(device: Device, options: LoadOptions) -> EncodedSetup:
+    """Return the setup that `DeviceActor.load` takes."""
     return msgspec.json.encode(device), msgspec.json.encode(options, enc_hook=dict)
 
 
 class DeviceActor:
-    """One device's segments on one node; used as a Ray actor."""
+    """The segments of one device on one node; used as a Ray actor."""
 
     def __init__(self) -> None:
         self._segments: dict[int, tuple[BoundModule, tuple[str, ...], tuple[str, ...]]] = {}
@@ -81,9 +81,9 @@ class DeviceActor:
         devices = {module.module.device.id for module, _, _ in self._segments.values()}
         return f"trisect {', '.join(sorted(devices))}"
 
-    def call(self, family: int, address: Any, token: bytes, cores: Sequence[int]) -> int:
-        """Call the driver on this machine and serve it until it hangs up; gives the process's number at once."""
-        _stay_on(cores)
+    def connect_to_driver(self, family: int, address: Any, token: bytes, cores: Sequence[int]) -> int:
+        """Connect to the driver on this machine and serve it in the background; return the process's id at once."""
+        stay_on(cores)
         connected = socket.socket(family, socket.SOCK_STREAM)
         connected.connect(address)
         connected.sendall(token)
@@ -91,76 +91,69 @@ class DeviceActor:
         return os.getpid()
 
     def clock_s(self) -> float:
-        """This process's clock, for the driver to compare with its own."""
+        """Return this process's clock, for the driver to compare with its own."""
         return time.perf_counter()
 
     def load(
-        self, how: Setup, folder: str, segments: Sequence[tuple[int, str, tuple[str, ...], tuple[str, ...]]]
-    ) -> Report:
-        """Load segments, given as number, file, inputs and outputs."""
+        self,
+        setup: EncodedSetup,
+        folder: str,
+        index: int,
+        file: str,
+        inputs: tuple[str, ...],
+        outputs: tuple[str, ...],
+    ) -> RunReport:
+        """Load a segment, given by its index, file name, inputs and outputs; the report has nothing but an error."""
         try:
-            device = msgspec.json.decode(how[0], type=Device)
-            options = msgspec.json.decode(how[1], type=LoadOptions)
-            for index, file, inputs, outputs in segments:
-                self._segments[index] = (BoundModule(load(Path(folder) / file, device, options)), inputs, outputs)
-        except Exception as error:
-            return Report(error=_told(error))
-        return Report()
+            device = msgspec.json.decode(setup[0], type=Device)
+            options = msgspec.json.decode(setup[1], type=LoadOptions)
+            self._segments[index] = (BoundModule(load(Path(folder) / file, device, options)), inputs, outputs)
+        except Exception as error:  # a third-party engine may raise anything; the driver raises it
+            return RunReport(error=error_record(error))
+        return RunReport()
 
     def run(self, index: int, *values: Any) -> tuple[Any, ...]:
-        """Run a segment: a report, then its outputs, each for Ray to keep by itself."""
+        """Run a segment; return a report, then its outputs, each an object of Ray's."""
         module, inputs, outputs = self._segments[index]
         log = ConversionLog()
         try:
-            feeds = {name: unwrap(value) for name, value in zip(inputs, values, strict=True)}
+            feeds = {name: from_ray_value(value) for name, value in zip(inputs, values, strict=True)}
             start_s = time.perf_counter()
-            made = module.run(feeds, log)
+            computed = module.run(feeds, log)
             end_s = time.perf_counter()
-        except Exception as error:  # an engine from elsewhere may raise anything: one run's failure, not the actor's
-            return (Report(error=_told(error)), *[None] * len(outputs))
-        arrays = [made[name] for name in outputs]
-        return (Report(start_s, end_s, tuple(carried_bytes(array) for array in arrays), tuple(log)), *map(wrap, arrays))
+        except Exception as error:  # a third-party engine may raise anything: the run fails, not the actor
+            return (RunReport(error=error_record(error)), *[None] * len(outputs))
+        arrays = [computed[name] for name in outputs]
+        report = RunReport(start_s, end_s, tuple(carried_bytes(array) for array in arrays), tuple(log))
+        return (report, *map(to_ray_value, arrays))
 
 
-def wrap(array: np.ndarray) -> Any:
-    """An array as Ray carries it without a copy.
+def to_ray_value(array: np.ndarray) -> Any:
+    """Return an array in a form that Ray carries without a copy.
 
     Examples
     --------
     >>> import ml_dtypes
-    >>> unwrap(wrap(np.ones(2, ml_dtypes.bfloat16))).dtype.name
+    >>> from_ray_value(to_ray_value(np.ones(2, ml_dtypes.bfloat16))).dtype.name
     'bfloat16'
-    >>> unwrap(wrap(np.array(["a", "b"], object))).tolist()
+    >>> from_ray_value(to_ray_value(np.array(["a", "b"], object))).tolist()
     ['a', 'b']
     """
-    if array.dtype.kind in "OUS":
-        # Ray would pickle the objects.
+    if array.dtype.kind in "OUS":  # Ray would pickle the objects
         elements: list[np.ndarray] = []
-        written = encode(write(array, elements))
-        return Listed(written, tuple(map(wrap, elements)))
+        data = encode(serialise(array, elements))
+        return SerialisedObject(data, tuple(map(to_ray_value, elements)))
     if array.dtype.isbuiltin == 1:
         return array
-    return Foreign(array.dtype.name, np.ascontiguousarray(array).view(f"u{array.dtype.itemsize}").reshape(array.shape))
+    raw = np.ascontiguousarray(array).view(f"u{array.dtype.itemsize}").reshape(array.shape)
+    return RawArray(array.dtype.name, raw)
 
 
-def unwrap(value: Any) -> np.ndarray:
-    """The array that was wrapped."""
-    if isinstance(value, Listed):
-        read_back = read(msgspec.msgpack.decode(value.written), iter([unwrap(element) for element in value.elements]))
-        return cast("np.ndarray", read_back)
-    if isinstance(value, Foreign):
-        return np.asarray(value.raw.view(dtype_named(value.dtype)))
+def from_ray_value(value: Any) -> np.ndarray:
+    """Return the array that `to_ray_value` was given."""
+    if isinstance(value, SerialisedObject):
+        elements = iter([from_ray_value(element) for element in value.elements])
+        return cast("np.ndarray", deserialise(msgspec.msgpack.decode(value.data), elements))
+    if isinstance(value, RawArray):
+        return np.asarray(value.raw.view(dtype_from_name(value.dtype)))
     return np.asarray(value)
-
-
-def _told(error: Exception) -> tuple[str, str, str | None]:
-    if isinstance(error, TrisectError):
-        return type(error).__name__, error.message, error.remedy
-    if isinstance(error, MemoryError):
-        return OutOfMemory.__name__, "the worker has no memory left", "use a smaller window"
-    return EngineFailed.__name__, f"{type(error).__name__}: {' '.join(str(error).split())}"[:400], None
-
-
-def _stay_on(cores: Sequence[int]) -> None:
-    if cores and hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, cores)

@@ -1,6 +1,6 @@
-"""A plan's files on a node that does not share its folder: sent in pieces, checked on arrival, removed at the end.
+"""Copies the files of a plan to a node that does not share its folder: sent in pieces, verified, removed at the end.
 
-One depot serves all devices of a node, so that weights travel there once.
+One receiver serves all devices of a node, so that weights are sent once.
 """
 
 from __future__ import annotations
@@ -18,32 +18,32 @@ import numpy as np
 
 from ..errors import ClusterFailed, InvalidPlan, StorageFailed
 from ..plans.plan import Plan
-from .cluster_nodes import Node, on_node, unanswered
-from .ray_connection import Connection
+from .cluster_nodes import ClusterNode, node_failure, on_node
+from .ray_connection import RayConnection
 from .scratch_folder import scratch_folder
 
 _PIECE_BYTES = 16 << 20
-_PIECES_AHEAD = 2
-_START_S = 60.0
+_PIECES_IN_FLIGHT = 2
+_START_TIMEOUT_S = 60.0
 _PREFIX = "trisect-plan-here-"
 
 
-class Depot:
-    """On the node: receives files into a folder that goes with this process; used as a Ray actor."""
+class PlanReceiver:
+    """Receives files on a node into a folder that is removed with its process; used as a Ray actor."""
 
     def __init__(self) -> None:
         self._scratch = ExitStack()
         self._folder: Path | None = None
 
     def has(self, folder: str, hashes: Mapping[str, str]) -> bool:
-        """Whether these very files lie in that folder here too: on a disk that the nodes share."""
+        """Return whether a folder has exactly these files here too, on a disk that the nodes share."""
         try:
             return all(_sha256(Path(folder) / name) == sha256 for name, sha256 in hashes.items())
         except OSError:
             return False
 
     def write(self, name: str, piece: np.ndarray) -> str:
-        """Add to a file; the reason why not, or nothing."""
+        """Append to a file; return the reason of a failure, or an empty string."""
         try:
             if self._folder is None:
                 base = Path(tempfile.gettempdir())
@@ -55,7 +55,7 @@ class Depot:
         return ""
 
     def finish(self, hashes: Mapping[str, str]) -> tuple[str, list[str]]:
-        """The folder, and the files that did not arrive as they were sent."""
+        """Return the folder, and the names of files that differ from those sent."""
         assert self._folder is not None
         return str(self._folder), [name for name, sha in hashes.items() if _sha256(self._folder / name) != sha]
 
@@ -64,36 +64,36 @@ class Depot:
         self._scratch.close()
 
 
-def open_depot(connection: Connection, node: Node) -> Any:
-    """A depot on a node: Ray's handle of it."""
-    actor = connection.ray.remote(num_cpus=0, max_restarts=0)(Depot)
+def start_receiver(connection: RayConnection, node: ClusterNode) -> Any:
+    """Return Ray's handle of a `PlanReceiver` on a node."""
+    actor = connection.ray.remote(num_cpus=0, max_restarts=0)(PlanReceiver)
     return actor.options(scheduling_strategy=on_node(connection.ray, node)).remote()
 
 
-def bring(connection: Connection, depot: Any, node: Node, plan: Plan, files: list[str]) -> str:
-    """Have the plan's files on a node.
+def send_plan(connection: RayConnection, receiver: Any, node: ClusterNode, plan: Plan, files: list[str]) -> str:
+    """Make files of a plan available on a node.
 
     Parameters
     ----------
-    connection : Connection
-    depot : Any
+    connection : RayConnection
+    receiver : Any
         Of that node.
-    node : Node
+    node : ClusterNode
     plan : Plan
     files : list of str
-        Names of the segments' files that the node needs; weights come along.
+        Names of the segment files that the node needs; the weights are always sent.
 
     Returns
     -------
     str
-        The folder there: the plan's own where the node sees it, else a new one.
+        The folder on the node: the plan's own where the node sees it, else a new one.
 
     Raises
     ------
     ClusterFailed
         Where the node is gone, or has no trisect.
     InvalidPlan
-        For files that are not as when the plan was made, here or on arrival.
+        For files that changed since the plan was made, here or on the way.
     StorageFailed
         Where the node's disk is full.
     """
@@ -103,38 +103,40 @@ def bring(connection: Connection, depot: Any, node: Node, plan: Plan, files: lis
     if plan.weights is not None:
         hashes[plan.weights.file] = plan.weights.sha256
     try:
-        hashes = {name: sha256 or _sha256(folder / name) for name, sha256 in hashes.items()}  # by hand: without hashes
-        if ray.get(depot.has.remote(str(folder), hashes), timeout=_START_S):
+        hashes = {
+            name: sha256 or _sha256(folder / name) for name, sha256 in hashes.items()
+        }  # hand-made plans have none
+        if ray.get(receiver.has.remote(str(folder), hashes), timeout=_START_TIMEOUT_S):
             return str(folder)
         for name in hashes:
-            _send(ray, depot, node, folder / name)
-        there, damaged = ray.get(depot.finish.remote(hashes))
+            _send_file(ray, receiver, node, folder / name)
+        remote_folder, damaged = ray.get(receiver.finish.remote(hashes))
     except OSError as error:
         raise InvalidPlan(f"a file of the plan cannot be read: {error}", remedy="make the plan again") from error
     except ray.exceptions.GetTimeoutError as error:
-        message = f"node {node.name} did not start a process within {_START_S:.0f} s"
+        message = f"node {node.name} did not start a process within {_START_TIMEOUT_S:.0f} s"
         raise ClusterFailed(message, remedy="see: ray status") from error
     except ray.exceptions.RayError as error:
-        raise unanswered(node.name, error) from error
+        raise node_failure(node.name, error) from error
     if damaged:
         raise InvalidPlan(
-            f"{damaged[0]} did not arrive on node {node.name} as it was when the plan was made",
+            f"{damaged[0]} on node {node.name} differs from the file that the plan was made with",
             remedy="make the plan again",
         )
-    return str(there)
+    return str(remote_folder)
 
 
-def _send(ray: Any, depot: Any, node: Node, path: Path) -> None:
-    flying: deque[Any] = deque()
+def _send_file(ray: Any, receiver: Any, node: ClusterNode, path: Path) -> None:
+    in_flight: deque[Any] = deque()
     with path.open("rb") as file:
         while True:
             piece = np.frombuffer(file.read(_PIECE_BYTES), np.uint8)
-            if piece.size or not flying:
-                flying.append(depot.write.remote(path.name, piece))
-            while len(flying) > (_PIECES_AHEAD if piece.size else 0):
-                refused = ray.get(flying.popleft())
-                if refused:
-                    raise StorageFailed(f"{path.name} cannot be written on node {node.name}: {refused}")
+            if piece.size or not in_flight:
+                in_flight.append(receiver.write.remote(path.name, piece))
+            while len(in_flight) > (_PIECES_IN_FLIGHT if piece.size else 0):
+                reason = ray.get(in_flight.popleft())
+                if reason:
+                    raise StorageFailed(f"{path.name} cannot be written on node {node.name}: {reason}")
             if not piece.size:
                 return
 

@@ -1,7 +1,7 @@
-"""The one Ray of this process: private to it and reachable from this machine only, or a cluster that runs already.
+"""The one Ray instance of this process: a private one that only this machine can reach, or a running cluster.
 
-A process can have one Ray, starting it takes seconds, and on Linux its servers die with the *thread* that started
-them: so one thread of ours starts it, keeps it for as long as anybody uses it, and ends it.
+A process can have one Ray instance, starting it takes seconds, and on Linux its servers end with the *thread* that
+started them. So one thread starts it, waits for as long as it is in use, and ends it.
 """
 
 from __future__ import annotations
@@ -27,65 +27,65 @@ from .reaper import Reaper
 from .scratch_folder import scratch_folder
 
 NAMESPACE = "trisect"
-_START_S = 60.0
-_JOIN_S = 30.0
-_ANSWER_S = 3.0
-_END_S = 20.0
+_START_TIMEOUT_S = 60.0
+_JOIN_TIMEOUT_S = 30.0
+_CONNECT_TIMEOUT_S = 3.0
+_END_TIMEOUT_S = 20.0
 _STORE_BYTES = 80 << 20
-"""Of a private Ray's object store, near the least that Ray takes: tensors of one machine do not pass through it."""
-_LONGEST_FOLDER = 40
-"""Ray's sockets lie 64 characters deeper, and a socket's path has at most 107."""
-_PREFIX = "trisect-ray-"
-_HTTP2_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
+"""Size of a private Ray's object store, near Ray's minimum: tensors of one machine do not pass through it."""
+_FOLDER_LENGTH_MAX = 40
+"""The paths of Ray's sockets are 64 characters longer, and a socket's path has at most 107."""
+_FOLDER_PREFIX = "trisect-ray-"
+_HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
 _SETTINGS_FRAME = 4
 
 _lock = threading.Lock()
-_keeper: _Keeper | None = None
+_instance: _RayInstance | None = None
 _token = secrets.token_hex(32)
 
 
-def connect(address: str | None = None, *, store_bytes: int = _STORE_BYTES) -> Connection:
-    """A share in this process's Ray, which is started or joined if nobody has done so.
+def connect(address: str | None = None, *, store_bytes: int = _STORE_BYTES) -> RayConnection:
+    """Connect to this process's Ray instance; start one or join a cluster if there is none.
 
     Parameters
     ----------
     address : str, optional
         ``host:port`` of a running cluster, or ``"auto"`` for the one that this machine belongs to. When left out:
-        ``RAY_ADDRESS``, or the Ray that this process uses already, or else a private one.
+        ``RAY_ADDRESS``, or the Ray instance that this process uses already, or else a private one.
     store_bytes : int
-        Of a private Ray's object store, which trisect itself does not need.
+        Size of a private Ray's object store, which trisect itself does not need.
 
     Raises
     ------
     EngineMissing
         Where Ray is not installed.
     ClusterFailed
-        Where nothing answers, wants another token, or runs another version.
+        Where no cluster answers, or it needs another token or version.
     InvalidInput
-        For an address that is none, or when this process is connected elsewhere.
+        For a malformed address, or when this process is connected elsewhere.
     """
-    global _keeper
+    global _instance
     ray = import_ray()
     wanted = address or (None if ray.is_initialized() else os.environ.get("RAY_ADDRESS")) or None
     if wanted is not None and wanted != "auto":
-        _parts(wanted)
+        _host_and_port(wanted)
     with _lock:
-        if _keeper is not None:
-            if wanted not in (None, "auto", _keeper.wanted, _keeper.address):
+        if _instance is not None:
+            if wanted not in (None, "auto", _instance.wanted, _instance.address):
                 raise InvalidInput(
-                    f"this process is connected to the Ray at {_keeper.address}, and can have one at a time",
-                    remedy=f"close what uses it before connecting to {wanted}",
+                    f"this process is connected to the Ray at {_instance.address}, and can have one at a time",
+                    remedy=f"close the sessions that use it before connecting to {wanted}",
                 )
         else:
-            keeper = _Keeper(ray, wanted, store_bytes)
-            keeper.begin()
-            _keeper = keeper
-        _keeper.shares += 1
-        return Connection(_keeper)
+            instance = _RayInstance(ray, wanted, store_bytes)
+            instance.begin()
+            _instance = instance
+        _instance.references += 1
+        return RayConnection(_instance)
 
 
 def import_ray() -> Any:
-    """Ray, which takes a second to import and is not made for every system.
+    """Import Ray, which takes a second and is not available for every system.
 
     Raises
     ------
@@ -99,28 +99,28 @@ def import_ray() -> Any:
         ) from error
 
 
-class Connection:
-    """A share in the process's Ray, to be closed; the last one ends a Ray that was started here."""
+class RayConnection:
+    """A reference to the process's Ray instance; closing the last one ends an instance that was started here."""
 
-    def __init__(self, keeper: _Keeper) -> None:
-        self._keeper: _Keeper | None = keeper
-        self.ray: Any = keeper.ray
-        self.address = keeper.address
-        self.is_private = keeper.wanted is None and not keeper.borrowed
+    def __init__(self, instance: _RayInstance) -> None:
+        self._instance: _RayInstance | None = instance
+        self.ray: Any = instance.ray
+        self.address = instance.address
+        self.is_private = instance.wanted is None and not instance.borrowed
 
     def close(self) -> None:
-        """Give the share back; a second call does nothing."""
-        global _keeper
+        """Release the instance; a second call does nothing."""
+        global _instance
         with _lock:
-            keeper, self._keeper = self._keeper, None
-            if keeper is None:
+            instance, self._instance = self._instance, None
+            if instance is None:
                 return
-            keeper.shares -= 1
-            if keeper.shares == 0 and keeper is _keeper:
-                _keeper = None
-                keeper.end()
+            instance.references -= 1
+            if instance.references == 0 and instance is _instance:
+                _instance = None
+                instance.end()
 
-    def __enter__(self) -> Connection:
+    def __enter__(self) -> RayConnection:
         return self
 
     def __exit__(
@@ -129,8 +129,8 @@ class Connection:
         self.close()
 
 
-class _Keeper:
-    """The thread that starts Ray, and that ends it."""
+class _RayInstance:
+    """Ray, with the thread that starts and ends it."""
 
     def __init__(self, ray: Any, wanted: str | None, store_bytes: int) -> None:
         self.ray = ray
@@ -138,40 +138,42 @@ class _Keeper:
         self.store_bytes = store_bytes
         self.borrowed = bool(ray.is_initialized())
         self.address = wanted or ""
-        self.shares = 0
+        self.references = 0
         self._ready = threading.Event()
         self._ended = threading.Event()
         self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._keep, name="trisect ray", daemon=True)
+        self._thread = threading.Thread(target=self._hold, name="trisect ray", daemon=True)
 
     def begin(self) -> None:
-        """Have Ray, or raise what prevents it."""
+        """Start Ray or join a cluster, or raise the reason of the failure."""
         if self.borrowed:
             self._use_borrowed()
             return
         if self.wanted is not None and self.wanted != "auto":
-            _knock(self.wanted)
+            _check_is_ray(self.wanted)
         self._thread.start()
-        limit_s = _START_S if self.wanted is None else _JOIN_S
+        timeout_s = _START_TIMEOUT_S if self.wanted is None else _JOIN_TIMEOUT_S
         try:
-            in_time = self._ready.wait(limit_s)
+            is_ready = self._ready.wait(timeout_s)
         except BaseException:  # Ctrl-C
             self._ended.set()
             raise
-        if not in_time:
+        if not is_ready:
             self._ended.set()
-            what = f"the Ray cluster at {self.wanted}" if self.wanted else "a private Ray"
-            raise ClusterFailed(f"{what} did not answer within {limit_s:.0f} s", remedy="see that it runs: ray status")
+            name = f"the Ray cluster at {self.wanted}" if self.wanted else "a private Ray"
+            raise ClusterFailed(
+                f"{name} did not answer within {timeout_s:.0f} s", remedy="check that it runs: ray status"
+            )
         if self._error is not None:
-            raise self._explained(self._error)
+            raise self._explain(self._error)
         atexit.register(self.end)
 
     def end(self) -> None:
-        """Leave Ray, or end the one that was started here."""
+        """Disconnect from Ray, or end the instance that was started here."""
         atexit.unregister(self.end)
         self._ended.set()
         if not self.borrowed and self._thread is not threading.current_thread():
-            self._thread.join(_END_S)
+            self._thread.join(_END_TIMEOUT_S)
 
     def _use_borrowed(self) -> None:
         here = self.ray.get_runtime_context().gcs_address
@@ -182,20 +184,21 @@ class _Keeper:
             )
         self.address = here
 
-    def _keep(self) -> None:
+    def _hold(self) -> None:
+        """Start Ray, wait for `end`, and shut it down; the body of the thread."""
         logger = logging.getLogger("ray")
         level = logger.level
-        logger.setLevel(logging.CRITICAL)  # what it has to say is told by our errors
+        logger.setLevel(logging.CRITICAL)  # our own errors report what it would log
         try:
             with ExitStack() as closing:
                 try:
                     if self.wanted is None:
-                        folder = closing.enter_context(scratch_folder(_base(), _PREFIX))
+                        folder = closing.enter_context(scratch_folder(_temporary_folder(), _FOLDER_PREFIX))
                         self._start(folder)
                         closing.enter_context(_reaped(folder))
                     else:
                         self._join()
-                    _silence()
+                    _stop_error_printer()
                 except BaseException as error:
                     self._error = error
                     self.ray.shutdown()
@@ -210,17 +213,17 @@ class _Keeper:
     def _start(self, folder: Path) -> None:
         ray_constants: Any = importlib.import_module("ray._private.ray_constants")
         settings = {
-            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # the switch that has every server listen on loopback only
+            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # makes every server listen on loopback only
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": _token,
             "RAY_USAGE_STATS_ENABLED": "0",
         }
         may_listen = ray_constants.ENABLE_RAY_CLUSTER
         with _environment(settings):
-            # Read from the environment when Ray is imported, which the caller may have done long ago.
+            # Ray reads it from the environment when it is imported, which may have happened before.
             ray_constants.ENABLE_RAY_CLUSTER = False
             try:
-                _read_settings_again()
+                _reload_settings()
                 context = self.ray.init(
                     address="local", num_cpus=0, num_gpus=0, include_dashboard=False, configure_logging=False,
                     log_to_driver=False, object_store_memory=self.store_bytes, namespace=NAMESPACE,
@@ -231,59 +234,61 @@ class _Keeper:
         self.address = context.address_info["gcs_address"]
 
     def _join(self) -> None:
-        _read_settings_again()
+        _reload_settings()
         context = self.ray.init(address=self.wanted, configure_logging=False, log_to_driver=False, namespace=NAMESPACE)
         self.address = context.address_info["gcs_address"]
 
-    def _explained(self, error: BaseException) -> ClusterFailed:
+    def _explain(self, error: BaseException) -> ClusterFailed:
         text = one_line(error, 2000, with_kind=False)
         if self.wanted is None:
             return ClusterFailed(f"a private Ray cannot be started: {text[:300]}")
         if "Version mismatch" in text:
             return ClusterFailed(
-                f"the Ray cluster at {self.wanted} does not fit: {text[text.index('Version mismatch') :]}",
+                f"the Ray cluster at {self.wanted} is incompatible: {text[text.index('Version mismatch') :]}",
                 remedy="use the same versions of Ray and Python everywhere",
             )
         if "uthenticat" in text or "token" in text:
             return ClusterFailed(
-                f"the Ray cluster at {self.wanted} does not let this process in: {text[:200]}",
+                f"the Ray cluster at {self.wanted} refuses this process: {text[:200]}",
                 remedy="set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN as on the cluster",
             )
         return ClusterFailed(
             f"the Ray cluster at {self.wanted} cannot be joined: {text[:300]}",
-            remedy="see that it runs, and that this machine is one of its nodes: ray start --address=HOST:PORT",
+            remedy="check that it runs and that this machine is one of its nodes: ray start --address=HOST:PORT",
         )
 
 
-def _parts(address: str) -> tuple[str, int]:
-    """Host and port of an address."""
+def _host_and_port(address: str) -> tuple[str, int]:
+    """Split an address."""
     if "://" in address:
         raise InvalidInput(
-            f"{address!r} is not the address of a node", remedy="run on a node of the cluster, and give host:port"
+            f"{address!r} is not the address of a node", remedy="run on a node of the cluster, and pass host:port"
         )
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal() or not 0 < int(port) < 1 << 16:
-        raise InvalidInput(f"{address!r} is no address of a Ray cluster", remedy="give host:port, or auto")
+        raise InvalidInput(f"invalid address of a Ray cluster: {address!r}", remedy="pass host:port, or auto")
     return host.strip("[]"), int(port)
 
 
-def _knock(address: str) -> None:
-    """See that something of Ray's kind listens: Ray itself waits long, and then ends the whole process."""
+def _check_is_ray(address: str) -> None:
+    """Check that an HTTP/2 server listens at an address: Ray itself would wait long and then end the whole process."""
     try:
-        with socket.create_connection(_parts(address), timeout=_ANSWER_S) as there:
-            there.sendall(_HTTP2_HELLO)
-            frame = there.recv(9)
+        with socket.create_connection(_host_and_port(address), timeout=_CONNECT_TIMEOUT_S) as connection:
+            connection.sendall(_HTTP2_PREFACE)
+            frame = connection.recv(9)
     except OSError as error:
         raise ClusterFailed(
             f"no Ray cluster can be reached at {address}: {error.strerror or error}",
-            remedy="see that it runs: ray status",
+            remedy="check that it runs: ray status",
         ) from error
     if len(frame) < 4 or frame[3] != _SETTINGS_FRAME:
-        raise ClusterFailed(f"what answers at {address} is no Ray cluster", remedy="give the address of its head node")
+        raise ClusterFailed(
+            f"the server at {address} is not a Ray cluster", remedy="pass the address of the cluster's head node"
+        )
 
 
-def _read_settings_again() -> None:
-    """Have Ray look at the environment anew, and forget the token of an earlier Ray of this process."""
+def _reload_settings() -> None:
+    """Make Ray read the environment again and drop the token of an earlier Ray instance of this process."""
     raylet: Any = importlib.import_module("ray._raylet")
     raylet.Config.initialize("")
     raylet.AuthenticationTokenLoader.instance().reset_cache()
@@ -291,7 +296,7 @@ def _read_settings_again() -> None:
 
 @contextmanager
 def _reaped(folder: Path) -> Iterator[None]:
-    """Have a private Ray cleared away even if this process is killed meanwhile."""
+    """Clean up after a private Ray even if this process is killed meanwhile."""
     reaper = Reaper(psutil.Process().children(recursive=True), str(folder))
     try:
         yield
@@ -299,8 +304,8 @@ def _reaped(folder: Path) -> Iterator[None]:
         reaper.dismiss()
 
 
-def _silence() -> None:
-    """End the thread by which Ray prints every death of a worker to standard output, where answers go."""
+def _stop_error_printer() -> None:
+    """End the thread with which Ray prints the death of each worker to standard output, which is for results."""
     worker: Any = importlib.import_module("ray._private.worker").global_worker
     with suppress(AttributeError):
         worker.threads_stopped.set()
@@ -309,7 +314,7 @@ def _silence() -> None:
 
 @contextmanager
 def _environment(settings: Mapping[str, str]) -> Iterator[None]:
-    """The settings in force for what is started within; then as it was: a token is nothing for other children."""
+    """Set environment variables, for processes that the block starts only: others must not get the token."""
     before = {name: os.environ.get(name) for name in settings}
     os.environ.update(settings)
     try:
@@ -322,7 +327,7 @@ def _environment(settings: Mapping[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _base() -> Path:
-    """Where Ray's sockets may lie: some systems' folder for temporary files is too deep."""
+def _temporary_folder() -> Path:
+    """Return a folder for Ray's sockets: the path of the system's own may be too long."""
     base = Path(tempfile.gettempdir())
-    return base if len(str(base)) + len(_PREFIX) + 8 <= _LONGEST_FOLDER else Path("/tmp")
+    return base if len(str(base)) + len(_FOLDER_PREFIX) + 8 <= _FOLDER_LENGTH_MAX else Path("/tmp")

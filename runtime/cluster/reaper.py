@@ -1,12 +1,11 @@
-"""Ends what a private Ray leaves behind when the process that started it is killed.
+"""Cleans up after a private Ray when the process that started it is killed.
 
-Ray's servers end with that process, but two helpers of theirs first look for the servers for a minute, and the folder
-of sockets and logs stays. A small process waits for the end of a pipe, and then clears up.
+Ray's servers end with that process, but two helper processes first look for the servers for a minute, and the folder
+with sockets and logs remains. A small process waits for the end of a pipe and then cleans up.
 """
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
 import sys
@@ -15,35 +14,36 @@ from contextlib import suppress
 
 import psutil
 
-_BOOTSTRAP = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from trisect.runtime.cluster.reaper import main; main()"
-)
+from ..workers.python_process import start_python
+
 _DISMISSED = b"."
+_EXIT_TIMEOUT_S = 5.0
 
 
 class Reaper:
-    """Waits for this process to die.
+    """A process that cleans up if this process dies before it calls `dismiss`.
 
     Parameters
     ----------
     processes : iterable of psutil.Process
-        To be ended then.
+        To be killed then.
     folder : str
         To be removed then.
     """
 
     def __init__(self, processes: Iterable[psutil.Process], folder: str) -> None:
-        pids = [process.pid for process in processes]
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", _BOOTSTRAP, json.dumps(sys.path), json.dumps(pids), folder],
+        self._process = start_python(
+            __name__,
+            [process.pid for process in processes],
+            folder,
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            start_new_session=True,  # Ctrl-C in a terminal is not for it
+            start_new_session=True,  # Ctrl-C in a terminal must not end it
         )
 
     def dismiss(self) -> None:
-        """It is not needed any longer."""
+        """End the process: there is nothing to clean up any more."""
         assert self._process.stdin is not None
         with suppress(OSError):
             self._process.stdin.write(_DISMISSED)
@@ -51,17 +51,16 @@ class Reaper:
         self._process.wait()
 
 
-def main() -> None:
-    """Runs in the process that waits."""
-    pids, folder = json.loads(sys.argv[2]), sys.argv[3]
+def main(pids: list[int], folder: str) -> None:
+    """Wait for the parent process and clean up; the main function of the reaper's process."""
     processes = []
     for pid in pids:
         with suppress(psutil.Error):
-            processes.append(psutil.Process(pid))  # knows the process from a later one of that number
+            processes.append(psutil.Process(pid))  # recognises a later process with the same pid
     if sys.stdin.buffer.read() == _DISMISSED:
         return
     for process in processes:
         with suppress(psutil.Error):
             process.kill()
-    psutil.wait_procs(processes, timeout=5.0)
+    psutil.wait_procs(processes, timeout=_EXIT_TIMEOUT_S)
     shutil.rmtree(folder, ignore_errors=True)

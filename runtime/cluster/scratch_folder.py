@@ -1,4 +1,4 @@
-"""Folders that do not outlive their process, even one that was killed: whoever makes the next one clears up."""
+"""Temporary folders that do not outlive their process: those of killed processes are removed when one is created."""
 
 from __future__ import annotations
 
@@ -9,43 +9,45 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-_OWNER = "owner"
+_LOCK_FILE = "owner"
 
 
 @contextmanager
 def scratch_folder(base: Path, prefix: str) -> Iterator[Path]:
-    """A new folder of this user's only, removed at the end; those of processes that are gone are removed on the way.
+    """Create a folder that only this user can read, and remove it at the end.
+
+    Folders of processes that have ended are removed too.
 
     Parameters
     ----------
     base : Path
-        Where to make it.
+        Folder in which to create it.
     prefix : str
-        Its name begins with this, and whatever else begins with it there is such a folder too.
+        Begin of its name; every folder in ``base`` whose name begins so is a scratch folder.
     """
-    for left in base.glob(f"{prefix}*"):
-        owner = _locked(left, "r+")
-        if owner is not None:
-            with owner:
-                shutil.rmtree(left, ignore_errors=True)
+    for abandoned in base.glob(f"{prefix}*"):
+        lock = _lock(abandoned, "r+")
+        if lock is not None:
+            with lock:
+                shutil.rmtree(abandoned, ignore_errors=True)
     folder = Path(tempfile.mkdtemp(prefix=prefix, dir=base))
-    owner = _locked(folder, "w")
+    lock = _lock(folder, "w")
     try:
         yield folder
     finally:
-        if owner is not None:
-            owner.close()
+        if lock is not None:
+            lock.close()
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _locked(folder: Path, mode: str) -> IO[str] | None:
-    """The folder's lock file, locked; None while a living process has it, which shows across containers too."""
+def _lock(folder: Path, mode: str) -> IO[str] | None:
+    """Return the folder's lock file, locked; None while a living process has it, also one in another container."""
     try:
         import fcntl
-    except ImportError:  # Windows has none, and does not let a folder go that is in use
+    except ImportError:  # Windows, which does not remove a folder that is in use
         return None
     try:
-        file: IO[str] = (folder / _OWNER).open(mode)
+        file: IO[str] = (folder / _LOCK_FILE).open(mode)
     except OSError:
         return None
     try:

@@ -1,8 +1,8 @@
-"""What carries a plan out: a file here for each way to run the segments (this process, processes, a cluster).
+"""Executors run the segments of a plan: one module here for each way (this process, child processes, a Ray cluster).
 
-An executor takes whole items (one set of feeds) and gives futures; several items in flight are what makes a pipeline.
-It is found by the name of its file, which holds a function ``open_executor``. All share one dispatcher; what differs is
-where the segments live, and how tensors get there (`Crew`).
+An executor takes whole items (one set of feeds each) and returns futures; several items in flight form the pipeline.
+It is found by the name of its module, which defines a function ``open_executor``. All executors share one dispatcher;
+they differ in where the segments are loaded and how tensors get there (`HostGroup`).
 """
 
 from __future__ import annotations
@@ -23,37 +23,37 @@ from ..plans.timeline import Event, EventRow
 from ..tensors.conversions import Conversion
 from ..tensors.tensor_spec import Arrays
 
-__all__ = ["Executor", "Replan", "Result", "Settings", "open_executor"]
+__all__ = ["Executor", "ExecutorSettings", "ItemResult", "Replan", "open_executor"]
 
-RESTARTS = 2
+DEFAULT_RESTARTS = 2
 
 
 class Replan(Protocol):
-    """Plans a model again, for when a device is lost for good."""
+    """Makes another plan of a model when a device is lost for good."""
 
     def __call__(self, plan: Plan, *, without: Sequence[str]) -> Plan:
-        """A plan of the same model, with the same inputs and outputs, that uses none of these device ids."""
+        """Return a plan with the same model, inputs and outputs that uses none of these device ids."""
 
 
 @dataclass(frozen=True)
-class Settings:
-    """How a plan is to be carried out."""
+class ExecutorSettings:
+    """How to run a plan."""
 
     options: LoadOptions = field(default_factory=LoadOptions)
-    """Of every engine."""
+    """For every engine."""
     timeout_s: float | None = None
-    """A segment that runs longer hangs, and its device is treated as lost; None = however long it takes."""
-    restarts: int = RESTARTS
-    """How often in a row a worker that dies is started again before its device is lost for good."""
+    """A segment that runs longer is considered hanging and its device lost; None = no limit."""
+    restarts: int = DEFAULT_RESTARTS
+    """How many times in a row a worker that died is restarted before its device is lost for good."""
     replan: Replan | None = None
-    """Where the work of a lost device goes; None = items that need it fail."""
+    """Makes a plan without a lost device; None = items that need the device fail."""
     address: str | None = None
     """Of a running cluster, for executors that join one."""
 
 
 @dataclass(frozen=True)
-class Result:
-    """What one item gave, and when its segments ran."""
+class ItemResult:
+    """The outputs of one item, and when its segments ran."""
 
     outputs: dict[str, np.ndarray]
     events: Sequence[EventRow]
@@ -61,13 +61,17 @@ class Result:
 
 
 class Executor(Protocol):
-    """A plan loaded and ready for items."""
+    """A loaded plan that is ready for items."""
 
     @property
     def plan(self) -> Plan:
-        """The plan that is carried out: another one than at first, once a device was lost."""
+        """The plan in use; not the original one after a device was lost and replaced."""
 
-    def submit(self, item: int, feeds: Arrays, conversions: Sequence[Conversion] = ()) -> Future[Result]:
+    @property
+    def incident_count(self) -> int:
+        """Number of faults, restarts and new plans since the executor was opened."""
+
+    def submit(self, item: int, feeds: Arrays, conversions: Sequence[Conversion] = ()) -> Future[ItemResult]:
         """Start one item. The feeds are not copied: do not change them until the future is done.
 
         Parameters
@@ -79,35 +83,36 @@ class Executor(Protocol):
             Copies that checking the feeds made; the item's trace begins with them.
         """
 
-    def run(self, item: int, feeds: Arrays, conversions: Sequence[Conversion] = ()) -> Result:
-        """As the result of `submit`, sooner: the caller's thread does the work of devices that are idle."""
+    def run(self, item: int, feeds: Arrays, conversions: Sequence[Conversion] = ()) -> ItemResult:
+        """Compute one item; faster than waiting for `submit`, as the calling thread runs segments on idle devices."""
 
-    def incidents(self) -> Sequence[Event]:
-        """Faults, restarts and new plans since it was opened (of very many the last)."""
+    def incidents(self, since: int = 0) -> Sequence[Event]:
+        """Return incidents in order, without the first ``since``; only the latest are stored."""
 
     def peak_bytes(self) -> Mapping[str, int]:
-        """Per device id, the most that tensors it made took at once, waiting for whoever needs them."""
+        """Return, per device id, the peak size of the tensors that it computed and that were still needed."""
 
     def close(self) -> None:
-        """Stop, give the devices' memory back; items in flight fail with `EngineFailed`."""
+        """Stop and free the devices' memory; items in flight fail with `EngineFailed`."""
 
 
-def open_executor(name: str, plan: Plan, settings: Settings) -> Executor:
-    """Load a plan's segments behind an executor.
+def open_executor(name: str, plan: Plan, settings: ExecutorSettings) -> Executor:
+    """Load the segments of a plan with an executor.
 
     Raises
     ------
     InvalidInput
-        For a name that no executor has.
+        For an unknown executor.
     InvalidPlan
-        For segments that cannot be put in an order.
+        For segments that cannot be ordered.
     EngineFailed
         Where an engine refuses a segment.
     """
-    names = sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.ispkg)
+    modules = pkgutil.iter_modules(__path__)
+    names = sorted(module.name for module in modules if not module.ispkg and not module.name.startswith("_"))
     if name not in names:
         raise InvalidInput(f"there is no executor {name!r}", remedy=f"use one of {', '.join(names)}")
     opened = cast(
-        "Callable[[Plan, Settings], Executor]", importlib.import_module(f".{name}", __package__).open_executor
+        "Callable[[Plan, ExecutorSettings], Executor]", importlib.import_module(f".{name}", __package__).open_executor
     )
     return opened(plan, settings)

@@ -1,6 +1,6 @@
-"""Runs a plan on a Ray cluster, or on a private Ray of this machine: an actor for each device, on the node that has it.
+"""Runs a plan on a Ray cluster, or on a private Ray of this machine: an actor per device, on the node that has it.
 
-Ray places, starts and watches the actors. Between this process and actors on its own machine tensors stay in shared
+Ray places, starts and monitors the actors. Between this process and actors on its own machine tensors stay in shared
 memory, as with ``processes``; other nodes are reached through Ray's object stores.
 """
 
@@ -16,9 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from ..cluster.cluster_nodes import Node, devices, node_named, nodes
-from ..cluster.plan_files import bring, open_depot
-from ..cluster.ray_connection import Connection, connect
+from ..cluster.cluster_nodes import ClusterNode, cluster_devices, find_node, living_nodes
+from ..cluster.plan_files import send_plan, start_receiver
+from ..cluster.ray_connection import RayConnection, connect
+from ..core_affinity import assign_cores
 from ..device import Device
 from ..engines import discover
 from ..errors import ClusterFailed
@@ -26,16 +27,19 @@ from ..plans.plan import Plan
 from ..plans.plan_parts import Segment
 from ..tensors.containers import owned
 from ..tensors.tensor_spec import Arrays
-from ..workers.tensor_pool import Pool
-from . import Settings
+from ..workers.messages import is_shareable
+from ..workers.tensor_pool import TensorPool
+from . import ExecutorSettings
 from .dispatch.dispatcher import Dispatcher
-from .dispatch.hosts import Host, Tensor, segments_on
-from .processes import cores_for
-from .ray_hosts.local_host import NearHost
-from .ray_hosts.remote_host import Carrier, FarHost, FarTensor
+from .dispatch.host import Host, Tensor, segments_by_device
+from .hosts.local_actor import LocalActorStarter
+from .hosts.remote_host import ObjectStore, RemoteHost, RemoteTensor
+from .hosts.worker_host import WorkerHost, with_threads_for
+
+_CLOSE_TIMEOUT_S = 2.0
 
 
-def open_executor(plan: Plan, settings: Settings) -> Dispatcher:
+def open_executor(plan: Plan, settings: ExecutorSettings) -> Dispatcher:
     """Load every segment of a plan on an actor of its device.
 
     Raises
@@ -45,113 +49,116 @@ def open_executor(plan: Plan, settings: Settings) -> Dispatcher:
     ClusterFailed
         For a cluster that cannot be reached, or that lacks a device of the plan.
     InvalidPlan
-        For segments that wait for each other, or read what nobody makes.
+        For segments that wait for each other, or read tensors that no segment computes.
     EngineFailed
         Where an engine refuses a segment; those loaded before are closed again.
     """
-    return Dispatcher(plan, lambda plan: RayCrew(plan, settings), settings)
+    return Dispatcher(plan, lambda plan: RayHostGroup(plan, settings), settings)
 
 
-class RayCrew:
-    """Hosts that are Ray actors; see `Crew`."""
+class RayHostGroup:
+    """Hosts that are Ray actors; see `HostGroup`."""
 
-    def __init__(self, plan: Plan, settings: Settings) -> None:
+    def __init__(self, plan: Plan, settings: ExecutorSettings) -> None:
         self._plan = plan
         self._closing = ExitStack()
         self._lock = threading.Lock()
-        self._depots: dict[str, Any] = {}
+        self._receivers: dict[str, Any] = {}
         self._folders: dict[tuple[str, frozenset[str]], str] = {}
         self.hosts: dict[str, Host] = {}
         with self._closing:
             self._connection = self._closing.enter_context(connect(settings.address))
-            self._carrier = Carrier(self._connection)
-            self._pool = Pool(shared=True)
+            self._store = ObjectStore(self._connection)
+            self._pool = TensorPool(shared=True)
             self._closing.callback(self._pool.close)
-            self._closing.callback(self._close_depots)
-            work = segments_on(plan)
-            self._cores = cores_for(list(work), settings.options.threads, split=plan.objective == "throughput")
-            for (device, segments), node in zip(work.items(), _places(self._connection, list(work)), strict=True):
-                self.hosts[device.id] = self._host(device, segments, node, settings)
-            self._read_here = {
-                spec.name
-                for device, segments in work.items()
-                if isinstance(self.hosts[device.id], NearHost)
-                for segment in segments
-                for spec in segment.inputs
-            }
+            self._closing.callback(self._close_receivers)
+            used = segments_by_device(plan)
+            cores = assign_cores(list(used), settings.options.threads, side_by_side=plan.objective == "throughput")
+            read_here: set[str] = set()
+            for (device, segments), node in zip(used.items(), _place(self._connection, list(used)), strict=True):
+                self.hosts[device.id] = self._host(device, segments, node, settings, cores[device.id])
+                if node.is_here:
+                    read_here.update(spec.name for segment in segments for spec in segment.inputs)
+            self._read_here = read_here
             self._closing = self._closing.pop_all()
 
     def admit(self, feeds: Arrays) -> Mapping[str, Tensor]:
-        """The feeds in memory that the workers share, or in the object store where other nodes alone read them."""
-        admitted: dict[str, Tensor] = {}
-        for name, array in feeds.items():
-            if name in self._read_here and array.nbytes and array.dtype.kind not in "OUS":
-                admitted[name] = self._pool.copy(array)
-            else:
-                admitted[name] = array
-        return admitted
+        """Copy the feeds that actors on this machine read to shared memory."""
+        return {
+            name: self._pool.copy(array) if name in self._read_here and is_shareable(array) else array
+            for name, array in feeds.items()
+        }
 
     def deliver(self, tensors: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
-        """The outputs as arrays of the caller's own; what comes from other nodes is copied out of the object store."""
+        """Return the outputs as arrays that the caller owns; those of other nodes are copied from the object store."""
         return {
-            name: owned(self._carrier.array(value)) if isinstance(value, FarTensor) else value
-            for name, value in tensors.items()
+            name: owned(self._store.array(tensor)) if isinstance(tensor, RemoteTensor) else tensor
+            for name, tensor in tensors.items()
         }
 
     def close(self) -> None:
-        """Leave the cluster; see `Crew.close`."""
+        """Leave the cluster; see `HostGroup.close`."""
         self._closing.close()
 
-    def _host(self, device: Device, segments: list[Segment], node: Node, settings: Settings) -> Host:
-        if node.is_here:
-            here = replace(device, id=device.local_id)
-            return NearHost(
-                self._connection, node, here, segments, Path(os.path.abspath(self._plan.folder)), settings.options,
-                self._pool, self._cores[device.id], self._carrier.array,
+    def _host(
+        self,
+        device: Device,
+        segments: list[Segment],
+        node: ClusterNode,
+        settings: ExecutorSettings,
+        cores: tuple[int, ...],
+    ) -> Host:
+        if not node.is_here:
+            return RemoteHost(
+                self._connection, node, device, segments, settings.options, self._store, self._send_plan
             )  # fmt: skip
-        return FarHost(self._connection, node, device, segments, settings, self._carrier, self._bring)
+        local = replace(device, id=device.local_id)
+        actors = LocalActorStarter(self._connection, node, local, cores)
+        folder, options = Path(os.path.abspath(self._plan.folder)), with_threads_for(settings.options, cores)
+        return WorkerHost(local, segments, folder, options, self._pool, actors.start, self._store.array)
 
-    def _bring(self, node: Node, segments: Sequence[Segment]) -> str:
-        """The plan's folder on a node; devices of one node share it."""
+    def _send_plan(self, node: ClusterNode, segments: Sequence[Segment]) -> str:
+        """Copy the plan's files to a node and return the folder there; the devices of a node share it."""
         files = frozenset(segment.file for segment in segments)
         with self._lock:
-            if node.id not in self._depots:
-                self._depots[node.id] = open_depot(self._connection, node)
+            if node.id not in self._receivers:
+                self._receivers[node.id] = start_receiver(self._connection, node)
             if (node.id, files) not in self._folders:
-                depot = self._depots[node.id]
-                self._folders[node.id, files] = bring(self._connection, depot, node, self._plan, sorted(files))
+                receiver = self._receivers[node.id]
+                self._folders[node.id, files] = send_plan(self._connection, receiver, node, self._plan, sorted(files))
             return self._folders[node.id, files]
 
-    def _close_depots(self) -> None:
+    def _close_receivers(self) -> None:
         ray = self._connection.ray
-        closed = [depot.close.remote() for depot in self._depots.values()]
+        closed = [receiver.close.remote() for receiver in self._receivers.values()]
         if closed:
-            ray.wait(closed, num_returns=len(closed), timeout=2.0)
-        for depot in self._depots.values():
-            ray.kill(depot)
+            ray.wait(closed, num_returns=len(closed), timeout=_CLOSE_TIMEOUT_S)
+        for receiver in self._receivers.values():
+            ray.kill(receiver)
 
 
-def _places(connection: Connection, wanted: Sequence[Device]) -> list[Node]:
-    """The node of each device: the one its id names, else this machine where it has it, else another that has it."""
-    among = nodes(connection)
-    own = next((node for node in among if node.is_here), None)
-    if own is None:
-        raise ClusterFailed("this machine is no living node of the cluster", remedy="see: ray status")
-    here = {device.id for device in discover()}
-    elsewhere: dict[str, Node] | None = None
-    found = []
-    for device in wanted:
+def _place(connection: RayConnection, devices: Sequence[Device]) -> list[ClusterNode]:
+    """Return the node of each device: the one in its id, else this machine if it has it, else another that has it."""
+    living = living_nodes(connection)
+    here = next((node for node in living if node.is_here), None)
+    if here is None:
+        raise ClusterFailed("this machine is not a living node of the cluster", remedy="see: ray status")
+    local_ids = {device.id for device in discover()}
+    elsewhere: dict[str, ClusterNode] | None = None
+    places = []
+    for device in devices:
         if device.node:
-            found.append(node_named(device.node, among))
-        elif device.id in here or len(among) == 1:
-            found.append(own)
+            places.append(find_node(device.node, living))
+        elif device.id in local_ids or len(living) == 1:
+            places.append(here)
         else:
             if elsewhere is None:
-                by_name = {node.name: node for node in among}
-                elsewhere = {d.local_id: by_name[d.node] for d in reversed(devices(connection, among))}
+                by_name = {node.name: node for node in living}
+                elsewhere = {d.local_id: by_name[d.node] for d in reversed(cluster_devices(connection, living))}
             if device.id not in elsewhere and device.is_real:
                 raise ClusterFailed(
-                    f"no node of the cluster has {device.id}", remedy=f"there are {', '.join(sorted(elsewhere))}"
+                    f"no node of the cluster has {device.id}",
+                    remedy=f"the nodes have {', '.join(sorted(elsewhere))}",
                 )
-            found.append(elsewhere.get(device.id, own))
-    return found
+            places.append(elsewhere.get(device.id, here))
+    return places

@@ -1,7 +1,7 @@
-"""Runs a plan in this process: tensors are handed over by reference, which costs microseconds whatever their size.
+"""Runs a plan in this process: tensors are passed by reference, which costs microseconds whatever their size.
 
-Engines release the interpreter's lock while they compute, so the threads of the devices overlap. An engine that crashes
-takes the process along, and one that hangs cannot be ended: the executor ``processes`` is for those.
+Engines release Python's interpreter lock while they compute, so the threads of the devices overlap. An engine that
+crashes ends the process, and one that hangs cannot be ended; the executor ``processes`` survives both.
 """
 
 from __future__ import annotations
@@ -18,69 +18,80 @@ from ..device import Device
 from ..engines import load
 from ..engines.base import DeviceModule, LoadOptions
 from ..engines.common.bound_module import BoundModule
-from ..errors import EngineFailed
 from ..plans.plan import Plan
 from ..plans.plan_parts import Segment
 from ..tensors.conversions import ConversionLog
 from ..tensors.tensor_spec import Arrays
-from ..workers.tensor_pool import Pool
-from . import Settings
-from .dispatch.device_memory import DeviceMemory, on_host, own_views
+from ..workers.tensor_pool import TensorPool
+from . import ExecutorSettings
 from .dispatch.dispatcher import Dispatcher
-from .dispatch.hosts import Ran, Tensor, refuse_absent, segments_on
-from .dispatch.tensor_flow import naming
+from .dispatch.host import SegmentRun, Tensor, segments_by_device
+from .dispatch.segment_errors import loading_segment
+from .hosts.device_memory import DeviceMemory, on_host, with_own_views
 
-_BOUND_BYTES = 1 << 20
-"""From here an engine's own memory for outputs costs more than writing into ours."""
-_BOUND_ONCE_BYTES = 8 << 20
-"""The same where the binding cannot be kept, because the inputs are the caller's, and no other segment reads the
-outputs: the bindings of those that do can be kept then."""
+_BOUND_BYTES_MIN = 1 << 20
+"""From this size on, allocating outputs by the engine costs more than writing into pooled memory."""
+_BOUND_ONCE_BYTES_MIN = 8 << 20
+"""The same where the binding cannot be reused, because the inputs are the caller's, and no other segment reads the
+outputs: then the bindings of the segments that do can be reused."""
 
 
-def open_executor(plan: Plan, settings: Settings) -> Dispatcher:
+def open_executor(plan: Plan, settings: ExecutorSettings) -> Dispatcher:
     """Load every segment of a plan on its device, in this process.
 
     Raises
     ------
     InvalidPlan
-        For segments that wait for each other, or read what nobody makes.
+        For segments that wait for each other, or read tensors that no segment computes.
     EngineFailed
         Where an engine refuses a segment; those loaded before are closed again.
     """
-    return Dispatcher(plan, lambda plan: LocalCrew(plan, settings), settings)
+    return Dispatcher(plan, lambda plan: ThreadHostGroup(plan, settings), settings)
 
 
-class LocalCrew:
-    """Hosts in this process; see `Crew`."""
+class ThreadHostGroup:
+    """Hosts in this process; see `HostGroup`."""
 
-    def __init__(self, plan: Plan, settings: Settings) -> None:
-        self._pool = Pool(shared=False)
+    def __init__(self, plan: Plan, settings: ExecutorSettings) -> None:
+        self._pool = TensorPool(shared=False)
         options = settings.options
-        # In a worker's process nobody else calls engines, and where two are to work at once each has cores of its own.
+        # Two engines in one process would share cores: here each gets cores of its own unless the user decides.
         options = replace(options, pinned=True) if options.pinned is None else options
         self._memories: dict[str, DeviceMemory] = {}
         self.hosts = {
-            device.id: LocalHost(device, segments, plan, options, self._pool, self._memories)
-            for device, segments in segments_on(plan).items()
+            device.id: ThreadHost(device, segments, plan, options, self._pool, self._memories)
+            for device, segments in segments_by_device(plan).items()
         }
 
     def admit(self, feeds: Arrays) -> Mapping[str, Tensor]:
-        """The feeds themselves, or views of them."""
-        return own_views(feeds, self._memories.values()) if self._memories else feeds
+        """Return the feeds themselves, or views of them."""
+        return with_own_views(feeds, self._memories.values()) if self._memories else feeds
 
     def deliver(self, tensors: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
-        """The tensors themselves: nobody else holds them any longer."""
+        """Return the tensors themselves: nothing else references them any more."""
         if self._memories:
             return {name: on_host(tensor) for name, tensor in tensors.items()}
         return dict(tensors)
 
     def close(self) -> None:
-        """See `Crew.close`."""
+        """See `HostGroup.close`."""
         self._pool.close()
 
 
-class LocalHost:
-    """A device's segments in this process; see `Host`."""
+class ThreadHost:
+    """Runs the segments of a device in this process; see `Host`.
+
+    Parameters
+    ----------
+    device : Device
+    segments : sequence of Segment
+    plan : Plan
+        Whose segments they are.
+    options : LoadOptions
+    pool : TensorPool
+    memories : dict of str to DeviceMemory
+        Device id -> its memory, shared by the hosts of a plan; a host whose engine has device memory adds its own.
+    """
 
     can_kill = False
 
@@ -90,7 +101,7 @@ class LocalHost:
         segments: Sequence[Segment],
         plan: Plan,
         options: LoadOptions,
-        pool: Pool,
+        pool: TensorPool,
         memories: dict[str, DeviceMemory],
     ) -> None:
         self._device = device
@@ -101,8 +112,10 @@ class LocalHost:
         self._memories = memories
         self._modules: dict[int, BoundModule] = {}
         read = {spec.name for other in plan.segments for spec in other.inputs}
-        self._bound_once = {
-            segment.index: _BOUND_BYTES if any(spec.name in read for spec in segment.outputs) else _BOUND_ONCE_BYTES
+        self._bound_once_bytes_min = {
+            segment.index: _BOUND_BYTES_MIN
+            if any(spec.name in read for spec in segment.outputs)
+            else _BOUND_ONCE_BYTES_MIN
             for segment in segments
         }
 
@@ -110,17 +123,13 @@ class LocalHost:
         """Load the segments; see `Host.open`."""
         self.close()
         for segment in self._segments:
-            with naming(segment):
-                try:
-                    module = load(Path(self._plan.folder) / segment.file, self._device, self._options)
-                except EngineFailed as error:
-                    refuse_absent(self._device, error)
-                    raise
+            with loading_segment(segment, self._device):
+                module = load(Path(self._plan.folder) / segment.file, self._device, self._options)
             self._modules[segment.index] = BoundModule(module)
         if all(isinstance(bound.module, DeviceModule) for bound in self._modules.values()):
             self._memories[self._device.id] = DeviceMemory(self._device.id, self._plan, self._pool)
 
-    def run(self, segment: Segment, feeds: Mapping[str, Tensor]) -> Ran:
+    def run(self, segment: Segment, feeds: Mapping[str, Tensor]) -> SegmentRun:
         """Compute one segment; see `Host.run`."""
         module = self._modules[segment.index]
         if self._memories:
@@ -130,13 +139,13 @@ class LocalHost:
             feeds = {name: on_host(tensor) for name, tensor in feeds.items()}
         log = ConversionLog()
         start_s = time.perf_counter()
-        outputs = self._into_pool(segment, module, feeds) if feeds else None
+        outputs = self._run_into_pool(segment, module, feeds) if feeds else None
         if outputs is None:
             outputs = module.run(feeds, log)
-        return Ran(outputs, start_s, time.perf_counter(), log)
+        return SegmentRun(outputs, start_s, time.perf_counter(), log)
 
     def kill(self) -> None:
-        """Nothing can end a thread."""
+        """Do nothing: a thread cannot be ended."""
 
     def close(self) -> None:
         """Close the segments; see `Host.close`."""
@@ -147,22 +156,23 @@ class LocalHost:
             module.close()
         self._modules.clear()
 
-    def _into_pool(self, segment: Segment, module: BoundModule, feeds: Arrays) -> dict[str, np.ndarray] | None:
-        """Outputs in memory that is used again, where that is quicker and can be done."""
-        known = module.outputs_for(feeds)
-        if known is None or known.size_bytes < _BOUND_BYTES:
+    def _run_into_pool(self, segment: Segment, module: BoundModule, feeds: Arrays) -> dict[str, np.ndarray] | None:
+        """Compute into pooled memory; None where that is impossible or slower than the engine's own allocation."""
+        expected = module.expected_outputs(feeds)
+        if expected is None or expected.size_bytes < _BOUND_BYTES_MIN:
             return None
-        pool, once = self._pool, known.size_bytes >= self._bound_once[segment.index]
-        if not once and any(pool.locate(array) is None for array in feeds.values()):
+        pool, binds_once = self._pool, expected.size_bytes >= self._bound_once_bytes_min[segment.index]
+        if not binds_once and any(pool.locate(array) is None for array in feeds.values()):
             return None
-        outputs = {name: pool.empty(*kind) for name, kind in known.kinds.items()}
-        ran = module.run_again(feeds, outputs)
-        if ran is None:
+        outputs = {name: pool.empty(*kind) for name, kind in expected.kinds.items()}
+        succeeded = module.run_again(feeds, outputs)
+        if succeeded is None:
             aliases = [pool.alias(array) for array in (*feeds.values(), *outputs.values())]
-            ours = [array for array in aliases if array is not None]
-            if len(ours) == len(aliases):  # a binding that is kept must not keep the tensors too
-                inputs = dict(zip(feeds, ours, strict=False))
-                ran = module.run_into(inputs, dict(zip(outputs, ours[len(inputs) :], strict=True)), keep=True)
+            pooled = [array for array in aliases if array is not None]
+            if len(pooled) == len(aliases):  # a cached binding must not keep the tensors alive
+                inputs = dict(zip(feeds, pooled, strict=False))
+                bound_outputs = dict(zip(outputs, pooled[len(inputs) :], strict=True))
+                succeeded = module.run_into(inputs, bound_outputs, keep=True)
             else:
-                ran = once and module.run_into(feeds, outputs, keep=False)
-        return outputs if ran else None
+                succeeded = binds_once and module.run_into(feeds, outputs, keep=False)
+        return outputs if succeeded else None

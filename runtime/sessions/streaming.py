@@ -1,4 +1,4 @@
-"""Keeps a window of items in flight and gives their results in order, whatever becomes of single ones."""
+"""Computes a stream of items, several at a time, and yields the results in order, also when some items fail."""
 
 from __future__ import annotations
 
@@ -12,159 +12,161 @@ from typing import Literal
 import numpy as np
 
 from ..errors import TrisectError
-from ..executors import Result
+from ..executors import ItemResult
 from ..tensors.conversions import Conversion
 from ..tensors.tensor_spec import Arrays
-from .item_batching import fit_together, join, part
+from .item_batching import can_concatenate, concatenate, split_outputs
 
 OnError = Literal["raise", "skip", "yield"]
 Outputs = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
-class Ways:
-    """How a stream gets its items computed."""
+class StreamCallbacks:
+    """The functions with which a stream computes its items."""
 
     check: Callable[[Arrays], tuple[Arrays, Sequence[Conversion]]]
-    """Gives an item's feeds as the model wants them, and their conversions; what it raises is that item's error."""
-    submit: Callable[[int, Arrays, Sequence[Conversion]], Future[Result]]
-    """Starts one; what it raises ends the stream."""
-    run: Callable[[int, Arrays, Sequence[Conversion]], Result]
-    """The same, done at once."""
-    keep: Callable[[Result], None]
-    """Is shown each result."""
+    """Returns an item's feeds in the form that the model takes, and their conversions; its error is the item's."""
+    submit: Callable[[int, Arrays, Sequence[Conversion]], Future[ItemResult]]
+    """Starts an item; an error that it raises ends the stream."""
+    run: Callable[[int, Arrays, Sequence[Conversion]], ItemResult]
+    """Computes an item in the calling thread."""
+    record: Callable[[ItemResult], None]
+    """Is called with each result."""
 
 
 @dataclass(frozen=True)
-class _Group:
+class _MicroBatch:
     """Items that are computed together, or the error of a single one."""
 
     number: int
+    """Of its first item."""
     items: list[Arrays]
-    outcome: Future[Result] | TrisectError | None
+    outcome: Future[ItemResult] | TrisectError | None
+    """None = not started yet."""
     conversions: Sequence[Conversion] = ()
 
 
 def stream(
-    items: Iterable[Arrays], ways: Ways, *, window: int, on_error: OnError, micro_batch: int
+    items: Iterable[Arrays], callbacks: StreamCallbacks, *, window: int, on_error: OnError, micro_batch: int
 ) -> Iterator[Outputs | TrisectError]:
-    """Results of items in their order; see `Session.stream`."""
-    flying: deque[_Group] = deque()
-    groups = _groups(iter(items), ways, micro_batch, alone=window == 1)
-    ended: Exception | None = None
-    more = True
+    """Yield the results of items in order; see `Session.stream`."""
+    in_flight: deque[_MicroBatch] = deque()
+    batches = _start_batches(iter(items), callbacks, micro_batch, in_turn=window == 1)
+    source_error: Exception | None = None
+    has_more = True
     try:
-        while more or flying:
-            while more and len(flying) < window:
+        while has_more or in_flight:
+            while has_more and len(in_flight) < window:
                 try:
-                    flying.append(next(groups))
+                    in_flight.append(next(batches))
                 except StopIteration:
-                    more = False
-                except Exception as error:  # the items before it are still owed
-                    more, ended = False, error
-            if flying:
-                for found in _taken(flying.popleft(), ways):
-                    if not isinstance(found, TrisectError) or on_error == "yield":
-                        yield found
+                    has_more = False
+                except Exception as error:  # raised below, after the results of the items before it
+                    has_more, source_error = False, error
+            if in_flight:
+                for outcome in _outcomes(in_flight.popleft(), callbacks):
+                    if not isinstance(outcome, TrisectError) or on_error == "yield":
+                        yield outcome
                     elif on_error == "raise":
-                        raise found
+                        raise outcome
     finally:
-        # Their feeds are the caller's, who may use the memory again as soon as this returns.
-        wait([group.outcome for group in flying if isinstance(group.outcome, Future)])
-    if ended is not None:
-        raise ended
+        # The caller may reuse the memory of its feeds as soon as this returns.
+        wait([batch.outcome for batch in in_flight if isinstance(batch.outcome, Future)])
+    if source_error is not None:
+        raise source_error
 
 
-def _groups(items: Iterator[Arrays], ways: Ways, most: int, *, alone: bool) -> Iterator[_Group]:
-    """Items, together where they fit, and on their way."""
+def _start_batches(
+    items: Iterator[Arrays], callbacks: StreamCallbacks, size_max: int, *, in_turn: bool
+) -> Iterator[_MicroBatch]:
+    """Yield items in batches where their shapes allow it, each started unless they run in turn."""
     number = 0
-    group: list[Arrays] = []
+    batch: list[Arrays] = []
     conversions: list[Conversion] = []
 
-    def sent() -> _Group:
-        outcome = None if alone else ways.submit(number, join(group), tuple(conversions))
-        return _Group(number, list(group), outcome, tuple(conversions))
-
-    def clear() -> None:
-        group.clear()
+    def started() -> _MicroBatch:
+        nonlocal number
+        outcome = None if in_turn else callbacks.submit(number, concatenate(batch), tuple(conversions))
+        result = _MicroBatch(number, list(batch), outcome, tuple(conversions))
+        number += len(batch)
+        batch.clear()
         conversions.clear()
+        return result
 
-    for given in items:
+    for item in items:
         try:
-            feeds, converted = ways.check(given)
+            feeds, converted = callbacks.check(item)
         except TrisectError as error:
-            if group:
-                yield sent()
-                number += len(group)
-                clear()
-            yield _Group(number, [], error)
+            if batch:
+                yield started()
+            yield _MicroBatch(number, [], error)
             number += 1
             continue
-        if group and not fit_together(group[0], feeds):
-            yield sent()
-            number += len(group)
-            clear()
-        group.append(feeds)
+        if batch and not can_concatenate(batch[0], feeds):
+            yield started()
+        batch.append(feeds)
         conversions.extend(converted)
-        if len(group) == most:
-            yield sent()
-            number += len(group)
-            clear()
-    if group:
-        yield sent()
+        if len(batch) == size_max:
+            yield started()
+    if batch:
+        yield started()
 
 
-def _taken(group: _Group, ways: Ways) -> Iterator[Outputs | TrisectError]:
-    if isinstance(group.outcome, TrisectError):
-        yield group.outcome
+def _outcomes(batch: _MicroBatch, callbacks: StreamCallbacks) -> Iterator[Outputs | TrisectError]:
+    """Yield the outputs or the error of each item of a batch."""
+    if isinstance(batch.outcome, TrisectError):
+        yield batch.outcome
         return
     try:
-        flown = group.outcome
-        result = flown.result() if flown is not None else ways.run(group.number, join(group.items), group.conversions)
-        found: list[Outputs] = part(group.items, result.outputs)
+        if batch.outcome is None:
+            result = callbacks.run(batch.number, concatenate(batch.items), batch.conversions)
+        else:
+            result = batch.outcome.result()
+        outputs: list[Outputs] = split_outputs(batch.items, result.outputs)
     except TrisectError as error:
-        if len(group.items) == 1:
+        if len(batch.items) == 1:
             yield error
-        else:  # one of them may be to blame: the others must not pay for it
-            for index, item in enumerate(group.items):
-                yield from _taken(_Group(group.number + index, [item], None), ways)
+        else:  # one of the items may be the cause: compute each alone
+            for index, item in enumerate(batch.items):
+                yield from _outcomes(_MicroBatch(batch.number + index, [item], None), callbacks)
         return
-    ways.keep(result)
-    yield from found
+    callbacks.record(result)
+    yield from outputs
 
 
 async def astream(
-    items: Iterable[Arrays] | AsyncIterable[Arrays], ways: Ways, *, window: int, on_error: OnError
+    items: Iterable[Arrays] | AsyncIterable[Arrays], callbacks: StreamCallbacks, *, window: int, on_error: OnError
 ) -> AsyncIterator[Outputs | TrisectError]:
     """As `stream`, without a thread that waits."""
-    flying: deque[asyncio.Future[Result]] = deque()
+    in_flight: deque[asyncio.Future[ItemResult]] = deque()
     number = 0
     try:
-        async for given in items if isinstance(items, AsyncIterable) else _asynchronous(items):
-            if len(flying) == window:
-                async for found in _landed(flying.popleft(), ways, on_error):
-                    yield found
-            flying.append(_begun(number, given, ways))
+        async for item in items if isinstance(items, AsyncIterable) else _asynchronous(items):
+            if len(in_flight) == window:
+                async for outcome in _async_outcomes(in_flight.popleft(), callbacks, on_error):
+                    yield outcome
+            in_flight.append(_start_async(number, item, callbacks))
             number += 1
-        while flying:
-            async for found in _landed(flying.popleft(), ways, on_error):
-                yield found
+        while in_flight:
+            async for outcome in _async_outcomes(in_flight.popleft(), callbacks, on_error):
+                yield outcome
     finally:
-        await asyncio.gather(*flying, return_exceptions=True)
+        await asyncio.gather(*in_flight, return_exceptions=True)
 
 
-def _begun(number: int, given: Arrays, ways: Ways) -> asyncio.Future[Result]:
+def _start_async(number: int, item: Arrays, callbacks: StreamCallbacks) -> asyncio.Future[ItemResult]:
     try:
-        feeds, conversions = ways.check(given)
+        feeds, conversions = callbacks.check(item)
     except TrisectError as error:
-        refused: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        refused: asyncio.Future[ItemResult] = asyncio.get_running_loop().create_future()
         refused.set_exception(error)
         return refused
-    return asyncio.wrap_future(ways.submit(number, feeds, conversions))
+    return asyncio.wrap_future(callbacks.submit(number, feeds, conversions))
 
 
-async def _landed(
-    future: asyncio.Future[Result], ways: Ways, on_error: OnError
+async def _async_outcomes(
+    future: asyncio.Future[ItemResult], callbacks: StreamCallbacks, on_error: OnError
 ) -> AsyncIterator[Outputs | TrisectError]:
     try:
         result = await asyncio.shield(future)
@@ -174,10 +176,10 @@ async def _landed(
         if on_error == "yield":
             yield error
         return
-    ways.keep(result)
+    callbacks.record(result)
     yield result.outputs
 
 
 async def _asynchronous(items: Iterable[Arrays]) -> AsyncIterator[Arrays]:
-    for given in items:
-        yield given
+    for item in items:
+        yield item

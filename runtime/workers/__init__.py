@@ -1,1 +1,1 @@
-"""Segments in processes of their own: shared memory for the tensors, small messages for everything else."""
+"""Worker processes that run segments: tensors in shared memory, small messages for everything else."""

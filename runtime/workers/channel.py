@@ -1,11 +1,12 @@
-"""Carries small messages, and the right to map memory, between two processes of one machine.
+"""Sends small messages and file descriptors between two processes of one machine.
 
-Over a Unix socket a file descriptor travels with a message; a system without them has a TCP socket on loopback, and
-passes memory by name. Either way a peer that is gone shows at once, as `ChannelClosed`.
+Over a Unix socket a file descriptor travels with a message. A system without Unix sockets uses a TCP socket on loopback
+and shares memory by name. Either way the end of the other process is detected at once, as `ChannelClosed`.
 """
 
 from __future__ import annotations
 
+import hmac
 import os
 import socket
 import struct
@@ -13,14 +14,16 @@ from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 
+TOKEN_BYTES = 32
+"""Length of the secret with which a process that connects proves that it is the expected one."""
 _LENGTH = struct.Struct("<I")
 _READ_BYTES = 1 << 16
-_MOST_BYTES = 1 << 30
-_MOST_DESCRIPTORS = 64
+_MESSAGE_BYTES_MAX = 1 << 30
+_DESCRIPTORS_MAX = 64
 
 
 class ChannelClosed(Exception):
-    """The other side is gone."""
+    """The other process closed the channel or ended."""
 
 
 class Channel:
@@ -29,20 +32,20 @@ class Channel:
     def __init__(self, connected: socket.socket) -> None:
         self._socket = connected
         self._passes_descriptors = connected.family == getattr(socket, "AF_UNIX", None)
-        self._read = bytearray()
+        self._buffer = bytearray()
         self._descriptors: deque[int] = deque()
 
     def fileno(self) -> int:
-        """Of the socket, to wait for the other side's end."""
+        """Return the socket's descriptor, to poll for the end of the other process."""
         return self._socket.fileno()
 
     def send(self, data: bytes, descriptors: Sequence[int] = ()) -> None:
-        """Send one message, and the right to use files with it.
+        """Send one message, and file descriptors with it.
 
         Raises
         ------
         ChannelClosed
-            When nobody is there.
+            Where the other process is gone.
         """
         message = _LENGTH.pack(len(data)) + data
         try:
@@ -59,34 +62,34 @@ class Channel:
         Raises
         ------
         ChannelClosed
-            When the other side is gone.
+            Where the other process is gone.
         """
-        while len(self._read) < _LENGTH.size:
+        while len(self._buffer) < _LENGTH.size:
             self._fill()
-        (length,) = _LENGTH.unpack_from(self._read)
-        if length > _MOST_BYTES:
-            raise ChannelClosed(f"a message of {length} bytes is none of ours")
-        while len(self._read) < _LENGTH.size + length:
+        (length,) = _LENGTH.unpack_from(self._buffer)
+        if length > _MESSAGE_BYTES_MAX:
+            raise ChannelClosed(f"unexpected message of {length} bytes, at most {_MESSAGE_BYTES_MAX} are allowed")
+        while len(self._buffer) < _LENGTH.size + length:
             self._fill()
-        data = bytes(self._read[_LENGTH.size : _LENGTH.size + length])
-        del self._read[: _LENGTH.size + length]
+        data = bytes(self._buffer[_LENGTH.size : _LENGTH.size + length])
+        del self._buffer[: _LENGTH.size + length]
         return data
 
     def take_descriptor(self) -> int:
-        """The oldest descriptor that came and was not taken yet; each comes no later than its message.
+        """Return the oldest descriptor that was received and not taken; each arrives no later than its message.
 
         Raises
         ------
         ChannelClosed
-            When none came: the other side does not say what it does.
+            Where there is none: the other process does not follow the protocol.
         """
         if not self._descriptors:
-            raise ChannelClosed("a descriptor is missing")
+            raise ChannelClosed("a message came without its file descriptor")
         return self._descriptors.popleft()
 
     def close(self) -> None:
-        """Hang up; whoever waits at either end is told."""
-        with suppress(OSError):  # the other side may have been quicker
+        """Close the connection; a thread that waits at either end gets `ChannelClosed`."""
+        with suppress(OSError):  # the other process may have closed it already
             self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
         while self._descriptors:
@@ -95,12 +98,47 @@ class Channel:
     def _fill(self) -> None:
         try:
             if self._passes_descriptors:
-                data, descriptors, _, _ = socket.recv_fds(self._socket, _READ_BYTES, _MOST_DESCRIPTORS)
+                data, descriptors, _, _ = socket.recv_fds(self._socket, _READ_BYTES, _DESCRIPTORS_MAX)
                 self._descriptors.extend(descriptors)
             else:
                 data = self._socket.recv(_READ_BYTES)
         except OSError as error:
             raise ChannelClosed(str(error)) from error
         if not data:
-            raise ChannelClosed("the other side hung up")
-        self._read += data
+            raise ChannelClosed("the other process closed the connection")
+        self._buffer += data
+
+
+def accept_with_token(server: socket.socket, token: bytes, timeout_s: float) -> socket.socket | None:
+    """Accept a connection whose first bytes are a token.
+
+    Parameters
+    ----------
+    server : socket
+        With a timeout of its own for the connection.
+    token : bytes
+        Of `TOKEN_BYTES`.
+    timeout_s : float
+        For the token, once connected.
+
+    Returns
+    -------
+    socket or None
+        None where nobody connected in time, or without the token.
+    """
+    try:
+        connected, _ = server.accept()
+    except TimeoutError:
+        return None
+    connected.settimeout(timeout_s)
+    try:
+        received = connected.recv(TOKEN_BYTES, socket.MSG_WAITALL)
+    except OSError:
+        received = b""
+    if not hmac.compare_digest(received, token):
+        connected.close()
+        return None
+    connected.settimeout(None)
+    if connected.family == socket.AF_INET:
+        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return connected

@@ -1,7 +1,7 @@
-"""What the driver of a plan and a worker say to each other, and how tensors are named in it.
+"""The messages between the driver of a plan and a worker, and the references to tensors in them.
 
-Tensors themselves lie in shared memory, those in lists too: a message says where. Only what has no place there
-(strings, lists, tensors of no bytes) is written out. Plain data throughout: nothing that is read is ever executed.
+Tensors, also those inside lists, lie in shared memory: a message says where. Only values that cannot be placed there
+(strings, lists, tensors of no bytes) are serialised. All messages are plain data: nothing received is ever executed.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ import numpy as np
 
 from ..device import Device
 from ..engines.base import LoadOptions
-from ..errors import InvalidInput
+from ..errors import ErrorRecord, InvalidInput
 from ..tensors.conversions import Conversion
+from ..tensors.tensors import dtype_of
 
 
-class Placed(msgspec.Struct, tag="p", array_like=True, frozen=True):
+class SharedTensor(msgspec.Struct, tag="p", array_like=True, frozen=True):
     """A tensor in a chunk of shared memory."""
 
     dtype: str
@@ -28,40 +29,40 @@ class Placed(msgspec.Struct, tag="p", array_like=True, frozen=True):
     offset: int
 
 
-class Written(msgspec.Struct, tag="w", array_like=True, frozen=True):
-    """A value written out, as `write` has it."""
+class InlineValue(msgspec.Struct, tag="w", array_like=True, frozen=True):
+    """A value inside the message, as `serialise` returns it."""
 
     value: Any
-    elements: tuple[Placed | Wanted, ...] = ()
-    """The tensors in it that are not."""
+    elements: tuple[SharedTensor | UnplacedTensor, ...] = ()
+    """Its tensors that lie in shared memory."""
 
 
-class Wanted(msgspec.Struct, tag="n", array_like=True, frozen=True):
-    """A tensor that has no place yet."""
+class UnplacedTensor(msgspec.Struct, tag="n", array_like=True, frozen=True):
+    """A tensor that has no place in shared memory yet."""
 
     dtype: str
     shape: tuple[int, ...]
 
 
-Value = Placed | Written | Wanted
+WireValue = SharedTensor | InlineValue | UnplacedTensor
 
 
-class Map(msgspec.Struct, tag="map", array_like=True, frozen=True):
-    """Driver: map this chunk; its descriptor comes along, or it has a name."""
+class MapChunk(msgspec.Struct, tag="map", array_like=True, frozen=True):
+    """Driver: map a chunk of shared memory; its descriptor travels with the message, or it has a name."""
 
     chunk: int
     size_bytes: int
     name: str
 
 
-class Unmap(msgspec.Struct, tag="unmap", array_like=True, frozen=True):
-    """Driver: let these chunks go."""
+class UnmapChunks(msgspec.Struct, tag="unmap", array_like=True, frozen=True):
+    """Driver: unmap chunks."""
 
     chunks: list[int]
 
 
-class Load(msgspec.Struct, tag="load", array_like=True, frozen=True):
-    """Driver: load a segment; answered by `Loaded` or `Failed`."""
+class LoadSegment(msgspec.Struct, tag="load", array_like=True, frozen=True):
+    """Driver: load a segment; answered by `Acknowledged` or `RequestFailed`."""
 
     segment: int
     model: str
@@ -72,129 +73,122 @@ class Load(msgspec.Struct, tag="load", array_like=True, frozen=True):
     options: LoadOptions
 
 
-class Loaded(msgspec.Struct, tag="loaded", array_like=True, frozen=True):
-    """Worker: the segment can be run."""
-
-
-class Run(msgspec.Struct, tag="run", array_like=True, frozen=True):
-    """Driver: run a segment; answered by `Ran` or `Failed`."""
+class RunSegment(msgspec.Struct, tag="run", array_like=True, frozen=True):
+    """Driver: run a segment; answered by `RunFinished` or `RequestFailed`."""
 
     segment: int
-    inputs: list[Value]
-    outputs: list[Placed]
-    """Places for the outputs in the shapes that they are expected in; none where that is not known."""
+    inputs: list[WireValue]
+    outputs: list[SharedTensor]
+    """Places for outputs of the expected shapes; empty where these are unknown."""
 
 
-class Done(msgspec.Struct, tag="done", array_like=True, frozen=True):
-    """Worker: it was run; outputs that are `Wanted` wait for `Store`."""
+class StoreOutputs(msgspec.Struct, tag="store", array_like=True, frozen=True):
+    """Driver: places for the unplaced outputs of the last run, in order; answered by `Acknowledged`."""
+
+    outputs: list[SharedTensor]
+
+
+class Acknowledged(msgspec.Struct, tag="loaded", array_like=True, frozen=True):
+    """Worker: the request succeeded."""
+
+
+class RunFinished(msgspec.Struct, tag="done", array_like=True, frozen=True):
+    """Worker: the segment was run; outputs that are `UnplacedTensor` wait for `StoreOutputs`."""
 
     start_s: float
     end_s: float
-    outputs: list[Value]
-    """In the order of `Load`; `Placed` in the places given."""
+    outputs: list[WireValue]
+    """In the order of `LoadSegment.outputs`."""
     converted: tuple[Conversion, ...] = ()
 
 
-class Store(msgspec.Struct, tag="store", array_like=True, frozen=True):
-    """Driver: places for the outputs that were wanted, in their order; answered by `Loaded`."""
+class RequestFailed(msgspec.Struct, tag="failed", array_like=True, frozen=True):
+    """Worker: the request failed."""
 
-    outputs: list[Placed]
-
-
-class Failed(msgspec.Struct, tag="failed", array_like=True, frozen=True):
-    """Worker: what went wrong, as one of trisect's errors."""
-
-    kind: str
-    message: str
-    remedy: str | None
+    error: ErrorRecord
 
 
-Question = Map | Unmap | Load | Run | Store
-Answer = Loaded | Done | Failed
+WorkerRequest = MapChunk | UnmapChunks | LoadSegment | RunSegment | StoreOutputs
+WorkerReply = Acknowledged | RunFinished | RequestFailed
 
 encode = msgspec.msgpack.Encoder(enc_hook=lambda value: dict(value)).encode
-decode_question: Callable[[bytes], Question] = msgspec.msgpack.Decoder(Question).decode
-decode_answer: Callable[[bytes], Answer] = msgspec.msgpack.Decoder(Answer).decode
+decode_request: Callable[[bytes], WorkerRequest] = msgspec.msgpack.Decoder(WorkerRequest).decode
+decode_reply: Callable[[bytes], WorkerReply] = msgspec.msgpack.Decoder(WorkerReply).decode
+dtype_from_name: Callable[[str], np.dtype] = cache(dtype_of)
 
 
 @cache
-def dtype_named(name: str) -> np.dtype:
-    """numpy's dtype of a name, those of ml_dtypes among them."""
-    import ml_dtypes
-
-    return np.dtype(getattr(ml_dtypes, name, name))
-
-
-@cache
-def name_of(dtype: np.dtype) -> str:
-    """A dtype's name; numpy puts it together anew each time it is asked."""
+def dtype_name(dtype: np.dtype) -> str:
+    """Return a dtype's name, which numpy builds anew at each access."""
     return dtype.name
 
 
-def is_plain(array: np.ndarray) -> bool:
-    """Whether an array has a place in shared memory."""
+def is_shareable(array: np.ndarray) -> bool:
+    """Return whether an array can be placed in shared memory: not if it holds objects, strings or nothing."""
     return array.nbytes > 0 and array.dtype.kind not in "OUS"
 
 
-def write(value: Any, apart: list[np.ndarray] | None = None) -> Any:
-    """A value that has no place in shared memory as plain lists, numbers, texts and bytes.
+def serialise(value: Any, apart: list[np.ndarray] | None = None) -> Any:
+    """Return a value that cannot be placed in shared memory as plain lists, numbers, strings and bytes.
 
     Parameters
     ----------
     value : array, list, tuple, dict, str, bytes, number or None
     apart : list of array, optional
-        Gets the tensors in it that have a place in shared memory, in the order in which `read` wants them again.
+        Receives its tensors that can be placed in shared memory, in the order in which `deserialise` takes them.
 
     Raises
     ------
     InvalidInput
-        For an object that is none of ONNX's.
+        For a type that ONNX does not have.
 
     Examples
     --------
-    >>> read(write(np.array(["a", "bc"], dtype=object))).tolist()
+    >>> deserialise(serialise(np.array(["a", "bc"], dtype=object))).tolist()
     ['a', 'bc']
-    >>> read(write([np.zeros(0, np.int64), None]))
+    >>> deserialise(serialise([np.zeros(0, np.int64), None]))
     [array([], dtype=int64), None]
     >>> apart = []
-    >>> read(write([np.ones(2), "x"], apart), iter(apart))
+    >>> deserialise(serialise([np.ones(2), "x"], apart), iter(apart))
     [array([1., 1.]), 'x']
     """
     if isinstance(value, np.generic):
         value = np.asarray(value)
     if isinstance(value, np.ndarray):
         if value.dtype.kind in "OUS":
-            return ["o", value.shape, [write(item, apart) for item in value.ravel().tolist()]]
-        if apart is not None and is_plain(value):
+            return ["o", value.shape, [serialise(item, apart) for item in value.ravel().tolist()]]
+        if apart is not None and is_shareable(value):
             apart.append(value)
             return ["p"]
         return ["a", value.dtype.name, value.shape, value.tobytes()]
     if isinstance(value, (list, tuple)):
-        return ["l", [write(item, apart) for item in value]]
+        return ["l", [serialise(item, apart) for item in value]]
     if isinstance(value, dict):
-        return ["d", [[key, write(item, apart)] for key, item in value.items()]]
+        return ["d", [[key, serialise(item, apart)] for key, item in value.items()]]
     if value is None or isinstance(value, (str, bytes, bool, int, float)):
         return value
-    raise InvalidInput(f"a {type(value).__name__} cannot be passed to a worker", remedy="give arrays, texts, lists")
+    raise InvalidInput(
+        f"a {type(value).__name__} cannot be passed to a worker", remedy="pass arrays, strings or lists of them"
+    )
 
 
-def read(written: Any, apart: Iterator[np.ndarray] | None = None) -> Any:
-    """What `write` wrote; ``apart`` gives the tensors that it left out."""
-    if not isinstance(written, (list, tuple)):
-        return written
-    kind, *rest = written
+def deserialise(data: Any, apart: Iterator[np.ndarray] | None = None) -> Any:
+    """Return the value that `serialise` was given; ``apart`` yields the tensors that it left out."""
+    if not isinstance(data, (list, tuple)):
+        return data
+    kind, *rest = data
     if kind == "p":
-        assert apart is not None  # whoever wrote it has them apart
+        assert apart is not None  # the sender put tensors apart
         return next(apart)
     if kind == "a":
-        dtype, shape, data = rest
-        return np.frombuffer(data, dtype_named(dtype)).reshape(tuple(shape)).copy()
+        dtype, shape, raw = rest
+        return np.frombuffer(raw, dtype_from_name(dtype)).reshape(tuple(shape)).copy()
     if kind == "o":
         shape, items = rest
         array = np.empty(len(items), dtype=object)
         for index, item in enumerate(items):
-            array[index] = read(item, apart)
+            array[index] = deserialise(item, apart)
         return array.reshape(tuple(shape))
     if kind == "d":
-        return {key: read(item, apart) for key, item in rest[0]}
-    return [read(item, apart) for item in rest[0]]
+        return {key: deserialise(item, apart) for key, item in rest[0]}
+    return [deserialise(item, apart) for item in rest[0]]

@@ -1,8 +1,8 @@
-"""Memory for tensors that is used again and again, and that other processes can map.
+"""A pool of reusable memory for tensors, which other processes can map.
 
-The process that asks for work owns all memory, for what goes in and for what comes out: a worker that dies takes no
-tensor along and leaves nothing behind. An array *is* the claim on its slot: the slot is free again when the array, and
-every view of it, is gone. Slots come from chunks: a large one is a chunk of its own, small ones share.
+The driver owns all memory, for inputs and outputs: a worker that dies loses no tensor and leaks no memory. An array
+owns its slot: the slot is free again when the array and all its views are gone. Slots are cut from chunks: a large slot
+is a chunk of its own, small ones share a chunk.
 """
 
 from __future__ import annotations
@@ -18,99 +18,100 @@ from typing import NamedTuple
 import numpy as np
 
 from ..errors import OutOfMemory
-from .shared_memory import Chunk, private_chunk, shared_chunk
+from .shared_memory import MemoryChunk, private_chunk, shared_chunk
 
 LARGE_BYTES = 1 << 20
-"""From here a slot is a chunk of its own, which can be given back alone."""
+"""From this size on, a slot is a chunk of its own, which can be freed alone."""
 _CHUNK_BYTES = 8 << 20
-_KEPT_BYTES = 256 << 20
-"""Free memory that is kept for the next tensors, whatever was in use before."""
-_FADING = 256
-"""After so many tensors, what was in use at once before counts for about a third."""
+_FREE_BYTES_MAX = 256 << 20
+"""Free memory that is always cached for the next tensors."""
+_DECAY_TENSORS = 256
+"""Number of tensors after which an earlier peak counts for about a third."""
 
 
-class Place(NamedTuple):
-    """Where in a pool an array lies."""
+class PoolSlot(NamedTuple):
+    """Where an array lies in a pool."""
 
     chunk: int
     offset: int
 
 
-class _Claim(weakref.ref[np.ndarray]):
-    """Tells the pool when an array is gone."""
+class _SlotRef(weakref.ref[np.ndarray]):
+    """A weak reference to an array, with the slot that is free when the array is gone."""
 
-    place: Place
+    slot: PoolSlot
     size_bytes: int
 
 
-class Pool:
-    """Slots for arrays, used again.
+class TensorPool:
+    """Allocates arrays in memory that is reused.
 
     Parameters
     ----------
     shared : bool
-        Whether other processes are to map it.
+        Whether other processes can map it.
 
     Examples
     --------
-    >>> pool = Pool(shared=False)
+    >>> pool = TensorPool(shared=False)
     >>> first = pool.empty(np.dtype("float32"), (2, 3))
-    >>> place = pool.locate(first)
+    >>> slot = pool.locate(first)
     >>> del first
-    >>> pool.locate(pool.empty(np.dtype("float32"), (3, 2))) == place
+    >>> pool.locate(pool.empty(np.dtype("float32"), (3, 2))) == slot
     True
     """
 
     def __init__(self, *, shared: bool) -> None:
-        self._make = shared_chunk if shared else private_chunk
+        self._new_chunk = shared_chunk if shared else private_chunk
         self._lock = threading.Lock()
         self._numbers = itertools.count()
-        self._chunks: dict[int, Chunk] = {}
+        self._chunks: dict[int, MemoryChunk] = {}
         self._addresses: list[tuple[int, int]] = []
-        self._free: defaultdict[int, list[Place]] = defaultdict(list)
-        self._claims: dict[int, _Claim] = {}
-        # Arrays are collected at any time, also while this thread holds the lock: what they leave waits here.
-        self._left: deque[_Claim] = deque()
+        self._free: defaultdict[int, list[PoolSlot]] = defaultdict(list)
+        self._refs: dict[int, _SlotRef] = {}
+        # Arrays can be garbage-collected at any time, also while this thread holds the lock: their slots wait here.
+        self._released: deque[_SlotRef] = deque()
         self._open: tuple[int, int] | None = None
         self._live_bytes = 0
-        self._recent_bytes = 0
+        self._decaying_peak_bytes = 0
         self._free_large_bytes = 0
         self.dropped: list[int] = []
-        """Numbers of the chunks given back, in order: whoever mapped them lets them go too."""
+        """Numbers of the freed chunks, in order, so that other processes can unmap them."""
 
     def empty(self, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
-        """An array of any values, whose memory is the pool's.
+        """Return an uninitialised array in the pool.
 
         Raises
         ------
         OutOfMemory
-            Where the system has no more.
+            Where the system has no memory left.
         """
         size = slot_bytes(math.prod(shape) * dtype.itemsize)
         with self._lock:
             self._collect()
             if self._free[size]:
-                place = self._free[size].pop()
+                slot = self._free[size].pop()
                 self._free_large_bytes -= size if size >= LARGE_BYTES else 0
             else:
-                place = self._carve(size)
-            chunk = self._chunks[place.chunk]
-            array: np.ndarray = np.ndarray(shape, dtype, chunk.buffer, place.offset)
-            claim = _Claim(array, self._left.append)
-            claim.place, claim.size_bytes = place, size
-            self._claims[id(claim)] = claim
+                slot = self._carve(size)
+            chunk = self._chunks[slot.chunk]
+            array: np.ndarray = np.ndarray(shape, dtype, chunk.buffer, slot.offset)
+            ref = _SlotRef(array, self._released.append)
+            ref.slot, ref.size_bytes = slot, size
+            self._refs[id(ref)] = ref
             self._live_bytes += size
-            self._recent_bytes = max(self._live_bytes, self._recent_bytes - self._recent_bytes // _FADING)
+            decayed = self._decaying_peak_bytes - self._decaying_peak_bytes // _DECAY_TENSORS
+            self._decaying_peak_bytes = max(self._live_bytes, decayed)
         return array
 
     def copy(self, array: np.ndarray) -> np.ndarray:
-        """A copy of an array in the pool."""
+        """Return a copy of an array in the pool."""
         own = self.empty(array.dtype, array.shape)
         own[...] = array
         return own
 
-    def locate(self, array: np.ndarray) -> Place | None:
-        """Where an array lies; None for one that is not C-ordered, or not in the pool."""
+    def locate(self, array: np.ndarray) -> PoolSlot | None:
+        """Return where an array lies; None for one that is not C-ordered or not in the pool."""
         if not array.flags.c_contiguous or not array.nbytes:
             return None
         address: int = array.__array_interface__["data"][0]
@@ -120,22 +121,22 @@ class Pool:
                 return None
             start, number = self._addresses[index]
             inside = address + array.nbytes <= start + self._chunks[number].size_bytes
-        return Place(number, address - start) if inside else None
+        return PoolSlot(number, address - start) if inside else None
 
     def alias(self, array: np.ndarray) -> np.ndarray | None:
-        """The same memory without the claim on it, for bindings that outlive a tensor; None for what is not here."""
-        place = self.locate(array)
-        if place is None:
+        """Return an array in the same memory that does not own the slot, for bindings; None for one not in the pool."""
+        slot = self.locate(array)
+        if slot is None:
             return None
-        return np.ndarray(array.shape, array.dtype, self._chunks[place.chunk].buffer, place.offset)
+        return np.ndarray(array.shape, array.dtype, self._chunks[slot.chunk].buffer, slot.offset)
 
-    def chunk(self, number: int) -> Chunk:
-        """A chunk, by its number."""
+    def chunk(self, number: int) -> MemoryChunk:
+        """Return a chunk by its number."""
         return self._chunks[number]
 
     @property
     def size_bytes(self) -> int:
-        """All memory that the pool holds, in use or not."""
+        """Memory of the pool, in use or free."""
         with self._lock:
             return sum(chunk.size_bytes for chunk in self._chunks.values())
 
@@ -147,50 +148,51 @@ class Pool:
             return self._live_bytes
 
     def close(self) -> None:
-        """Give back what no array holds any longer; what is still held goes with its array."""
+        """Free all memory that no array uses; the rest is freed with its arrays."""
         with self._lock:
             for chunk in self._chunks.values():
                 chunk.close()
             self._chunks.clear()
             self._addresses.clear()
             self._free.clear()
-            self._left.clear()
-            self._claims.clear()
+            self._released.clear()
+            self._refs.clear()
             self._open = None
 
     def _collect(self) -> None:
-        while self._left:
-            claim = self._left.popleft()
-            del self._claims[id(claim)]
-            self._live_bytes -= claim.size_bytes
-            self._free[claim.size_bytes].append(claim.place)
-            if claim.size_bytes >= LARGE_BYTES:
-                self._free_large_bytes += claim.size_bytes
-        while self._free_large_bytes > max(_KEPT_BYTES, self._recent_bytes):
+        while self._released:
+            ref = self._released.popleft()
+            del self._refs[id(ref)]
+            self._live_bytes -= ref.size_bytes
+            self._free[ref.size_bytes].append(ref.slot)
+            if ref.size_bytes >= LARGE_BYTES:
+                self._free_large_bytes += ref.size_bytes
+        while self._free_large_bytes > max(_FREE_BYTES_MAX, self._decaying_peak_bytes):
             self._drop_largest()
 
     def _drop_largest(self) -> None:
-        size = max(size for size, places in self._free.items() if size >= LARGE_BYTES and places)
-        place = self._free[size].pop(0)
-        chunk = self._chunks.pop(place.chunk)
-        self._addresses.remove((chunk.address, place.chunk))
+        size = max(size for size, slots in self._free.items() if size >= LARGE_BYTES and slots)
+        slot = self._free[size].pop(0)
+        chunk = self._chunks.pop(slot.chunk)
+        self._addresses.remove((chunk.address, slot.chunk))
         self._free_large_bytes -= size
-        self.dropped.append(place.chunk)
+        self.dropped.append(slot.chunk)
         chunk.close()
 
-    def _carve(self, size: int) -> Place:
+    def _carve(self, size: int) -> PoolSlot:
+        """Cut a new slot from a chunk."""
         if size >= LARGE_BYTES:
-            return Place(self._grow(size, size), 0)
+            return PoolSlot(self._add_chunk(size, size), 0)
         if self._open is None or self._open[1] + size > _CHUNK_BYTES:
-            self._open = (self._grow(_CHUNK_BYTES, size), 0)
+            self._open = (self._add_chunk(_CHUNK_BYTES, size), 0)
         number, offset = self._open
         self._chunks[number].reserve(offset, size)
         self._open = (number, offset + size)
-        return Place(number, offset)
+        return PoolSlot(number, offset)
 
-    def _grow(self, size: int, wanted: int) -> int:
-        chunk = self._make(size)
-        if wanted == size:
+    def _add_chunk(self, size: int, slot_size: int) -> int:
+        chunk = self._new_chunk(size)
+        if slot_size == size:
             try:
                 chunk.reserve(0, size)
             except OutOfMemory:
@@ -203,7 +205,7 @@ class Pool:
 
 
 def slot_bytes(size_bytes: int) -> int:
-    """Size of the slot for so many bytes: four sizes to each doubling, so that similar tensors share slots.
+    """Return the size of a slot: four sizes for each doubling, so that similar tensors can reuse slots.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""The driver's side of a worker: loads segments there, and runs them on tensors of a shared pool."""
+"""The driver's side of a worker: loads segments there and runs them on tensors in shared memory."""
 
 from __future__ import annotations
 
@@ -11,74 +11,74 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
-from .. import errors
 from ..device import Device
 from ..engines.base import LoadOptions
-from ..errors import DeviceLost, EngineFailed, TrisectError
+from ..errors import DeviceLost, EngineFailed, TrisectError, error_from_record
 from ..plans.plan_parts import Segment
 from ..tensors.conversions import Conversion
 from .channel import Channel, ChannelClosed
 from .messages import (
-    Answer,
-    Done,
-    Failed,
-    Load,
-    Map,
-    Placed,
-    Question,
-    Run,
-    Store,
-    Unmap,
-    Value,
-    Wanted,
-    Written,
-    decode_answer,
-    dtype_named,
+    InlineValue,
+    LoadSegment,
+    MapChunk,
+    RequestFailed,
+    RunFinished,
+    RunSegment,
+    SharedTensor,
+    StoreOutputs,
+    UnmapChunks,
+    UnplacedTensor,
+    WireValue,
+    WorkerReply,
+    WorkerRequest,
+    decode_reply,
+    deserialise,
+    dtype_from_name,
+    dtype_name,
     encode,
-    is_plain,
-    name_of,
-    read,
-    write,
+    is_shareable,
+    serialise,
 )
-from .tensor_pool import Pool
+from .tensor_pool import TensorPool
 
-_MOST_SHAPES = 64
+_CACHED_SHAPES_MAX = 64
 
 
-class Ran(NamedTuple):
-    """What a run of a segment gave, and when it computed, on the clock of `time.perf_counter`."""
+class SegmentRun(NamedTuple):
+    """The outputs of one run of a segment, and when it computed, on the clock of `time.perf_counter`."""
 
     outputs: dict[str, Any]
     start_s: float
     end_s: float
     converted: Sequence[Conversion] = ()
-    """What tensors went through on their way in and out."""
+    """Conversions of its inputs and outputs."""
 
 
-class Worker:
-    """A worker at the other end of a channel; one caller at a time.
+class WorkerClient:
+    """Sends requests to a worker over a channel; one caller at a time.
 
     Parameters
     ----------
     channel : Channel
-    pool : Pool
-        Shared memory, which the worker maps chunk by chunk as tensors come to lie there.
+    pool : TensorPool
+        Shared memory, which the worker maps chunk by chunk when a tensor in it is used.
     device : Device
-        Where it runs what it loads.
+        Where the worker runs what it loads.
 
     Notes
     -----
-    Each method raises `DeviceLost` when the worker is gone. The tensors that it made are still there then.
+    Each method raises `DeviceLost` where the worker is gone. The tensors that it computed remain.
     """
 
-    def __init__(self, channel: Channel, pool: Pool, device: Device) -> None:
+    def __init__(self, channel: Channel, pool: TensorPool, device: Device) -> None:
         self.device = device
         self._channel = channel
         self._pool = pool
         self._mapped: set[int] = set()
-        self._dropped = 0
+        self._dropped_count = 0
         self._lock = threading.Lock()
-        self._shapes: dict[tuple[Any, ...], list[tuple[np.dtype, tuple[int, ...]]]] = {}
+        self._expected: dict[tuple[Any, ...], list[tuple[np.dtype, tuple[int, ...]]]] = {}
+        """Segment and shapes of its inputs -> dtypes and shapes of its outputs, from earlier runs."""
 
     def load(self, segment: Segment, model: Path, options: LoadOptions) -> None:
         """Load a segment.
@@ -89,66 +89,68 @@ class Worker:
             With the engine's reason.
         """
         names = [tuple(spec.name for spec in specs) for specs in (segment.inputs, segment.outputs)]
-        self._ask(Load(segment.index, str(model), names[0], names[1], self.device, options))
+        request = LoadSegment(segment.index, str(model), names[0], names[1], self.device, options)
+        with self._exchange():
+            self._request_locked(request)
 
-    def run(self, segment: Segment, feeds: Mapping[str, Any]) -> Ran:
+    def run(self, segment: Segment, feeds: Mapping[str, Any]) -> SegmentRun:
         """Run a segment that was loaded.
 
         Parameters
         ----------
         segment : Segment
         feeds : mapping of str to array
-            Those that lie in the pool are not copied.
+            Arrays that lie in the pool are not copied.
 
         Returns
         -------
-        Ran
+        SegmentRun
             Its arrays lie in the pool.
 
         Raises
         ------
         EngineFailed
-            With the engine's reason; the worker goes on.
+            With the engine's reason; the worker continues.
         OutOfMemory
-            Where there is none for the outputs.
+            Where there is no memory for the outputs.
         """
-        with self._conversation():
+        with self._exchange():
             arrays = [feeds[spec.name] for spec in segment.inputs]
-            inputs: list[Value] = []
+            inputs: list[WireValue] = []
             held: list[np.ndarray] = []  # until the worker has read them
             for index, array in enumerate(arrays):
                 place = self._pool.locate(array)
-                if place is None and is_plain(array):
+                if place is None and is_shareable(array):
                     arrays[index] = array = self._pool.copy(array)
                     place = self._pool.locate(array)
                 if place is not None:
-                    inputs.append(self._placed(place.chunk, place.offset, array))
-                    continue
-                elements: list[np.ndarray] = []
-                written = write(array, elements)
-                elements = [self._pool.copy(e) if self._pool.locate(e) is None else e for e in elements]
-                held += elements
-                inputs.append(Written(written, tuple(self._place(element) for element in elements)))
+                    inputs.append(self._shared_tensor(place.chunk, place.offset, array))
+                else:
+                    inputs.append(self._inline_value(array, held))
             key = (segment.index, *[array.shape for array in arrays])
-            made = [self._pool.empty(*kind) for kind in self._shapes.get(key, ())]
-            done = self._ask_locked(Run(segment.index, inputs, [self._place(array) for array in made]))
-            if not isinstance(done, Done):
-                raise EngineFailed(f"the worker of {self.device.id} gave no outputs")
-            outputs = self._outputs(done.outputs, made)
-            if any(isinstance(value, Wanted) for value in done.outputs) and all(is_plain(a) for a in outputs):
-                if len(self._shapes) >= _MOST_SHAPES:
-                    self._shapes.clear()
-                self._shapes[key] = [(array.dtype, array.shape) for array in outputs]
+            reserved = [self._pool.empty(*kind) for kind in self._expected.get(key, ())]
+            places = [self._share(array) for array in reserved]
+            finished = self._request_locked(RunSegment(segment.index, inputs, places))
+            if not isinstance(finished, RunFinished):
+                raise EngineFailed(f"the worker of {self.device.id} returned no outputs", device=self.device.id)
+            outputs = self._read_outputs(finished.outputs, reserved)
+            has_unplaced = any(isinstance(value, UnplacedTensor) for value in finished.outputs)
+            if has_unplaced and all(is_shareable(array) for array in outputs):
+                if len(self._expected) >= _CACHED_SHAPES_MAX:
+                    self._expected.clear()
+                self._expected[key] = [(array.dtype, array.shape) for array in outputs]
         names = [spec.name for spec in segment.outputs]
-        return Ran(dict(zip(names, outputs, strict=True)), done.start_s, done.end_s, done.converted)
+        return SegmentRun(
+            dict(zip(names, outputs, strict=True)), finished.start_s, finished.end_s, finished.converted
+        )  # fmt: skip
 
     def close(self) -> None:
-        """Hang up: the worker ends."""
+        """Close the channel: the worker ends."""
         self._channel.close()
 
     @contextmanager
-    def _conversation(self) -> Iterator[None]:
-        """Questions and answers; one cut short by Ctrl-C ends all: no late answer must be taken for another's."""
+    def _exchange(self) -> Iterator[None]:
+        """Lock the channel; one that is interrupted by Ctrl-C is closed, so that no late reply is misread."""
         with self._lock:
             try:
                 yield
@@ -158,70 +160,72 @@ class Worker:
                 self._channel.close()
                 raise
 
-    def _outputs(self, values: list[Value], made: list[np.ndarray]) -> list[Any]:
+    def _inline_value(self, array: Any, held: list[np.ndarray]) -> InlineValue:
+        elements: list[np.ndarray] = []
+        data = serialise(array, elements)
+        elements = [self._pool.copy(e) if self._pool.locate(e) is None else e for e in elements]
+        held += elements
+        return InlineValue(data, tuple(self._share(element) for element in elements))
+
+    def _read_outputs(self, values: list[WireValue], reserved: list[np.ndarray]) -> list[Any]:
+        """Return the outputs of a run, after placing those that had no place."""
         outputs: list[Any] = []
-        stored: list[Placed] = []
+        placed: list[SharedTensor] = []
         for index, value in enumerate(values):
-            if isinstance(value, Written):
-                elements = [self._wanted(element) for element in value.elements if isinstance(element, Wanted)]
-                stored += [self._place(element) for element in elements]
-                outputs.append(read(value.value, iter(elements)))
-            elif isinstance(value, Wanted):
-                outputs.append(self._wanted(value))
-                stored.append(self._place(outputs[-1]))
+            if isinstance(value, InlineValue):
+                elements = [self._allocate(e) for e in value.elements if isinstance(e, UnplacedTensor)]
+                placed += [self._share(element) for element in elements]
+                outputs.append(deserialise(value.value, iter(elements)))
+            elif isinstance(value, UnplacedTensor):
+                outputs.append(self._allocate(value))
+                placed.append(self._share(outputs[-1]))
             else:
-                outputs.append(made[index])
-        if stored:
-            self._ask_locked(Store(stored))
+                outputs.append(reserved[index])
+        if placed:
+            self._request_locked(StoreOutputs(placed))
         return outputs
 
-    def _wanted(self, value: Wanted) -> np.ndarray:
-        return self._pool.empty(dtype_named(value.dtype), value.shape)
+    def _allocate(self, tensor: UnplacedTensor) -> np.ndarray:
+        return self._pool.empty(dtype_from_name(tensor.dtype), tensor.shape)
 
-    def _place(self, array: np.ndarray) -> Placed:
+    def _share(self, array: np.ndarray) -> SharedTensor:
         place = self._pool.locate(array)
-        assert place is not None  # it was just made there
-        return self._placed(place.chunk, place.offset, array)
+        assert place is not None  # it was allocated there
+        return self._shared_tensor(place.chunk, place.offset, array)
 
-    def _placed(self, chunk: int, offset: int, array: np.ndarray) -> Placed:
+    def _shared_tensor(self, chunk: int, offset: int, array: np.ndarray) -> SharedTensor:
         if chunk not in self._mapped:
             self._map(chunk)
-        return Placed(name_of(array.dtype), array.shape, chunk, offset)
+        return SharedTensor(dtype_name(array.dtype), array.shape, chunk, offset)
 
     def _map(self, number: int) -> None:
-        dropped = self._pool.dropped[self._dropped :]
+        dropped = self._pool.dropped[self._dropped_count :]
         if dropped:
-            self._dropped += len(dropped)
-            gone = self._mapped.intersection(dropped)
-            self._mapped -= gone
-            self._send(Unmap(sorted(gone)), [])
+            self._dropped_count += len(dropped)
+            unmapped = self._mapped.intersection(dropped)
+            self._mapped -= unmapped
+            self._send(UnmapChunks(sorted(unmapped)), [])
         chunk = self._pool.chunk(number)
         descriptors = [] if chunk.descriptor is None else [chunk.descriptor]
-        self._send(Map(number, chunk.size_bytes, chunk.name), descriptors)
+        self._send(MapChunk(number, chunk.size_bytes, chunk.name), descriptors)
         self._mapped.add(number)
 
-    def _ask(self, question: Question) -> Answer:
-        with self._conversation():
-            return self._ask_locked(question)
-
-    def _ask_locked(self, question: Question) -> Answer:
-        self._send(question, [])
+    def _request_locked(self, request: WorkerRequest) -> WorkerReply:
+        self._send(request, [])
         try:
-            answer = decode_answer(self._channel.receive())
+            reply = decode_reply(self._channel.receive())
         except (ChannelClosed, msgspec.MsgspecError) as error:
             raise self._lost(error) from error
-        if isinstance(answer, Failed):
-            kind = getattr(errors, answer.kind, EngineFailed)
-            if not (isinstance(kind, type) and issubclass(kind, TrisectError)):
-                kind = EngineFailed
-            raise kind(answer.message, remedy=answer.remedy)
-        return answer
+        if isinstance(reply, RequestFailed):
+            raise error_from_record(reply.error)
+        return reply
 
-    def _send(self, question: Question, descriptors: list[int]) -> None:
+    def _send(self, request: WorkerRequest, descriptors: list[int]) -> None:
         try:
-            self._channel.send(encode(question), descriptors)
+            self._channel.send(encode(request), descriptors)
         except ChannelClosed as error:
             raise self._lost(error) from error
 
     def _lost(self, error: BaseException) -> DeviceLost:
-        return DeviceLost(f"the worker of {self.device.id} is gone ({error})")
+        message = f"the worker of {self.device.id} is gone ({error})"
+        return DeviceLost(message, device=self.device.id, reason=str(error))

@@ -1,6 +1,6 @@
-"""The worker's side: loads segments and runs them on tensors in memory that the driver shares, until it hangs up.
+"""The worker's side: loads segments and runs them on tensors in shared memory until the driver closes the channel.
 
-``serve`` is the loop over one channel, wherever that came from; ``main`` is a process of its own around it.
+`serve` is the loop over one channel, wherever that comes from; `main` is the main program of a worker process.
 """
 
 from __future__ import annotations
@@ -21,91 +21,88 @@ import msgspec
 import numpy as np
 import psutil
 
-from ..engines.common.bound_module import BoundModule, Outputs
-from ..errors import EngineFailed, OutOfMemory, TrisectError
+from ..core_affinity import stay_on
+from ..engines.common.bound_module import BoundModule, ExpectedOutputs
+from ..errors import OutOfMemory, error_record
 from ..tensors.conversions import ConversionLog
-from .channel import Channel, ChannelClosed
+from .channel import TOKEN_BYTES, Channel, ChannelClosed
 from .messages import (
-    Answer,
-    Done,
-    Failed,
-    Load,
-    Loaded,
-    Map,
-    Placed,
-    Run,
-    Store,
-    Unmap,
-    Value,
-    Wanted,
-    Written,
-    decode_question,
-    dtype_named,
+    Acknowledged,
+    InlineValue,
+    LoadSegment,
+    MapChunk,
+    RequestFailed,
+    RunFinished,
+    RunSegment,
+    SharedTensor,
+    StoreOutputs,
+    UnmapChunks,
+    UnplacedTensor,
+    WireValue,
+    WorkerReply,
+    decode_request,
+    deserialise,
+    dtype_from_name,
+    dtype_name,
     encode,
-    is_plain,
-    read,
-    write,
+    is_shareable,
+    serialise,
 )
 from .shared_memory import map_chunk
 
-TOKEN_BYTES = 32
 _PR_SET_PDEATHSIG = 1
-_WATCH_S = 0.5
+_POLL_S = 0.5
 
 
 def serve(channel: Channel) -> None:
-    """Answer a driver until it hangs up, then close what was loaded."""
-    worker = _Serving()
+    """Answer a driver until it closes the channel, then close what was loaded."""
+    server = _SegmentServer()
     try:
         while True:
-            question = decode_question(channel.receive())
-            if isinstance(question, Map):
-                worker.map(question, None if question.name else channel.take_descriptor())
-            elif isinstance(question, Unmap):
-                worker.unmap(question)
+            request = decode_request(channel.receive())
+            if isinstance(request, MapChunk):
+                server.map(request, None if request.name else channel.take_descriptor())
+            elif isinstance(request, UnmapChunks):
+                server.unmap(request)
             else:
-                channel.send(encode(worker.answer(question)))
+                channel.send(encode(server.reply(request)))
     except (ChannelClosed, msgspec.MsgspecError, OutOfMemory):
-        # A driver that is gone, or speaks another language, has nothing more to ask; one whose memory cannot be seen
-        # here expects no answer to that, and is told by the end.
+        # The driver is gone or of another version. Or its memory cannot be mapped here: it expects no reply to that
+        # request, so that closing the channel is the only way to report it.
         pass
     finally:
-        worker.close()
+        server.close()
         channel.close()
 
 
-class _Serving:
-    """Segments and memory of one driver."""
+class _SegmentServer:
+    """The loaded segments and mapped memory of one driver."""
 
     def __init__(self) -> None:
         self._buffers: dict[int, Any] = {}
-        self._segments: dict[int, tuple[BoundModule, Load]] = {}
-        self._waiting: list[np.ndarray] = []
+        self._segments: dict[int, tuple[BoundModule, LoadSegment]] = {}
+        self._unplaced: list[np.ndarray] = []
 
-    def map(self, question: Map, descriptor: int | None) -> None:
-        self._buffers[question.chunk] = map_chunk(question.size_bytes, descriptor, question.name)
+    def map(self, request: MapChunk, descriptor: int | None) -> None:
+        self._buffers[request.chunk] = map_chunk(request.size_bytes, descriptor, request.name)
 
-    def unmap(self, question: Unmap) -> None:
-        for number in question.chunks:
+    def unmap(self, request: UnmapChunks) -> None:
+        for number in request.chunks:
             self._buffers.pop(number, None)
 
-    def answer(self, question: Load | Run | Store) -> Answer:
+    def reply(self, request: LoadSegment | RunSegment | StoreOutputs) -> WorkerReply:
         try:
-            if isinstance(question, Run):
-                return self._run(question)
-            if isinstance(question, Load):
-                self._load(question)
+            if isinstance(request, RunSegment):
+                return self._run(request)
+            if isinstance(request, LoadSegment):
+                self._load(request)
             else:
-                for place, array in zip(question.outputs, self._waiting, strict=True):
+                for place, array in zip(request.outputs, self._unplaced, strict=True):
                     self._view(place)[...] = array
-                self._waiting = []
-            return Loaded()
-        except TrisectError as error:
-            return Failed(type(error).__name__, error.message, error.remedy)
-        except MemoryError:
-            return Failed(OutOfMemory.__name__, "the worker has no memory left", "use a smaller window")
-        except Exception as error:  # an engine from elsewhere may raise anything: one call's failure, not the worker's
-            return Failed(EngineFailed.__name__, f"{type(error).__name__}: {' '.join(str(error).split())}"[:400], None)
+                self._unplaced = []
+            return Acknowledged()
+        except Exception as error:  # a third-party engine may raise anything: the request fails, not the worker
+            return RequestFailed(error_record(error))
 
     def close(self) -> None:
         for module, _ in self._segments.values():
@@ -113,55 +110,58 @@ class _Serving:
         self._segments.clear()
         self._buffers.clear()
 
-    def _load(self, load: Load) -> None:
-        from ..engines import load as load_module
+    def _load(self, request: LoadSegment) -> None:
+        from ..engines import load
 
-        module = load_module(Path(load.model), load.device, load.options)
-        self._segments[load.segment] = (BoundModule(module), load)
+        module = load(Path(request.model), request.device, request.options)
+        self._segments[request.segment] = (BoundModule(module), request)
 
-    def _run(self, run: Run) -> Done:
-        module, load = self._segments[run.segment]
-        feeds = {name: self._value(value) for name, value in zip(load.inputs, run.inputs, strict=True)}
-        if run.outputs:
-            given = {name: self._view(place) for name, place in zip(load.outputs, run.outputs, strict=True)}
-            if _fit(given, module.outputs_for(feeds)):
+    def _run(self, request: RunSegment) -> RunFinished:
+        module, loaded = self._segments[request.segment]
+        feeds = {name: self._value(value) for name, value in zip(loaded.inputs, request.inputs, strict=True)}
+        if request.outputs:
+            buffers = {name: self._view(place) for name, place in zip(loaded.outputs, request.outputs, strict=True)}
+            if _match(buffers, module.expected_outputs(feeds)):
                 start_s = time.perf_counter()
-                if module.run_into(feeds, given, keep=all(isinstance(value, Placed) for value in run.inputs)):
-                    return Done(start_s, time.perf_counter(), list(run.outputs))
+                keep = all(isinstance(value, SharedTensor) for value in request.inputs)
+                if module.run_into(feeds, buffers, keep=keep):
+                    return RunFinished(start_s, time.perf_counter(), list(request.outputs))
         start_s = time.perf_counter()
         log = ConversionLog()
-        made = module.run(feeds, log)
-        outputs: list[Value] = []
-        self._waiting = []
-        for index, name in enumerate(load.outputs):
-            array = made[name]
-            if not is_plain(array):
-                elements: list[np.ndarray] = []
-                written = write(array, elements)
-                self._waiting += elements
-                outputs.append(Written(written, tuple(Wanted(e.dtype.name, e.shape) for e in elements)))
-                continue
-            place = run.outputs[index] if run.outputs else None
-            if place is not None and (place.dtype, place.shape) == (array.dtype.name, array.shape):
-                self._view(place)[...] = array
-                outputs.append(place)
-            else:
-                self._waiting.append(array)
-                outputs.append(Wanted(array.dtype.name, array.shape))
-        return Done(start_s, time.perf_counter(), outputs, tuple(log))
+        computed = module.run(feeds, log)
+        self._unplaced = []
+        outputs = [self._place(computed[name], request, index) for index, name in enumerate(loaded.outputs)]
+        return RunFinished(start_s, time.perf_counter(), outputs, tuple(log))
 
-    def _value(self, value: Value) -> Any:
-        if isinstance(value, Placed):
+    def _place(self, array: np.ndarray, request: RunSegment, index: int) -> WireValue:
+        """Copy an output to its place if it has one; else keep it for `StoreOutputs`."""
+        if not is_shareable(array):
+            elements: list[np.ndarray] = []
+            data = serialise(array, elements)
+            self._unplaced += elements
+            return InlineValue(data, tuple(UnplacedTensor(dtype_name(e.dtype), e.shape) for e in elements))
+        place = request.outputs[index] if request.outputs else None
+        if place is not None and (place.dtype, place.shape) == (dtype_name(array.dtype), array.shape):
+            self._view(place)[...] = array
+            return place
+        self._unplaced.append(array)
+        return UnplacedTensor(dtype_name(array.dtype), array.shape)
+
+    def _value(self, value: WireValue) -> Any:
+        if isinstance(value, SharedTensor):
             return self._view(value)
-        assert isinstance(value, Written)
-        return read(value.value, (self._view(place) for place in value.elements if isinstance(place, Placed)))
+        assert isinstance(value, InlineValue)
+        elements = (self._view(element) for element in value.elements if isinstance(element, SharedTensor))
+        return deserialise(value.value, elements)
 
-    def _view(self, place: Placed) -> np.ndarray:
-        return np.ndarray(place.shape, dtype_named(place.dtype), self._buffers[place.chunk], place.offset)
+    def _view(self, place: SharedTensor) -> np.ndarray:
+        return np.ndarray(place.shape, dtype_from_name(place.dtype), self._buffers[place.chunk], place.offset)
 
 
-def _fit(given: dict[str, np.ndarray], known: Outputs | None) -> bool:
-    return known is not None and all(known.kinds.get(name) == (a.dtype, a.shape) for name, a in given.items())
+def _match(buffers: dict[str, np.ndarray], expected: ExpectedOutputs | None) -> bool:
+    return expected is not None and all(
+        expected.kinds.get(name) == (array.dtype, array.shape) for name, array in buffers.items()
+    )
 
 
 def main(descriptor: int, port: int, cores: list[int]) -> None:
@@ -172,43 +172,42 @@ def main(descriptor: int, port: int, cores: list[int]) -> None:
     descriptor : int
         Of a connected Unix socket; -1 where there are none.
     port : int
-        To connect to on loopback where there are none; the secret to show there comes over standard input.
+        To connect to on loopback instead; the token to send there is read from standard input.
     cores : list of int
-        Processor cores to stay on; empty = wherever the system likes.
+        Processor cores to stay on; empty = all.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the driver, who hangs up
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is handled by the driver, which closes the channel
     if descriptor >= 0:
         connected = socket.socket(fileno=descriptor)
     else:
         connected = socket.create_connection(("127.0.0.1", port))
         connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connected.sendall(sys.stdin.buffer.read(TOKEN_BYTES))
-    os.dup2(2, 1)  # libraries print to standard output, which is the driver's to use
-    if cores and hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, cores)
+    os.dup2(2, 1)  # libraries print to standard output, which belongs to the driver
+    stay_on(cores)
     if sys.platform == "linux":
         _die_with_parent()
-    watch = _watch_socket if hasattr(select, "poll") else _watch_parent
+    watch = _exit_on_hangup if hasattr(select, "poll") else _exit_with_parent
     threading.Thread(target=watch, args=(connected.fileno(), os.getppid()), daemon=True).start()
     serve(Channel(connected))
 
 
 def _die_with_parent() -> None:
-    """Have the kernel end this process with the thread that started it, even inside an engine that holds all locks."""
-    with suppress(OSError, AttributeError):  # without it there is still the watch
+    """Make the kernel end this process with the thread that started it, even inside an engine that holds all locks."""
+    with suppress(OSError, AttributeError):  # the watching thread is there in any case
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def _watch_socket(descriptor: int, parent: int) -> None:
-    """End this process when the driver's end is closed, also in the middle of a run."""
+def _exit_on_hangup(descriptor: int, parent: int) -> None:
+    """End this process when the driver closes its end of the socket, also in the middle of a run."""
     poll = select.poll()
     poll.register(descriptor, select.POLLHUP | getattr(select, "POLLRDHUP", 0))
     poll.poll()
     os._exit(0)
 
 
-def _watch_parent(descriptor: int, parent: int) -> None:
-    """The same where a socket's end cannot be waited for beside its reader."""
+def _exit_with_parent(descriptor: int, parent: int) -> None:
+    """End this process with its parent, on systems that cannot poll a socket that another thread reads."""
     while psutil.pid_exists(parent):
-        time.sleep(_WATCH_S)
+        time.sleep(_POLL_S)
     os._exit(0)

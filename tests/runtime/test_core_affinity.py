@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from trisect.runtime import core_affinity as affinity
-from trisect.runtime.core_affinity import Seats, cores
+from trisect.runtime import core_affinity
+from trisect.runtime.core_affinity import CoreAffinity, cores
 from trisect.runtime.engines import find_devices, load
 from trisect.runtime.engines.base import LoadOptions
 from trisect.runtime.sessions.session import Session
@@ -29,7 +29,7 @@ from pathlib import Path
 os.sched_setaffinity(0, json.loads(sys.argv[3]))
 import onnxruntime, trisect.runtime.engines as engines
 from trisect.runtime.engines.base import LoadOptions
-(device,) = engines.find_devices("cpu:ort")  # whatever else this starts is there now
+(device,) = engines.find_devices("cpu:ort")  # whatever else this starts is running now
 before = set(os.listdir("/proc/self/task"))
 module = engines.load(Path(sys.argv[1]), device, LoadOptions(pinned=json.loads(sys.argv[2])))
 new = set(os.listdir("/proc/self/task")) - before
@@ -61,8 +61,8 @@ def helpers_of(path: Path, pinned: bool | None, mask: set[int]) -> list[list[int
 
 @several
 def test_helpers_have_all_cores_but_the_callers(model_file):
-    there = cores()
-    assert sorted(helpers_of(model_file, True, ALL)) == sorted(list(core) for core in there[1:])
+    physical = cores()
+    assert sorted(helpers_of(model_file, True, ALL)) == sorted(list(core) for core in physical[1:])
 
 
 def test_helpers_stay_on_the_cores_that_the_process_may_use(model_file):
@@ -82,22 +82,22 @@ def test_a_number_of_threads_that_leaves_cores_free_says_nothing_of_which(model_
 
 @several
 def test_a_caller_on_a_helpers_core_moves_away_and_keeps_its_freedom(free):
-    there = cores()
-    os.sched_setaffinity(0, there[1])
-    assert affinity._cpu() in there[1]
+    physical = cores()
+    os.sched_setaffinity(0, physical[1])
+    assert core_affinity._current_core() in physical[1]
     os.sched_setaffinity(0, ALL)
-    Seats(there).take()
-    assert affinity._cpu() in there[0]
+    CoreAffinity(physical).leave_helper_cores()
+    assert core_affinity._current_core() in physical[0]
     assert os.sched_getaffinity(0) == ALL
 
 
 @several
 def test_a_caller_that_was_put_on_a_helpers_core_stays_there(free):
-    there = cores()
-    os.sched_setaffinity(0, there[1])
-    Seats(there).take()
-    assert os.sched_getaffinity(0) == set(there[1])
-    assert affinity._cpu() in there[1]
+    physical = cores()
+    os.sched_setaffinity(0, physical[1])
+    CoreAffinity(physical).leave_helper_cores()
+    assert os.sched_getaffinity(0) == set(physical[1])
+    assert core_affinity._current_core() in physical[1]
 
 
 @several
@@ -106,14 +106,14 @@ def test_callers_keep_off_helpers_cores_in_a_session_and_threads_stay_free(make_
     plan = make_plan([("cpu:ort", "g (float[n,3] x) => (float[n,3] y) { y = Neg(x) }")], [vector("x")], [vector("y")])
     x = np.ones((2, 3), np.float32)
     seen: list[str] = []
-    take = Seats.take
+    leave = CoreAffinity.leave_helper_cores
 
-    def seen_taking(seats: Seats) -> None:
+    def seen_leaving(affinity: CoreAffinity) -> None:
         seen.append(threading.current_thread().name)
-        assert seats.count == len(cores())
-        take(seats)
+        assert affinity.count == len(cores())
+        leave(affinity)
 
-    monkeypatch.setattr(Seats, "take", seen_taking)
+    monkeypatch.setattr(CoreAffinity, "leave_helper_cores", seen_leaving)
     masks = []
     with Session(plan) as session:
         session.run({"x": x})
@@ -140,7 +140,7 @@ def test_numbers_of_one_core_go_together(monkeypatch, tmp_path):
     """Two cores that run two threads each, one of which may not be used."""
     for number, siblings in enumerate(("0,2", "1,3", "0,2", "1,3")):
         (tmp_path / f"{number}").write_text(siblings)
-    monkeypatch.setattr(affinity, "_SIBLINGS", f"{tmp_path}/{{}}")
+    monkeypatch.setattr(core_affinity, "_SIBLINGS", f"{tmp_path}/{{}}")
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2})
     assert cores() == ((0, 2), (1,))
     (tmp_path / "0").write_text("0-1")

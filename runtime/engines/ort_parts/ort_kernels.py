@@ -21,7 +21,7 @@ from ...tensors.tensor_spec import Arrays
 from ..base import LoadOptions
 from ..common.engine_errors import vendor_message
 from ..common.kernels import EngineKernel, Kernel, kernels_of, middle_mean, repeat
-from .ort_session import seats_of, session_options
+from .ort_session import affinity_of, session_options
 
 _LAYOUTS = frozenset({"ReorderInput", "ReorderOutput"})
 _EVENT, _BLOCKED = "_kernel_time", "_nchwc"
@@ -53,12 +53,12 @@ def measure_kernels(
     EngineFailed
         With ONNX Runtime's reason in one line.
     """
-    seats = seats_of(options)
-    settings = session_options(options, seats)
+    affinity = affinity_of(options)
+    settings = session_options(options, affinity)
 
     def run() -> None:
-        if seats is not None:
-            seats.take()
+        if affinity is not None:
+            affinity.leave_helper_cores()
         session.run(None, dict(feeds))
 
     with TemporaryDirectory(prefix="trisect-kernels-") as folder:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from ...core_affinity import Seats
+from ...core_affinity import CoreAffinity
 from ...device import Device
 from ...tensors.containers import container_of, pack, unpack
 from ...tensors.conversions import ConversionLog
@@ -26,12 +26,12 @@ class OrtModule:
         device: Device,
         inputs: tuple[TensorSpec, ...],
         outputs: tuple[TensorSpec, ...],
-        seats: Seats | None = None,
+        affinity: CoreAffinity | None = None,
     ) -> None:
         self.device = device
         self.inputs = inputs
         self.outputs = outputs
-        self._seats = seats
+        self._affinity = affinity
         self._session: ort.InferenceSession | None = session
         self._names = [spec.name for spec in outputs]
         self._dtypes = {spec.name: spec.dtype for spec in (*inputs, *outputs)}
@@ -43,8 +43,8 @@ class OrtModule:
         """Compute once; see `Module.run`."""
         checked = check_feeds(self.inputs, feeds, log)
         session = self._open()
-        if self._seats is not None:
-            self._seats.take()
+        if self._affinity is not None:
+            self._affinity.leave_helper_cores()
         try:
             if self._plain:
                 return dict(zip(self._names, session.run(self._names, checked), strict=True))
@@ -74,7 +74,7 @@ class OrtModule:
         check_buffers(inputs, self.inputs, outputs, self.outputs)
         session = self._open()
         try:
-            return OrtBinding(session, self.device, self.outputs, inputs, outputs, self._seats)
+            return OrtBinding(session, self.device, self.outputs, inputs, outputs, self._affinity)
         except Exception as error:
             raise engine_error(self.device, "cannot bind the buffers", error) from error
 
@@ -98,11 +98,11 @@ class OrtBinding:
         specs: tuple[TensorSpec, ...],
         inputs: Arrays,
         outputs: Arrays,
-        seats: Seats | None,
+        affinity: CoreAffinity | None,
     ) -> None:
         self._device = device
         self._session = session
-        self._seats = seats
+        self._affinity = affinity
         self._bound = dict(outputs)
         self._position = {spec.name: (index, spec.dtype) for index, spec in enumerate(specs)}
         self._binding = session.io_binding()
@@ -120,8 +120,8 @@ class OrtBinding:
 
     def run(self) -> None:
         """Compute once; see `Binding.run`."""
-        if self._seats is not None:
-            self._seats.take()
+        if self._affinity is not None:
+            self._affinity.leave_helper_cores()
         try:
             for name, value in self._uploads.items():
                 self._binding.bind_ortvalue_input(name, value)

@@ -13,7 +13,7 @@ from typing import Any
 
 import onnxruntime as ort
 
-from ...core_affinity import Seats
+from ...core_affinity import CoreAffinity
 from ...device import Device
 from ...errors import UnsupportedModel
 from ...tensors.containers import container_of
@@ -68,8 +68,8 @@ def open_module(
     signature = bind_signature(model, device, options.shapes)
     inputs, outputs = signature.inputs, signature.outputs
     _check_types(device, label, signature)
-    seats = seats_of(options)
-    settings = session_options(options, seats)
+    affinity = affinity_of(options)
+    settings = session_options(options, affinity)
     providers: list[Any] | None = [device.native]
     if provider is not None:
         settings.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
@@ -88,7 +88,7 @@ def open_module(
         _check_fallback(session, device, label)
         if provider.memory and all(is_bindable(spec) for spec in inputs + outputs):
             return OrtDeviceModule(session, device, inputs, outputs, provider.memory, provider.ep_devices[0])
-    return OrtModule(session, device, inputs, outputs, seats if provider is None else None)
+    return OrtModule(session, device, inputs, outputs, affinity if provider is None else None)
 
 
 def _check_types(device: Device, label: str, signature: Signature) -> None:
@@ -106,15 +106,15 @@ def _check_types(device: Device, label: str, signature: Signature) -> None:
         raise UnsupportedModel(f"{device.id} cannot load {label}: {why}", remedy="place it elsewhere", reason=why)
 
 
-def seats_of(options: LoadOptions) -> Seats | None:
+def affinity_of(options: LoadOptions) -> CoreAffinity | None:
     """Return the cores for a session's threads; None where the operating system decides."""
-    seats = Seats.here() if options.pinned else None
-    if seats is not None and options.threads not in (None, seats.count):
+    affinity = CoreAffinity.current() if options.pinned else None
+    if affinity is not None and options.threads not in (None, affinity.count):
         return None  # fewer threads than cores: other engines may use the rest, and which is unknown
-    return seats
+    return affinity
 
 
-def session_options(options: LoadOptions, seats: Seats | None) -> ort.SessionOptions:
+def session_options(options: LoadOptions, affinity: CoreAffinity | None) -> ort.SessionOptions:
     """Return ONNX Runtime's settings for a session."""
     settings = ort.SessionOptions()
     settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
@@ -131,11 +131,11 @@ def session_options(options: LoadOptions, seats: Seats | None) -> ort.SessionOpt
         entries["session.model_external_initializers_file_folder_path"] = options.external_data_folder
     if options.precision == "fast":
         entries["mlas.enable_gemm_fastmath_arm64_bfloat16"] = "1"
-    if seats is not None:
+    if affinity is not None:
         # By default it uses all cores of the machine, even those that this process must not use.
-        settings.intra_op_num_threads = seats.count
-        if seats.helpers:  # ONNX Runtime counts from one
-            helpers = [",".join(str(number + 1) for number in core) for core in seats.helpers]
+        settings.intra_op_num_threads = affinity.count
+        if affinity.helpers:  # ONNX Runtime counts from one
+            helpers = [",".join(str(number + 1) for number in core) for core in affinity.helpers]
             entries["session.intra_op_thread_affinities"] = ";".join(helpers)
     entries.update((key, str(value)) for key, value in options.extra.items())
     for key, value in entries.items():

@@ -1,1 +1,1 @@
-"""The dispatcher behind every executor: items in flight, device queues, memory, recovery."""
+"""The dispatcher behind every executor: which segment runs when, on which device, and what to do after a failure."""

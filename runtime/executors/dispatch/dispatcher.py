@@ -1,13 +1,13 @@
-"""Decides what runs when: the one dispatcher behind every executor.
+"""The dispatcher behind every executor: decides which segment runs when.
 
-A segment is queued on its device once all that it reads is there, the oldest item first, so that a stream stays in
-order and no item starves. A tensor is let go as soon as its last reader is done. A caller that waits for one item lends
-its own thread to devices that are idle, which saves waking theirs. What goes wrong with devices is for `_recovery`.
+A segment is queued on its device as soon as all its inputs are there; a device takes the segment of the oldest item
+first, so that streams stay in order and no item starves. A tensor is freed after its last reader. A caller that waits
+for one item runs segments on idle devices with its own thread, which saves waking up theirs. Failures of devices are
+handled by `Recovery`.
 """
 
 from __future__ import annotations
 
-import heapq
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
@@ -19,215 +19,214 @@ from ...plans.plan import Plan
 from ...plans.timeline import Event
 from ...tensors.conversions import Conversion
 from ...tensors.tensor_spec import Arrays
-from .. import Result, Settings
-from .device_queues import Assembly, Fault, Lane
-from .dispatcher_state import Desk, Task
-from .hosts import Crew, Tensor
-from .in_flight_items import Answer, Item
+from .. import ExecutorSettings, ItemResult
+from .device_queue import DeviceQueue, LostRun
+from .dispatcher_state import DispatcherState, SegmentTask
+from .host import HostGroup, Tensor
+from .in_flight_items import InFlightItem, LazyFuture
+from .loaded_plan import LoadedPlan
 from .recovery import Recovery
-from .tensor_flow import Flow, named
-from .watchdog import Watch
+from .segment_errors import in_segment
+from .segment_graph import SegmentGraph
+from .watchdog import Watchdog
 
-_BEGINNINGS = 4
-"""How often an item may begin, where nodes go down with its tensors."""
+_STARTS_MAX = 4
+"""How many times an item is started when cluster nodes are lost with its tensors."""
 
 
 class Dispatcher:
-    """A plan at work; see `Executor`.
+    """Runs a plan on hosts; see `Executor`.
 
     Parameters
     ----------
     plan : Plan
-    gather : callable
-        Makes the crew of a plan: of this one, and of each that takes its place.
-    settings : Settings
+    make_hosts : callable
+        Makes the hosts of a plan: of this one, and of each that replaces it.
+    settings : ExecutorSettings
     """
 
-    def __init__(self, plan: Plan, gather: Callable[[Plan], Crew], settings: Settings) -> None:
-        self._gather = gather
-        self._desk = Desk(settings)
-        self._recovery = Recovery(self._desk, self._assemble)
-        self._desk.assembly = self._assemble(plan)
-        self._watch: Watch | None = None
+    def __init__(self, plan: Plan, make_hosts: Callable[[Plan], HostGroup], settings: ExecutorSettings) -> None:
+        self._make_hosts = make_hosts
+        self._state = DispatcherState(settings)
+        self._recovery = Recovery(self._state, self._load)
+        self._state.loaded = self._load(plan)
+        self._watchdog: Watchdog | None = None
         if settings.timeout_s is not None:
-            self._watch = Watch(settings.timeout_s, self._recovery.end_hanging)
+            self._watchdog = Watchdog(settings.timeout_s, self._recovery.end_hanging_runs)
 
     @property
     def plan(self) -> Plan:
         """See `Executor.plan`."""
-        return self._desk.assembly.plan
+        return self._state.loaded.plan
 
     @property
-    def crew(self) -> Crew:
-        """The crew at work."""
-        return self._desk.assembly.crew
+    def hosts(self) -> HostGroup:
+        """The hosts of the plan in use."""
+        return self._state.loaded.group
 
-    def submit(self, item: int, feeds: Arrays, conversions: Sequence[Conversion] = ()) -> Future[Result]:
+    @property
+    def incident_count(self) -> int:
+        """See `Executor.incident_count`."""
+        return self._state.incident_count
+
+    def submit(self, item: int, feeds: Arrays, conversions: Sequence[Conversion] = ()) -> Future[ItemResult]:
         """Start one item; see `Executor.submit`."""
-        future: Future[Result] = Future()
-        future.set_running_or_notify_cancel()  # from here nobody can take it back
-        self._begin(item, feeds, conversions, future, lend=False)
+        future: Future[ItemResult] = Future()
+        future.set_running_or_notify_cancel()  # it cannot be cancelled any more
+        self._start(InFlightItem(item, feeds, future), conversions, by_caller=False)
         return future
 
-    def run(self, item: int, feeds: Arrays, conversions: Sequence[Conversion] = ()) -> Result:
+    def run(self, item: int, feeds: Arrays, conversions: Sequence[Conversion] = ()) -> ItemResult:
         """Compute one item; see `Executor.run`."""
-        answer = Answer()
-        task = self._begin(item, feeds, conversions, answer, lend=True)
+        future = LazyFuture()
+        task = self._start(InFlightItem(item, feeds, future), conversions, by_caller=True)
         while task is not None:
-            task = self._run(task, lend=True)
-        return answer.result()
+            task = self._run_task(task, by_caller=True)
+        return future.result()
 
-    def incidents(self) -> Sequence[Event]:
+    def incidents(self, since: int = 0) -> Sequence[Event]:
         """See `Executor.incidents`."""
-        with self._desk.lock:
-            return tuple(self._desk.incidents)
+        return self._state.incidents(since)
 
     def peak_bytes(self) -> Mapping[str, int]:
         """See `Executor.peak_bytes`."""
-        with self._desk.lock:
-            return dict(self._desk.board.peak_bytes)
+        with self._state.lock:
+            return dict(self._state.items.peak_bytes)
 
     def close(self) -> None:
         """See `Executor.close`; a second call does nothing."""
-        desk = self._desk
-        with desk.lock:
-            if desk.closed:
+        state = self._state
+        with state.lock:
+            if state.closed:
                 return
-            desk.closed = True
-            assembly = desk.assembly
-            abandoned = [desk.board.remove(ticket) for ticket in list(desk.board.items)]
-            running = [lane.host for lane in assembly.lanes.values() if lane.busy and lane.host.can_kill]
-            assembly.stop_locked()
-        for item in filter(None, abandoned):
+            state.closed = True
+            loaded = state.loaded
+            unfinished = [state.items.remove(ticket) for ticket in list(state.items.items)]
+            running = [queue.host for queue in loaded.queues.values() if queue.busy and queue.host.can_kill]
+            loaded.stop_locked()
+        for item in filter(None, unfinished):
             item.future.set_exception(EngineFailed("the session was closed before this item was done"))
-        if self._watch is not None:
-            self._watch.close()
+        if self._watchdog is not None:
+            self._watchdog.close()
         for host in running:
             host.kill()
-        assembly.join()
-        for earlier in desk.retired:  # the one at hand may have added to them until it ended
+        loaded.join()
+        for earlier in state.retired:  # a recovery may have added to them until its thread ended
             earlier.join()
 
-    def _assemble(self, plan: Plan) -> Assembly:
-        flow = Flow.of(plan)
-        return Assembly(plan, flow, self._gather(plan), self._desk.lock, self._work)
+    def _load(self, plan: Plan) -> LoadedPlan:
+        graph = SegmentGraph.of(plan)
+        loaded = LoadedPlan(plan, graph, self._make_hosts(plan), self._state.lock)
+        loaded.start(self._work)
+        return loaded
 
-    def _begin(
-        self,
-        number: int,
-        feeds: Arrays,
-        conversions: Sequence[Conversion],
-        future: Future[Result] | Answer,
-        *,
-        lend: bool,
-    ) -> Task | None:
-        desk = self._desk
-        desk.refuse_if_over()
-        assembly = desk.assembly
-        tensors = assembly.crew.admit(feeds)
-        with desk.lock:
-            desk.refuse_if_over()
-            if desk.assembly is not assembly:  # a device was lost meanwhile
-                assembly, tensors = desk.assembly, desk.assembly.crew.admit(feeds)
-            item = Item(number, feeds, future, assembly)
-            ticket, ready = desk.board.enter(item, tensors)
+    def _start(self, item: InFlightItem, conversions: Sequence[Conversion], *, by_caller: bool) -> SegmentTask | None:
+        state = self._state
+        state.check_accepts_items()
+        loaded = state.loaded
+        tensors = loaded.group.admit(item.feeds)
+        with state.lock:
+            state.check_accepts_items()
+            if state.loaded is not loaded:  # a device was lost meanwhile
+                loaded, tensors = state.loaded, state.loaded.group.admit(item.feeds)
+            ticket, ready = state.items.add(item, loaded, tensors)
             if conversions:
-                desk.board.converted(item, None, conversions, desk.started_s)
-            task = desk.distribute_locked(assembly, ticket, ready, lend=lend)
-            outputs = None if item.left else desk.board.finish(ticket)
+                state.items.add_conversions(item, None, conversions, state.started_s)
+            task = state.enqueue_locked(loaded, ticket, ready, by_caller=by_caller)
+            outputs = None if item.remaining else state.items.finish(ticket)
         if outputs is not None:
-            self._answer(item, outputs)
+            self._finish(item, outputs)
         return task
 
-    def _work(self, assembly: Assembly, lane: Lane) -> None:
-        """What the thread of a lane does all its life."""
+    def _work(self, loaded: LoadedPlan, queue: DeviceQueue) -> None:
+        """Run the segments of a queue until it is stopped; the body of the device's thread."""
         while True:
-            with self._desk.lock:
-                while not lane.stopping and (lane.busy or not (lane.ready or lane.fault)):
-                    lane.wake.wait()
-                if lane.stopping:
+            with self._state.lock:
+                while not queue.stopping and (queue.busy or not (queue.ready or queue.lost_run)):
+                    queue.wake_up.wait()
+                if queue.stopping:
                     return
-                lane.busy = True
-                fault, lane.fault = lane.fault, None
-                task = None if fault is not None else Task(assembly, *heapq.heappop(lane.ready))
-            if fault is not None:
-                self._recovery.recover(assembly, lane, fault)
+                queue.busy = True
+                lost_run, queue.lost_run = queue.lost_run, None
+                task = SegmentTask(loaded, *queue.pop()) if lost_run is None else None
+            if lost_run is not None:
+                self._recovery.recover(loaded, queue, lost_run)
             elif task is not None:
-                self._run(task, lend=False)
+                self._run_task(task, by_caller=False)
 
-    def _run(self, task: Task, *, lend: bool) -> Task | None:
-        """Run a segment on its lane, which is the caller's until the end; gives the next task to a lender."""
-        desk, assembly, ticket = self._desk, task.assembly, task.ticket
-        lane, segment = assembly.lane_of[task.segment], assembly.flow.segments[task.segment]
-        with desk.lock:
-            feeds = desk.board.feeds(ticket, assembly, segment)
-            if feeds is None:  # given up: another of its segments failed, or the session closed
-                lane.release()
+    def _run_task(self, task: SegmentTask, *, by_caller: bool) -> SegmentTask | None:
+        """Run a segment on its device, which this thread has reserved; return the next task for a caller's thread."""
+        state, loaded, ticket = self._state, task.loaded, task.ticket
+        queue, segment = loaded.queue_of[task.segment], loaded.graph.segments[task.segment]
+        with state.lock:
+            inputs = state.items.inputs(ticket, loaded, segment)
+            if inputs is None:  # another segment of the item failed, or the session was closed
+                queue.release()
                 return None
             sent_s = time.perf_counter()
-            if desk.settings.timeout_s is not None:
-                lane.deadline_s = sent_s + desk.settings.timeout_s
-                lane.running = task.segment
+            if state.settings.timeout_s is not None:
+                queue.deadline_s = sent_s + state.settings.timeout_s
+                queue.running = task.segment
         try:
-            ran = lane.host.run(segment, feeds)
+            run = queue.host.run(segment, inputs)
         except DeviceLost as error:
-            with desk.lock:
-                if not lane.abandoned:
-                    lane.fault = Fault(error, ticket, task.segment)
-                    lane.release()
+            with state.lock:
+                if not queue.abandoned:
+                    queue.lost_run = LostRun(error, ticket, task.segment)
+                    queue.release()
             return None
         except TensorLost as error:
-            with desk.lock:
-                lost = desk.board.remove(ticket)
-                lane.release()
-            if lost is not None:
-                self._again(lost, error)
+            with state.lock:
+                lost_item = state.items.remove(ticket)
+                queue.release()
+            if lost_item is not None:
+                self._restart_item(lost_item, error)
             return None
-        except BaseException as error:  # a lane has no caller but the future
-            desk.end(lane, ticket, named(segment, error) if isinstance(error, TrisectError) else error)
+        except BaseException as error:  # reported by the item's future
+            state.fail_item(queue, ticket, in_segment(segment, error) if isinstance(error, TrisectError) else error)
             return None
-        following, outputs = None, None
-        with desk.lock:
-            del feeds  # the last reader of a tensor must not keep it
-            lane.losses = 0
-            lane.release()
-            item = desk.board.items.get(ticket)
-            if item is not None and item.assembly is assembly and not lane.abandoned:
-                ready = desk.board.complete(item, segment, ran, sent_s, desk.started_s)
-                following = desk.distribute_locked(assembly, ticket, ready, lend=lend)
-                outputs = None if item.left else desk.board.finish(ticket)
+        next_task, outputs = None, None
+        with state.lock:
+            del inputs  # the last reader of a tensor must not keep it alive
+            queue.losses = 0
+            queue.release()
+            item = state.items.items.get(ticket)
+            if item is not None and item.loaded is loaded and not queue.abandoned:
+                ready = state.items.complete(item, segment, run, sent_s, state.started_s)
+                next_task = state.enqueue_locked(loaded, ticket, ready, by_caller=by_caller)
+                outputs = None if item.remaining else state.items.finish(ticket)
         if item is not None and outputs is not None:
-            self._answer(item, outputs)
-        return following
+            self._finish(item, outputs)
+        return next_task
 
-    def _answer(self, item: Item, outputs: Mapping[str, Tensor]) -> None:
-        """Tell whoever waits for an item, outside the lock: what they do next is theirs."""
+    def _finish(self, item: InFlightItem, outputs: Mapping[str, Tensor]) -> None:
+        """Resolve an item's future, outside the lock: its callbacks may call the session."""
         try:
-            delivered = item.assembly.crew.deliver(outputs)
-            makers = item.assembly.flow.makers
-            for name in [name for name in delivered if name not in makers]:
-                delivered[name] = np.array(delivered[name])  # an input passed through is not the caller's to share
+            delivered = item.loaded.group.deliver(outputs)
+            producers = item.loaded.graph.producers
+            for name in [name for name in delivered if name not in producers]:
+                delivered[name] = np.array(delivered[name])  # an input that is an output too is copied for the caller
         except TensorLost as error:
-            self._again(item, error)
-        except BaseException as error:
+            self._restart_item(item, error)
+        except BaseException as error:  # reported by the item's future
             item.future.set_exception(error)
         else:
-            item.future.set_result(Result(delivered, item.events))
+            item.future.set_result(ItemResult(delivered, item.events))
 
-    def _again(self, item: Item, error: TensorLost) -> None:
-        """Have an item begin from its feeds: one of its tensors is gone, and perhaps those it was made of."""
-        desk = self._desk
-        desk.note("fault", ", ".join(item.assembly.lanes), error.message, item.number)
-        refused: TrisectError | None = error
-        if item.begun < _BEGINNINGS:
+    def _restart_item(self, item: InFlightItem, error: TensorLost) -> None:
+        """Compute an item again from its feeds: a tensor was lost, and perhaps those that it was computed from."""
+        state = self._state
+        state.add_incident("fault", ", ".join(item.loaded.queues), error.message, item.number)
+        failure: TrisectError | None = error
+        if item.starts < _STARTS_MAX:
             try:
-                with desk.lock:
-                    desk.refuse_if_over()
-                    item.assembly = desk.assembly
-                    ticket, ready = desk.board.enter(item, item.assembly.crew.admit(item.feeds))
-                    desk.distribute_locked(item.assembly, ticket, ready, lend=False)
-                refused = None
-            except TrisectError as failure:
-                refused = failure
-        if refused is not None:
-            item.future.set_exception(refused)
+                with state.lock:
+                    state.check_accepts_items()
+                    loaded = state.loaded
+                    ticket, ready = state.items.add(item, loaded, loaded.group.admit(item.feeds))
+                    state.enqueue_locked(loaded, ticket, ready, by_caller=False)
+                failure = None
+            except TrisectError as refusal:
+                failure = refusal
+        if failure is not None:
+            item.future.set_exception(failure)

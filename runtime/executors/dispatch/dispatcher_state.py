@@ -1,4 +1,4 @@
-"""What the dispatcher and its recovery both work on: the assembly at hand, items in flight, and one lock for all."""
+"""The state that the dispatcher and its recovery share: the loaded plan, the items in flight, and one lock for all."""
 
 from __future__ import annotations
 
@@ -6,42 +6,46 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable
+from itertools import islice
 from typing import NamedTuple
 
 from ...errors import EngineFailed
 from ...plans.timeline import Event, Incident
-from .. import Settings
-from .device_queues import Assembly, Lane
-from .in_flight_items import Board
+from .. import ExecutorSettings
+from .device_queue import DeviceQueue
+from .in_flight_items import InFlightItems
+from .loaded_plan import LoadedPlan
 
-_INCIDENTS = 10_000
+_INCIDENTS_MAX = 10_000
 
 
-class Task(NamedTuple):
-    """A segment of an item, to run on its lane."""
+class SegmentTask(NamedTuple):
+    """A segment of an item, to run on the device of its queue."""
 
-    assembly: Assembly
+    loaded: LoadedPlan
     ticket: int
     segment: int
 
 
-class Desk:
-    """State of a session at work. Names that end in ``_locked`` are for who holds the lock."""
+class DispatcherState:
+    """State of a running dispatcher. Methods whose names end in ``_locked`` are called with the lock held."""
 
-    assembly: Assembly
+    loaded: LoadedPlan
+    """The plan in use."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: ExecutorSettings) -> None:
         self.settings = settings
         self.started_s = time.perf_counter()
         self.lock = threading.Lock()
-        self.board = Board()
+        self.items = InFlightItems()
         self.closed = False
-        self.retired: list[Assembly] = []
-        """Assemblies whose place another took: they end by themselves, a moment later."""
-        self.incidents: deque[Event] = deque(maxlen=_INCIDENTS)
+        self.retired: list[LoadedPlan] = []
+        """Plans that were replaced; their threads end a moment later."""
+        self.incident_count = 0
+        self._incidents: deque[Event] = deque(maxlen=_INCIDENTS_MAX)
 
-    def refuse_if_over(self) -> None:
-        """Say why no more items can be taken, where none can.
+    def check_accepts_items(self) -> None:
+        """Check that the plan in use can compute items.
 
         Raises
         ------
@@ -52,33 +56,58 @@ class Desk:
         """
         if self.closed:
             raise EngineFailed("the session is closed", remedy="open it again")
-        lost = self.assembly.lost
-        if lost is not None and not self.assembly.replacing:
-            raise type(lost)(lost.message, remedy=lost.remedy)
+        lost = self.loaded.lost
+        if lost is not None and not self.loaded.replacing:
+            raise lost.with_message(lost.message)
 
-    def distribute_locked(self, assembly: Assembly, ticket: int, ready: Iterable[int], *, lend: bool) -> Task | None:
-        """Queue segments on their lanes; one of them goes to a caller that lends its thread, if a device is idle."""
-        mine = None
-        for index in ready:
-            lane = assembly.lane_of[index]
-            if lend and mine is None and lane.idle and (lane.host.can_kill or self.settings.timeout_s is None):
-                lane.busy = True
-                mine = Task(assembly, ticket, index)
+    def enqueue_locked(
+        self, loaded: LoadedPlan, ticket: int, segments: Iterable[int], *, by_caller: bool
+    ) -> SegmentTask | None:
+        """Add segments that can run to the queues of their devices.
+
+        Parameters
+        ----------
+        loaded : LoadedPlan
+        ticket : int
+            Of the item.
+        segments : iterable of int
+        by_caller : bool
+            Whether the calling thread can run one of them itself.
+
+        Returns
+        -------
+        SegmentTask or None
+            A segment for the calling thread, whose device is idle and reserved for it.
+        """
+        task = None
+        for index in segments:
+            queue = loaded.queue_of[index]
+            can_end = queue.host.can_kill or self.settings.timeout_s is None
+            if by_caller and task is None and queue.idle and can_end:
+                queue.busy = True
+                task = SegmentTask(loaded, ticket, index)
             else:
-                lane.push(ticket, index)
-        return mine
+                queue.push(ticket, index)
+        return task
 
-    def end(self, lane: Lane, ticket: int, error: BaseException) -> None:
-        """Give up an item, and its lane to the next one."""
+    def fail_item(self, queue: DeviceQueue, ticket: int, error: BaseException) -> None:
+        """End an item with an error and release the device that worked on it."""
         with self.lock:
-            item = self.board.remove(ticket)
-            lane.release()
+            item = self.items.remove(ticket)
+            queue.release()
         if item is not None:
             item.future.set_exception(error)
 
-    def note(self, kind: Incident, device: str, text: str, item: int = 0, start_s: float | None = None) -> None:
-        """Add an incident to the record."""
+    def add_incident(self, kind: Incident, device: str, text: str, item: int = 0, start_s: float | None = None) -> None:
+        """Record an incident that ends now."""
         now_s = time.perf_counter() - self.started_s
-        began_s = now_s if start_s is None else start_s - self.started_s
+        begin_s = now_s if start_s is None else start_s - self.started_s
         with self.lock:
-            self.incidents.append(Event(text, kind, device, began_s, now_s, item))
+            self._incidents.append(Event(text, kind, device, begin_s, now_s, item))
+            self.incident_count += 1
+
+    def incidents(self, since: int) -> tuple[Event, ...]:
+        """Return the incidents after the first ``since`` ones, as far as they are still stored."""
+        with self.lock:
+            dropped = self.incident_count - len(self._incidents)
+            return tuple(islice(self._incidents, max(0, since - dropped), None))

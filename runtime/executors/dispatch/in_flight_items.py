@@ -1,6 +1,6 @@
-"""Keeps track of items in flight: what each still needs, which tensors are alive, and who waits for the answer.
+"""Tracks the items in flight: which segments each still waits for, which tensors are alive, and who gets the result.
 
-No threads and no engines here: each method is one step of bookkeeping, called with the dispatcher's lock held.
+No threads and no engines here: each method is one state transition, called with the dispatcher's lock held.
 """
 
 from __future__ import annotations
@@ -14,197 +14,203 @@ from ...plans.plan_parts import Segment
 from ...plans.timeline import EventRow
 from ...tensors.conversions import Conversion
 from ...tensors.tensor_spec import Arrays
-from .. import Result
-from .device_queues import Assembly
-from .hosts import Ran, Tensor
-from .tensor_flow import Flow
+from .. import ItemResult
+from .host import SegmentRun, Tensor
+from .loaded_plan import LoadedPlan
+from .segment_graph import SegmentGraph
 
 
-class Answer:
-    """The future of a caller that mostly does the work itself: nothing to wait on is made unless it has to wait."""
+class LazyFuture:
+    """A future for a caller that mostly computes the result itself: an event is created only if it has to wait."""
 
     def __init__(self) -> None:
-        self._result: Result | None = None
+        self._result: ItemResult | None = None
         self._error: BaseException | None = None
         self._done = False
-        self._waiting: threading.Event | None = None
+        self._event: threading.Event | None = None
 
-    def set_result(self, result: Result) -> None:
-        """As of a future."""
+    def set_result(self, result: ItemResult) -> None:
+        """See `concurrent.futures.Future.set_result`."""
         self._result = result
-        self._tell()
+        self._finish()
 
     def set_exception(self, error: BaseException) -> None:
-        """As of a future."""
+        """See `concurrent.futures.Future.set_exception`."""
         self._error = error
-        self._tell()
+        self._finish()
 
-    def result(self) -> Result:
-        """As of a future."""
+    def result(self) -> ItemResult:
+        """See `concurrent.futures.Future.result`."""
         if not self._done:
-            self._waiting = waiting = threading.Event()
-            if not self._done:  # it may have come before there was anything to tell
-                waiting.wait()
+            self._event = event = threading.Event()
+            if not self._done:  # it may have finished before the event existed
+                event.wait()
         if self._error is not None:
             raise self._error
         assert self._result is not None
         return self._result
 
-    def _tell(self) -> None:
+    def _finish(self) -> None:
         self._done = True
-        if self._waiting is not None:
-            self._waiting.set()
+        if self._event is not None:
+            self._event.set()
 
 
-class Item:
-    """One set of feeds on its way through the segments."""
+class InFlightItem:
+    """One set of feeds and how far it has been computed."""
 
     __slots__ = (
-        "assembly", "attempts", "begun", "events", "feeds", "future", "left", "moved", "number", "tensors", "uses",
-        "waiting",
+        "attempts", "events", "feeds", "future", "loaded", "moved", "number", "remaining", "starts", "tensors",
+        "use_counts", "waiting",
     )  # fmt: skip
 
-    def __init__(
-        self, number: int, feeds: Arrays, future: Future[Result] | Answer, assembly: Assembly
-    ) -> None:  # fmt: skip
+    def __init__(self, number: int, feeds: Arrays, future: Future[ItemResult] | LazyFuture) -> None:
         self.number = number
         self.feeds = feeds
-        """The caller's: the work may have to begin again from them."""
+        """The caller's: the item may have to start again from them."""
         self.future = future
-        self.assembly = assembly
-        self.begun = 0
-        """How often it began."""
+        self.loaded: LoadedPlan
+        """The plan under which it was started last."""
+        self.starts = 0
+        """How many times it was started."""
         self.events: list[EventRow] = []
         self.tensors: dict[str, Tensor] = {}
-        self.uses: dict[str, int]
-        """How often each tensor will still be read."""
+        self.use_counts: dict[str, int]
+        """Tensor -> how many times it will still be read."""
         self.waiting: dict[int, int]
-        """Segment -> how many tensors it waits for."""
-        self.left: set[int] = set()
-        """Segments that are not done."""
+        """Segment -> number of inputs that are not computed yet."""
+        self.remaining: set[int] = set()
+        """Segments that did not run yet."""
         self.moved: set[tuple[str, str]]
-        """Tensors and the devices that they have reached."""
+        """Pairs of tensor and device to which it was transferred."""
         self.attempts: dict[int, int]
-        """Segment -> how often a worker died of it."""
+        """Segment -> number of workers that died while running it."""
 
 
-class Board:
-    """Items in flight, by ticket: a number that grows with each item, so that the lowest is the oldest."""
+class InFlightItems:
+    """Items in flight by ticket, a number that grows with each item: the lowest is the oldest."""
 
     def __init__(self) -> None:
-        self.items: dict[int, Item] = {}
+        self.items: dict[int, InFlightItem] = {}
         self.peak_bytes: Counter[str] = Counter()
+        """Device -> peak size of the tensors that it computed and that are still needed."""
         self._live_bytes: Counter[str] = Counter()
-        self._ticket = 0
+        self._last_ticket = 0
 
-    def enter(self, item: Item, tensors: Mapping[str, Tensor]) -> tuple[int, list[int]]:
-        """Take an item in; gives its ticket and the segments that can run at once."""
-        self._ticket += 1
-        self.items[self._ticket] = item
-        return self._ticket, self.begin(item, item.assembly, tensors)
+    def add(self, item: InFlightItem, loaded: LoadedPlan, tensors: Mapping[str, Tensor]) -> tuple[int, list[int]]:
+        """Add an item and start it; return its ticket and the segments that can run."""
+        self._last_ticket += 1
+        self.items[self._last_ticket] = item
+        return self._last_ticket, self.start(item, loaded, tensors)
 
-    def begin(self, item: Item, assembly: Assembly, tensors: Mapping[str, Tensor]) -> list[int]:
-        """Set an item to its beginning, on a first assembly or on another; gives the segments that can run at once."""
-        if item.begun:
-            self._drop(item)
-        flow = assembly.flow
-        item.assembly = assembly
-        item.begun += 1
+    def start(self, item: InFlightItem, loaded: LoadedPlan, tensors: Mapping[str, Tensor]) -> list[int]:
+        """Start an item, or start it again under another plan; return the segments that can run."""
+        if item.starts:
+            self._drop_tensors(item)
+        graph = loaded.graph
+        item.loaded = loaded
+        item.starts += 1
         item.tensors = dict(tensors)
-        item.uses = dict(flow.uses)
-        item.waiting = dict(flow.waits_for)
-        item.left = set(flow.segments)
+        item.use_counts = dict(graph.use_counts)
+        item.waiting = dict(graph.in_degrees)
+        item.remaining = set(graph.segments)
         item.moved = set()
         item.attempts = {}
-        return list(flow.first)
+        return list(graph.sources)
 
-    def feeds(self, ticket: int, assembly: Assembly, segment: Segment) -> dict[str, Tensor] | None:
-        """What a segment reads; None where the item is done with, or began again elsewhere."""
+    def inputs(self, ticket: int, loaded: LoadedPlan, segment: Segment) -> dict[str, Tensor] | None:
+        """Return the inputs of a segment; None where the item is finished or was started again under another plan."""
         item = self.items.get(ticket)
-        if item is None or item.assembly is not assembly or segment.index not in item.left:
+        if item is None or item.loaded is not loaded or segment.index not in item.remaining:
             return None
         return {spec.name: item.tensors[spec.name] for spec in segment.inputs}
 
-    def complete(self, item: Item, segment: Segment, ran: Ran, sent_s: float, started_s: float) -> list[int]:
-        """Note what a run gave, and when; gives the segments that can run now.
+    def complete(
+        self, item: InFlightItem, segment: Segment, run: SegmentRun, sent_s: float, clock_start_s: float
+    ) -> list[int]:
+        """Record the run of a segment; return the segments that can run now.
 
         Parameters
         ----------
-        item, segment, ran
+        item : InFlightItem
+        segment : Segment
+        run : SegmentRun
         sent_s : float
-            When its device was told to.
-        started_s : float
-            Where the events' clock begins.
+            When the dispatcher called the host, on the clock of `time.perf_counter`.
+        clock_start_s : float
+            Zero of the events' clock.
         """
-        flow, device = item.assembly.flow, segment.device
-        start_s, end_s = ran.start_s - started_s, ran.end_s - started_s
+        graph, device = item.loaded.graph, segment.device
+        start_s, end_s = run.start_s - clock_start_s, run.end_s - clock_start_s
         size_bytes = 0
-        for name, tensor in ran.outputs.items():
+        for name, tensor in run.outputs.items():
             size_bytes += tensor.nbytes
-            if item.uses.get(name):
+            if item.use_counts.get(name):
                 item.tensors[name] = tensor
                 self._live_bytes[device] += tensor.nbytes
         if self._live_bytes[device] > self.peak_bytes[device]:
             self.peak_bytes[device] = self._live_bytes[device]
         for spec in segment.inputs:
-            maker = flow.makers.get(spec.name)
-            if maker is not None and maker.device != device and (spec.name, device) not in item.moved:
+            producer = graph.producers.get(spec.name)
+            if producer is not None and producer.device != device and (spec.name, device) not in item.moved:
                 item.moved.add((spec.name, device))
                 moved_bytes = item.tensors[spec.name].nbytes
-                left_s = min(sent_s - started_s, start_s)
-                item.events.append((spec.name, "transfer", device, left_s, start_s, item.number, moved_bytes))
+                transfer_start_s = min(sent_s - clock_start_s, start_s)
+                item.events.append((spec.name, "transfer", device, transfer_start_s, start_s, item.number, moved_bytes))
             self._release(item, spec.name)
         item.events.append((f"segment {segment.index}", "compute", device, start_s, end_s, item.number, size_bytes))
-        if ran.converted:
-            self.converted(item, device, ran.converted, started_s)
-        item.left.discard(segment.index)
-        return self._reached(item, flow, ran.outputs)
+        if run.converted:
+            self.add_conversions(item, device, run.converted, clock_start_s)
+        item.remaining.discard(segment.index)
+        return self._newly_ready(item, graph, run.outputs)
 
-    def converted(self, item: Item, device: str | None, found: Iterable[Conversion], started_s: float) -> None:
-        """Note what tensors went through; with no device, those of the caller, on their way to whoever reads them."""
-        flow = item.assembly.flow
-        for name, start_s, end_s, size_bytes in found:
-            readers = flow.readers.get(name, ()) if device is None else ()
-            on = flow.segments[readers[0]].device if readers else device or ""
-            times = start_s - started_s, end_s - started_s
-            item.events.append((name, "convert", on, *times, item.number, size_bytes))
+    def add_conversions(
+        self, item: InFlightItem, device: str | None, conversions: Iterable[Conversion], clock_start_s: float
+    ) -> None:
+        """Record conversions on a device; None = on the way from the caller to the first segment that reads each."""
+        graph = item.loaded.graph
+        for name, start_s, end_s, size_bytes in conversions:
+            readers = graph.consumers.get(name, ()) if device is None else ()
+            event_device = graph.segments[readers[0]].device if readers else device or ""
+            times = start_s - clock_start_s, end_s - clock_start_s
+            item.events.append((name, "convert", event_device, *times, item.number, size_bytes))
 
     def finish(self, ticket: int) -> dict[str, Tensor]:
-        """Take out an item of which nothing is left to do; gives the model's outputs."""
+        """Remove an item whose segments have all run; return the model's outputs."""
         item = self.items.pop(ticket)
         outputs = {}
-        for name in item.assembly.flow.outputs:
+        for name in item.loaded.graph.outputs:
             outputs[name] = item.tensors[name]
             self._release(item, name)
         return outputs
 
-    def remove(self, ticket: int) -> Item | None:
-        """Take out an item that nobody works on any longer; None where it is gone already."""
+    def remove(self, ticket: int) -> InFlightItem | None:
+        """Remove an item that failed; None where it is finished or removed already."""
         item = self.items.pop(ticket, None)
         if item is not None:
-            self._drop(item)
+            self._drop_tensors(item)
         return item
 
-    def _reached(self, item: Item, flow: Flow, made: Iterable[str]) -> list[int]:
+    def _newly_ready(self, item: InFlightItem, graph: SegmentGraph, computed: Iterable[str]) -> list[int]:
         ready = []
-        for name in made:
-            for reader in flow.readers.get(name, ()):
+        for name in computed:
+            for reader in graph.consumers.get(name, ()):
                 item.waiting[reader] -= 1
                 if not item.waiting[reader]:
                     ready.append(reader)
         return ready
 
-    def _release(self, item: Item, name: str) -> None:
-        item.uses[name] -= 1
-        if not item.uses[name]:
-            self._forget(item, name, item.tensors.pop(name))
+    def _release(self, item: InFlightItem, name: str) -> None:
+        item.use_counts[name] -= 1
+        if not item.use_counts[name]:
+            self._subtract(item, name, item.tensors.pop(name))
 
-    def _drop(self, item: Item) -> None:
+    def _drop_tensors(self, item: InFlightItem) -> None:
         for name, tensor in item.tensors.items():
-            self._forget(item, name, tensor)
+            self._subtract(item, name, tensor)
         item.tensors.clear()
 
-    def _forget(self, item: Item, name: str, tensor: Tensor) -> None:
-        maker = item.assembly.flow.makers.get(name)
-        if maker is not None:
-            self._live_bytes[maker.device] -= tensor.nbytes
+    def _subtract(self, item: InFlightItem, name: str, tensor: Tensor) -> None:
+        producer = item.loaded.graph.producers.get(name)
+        if producer is not None:
+            self._live_bytes[producer.device] -= tensor.nbytes

@@ -18,7 +18,7 @@ from trisect.profiles.measuring.operator_cases import contended_cases, small_cas
 from trisect.runtime.engines import find_devices
 from trisect.runtime.engines.base import LoadOptions
 from trisect.runtime.errors import EngineFailed
-from trisect.runtime.workers.worker_client import Ran
+from trisect.runtime.workers.worker_client import SegmentRun
 
 PAIR = tuple(find_devices("cpu:ort,cpu:openvino"))
 ONE = small_cases()[0]
@@ -56,7 +56,7 @@ def test_each_is_timed_beside_the_other_as_a_session_runs_them(monkeypatch, exec
     assert {row.executor for row in found} == {executor}
     assert all(row.alone_s > 0 and row.together_s > 0 and row.slowdown >= 1 and row.date for row in found)
     assert opened == ["threads"] + ["processes"] * (executor == "processes")
-    assert set(beside) == {"LocalHost" if executor == "threads" else "ProcessHost"}
+    assert set(beside) == {"ThreadHost" if executor == "threads" else "WorkerHost"}
 
 
 class Sharer:
@@ -69,7 +69,7 @@ class Sharer:
         self.beside_s = beside_s
 
     def run(self, segment, feeds):
-        return Ran({}, 0.0, self.beside_s if self.at_work - {self.name} else 1.0)
+        return SegmentRun({}, 0.0, self.beside_s if self.at_work - {self.name} else 1.0)
 
 
 def test_what_a_device_takes_beside_the_other_is_told_of_it_and_not_of_the_other(monkeypatch):

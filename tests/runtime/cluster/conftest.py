@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.runtime.cluster.plans import SIZE, step
-from trisect.runtime.cluster.ray_connection import Connection, connect
+from trisect.runtime.cluster.ray_connection import RayConnection, connect
 from trisect.runtime.plans.plan import Plan
 from trisect.runtime.tensors.tensor_spec import TensorSpec
 
@@ -45,7 +45,7 @@ def pipeline(make_plan: Callable[..., Plan]) -> Callable[..., Plan]:
 
 
 @pytest.fixture(scope="module")
-def private_ray() -> Iterator[Connection]:
+def private_ray() -> Iterator[RayConnection]:
     """Kept for a whole module: it takes seconds to start."""
     with connect() as connection:
         yield connection

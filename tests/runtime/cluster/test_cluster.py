@@ -17,13 +17,13 @@ import pytest
 from tests.runtime.cluster.plans import assert_right, feeds
 from tests.runtime.list_plan import assert_lists_right, lists_feeds, lists_plan
 from trisect.profiles.measuring.cluster_profile import refusal_there
-from trisect.runtime.cluster.cluster_nodes import devices, nodes
+from trisect.runtime.cluster.cluster_nodes import cluster_devices, living_nodes
 from trisect.runtime.cluster.ray_connection import connect
-from trisect.runtime.cluster.transfer_probe import time_hops
+from trisect.runtime.cluster.transfer_probe import measure_transfers
 from trisect.runtime.device import select
 from trisect.runtime.engines.base import LoadOptions
 from trisect.runtime.errors import ClusterFailed, DeviceLost, EngineFailed, InvalidPlan
-from trisect.runtime.executors.ray_hosts import remote_host as _ray_far
+from trisect.runtime.executors.hosts import remote_host
 from trisect.runtime.plans.plan import Plan
 from trisect.runtime.sessions.session import Session
 from trisect.runtime.tensors.tensor_spec import TensorSpec
@@ -49,14 +49,14 @@ MIXED = {"cpu:ort": "head", "cpu:openvino": "edge1"}
 
 def test_nodes_are_called_as_they_were_labelled():
     with connect() as connection:
-        found = nodes(connection)
+        found = living_nodes(connection)
         assert [(node.name, node.is_here) for node in found] == [("head", True), ("edge1", False), ("edge2", False)]
         assert found[2].resources["trisect_cpu"] == 1
 
 
 def test_a_cluster_is_one_set_of_devices():
     with connect() as connection:
-        everything = devices(connection)
+        everything = cluster_devices(connection)
     ids = {device.id for device in everything}
     assert ids >= {f"{node}/cpu:{engine}" for node in ("head", "edge1") for engine in ("ort", "openvino")}
     names = [device.id for device in select("edge1", everything)]
@@ -152,7 +152,9 @@ def test_a_plan_is_brought_to_nodes_that_do_not_share_its_folder(pipeline, elsew
 def test_a_file_that_is_not_as_planned_is_refused_on_arrival(pipeline, elsewhere):
     plan = elsewhere(moved(pipeline(), FAR))
     wrong = tuple(replace(segment, sha256="0" * 64) for segment in plan.segments)
-    with pytest.raises(InvalidPlan, match="did not arrive on node edge"):
+    with pytest.raises(
+        InvalidPlan, match=r"segment-\d.onnx on node edge\d differs from the file that the plan was made with"
+    ):
         Session(replace(plan, segments=wrong), "ray", ONE)
 
 
@@ -172,10 +174,10 @@ def test_a_device_that_no_node_has_is_an_error_at_once(pipeline):
 def test_a_declared_device_serves_one_session_at_a_time(pipeline, monkeypatch):
     plan = moved(pipeline(), {"cpu:ort": "edge2", "cpu:openvino": "edge1"})
     with Session(plan, "ray", ONE):
-        monkeypatch.setattr(_ray_far, "START_S", 2.0)
+        monkeypatch.setattr(remote_host, "START_TIMEOUT_S", 2.0)
         with pytest.raises(ClusterFailed, match=r"edge2/cpu:ort .* trisect_cpu is in use"):
             Session(plan, "ray", ONE)
-    monkeypatch.setattr(_ray_far, "START_S", 60.0)
+    monkeypatch.setattr(remote_host, "START_TIMEOUT_S", 60.0)
     with Session(plan, "ray", ONE) as session:
         assert_right(1, session.run(feeds(1)))
 
@@ -197,7 +199,7 @@ def test_an_actor_far_away_that_dies_is_started_again(pipeline):
         for number, outputs in enumerate(session.stream(feeds(number) for number in range(16))):
             assert_right(number, outputs)
             if number == 4:
-                session._executor.crew.hosts["edge2/cpu:openvino"].kill()
+                session._executor.hosts.hosts["edge2/cpu:openvino"].kill()
         assert number == 15
         assert "restart" in {event.kind for event in session.trace.events}
 
@@ -226,7 +228,7 @@ def test_a_node_that_dies_in_the_middle_of_a_stream(cluster, pipeline):
 def test_a_node_is_asked_whether_it_compiles(model):
     with connect() as connection:
         ask = refusal_there(connection)
-        far = next(device for device in devices(connection) if device.id == "edge1/cpu:ort")
+        far = next(device for device in cluster_devices(connection) if device.id == "edge1/cpu:ort")
         foreign = replace(far, name="another machine's")
         good = model("g (float[2] x) => (float[2] y) { y = Neg(x) }")
         bad = model("g (float[2] x) => (float[2] y) { y = none.Nonsense(x) }")
@@ -237,8 +239,8 @@ def test_a_node_is_asked_whether_it_compiles(model):
 
 def test_hops_are_timed_between_all_nodes_but_this_one_and_itself():
     with connect() as connection:
-        among = nodes(connection)[:2]
-        found = time_hops(connection, among, (1 << 10, 1 << 20))
+        among = living_nodes(connection)[:2]
+        found = measure_transfers(connection, among, (1 << 10, 1 << 20))
     here, there = (node.name for node in among)
     assert set(found) == {(here, there), (there, here), (there, there)}
     assert all(len(times) == 2 and min(times) > 0 for times in found.values())

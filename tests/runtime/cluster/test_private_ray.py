@@ -27,7 +27,7 @@ ONE = LoadOptions(threads=1)
 
 
 def pid_of(session: Session, device: str) -> int:
-    return int(session._executor.crew.hosts[device].pid)
+    return int(session._executor.hosts.hosts[device].pid)
 
 
 def wait_until(there: bool, pid: int) -> None:

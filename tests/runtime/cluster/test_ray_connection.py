@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from trisect.runtime.cluster.cluster_nodes import nodes
+from trisect.runtime.cluster.cluster_nodes import living_nodes
 from trisect.runtime.cluster.ray_connection import connect
 from trisect.runtime.cluster.scratch_folder import scratch_folder
 from trisect.runtime.errors import ClusterFailed, EngineMissing, InvalidInput
@@ -69,7 +69,7 @@ def test_a_private_ray_listens_here_only_and_leaves_nothing(tmp_path, monkeypatc
                 heard += [c.laddr.ip for c in process.net_connections("tcp") if c.status == psutil.CONN_LISTEN]
         assert heard
         assert all(ip.removeprefix("::ffff:").startswith("127.") for ip in heard)
-        assert [node.is_here for node in nodes(connection)] == [True]
+        assert [node.is_here for node in living_nodes(connection)] == [True]
         assert len(folders()) == 1
         assert "RAY_AUTH_TOKEN" not in set(os.environ) - set(environment)
     assert not folders()
@@ -141,7 +141,10 @@ def test_what_is_no_cluster_is_told_from_one(monkeypatch):
         nobody = f"127.0.0.1:{free.getsockname()[1]}"
     with pytest.raises(ClusterFailed, match="no Ray cluster can be reached at 127"):
         connect(nobody)
-    with answering(b"HTTP/1.1 400 Bad Request\r\n\r\n") as address, pytest.raises(ClusterFailed, match="is no Ray"):
+    with (
+        answering(b"HTTP/1.1 400 Bad Request\r\n\r\n") as address,
+        pytest.raises(ClusterFailed, match="is not a Ray cluster"),
+    ):
         connect(address)
     with answering(b"") as address, pytest.raises(ClusterFailed, match=address):
         connect(address)

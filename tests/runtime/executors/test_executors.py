@@ -13,10 +13,10 @@ import psutil
 import pytest
 
 from tests.runtime.list_plan import assert_lists_right, lists_feeds, lists_plan
+from trisect.runtime.core_affinity import assign_cores
 from trisect.runtime.engines.base import LoadOptions
 from trisect.runtime.errors import EngineFailed, InvalidInput, UnknownDevice
-from trisect.runtime.executors.processes import cores_for
-from trisect.runtime.sessions import session as session_module
+from trisect.runtime.sessions import trace_recorder
 from trisect.runtime.sessions.session import Session
 from trisect.runtime.tensors.tensor_spec import TensorSpec
 from trisect.runtime.workers import shared_memory as chunks
@@ -116,7 +116,7 @@ def test_non_contiguous_and_read_only_feeds(diamond, executor):
 def test_nan_is_refused_where_that_is_asked(diamond):
     x = np.array([[1, np.nan, 2]], np.float32)
     with Session(diamond, nan="refuse") as session:
-        with pytest.raises(InvalidInput, match="input 'x' holds NaN"):
+        with pytest.raises(InvalidInput, match="input 'x' contains NaN"):
             session.run({"x": x})
         assert session.run({"x": np.ones((1, 3), np.float32)})["y"][0, 0] == 4
     with Session(diamond) as session:
@@ -208,7 +208,7 @@ def test_a_wrong_item_in_a_micro_batch_is_alone(diamond):
 def test_models_without_a_batch_dimension_are_not_batched(make_plan):
     spec = [TensorSpec("x", "float32", (1, 3))], [TensorSpec("y", "float32", (1, 3))]
     plan = make_plan([("cpu:ort", "g (float[1,3] x) => (float[1,3] y) { y = Neg(x) }")], *spec)
-    with Session(plan) as session, pytest.raises(InvalidInput, match="cannot be put together: 'x'"):
+    with Session(plan) as session, pytest.raises(InvalidInput, match="cannot be batched: 'x'"):
         session.stream([], micro_batch=2)
 
 
@@ -217,7 +217,7 @@ def test_a_plan_for_devices_of_another_machine(diamond, executor):
     segments = tuple(replace(segment, device="gpu:openvino") for segment in diamond.segments)
     plan = replace(diamond, devices=tuple(replace(d, engine="openvino") for d in away), segments=segments)
     with pytest.raises(
-        UnknownDevice, match=r"made for gpu:openvino \(Arc\), which this machine does not have; split again"
+        UnknownDevice, match=r"made for gpu:openvino \(Arc\), which this machine does not have; split the model again"
     ):
         Session(plan, executor, ONE)
 
@@ -226,7 +226,7 @@ def test_workers_stay_on_their_cores(diamond):
     if not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) < 2:
         pytest.skip("needs two cores and a system that pins")
     with Session(diamond, "processes", ONE) as session:
-        masks = {id: os.sched_getaffinity(host.pid) for id, host in session._executor.crew.hosts.items()}
+        masks = {id: os.sched_getaffinity(host.pid) for id, host in session._executor.hosts.hosts.items()}
     assert all(len(mask) == 1 for mask in masks.values())
     assert masks["cpu:ort"] != masks["cpu:openvino"]
 
@@ -236,10 +236,10 @@ def test_cores_are_shared_out_to_devices_that_work_at_once(diamond, monkeypatch)
     gpu = replace(diamond.devices[0], id="gpu:x", kind="gpu")
     devices = [*diamond.devices, gpu]
     ids = [device.id for device in devices]
-    assert cores_for(devices, None, split=True) == dict(zip(ids, [(0, 1), (2, 3), ()], strict=True))
-    assert cores_for(devices, None, split=False) == dict.fromkeys(ids, ())
-    assert cores_for(devices, 1, split=False) == dict(zip(ids, [(0,), (1,), ()], strict=True))
-    assert cores_for(devices, 4, split=True) == dict.fromkeys(ids, ())
+    assert assign_cores(devices, None, side_by_side=True) == dict(zip(ids, [(0, 1), (2, 3), ()], strict=True))
+    assert assign_cores(devices, None, side_by_side=False) == dict.fromkeys(ids, ())
+    assert assign_cores(devices, 1, side_by_side=False) == dict(zip(ids, [(0,), (1,), ()], strict=True))
+    assert assign_cores(devices, 4, side_by_side=True) == dict.fromkeys(ids, ())
 
 
 @pytest.mark.parametrize("memory", ["named", "descriptors"])
@@ -254,7 +254,7 @@ def test_systems_without_unix_sockets_or_nameless_memory(diamond, monkeypatch, m
     x = np.random.default_rng(1).standard_normal((200_000, 3)).astype(np.float32)
     with Session(diamond, "processes", ONE) as session:
         outs = [out["y"] for out in session.stream([{"x": x}] * 6)]
-        session._executor.crew.hosts["cpu:ort"].kill()
+        session._executor.hosts.hosts["cpu:ort"].kill()
         outs.append(session.run({"x": x})["y"])
     for out in outs:
         np.testing.assert_allclose(out, expected(x), rtol=1e-6, atol=1e-6)
@@ -278,7 +278,7 @@ def rss_growth(plan, executor: str, items: int) -> float:
 
 
 def test_a_long_stream_takes_no_more_memory_than_a_short_one(diamond, executor, monkeypatch):
-    monkeypatch.setattr(session_module, "_TRACE_EVENTS", 1000)  # full before the measurement begins
+    monkeypatch.setattr(trace_recorder, "_EVENTS_MAX", 1000)  # full before the measurement begins
     assert rss_growth(diamond, executor, 8000 if executor == "threads" else 3000) < 0.03
 
 

@@ -48,7 +48,7 @@ def test_descriptors_keep_to_their_messages_whatever_is_sent_around_them(ends):
         assert os.fstat(came).st_ino == os.fstat(file).st_ino
         os.close(came)
         assert ends[1].receive() == b"plain"
-    with pytest.raises(ChannelClosed, match="descriptor is missing"):
+    with pytest.raises(ChannelClosed, match="without its file descriptor"):
         ends[1].take_descriptor()
     for file in files:
         os.close(file)
@@ -76,7 +76,7 @@ def test_a_length_that_is_none_of_ours_is_refused():
     raw, end = socket.socketpair()
     channel = Channel(end)
     raw.sendall(b"\xff\xff\xff\xff")
-    with pytest.raises(ChannelClosed, match="none of ours"):
+    with pytest.raises(ChannelClosed, match="unexpected message of 4294967295 bytes"):
         channel.receive()
     raw.close()
     channel.close()

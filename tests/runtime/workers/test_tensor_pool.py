@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trisect.runtime.workers import tensor_pool as pool_module
-from trisect.runtime.workers.messages import read, write
-from trisect.runtime.workers.tensor_pool import LARGE_BYTES, Pool, slot_bytes
+from trisect.runtime.workers.messages import deserialise, serialise
+from trisect.runtime.workers.tensor_pool import LARGE_BYTES, TensorPool, slot_bytes
 
 FLOAT = np.dtype("float32")
 
@@ -17,7 +17,7 @@ FLOAT = np.dtype("float32")
 @given(st.lists(st.tuples(st.integers(0, 700_000), st.booleans()), max_size=40))
 @settings(max_examples=40, deadline=None)
 def test_arrays_that_are_alive_never_share_memory(steps):
-    pool = Pool(shared=False)
+    pool = TensorPool(shared=False)
     alive: list[tuple[np.ndarray, int]] = []
     for number, (count, drop) in enumerate(steps):
         array = pool.empty(FLOAT, (count,))
@@ -39,7 +39,7 @@ def test_a_slot_holds_what_it_is_for_and_wastes_a_quarter_at_most(size):
 
 
 def test_memory_comes_back_and_is_used_again():
-    pool = Pool(shared=False)
+    pool = TensorPool(shared=False)
     for _ in range(50):
         pool.empty(FLOAT, (LARGE_BYTES,))
         pool.empty(FLOAT, (100,))
@@ -48,8 +48,8 @@ def test_memory_comes_back_and_is_used_again():
 
 
 def test_free_memory_beyond_the_limit_is_given_back(monkeypatch):
-    monkeypatch.setattr(pool_module, "_KEPT_BYTES", 4 * LARGE_BYTES)
-    pool = Pool(shared=True)
+    monkeypatch.setattr(pool_module, "_FREE_BYTES_MAX", 4 * LARGE_BYTES)
+    pool = TensorPool(shared=True)
     held = [pool.empty(np.dtype("uint8"), (LARGE_BYTES,)) for _ in range(12)]
     held.clear()
     assert pool.live_bytes == 0
@@ -63,7 +63,7 @@ def test_free_memory_beyond_the_limit_is_given_back(monkeypatch):
 
 
 def test_only_what_lies_in_the_pool_is_found_there():
-    pool = Pool(shared=False)
+    pool = TensorPool(shared=False)
     array = pool.empty(FLOAT, (4, 6))
     place = pool.locate(array)
     assert place is not None
@@ -80,7 +80,7 @@ def test_only_what_lies_in_the_pool_is_found_there():
 
 
 def test_an_alias_is_no_claim():
-    pool = Pool(shared=False)
+    pool = TensorPool(shared=False)
     array = pool.empty(FLOAT, (8,))
     alias, place = pool.alias(array), pool.locate(array)
     del array
@@ -90,7 +90,7 @@ def test_an_alias_is_no_claim():
 
 
 def test_results_outlive_the_pool():
-    pool = Pool(shared=True)
+    pool = TensorPool(shared=True)
     array = pool.copy(np.arange(1000))
     pool.close()
     assert array.sum() == 499_500
@@ -114,4 +114,4 @@ def test_what_has_no_place_in_memory_is_written_and_read_back(value):
             return a.dtype == b.dtype and a.shape == b.shape and a.tolist() == b.tolist()
         return a == b
 
-    assert same(value, read(write(value)))
+    assert same(value, deserialise(serialise(value)))

@@ -92,16 +92,16 @@ def test_verify(plan_folder: Path, as_json: Call, capsys: pytest.CaptureFixture[
 def test_verify_in_processes_runs_the_split_there(
     plan_folder: Path, as_json: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from trisect.runtime.executors import processes
+    from trisect.runtime.executors.hosts.worker_host import WorkerHost
 
     opened: list[str] = []
-    opening = processes.ProcessHost.open
+    opening = WorkerHost.open
 
     def seen(host: Any) -> None:
         opening(host)
         opened.append(host._device.id)
 
-    monkeypatch.setattr(processes.ProcessHost, "open", seen)
+    monkeypatch.setattr(WorkerHost, "open", seen)
     here, there = as_json("verify", plan_folder), as_json("verify", plan_folder, "--executor", "processes")
     assert there["ok"] is True
     assert there["checks"] == here["checks"]

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from trisect.runtime.engines.base import LoadOptions
-from trisect.runtime.executors.processes import ProcessHost
+from trisect.runtime.executors.hosts.worker_host import WorkerHost
 from trisect.runtime.sessions.session import Session
 from trisect.runtime.tensors.tensor_spec import TensorSpec
 
@@ -50,8 +50,8 @@ def assert_right(number: int, outputs: dict[str, np.ndarray]) -> None:
     np.testing.assert_array_equal(outputs["y"], np.full((64, SIZE), number + 18, np.float32))
 
 
-def hosts(session: Session) -> dict[str, ProcessHost]:
-    return dict(session._executor.crew.hosts)
+def hosts(session: Session) -> dict[str, WorkerHost]:
+    return dict(session._executor.hosts.hosts)
 
 
 def pid_of(session: Session, device: str) -> int:

@@ -25,7 +25,7 @@ from trisect.runtime.plans.plan import Plan
 from trisect.runtime.sessions.session import Session
 from trisect.runtime.engines.base import LoadOptions
 with Session(Plan.load(sys.argv[1]), "processes", LoadOptions(threads=1)) as session:
-    print(*[host.pid for host in session._executor.crew.hosts.values()], flush=True)
+    print(*[host.pid for host in session._executor.hosts.hosts.values()], flush=True)
     feeds = {"x": np.ones((64, 192), np.float32)}
     for number, _ in enumerate(session.stream((feeds for _ in range(10**9)), window=4)):
         if number == 5:

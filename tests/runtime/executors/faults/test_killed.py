@@ -13,7 +13,7 @@ import pytest
 from tests.runtime.executors.faults.conftest import ONE, assert_right, feeds, hosts, is_running, pid_of
 from trisect.runtime.errors import DeviceLost, EngineFailed, InfeasibleProblem
 from trisect.runtime.sessions.session import Session
-from trisect.runtime.workers.messages import Map
+from trisect.runtime.workers.messages import MapChunk
 
 
 def incidents(session: Session) -> list[str]:
@@ -83,7 +83,7 @@ def test_a_killed_worker_is_noticed_at_once(pipeline, monkeypatch):
         host = hosts(session)["cpu:openvino"]
         os.kill(pid_of(session, "cpu:openvino"), signal.SIGSTOP)  # so that it dies in the middle of the run
         future = session.submit(feeds(1))
-        while not any(lane.busy for lane in session._executor._desk.assembly.lanes.values() if lane.host is host):
+        while not any(queue.busy for queue in session._executor._state.loaded.queues.values() if queue.host is host):
             time.sleep(0.001)
         opened: list[float] = []
         open_host = host.open
@@ -185,7 +185,7 @@ def test_a_new_plan_that_a_constraint_forbids_is_said(pipeline):
 def test_a_broken_planner_is_an_error_of_the_items(pipeline, answer):
     with Session(pipeline, "processes", ONE, restarts=0, replan=lambda plan, without: answer) as session:
         os.kill(pid_of(session, "cpu:ort"), signal.SIGKILL)
-        with pytest.raises(DeviceLost, match="nothing can take its place"):
+        with pytest.raises(DeviceLost, match="no plan without it"):
             session.run(feeds(1))
 
 
@@ -204,12 +204,12 @@ def test_closing_in_the_middle_is_prompt_and_complete(pipeline):
 def test_a_worker_that_cannot_see_the_memory_is_started_again(pipeline, monkeypatch):
     """It ends instead of answering what nobody asked: else each later answer would be taken for another's."""
     with Session(pipeline, "processes", ONE) as session:
-        worker = hosts(session)["cpu:ort"]._worker
+        worker = hosts(session)["cpu:ort"]._client
         send = worker._send
 
         def damaged(question, descriptors):
-            if isinstance(question, Map):
-                question = Map(question.chunk, question.size_bytes, "no-such-memory")
+            if isinstance(question, MapChunk):
+                question = MapChunk(question.chunk, question.size_bytes, "no-such-memory")
                 descriptors = []
             send(question, descriptors)
 
@@ -222,7 +222,7 @@ def test_a_worker_that_cannot_see_the_memory_is_started_again(pipeline, monkeypa
 def test_ctrl_c_in_the_middle_of_a_call_mixes_no_answers_up(pipeline, monkeypatch):
     with Session(pipeline, "processes", ONE) as session:
         assert_right(0, session.run(feeds(0)))
-        channel = hosts(session)["cpu:openvino"]._worker._channel
+        channel = hosts(session)["cpu:openvino"]._client._channel
 
         def interrupted() -> bytes:
             raise KeyboardInterrupt

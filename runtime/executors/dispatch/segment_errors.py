@@ -1,0 +1,59 @@
+"""Errors that name the segment in which they arose; an engine knows nothing of segments."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+from ...device import Device
+from ...engines import discover
+from ...errors import EngineFailed, TrisectError, UnknownDevice
+from ...plans.plan_parts import Segment
+
+Error = TypeVar("Error", bound=TrisectError)
+
+
+def describe_segment(segment: Segment) -> str:
+    """Return a segment's number, device and nodes, for an error message."""
+    nodes = segment.nodes
+    span = f"nodes {nodes[0]!r} to {nodes[-1]!r}" if len(nodes) > 1 else f"node {nodes[0]!r}" if nodes else "no nodes"
+    return f"segment {segment.index} on {segment.device} ({span})"
+
+
+def in_segment(segment: Segment, error: Error) -> Error:
+    """Return a copy of an error whose message begins with the segment."""
+    return error.with_message(f"{describe_segment(segment)}: {error.message}")
+
+
+@contextmanager
+def loading_segment(segment: Segment, local_device: Device | None = None) -> Iterator[None]:
+    """Add the segment to the errors of a block that loads it.
+
+    Parameters
+    ----------
+    segment : Segment
+    local_device : Device, optional
+        Where it is loaded, if that should be a device of this machine.
+
+    Raises
+    ------
+    UnknownDevice
+        Where an engine fails because this machine does not have the device; lists those it has.
+    """
+    try:
+        yield
+    except TrisectError as error:
+        if isinstance(error, EngineFailed) and local_device is not None:
+            _check_present(segment, local_device, error)
+        raise in_segment(segment, error) from error
+
+
+def _check_present(segment: Segment, device: Device, error: EngineFailed) -> None:
+    present = [other.id for other in discover()]
+    if device.is_real and device.id not in present:
+        absent = UnknownDevice(
+            f"the plan was made for {device.id} ({device.name}), which this machine does not have",
+            remedy=f"split the model again for {', '.join(present)}",
+        )
+        raise in_segment(segment, absent) from error

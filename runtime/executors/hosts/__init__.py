@@ -1,0 +1,1 @@
+"""Hosts outside of the driver's process, and the memory of devices that have their own."""

@@ -1,1 +1,0 @@
-"""Segment hosts for the Ray executor, on this machine and on other nodes."""
