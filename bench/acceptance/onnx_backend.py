@@ -1,7 +1,7 @@
-"""ONNX's conformance suite through split models: each node a segment, the engines taking turns.
+"""ONNX's conformance suite on split models: each node a segment, on alternating engines.
 
-The suite compares with expected outputs that come with the ``onnx`` package. Beside it the same cases run on each
-engine alone, whole, so that one can tell what the splitting itself broke: nothing may.
+The suite compares with expected outputs of the ``onnx`` package. The same cases also run whole on each engine alone,
+which shows the failures that splitting itself causes: there must be none.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from trisect.runtime.engines.base import LoadOptions, Module
 from trisect.runtime.progress import Progress, no_progress
 from trisect.runtime.tensors.containers import unpack
 
-LEAST_SHARE = 1808 / 1827
-"""Of the cases for CPUs that must pass; the figures are those of onnx 1.21."""
+PASSED_SHARE_MIN = 1808 / 1827
+"""Share of the cases for CPUs that must pass; the figures are those of onnx 1.21."""
 _ALONE = ("cpu:ort", "cpu:openvino")
 _VERSIONS = ("onnx", "onnxruntime", "openvino", "numpy", "trisect")
 _REASON_LENGTH = 300
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What became of one case."""
+class CaseOutcome:
+    """The outcome of one case."""
 
     name: str
     kind: str
@@ -45,36 +45,36 @@ class Outcome:
     status: Literal["passed", "failed", "skipped"]
     reason: str = ""
     devices: tuple[str, ...] = ()
-    """Of the segments, in their order; empty where the case did not get as far, or ran whole."""
+    """Of the segments, in their order; empty where the case failed before, or ran whole."""
 
 
 @dataclass(frozen=True)
-class Conformance:
-    """The suite's outcome, split and alone."""
+class ConformanceResult:
+    """Outcomes of the suite, split and on each engine alone."""
 
     date: str
     versions: Mapping[str, str]
-    outcomes: tuple[Outcome, ...]
-    alone: Mapping[str, tuple[Outcome, ...]]
-    """The same cases on one device, whole, by the device's id."""
+    outcomes: tuple[CaseOutcome, ...]
+    alone: Mapping[str, tuple[CaseOutcome, ...]]
+    """Device id -> outcomes of the same cases, whole on that device."""
 
     def count(self, status: str) -> int:
-        """How many cases ended so."""
+        """Return the number of cases with this status."""
         return sum(outcome.status == status for outcome in self.outcomes)
 
     @property
     def broken_by_splitting(self) -> tuple[str, ...]:
-        """Cases that an engine passes alone and that fail split."""
+        """Cases that pass on an engine alone and fail when split."""
         passed = {o.name for outcomes in self.alone.values() for o in outcomes if o.status == "passed"}
         return tuple(o.name for o in self.outcomes if o.status == "failed" and o.name in passed)
 
     @property
     def met(self) -> bool:
         """Whether enough cases pass, and none is broken by splitting."""
-        return self.count("passed") >= LEAST_SHARE * len(self.outcomes) and not self.broken_by_splitting
+        return self.count("passed") >= PASSED_SHARE_MIN * len(self.outcomes) and not self.broken_by_splitting
 
     def document(self) -> dict[str, Any]:
-        """As plain values, with every failure and its reason."""
+        """Return the result as plain values, with the reason of every failure."""
         used = Counter(device for outcome in self.outcomes for device in outcome.devices)
         return {
             "date": self.date,
@@ -83,34 +83,34 @@ class Conformance:
             "passed": self.count("passed"),
             "failed": [{"name": o.name, "kind": o.kind, "reason": o.reason} for o in self._with("failed")],
             "skipped": [{"name": o.name, "kind": o.kind, "reason": o.reason} for o in self._with("skipped")],
-            "promised": f">= {LEAST_SHARE:.2%} of the cases, none broken by splitting",
+            "promised": f">= {PASSED_SHARE_MIN:.2%} of the cases, none broken by splitting",
             "met": self.met,
             "broken_by_splitting": list(self.broken_by_splitting),
             "segments": dict(sorted(used.items())),
             "alone": {d: sum(o.status == "passed" for o in outcomes) for d, outcomes in self.alone.items()},
         }
 
-    def _with(self, status: str) -> list[Outcome]:
+    def _with(self, status: str) -> list[CaseOutcome]:
         return [outcome for outcome in self.outcomes if outcome.status == status]
 
 
 def bench_onnx_backend(
     every: int = 1, *, alone: Sequence[str] = _ALONE, progress: Progress = no_progress
-) -> Conformance:
-    """Run ONNX's conformance suite split, and whole on each engine alone.
+) -> ConformanceResult:
+    """Run ONNX's conformance suite on split models, and whole on each engine alone.
 
     Parameters
     ----------
     every : int
-        Run each so many-th case of each kind only, the first included.
+        Run only every Nth case of each kind, starting with the first.
     alone : sequence of str
-        Devices to run the cases whole on, too.
+        Devices that also run the cases whole.
     progress : callable, optional
     """
-    backends: list[tuple[str, type[_Interface]]] = [("split", _Recording), *((id, _alone(id)) for id in alone)]
-    found: dict[str, tuple[Outcome, ...]] = {}
-    with _own_home(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the suite's own, of the overflows that it tests
+    backends: list[tuple[str, type[_Interface]]] = [("split", _RecordingBackend), *((id, _alone(id)) for id in alone)]
+    outcomes_of: dict[str, tuple[CaseOutcome, ...]] = {}
+    with _temporary_onnx_home(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of overflows, which the suite tests
         suites = [(name, list(_cases(backend, every))) for name, backend in backends]
         total, done = sum(len(cases) for _, cases in suites), 0
         for name, cases in suites:
@@ -119,14 +119,14 @@ def bench_onnx_backend(
                 progress(done, total, f"{name}: {_name(case)}")
                 outcomes.append(_run(kind, case))
                 done += 1
-            found[name] = tuple(outcomes)
-    split = found.pop("split")
+            outcomes_of[name] = tuple(outcomes)
+    split = outcomes_of.pop("split")
     versions = {name: importlib.metadata.version(name) for name in _VERSIONS}
-    return Conformance(datetime.now(UTC).date().isoformat(), versions, split, found)
+    return ConformanceResult(datetime.now(UTC).date().isoformat(), versions, split, outcomes_of)
 
 
 def _cases(backend: type[_Interface], every: int) -> Iterator[tuple[str, unittest.TestCase]]:
-    """The suite's cases for CPUs that need no download, in a fixed order."""
+    """Yield the suite's cases for CPUs that need no download, in a fixed order."""
     for suite, cases in sorted(Runner(backend, __name__).test_cases.items()):
         kind = suite.removeprefix("OnnxBackend").removesuffix("Test").removesuffix("Model")
         names = [name for name in sorted(vars(cases)) if name.startswith("test_") and name.endswith("_cpu")]
@@ -138,8 +138,8 @@ def _name(case: unittest.TestCase) -> str:
     return case.id().rpartition(".")[2].removesuffix("_cpu")
 
 
-class _Reasons(unittest.TestResult):
-    """Keeps the one line that says why, not the traceback."""
+class _ReasonResult(unittest.TestResult):
+    """Records the reason of a failure in one line, without the traceback."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -157,59 +157,59 @@ class _Reasons(unittest.TestResult):
         self.status, self.reason = "skipped", reason
 
 
-def _run(kind: str, case: unittest.TestCase) -> Outcome:
-    result = _Reasons()
+def _run(kind: str, case: unittest.TestCase) -> CaseOutcome:
+    result = _ReasonResult()
     with contextlib.redirect_stdout(None):
         case.run(result)
-    prepared, _Recording.prepared = _Recording.prepared, None
+    prepared, _RecordingBackend.prepared = _RecordingBackend.prepared, None
     devices: tuple[str, ...] = ()
     if prepared is not None:
         devices = () if prepared.plan is None else tuple(segment.device for segment in prepared.plan.segments)
         prepared.close()
-    return Outcome(_name(case), kind, result.status, result.reason, devices)
+    return CaseOutcome(_name(case), kind, result.status, result.reason, devices)
 
 
-class _Recording(Backend):
-    """The split backend, which remembers the last model, to tell where its segments ran."""
+class _RecordingBackend(Backend):
+    """The split backend; it keeps the last model, whose segments tell the devices."""
 
     prepared: PreparedModel | None = None
 
     @classmethod
     def prepare(cls, model: ModelProto, device: str = "CPU", **kwargs: Any) -> PreparedModel:
         prepared = super().prepare(model, device, threads=1)
-        _Recording.prepared = prepared
+        _RecordingBackend.prepared = prepared
         return prepared
 
 
 def _alone(device_id: str) -> type[_Interface]:
-    class Alone(_Interface):
-        """Models whole on one device."""
+    class DeviceBackend(_Interface):
+        """Runs whole models on one device."""
 
         @classmethod
         def prepare(cls, model: ModelProto, device: str = "CPU", **kwargs: Any) -> Any:
             chosen = engines.find_devices(device_id)[0]
-            return _Whole(engines.load(model.SerializeToString(), chosen, LoadOptions(threads=1)))
+            return _WholeModel(engines.load(model.SerializeToString(), chosen, LoadOptions(threads=1)))
 
         @classmethod
         def supports_device(cls, device: str) -> bool:
             return device == "CPU"
 
-    return Alone
+    return DeviceBackend
 
 
-class _Whole:
+class _WholeModel:
     def __init__(self, module: Module) -> None:
         self._module = module
 
     def run(self, inputs: Sequence[Any], **kwargs: Any) -> tuple[Any, ...]:
         feeds = {spec.name: value for spec, value in zip(self._module.inputs, inputs, strict=False)}
-        made = self._module.run(feeds)
-        return tuple(unpack(spec.dtype, made[spec.name]) for spec in self._module.outputs)
+        outputs = self._module.run(feeds)
+        return tuple(unpack(spec.dtype, outputs[spec.name]) for spec in self._module.outputs)
 
 
 @contextlib.contextmanager
-def _own_home() -> Iterator[None]:
-    """The suite writes inputs of its light models into ONNX's folder in the user's home: give it one that vanishes."""
+def _temporary_onnx_home() -> Iterator[None]:
+    """Set ONNX_HOME to a temporary folder: the suite writes the inputs of its light models there."""
     before = os.environ.get("ONNX_HOME")
     with tempfile.TemporaryDirectory(prefix="trisect-onnx-") as folder:
         os.environ["ONNX_HOME"] = folder

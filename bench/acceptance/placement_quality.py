@@ -1,6 +1,6 @@
-"""Placement on published benchmarks: what is found and proven in a given time, beside the best that is known.
+"""Placement on published benchmarks: values and bounds within a time limit, and the best known values.
 
-The graphs are their authors' and not part of trisect. They are looked for in the folder named by ``TRISECT_DATA``:
+The graphs belong to their authors and are not part of trisect. They are read from the folder ``TRISECT_DATA``:
 ``dnn-partitioning`` with ``throughput`` and ``latency`` (https://github.com/msr-fiddle/dnn-partitioning), ``stg`` with
 ``optimal.csv`` (the Standard Task Graph set, https://www.kasahara.cs.waseda.ac.jp/schedule/).
 """
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import platform
 import statistics
 import tempfile
@@ -25,15 +24,16 @@ from trisect.scheduler.problem.problem import Problem
 from trisect.scheduler.problem.rules import Objective
 from trisect.solving import solve
 
+from ..datasets import ENVIRONMENT, folders
 from .problem_variants import SCALE, VARIANTS
 
-_SLACK = 1e-4
+_TOLERANCE = 1e-4
 """Published values have three decimals."""
 
 
 @dataclass(frozen=True)
-class Known:
-    """The best that is published or was found by others' solvers for one graph, in its unit of time."""
+class BestKnownValue:
+    """The best published value of a graph, or that of other solvers, in its unit of time."""
 
     graph: str
     objective: Objective
@@ -43,28 +43,28 @@ class Known:
 
 
 BEST_KNOWN = (
-    # Tarnawski et al., NeurIPS 2020: their exact programme over downsets, run to its end.
-    Known("throughput/layer/bert24_inference", "throughput", True, 17.790, True),
-    Known("throughput/layer/gnmt_inference", "throughput", True, 32.911, True),
-    Known("throughput/layer/resnet50_inference", "throughput", True, 33.775, True),
-    Known("throughput/layer/inceptionv3_inference", "throughput", True, 51.552, True),
-    Known("throughput/operator/bert_l-3_inference", "throughput", True, 27.919, True),
-    Known("throughput/operator/bert_l-6_inference", "throughput", True, 29.580, True),
-    Known("throughput/operator/resnet50_inference", "throughput", True, 124.349, True),
-    Known("throughput/operator/bert_l-12_inference", "throughput", True, 147.478, True),
+    # Tarnawski et al., NeurIPS 2020: their exact program over downsets, run to the end.
+    BestKnownValue("throughput/layer/bert24_inference", "throughput", True, 17.790, True),
+    BestKnownValue("throughput/layer/gnmt_inference", "throughput", True, 32.911, True),
+    BestKnownValue("throughput/layer/resnet50_inference", "throughput", True, 33.775, True),
+    BestKnownValue("throughput/layer/inceptionv3_inference", "throughput", True, 51.552, True),
+    BestKnownValue("throughput/operator/bert_l-3_inference", "throughput", True, 27.919, True),
+    BestKnownValue("throughput/operator/bert_l-6_inference", "throughput", True, 29.580, True),
+    BestKnownValue("throughput/operator/resnet50_inference", "throughput", True, 124.349, True),
+    BestKnownValue("throughput/operator/bert_l-12_inference", "throughput", True, 147.478, True),
     # CP-SAT and HiGHS models of the same objective, 150 s on two cores; else the contiguous optimum.
-    Known("throughput/layer/bert24_inference", "throughput", False, 17.715, False),
-    Known("throughput/layer/gnmt_inference", "throughput", False, 31.687, False),
-    Known("throughput/layer/resnet50_inference", "throughput", False, 33.775, False),
-    Known("throughput/layer/inceptionv3_inference", "throughput", False, 51.552, False),
-    Known("throughput/operator/bert_l-3_inference", "throughput", False, 21.908, True),
-    Known("throughput/operator/bert_l-6_inference", "throughput", False, 28.327, False),
-    Known("throughput/operator/resnet50_inference", "throughput", False, 124.349, False),
-    Known("throughput/operator/bert_l-12_inference", "throughput", False, 147.478, False),
-    Known("latency/layer/bert24_inference", "latency", False, 100.218, True),
-    Known("latency/layer/gnmt_inference", "latency", False, 225.65, False),
-    Known("latency/operator/bert_l-3_inference", "latency", False, 408.471, True),
-    Known("latency/operator/bert_l-6_inference", "latency", False, 438.06, False),
+    BestKnownValue("throughput/layer/bert24_inference", "throughput", False, 17.715, False),
+    BestKnownValue("throughput/layer/gnmt_inference", "throughput", False, 31.687, False),
+    BestKnownValue("throughput/layer/resnet50_inference", "throughput", False, 33.775, False),
+    BestKnownValue("throughput/layer/inceptionv3_inference", "throughput", False, 51.552, False),
+    BestKnownValue("throughput/operator/bert_l-3_inference", "throughput", False, 21.908, True),
+    BestKnownValue("throughput/operator/bert_l-6_inference", "throughput", False, 28.327, False),
+    BestKnownValue("throughput/operator/resnet50_inference", "throughput", False, 124.349, False),
+    BestKnownValue("throughput/operator/bert_l-12_inference", "throughput", False, 147.478, False),
+    BestKnownValue("latency/layer/bert24_inference", "latency", False, 100.218, True),
+    BestKnownValue("latency/layer/gnmt_inference", "latency", False, 225.65, False),
+    BestKnownValue("latency/operator/bert_l-3_inference", "latency", False, 408.471, True),
+    BestKnownValue("latency/operator/bert_l-6_inference", "latency", False, 438.06, False),
 )
 
 
@@ -81,38 +81,38 @@ class PlacementRun:
     gap: float
     bound_by: str
     is_cut_short: bool
-    """Whether the clock stopped the search: another run may then find something else."""
+    """Whether the time limit stopped the search: another run may then find something else."""
     seconds: float
     violations: int
     best_known: float | None
-    """None for a relative of a published graph that is a problem of its own."""
+    """None for a variant with another optimum."""
     met: bool
-    """Valid, and as good as promised: the optimum where contiguous or known, the best known latency, 1 % above the best
-    known of the rest."""
+    """Valid, and within the target: the optimum where contiguous or known, the best known latency, else 1 % above the
+    best known value."""
     variant: str = ""
-    """Which relative of the graph this is, if not the graph itself; see `trisect.bench.acceptance.problem_variants`."""
+    """Variant of the graph, if not the graph itself; see `trisect.bench.acceptance.problem_variants`."""
 
 
 @dataclass(frozen=True)
 class TaskGraphRun:
-    """One standard task graph on so many processors."""
+    """One standard task graph on some number of processors."""
 
     graph: str
     processors: int
     value: float
     bound: float
     optimum: float
-    """The published one; where only bounds are, the upper."""
+    """The published optimum, or the upper bound where only bounds are published."""
     gap: float
-    """To the published optimum; where only bounds are, to the better of the published and the proven one."""
+    """To the published optimum, or to the better of the published and the proven lower bound."""
     seconds: float
     valid: bool
-    """No rule broken, and not below what is published as least: that would be a fault of the validator."""
+    """No violations, and not below the published lower bound, which would be a fault of the validator."""
 
 
 @dataclass(frozen=True)
 class PlacementBench:
-    """All that was run."""
+    """All runs."""
 
     strategy: str
     time_limit_s: float
@@ -125,27 +125,9 @@ class PlacementBench:
 
     @property
     def met(self) -> bool:
-        """Whether every promise was kept."""
+        """Whether every target is met."""
         gap_met = self.mean_gap is None or self.mean_gap <= 0.005
         return all(run.met for run in self.runs) and all(run.valid for run in self.task_graphs) and gap_met
-
-
-def data_folder() -> Path:
-    """Where the benchmarks are.
-
-    Raises
-    ------
-    InvalidInput
-        When they are nowhere.
-    """
-    beside = Path(__file__).resolve().parents[3] / "shared" / "data"
-    folder = Path(os.environ.get("TRISECT_DATA", beside))
-    if not folder.is_dir():
-        raise InvalidInput(
-            "the published graphs are not here",
-            remedy="clone github.com/msr-fiddle/dnn-partitioning and name the folder above it in TRISECT_DATA",
-        )
-    return folder
 
 
 def bench_placement(
@@ -158,24 +140,29 @@ def bench_placement(
     variants: bool = False,
     progress: Progress = no_progress,
 ) -> PlacementBench:
-    """Solve every published problem that is there.
+    """Solve every published problem in the data folder.
 
     Parameters
     ----------
     strategy : str
-        For the device-placement graphs; the standard task graphs are always `auto`'s.
+        For the device-placement graphs; the standard task graphs always use ``auto``.
     time_limit_s, task_graph_s : float
         For each problem.
     only : str
-        Part of the names of the graphs to run.
+        Substring of the names of the graphs to run.
     seed : int
     variants : bool
-        Solve relatives of the device-placement graphs instead: renamed, scaled, disturbed, with other numbers of
+        Solve variants of the device-placement graphs instead: renamed, scaled, perturbed, with other numbers of
         accelerators, and as training graphs.
     progress : callable, optional
     """
-    folder = data_folder()
-    known = [
+    folder = next((folder for folder in folders() if folder.is_dir()), None)
+    if folder is None:
+        raise InvalidInput(
+            "the published graphs are missing",
+            remedy=f"clone github.com/msr-fiddle/dnn-partitioning and set {ENVIRONMENT} to the folder above it",
+        )
+    cases = [
         (path, case)
         for case in BEST_KNOWN
         if (path := folder / "dnn-partitioning" / f"{case.graph}.json").is_file() and only in case.graph
@@ -183,7 +170,7 @@ def bench_placement(
     graphs = [row for row in _task_graphs(folder / "stg") if only in row[0].name and not variants]
     jobs = [
         (path, case, variant)
-        for path, case in known
+        for path, case in cases
         for variant in (VARIANTS if variants else ("",))
         if not (variant == "training" and case.objective == "latency")
     ]
@@ -200,32 +187,32 @@ def bench_placement(
     return PlacementBench(strategy, time_limit_s, seed, versions, tuple(runs), tuple(task_graphs), mean)
 
 
-def _run(path: Path, case: Known, variant: str, strategy: str, time_limit_s: float, seed: int) -> PlacementRun:
+def _run(path: Path, case: BestKnownValue, variant: str, strategy: str, time_limit_s: float, seed: int) -> PlacementRun:
     with tempfile.TemporaryDirectory() as folder:
         if variant:
             changed = VARIANTS[variant](json.loads(path.read_text()))
             path = Path(folder) / path.name
             path.write_text(json.dumps(changed))
         problem = Problem.read(path, objective=case.objective, contiguous=case.contiguous)
-    found = solve(problem, strategy, time_limit_s=time_limit_s, seed=seed)
-    exactly = case.contiguous or case.is_optimum or case.objective == "latency"
-    same = {"": 1.0, "renamed": 1.0, "scaled": SCALE}.get(variant)
-    best_known = None if same is None else case.value * same
-    bar = inf if best_known is None else best_known * (1 + _SLACK if exactly else 1.01)
+    solution = solve(problem, strategy, time_limit_s=time_limit_s, seed=seed)
+    is_exact = case.contiguous or case.is_optimum or case.objective == "latency"
+    scale = {"": 1.0, "renamed": 1.0, "scaled": SCALE}.get(variant)
+    best_known = None if scale is None else case.value * scale
+    target = inf if best_known is None else best_known * (1 + _TOLERANCE if is_exact else 1.01)
     return PlacementRun(
         graph=case.graph,
         objective=case.objective,
         contiguous=case.contiguous,
         tasks=len(problem.graph),
-        value=found.value,
-        bound=found.bound,
-        gap=found.gap,
-        bound_by=found.bound_by,
-        is_cut_short=found.is_cut_short,
-        seconds=found.seconds,
-        violations=len(found.violations),
+        value=solution.value,
+        bound=solution.bound,
+        gap=solution.gap,
+        bound_by=solution.bound_by,
+        is_cut_short=solution.is_cut_short,
+        seconds=solution.seconds,
+        violations=len(solution.violations),
         best_known=best_known,
-        met=found.is_valid and found.value <= bar,
+        met=solution.is_valid and solution.value <= target,
         variant=variant,
     )
 
@@ -244,14 +231,14 @@ def _task_graphs(folder: Path) -> Sequence[tuple[Path, int, float, float]]:
 def _run_task_graph(
     path: Path, processors: int, lower: float, upper: float, time_limit_s: float, seed: int
 ) -> TaskGraphRun:
-    found = solve(Problem.read(path, processors=processors), "auto", time_limit_s=time_limit_s, seed=seed)
+    solution = solve(Problem.read(path, processors=processors), "auto", time_limit_s=time_limit_s, seed=seed)
     return TaskGraphRun(
         graph=path.stem,
         processors=processors,
-        value=found.value,
-        bound=found.bound,
+        value=solution.value,
+        bound=solution.bound,
         optimum=upper,
-        gap=found.value / max(lower, found.bound) - 1 if found.value else 0.0,
-        seconds=found.seconds,
-        valid=found.is_valid and found.value >= lower - 1e-9,
+        gap=solution.value / max(lower, solution.bound) - 1 if solution.value else 0.0,
+        seconds=solution.seconds,
+        valid=solution.is_valid and solution.value >= lower - 1e-9,
     )

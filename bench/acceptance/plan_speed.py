@@ -1,18 +1,17 @@
-"""How long planning takes: layered random models of thousands of nodes, from an ONNX file to a placement.
+"""Time of planning: layered random models of thousands of nodes, from an ONNX file to a placement.
 
-Costs are modelled (a roofline per device): they decide nothing here but must be asked for.
+Costs are modelled by a roofline for each device.
 """
 
 from __future__ import annotations
 
-import statistics
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from random import Random
-from time import perf_counter
 
 import onnx
 from onnx import TensorProto, helper
@@ -25,11 +24,14 @@ from trisect.profiles.costmodel.link_cost import LinkCost
 from trisect.profiles.costmodel.op_features import OpFeatures
 from trisect.runtime.device import Device
 from trisect.runtime.progress import Progress, no_progress
+from trisect.scheduler.problem.problem import Problem
+
+from .timing import median_s, timed
 
 STRATEGIES = ("heft", "opclass", "multilevel")
 _WIDTH = 8
 _SIZE = 16
-_PER_10K_S = 0.3
+_PLAN_PER_10K_S = 0.3
 _READ_PER_10K_S = 1.0
 DEVICES = (
     Device("cpu:model", "cpu", "model", "modelled", "simulated"),
@@ -57,11 +59,11 @@ class PlanSpeed:
     bar_s: float
     read_bar_s: float
     met: bool
-    """Whether reading and planning both stay below their bars."""
+    """Whether reading and planning are both within their targets."""
 
 
-class _Modelled:
-    """Costs by a roofline with made-up figures."""
+class _RooflineCosts:
+    """Costs of synthetic devices by a roofline."""
 
     def node_time_s(self, features: OpFeatures, device_id: str) -> float:
         moved = features.bytes_read + features.bytes_written
@@ -77,61 +79,58 @@ class _Modelled:
 def bench_plan_speed(
     nodes: Sequence[int], *, rounds: int = 3, seed: int = 0, progress: Progress = no_progress
 ) -> list[PlanSpeed]:
-    """Time strategies on models of so many nodes.
+    """Time strategies on models of these numbers of nodes.
 
     Parameters
     ----------
     nodes : sequence of int
     rounds : int
-        Of each strategy, after none to warm up: planning happens once.
+        Of each strategy, without warming up: planning happens once.
     seed : int
-        Of the model's edges.
+        Random seed of the model's edges.
     progress : callable, optional
     """
-    found = []
+    runs = []
     for n, count in enumerate(nodes):
         with layered_model(count, seed) as path:
-            begin = perf_counter()
-            graph = Graph.read(path)
-            read_s = perf_counter() - begin
-            begin = perf_counter()
-            problem = ProblemInputs(graph, task_graph(graph), DEVICES, _Modelled()).problem
-            problem_s = perf_counter() - begin
+            graph, read_s = timed(partial(Graph.read, path))
+            problem, problem_s = timed(partial(_make_problem, graph))
             for i, strategy in enumerate(STRATEGIES):
                 progress(n * len(STRATEGIES) + i, len(nodes) * len(STRATEGIES), f"{strategy}, {count} nodes")
-                times = []
-                for _ in range(rounds):
-                    begin = perf_counter()
-                    propose(problem, strategy)
-                    times.append(perf_counter() - begin)
-                place_s = statistics.median(times)
-                bar_s, read_bar_s = (per_10k_s * count / 10_000 for per_10k_s in (_PER_10K_S, _READ_PER_10K_S))
+                place_s = median_s(partial(propose, problem, strategy), rounds)
+                plan_max_s, read_max_s = _PLAN_PER_10K_S * count / 10_000, _READ_PER_10K_S * count / 10_000
                 total_s = problem_s + place_s
-                met = total_s <= bar_s and read_s <= read_bar_s
-                found.append(PlanSpeed(count, strategy, read_s, problem_s, place_s, total_s, bar_s, read_bar_s, met))
-    return found
+                met = total_s <= plan_max_s and read_s <= read_max_s
+                runs.append(
+                    PlanSpeed(count, strategy, read_s, problem_s, place_s, total_s, plan_max_s, read_max_s, met)
+                )
+    return runs
+
+
+def _make_problem(graph: Graph) -> Problem:
+    return ProblemInputs(graph, task_graph(graph), DEVICES, _RooflineCosts()).problem
 
 
 @contextmanager
 def layered_model(count: int, seed: int = 0) -> Iterator[Path]:
-    """A layered model: products with one weight, sums and activations, each reading from the layer before."""
+    """Write a layered model: products with one weight, sums and activations, each reading from the layer before."""
     random = Random(seed)
     shape = [_SIZE, _SIZE]
-    made: list[str] = ["x"] * _WIDTH
+    tensors: list[str] = ["x"] * _WIDTH
     nodes = []
     for i in range(count):
-        one, other = made[-_WIDTH + random.randrange(_WIDTH)], made[-_WIDTH + random.randrange(_WIDTH)]
+        one, other = tensors[-_WIDTH + random.randrange(_WIDTH)], tensors[-_WIDTH + random.randrange(_WIDTH)]
         op = ("MatMul", "Add", "Relu")[i % 3]
         inputs = {"MatMul": [one, "w"], "Add": [one, other], "Relu": [one]}[op]
         nodes.append(helper.make_node(op, inputs, [f"t{i}"], name=f"n{i}"))
-        made.append(f"t{i}")
+        tensors.append(f"t{i}")
     read = {name for node in nodes for name in node.input}
-    loose = [node.output[0] for node in nodes if node.output[0] not in read]
+    outputs = [node.output[0] for node in nodes if node.output[0] not in read]
     graph = helper.make_graph(
         nodes,
         "layered",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in loose],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in outputs],
         [helper.make_tensor("w", TensorProto.FLOAT, shape, [0.1] * _SIZE**2)],
     )
     with tempfile.TemporaryDirectory() as folder:

@@ -1,4 +1,4 @@
-"""How far predicted times are from measured ones, over real models that nothing was learned from."""
+"""Error of predicted times on real models that no cost model was fitted to."""
 
 from __future__ import annotations
 
@@ -20,109 +20,113 @@ from trisect.runtime.errors import InvalidInput, InvalidModel, ProfileMissing, T
 from trisect.runtime.progress import Progress, no_progress
 
 from ..model_packages import known_files
-from .split_predictions import ROUNDS, Learned, ModelRuns, SplitRun, judge_model
+from .split_predictions import ROUNDS, FittedDevices, ModelRuns, SplitRun, measure_model
 
-MEDIAN_BAR, P95_BAR, OF_REPEATABILITY, TAU_BAR, QUERY_BAR_S = 0.05, 0.15, 1.5, 0.9, 20e-6
-_NEEDS_NUMBERS = frozenset({"silero_vad.onnx"})
-"""Takes a sampling rate of which only two values are right: random feeds do not run it."""
+MEDIAN_MAX, P95_MAX, OF_REPEATABILITY_MAX, TAU_MIN, QUERY_MAX_S = 0.05, 0.15, 1.5, 0.9, 20e-6
+_NO_RANDOM_FEEDS = frozenset({"silero_vad.onnx"})
+"""Accepts only two sampling rates, so it cannot run on random feeds."""
 
 _KNOWN = "the model whole on each device"
 
 
 @dataclass(frozen=True)
-class Errors:
-    """Absolute errors as shares of what was measured, over all splits."""
+class PredictionErrors:
+    """Absolute relative errors over all splits."""
 
     known: str
-    """What was measured beforehand."""
+    """What was measured before predicting."""
     median: float
     p95: float
     kendall_tau: float | None
-    """Ranking of the splits of one model that differ by more than they repeat; None where none do."""
+    """Of the ranking of one model's splits that differ by more than the repeatability; None where none do."""
 
 
 @dataclass(frozen=True)
 class PredictBench:
-    """Predicted against measured end-to-end latency; the first figures are those of what a split knows.
+    """Predicted against measured end-to-end latency.
 
-    That is: the model ran whole on each device, its engine's profiler looking on; no piece of it ever ran alone.
+    The first figures are those of ``trisect split``: the whole model ran on each device with the engine's profiler
+    enabled; no part of it ran alone.
     """
 
     median_abs_error: float
     p95_abs_error: float
     kendall_tau: float | None
     repeatability: float
-    """Median difference of a split measured again in another process."""
+    """Median relative difference of a split measured again in another process."""
     repeatability_p95: float
     splits: int
     models: int
     query_s_per_node: float
     within_two_deviations: float
-    """Share of splits that fall within twice the deviation that the model told; 0.95 would be perfect."""
+    """Share of splits within twice the standard deviation that the cost model predicts; ideally 0.95."""
     learned_from: dict[str, int]
-    """Device id -> measured segments of made-up networks."""
-    errors: tuple[Errors, ...] = ()
+    """Device id -> measured segments of synthetic networks."""
+    errors: tuple[PredictionErrors, ...] = ()
     per_model: tuple[ModelRuns, ...] = ()
     left_out: dict[str, str] = field(default_factory=dict)
-    """Model -> why it was not judged."""
+    """Model -> why it was not measured."""
 
     @property
     def met(self) -> bool:
-        """Whether every promise is kept."""
-        median_bar = max(MEDIAN_BAR, OF_REPEATABILITY * self.repeatability)
-        p95_bar = max(P95_BAR, OF_REPEATABILITY * self.repeatability_p95)
+        """Whether every target is met."""
+        median_max = max(MEDIAN_MAX, OF_REPEATABILITY_MAX * self.repeatability)
+        p95_max = max(P95_MAX, OF_REPEATABILITY_MAX * self.repeatability_p95)
         enough = self.models >= 8 and self.splits >= 60
-        ranks = self.kendall_tau is not None and self.kendall_tau >= TAU_BAR
-        close = self.median_abs_error <= median_bar and self.p95_abs_error <= p95_bar
-        return enough and ranks and close and self.query_s_per_node <= QUERY_BAR_S
+        ranks = self.kendall_tau is not None and self.kendall_tau >= TAU_MIN
+        close = self.median_abs_error <= median_max and self.p95_abs_error <= p95_max
+        return enough and ranks and close and self.query_s_per_node <= QUERY_MAX_S
 
 
 def bench_predict(
     folder: Path,
     *,
     devices: str = "cpu:ort,cpu:openvino",
-    wanted: Sequence[str] = (),
+    names: Sequence[str] = (),
     splits: int = 6,
     budget_s: float = 300.0,
     seed: int = 0,
     rounds: int = ROUNDS,
     progress: Progress = no_progress,
 ) -> PredictBench:
-    """Learn from made-up networks, then cut real models at random, predict and run them.
+    """Measure synthetic networks, then cut real models at random, predict and run them.
 
-    What was learned is kept and gone on with by the next call; so are the models that were judged already, of the same
-    splits, seed and versions, by the same knowledge.
+    Measurements are cached and extended by the next call; so are the results of models with the same splits, seed,
+    versions and fitted cost models.
 
     Parameters
     ----------
     folder : Path
-        Where the models are; see `trisect.bench.models`.
+        Folder of the models; see `trisect.bench.models`.
     devices : str
         Two or more of this machine.
-    wanted : sequence of str
-        Parts of the names of the models; all when empty.
+    names : sequence of str
+        Substrings of the models' names; empty for all.
     splits : int
-        Random ones of each model.
+        Random splits of each model.
     budget_s : float
-        For learning; what was learned before counts.
+        For measuring synthetic networks, earlier measurements included.
     seed : int
     rounds : int
-        How often all splits of a model take their turn, in each of two processes.
+        Rounds over all splits of a model, in each of two processes.
     progress : callable, optional
 
     Raises
     ------
     InvalidInput
-        For no model at all, or one device.
+        For a single device.
+    InvalidModel
+        Where the folder holds none of the models.
     ProfileMissing
-        Where the budget was too small to learn anything.
+        Where the budget was too small to fit a cost model.
     """
     chosen = engines.find_devices(devices)
     if len(chosen) < 2:
-        raise InvalidInput(f"{devices} is one device", remedy="give two, comma-separated")
+        raise InvalidInput(f"{devices} is one device", remedy="give two or more, comma-separated")
     files = [
         file for name, file in known_files().items()
-        if (folder / name).exists() and name not in _NEEDS_NUMBERS and (not wanted or any(w in name for w in wanted))
+        if (folder / name).exists() and name not in _NO_RANDOM_FEEDS
+        and (not names or any(part in name for part in names))
     ]  # fmt: skip
     if not files:
         raise InvalidModel(f"no known model in {folder}", remedy="fetch some: python -m trisect.bench.models ...")
@@ -133,67 +137,69 @@ def bench_predict(
         store = measure_networks(
             chosen, store, budget_s=left_s, save=lambda s: save_segments(s, path), progress=progress
         )
-    learned = Learned.of(chosen, store)
-    kept = path.parent / "predictions"
-    judged, left_out = [], {}
+    fitted = FittedDevices.of(chosen, store)
+    cache = path.parent / "predictions"
+    measured, left_out = [], {}
     for number, file in enumerate(files):
         progress(number, len(files), file.name)
-        place = kept / f"{_identity(chosen, store, file.sha256, splits, seed, rounds)}.json"
+        cached = cache / f"{_identity(chosen, store, file.sha256, splits, seed, rounds)}.json"
         try:
-            runs = _judged_before(place)
+            runs = _read_cached(cached)
             if runs is None:
-                runs = judge_model(file, folder / file.name, chosen, learned, splits=splits, seed=seed, rounds=rounds)
-                write_aside(place, msgspec.json.encode(runs))
-            judged.append(runs)
+                runs = measure_model(file, folder / file.name, chosen, fitted, splits=splits, seed=seed, rounds=rounds)
+                write_aside(cached, msgspec.json.encode(runs))
+            measured.append(runs)
         except TrisectError as error:
             left_out[file.name] = error.message
-    if not judged:
-        raise ProfileMissing(f"no model could be judged: {next(iter(left_out.values()))}", remedy="see --debug")
-    return summarise(judged, learned.segments, left_out)
+    if not measured:
+        raise ProfileMissing(f"no model could be measured: {next(iter(left_out.values()))}", remedy="see --debug")
+    return summarise(measured, fitted.segments, left_out)
 
 
 def summarise(
-    judged: Sequence[ModelRuns], learned_from: Mapping[str, int], left_out: Mapping[str, str]
+    measured: Sequence[ModelRuns], learned_from: Mapping[str, int], left_out: Mapping[str, str]
 ) -> PredictBench:
-    """The figures over all models; whole models are predicted too, but only splits count."""
-    cuts = [run for model in judged for run in model.runs if run.is_cut]
-    differ = np.array([abs(run.again_s / run.measured_s - 1) for run in cuts])
-    repeatability = float(np.median(differ))
-    ways: dict[str, Callable[[SplitRun], float]] = {
+    """Return the figures over all models; whole models are predicted too, but only splits count."""
+    cuts = [run for model in measured for run in model.runs if run.is_cut]
+    differences = np.array([abs(run.again_s / run.measured_s - 1) for run in cuts])
+    repeatability = float(np.median(differences))
+    predictions: dict[str, Callable[[SplitRun], float]] = {
         "nothing of the model": _unseen_s,
         _KNOWN: _whole_s,
         "that, and its other splits": _refined_s,
     }
     errors = []
-    for known, predicted in ways.items():
-        off = [abs(predicted(run) / _measured_s(run) - 1) for run in cuts]
-        tau = kendall_tau([model.runs for model in judged], predicted, repeatability)
-        errors.append(Errors(known, float(np.median(off)), float(np.percentile(off, 95)), tau))
-    usual = next(error for error in errors if error.known == _KNOWN)
+    for known, predicted in predictions.items():
+        relative = [abs(predicted(run) / _measured_s(run) - 1) for run in cuts]
+        tau = kendall_tau([model.runs for model in measured], predicted, repeatability)
+        errors.append(PredictionErrors(known, float(np.median(relative)), float(np.percentile(relative, 95)), tau))
+    of_split = next(error for error in errors if error.known == _KNOWN)
     inside = [abs(run.whole_s / _measured_s(run) - 1) <= 2 * run.deviation for run in cuts]
     return PredictBench(
-        usual.median, usual.p95, usual.kendall_tau, repeatability, float(np.percentile(differ, 95)), len(cuts),
-        len(judged), float(np.median([model.query_s_per_node for model in judged])), float(np.mean(inside)),
-        dict(learned_from), tuple(errors), tuple(judged), dict(left_out),
+        of_split.median, of_split.p95, of_split.kendall_tau, repeatability, float(np.percentile(differences, 95)),
+        len(cuts), len(measured), float(np.median([model.query_s_per_node for model in measured])),
+        float(np.mean(inside)),
+        dict(learned_from), tuple(errors), tuple(measured), dict(left_out),
     )  # fmt: skip
 
 
 def kendall_tau(
     models: Sequence[Sequence[SplitRun]], predicted: Callable[[SplitRun], float], repeatability: float
 ) -> float | None:
-    """Pairs of one model's splits that are ranked right, less those ranked wrong, as a share of all such pairs.
+    """Return Kendall's tau: concordant less discordant pairs of a model's splits, as a share of these pairs.
 
-    Only pairs count that differ by more than the repeatability, and of which both processes say which is slower.
+    Only pairs count that differ by more than the repeatability, and that both processes rank alike.
     """
-    right = wrong = 0
+    concordant = discordant = 0
     for runs in models:
         for a, b in combinations([run for run in runs if run.is_cut], 2):
             low, high = sorted((_measured_s(a), _measured_s(b)))
-            is_sure = (a.measured_s - b.measured_s) * (a.again_s - b.again_s) > 0
-            if is_sure and high / low - 1 > repeatability:
-                agrees = (predicted(a) - predicted(b)) * (_measured_s(a) - _measured_s(b))
-                right, wrong = right + (agrees > 0), wrong + (agrees < 0)
-    return (right - wrong) / (right + wrong) if right + wrong else None
+            is_certain = (a.measured_s - b.measured_s) * (a.again_s - b.again_s) > 0
+            if is_certain and high / low - 1 > repeatability:
+                product = (predicted(a) - predicted(b)) * (_measured_s(a) - _measured_s(b))
+                concordant, discordant = concordant + (product > 0), discordant + (product < 0)
+    pairs = concordant + discordant
+    return (concordant - discordant) / pairs if pairs else None
 
 
 def _unseen_s(run: SplitRun) -> float:
@@ -209,17 +215,17 @@ def _refined_s(run: SplitRun) -> float:
 
 
 def _measured_s(run: SplitRun) -> float:
-    """The mean of both processes."""
+    """Return the mean of both processes."""
     return (run.measured_s + run.again_s) / 2
 
 
-def _judged_before(place: Path) -> ModelRuns | None:
+def _read_cached(path: Path) -> ModelRuns | None:
     try:
-        return msgspec.json.decode(place.read_bytes(), type=ModelRuns)
+        return msgspec.json.decode(path.read_bytes(), type=ModelRuns)
     except (OSError, msgspec.DecodeError):
         return None
 
 
 def _identity(devices: Sequence[Device], store: SegmentStore, *rest: object) -> str:
-    known = [f"{d.id} {d.name} {d.engine_version} {store.networks}" for d in devices]
-    return hashlib.sha256(repr((known, rest)).encode()).hexdigest()[:24]
+    fitted = [f"{d.id} {d.name} {d.engine_version} {store.networks}" for d in devices]
+    return hashlib.sha256(repr((fitted, rest)).encode()).hexdigest()[:24]

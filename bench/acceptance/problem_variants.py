@@ -1,7 +1,7 @@
-"""Relatives of published placement graphs: what a strategy is worth must not hang on the very numbers of one file.
+"""Variants of published placement graphs, so that a strategy is not judged by the numbers of one file alone.
 
 Each function takes the content of a device-placement file (see `trisect.scheduler.benchmarks.offload_format`) and
-returns another. Renamed and scaled graphs have the same optimum; disturbed ones, other numbers of accelerators and
+returns another. Renamed and scaled graphs have the same optimum; perturbed ones, other numbers of accelerators and
 training graphs are new problems of the same family.
 """
 
@@ -13,76 +13,76 @@ from random import Random
 from typing import Any
 
 Content = dict[str, Any]
-_BACKWARD_WORK = 2.0
-"""A layer's gradients by its inputs and by its weights are two products where the forward pass has one."""
+_BACKWARD_FLOPS_RATIO = 2.0
+"""The gradients by inputs and by weights are two products where the forward pass has one."""
 SCALE = 7.3
 
 
 def renamed(content: Content, seed: int = 0) -> Content:
-    """Other ids, nodes and edges in another order: the same problem."""
+    """Return the same problem with other ids, and nodes and edges in another order."""
     random = Random(seed)
-    found = deepcopy(content)
-    names = list(range(1000, 1000 + len(found["nodes"])))
+    changed = deepcopy(content)
+    names = list(range(1000, 1000 + len(changed["nodes"])))
     random.shuffle(names)
-    new = {node["id"]: name for node, name in zip(found["nodes"], names, strict=True)}
-    for node in found["nodes"]:
+    new = {node["id"]: name for node, name in zip(changed["nodes"], names, strict=True)}
+    for node in changed["nodes"]:
         node["id"] = new[node["id"]]
-    for edge in found["edges"]:
+    for edge in changed["edges"]:
         edge["sourceId"], edge["destId"] = new[edge["sourceId"]], new[edge["destId"]]
-    random.shuffle(found["nodes"])
-    random.shuffle(found["edges"])
-    return found
+    random.shuffle(changed["nodes"])
+    random.shuffle(changed["edges"])
+    return changed
 
 
 def scaled(content: Content, factor: float = SCALE) -> Content:
-    """Another unit of time: the same problem, every value times the factor."""
-    return _priced(content, lambda: factor)
+    """Return the same problem in another unit of time: every value times the factor."""
+    return _with_costs(content, lambda: factor)
 
 
-def disturbed(content: Content, seed: int = 0, spread: float = 0.3) -> Content:
-    """Every cost a little different, each by a factor of its own."""
+def perturbed(content: Content, seed: int = 0, spread: float = 0.3) -> Content:
+    """Return the graph with each cost multiplied by a random factor."""
     random = Random(seed)
-    return _priced(content, lambda: 1 + random.uniform(-spread, spread))
+    return _with_costs(content, lambda: 1 + random.uniform(-spread, spread))
 
 
 def with_accelerators(content: Content, count: int) -> Content:
-    """Another number of accelerators."""
+    """Return the graph with another number of accelerators."""
     return {**deepcopy(content), "maxFPGAs": count}
 
 
 def training(content: Content, seed: int = 0, orphans: float = 0.0) -> Content:
-    """Forward and backward pass: per node its gradient, on the same device, waiting for those behind it.
+    """Return the graph with a backward pass: for each node a gradient node on the same device, in reverse order.
 
     Parameters
     ----------
     content : dict
-        Of an inference graph.
+        An inference graph.
     seed : int
     orphans : float
-        Part of the gradients that need not be where their node is.
+        Share of the gradients that may be on another device than their node.
     """
     random = Random(seed)
-    found = deepcopy(content)
+    changed = deepcopy(content)
     ids = [node["id"] for node in content["nodes"]]
     partner = {name: max(ids) + 1 + i for i, name in enumerate(ids)}
     output = {edge["sourceId"]: edge["cost"] for edge in content["edges"]}
     colours = [c for node in content["nodes"] if (c := node.get("colorClass")) is not None]
-    for colour, node in enumerate(list(found["nodes"]), max(colours, default=0) + 1):
+    for colour, node in enumerate(list(changed["nodes"]), max(colours, default=0) + 1):
         if node.get("colorClass") is None:
             node["colorClass"] = colour
         gradient = {
             **node,
             "id": partner[node["id"]],
-            "cpuLatency": node["cpuLatency"] * _BACKWARD_WORK,
-            "fpgaLatency": node["fpgaLatency"] * _BACKWARD_WORK,
+            "cpuLatency": node["cpuLatency"] * _BACKWARD_FLOPS_RATIO,
+            "fpgaLatency": node["fpgaLatency"] * _BACKWARD_FLOPS_RATIO,
             "size": 0.0,
             "isBackwardNode": 1,
         }
         if random.random() < orphans:
             del gradient["colorClass"]
-        found["nodes"].append(gradient)
+        changed["nodes"].append(gradient)
     for edge in content["edges"]:
-        found["edges"].append(
+        changed["edges"].append(
             {
                 "sourceId": partner[edge["destId"]],
                 "destId": partner[edge["sourceId"]],
@@ -91,27 +91,27 @@ def training(content: Content, seed: int = 0, orphans: float = 0.0) -> Content:
         )
     sources = {edge["sourceId"] for edge in content["edges"]}
     for name in ids:
-        if name not in sources:  # the loss: where the forward pass ends, the backward one begins
-            found["edges"].append({"sourceId": name, "destId": partner[name], "cost": 0.0})
-    return found
+        if name not in sources:  # the loss joins the end of the forward pass to the backward pass
+            changed["edges"].append({"sourceId": name, "destId": partner[name], "cost": 0.0})
+    return changed
 
 
 VARIANTS: Mapping[str, Callable[[Content], Content]] = {
     "renamed": renamed,
     "scaled": scaled,
-    "disturbed": disturbed,
+    "disturbed": perturbed,
     "fewer": lambda content: with_accelerators(content, max(1, content["maxFPGAs"] // 2)),
     "more": lambda content: with_accelerators(content, content["maxFPGAs"] * 2),
     "training": training,
 }
 
 
-def _priced(content: Content, factor: Callable[[], float]) -> Content:
-    found = deepcopy(content)
-    for node in found["nodes"]:
+def _with_costs(content: Content, factor: Callable[[], float]) -> Content:
+    changed = deepcopy(content)
+    for node in changed["nodes"]:
         node["cpuLatency"], node["fpgaLatency"] = node["cpuLatency"] * factor(), node["fpgaLatency"] * factor()
-    # One tensor has one cost, whoever reads it.
+    # A tensor has one cost, whatever reads it.
     of_source: dict[Any, float] = {}
-    for edge in found["edges"]:
+    for edge in changed["edges"]:
         edge["cost"] *= of_source.setdefault(edge["sourceId"], factor())
-    return found
+    return changed

@@ -1,8 +1,8 @@
-"""Judges predictions: real models cut at random, predicted by what was learned elsewhere, then run.
+"""Measures predictions: real models are cut at random, predicted by cost models of other networks, and run.
 
-Each split runs in two processes that take turns: how far these two differ is what no prediction can be better than.
-What is known beforehand is told apart: nothing of the model, its kernels in the whole model, or all but the split at
-hand.
+Each split runs in two processes that take turns: their difference is the repeatability, and no prediction can be
+better. Predictions are made with three kinds of knowledge: nothing of the model, its kernels in the whole model, or all
+splits but the one at hand.
 """
 
 from __future__ import annotations
@@ -37,19 +37,19 @@ class SplitRun:
     """One split of one model: predicted, and measured twice."""
 
     split: str
-    """``cpu:ort`` for the whole model there, else the seed of its cuts."""
+    """A device id for the whole model on it, else the seed of the cuts."""
     segments: int
     measured_s: float
     again_s: float
     """In another process."""
     unseen_s: float
-    """Predicted from made-up networks alone: nothing of this model was measured."""
+    """Predicted from synthetic networks alone: nothing of this model was measured."""
     whole_s: float
-    """Predicted once the model had run whole on each device, its engine's profiler looking on: what a split knows."""
+    """Predicted after the whole model ran on each device with the engine's profiler enabled, as for a split."""
     refined_s: float
-    """Predicted once it had run in its other splits too."""
+    """Predicted after its other splits ran too."""
     deviation: float
-    """Of `whole_s`, as the cost model itself says, as a share."""
+    """Relative standard deviation of `whole_s` that the cost model predicts."""
 
     @property
     def is_cut(self) -> bool:
@@ -67,46 +67,46 @@ class ModelRuns:
 
 
 @dataclass
-class Learned:
-    """What is known before a model is looked at."""
+class FittedDevices:
+    """Cost models of the devices, fitted on synthetic networks."""
 
     models: Mapping[str, DeviceModel]
     segments: Mapping[str, int] = field(default_factory=dict)
-    """How many measured segments each device's model was learned from."""
+    """Device id -> number of measured segments that its cost model was fitted to."""
 
     @classmethod
-    def of(cls, devices: Sequence[Device], store: SegmentStore) -> Learned:
-        """Fit a model of each device.
+    def of(cls, devices: Sequence[Device], store: SegmentStore) -> FittedDevices:
+        """Fit a cost model of each device.
 
         Raises
         ------
         ProfileMissing
             Where too little was measured.
         """
-        # Nothing of anybody's model: what was measured of these is in the store too.
+        # Synthetic networks only: the store also holds measurements of the user's models.
         rows = {d.id: [row for row in store.of(d) if row.origin == "network"] for d in devices}
         models = {device_id: DeviceModel.learn(found, device_id) for device_id, found in rows.items()}
         return cls(models, {key: len(found) for key, found in rows.items()})
 
 
-def judge_model(
-    file: ModelFile, path: Path, devices: Sequence[Device], learned: Learned, *, splits: int, seed: int,
+def measure_model(
+    file: ModelFile, path: Path, devices: Sequence[Device], fitted: FittedDevices, *, splits: int, seed: int,
     rounds: int,
 ) -> ModelRuns:  # fmt: skip
-    """Cut one model, predict, and run.
+    """Cut one model at random, predict its splits, and run them.
 
     Parameters
     ----------
     file : ModelFile
     path : Path
-        Where the model is.
+        The model's file.
     devices : sequence of Device
-    learned : Learned
+    fitted : FittedDevices
     splits : int
-        Random ones; beside them the whole model on each device.
+        Number of random splits, beside the whole model on each device.
     seed : int
     rounds : int
-        How often all take their turn.
+        Rounds over all splits.
 
     Raises
     ------
@@ -120,36 +120,37 @@ def judge_model(
             plans[str(number)] = model.random(f"{file.name} {seed} {number}", _CUTS, Path(scratch) / f"cut{number}")
         calls = measure_calls(devices)
         turns: list[list[list[Trial]]] = []
-        looks: dict[str, list[list[tuple[str, MeasuredSegment]]]] = {device.id: [] for device in devices}
+        profiled: dict[str, list[list[tuple[str, MeasuredSegment]]]] = {device.id: [] for device in devices}
         for turn in measure_in_turns([p.plan for p in plans.values()], processes=2, rounds=rounds):
             turns.append(turn)
             for index, device in enumerate(devices):
                 whole = median_trial([trials[index] for trials in turn])
-                looks[device.id].append(kernel_segments(model, plans[device.id], whole, calls.wakings.awake_s))
+                profiled[device.id].append(kernel_segments(model, plans[device.id], whole, calls.wakings.awake_s))
     first, second = (
         [median_trial(trials) for trials in zip(*(turn[i] for turn in turns), strict=True)] for i in (0, 1)
     )
     both = [median_trial(pair) for pair in zip(first, second, strict=True)]
     known = {name: (plan, trial) for (name, plan), trial in zip(plans.items(), both, strict=True)}
-    inside = [*calls.awake.items(), *(row for rows in looks.values() for row in _middle(rows))]
+    inside = [*calls.awake.items(), *(row for rows in profiled.values() for row in _middle(rows))]
     ran = {name: measured_segments(plan, trial, calls, "plan") for name, (plan, trial) in known.items()}
     wholes = [row for name, rows in ran.items() if ":" in name for row in rows]
-    called = refined(learned.models, list(calls.awake.items()))
-    looked = refined(learned.models, wholes + inside)
+    unseen_models = refined(fitted.models, list(calls.awake.items()))
+    profiled_models = refined(fitted.models, wholes + inside)
     alone_s = [trial.beyond_s for _, trial in known.values() if len(trial.segments_s) == 1]
     start_s = float(np.median(alone_s)) if alone_s else calls.start_s
     runs, query_s = [], 0.0
     for index, (name, trial_plan) in enumerate(plans.items()):
-        begun_s = time.perf_counter()
-        unseen_s = _latency_s(trial_plan, called, calls)
-        query_s += time.perf_counter() - begun_s
+        start_perf_s = time.perf_counter()
+        unseen_s = _latency_s(trial_plan, unseen_models, calls)
+        query_s += time.perf_counter() - start_perf_s
         others = [row for key, rows in ran.items() if key != name for row in rows]
-        taught = refined(learned.models, others + inside)
+        refined_models = refined(fitted.models, others + inside)
         runs.append(
             SplitRun(
                 name, len(trial_plan.plan.segments), first[index].latency_s, second[index].latency_s, unseen_s,
-                _latency_s(trial_plan, looked, calls, start_s), _latency_s(trial_plan, taught, calls, start_s),
-                _deviation(trial_plan, looked),
+                _latency_s(trial_plan, profiled_models, calls, start_s),
+                _latency_s(trial_plan, refined_models, calls, start_s),
+                _deviation(trial_plan, profiled_models),
             )
         )  # fmt: skip
     nodes = max(1, sum(len(segment.nodes) for segment in next(iter(plans.values())).plan.segments))
@@ -157,7 +158,7 @@ def judge_model(
 
 
 def _middle(rounds: Sequence[Sequence[tuple[str, MeasuredSegment]]]) -> list[tuple[str, MeasuredSegment]]:
-    """Of each kernel the median over several looks; of the last one alone where an engine told them apart otherwise."""
+    """Return the median of each kernel over the rounds that list the same kernels as the last."""
     last = rounds[-1]
     alike = [rows for rows in rounds if [row.terms for _, row in rows] == [row.terms for _, row in last]]
     return [
@@ -169,7 +170,7 @@ def _middle(rounds: Sequence[Sequence[tuple[str, MeasuredSegment]]]) -> list[tup
 def refined(
     models: Mapping[str, DeviceModel], measured: Sequence[tuple[str, MeasuredSegment]]
 ) -> dict[str, DeviceModel]:
-    """Models that remember what was measured of one model: device ids and figures."""
+    """Return cost models that know the measurements of one model: pairs of device id and segment."""
     rows: dict[str, list[MeasuredSegment]] = {device: [] for device in models}
     for device, row in measured:
         rows[device].append(row)
@@ -177,13 +178,13 @@ def refined(
 
 
 def _latency_s(plan: TrialPlan, models: Mapping[str, DeviceModel], calls: Calls, start_s: float | None = None) -> float:
-    """Segments one after the other: engines that share all cores gain nothing by running at once."""
+    """Return the time of the segments one after the other: engines that share all cores gain nothing in parallel."""
     parts = [(s.device, models[s.device].time_s(t)) for s, t in zip(plan.plan.segments, plan.terms, strict=True)]
     return plan_time_s(parts, calls, start_s)
 
 
 def _deviation(plan: TrialPlan, models: Mapping[str, DeviceModel]) -> float:
-    """As a share of the segments' time; what is off in one segment of a model is off in the others too."""
+    """Return the relative deviation; the errors of one model's segments are assumed to be correlated."""
     estimates = [models[s.device].estimate(t) for s, t in zip(plan.plan.segments, plan.terms, strict=True)]
     total_s = sum(e.time_s for e in estimates)
     return sum(e.time_s * e.deviation for e in estimates) / max(total_s, 1e-12)

@@ -8,13 +8,25 @@ from trisect.cli.command_help import PlainCommand
 
 from . import context_command, onnx_command, placement_command, predict_command, runtime_command, simulate_command
 
+COMMANDS = {
+    "context": context_command.context,
+    "onnx": onnx_command.onnx,
+    "placement": placement_command.placement,
+    "plan-speed": placement_command.plan_speed,
+    "predict": predict_command.predict,
+    "runtime": runtime_command.runtime,
+    "simulate": simulate_command.simulate,
+}
 
-def register(app: typer.Typer) -> None:
-    """Add the acceptance measurements to a command group, without showing them in its help."""
-    app.command("context", cls=PlainCommand, hidden=True)(context_command.context)
-    app.command("onnx", cls=PlainCommand, hidden=True)(onnx_command.onnx)
-    app.command("placement", cls=PlainCommand, hidden=True)(placement_command.placement)
-    app.command("plan-speed", cls=PlainCommand, hidden=True)(placement_command.plan_speed)
-    app.command("predict", cls=PlainCommand, hidden=True)(predict_command.predict)
-    app.command("runtime", cls=PlainCommand, hidden=True)(runtime_command.runtime)
-    app.command("simulate", cls=PlainCommand, hidden=True)(simulate_command.simulate)
+
+def register(app: typer.Typer, *, hidden: bool = True) -> None:
+    """Add the acceptance measurements to a command group.
+
+    Parameters
+    ----------
+    app : typer.Typer
+    hidden : bool
+        Whether the group's help leaves them out.
+    """
+    for name, command in COMMANDS.items():
+        app.command(name, cls=PlainCommand, hidden=hidden)(command)

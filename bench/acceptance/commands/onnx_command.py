@@ -1,4 +1,4 @@
-"""``trisect bench onnx``: ONNX's conformance suite through split models."""
+"""``trisect bench onnx``: ONNX's conformance suite on split models."""
 
 from __future__ import annotations
 
@@ -12,18 +12,19 @@ from trisect.cli.output import note, print_json, print_table, progress_bar
 
 
 def onnx(
-    every: Annotated[int, typer.Option("--every", min=1, help="Run each so many-th case of each kind only.")] = 1,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the JSON document to this file too.")] = None,
+    every: Annotated[int, typer.Option("--every", min=1, help="Run only every Nth case of each kind.")] = 1,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Also write the JSON document to this file.")] = None,
     check: Check = False,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Run onnx.backend.test with every node a segment and the engines taking turns, and on each engine alone."""
+    """Run onnx.backend.test with every node a segment on alternating engines, and on each engine alone."""
     import msgspec
 
     from trisect.profiles.stored.profile_store import write_aside
 
     from ..onnx_backend import bench_onnx_backend
+    from ..target_check import exit_if_missed, verdict
 
     with progress_bar("running") as report:
         result = bench_onnx_backend(every, progress=report)
@@ -39,6 +40,5 @@ def onnx(
         print_table(["", "passed", "failed or skipped"], rows, title=f"{document['cases']} cases of onnx.backend.test")
         for failure in document["failed"]:
             note(f"{failure['name']}: {failure['reason'][:120]}")
-        note(f"promised {document['promised']}: {'kept' if result.met else 'MISSED'}")
-    if check and not result.met:
-        raise typer.Exit(1)
+        note(f"target {document['promised']}: {verdict(result.met)}")
+    exit_if_missed(check, result.met)

@@ -1,4 +1,4 @@
-"""``trisect bench placement`` and ``plan-speed``: how good plans are, and how quickly they come."""
+"""``trisect bench placement`` and ``plan-speed``: the quality of placements, and the time of planning."""
 
 from __future__ import annotations
 
@@ -13,22 +13,25 @@ from trisect.runtime.errors import InvalidInput
 
 
 def placement(
-    strategy: Annotated[str, typer.Option("--strategy", help="Which to run on the device-placement graphs.")] = "exact",
-    time_limit: Annotated[float, typer.Option("--time-limit", min=0.1, help="Seconds for each of these.")] = 60.0,
+    strategy: Annotated[str, typer.Option("--strategy", help="Strategy for the device-placement graphs.")] = "exact",
+    time_limit: Annotated[
+        float, typer.Option("--time-limit", min=0.1, help="Seconds for each device-placement graph.")
+    ] = 60.0,
     task_graph_time: Annotated[
         float, typer.Option("--task-graph-time", min=0.1, help="Seconds for each standard task graph.")
     ] = 5.0,
-    only: Annotated[str, typer.Option("--only", help="Part of the names of the graphs to run.")] = "",
-    seed: Annotated[int, typer.Option("--seed", min=0, help="For the searches.")] = 0,
+    only: Annotated[str, typer.Option("--only", help="Substring of the names of the graphs to run.")] = "",
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Random seed of the searches.")] = 0,
     variants: Annotated[
-        bool, typer.Option("--variants", help="Solve relatives of these graphs: renamed, disturbed, training, ...")
+        bool, typer.Option("--variants", help="Solve variants of these graphs: renamed, perturbed, training, ...")
     ] = False,
     check: Check = False,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Solve published placement problems, beside the best that is known of them (data: folder TRISECT_DATA)."""
+    """Solve published placement problems and compare with the best known values (data: folder TRISECT_DATA)."""
     from ..placement_quality import bench_placement
+    from ..target_check import exit_if_missed, verdict
 
     with progress_bar("solving") as report:
         result = bench_placement(
@@ -54,27 +57,29 @@ def placement(
                 f"{run.gap:.1%}",
                 "" if run.best_known is None else f"{run.best_known:.3f}",
                 duration(run.seconds),
-                "kept" if run.met else "MISSED",
+                verdict(run.met),
             )
             for run in result.runs
         ]
-        print_table(["graph", "objective", "found", "bound", "gap", "best known", "took", ""], rows)
+        print_table(["graph", "objective", "value", "bound", "gap", "best known", "time", ""], rows)
         if result.mean_gap is not None:
-            wrong = sum(not run.valid for run in result.task_graphs)
-            note(f"{len(result.task_graphs)} standard task graphs: mean gap {result.mean_gap:.3%}, invalid {wrong}")
-    if check and not result.met:
-        raise typer.Exit(1)
+            invalid = sum(not run.valid for run in result.task_graphs)
+            note(f"{len(result.task_graphs)} standard task graphs: mean gap {result.mean_gap:.3%}, invalid {invalid}")
+    exit_if_missed(check, result.met)
 
 
 def plan_speed(
-    nodes: Annotated[str, typer.Option("--nodes", help="Sizes of the models, comma-separated.")] = "10000,100000",
+    nodes: Annotated[
+        str, typer.Option("--nodes", help="Numbers of nodes of the models, comma-separated.")
+    ] = "10000,100000",
     rounds: Annotated[int, typer.Option("--rounds", min=1, help="Runs of each strategy; the median counts.")] = 3,
     check: Check = False,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Time the quick strategies on large models and three devices of modelled speed."""
+    """Time the fast strategies on large models and three devices of modelled speed."""
     from ..plan_speed import bench_plan_speed
+    from ..target_check import exit_if_missed, verdict
 
     try:
         counts = [int(part) for part in nodes.split(",")]
@@ -83,10 +88,10 @@ def plan_speed(
     if min(counts) < 1:
         raise InvalidInput(f"--nodes is {nodes!r}", remedy="give sizes such as 10000,100000")
     with progress_bar("planning") as report:
-        found = bench_plan_speed(counts, rounds=rounds, progress=report)
+        runs = bench_plan_speed(counts, rounds=rounds, progress=report)
     if json:
         versions = {name: version(name) for name in ("trisect", "networkx", "onnx", "onnx-ir")}
-        print_json({"versions": versions, "runs": found, "met": all(run.met for run in found)})
+        print_json({"versions": versions, "runs": runs, "met": all(run.met for run in runs)})
     else:
         rows = [
             (
@@ -96,10 +101,9 @@ def plan_speed(
                 duration(run.problem_s),
                 duration(run.place_s),
                 f"{duration(run.total_s)} of {duration(run.bar_s)}",
-                "kept" if run.met else "MISSED",
+                verdict(run.met),
             )
-            for run in found
+            for run in runs
         ]
-        print_table(["nodes", "strategy", "file to graph", "to problem", "to placement", "from the graph", ""], rows)
-    if check and not all(run.met for run in found):
-        raise typer.Exit(1)
+        print_table(["nodes", "strategy", "file to graph", "to problem", "to placement", "total from graph", ""], rows)
+    exit_if_missed(check, all(run.met for run in runs))

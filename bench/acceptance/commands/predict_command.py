@@ -1,4 +1,4 @@
-"""``trisect bench predict``: how far predictions are from measurements."""
+"""``trisect bench predict``: the error of predictions."""
 
 from __future__ import annotations
 
@@ -14,34 +14,37 @@ from trisect.cli.output import duration, note, print_json, print_table, progress
 
 
 def predict(
-    models: Annotated[str, typer.Option("--models", help="Parts of the models' names, comma-separated; all.")] = "",
-    devices: Annotated[str, typer.Option("--devices", help="Two or more.")] = "cpu:ort,cpu:openvino",
+    models: Annotated[
+        str, typer.Option("--models", help="Substrings of the models' names, comma-separated; default: all.")
+    ] = "",
+    devices: Annotated[
+        str, typer.Option("--devices", help="Two or more devices, comma-separated.")
+    ] = "cpu:ort,cpu:openvino",
     splits: Annotated[int, typer.Option("--splits", min=1, help="Random splits of each model.")] = 6,
-    budget: Annotated[str, typer.Option("--budget", help="For learning from made-up networks: 30s, 5m.")] = "5m",
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the splits.")] = 0,
-    rounds: Annotated[
-        int, typer.Option("--rounds", min=1, help="How often all splits of a model take their turn.")
-    ] = 5,
+    budget: Annotated[str, typer.Option("--budget", help="Time for measuring synthetic networks: 30s, 5m.")] = "5m",
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Random seed of the splits.")] = 0,
+    rounds: Annotated[int, typer.Option("--rounds", min=1, help="Number of rounds over all splits of a model.")] = 5,
     folder: Annotated[
-        Path | None, typer.Option("--folder", help="Where the models are; default: TRISECT_MODELS.")
+        Path | None, typer.Option("--folder", help="Folder of the models; default: TRISECT_MODELS, else .cache/models.")
     ] = None,
     check: Check = False,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Predict random splits of real models, and measure them twice.
+    """Predict the latency of random splits of real models, and measure each twice.
 
-    What was learned and judged is kept: interrupted, it goes on from there.
+    Measurements are cached: an interrupted run resumes where it stopped.
     """
     from ..prediction_error import bench_predict
+    from ..target_check import exit_if_missed
 
-    place = folder or Path(os.environ.get("TRISECT_MODELS", ".cache/models"))
+    model_folder = folder or Path(os.environ.get("TRISECT_MODELS", ".cache/models"))
     names = [name.strip() for name in models.split(",") if name.strip()]
     with progress_bar("measuring") as report:
         result = bench_predict(
-            place,
+            model_folder,
             devices=devices,
-            wanted=names,
+            names=names,
             splits=splits,
             budget_s=parse_duration(budget),
             seed=seed,
@@ -68,28 +71,35 @@ def predict(
             for one in result.per_model
             for run in one.runs
         ]
-        columns = ["model", "split", "segments", "measured, again", "predicted unseen", "after wholes", "refined"]
+        columns = [
+            "model",
+            "split",
+            "segments",
+            "measured, repeated",
+            "unseen model",
+            "whole model profiled",
+            "other splits known",
+        ]
         print_table(columns, rows, title="end-to-end latency")
         table = [(e.known, f"{e.median:.1%}", f"{e.p95:.1%}", _tau(e.kendall_tau)) for e in result.errors]
         table.append(
             (
-                "(measured again in another process)",
+                "(repeatability in another process)",
                 f"{result.repeatability:.1%}",
                 f"{result.repeatability_p95:.1%}",
                 "",
             )
         )
         print_table(
-            ["measured beforehand", "median error", "95th percentile", "Kendall tau"],
+            ["known beforehand", "median error", "95th percentile", "Kendall tau"],
             table,
             title=f"{result.splits} splits of {result.models} models",
         )
         note(
-            f"a query takes {result.query_s_per_node * 1e6:.1f} us per node; learned from "
+            f"a prediction takes {result.query_s_per_node * 1e6:.1f} us per node; fitted on "
             + ", ".join(f"{count} segments on {device}" for device, count in result.learned_from.items())
         )
-    if check and not result.met:
-        raise typer.Exit(1)
+    exit_if_missed(check, result.met)
 
 
 def _tau(value: float | None) -> str:

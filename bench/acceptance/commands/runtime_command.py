@@ -1,4 +1,4 @@
-"""``trisect bench runtime``: what running a plan costs beyond its engines, and what it gains."""
+"""``trisect bench runtime``: the overhead and the speed-up of running a plan."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from trisect.cli.options import Check, Debug, Json
 from trisect.cli.output import note, print_json, print_table
 
 if TYPE_CHECKING:
-    from ..runtime_overhead import Measured
+    from ..runtime_overhead import RuntimeFigure
 
 
 def runtime(
@@ -20,22 +20,23 @@ def runtime(
         Path | None,
         typer.Option("--models", help="Folder of real models; default: TRISECT_MODELS, else .cache/models."),
     ] = None,
-    only: Annotated[str, typer.Option("--only", help="Cases to measure, comma-separated.")] = "",
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the figures to this file too.")] = None,
+    only: Annotated[str, typer.Option("--only", help="Cases to measure, comma-separated; default: all.")] = "",
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Also write the figures to this file.")] = None,
     check: Check = False,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Measure calls, hand-overs, cuts, pipelines and long streams, each beside what it is compared with."""
+    """Measure calls, transfers, cuts, pipelines and long streams, each against its baseline."""
     from ..runtime_overhead import bench_runtime
+    from ..target_check import exit_if_missed, verdict
 
     folder = models or Path(os.environ.get("TRISECT_MODELS", ".cache/models"))
     names = [name.strip() for name in only.split(",") if name.strip()]
-    result = bench_runtime(folder, names, lambda found: note(f"{found.what}: {_figure(found.value, found.unit)}"))
+    result = bench_runtime(folder, names, lambda f: note(f"{f.what}: {_with_unit(f.value, f.unit)}"))
     import msgspec
 
     document = msgspec.to_builtins(result) | {
-        "measured": [msgspec.to_builtins(found) | {"met": found.met} for found in result.measured],
+        "measured": [msgspec.to_builtins(figure) | {"met": figure.met} for figure in result.measured],
         "met": result.met,
     }
     if out is not None:
@@ -45,15 +46,14 @@ def runtime(
     if json:
         print_json(document)
     else:
-        rows = [(f.what, _figure(f.value, f.unit), _promise(f), "kept" if f.met else "MISSED") for f in result.measured]
-        print_table(["what", "measured", "promised", ""], rows, title=f"medians, measured on {result.machine}")
-    if check and not result.met:
-        raise typer.Exit(1)
+        rows = [(f.what, _with_unit(f.value, f.unit), _target(f), verdict(f.met)) for f in result.measured]
+        print_table(["what", "measured", "target", ""], rows, title=f"medians, measured on {result.machine}")
+    exit_if_missed(check, result.met)
 
 
-def _figure(value: float, unit: str) -> str:
+def _with_unit(value: float, unit: str) -> str:
     return f"{value:.3g} {unit}" if unit != "x" else f"{value:.3f}x"
 
 
-def _promise(found: Measured) -> str:
-    return f"{'<=' if found.at_most else '>='} {found.promised:.3g} {found.unit}".replace(" x", "x")
+def _target(figure: RuntimeFigure) -> str:
+    return f"{'<=' if figure.at_most else '>='} {figure.promised:.3g} {figure.unit}".replace(" x", "x")

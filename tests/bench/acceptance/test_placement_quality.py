@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.placement_data import benchmark
-from trisect.bench.acceptance.problem_variants import SCALE, VARIANTS, Content, disturbed, renamed, scaled, training
+from trisect.bench.acceptance.problem_variants import SCALE, VARIANTS, Content, perturbed, renamed, scaled, training
 from trisect.scheduler.problem.problem import Problem
 from trisect.solving import solve
 
@@ -59,7 +59,7 @@ def test_what_is_given_is_not_changed() -> None:
     for change in VARIANTS.values():
         assert json.dumps(change(CONTENT)) != before
     assert json.dumps(CONTENT) == before
-    assert disturbed(CONTENT, 1) == disturbed(CONTENT, 1) != disturbed(CONTENT, 2)
+    assert perturbed(CONTENT, 1) == perturbed(CONTENT, 1) != perturbed(CONTENT, 2)
 
 
 def test_training_graphs_of_published_models_are_solved_to_the_optimum(tmp_path: Path) -> None:

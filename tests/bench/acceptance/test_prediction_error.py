@@ -1,4 +1,4 @@
-"""The figures of the bench against a hand's count, and the whole way on a model small enough for every run."""
+"""The error of predictions against figures computed by hand, and end to end on a small model."""
 
 from __future__ import annotations
 

@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 
 from tests.llm.gguf_factory import write_tiny_gguf
-from trisect.bench.acceptance.llm_targets import llm_bars
 from trisect.bench.llm import answer_quality as quality
 from trisect.bench.llm import llm_comparison as llm
-from trisect.bench.llm.answer_quality import Quality, bench_quality, compare
-from trisect.bench.llm.llm_comparison import AutoChoice, Limits, LlmBench, LlmRun, bench_llm
+from trisect.bench.llm.answer_quality import bench_quality, compare
+from trisect.bench.llm.llm_comparison import bench_llm
 from trisect.bench.llm.peer_process import PeerProcess
 from trisect.bench.peers import Timing
 from trisect.runtime.errors import EngineFailed
@@ -76,36 +75,6 @@ def test_quality_of_every_pair_is_close_to_float32(tiny: Path, monkeypatch: pyte
     for each in found:
         assert each.tokens == 12
         assert each.mean_kl < 0.05
-
-
-def run_of(prefill: str, decode: str, end_to_end_s: float, peer: str | None = None) -> LlmRun:
-    rate = 1000.0
-    return LlmRun(
-        peer, prefill, decode, 512, 64, rate, 100.0, 0, 0.001, end_to_end_s, 0.0, 10**9,
-        None if peer else 1.0, None if peer else 0.512, None if peer else 0.63,
-    )  # fmt: skip
-
-
-def test_bars_tell_kept_from_missed() -> None:
-    runs = (
-        run_of("cpu:openvino", "cpu:ort", 1.0),
-        run_of("cpu:ort", "cpu:ort", 1.4),
-        run_of("cpu:openvino", "cpu:openvino", 1.2),
-        run_of("cpu", "cpu", 1.05, peer="openvino_genai"),
-    )
-    bench = LlmBench(
-        "m", None, 1, runs, (AutoChoice(512, "cpu:ort", "cpu:ort", 1.4, 1.0),),
-        Limits(1e9, 1e12, 10, 1e9, decode_share=0.6, prefill_share=0.5), 0.01, 1.2, 1.0, 1.2, (),
-    )  # fmt: skip
-    bars = {bar.what: bar.met for bar in llm_bars(bench, [Quality("a -> b", 0.02, 0.1, 0.9, 10)])}
-    assert bars["split against ONNX Runtime alone, 512 tokens"]
-    assert not bars["split against openvino-genai, 512 tokens"]
-    assert not bars["auto against the best, 512 tokens"]
-    assert bars["share of the machine's limit, decode"]
-    assert not bars["share of the machine's limit, prefill"]
-    assert not bars["mean KL to float32, a -> b"]
-    assert bars["phase times against their prediction"]
-    assert bars["memory against the heavier single engine"]
 
 
 def test_timing_survives_the_pipe() -> None:
