@@ -16,21 +16,21 @@ from trisect.runtime.errors import TrisectError
 
 from .. import __version__
 from . import output
-from .bench_adversary_command import adversary
-from .bench_command import bench_app
-from .bench_study_command import study
-from .can_run_command import can_run
 from .command_help import PlainCommand, PlainGroup
-from .devices_command import devices
-from .explain_command import explain
-from .generate_command import generate
-from .history_command import history_app
-from .import_command import import_model
+from .commands.bench_adversary_command import adversary
+from .commands.bench_command import bench_app
+from .commands.bench_study_command import study
+from .commands.can_run_command import can_run
+from .commands.devices_command import devices
+from .commands.explain_command import explain
+from .commands.generate_command import generate
+from .commands.history_command import history_app
+from .commands.import_command import import_model
+from .commands.profile_command import profile
+from .commands.run_command import run
+from .commands.split_command import split
+from .commands.verify_command import verify
 from .log_level import configure_logging
-from .profile_command import profile
-from .run_command import run
-from .split_command import split
-from .verify_command import verify
 
 INTERRUPTED = 130
 _HELP = "Split an ONNX model over CPU, GPU and NPU, by measured costs."

@@ -11,10 +11,10 @@ import typer
 
 from trisect.runtime.errors import InvalidInput, StorageFailed
 
-from .array_files import read_feeds
-from .option_parsing import parse_duration, parse_shapes
-from .options import Debug, Devices, Feeds, Json, LoadFiles, ObjectiveName, Seed, Shapes, Threads
-from .output import duration, note, print_json, print_table, progress_bar, quantity
+from ..array_files import read_feeds
+from ..option_parsing import parse_duration, parse_shapes
+from ..options import Debug, Devices, Feeds, Json, LoadFiles, ObjectiveName, Seed, Shapes, Threads
+from ..output import duration, note, print_json, print_table, progress_bar, quantity
 
 if TYPE_CHECKING:
     from trisect.bench.comparing.comparison import Comparison, ComparisonResult

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from .options import Debug, Json, LoadFiles, Seed
-from .output import duration, note, print_json, print_table, progress_bar, size
+from ..options import Debug, Json, LoadFiles, Seed
+from ..output import duration, note, print_json, print_table, progress_bar, size
 
 
 def adversary(

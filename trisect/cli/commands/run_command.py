@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from .array_files import read_feeds, write_arrays
-from .options import Debug, Executor, Feeds, Json, RayAddress, Seed
-from .output import duration, note, print_json, print_table, progress_bar
-from .plan_documents import timeline_document
+from ..array_files import read_feeds, write_arrays
+from ..options import Debug, Executor, Feeds, Json, RayAddress, Seed
+from ..output import duration, note, print_json, print_table, progress_bar
+from ..plan_documents import timeline_document
 
 
 def run(
@@ -29,7 +29,7 @@ def run(
     """Run a plan and print measured and predicted times."""
     from trisect.runtime.plans.plan import Plan
 
-    from .. import measured_runs
+    from ... import measured_runs
 
     loaded = Plan.load(plan)
     with progress_bar("running") as report:

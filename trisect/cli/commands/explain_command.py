@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .options import Debug, Json
-from .output import duration, note, print_json, print_table, quantity
+from ..options import Debug, Json
+from ..output import duration, note, print_json, print_table, quantity
 
 if TYPE_CHECKING:
     from trisect.runtime.plans.plan import Plan

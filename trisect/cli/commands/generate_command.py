@@ -11,8 +11,8 @@ import typer
 
 from trisect.runtime.errors import InvalidInput
 
-from .options import Debug, Json, LanguageModel, Seed, Threads
-from .output import duration, note, print_json, print_table, progress_bar, size
+from ..options import Debug, Json, LanguageModel, Seed, Threads
+from ..output import duration, note, print_json, print_table, progress_bar, size
 
 if TYPE_CHECKING:
     from trisect.llm.bundle import Bundle

@@ -9,10 +9,10 @@ import typer
 
 from trisect.runtime.errors import InvalidInput
 
-from .option_parsing import parse_shapes
-from .options import Address, Debug, Devices, Json, Machine, ObjectiveName, Seed, Shapes
-from .output import note, plural, print_json, print_table, progress_bar, quantity, size
-from .plan_documents import plan_document
+from ..option_parsing import parse_shapes
+from ..options import Address, Debug, Devices, Json, Machine, ObjectiveName, Seed, Shapes
+from ..output import note, plural, print_json, print_table, progress_bar, quantity, size
+from ..plan_documents import plan_document
 
 if TYPE_CHECKING:
     from trisect.partitioner.problem.constraints import Constraints
@@ -85,7 +85,7 @@ def split(
         raise InvalidInput("expected a folder for the plan, found none", remedy="name one with --out")
     if pareto is not None:
         _check_pareto_options(context)
-    from .. import api, pareto_plans
+    from ... import api, pareto_plans
 
     demands = _constraints(constraints, force, forbid, colocate, max_segments, no_cpu_fallback)
     shapes = parse_shapes(shape or [])

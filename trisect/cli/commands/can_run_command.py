@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .option_parsing import parse_shapes
-from .options import Debug, Devices, Json, Machine, Shapes
-from .output import duration, note, print_json, print_table, progress_bar, size
+from ..option_parsing import parse_shapes
+from ..options import Debug, Devices, Json, Machine, Shapes
+from ..output import duration, note, print_json, print_table, progress_bar, size
 
 if TYPE_CHECKING:
     from trisect.runtime.errors import TrisectError
 
-    from ..context.model_support import ModelSupport
+    from ...context.model_support import ModelSupport
 
 _MAX_REASONS = 2
 
@@ -46,7 +46,7 @@ def can_run(
     """
     from trisect.runtime.errors import InvalidInput
 
-    from ..context import can_run as assessment
+    from ...context import can_run as assessment
 
     if (file or tag) and len(sources) > 1:
         raise InvalidInput("--file and --tag describe one model", remedy="check the models one by one")
@@ -56,14 +56,13 @@ def can_run(
             best, answers = assessment.best_of(sources, devices, machine=machine)
         else:
             shapes = parse_shapes(shape or [])
-            answer = assessment.can_run(source, devices, machine=machine, shapes=shapes, progress=report)
-            best, answers = 0, [answer]
+            best, answers = 0, [assessment.can_run(source, devices, machine=machine, shapes=shapes, progress=report)]
     if json:
-        documents = [_document(name, answer) for name, answer in zip(sources, answers, strict=True)]
+        documents = [_document(name, one) for name, one in zip(sources, answers, strict=True)]
         print_json({"best": sources[best], "candidates": documents} if len(documents) > 1 else documents[0])
     else:
-        for name, answer in zip(sources, answers, strict=True):
-            _show(name, answer)
+        for name, one in zip(sources, answers, strict=True):
+            _show(name, one)
         if len(sources) > 1:
             note(f"best: {sources[best]}")
     selected = answers[best]

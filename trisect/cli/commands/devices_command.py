@@ -8,8 +8,8 @@ import typer
 
 from trisect.runtime.device import Limits
 
-from .options import Address, Debug, Json, Machine
-from .output import note, print_json, print_table, progress_bar, size
+from ..options import Address, Debug, Json, Machine
+from ..output import note, print_json, print_table, progress_bar, size
 
 
 def devices(
@@ -33,7 +33,7 @@ def devices(
         return
     from trisect.runtime.engines import unavailable
 
-    from .. import api
+    from ... import api
 
     listed = api.devices(devices, machine=machine, address=address)
     missing = unavailable() if machine is None and address is None else {}
@@ -58,7 +58,7 @@ def devices(
 
 
 def _print_limits(devices: str, json: bool) -> None:
-    from ..context.op_support import op_support_limits_per_device
+    from ...context.op_support import op_support_limits_per_device
 
     with progress_bar("probing operators") as report:
         limits_per_device = op_support_limits_per_device(devices, report)

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..command_help import PlainCommand, PlainGroup
+from ..option_parsing import parse_sizes
+from ..options import Debug, Json, LanguageModel, Threads
+from ..output import duration, note, print_json, print_table, progress_bar, size
 from . import bench_model_command as bench_model
-from .command_help import PlainCommand, PlainGroup
-from .option_parsing import parse_sizes
-from .options import Debug, Json, LanguageModel, Threads
-from .output import duration, note, print_json, print_table, progress_bar, size
 
 if TYPE_CHECKING:
     from trisect.bench.acceptance.target_check import TargetCheck

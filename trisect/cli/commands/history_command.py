@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import typer
 
-from .command_help import PlainCommand, PlainGroup
-from .options import Debug, Json
-from .output import note, print_json, print_table
+from ..command_help import PlainCommand, PlainGroup
+from ..options import Debug, Json
+from ..output import note, print_json, print_table
 
 history_app = typer.Typer(cls=PlainGroup, help="Show or clear the history.", no_args_is_help=True)
 
@@ -14,7 +14,7 @@ history_app = typer.Typer(cls=PlainGroup, help="Show or clear the history.", no_
 @history_app.command("show", cls=PlainCommand)
 def show(json: Json = False, debug: Debug = False) -> None:
     """Show how many answers and runs are recorded, and in which file."""
-    from ..context.history import History
+    from ...context.history import History
 
     history = History()
     counts = history.counts()
@@ -28,7 +28,7 @@ def show(json: Json = False, debug: Debug = False) -> None:
 @history_app.command("clear", cls=PlainCommand)
 def clear(json: Json = False, debug: Debug = False) -> None:
     """Erase all recorded answers and runs."""
-    from ..context.history import History
+    from ...context.history import History
 
     history = History()
     erased = history.clear()

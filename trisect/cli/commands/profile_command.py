@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .option_parsing import parse_duration, parse_shapes
-from .options import Address, Debug, Devices, Json, Shapes
-from .output import duration, note, print_json, print_table, progress_bar, size
+from ..option_parsing import parse_duration, parse_shapes
+from ..options import Address, Debug, Devices, Json, Shapes
+from ..output import duration, note, print_json, print_table, progress_bar, size
 
 if TYPE_CHECKING:
     from trisect.profiles.stored.profile_data import Profile
@@ -41,8 +41,8 @@ def profile(
     """
     from trisect.profiles.stored import profile_store as store
 
-    from .. import api
-    from ..network_fitting import fit_on_networks
+    from ... import api
+    from ...network_fitting import fit_on_networks
 
     budget_s, shapes = parse_duration(budget), parse_shapes(shape or [])
     try:

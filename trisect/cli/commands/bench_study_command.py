@@ -10,8 +10,8 @@ import typer
 
 from trisect.runtime.errors import EngineMissing, InvalidInput
 
-from .options import Debug, Json
-from .output import note, print_json, print_table, progress_bar
+from ..options import Debug, Json
+from ..output import note, print_json, print_table, progress_bar
 
 _REASONS_MAX = 10
 

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from .options import Debug, Json, LanguageModel
-from .output import note, print_json, progress_bar, size
+from ..options import Debug, Json, LanguageModel
+from ..output import note, print_json, progress_bar, size
 
 
 def import_model(
@@ -18,7 +18,7 @@ def import_model(
     debug: Debug = False,
 ) -> None:
     """Import a language model: its graphs, weights, tokenizer and chat template, into one folder."""
-    from .. import api
+    from ... import api
 
     with progress_bar("importing") as report:
         bundle = api.import_model(model, out, progress=report)

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from .array_files import read_feeds
-from .options import Debug, Executor, Feeds, Json, RayAddress, Seed
-from .output import note, print_json, print_table, progress_bar
+from ..array_files import read_feeds
+from ..options import Debug, Executor, Feeds, Json, RayAddress, Seed
+from ..output import note, print_json, print_table, progress_bar
 
 
 def verify(
@@ -40,7 +40,7 @@ def verify(
     """Compare the split model with the unsplit one at every boundary. Exit 1 if they differ."""
     from trisect.runtime.plans.plan import Plan
 
-    from .. import measured_runs
+    from ... import measured_runs
 
     loaded = Plan.load(plan)
     with progress_bar("verifying"):
