@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from math import isfinite
 from pathlib import Path
-from time import monotonic
 from typing import Any
 
 from trisect.partitioner.problem.constrained_problem import constrained
 from trisect.partitioner.problem.constraints import Constraints, read_constraints
 from trisect.partitioner.strategies import TIME_LIMIT_S, propose
-from trisect.partitioner.strategies.common.placement_value import certificate, judge
+from trisect.partitioner.strategies.common.placement_value import certificate, closed_bound, evaluate_proposal
 from trisect.runtime.errors import InvalidInput
 from trisect.scheduler.problem.problem import Problem
 from trisect.scheduler.problem.solution import Solution
-
-_ROUNDING = 1e-9
+from trisect.scheduler.problem.time_limit import TimeLimit
 
 
 def solve(
@@ -75,18 +73,18 @@ def solve(
             f"a benchmark problem has no {problem.objective}", remedy="its objective is latency or throughput"
         )
     problem = constrained(problem, read_constraints(constraints))
-    begin = monotonic()
+    clock = TimeLimit(time_limit_s)
     proposal = propose(problem, strategy, time_limit_s=time_limit_s, seed=seed)
-    seconds = monotonic() - begin
-    verdict = judge(problem, proposal)
+    seconds = clock.elapsed_s()
+    evaluation = evaluate_proposal(problem, proposal)
     bound = certificate(problem, proposal)
     return Solution(
         placement=dict(proposal.placement),
-        value=verdict.value,
-        bound=verdict.value if bound.value >= verdict.value * (1 - _ROUNDING) else bound.value,
+        value=evaluation.value,
+        bound=closed_bound(bound.value, evaluation.value),
         bound_by=bound.by,
-        violations=verdict.violations,
-        schedule=verdict.schedule,
+        violations=evaluation.violations,
+        schedule=evaluation.schedule,
         strategy=strategy,
         is_cut_short=proposal.is_cut_short,
         seconds=seconds,

@@ -15,7 +15,7 @@ from random import Random
 import msgspec
 
 from trisect.partitioner.strategies import lookup, propose
-from trisect.partitioner.strategies.common.placement_value import judge
+from trisect.partitioner.strategies.common.placement_value import evaluate_proposal
 from trisect.runtime.errors import InvalidInput
 from trisect.runtime.progress import Progress, no_progress
 from trisect.scheduler.benchmarks.problem_file import ProblemFile, ProblemFileEdge, ProblemFileTask, to_tables
@@ -182,12 +182,14 @@ class _Contest:
 
     def _value(self, problem: Problem, name: str) -> tuple[float | None, str]:
         try:
-            verdict = judge(problem, propose(problem, name, time_limit_s=self._time_limit_s, seed=self._seed))
+            evaluation = evaluate_proposal(
+                problem, propose(problem, name, time_limit_s=self._time_limit_s, seed=self._seed)
+            )
         except Exception as error:  # a strategy may fail in any way: that is what is looked for
             return None, f"raised {type(error).__name__}: {' '.join(str(error).split())[:200]}"
-        if verdict.violations or not isfinite(verdict.value):
-            return None, verdict.violations[0].message if verdict.violations else "its placement is worth nothing"
-        return verdict.value, ""
+        if evaluation.violations or not isfinite(evaluation.value):
+            return None, evaluation.violations[0].message if evaluation.violations else "its placement is worth nothing"
+        return evaluation.value, ""
 
 
 def _changed(tables: ProblemFile, random: Random, most_tasks: int) -> ProblemFile:

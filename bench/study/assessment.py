@@ -8,7 +8,7 @@ from math import inf, isfinite
 from time import perf_counter
 
 from trisect.partitioner.strategies import keywords, lookup, propose
-from trisect.partitioner.strategies.common.placement_value import judge
+from trisect.partitioner.strategies.common.placement_value import closed_bound, evaluate_proposal
 from trisect.runtime.errors import one_line
 from trisect.scheduler.problem.problem import Problem
 from trisect.scheduler.problem.solution import Proposal
@@ -74,7 +74,7 @@ def assess(bounded: BoundedProblem, run: StudyRun, time_limit_s: float) -> RunOu
     if not bound <= value * (1 + _ROUNDING):
         reason = f"claims a bound of {bound:g}, above its own value of {value:g}"
         return RunOutcome("failed", plan_time_s=plan_time_s, reason=reason, placement=digest)
-    bound = value if bound >= value * (1 - _ROUNDING) else bound
+    bound = closed_bound(bound, value)
     searches = "time_limit_s" in keywords(lookup(run.strategy))
     is_open = bound < value * (1 - _PROVEN_GAP)
     ended = "time limit" if searches and is_open and plan_time_s >= time_limit_s * _LIMITED_SHARE else "complete"
@@ -82,13 +82,13 @@ def assess(bounded: BoundedProblem, run: StudyRun, time_limit_s: float) -> RunOu
 
 
 def _judge(problem: Problem, proposal: Proposal) -> tuple[float, list[Violation]]:
-    verdict = judge(problem, proposal)
-    if verdict.violations or verdict.schedule is None or problem.rules.convention != "segments":
-        return verdict.value, list(verdict.violations)
+    evaluation = evaluate_proposal(problem, proposal)
+    if evaluation.violations or evaluation.schedule is None or problem.rules.convention != "segments":
+        return evaluation.value, list(evaluation.violations)
     # The planner judges its own segments; the validators check the segments and the timeline independently.
-    violations = validate_parts(problem, proposal.placement, verdict.parts)
-    violations += validate_schedule(problem, verdict.parts, verdict.schedule) if not violations else []
-    return (inf if violations else verdict.value), violations
+    violations = validate_parts(problem, proposal.placement, evaluation.parts)
+    violations += validate_schedule(problem, evaluation.parts, evaluation.schedule) if not violations else []
+    return (inf if violations else evaluation.value), violations
 
 
 def _digest(proposal: Proposal) -> str:

@@ -12,18 +12,18 @@ from dataclasses import dataclass, field
 from itertools import product
 from math import inf, prod
 from random import Random
-from time import monotonic
 from typing import get_args
 
 from trisect.runtime.errors import InfeasibleProblem, InvalidInput
 from trisect.scheduler.problem.problem import Problem
 from trisect.scheduler.problem.rules import Objective
 from trisect.scheduler.problem.solution import Proposal, Solution
+from trisect.scheduler.problem.time_limit import TimeLimit
 from trisect.scheduler.simulation.simulate import evaluate
 
 from ..strategies import TIME_LIMIT_S, propose
-from ..strategies.common.neighbourhood_search import change, changes_for
-from ..strategies.common.placement_value import certificate, judge, simple_bound
+from ..strategies.common.neighbourhood_search import move_count, random_move
+from ..strategies.common.placement_value import certificate, closed_bound, evaluate_proposal, simple_bound
 
 _ENUMERATED_MAX = 2**12
 _FAST_STRATEGIES = ("opclass", "heft", "peft", "multilevel", "balanced", "dp-chain", "mincut")
@@ -41,10 +41,10 @@ class _Front:
     def add(self, placement: dict[str, str]) -> tuple[float, float]:
         """Evaluate a placement, cut as is best for the first objective, and add it unless it is dominated."""
         first, second = self.problems
-        verdict = judge(first, Proposal(placement))
-        if verdict.violations:
+        evaluation = evaluate_proposal(first, Proposal(placement))
+        if evaluation.violations:
             return inf, inf
-        values = verdict.value, evaluate(second, verdict.parts)[0]
+        values = evaluation.value, evaluate(second, evaluation.parts)[0]
         if not any(known[0] <= values[0] and known[1] <= values[1] for known, _ in self.points):
             others = [p for p in self.points if not (values[0] <= p[0][0] and values[1] <= p[0][1])]
             self.points = [*others, (values, Proposal(placement))]
@@ -102,7 +102,7 @@ def pareto_front(
         )
     problems = problem.with_objective(objectives[0]), problem.with_objective(objectives[1])
     front = _Front(problems)
-    start_s = monotonic()
+    clock = TimeLimit(time_limit_s)
     if prod(len(problem.allowed(task)) for task in problem.graph) <= _ENUMERATED_MAX:
         tasks = list(problem.graph)
         for where in product(*(problem.allowed(task) for task in tasks)):
@@ -113,7 +113,7 @@ def pareto_front(
         _search(front, time_limit_s, seed)
     if not front.points:
         raise InfeasibleProblem("no placement was found that satisfies all constraints", remedy="loosen a constraint")
-    seconds = monotonic() - start_s
+    seconds = clock.elapsed_s()
     return [_solution(front, proposal, seconds) for _, proposal in sorted(front.points, key=lambda p: p[0])]
 
 
@@ -148,7 +148,7 @@ def _initial_placements(problems: tuple[Problem, Problem], time_limit_s: float, 
 def _search(front: _Front, time_limit_s: float, seed: int) -> None:
     """Search from the known placements towards each weighting of the two objectives."""
     problem, random = front.problems[0], Random(seed)
-    deadline = monotonic() + time_limit_s
+    clock = TimeLimit(time_limit_s)
     if not front.points or len(problem.devices) < 2:
         return
     bounds = [max(simple_bound(p), 1e-300) for p in front.problems]
@@ -161,10 +161,10 @@ def _search(front: _Front, time_limit_s: float, seed: int) -> None:
 
         values, start = min(front.points, key=lambda point: weighted_norm(point[0]))
         current, best = dict(start.placement), weighted_norm(values)
-        for _ in range(max(1, changes_for(problem, time_limit_s / (4 * _WEIGHTS)))):
-            if monotonic() > deadline:
+        for _ in range(max(1, move_count(problem, time_limit_s / (4 * _WEIGHTS)))):
+            if clock.is_over():
                 return
-            changed = change(problem, current, (), random)
+            changed = random_move(problem, current, (), random)
             if changed:
                 norm = weighted_norm(front.add({**current, **changed}))
                 if norm <= best:
@@ -173,15 +173,15 @@ def _search(front: _Front, time_limit_s: float, seed: int) -> None:
 
 def _solution(front: _Front, proposal: Proposal, seconds: float) -> Solution:
     first, second = front.problems
-    verdict = judge(first, proposal)
+    evaluation = evaluate_proposal(first, proposal)
     bound = certificate(first, proposal)
     return Solution(
         placement=dict(proposal.placement),
-        value=verdict.value,
-        bound=min(bound.value, verdict.value),
+        value=evaluation.value,
+        bound=closed_bound(bound.value, evaluation.value),
         bound_by=bound.by,
-        schedule=verdict.schedule,
+        schedule=evaluation.schedule,
         strategy="pareto",
-        values={first.objective: verdict.value, second.objective: evaluate(second, verdict.parts)[0]},
+        values={first.objective: evaluation.value, second.objective: evaluate(second, evaluation.parts)[0]},
         seconds=seconds,
     )

@@ -24,7 +24,7 @@ from trisect.scheduler.problem.core_sharing import CoreSharing
 from trisect.scheduler.problem.problem import Problem
 from trisect.scheduler.problem.rules import Objective
 from trisect.scheduler.problem.solution import Proposal, Solution
-from trisect.scheduler.simulation.energy_and_memory import with_totals
+from trisect.scheduler.simulation.energy_and_memory import with_energy_and_memory
 from trisect.scheduler.simulation.part_times import loads_s
 
 from ..graph.model_graph import Graph
@@ -36,7 +36,7 @@ from ..segments.boundary_layouts import nhwc_boundaries
 from ..segments.pieces import pieces_of_parts
 from ..segments.segment_writer import write_segments
 from ..strategies import propose
-from ..strategies.common.placement_value import Verdict, certificate, judge
+from ..strategies.common.placement_value import Evaluation, certificate, closed_bound, evaluate_proposal
 from .pareto_front import check_objectives, pareto_front
 from .placement_reasons import placed_tasks
 from .plan_request import DeviceData, PlanRequest
@@ -45,7 +45,6 @@ from .refinement import refined
 
 _ATTEMPTS_MAX = 5
 """Number of plans that are made while devices refuse segments."""
-_ROUNDING = 1e-9
 
 _T = TypeVar("_T")
 
@@ -203,17 +202,17 @@ def write_plan(
     """
     graph, problem = inputs.graph, inputs.problem
     capabilities = data.capabilities if data is not None else None
-    verdict = judge(problem, proposal)
-    if verdict.violations:
+    evaluation = evaluate_proposal(problem, proposal)
+    if evaluation.violations:
         raise InfeasibleProblem(
-            f"strategy {request.strategy!r} returned an invalid placement: {verdict.violations[0].message}"
+            f"strategy {request.strategy!r} returned an invalid placement: {evaluation.violations[0].message}"
         )
-    assert verdict.schedule is not None
-    placement, value = proposal.placement, verdict.value
+    assert evaluation.schedule is not None
+    placement, value = proposal.placement, evaluation.value
     bound = certificate(problem, proposal)
     cut_short = ["the time limit ended the search: another run may find something else"] * proposal.is_cut_short
     with atomic_folder(Path(out_folder)) as aside:
-        pieces = pieces_of_parts(graph, problem.graph, verdict.parts)
+        pieces = pieces_of_parts(graph, problem.graph, evaluation.parts)
         nhwc_tensors = nhwc_boundaries(graph, pieces, inputs.devices)
         segments, transfers, weights = write_segments(graph, pieces, aside, nhwc_tensors)
         if capabilities is not None:
@@ -233,12 +232,14 @@ def write_plan(
             objective=inputs.objective,
             seed=request.seed,
             shapes=dict(graph.shapes),
-            predicted=with_totals(problem, verdict.parts, with_copies(verdict.schedule, segments, inputs.devices)),
+            predicted=with_energy_and_memory(
+                problem, evaluation.parts, with_copies(evaluation.schedule, segments, inputs.devices)
+            ),
             value=value,
-            bound=value if bound.value >= value * (1 - _ROUNDING) else bound.value,
+            bound=closed_bound(bound.value, value),
             bound_by=bound.by,
             tasks=placed_tasks(problem, placement),
-            notes=(*notes, *cut_short, *_separate_cores_note(inputs, problem, verdict)),
+            notes=(*notes, *cut_short, *_separate_cores_note(inputs, problem, evaluation)),
             constraints=inputs.constraints.plain(),
             time_limit_s=request.time_limit_s,
             machine=request.machine,
@@ -255,18 +256,18 @@ def write_plan(
     return replace(plan, folder=os.path.abspath(out_folder), notes=shown_notes)
 
 
-def _separate_cores_note(inputs: ProblemInputs, problem: Problem, verdict: Verdict) -> list[str]:
+def _separate_cores_note(inputs: ProblemInputs, problem: Problem, evaluation: Evaluation) -> list[str]:
     """Predict the throughput when each CPU engine gets its own cores, instead of all competing for all."""
     costs = inputs.costs
     slowdowns = costs.slowdowns("processes") if isinstance(costs, ProfileCosts) and costs.is_measured else {}
-    loads = loads_s(problem, verdict.parts)
+    loads = loads_s(problem, evaluation.parts)
     measured_pairs = [pair for pair in slowdowns if set(pair) <= loads.keys()]
-    if problem.objective != "throughput" or not measured_pairs or verdict.value <= 0:
+    if problem.objective != "throughput" or not measured_pairs or evaluation.value <= 0:
         return []
     period_s = max(CoreSharing(slowdowns, is_pinned=True).busy_s(loads).values())
     return [
-        f"engines on the same cores slow each other, as measured: predicted are {1 / verdict.value:.4g} items a second "
-        f"in threads, and {1 / period_s:.4g} in processes on cores of their own"
+        f"engines on the same cores slow each other, as measured: predicted are {1 / evaluation.value:.4g} items a "
+        f"second in threads, and {1 / period_s:.4g} in processes on cores of their own"
     ]
 
 

@@ -12,13 +12,11 @@ from functools import partial
 from pathlib import Path
 from typing import get_args
 
-import networkx as nx
-
 from trisect.profiles.capabilities.compile_verdicts import Candidate, Capabilities
 from trisect.runtime.device import Device
 from trisect.runtime.plans.plan import Plan
 from trisect.runtime.plans.plan_parts import PlacedTask
-from trisect.scheduler.problem.task_graph import TaskGraph
+from trisect.scheduler.problem.task_graph import TaskGraph, topological_order
 
 from ..graph.ir_values import has_subgraph
 from ..graph.model_graph import Graph
@@ -73,7 +71,7 @@ def alternating_plan(
     results = _numeric_results(graph, tasks, devices, last_resort, refused, capabilities)
     pieces: list[Piece] = []
     placed: list[PlacedTask] = []
-    for number, task in enumerate(nx.topological_sort(tasks)):
+    for number, task in enumerate(topological_order(tasks)):
         turns = [devices[(number + i) % len(devices)] for i in range(len(devices))]
         reasons = {d: refused.get((task, d.id)) or results.get((task, d.id), EQUAL).reason for d in turns}
         able = [d for d in turns if not reasons[d]]

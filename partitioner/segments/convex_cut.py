@@ -10,11 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from math import inf
 
-import networkx as nx
-
 from trisect.runtime.plans.timeline import Schedule
 from trisect.scheduler.problem.problem import Part, Placement, Problem
-from trisect.scheduler.problem.task_graph import TaskGraph
+from trisect.scheduler.problem.task_graph import TaskGraph, topological_order
 from trisect.scheduler.simulation.simulate import evaluate
 from trisect.scheduler.simulation.validate import validate_parts
 
@@ -73,7 +71,7 @@ def divide(graph: TaskGraph, parts: Sequence[Part]) -> list[Part]:
     ([('a', 'b'), ('c',), ('d',)], [('a',), ('b',), ('c',), ('d',)])
     """
     home = {node: i for i, part in enumerate(parts) for node in part.nodes}
-    order = list(nx.topological_sort(graph))
+    order = topological_order(graph)
     needs: dict[str, int] = {}
     for node in order:
         before = [needs[p] if home[p] == home[node] else home[p] for p in graph.predecessors(node)]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from ..problem.problem import Placement, Problem
 from ..problem.solution import Proposal
-from ..simulation.list_scheduling import TaskLists, assign, by_rank, task_lists, upward_ranks
+from ..simulation.list_scheduling import TaskLists, by_rank, schedule_in_order, task_lists, upward_ranks
 from .linear_program import WORK_PER_S
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ _STEPS = 10**7
 _WORKERS = 8
 
 
-def prove(problem: Problem, known: Placement, value: float, time_limit_s: float, seed: int) -> Proposal:
+def solve_task_schedule(problem: Problem, known: Placement, value: float, time_limit_s: float, seed: int) -> Proposal:
     """Look for a better placement than a known one, and prove a bound.
 
     Parameters
@@ -59,7 +59,7 @@ def prove(problem: Problem, known: Placement, value: float, time_limit_s: float,
     model.minimize(goal)
     if problem.objective == "latency" and equal and is_free:
         begins = _equal_machines(model, lists, goal, horizon, scale)
-        hint = assign(lists, by_rank(upward_ranks(lists)))
+        hint = schedule_in_order(lists, by_rank(upward_ranks(lists)))
         for variable, start in zip(begins, hint.start, strict=True):
             model.add_hint(variable, min(horizon, floor(start * scale)))
         status = solver.solve(model)
@@ -88,7 +88,7 @@ def prove(problem: Problem, known: Placement, value: float, time_limit_s: float,
         return Proposal(lists.placement(where), bound)
     # Rounded times are not run by: each device takes its tasks in the order found, as early as they can be.
     order = sorted(range(len(starts)), key=lambda i: (solver.value(starts[i]), i))
-    found = assign(lists, order, fixed=dict(enumerate(where)))
+    found = schedule_in_order(lists, order, fixed=dict(enumerate(where)))
     return Proposal(lists.placement(where), bound, dict(zip(lists.tasks, found.start, strict=True)))
 
 

@@ -16,7 +16,7 @@ from trisect.runtime.errors import InfeasibleProblem
 from ..simulation.list_scheduling import TaskLists
 
 _ROUNDS = 50
-_MOST_CASES = 100_000
+_MAX_CASES = 100_000
 
 
 def interval_placement(lists: TaskLists, overheads: Sequence[float], *, keep_order: bool = False) -> list[int]:
@@ -53,7 +53,7 @@ def interval_placement(lists: TaskLists, overheads: Sequence[float], *, keep_ord
     cases = 1
     for kind in kinds:
         cases *= len(kind) + 1
-    if cases > _MOST_CASES and not keep_order:
+    if cases > _MAX_CASES and not keep_order:
         raise InfeasibleProblem(f"{len(kinds)} kinds of devices are too many to try their orders")
 
     def reach(load: float) -> list[tuple[int, int]] | None:

@@ -30,7 +30,7 @@ _NEARLY = 1e-6
 
 
 @dataclass(frozen=True)
-class Row:
+class LinearConstraint:
     """``low <= sum of terms <= high``, in force where every variable of `when` is 1 (then without `high`)."""
 
     terms: Terms
@@ -40,12 +40,12 @@ class Row:
 
 
 @dataclass
-class Program:
+class LinearProgram:
     """Variables with bounds, rows, and the one variable to make small.
 
     Examples
     --------
-    >>> program = Program()
+    >>> program = LinearProgram()
     >>> x, y, goal = program.choice(), program.choice(), program.number(0, 10)
     >>> program.add({x: 1, y: 1}, 1, 1)
     >>> program.add({goal: 1, x: -3, y: -2}, 0, inf)
@@ -56,7 +56,7 @@ class Program:
     lows: list[float] = field(default_factory=list)
     highs: list[float] = field(default_factory=list)
     is_choice: list[bool] = field(default_factory=list)
-    rows: list[Row] = field(default_factory=list)
+    rows: list[LinearConstraint] = field(default_factory=list)
 
     def choice(self) -> int:
         """A new variable that is 0 or 1."""
@@ -68,7 +68,7 @@ class Program:
 
     def add(self, terms: Terms, low: float, high: float, when: tuple[int, ...] = ()) -> None:
         """A new row."""
-        self.rows.append(Row({variable: c for variable, c in terms.items() if c}, low, high, when))
+        self.rows.append(LinearConstraint({variable: c for variable, c in terms.items() if c}, low, high, when))
 
     def _add(self, low: float, high: float, is_choice: bool) -> int:
         self.lows.append(low)
@@ -78,7 +78,7 @@ class Program:
 
 
 @dataclass(frozen=True)
-class Answer:
+class SolverResult:
     """What a solver says."""
 
     values: tuple[float, ...] | None
@@ -92,18 +92,18 @@ class Answer:
 
 
 def solve(
-    program: Program,
+    program: LinearProgram,
     goal: int,
     solver: Solver,
     time_limit_s: float,
     seed: int,
     hint: Mapping[int, float] | None = None,
-) -> Answer:
+) -> SolverResult:
     """Make one variable small.
 
     Parameters
     ----------
-    program : Program
+    program : LinearProgram
         For ``cp`` with whole coefficients and bounds.
     goal : int
     solver : {"cp", "milp"}
@@ -118,7 +118,9 @@ def solve(
     return _by_milp(program, goal, time_limit_s, seed, hint or {})
 
 
-def _by_cp(program: Program, goal: int, time_limit_s: float, seed: int, hint: Mapping[int, float]) -> Answer:
+def _by_cp(
+    program: LinearProgram, goal: int, time_limit_s: float, seed: int, hint: Mapping[int, float]
+) -> SolverResult:
     from ortools.sat.python import cp_model
 
     model = cp_model.CpModel()
@@ -147,7 +149,7 @@ def _by_cp(program: Program, goal: int, time_limit_s: float, seed: int, hint: Ma
     begin = monotonic()
     status = engine.solve(model)
     found = status in (cp_model.OPTIMAL, cp_model.FEASIBLE)
-    return Answer(
+    return SolverResult(
         tuple(engine.value(v) for v in variables) if found else None,
         max(program.lows[goal], engine.best_objective_bound) if status != cp_model.INFEASIBLE else inf,
         is_impossible=status == cp_model.INFEASIBLE,
@@ -155,7 +157,9 @@ def _by_cp(program: Program, goal: int, time_limit_s: float, seed: int, hint: Ma
     )
 
 
-def _by_milp(program: Program, goal: int, time_limit_s: float, seed: int, hint: Mapping[int, float]) -> Answer:
+def _by_milp(
+    program: LinearProgram, goal: int, time_limit_s: float, seed: int, hint: Mapping[int, float]
+) -> SolverResult:
     from ortools.math_opt.python import mathopt  # type: ignore[import-untyped]
 
     model = mathopt.Model()
@@ -186,7 +190,7 @@ def _by_milp(program: Program, goal: int, time_limit_s: float, seed: int, hint: 
         found = result.variable_values(variables)
         values = tuple(round(v) if c else v for v, c in zip(found, program.is_choice, strict=True))
     bound = result.termination.objective_bounds.dual_bound
-    return Answer(
+    return SolverResult(
         values,
         inf if is_impossible else max(program.lows[goal], bound - _NEARLY * abs(bound)),
         is_impossible=is_impossible,
@@ -194,7 +198,7 @@ def _by_milp(program: Program, goal: int, time_limit_s: float, seed: int, hint: 
     )
 
 
-def _relaxed(program: Program, row: Row) -> Row:
+def _relaxed(program: LinearProgram, row: LinearConstraint) -> LinearConstraint:
     """A row without conditions, which gives way, where it is not in force, by as much as its terms could be off.
 
     A row that has some is bounded from one side only.
@@ -207,4 +211,4 @@ def _relaxed(program: Program, row: Row) -> Row:
     terms = dict(row.terms)
     for variable in row.when:
         terms[variable] = terms.get(variable, 0.0) - slack
-    return Row(terms, row.low - slack * len(row.when), inf)
+    return LinearConstraint(terms, row.low - slack * len(row.when), inf)

@@ -103,7 +103,7 @@ def critical_path_s(lists: TaskLists, overheads_s: list[float]) -> float:
     return max((min(row) for row in finish), default=0.0)
 
 
-def worst_value(problem: Problem) -> float:
+def upper_bound(problem: Problem) -> float:
     """What no placement's value is above: everything one after the other, where it is slowest."""
     if problem.objective == "memory":
         return sum(max(problem.held_bytes(task, d) for d in problem.device_ids) for task in problem.graph) or 1.0

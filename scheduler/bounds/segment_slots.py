@@ -17,13 +17,13 @@ from ..problem.problem import Part, Problem
 from ..problem.solution import Proposal
 from ..problem.task_graph import tensor_edges
 from ..simulation.list_scheduling import TaskLists, task_lists
-from .linear_program import Program, Solver, solve
-from .lower_bounds import best_bound, worst_value
+from .linear_program import LinearProgram, Solver, solve
+from .lower_bounds import best_bound, upper_bound
 
 _STEPS = 10**6
-_MOST_CELLS = 60_000
+_MAX_CELLS = 60_000
 """Task x slot x device choices beyond which a solver gets nowhere."""
-_MOST_SLOTS = 12
+_MAX_SLOTS = 12
 _SPARE_SLOTS = 2
 _NAMES: dict[Solver, str] = {"cp": "CP-SAT", "milp": "MILP"}
 
@@ -57,9 +57,9 @@ def solve_segments(
     """
     count = len(problem.graph)
     slots = _slots(problem, len(known or ()))
-    if count * slots * len(problem.devices) > _MOST_CELLS:
+    if count * slots * len(problem.devices) > _MAX_CELLS:
         return None
-    model = _Model.of(problem, slots, value, whole=solver == "cp")
+    model = _SlotModel.of(problem, slots, value, whole=solver == "cp")
     answer = solve(model.program, model.goal, solver, time_limit_s, seed, model.hint(known) if known else None)
     most = problem.rules.max_segments or count
     is_all = slots >= min(most, len(problem.devices) if problem.rules.contiguous else most, count)
@@ -86,10 +86,8 @@ def solve_segments(
 
 def _slots(problem: Problem, known: int) -> int:
     """How many slots: as many as there can be in a small problem, else a few more than are used."""
-    wanted = (
-        len(problem.graph) if len(problem.graph) <= _MOST_SLOTS else max(known + _SPARE_SLOTS, len(problem.devices))
-    )
-    limits = [wanted, _MOST_SLOTS if known <= _MOST_SLOTS else known]
+    wanted = len(problem.graph) if len(problem.graph) <= _MAX_SLOTS else max(known + _SPARE_SLOTS, len(problem.devices))
+    limits = [wanted, _MAX_SLOTS if known <= _MAX_SLOTS else known]
     if problem.rules.max_segments is not None:
         limits.append(problem.rules.max_segments)
     if problem.rules.contiguous:
@@ -98,12 +96,12 @@ def _slots(problem: Problem, known: int) -> int:
 
 
 @dataclass(frozen=True)
-class _Model:
+class _SlotModel:
     """The program with what its variables mean."""
 
     problem: Problem
     lists: TaskLists
-    program: Program
+    program: LinearProgram
     goal: int
     scale: float
     cells: list[list[dict[int, int]]]
@@ -112,10 +110,10 @@ class _Model:
     """Per slot and device: whether the slot is there."""
 
     @classmethod
-    def of(cls, problem: Problem, slots: int, value: float, *, whole: bool) -> _Model:
+    def of(cls, problem: Problem, slots: int, value: float, *, whole: bool) -> _SlotModel:
         lists = task_lists(problem)
-        program = Program()
-        horizon = value if 0 < value < inf else worst_value(problem)
+        program = LinearProgram()
+        horizon = value if 0 < value < inf else upper_bound(problem)
         scale = (_STEPS if whole else 1000.0) / horizon
         top = (_STEPS if whole else 1000.0) + 1
         goal = program.number(min(top, floor(best_bound(problem).value * scale * (1 - 1e-6))), top)

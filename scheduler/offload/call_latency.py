@@ -10,21 +10,21 @@ from collections.abc import Sequence
 from math import exp, inf
 from random import Random
 
-from .load_annealing import Loads
-from .offload_instance import Instance
-from .search_budget import Budget
+from ..problem.time_limit import TimeLimit
+from .load_annealing import DeviceLoads
+from .offload_instance import OffloadInstance
 
 _CHECK_EVERY = 64
 _TIE = 0.02
 """Weight of the accelerators' mean load: of two placements of one latency, that with slack is better to go on from."""
 
 
-def finish_times(instance: Instance, where: Sequence[int], load: Sequence[float]) -> list[float] | None:
+def finish_times(instance: OffloadInstance, where: Sequence[int], load: Sequence[float]) -> list[float] | None:
     """When others can have the result of each step; None where pieces wait for each other.
 
     Parameters
     ----------
-    instance : Instance
+    instance : OffloadInstance
     where : sequence of int
         Device of each group.
     load : sequence of float
@@ -69,9 +69,9 @@ def finish_times(instance: Instance, where: Sequence[int], load: Sequence[float]
     return finish if done == len(steps) else None
 
 
-def latency(instance: Instance, where: Sequence[int]) -> float:
+def latency(instance: OffloadInstance, where: Sequence[int]) -> float:
     """Latency of a placement; infinite where pieces wait for each other or do not fit."""
-    state = Loads(instance, where)
+    state = DeviceLoads(instance, where)
     if any(held > instance.capacity for held in state.held[instance.hosts :]):
         return inf
     finish = finish_times(instance, where, state.load)
@@ -79,27 +79,27 @@ def latency(instance: Instance, where: Sequence[int]) -> float:
 
 
 def anneal_calls(
-    instance: Instance,
+    instance: OffloadInstance,
     where: Sequence[int],
     random: Random,
-    budget: Budget,
+    clock: TimeLimit,
     steps: int,
     *,
-    heat: float = 0.02,
+    initial_temperature: float = 0.02,
     goal: float = 0.0,
 ) -> tuple[float, list[int]]:
     """Lower the latency from a placement that can be.
 
     Parameters
     ----------
-    instance : Instance
+    instance : OffloadInstance
     where : sequence of int
         Device of each group.
     random : Random
-    budget : Budget
+    clock : TimeLimit
     steps : int
         At most; cooling is spread over them.
-    heat : float
+    initial_temperature : float
         Temperature at the start, relative to the latency.
     goal : float
         Stop when so good.
@@ -109,7 +109,7 @@ def anneal_calls(
     tuple of float and list of int
         The least latency met, and its placement.
     """
-    state = Loads(instance, where)
+    state = DeviceLoads(instance, where)
     hosts, devices, count = instance.hosts, instance.devices, instance.count
     accelerators = range(hosts, devices)
     near = _near(instance)
@@ -128,9 +128,9 @@ def anneal_calls(
     rand = random.random
     while count and devices > 1 and step < steps:
         if step % _CHECK_EVERY == 0:
-            if best <= goal or budget.is_spent():
+            if best <= goal or clock.is_over():
                 break
-            temperature = heat * best * max(1 - step / steps, 1e-3) ** 2
+            temperature = initial_temperature * best * max(1 - step / steps, 1e-3) ** 2
             if step % (_CHECK_EVERY * 256) == 0:
                 state.recount()
         step += 1
@@ -170,5 +170,5 @@ def anneal_calls(
     return best, best_where
 
 
-def _near(instance: Instance) -> list[list[int]]:
+def _near(instance: OffloadInstance) -> list[list[int]]:
     return [sorted({*instance.preds[g], *instance.succs[g]}) for g in range(instance.count)]

@@ -10,15 +10,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from math import inf
 
-from .offload_instance import Instance, Net
+from .offload_instance import Net, OffloadInstance
 
 
-def cluster(instance: Instance, least: float, most: float) -> list[int]:
+def cluster(instance: OffloadInstance, least: float, most: float) -> list[int]:
     """Cluster of each group: groups that share a costly net, up to so much work on an accelerator.
 
     Parameters
     ----------
-    instance : Instance
+    instance : OffloadInstance
     least : float
         Cost from which a net holds groups together.
     most : float
@@ -49,7 +49,7 @@ def cluster(instance: Instance, least: float, most: float) -> list[int]:
     return [roots.setdefault(find(g), len(roots)) for g in range(instance.count)]
 
 
-def merged(instance: Instance, home: Sequence[int]) -> Instance:
+def coarse_instance(instance: OffloadInstance, home: Sequence[int]) -> OffloadInstance:
     """The instance in which clusters are groups. Its order is lost: it serves searches, not pipelines."""
     count = max(home, default=-1) + 1
     members: list[list[int]] = [[] for _ in range(count)]

@@ -11,8 +11,8 @@ from itertools import pairwise
 from math import floor, inf
 from typing import TYPE_CHECKING
 
-from .offload_instance import Instance
-from .search_budget import Budget
+from ..problem.time_limit import TimeLimit
+from .offload_instance import OffloadInstance
 
 if TYPE_CHECKING:
     from ortools.sat.python.cp_model import CpModel, IntVar
@@ -23,11 +23,11 @@ _STEPS = 10**9
 
 
 def improve_loads(
-    instance: Instance,
+    instance: OffloadInstance,
     where: Sequence[int],
     value: float,
     least: float,
-    budget: Budget,
+    clock: TimeLimit,
     seconds: float,
     seed: int,
     *,
@@ -37,13 +37,13 @@ def improve_loads(
 
     Parameters
     ----------
-    instance : Instance
+    instance : OffloadInstance
     where : sequence of int
         Where to start: its largest load is `value`.
     value : float
     least : float
         A bound that is known.
-    budget : Budget
+    clock : TimeLimit
     seconds : float
         Of the solver's own, deterministic time, which goes quicker than the clock where there are two cores.
     seed : int
@@ -73,10 +73,10 @@ def improve_loads(
         _pipeline(model, instance, x)
         where = _numbered(instance, where)
     _hint(model, x, where)
-    return _solve(model, x, where, scale, budget, seconds, seed)
+    return _solve(model, x, where, scale, clock, seconds, seed)
 
 
-def _times(instance: Instance, device: int) -> list[float]:
+def _times(instance: OffloadInstance, device: int) -> list[float]:
     return instance.host_time if device < instance.hosts else instance.acc_time
 
 
@@ -84,7 +84,7 @@ def _whole(value: float, scale: float) -> int:
     return floor(value * scale)
 
 
-def _assignment(model: CpModel, instance: Instance) -> list[list[IntVar]]:
+def _assignment(model: CpModel, instance: OffloadInstance) -> list[list[IntVar]]:
     x = [[model.new_bool_var("") for _ in range(instance.devices)] for _ in range(instance.count)]
     for group in range(instance.count):
         model.add_exactly_one(x[group])
@@ -98,7 +98,7 @@ def _assignment(model: CpModel, instance: Instance) -> list[list[IntVar]]:
     return x
 
 
-def _moved(model: CpModel, instance: Instance, x: list[list[IntVar]]) -> list[list[tuple[float, IntVar]]]:
+def _moved(model: CpModel, instance: OffloadInstance, x: list[list[IntVar]]) -> list[list[tuple[float, IntVar]]]:
     """Per device, what it may have to send or fetch, with its cost."""
     moved: list[list[tuple[float, IntVar]]] = [[] for _ in range(instance.devices)]
     for net in instance.nets:
@@ -113,7 +113,7 @@ def _moved(model: CpModel, instance: Instance, x: list[list[IntVar]]) -> list[li
     return moved
 
 
-def _pipeline(model: CpModel, instance: Instance, x: list[list[IntVar]]) -> None:
+def _pipeline(model: CpModel, instance: OffloadInstance, x: list[list[IntVar]]) -> None:
     """No group behind its readers; equal devices are numbered along the pipeline, hosts and accelerators apart."""
     hosts, devices = instance.hosts, instance.devices
     accelerators = range(hosts, devices)
@@ -136,7 +136,7 @@ def _pipeline(model: CpModel, instance: Instance, x: list[list[IntVar]]) -> None
                     model.add_bool_or([~x[group][d], ~x[other][h], behind[h][d]])
 
 
-def _numbered(instance: Instance, where: Sequence[int]) -> list[int]:
+def _numbered(instance: OffloadInstance, where: Sequence[int]) -> list[int]:
     """A pipeline's placement with equal devices numbered as they come in it."""
     following: dict[int, set[int]] = {d: set() for d in range(instance.devices)}
     for group, others in enumerate(instance.succs):
@@ -159,21 +159,21 @@ def _solve(
     x: list[list[IntVar]],
     where: Sequence[int],
     scale: float,
-    budget: Budget,
+    clock: TimeLimit,
     seconds: float,
     seed: int,
 ) -> tuple[list[int], float]:
     from ortools.sat.python import cp_model
 
     solver = cp_model.CpSolver()
-    solver.parameters.max_time_in_seconds = max(0.1, budget.left_s())
+    solver.parameters.max_time_in_seconds = max(0.1, clock.left_s())
     solver.parameters.max_deterministic_time = max(0.01, seconds)
     solver.parameters.random_seed = seed
     solver.parameters.num_workers = _WORKERS
     solver.parameters.interleave_search = True  # the one way in which several workers always do the same
     status = solver.solve(model)
     if status != cp_model.OPTIMAL:
-        budget.is_spent()
+        clock.is_over()
     bound = max(0.0, solver.best_objective_bound) / scale
     if status not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
         return list(where), bound if status == cp_model.UNKNOWN else 0.0
@@ -181,7 +181,13 @@ def _solve(
 
 
 def improve_calls(
-    instance: Instance, where: Sequence[int], value: float, least: float, budget: Budget, seconds: float, seed: int
+    instance: OffloadInstance,
+    where: Sequence[int],
+    value: float,
+    least: float,
+    clock: TimeLimit,
+    seconds: float,
+    seed: int,
 ) -> tuple[list[int], float]:
     """Look for a smaller latency; see `improve_loads`."""
     from ortools.sat.python import cp_model
@@ -233,10 +239,10 @@ def improve_calls(
     order = sorted(range(hosts, devices), key=lambda d: _begin(instance, where, d))
     renamed = {d: hosts + i for i, d in enumerate(order)}
     _hint(model, x, [renamed.get(d, d) for d in where])
-    return _solve(model, x, where, scale, budget, seconds, seed)
+    return _solve(model, x, where, scale, clock, seconds, seed)
 
 
-def critical_path(instance: Instance) -> tuple[list[float], list[float]]:
+def critical_path(instance: OffloadInstance) -> tuple[list[float], list[float]]:
     """Per step, the least time from the start until it is done, and the least from then to the end."""
     steps = instance.steps
     least = [min(step.host_time, step.acc_time) for step in steps]
@@ -249,11 +255,11 @@ def critical_path(instance: Instance) -> tuple[list[float], list[float]]:
     return head, tail
 
 
-def _begin(instance: Instance, where: Sequence[int], device: int) -> float:
+def _begin(instance: OffloadInstance, where: Sequence[int], device: int) -> float:
     from .call_latency import finish_times
-    from .load_annealing import Loads
+    from .load_annealing import DeviceLoads
 
-    load = Loads(instance, where).load
+    load = DeviceLoads(instance, where).load
     finish = finish_times(instance, where, load)
     inside = [i for i, step in enumerate(instance.steps) if where[step.group] == device]
     return inf if finish is None or not inside else finish[inside[0]] - load[device]

@@ -14,8 +14,8 @@ from math import inf
 import numpy as np
 from numpy.typing import NDArray
 
-from .offload_instance import Instance
-from .search_budget import Budget
+from ..problem.time_limit import TimeLimit
+from .offload_instance import OffloadInstance
 
 _WORD = 64
 _EPSILON = 1e-9
@@ -38,16 +38,16 @@ class _Downsets:
 
 
 def best_chain(
-    instance: Instance, limit: float, budget: Budget, *, most: int = 150_000
+    instance: OffloadInstance, limit: float, clock: TimeLimit, *, most: int = 150_000
 ) -> tuple[bool, float, list[int] | None]:
     """Look for a pipeline whose largest load is below a limit.
 
     Parameters
     ----------
-    instance : Instance
+    instance : OffloadInstance
     limit : float
         A value that is already known.
-    budget : Budget
+    clock : TimeLimit
     most : int
         Give up above so many downsets.
 
@@ -60,7 +60,7 @@ def best_chain(
     where : list of int or None
         Device of each group, if something better was found.
     """
-    masks = _enumerate(instance, most, budget)
+    masks = _enumerate(instance, most, clock)
     if masks is None:
         return False, limit, None
     sets = _describe(instance, masks)
@@ -76,7 +76,7 @@ def best_chain(
         [[sets.acc[last] - (k - a) * limit - (h - b) * absorbed for b in range(h + 1)] for a in range(k + 1)]
     )
     for i in range(last):
-        if budget.is_spent():
+        if clock.is_over():
             return False, limit, None
         state = np.where(sets.acc[i] >= needed - _EPSILON, best[i], inf)
         if not (state < limit).any():
@@ -108,7 +108,7 @@ def masks_in_order(sets: _Downsets) -> list[int]:
     return [int.from_bytes(row.tobytes(), "little") for row in sets.words]
 
 
-def _enumerate(instance: Instance, most: int, budget: Budget) -> list[int] | None:
+def _enumerate(instance: OffloadInstance, most: int, clock: TimeLimit) -> list[int] | None:
     preds = [sum(1 << p for p in instance.preds[g]) for g in range(instance.count)]
     ready = sum(1 << g for g in range(instance.count) if not preds[g])
     level = {0: ready}
@@ -128,13 +128,13 @@ def _enumerate(instance: Instance, most: int, budget: Budget) -> list[int] | Non
                             freed |= 1 << s
                     following[grown] = ready ^ bit | freed
         found.extend(following)
-        if len(found) > most or budget.is_spent():
+        if len(found) > most or clock.is_over():
             return None
         level = following
     return found
 
 
-def _describe(instance: Instance, masks: list[int]) -> _Downsets:
+def _describe(instance: OffloadInstance, masks: list[int]) -> _Downsets:
     n = instance.count
     width = max(1, -(-n // _WORD))
     raw = b"".join(mask.to_bytes(width * 8, "little") for mask in masks)
@@ -160,7 +160,7 @@ def _describe(instance: Instance, masks: list[int]) -> _Downsets:
     )
 
 
-def _host_absorbs(instance: Instance, limit: float) -> float:
+def _host_absorbs(instance: OffloadInstance, limit: float) -> float:
     """The most of the accelerators' work that one host can take over below a load (a fractional knapsack)."""
     items = [(a if a < inf else 0.0, t) for a, t in zip(instance.acc_time, instance.host_time, strict=True) if t < inf]
     items.sort(key=lambda item: item[1] / item[0] if item[0] > 0 else inf)
@@ -173,7 +173,7 @@ def _host_absorbs(instance: Instance, limit: float) -> float:
 
 
 def _transitions(
-    instance: Instance, sets: _Downsets, i: int, limit: float, least: float, is_host: bool
+    instance: OffloadInstance, sets: _Downsets, i: int, limit: float, least: float, is_host: bool
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Downsets that contain one and that one more device reaches below a load, and those loads."""
     low = max(i + 1, int(np.searchsorted(sets.acc, least)))
@@ -221,7 +221,7 @@ def _has(sets: _Downsets, rows: NDArray[np.int64], group: int) -> NDArray[np.boo
 
 
 def _walk_back(
-    instance: Instance, masks: list[int], origin: NDArray[np.int64], last: int, used: tuple[np.intp, ...]
+    instance: OffloadInstance, masks: list[int], origin: NDArray[np.int64], last: int, used: tuple[np.intp, ...]
 ) -> list[int]:
     where = [0] * instance.count
     (a, b), at = (int(u) for u in used), last

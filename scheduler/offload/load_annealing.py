@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from math import exp, inf
 from random import Random
 
-from .offload_instance import Instance
-from .search_budget import Budget
+from ..problem.time_limit import TimeLimit
+from .offload_instance import OffloadInstance
 
 _CHECK_EVERY = 256
 _BLOCKS = 0.1
@@ -19,10 +19,10 @@ _BLOCKS = 0.1
 _BLOCK_SIZES = (2, 3, 5, 8, 13, 21)
 
 
-class Loads:
+class DeviceLoads:
     """Where groups are, and what each device carries."""
 
-    def __init__(self, instance: Instance, where: Sequence[int]) -> None:
+    def __init__(self, instance: OffloadInstance, where: Sequence[int]) -> None:
         self.instance = instance
         self.where = list(where)
         self.touching: list[list[tuple[int, bool]]] = [[] for _ in range(instance.count)]
@@ -112,30 +112,30 @@ class Loads:
 
 
 def anneal(
-    instance: Instance,
+    instance: OffloadInstance,
     where: Sequence[int],
     random: Random,
-    budget: Budget,
+    clock: TimeLimit,
     steps: int,
     *,
     goal: float = 0.0,
-    heat: float = 0.3,
+    initial_temperature: float = 0.3,
     power: int = 12,
 ) -> tuple[float, list[int]]:
     """Lower the largest load from a placement that keeps memory's limits.
 
     Parameters
     ----------
-    instance : Instance
+    instance : OffloadInstance
     where : sequence of int
         Device of each group.
     random : Random
-    budget : Budget
+    clock : TimeLimit
     steps : int
         At most; cooling is spread over them.
     goal : float
         Stop when so good.
-    heat : float
+    initial_temperature : float
         Temperature at the start, relative to the power mean.
     power : int
         Of the mean; the higher, the more the largest load alone counts.
@@ -145,26 +145,26 @@ def anneal(
     tuple of float and list of int
         The least largest load met, and its placement.
     """
-    state = Loads(instance, where)
+    state = DeviceLoads(instance, where)
     best, best_where = max(state.load), list(where)
     unit = best or 1.0
     count, devices, hosts = instance.count, instance.devices, instance.hosts
     neighbours = _neighbours(instance)
     energy = sum((load / unit) ** power for load in state.load)
-    temperature = heat
+    temperature = initial_temperature
     step = 0
     rand = random.random
     load = state.load
     while count and devices > 1 and step < steps:
         if step % _CHECK_EVERY == 0:
-            if best <= goal or budget.is_spent():
+            if best <= goal or clock.is_over():
                 break
             if step % (_CHECK_EVERY * 64) == 0:
                 state.recount()
                 load = state.load
             # Anew each time: one very full device would leave nothing of the others' digits in a running sum.
             energy = sum((x / unit) ** power for x in load)
-            temperature = heat * max(1 - step / steps, 1e-3) ** 3 * energy
+            temperature = initial_temperature * max(1 - step / steps, 1e-3) ** 3 * energy
         step += 1
         group = int(rand() * count)
         source = state.where[group]
@@ -209,7 +209,7 @@ def anneal(
     return best, best_where
 
 
-def _block(state: Loads, group: int, near: list[list[int]], random: Random) -> list[int]:
+def _block(state: DeviceLoads, group: int, near: list[list[int]], random: Random) -> list[int]:
     """A group with others around it on the same device, as many as is drawn."""
     source, size = state.where[group], random.choice(_BLOCK_SIZES)
     block = [group]
@@ -224,7 +224,7 @@ def _block(state: Loads, group: int, near: list[list[int]], random: Random) -> l
     return block
 
 
-def _move_all(state: Loads, groups: list[int], target: int) -> tuple[float, float]:
+def _move_all(state: DeviceLoads, groups: list[int], target: int) -> tuple[float, float]:
     """Move groups of one device; what that adds to its load, and to the target's."""
     leaves = arrives = 0.0
     for group in groups:
@@ -235,7 +235,7 @@ def _move_all(state: Loads, groups: list[int], target: int) -> tuple[float, floa
     return leaves, arrives
 
 
-def _neighbours(instance: Instance) -> list[list[int]]:
+def _neighbours(instance: OffloadInstance) -> list[list[int]]:
     found: list[set[int]] = [set() for _ in range(instance.count)]
     for net in instance.nets:
         for reader in net.readers:

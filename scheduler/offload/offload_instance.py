@@ -27,7 +27,7 @@ class Net:
 
 
 @dataclass(frozen=True)
-class Step:
+class OffloadStep:
     """A task as latency sees it: on a host it runs by itself, even where its group shares the device."""
 
     group: int
@@ -39,7 +39,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Instance:
+class OffloadInstance:
     """Groups 0..n-1, devices 0..hosts-1 (hosts) and from there on (accelerators)."""
 
     groups: tuple[tuple[str, ...], ...]
@@ -55,7 +55,7 @@ class Instance:
     accelerators: int
     capacity: float
     device_ids: tuple[str, ...]
-    steps: tuple[Step, ...] = ()
+    steps: tuple[OffloadStep, ...] = ()
     """In topological order, without those that keep nobody waiting."""
 
     @property
@@ -66,19 +66,19 @@ class Instance:
     def devices(self) -> int:
         return self.hosts + self.accelerators
 
-    def spread(self, where: Iterable[int]) -> dict[str, str]:
+    def to_placement(self, where: Iterable[int]) -> dict[str, str]:
         """Placement of tasks from the device number of each group."""
         return {
             task: self.device_ids[device] for tasks, device in zip(self.groups, where, strict=True) for task in tasks
         }
 
-    def gather(self, placement: Mapping[str, str]) -> list[int]:
+    def from_placement(self, placement: Mapping[str, str]) -> list[int]:
         """Device number of each group; of a group that is torn apart, that of its first task."""
         number = {device: i for i, device in enumerate(self.device_ids)}
         return [number[placement[tasks[0]]] for tasks in self.groups]
 
 
-def make_instance(problem: Problem, *, contract: bool = True) -> Instance:
+def make_instance(problem: Problem, *, contract: bool = True) -> OffloadInstance:
     """Contract a problem of the offload convention.
 
     Parameters
@@ -125,7 +125,7 @@ class _Contraction:
     def join(self, a: str, b: str) -> None:
         self.parent[self.find(a)] = self.find(b)
 
-    def result(self, device_ids: tuple[str, ...], contract: bool) -> Instance:
+    def result(self, device_ids: tuple[str, ...], contract: bool) -> OffloadInstance:
         rules = self.problem.rules
         for together in rules.colocated:
             for task in together[1:]:
@@ -199,7 +199,7 @@ class _Contraction:
             joined = True
         return joined
 
-    def numbered(self, device_ids: tuple[str, ...]) -> Instance:
+    def numbered(self, device_ids: tuple[str, ...]) -> OffloadInstance:
         groups = self.members()
         order = self.order_graph()
         is_acyclic = nx.is_directed_acyclic_graph(order)
@@ -215,7 +215,7 @@ class _Contraction:
         for root, (host, accelerator, _) in zip(roots, totals, strict=True):
             if host == inf and accelerator == inf:
                 raise InfeasibleProblem(f"no device can run {', '.join(groups[root][:3])} together")
-        return Instance(
+        return OffloadInstance(
             groups=tuple(tuple(groups[root]) for root in roots),
             host_time=[t[0] for t in totals],
             acc_time=[t[1] for t in totals],
@@ -230,7 +230,7 @@ class _Contraction:
             steps=self.steps(home),
         )
 
-    def steps(self, home: Mapping[str, int]) -> tuple[Step, ...]:
+    def steps(self, home: Mapping[str, int]) -> tuple[OffloadStep, ...]:
         """Tasks in order; not those that are there from the start and only read within their group."""
         graph, times = self.problem.graph, self.problem.times_s
         kept: dict[str, int] = {}
@@ -240,7 +240,7 @@ class _Contraction:
             if host > 0 or graph.pred[task] or not inner:
                 kept[task] = len(kept)
         return tuple(
-            Step(
+            OffloadStep(
                 home[task],
                 times[task][self.hosts[0]] if self.hosts else inf,
                 times[task][self.accelerators[0]] if self.accelerators else inf,

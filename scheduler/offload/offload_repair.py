@@ -12,12 +12,12 @@ from trisect.runtime.errors import InfeasibleProblem
 
 from ..problem.problem import Placement, Problem
 from .call_latency import finish_times
-from .load_annealing import Loads
-from .offload_instance import Instance, make_instance
+from .load_annealing import DeviceLoads
+from .offload_instance import OffloadInstance, make_instance
 from .pipeline_chain import best_intervals
 
 
-def obey(problem: Problem, placement: Placement) -> dict[str, str]:
+def repair_offload(problem: Problem, placement: Placement) -> dict[str, str]:
     """The placement, changed as little as these rules of thumb manage, so that no rule is broken.
 
     A group of tasks that must be together goes where its first is. For contiguous throughput the order in which the
@@ -30,7 +30,7 @@ def obey(problem: Problem, placement: Placement) -> dict[str, str]:
         When nothing is found that fits.
     """
     instance = make_instance(problem, contract=False)
-    where = instance.gather(placement)
+    where = instance.from_placement(placement)
     where = [_able(instance, g, d) for g, d in enumerate(where)]
     if problem.objective == "latency":
         where = _one_run_each(instance, _fit(instance, where))
@@ -41,10 +41,10 @@ def obey(problem: Problem, placement: Placement) -> dict[str, str]:
         where = found[1]
     else:
         where = _fit(instance, where)
-    return instance.spread(where)
+    return instance.to_placement(where)
 
 
-def drained_order(instance: Instance, where: list[int]) -> list[int]:
+def drained_order(instance: OffloadInstance, where: list[int]) -> list[int]:
     """A topological order that stays on a device as long as something is ready there."""
     waiting = [len(p) for p in instance.preds]
     ready: dict[int, list[int]] = {}
@@ -67,7 +67,7 @@ def drained_order(instance: Instance, where: list[int]) -> list[int]:
     return order
 
 
-def _able(instance: Instance, group: int, device: int) -> int:
+def _able(instance: OffloadInstance, group: int, device: int) -> int:
     """The device, or the first that can run the group."""
     times = [
         instance.host_time[group] if d < instance.hosts else instance.acc_time[group] for d in range(instance.devices)
@@ -75,10 +75,10 @@ def _able(instance: Instance, group: int, device: int) -> int:
     return device if times[device] < inf else min(range(instance.devices), key=lambda d: times[d])
 
 
-def _fit(instance: Instance, where: list[int]) -> list[int]:
+def _fit(instance: OffloadInstance, where: list[int]) -> list[int]:
     """Move what does not fit, the largest first, to where there is room; to a host if nowhere."""
     where = list(where)
-    held = Loads(instance, where).held
+    held = DeviceLoads(instance, where).held
     for g in sorted(range(instance.count), key=lambda g: -instance.size[g]):
         source = where[g]
         if source < instance.hosts or held[source] <= instance.capacity or instance.size[g] == 0:
@@ -98,7 +98,7 @@ def _fit(instance: Instance, where: list[int]) -> list[int]:
     return where
 
 
-def _one_run_each(instance: Instance, where: list[int]) -> list[int]:
+def _one_run_each(instance: OffloadInstance, where: list[int]) -> list[int]:
     if finish_times(instance, where, [0.0] * instance.devices) is not None:
         return where
     longest: dict[int, list[int]] = {}

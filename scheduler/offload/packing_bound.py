@@ -13,26 +13,30 @@ from math import inf
 import numpy as np
 from numpy.typing import NDArray
 
-from .offload_instance import Instance
+from .offload_instance import OffloadInstance
 
 _ROUNDING = 1e-9
-_MOST_PARTS = 40
+_MAX_PARTS = 40
 _STEPS = 50
 _Sizes = NDArray[np.float64]
 
 
-def load_bound(instance: Instance) -> float:
+def load_bound(instance: OffloadInstance) -> float:
     """The largest load that some rounding refutes; transfers are left out.
 
     Examples
     --------
-    >>> instance = Instance((("a",), ("b",)), [9.0, 9.0], [2.0, 4.0], [0, 0], [], [[], []], [[], []], 1, 2, 1e9, ())
+    >>> instance = OffloadInstance(
+    ...     (("a",), ("b",)), [9.0, 9.0], [2.0, 4.0], [0, 0], [], [[], []], [[], []], 1, 2, 1e9, ()
+    ... )
     >>> load_bound(instance)
     4.0
 
     Five equal tasks on two accelerators: one of them gets three.
 
-    >>> instance = Instance((("a",),) * 5, [99.0] * 5, [1.0] * 5, [0.0] * 5, [], [[]] * 5, [[]] * 5, 1, 2, 1e9, ())
+    >>> instance = OffloadInstance(
+    ...     (("a",),) * 5, [99.0] * 5, [1.0] * 5, [0.0] * 5, [], [[]] * 5, [[]] * 5, 1, 2, 1e9, ()
+    ... )
     >>> round(load_bound(instance), 6)
     3.0
     """
@@ -46,7 +50,7 @@ def load_bound(instance: Instance) -> float:
 
 
 def _refuted(
-    instance: Instance, acc: _Sizes, host: _Sizes, rounding: Callable[[_Sizes], _Sizes], low: float, high: float
+    instance: OffloadInstance, acc: _Sizes, host: _Sizes, rounding: Callable[[_Sizes], _Sizes], low: float, high: float
 ) -> float:
     """The largest load between two that a rounding shows to be too small; `low` where it shows nothing."""
     if _fits(instance, acc, host, rounding, low * (1 + _ROUNDING)):
@@ -57,7 +61,9 @@ def _refuted(
     return low
 
 
-def _fits(instance: Instance, acc: _Sizes, host: _Sizes, rounding: Callable[[_Sizes], _Sizes], load: float) -> bool:
+def _fits(
+    instance: OffloadInstance, acc: _Sizes, host: _Sizes, rounding: Callable[[_Sizes], _Sizes], load: float
+) -> bool:
     """Whether the rounded work fits under a load, if hosts may take parts of tasks."""
     if load <= 0:
         return not bool((np.minimum(acc, host) > 0).any())
@@ -80,10 +86,10 @@ def _fits(instance: Instance, acc: _Sizes, host: _Sizes, rounding: Callable[[_Si
 
 def _roundings(acc: _Sizes, load: float) -> Iterator[Callable[[_Sizes], _Sizes]]:
     """Dual feasible functions: of numbers that sum up to at most 1, the images do too."""
-    for parts in range(1, _MOST_PARTS):
+    for parts in range(1, _MAX_PARTS):
         yield lambda sizes, k=parts: np.minimum(1.0, np.floor((k + 1) * sizes) / k)  # type: ignore[misc]
     if load <= 0:
         return
     ratios = np.unique(np.round(acc[(acc < inf) & (acc <= load / 2) & (acc > 0)] / load, 6))
-    for least in ratios[:: max(1, len(ratios) // _MOST_PARTS)]:
+    for least in ratios[:: max(1, len(ratios) // _MAX_PARTS)]:
         yield lambda sizes, t=least: np.where(sizes > 1 - t, 1.0, np.where(sizes < t, 0.0, sizes))  # type: ignore[misc]

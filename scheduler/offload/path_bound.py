@@ -16,18 +16,18 @@ from random import Random
 import numpy as np
 from numpy.typing import NDArray
 
-from .offload_instance import Instance
+from .offload_instance import OffloadInstance
 
 _PATHS = 12
 _SPREAD = 0.5
 
 
-def path_bound(instance: Instance, seed: int = 0) -> float:
+def path_bound(instance: OffloadInstance, seed: int = 0) -> float:
     """The best bound of some paths: the critical one, and others drawn by disturbing times.
 
     Parameters
     ----------
-    instance : Instance
+    instance : OffloadInstance
         Whose steps are in topological order.
     seed : int
 
@@ -35,9 +35,9 @@ def path_bound(instance: Instance, seed: int = 0) -> float:
     --------
     A chain of two tasks that do not fit on one accelerator: what lies between them is sent and fetched.
 
-    >>> from .instance import Net, Step
-    >>> steps = (Step(0, 9.0, 1.0, (), (1,)), Step(1, 9.0, 1.0, (0,), ()))
-    >>> instance = Instance((("a",), ("b",)), [9.0, 9.0], [1.0, 1.0], [5.0, 5.0], [Net(0, (1,), 3.0)], [[], [0]],
+    >>> from trisect.scheduler.offload.offload_instance import Net, OffloadStep
+    >>> steps = (OffloadStep(0, 9.0, 1.0, (), (1,)), OffloadStep(1, 9.0, 1.0, (0,), ()))
+    >>> instance = OffloadInstance((("a",), ("b",)), [9.0, 9.0], [1.0, 1.0], [5.0, 5.0], [Net(0, (1,), 3.0)], [[], [0]],
     ...                     [[1], []], 1, 2, 8.0, ("cpu:0", "npu:0", "npu:1"), steps)
     >>> path_bound(instance)
     8.0
@@ -53,7 +53,7 @@ def path_bound(instance: Instance, seed: int = 0) -> float:
     return best
 
 
-def _longest_path(instance: Instance, random: Random | None) -> list[int]:
+def _longest_path(instance: OffloadInstance, random: Random | None) -> list[int]:
     """Steps of a path that takes longest, each where it is quickest; with disturbed times where lots are drawn."""
     steps = instance.steps
     length = [0.0] * len(steps)
@@ -74,13 +74,13 @@ def _longest_path(instance: Instance, random: Random | None) -> list[int]:
     return path[::-1]
 
 
-def _along(instance: Instance, path: Sequence[int]) -> float:
+def _along(instance: OffloadInstance, path: Sequence[int]) -> float:
     """Least time for a path's steps, one after the other."""
     count, most = len(path), min(instance.accelerators, len(path))
     # best[i, k]: the first i steps done, with at most k calls.
     best = np.full((count + 1, most + 1), inf)
     best[0] = 0.0
-    calls = _Calls(instance, path)
+    calls = _PathCalls(instance, path)
     for i, step in enumerate(path):
         if instance.hosts:
             best[i + 1] = np.minimum(best[i + 1], best[i] + instance.steps[step].host_time)
@@ -90,16 +90,16 @@ def _along(instance: Instance, path: Sequence[int]) -> float:
     return float(best[count].min())
 
 
-class _Calls:
+class _PathCalls:
     """What a call takes at least that runs an interval of the path and no other step of it.
 
     Parameters
     ----------
-    instance : Instance
+    instance : OffloadInstance
     path : sequence of int
     """
 
-    def __init__(self, instance: Instance, path: Sequence[int]) -> None:
+    def __init__(self, instance: OffloadInstance, path: Sequence[int]) -> None:
         self.instance = instance
         self.length = len(path)
         after, before = _positions(instance, path)
@@ -121,7 +121,7 @@ class _Calls:
         self.made_early = np.array([earliest[net.home] for net in nets], dtype=np.int64)
 
     def from_step(self, i: int) -> NDArray[np.float64]:
-        """Loads of the intervals from step i on, by their ends; infinite where something cannot run or does not fit."""
+        """Return the loads of intervals from step i on, by their ends; infinite where one cannot run or fit."""
         none = self.length
         first = np.array(
             [min((ahead for behind, ahead in spans if behind >= i), default=none) for spans in self.spans],
@@ -152,7 +152,7 @@ def _add_between(
     np.subtract.at(load, end, cost)
 
 
-def _positions(instance: Instance, path: Sequence[int]) -> tuple[list[int], list[int]]:
+def _positions(instance: OffloadInstance, path: Sequence[int]) -> tuple[list[int], list[int]]:
     """Per step, the last of the path's steps that it is or follows, and the first that it is or comes before."""
     steps, none = instance.steps, len(path)
     own = {step: position for position, step in enumerate(path)}

@@ -12,13 +12,13 @@ from random import Random
 
 import numpy as np
 
-from .offload_instance import Instance
+from .offload_instance import OffloadInstance
 
-MOST_ORDERS = 400
+MAX_ORDERS = 400
 """Orders that a search tries at most, drawn one after another."""
 
 
-def depth_first_order(instance: Instance, random: Random | None = None) -> list[int]:
+def depth_first_order(instance: OffloadInstance, random: Random | None = None) -> list[int]:
     """A topological order that finishes a branch before it turns to the next; drawn at random where asked."""
     waiting = [len(p) for p in instance.preds]
     ready = [g for g in range(instance.count) if waiting[g] == 0]
@@ -38,12 +38,14 @@ def depth_first_order(instance: Instance, random: Random | None = None) -> list[
     return order
 
 
-def best_intervals(instance: Instance, order: Sequence[int], limit: float = inf) -> tuple[float, list[int]] | None:
+def best_intervals(
+    instance: OffloadInstance, order: Sequence[int], limit: float = inf
+) -> tuple[float, list[int]] | None:
     """Cut an order into one interval per device, so that the largest load is least.
 
     Parameters
     ----------
-    instance : Instance
+    instance : OffloadInstance
     order : sequence of int
         Groups, topologically sorted.
     limit : float
@@ -91,7 +93,7 @@ def best_intervals(instance: Instance, order: Sequence[int], limit: float = inf)
     return value, where
 
 
-def _touching(instance: Instance) -> list[list[int]]:
+def _touching(instance: OffloadInstance) -> list[list[int]]:
     touching: list[list[int]] = [[] for _ in range(instance.count)]
     for i, net in enumerate(instance.nets):
         for group in (net.home, *net.readers):
@@ -100,9 +102,9 @@ def _touching(instance: Instance) -> list[list[int]]:
 
 
 def _interval_loads(
-    instance: Instance, order: Sequence[int], start: int, limit: float, touching: list[list[int]]
+    instance: OffloadInstance, order: Sequence[int], start: int, limit: float, touching: list[list[int]]
 ) -> tuple[list[float], list[float]]:
-    """Loads of the intervals that begin at `start`, by their length: on an accelerator, on a host."""
+    """DeviceLoads of the intervals that begin at `start`, by their length: on an accelerator, on a host."""
     acc_loads: list[float] = []
     host_loads: list[float] = []
     work = moved = host = size = 0.0

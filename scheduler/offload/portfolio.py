@@ -11,16 +11,17 @@ from trisect.runtime.errors import InfeasibleProblem
 
 from ..problem.problem import Problem
 from ..problem.solution import Proposal
+from ..problem.time_limit import TimeLimit
 from .call_latency import anneal_calls, latency
-from .coarsening import cluster, merged
+from .coarsening import cluster, coarse_instance
 from .cp_models import improve_calls, improve_loads
 from .downsets import best_chain
-from .load_annealing import Loads, anneal
-from .offload_instance import Instance, make_instance
+from .load_annealing import DeviceLoads, anneal
+from .offload_instance import OffloadInstance, make_instance
 from .packing_bound import load_bound
 from .path_bound import path_bound
-from .pipeline_chain import MOST_ORDERS, best_intervals, depth_first_order
-from .search_budget import Budget, call_steps, load_steps
+from .pipeline_chain import MAX_ORDERS, best_intervals, depth_first_order
+from .step_counts import call_steps, load_steps
 
 _PROVEN = 1e-6
 _ORDERS = 12
@@ -31,14 +32,14 @@ _ONLY_SEARCH = ((1.0, 0.0),)
 _PER_GROUP_S = 0.012
 _FROM_BEST = 0.3
 _AS_BEFORE = 0.5
-_MOST_LEVELS = 20
+_MAX_LEVELS = 20
 _PER_DEVICE = 8
 _ROUGH = 0.75
-_MOST_ROUNDS = 20
+_MAX_ROUNDS = 20
 
 
 @dataclass(frozen=True)
-class _State:
+class _SearchState:
     """The best so far, and what is proven."""
 
     value: float
@@ -50,10 +51,10 @@ class _State:
     def is_proven(self) -> bool:
         return self.value <= self.bound * (1 + _PROVEN)
 
-    def with_bound(self, bound: float, by: str) -> _State:
+    def with_bound(self, bound: float, by: str) -> _SearchState:
         return replace(self, bound=bound, bound_by=by) if bound > self.bound else self
 
-    def with_placement(self, value: float, where: list[int] | None) -> _State:
+    def with_placement(self, value: float, where: list[int] | None) -> _SearchState:
         return replace(self, value=value, where=where) if value < self.value else self
 
 
@@ -73,27 +74,27 @@ def solve_offload(problem: Problem, time_limit_s: float, seed: int, *, exact: bo
     InfeasibleProblem
         When nothing was found that keeps the rules.
     """
-    budget = Budget(time_limit_s)
+    clock = TimeLimit(time_limit_s)
     instance = make_instance(problem)
     random = Random(seed)
     if problem.objective == "latency":
-        found = _least_latency(instance, budget, random, exact)
+        found = _least_latency(instance, clock, random, exact)
     elif problem.rules.contiguous:
-        found = _contiguous(instance, budget, random, exact)
+        found = _contiguous(instance, clock, random, exact)
     else:
-        found = _anywhere(instance, budget, random, exact)
+        found = _anywhere(instance, clock, random, exact)
     if found.where is None:
         raise InfeasibleProblem("no placement was found that keeps the rules", remedy="allow more time or memory")
     bound = min(found.bound, found.value)
-    return Proposal(instance.spread(found.where), bound, bound_by=found.bound_by, is_cut_short=budget.is_cut_short)
+    return Proposal(instance.to_placement(found.where), bound, bound_by=found.bound_by, is_cut_short=clock.is_cut_short)
 
 
 def _best_chain_of_orders(
-    instance: Instance, random: Random, budget: Budget, orders: int
+    instance: OffloadInstance, random: Random, clock: TimeLimit, orders: int
 ) -> tuple[float, list[int] | None]:
     value, where = inf, None
     for i in range(orders):
-        if where is not None and budget.is_spent():
+        if where is not None and clock.is_over():
             break
         found = best_intervals(instance, depth_first_order(instance, random if i else None), value)
         if found is not None:
@@ -101,25 +102,25 @@ def _best_chain_of_orders(
     return value, where
 
 
-def _contiguous(instance: Instance, budget: Budget, random: Random, exact: bool) -> _State:
-    state = _State(inf, None, load_bound(instance), "load")
-    state = state.with_placement(*_best_chain_of_orders(instance, random, budget, _ORDERS))
+def _contiguous(instance: OffloadInstance, clock: TimeLimit, random: Random, exact: bool) -> _SearchState:
+    state = _SearchState(inf, None, load_bound(instance), "load")
+    state = state.with_placement(*_best_chain_of_orders(instance, random, clock, _ORDERS))
     if exact and not state.is_proven:
         known = state.value if state.where is not None else _anything(instance)
-        finished, found, better = best_chain(instance, known, budget)
+        finished, found, better = best_chain(instance, known, clock)
         if better is not None:
             state = state.with_placement(found, better)
         if finished:
             return state.with_bound(state.value, "downsets")
-        if state.where is not None and not budget.is_spent():
-            proving = budget.seconds * _TURNS[-1][-1]
+        if state.where is not None and not clock.is_over():
+            proving = clock.seconds * _TURNS[-1][-1]
             seed = random.randrange(2**31)
             better, proven = improve_loads(
-                instance, state.where, state.value, state.bound, budget, proving, seed, contiguous=True
+                instance, state.where, state.value, state.bound, clock, proving, seed, contiguous=True
             )
             state = state.with_bound(proven, "CP-SAT").with_placement(_largest_load(instance, better), better)
-    for _ in range(MOST_ORDERS):
-        if state.is_proven or budget.is_spent():
+    for _ in range(MAX_ORDERS):
+        if state.is_proven or clock.is_over():
             break
         improved = best_intervals(instance, depth_first_order(instance, random), state.value)
         if improved is not None:
@@ -127,83 +128,88 @@ def _contiguous(instance: Instance, budget: Budget, random: Random, exact: bool)
     return state
 
 
-def _anything(instance: Instance) -> float:
+def _anything(instance: OffloadInstance) -> float:
     """Above any largest load."""
     times = (t for row in (instance.acc_time, instance.host_time) for t in row if t < inf)
     return 1.0 + sum(times) + 2 * sum(net.cost for net in instance.nets)
 
 
-def _anywhere(instance: Instance, budget: Budget, random: Random, exact: bool) -> _State:
-    state = _State(inf, None, load_bound(instance), "load")
-    state = state.with_placement(*_best_chain_of_orders(instance, random, budget, 3))
+def _anywhere(instance: OffloadInstance, clock: TimeLimit, random: Random, exact: bool) -> _SearchState:
+    state = _SearchState(inf, None, load_bound(instance), "load")
+    state = state.with_placement(*_best_chain_of_orders(instance, random, clock, 3))
     if state.where is None:
-        where = fill(instance)
+        where = first_fit(instance)
         if where is None:
             return state
-        state = state.with_placement(max(Loads(instance, where).load), where)
+        state = state.with_placement(max(DeviceLoads(instance, where).load), where)
     levels = _levels(instance, state.bound)
     for searching, proving in _TURNS if exact else _ONLY_SEARCH:
-        state = _search_loads(instance, state, budget, budget.seconds * searching, levels, random)
-        state = _prove(improve_loads, _largest_load, instance, state, budget, budget.seconds * proving, random)
+        state = _search_loads(instance, state, clock, clock.seconds * searching, levels, random)
+        state = _prove(improve_loads, _largest_load, instance, state, clock, clock.seconds * proving, random)
     return state
 
 
 def _prove(
     improve: Callable[..., tuple[list[int], float]],
-    value_of: Callable[[Instance, list[int]], float],
-    instance: Instance,
-    state: _State,
-    budget: Budget,
+    value_of: Callable[[OffloadInstance, list[int]], float],
+    instance: OffloadInstance,
+    state: _SearchState,
+    clock: TimeLimit,
     seconds: float,
     random: Random,
-) -> _State:
+) -> _SearchState:
     """Let CP-SAT better placement and bound, where there is something left to prove and time for it."""
-    if not seconds or state.where is None or state.is_proven or budget.is_spent():
+    if not seconds or state.where is None or state.is_proven or clock.is_over():
         return state
-    better, proven = improve(instance, state.where, state.value, state.bound, budget, seconds, random.randrange(2**31))
+    better, proven = improve(instance, state.where, state.value, state.bound, clock, seconds, random.randrange(2**31))
     return state.with_bound(proven, "CP-SAT").with_placement(value_of(instance, better), better)
 
 
 def _search_loads(
-    instance: Instance, state: _State, budget: Budget, seconds: float, levels: Sequence[float], random: Random
-) -> _State:
+    instance: OffloadInstance,
+    state: _SearchState,
+    clock: TimeLimit,
+    seconds: float,
+    levels: Sequence[float],
+    random: Random,
+) -> _SearchState:
     """Anneal from new starts, with other clusters and another cooling each time."""
     rounds = _rounds(instance, seconds)
     settings, least_found = None, inf
     for _ in range(rounds):
-        if state.where is None or state.is_proven or budget.is_spent():
+        if state.where is None or state.is_proven or clock.is_over():
             break
         tried = settings if settings is not None and random.random() < _AS_BEFORE else _draw_settings(levels, random)
-        found, better = _from_clusters(instance, state, random, budget, seconds / rounds, tried)
+        found, better = _from_clusters(instance, state, random, clock, seconds / rounds, tried)
         if settings is None or found < least_found:
             settings, least_found = tried, found
         state = state.with_placement(found, better)
     return state
 
 
-def _rounds(instance: Instance, seconds: float) -> int:
+def _rounds(instance: OffloadInstance, seconds: float) -> int:
     """How often to start anew: seldom enough that a search gets somewhere."""
-    return max(2, min(_MOST_ROUNDS, int(seconds / (_PER_GROUP_S * max(1, instance.count)))))
+    return max(2, min(_MAX_ROUNDS, int(seconds / (_PER_GROUP_S * max(1, instance.count)))))
 
 
 @dataclass(frozen=True)
-class _Settings:
+class _RestartSettings:
     """What one restart tries: which nets hold clusters together, and how it cools."""
 
     least: float
     power: int
-    heat: float
+    initial_temperature: float
 
 
-def _draw_settings(levels: Sequence[float], random: Random) -> _Settings:
-    return _Settings(random.choice(levels), random.choice((4, 8, 12)), 10 ** random.uniform(-1, 0))
+def _draw_settings(levels: Sequence[float], random: Random) -> _RestartSettings:
+    return _RestartSettings(random.choice(levels), random.choice((4, 8, 12)), 10 ** random.uniform(-1, 0))
 
 
-def _levels(instance: Instance, most: float) -> list[float]:
+def _levels(instance: OffloadInstance, most: float) -> list[float]:
     """Costs of nets that lead to different clusters, and to enough of them to share out evenly."""
     costs = sorted({net.cost for net in instance.nets}, reverse=True)
     found: dict[int, float] = {instance.count: inf}
-    for cost in costs[:: -(-len(costs) // _MOST_LEVELS) or 1]:
+    for cost in costs[:: -(-len(costs) // _MAX_LEVELS) or 1]:
         count = max(cluster(instance, cost, most), default=-1) + 1
         if count >= _PER_DEVICE * instance.devices:
             found.setdefault(count, cost)
@@ -211,33 +217,40 @@ def _levels(instance: Instance, most: float) -> list[float]:
 
 
 def _from_clusters(
-    instance: Instance, state: _State, random: Random, budget: Budget, seconds: float, settings: _Settings
+    instance: OffloadInstance,
+    state: _SearchState,
+    random: Random,
+    clock: TimeLimit,
+    seconds: float,
+    settings: _RestartSettings,
 ) -> tuple[float, list[int]]:
     """Anneal clusters of groups, then single groups; where to start is drawn."""
     where = list(state.where or ())
     home = cluster(instance, settings.least, state.bound)
-    coarse = merged(instance, home)
-    begin = None if random.random() < _FROM_BEST else fill(coarse, random)
+    coarse = coarse_instance(instance, home)
+    begin = None if random.random() < _FROM_BEST else first_fit(coarse, random)
     if begin is None:
         begin = [0] * coarse.count
         for group, number in enumerate(home):
             begin[number] = where[group]
     if _largest_load(coarse, begin) < inf:
         steps = load_steps(coarse, seconds * _ROUGH)
-        _, found = anneal(coarse, begin, random, budget, steps, heat=settings.heat, power=settings.power)
+        _, found = anneal(
+            coarse, begin, random, clock, steps, initial_temperature=settings.initial_temperature, power=settings.power
+        )
         where = [found[number] for number in home]
     steps = load_steps(instance, seconds * (1 - _ROUGH))
-    return anneal(instance, where, random, budget, steps, goal=state.bound * (1 + _PROVEN), heat=0.1)
+    return anneal(instance, where, random, clock, steps, goal=state.bound * (1 + _PROVEN), initial_temperature=0.1)
 
 
-def _largest_load(instance: Instance, where: Sequence[int]) -> float:
+def _largest_load(instance: OffloadInstance, where: Sequence[int]) -> float:
     """Infinite where something does not fit or cannot run."""
-    state = Loads(instance, where)
+    state = DeviceLoads(instance, where)
     fits = all(held <= instance.capacity for held in state.held[instance.hosts :])
     return max(state.load, default=0.0) if fits else inf
 
 
-def fill(instance: Instance, random: Random | None = None) -> list[int] | None:
+def first_fit(instance: OffloadInstance, random: Random | None = None) -> list[int] | None:
     """Any placement that keeps memory's limits: what needs an accelerator first, the largest first.
 
     Each goes to the device that is least loaded then; with lots to draw, to any accelerator with room for it.
@@ -261,9 +274,9 @@ def fill(instance: Instance, random: Random | None = None) -> list[int] | None:
     return where
 
 
-def _least_latency(instance: Instance, budget: Budget, random: Random, exact: bool) -> _State:
-    state = _State(inf, None, path_bound(instance), "critical path")
-    starts = latency_starts(instance)
+def _least_latency(instance: OffloadInstance, clock: TimeLimit, random: Random, exact: bool) -> _SearchState:
+    state = _SearchState(inf, None, path_bound(instance), "critical path")
+    starts = starting_placements(instance)
     if not starts:
         return state
     state = state.with_placement(*min(starts))
@@ -271,44 +284,48 @@ def _least_latency(instance: Instance, budget: Budget, random: Random, exact: bo
     work = sum(t for t in instance.acc_time if t < inf) / max(1, instance.accelerators)
     levels = _levels(instance, work)
     for searching, proving in _TURNS if exact else _ONLY_SEARCH:
-        state = _search_calls(instance, state, budget, budget.seconds * searching, origins, levels, work, random)
-        state = _prove(improve_calls, latency, instance, state, budget, budget.seconds * proving, random)
+        state = _search_calls(instance, state, clock, clock.seconds * searching, origins, levels, work, random)
+        state = _prove(improve_calls, latency, instance, state, clock, clock.seconds * proving, random)
     return state
 
 
 def _search_calls(
-    instance: Instance,
-    state: _State,
-    budget: Budget,
+    instance: OffloadInstance,
+    state: _SearchState,
+    clock: TimeLimit,
     seconds: float,
     origins: Sequence[list[int]],
     levels: Sequence[float],
     work: float,
     random: Random,
-) -> _State:
+) -> _SearchState:
     """Anneal from each start and from the best, clusters first."""
     rounds = max(len(origins) + 1, _rounds(instance, seconds))
     for i in range(rounds):
-        if state.where is None or state.is_proven or budget.is_spent():
+        if state.where is None or state.is_proven or clock.is_over():
             break
         origin = origins[i] if i < len(origins) else random.choice([*origins, state.where, state.where])
         home = cluster(instance, random.choice(levels), work)
-        coarse = merged(instance, home)
+        coarse = coarse_instance(instance, home)
         first: dict[int, int] = {}
         for group, number in enumerate(home):
             first.setdefault(number, origin[group])
         rough = [first[number] for number in range(coarse.count)]
-        heat = 10 ** random.uniform(-2, -0.7)
+        initial_temperature = 10 ** random.uniform(-2, -0.7)
         steps = call_steps(instance, seconds / rounds / 2)
         if latency(coarse, rough) < inf:
-            _, found_rough = anneal_calls(coarse, rough, random, budget, steps, heat=heat)
+            _, found_rough = anneal_calls(coarse, rough, random, clock, steps, initial_temperature=initial_temperature)
             origin = [found_rough[number] for number in home]
         goal = state.bound * (1 + _PROVEN)
-        state = state.with_placement(*anneal_calls(instance, origin, random, budget, steps, heat=heat / 2, goal=goal))
+        state = state.with_placement(
+            *anneal_calls(
+                instance, origin, random, clock, steps, initial_temperature=initial_temperature / 2, goal=goal
+            )
+        )
     return state
 
 
-def latency_starts(instance: Instance) -> list[tuple[float, list[int]]]:
+def starting_placements(instance: OffloadInstance) -> list[tuple[float, list[int]]]:
     """Placements to search from: the host alone, and pieces cut from an order for the largest load."""
     starts: list[tuple[float, Sequence[int]]] = []
     if all(t < inf for t in instance.host_time):

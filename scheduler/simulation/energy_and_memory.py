@@ -135,7 +135,7 @@ def peak_bytes(problem: Problem, parts: Sequence[Part], schedule: Schedule) -> d
     }
 
 
-def with_totals(problem: Problem, parts: Sequence[Part], schedule: Schedule) -> Schedule:
+def with_energy_and_memory(problem: Problem, parts: Sequence[Part], schedule: Schedule) -> Schedule:
     """The schedule, with energy (where power is known) and memory, and how each device's memory is known."""
     peaks = peak_bytes(problem, parts, schedule)
     basis: dict[str, PeakBasis] = {

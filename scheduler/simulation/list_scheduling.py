@@ -1,6 +1,6 @@
-"""List scheduling on plain lists: a Problem as numbers, ranks of its tasks, and one pass that places them.
+"""List scheduling on plain lists: a problem as numbers, ranks of its tasks, and one pass that places them.
 
-A networkx graph is what users see; walking it costs ten times what walking lists does, and on 100,000 tasks that is the
+Users see a networkx graph; traversing it costs ten times as much as traversing lists, which on 100,000 tasks is the
 difference between seconds and half a minute.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from heapq import heapify, heappop, heappush
 from math import inf
 
 from trisect.runtime.errors import InfeasibleProblem
@@ -18,6 +19,15 @@ from ..problem.task_graph import topological_order
 
 
 @dataclass(frozen=True)
+class ListSchedule:
+    """The result of list scheduling: device and start of each task, by number."""
+
+    where: list[int]
+    start: list[float]
+    makespan: float
+
+
+@dataclass(frozen=True)
 class TaskLists:
     """A problem as plain lists; tasks in a topological order, devices by position."""
 
@@ -25,21 +35,25 @@ class TaskLists:
     devices: list[str]
     times: list[tuple[float, ...]]
     preds: list[list[tuple[int, tuple[float, ...]]]]
-    """Per task its predecessors, each with what the transfer takes, borders included: from device i to j at
+    """Per task its predecessors, each with the transfer times, boundary costs included: from device i to j at
     ``i * devices + j``."""
     succs: list[list[tuple[int, float]]]
-    """Per task its successors, each with the mean time of a transfer."""
+    """Per task its successors, each with the mean transfer time."""
 
     def placement(self, where: Sequence[int]) -> dict[str, str]:
-        """Task -> device id."""
+        """Return task -> device id."""
         return {task: self.devices[device] for task, device in zip(self.tasks, where, strict=True)}
+
+    def starts_s(self, schedule: ListSchedule) -> dict[str, float]:
+        """Return task -> start."""
+        return dict(zip(self.tasks, schedule.start, strict=True))
 
 
 def task_lists(problem: Problem) -> TaskLists:
-    """Convert a problem, once."""
+    """Convert a problem into lists."""
     graph = problem.graph
     tasks = topological_order(graph)
-    following = dict(graph.adjacency())
+    successors = dict(graph.adjacency())
     number = {task: i for i, task in enumerate(tasks)}
     ids = problem.device_ids
     costs: dict[int, tuple[tuple[float, ...], float]] = {}
@@ -53,22 +67,22 @@ def task_lists(problem: Problem) -> TaskLists:
             known = costs[size_bytes] = (table, sum(table) / pairs if pairs else 0.0)
         return known
 
-    def with_borders(tensors: Mapping[str, int], table: tuple[float, ...]) -> tuple[tuple[float, ...], float]:
-        crossed = [border for name in tensors if (border := problem.boundary_costs.get(name)) is not None]
+    def with_boundaries(tensors: Mapping[str, int], table: tuple[float, ...]) -> tuple[tuple[float, ...], float]:
+        crossed = [cost for name in tensors if (cost := problem.boundary_costs.get(name)) is not None]
         width = range(len(ids))
-        more = (sum(b.leave_s[i] + b.enter_s[j] for b in crossed) if i != j else 0.0 for i in width for j in width)
+        more = (sum(c.leave_s[i] + c.enter_s[j] for c in crossed) if i != j else 0.0 for i in width for j in width)
         longer = tuple(time_s + more_s for time_s, more_s in zip(table, more, strict=True))
         return longer, sum(longer) / pairs if pairs else 0.0
 
     preds: list[list[tuple[int, tuple[float, ...]]]] = [[] for _ in tasks]
     succs: list[list[tuple[int, float]]] = [[] for _ in tasks]
     for i, task in enumerate(tasks):
-        for other, data in following[task].items():
+        for other, data in successors[task].items():
             tensors = data["tensors"]
-            # Tensors travel side by side: the largest is the last to arrive.
+            # Tensors are transferred in parallel: the largest arrives last.
             table, mean = cost(max(tensors.values())) if tensors else nothing
             if problem.boundary_costs and tensors:
-                table, mean = with_borders(tensors, table)
+                table, mean = with_boundaries(tensors, table)
             j = number[other]
             preds[j].append((i, table))
             succs[i].append((j, mean))
@@ -76,16 +90,16 @@ def task_lists(problem: Problem) -> TaskLists:
 
 
 def mean_times(lists: TaskLists) -> list[float]:
-    """Mean time of each task over the devices that can run it."""
-    found = []
+    """Return the mean time of each task over the devices that can run it."""
+    means = []
     for times in lists.times:
         finite = [t for t in times if t < inf]
-        found.append(sum(finite) / len(finite))
-    return found
+        means.append(sum(finite) / len(finite))
+    return means
 
 
 def upward_ranks(lists: TaskLists) -> list[float]:
-    """Mean length of the longest path from each task to the end, its own time and transfers included."""
+    """Return the mean length of the longest path from each task to the end, its own time and transfers included."""
     ranks = mean_times(lists)
     for i in range(len(ranks) - 1, -1, -1):
         longest = 0.0
@@ -97,27 +111,34 @@ def upward_ranks(lists: TaskLists) -> list[float]:
 
 
 def by_rank(ranks: Sequence[float]) -> list[int]:
-    """Tasks by falling rank; equal ones in topological order, so that the order is one too."""
+    """Return the tasks by falling rank; equal ones in topological order, so that the result is one too."""
     return sorted(range(len(ranks)), key=lambda i: -ranks[i])
 
 
-@dataclass(frozen=True)
-class Assignment:
-    """What list scheduling gives: device and start of each task, by number."""
+def priority_order(lists: TaskLists, priorities: Sequence[float]) -> list[int]:
+    """Return a topological order in which, of the tasks whose predecessors are done, the highest priority is next."""
+    missing = [len(before) for before in lists.preds]
+    ready = [(-priorities[i], i) for i, count in enumerate(missing) if not count]
+    heapify(ready)
+    order = []
+    while ready:
+        _, i = heappop(ready)
+        order.append(i)
+        for j, _ in lists.succs[i]:
+            missing[j] -= 1
+            if not missing[j]:
+                heappush(ready, (-priorities[j], j))
+    return order
 
-    where: list[int]
-    start: list[float]
-    makespan: float
 
-
-def assign(
+def schedule_in_order(
     lists: TaskLists,
     order: Sequence[int],
     *,
     bias: Sequence[Sequence[float]] | None = None,
     fixed: Mapping[int, int] | None = None,
-) -> Assignment:
-    """Place tasks in an order, each where it is finished first, behind what is there already.
+) -> ListSchedule:
+    """Place tasks in an order, each on the device where it finishes first, after the tasks already there.
 
     Parameters
     ----------
@@ -125,9 +146,14 @@ def assign(
     order : sequence of int
         A topological order.
     bias : sequence, optional
-        Per task and device, what is added to the finish when devices are compared.
+        Per task and device, seconds added to the finish time when devices are compared.
     fixed : mapping, optional
         Task -> device, where there is no choice.
+
+    Raises
+    ------
+    InfeasibleProblem
+        When no device can run a task.
     """
     width = len(lists.devices)
     count = len(lists.tasks)
@@ -145,9 +171,9 @@ def assign(
                 continue
             begin = free[d]
             for p, table in before:
-                arrives = finish[p] + table[where[p] * width + d]
-                if arrives > begin:
-                    begin = arrives
+                arrival = finish[p] + table[where[p] * width + d]
+                if arrival > begin:
+                    begin = arrival
             key = begin + times[d]
             if bias is not None:
                 key += bias[i][d]
@@ -157,20 +183,19 @@ def assign(
             raise InfeasibleProblem(f"no device can run {lists.tasks[i]!r}")
         where[i], start[i] = best, best_begin
         finish[i] = free[best] = best_begin + times[best]
-    return Assignment(where, start, max(finish, default=0.0))
+    return ListSchedule(where, start, max(finish, default=0.0))
 
 
-def starts_of(problem: Problem, placement: Placement) -> dict[str, float]:
-    """When each task of a placement begins, if each device takes its tasks by falling rank."""
+def list_schedule_starts(problem: Problem, placement: Placement) -> dict[str, float]:
+    """Return when each task of a placement begins if each device runs its tasks by falling rank."""
     lists = task_lists(problem)
     number = {device: i for i, device in enumerate(lists.devices)}
     fixed = {i: number[placement[task]] for i, task in enumerate(lists.tasks)}
-    found = assign(lists, by_rank(upward_ranks(lists)), fixed=fixed)
-    return dict(zip(lists.tasks, found.start, strict=True))
+    return lists.starts_s(schedule_in_order(lists, by_rank(upward_ranks(lists)), fixed=fixed))
 
 
-def schedule_of(problem: Problem, placement: Placement, starts_s: Mapping[str, float]) -> Schedule:
-    """The timeline of single tasks that begin at given times; parts are numbered as `single_parts` does."""
+def task_schedule(problem: Problem, placement: Placement, starts_s: Mapping[str, float]) -> Schedule:
+    """Return the timeline of single tasks with given start times; parts are numbered as by `single_parts`."""
     events = []
     for i, task in enumerate(problem.graph):
         begin = starts_s[task]

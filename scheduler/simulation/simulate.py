@@ -20,7 +20,7 @@ from .part_times import loads_s, part_times_s
 
 _STREAM_ITEMS = 8
 _ORDER = attrgetter("start_s", "end_s", "item", "kind", "name", "device")
-Link = tuple[int, float, list[tuple[str, int, float]]]
+PartLink = tuple[int, float, list[tuple[str, int, float]]]
 """A part that reads from another: which, how long it waits for the last tensor, and those that travel, with sizes and
 seconds."""
 
@@ -104,11 +104,11 @@ def simulate(
     durations = [
         time_s * factors.get(part.device, 1.0) for part, time_s in zip(parts, part_times_s(problem, parts), strict=True)
     ]
-    links = links_of(problem, parts)
+    links = part_links(problem, parts)
     # In a stream slowdowns say what sharing cores costs; for one input devices on the same cores take turns.
     groups = problem.platform.core_sharing.groups if problem.objective != "throughput" else {}
     resources = [groups.get(part.device, part.device) for part in parts]
-    starts = play(durations, resources, links, items)
+    starts = start_times(durations, resources, links, items)
     events = []
     for k, start_s in enumerate(starts):
         item, i = divmod(k, len(parts))
@@ -127,7 +127,7 @@ def simulate(
     return Timeline.of(events, source="predicted", **totals)
 
 
-def links_of(problem: Problem, parts: Sequence[Part]) -> list[list[Link]]:
+def part_links(problem: Problem, parts: Sequence[Part]) -> list[list[PartLink]]:
     """Per part, the parts that read from it."""
     home = {node: i for i, part in enumerate(parts) for node in part.nodes}
     tensors: list[dict[int, Mapping[str, int]]] = [{} for _ in parts]
@@ -139,9 +139,9 @@ def links_of(problem: Problem, parts: Sequence[Part]) -> list[list[Link]]:
                 known = tensors[i].get(j)
                 tensors[i][j] = data["tensors"] if known is None else {**known, **data["tensors"]}
     costs: dict[tuple[int, str, str], float] = {}
-    found: list[list[Link]] = []
+    found: list[list[PartLink]] = []
     for part, following in zip(parts, tensors, strict=True):
-        row: list[Link] = []
+        row: list[PartLink] = []
         for j, moving in following.items():
             moved: list[tuple[str, int, float]] = []
             if part.device != parts[j].device:
@@ -157,7 +157,9 @@ def links_of(problem: Problem, parts: Sequence[Part]) -> list[list[Link]]:
     return found
 
 
-def play(durations: Sequence[float], where: Sequence[str], links: Sequence[Sequence[Link]], items: int) -> list[float]:
+def start_times(
+    durations: Sequence[float], where: Sequence[str], links: Sequence[Sequence[PartLink]], items: int
+) -> list[float]:
     """When each part begins: part i of an item at ``item * parts + i``.
 
     Parameters
@@ -167,7 +169,7 @@ def play(durations: Sequence[float], where: Sequence[str], links: Sequence[Seque
     where : sequence of str
         Its device, or what it computes on.
     links : sequence
-        See `links_of`.
+        See `part_links`.
     items : int
 
     Raises

@@ -16,22 +16,22 @@ from math import inf
 import networkx as nx
 
 from trisect.runtime.errors import InfeasibleProblem
-from trisect.scheduler.offload.offload_repair import obey
+from trisect.scheduler.offload.offload_repair import repair_offload
 from trisect.scheduler.problem.problem import Placement, Problem, crossing_time_s
 from trisect.scheduler.problem.solution import Proposal
 from trisect.scheduler.simulation.energy_and_memory import may_overflow
-from trisect.scheduler.simulation.list_scheduling import Assignment, TaskLists
+from trisect.scheduler.simulation.list_scheduling import ListSchedule, TaskLists
 from trisect.scheduler.simulation.validate import Violation
 
 from ...segments.convex_cut import cut
-from .placement_value import judge
+from .placement_value import evaluate_proposal
 
 _REMEDY = "use exact or auto, or loosen a constraint"
 _TRIES = 64
 """Ways to place groups that are tried when segments are few."""
 
 
-def obeying(problem: Problem, placement: Placement) -> dict[str, str]:
+def repair(problem: Problem, placement: Placement) -> dict[str, str]:
     """The placement, changed where a rule of its problem would be broken.
 
     Raises
@@ -40,7 +40,7 @@ def obeying(problem: Problem, placement: Placement) -> dict[str, str]:
         When these rules of thumb find nothing that keeps all.
     """
     if problem.rules.convention == "offload":
-        return obey(problem, placement)
+        return repair_offload(problem, placement)
     kept = together(problem, placement)
     if problem.rules.convention == "tasks" or not _broken(problem, kept):
         return kept
@@ -52,12 +52,12 @@ def obeying(problem: Problem, placement: Placement) -> dict[str, str]:
     )
 
 
-def obedient(problem: Problem, lists: TaskLists, found: Assignment) -> Proposal:
+def repaired_proposal(problem: Problem, lists: TaskLists, found: ListSchedule) -> Proposal:
     """What list scheduling found, with its times where the problem goes by single tasks."""
     placement = lists.placement(found.where)
     if problem.rules.convention == "tasks":
         return Proposal(placement, starts_s=dict(zip(lists.tasks, found.start, strict=True)))
-    return Proposal(obeying(problem, {task: placement[task] for task in problem.graph}))
+    return Proposal(repair(problem, {task: placement[task] for task in problem.graph}))
 
 
 def together(problem: Problem, placement: Placement) -> dict[str, str]:
@@ -85,7 +85,7 @@ def _broken(problem: Problem, placement: Placement) -> tuple[Violation, ...]:
     rules = problem.rules
     if rules.max_segments is None and not rules.contiguous and not rules.colocated and not may_overflow(problem):
         return ()
-    return judge(problem, Proposal(placement)).violations
+    return evaluate_proposal(problem, Proposal(placement)).violations
 
 
 def _bent(problem: Problem, placement: Placement) -> Iterator[dict[str, str]]:
@@ -180,7 +180,7 @@ def _with_room(problem: Problem, placement: Placement) -> dict[str, str] | None:
     weight = {(unit, d): sum(problem.held_bytes(task, d) for task in unit) for unit in units for d in ids}
     relaxed = replace(problem, rules=replace(problem.rules, max_segments=None, contiguous=False))
     for _ in units:
-        full = [v.where for v in judge(relaxed, Proposal(current)).violations if v.kind == "memory"]
+        full = [v.where for v in evaluate_proposal(relaxed, Proposal(current)).violations if v.kind == "memory"]
         if not full:
             return current
         held: dict[str, float] = defaultdict(float)

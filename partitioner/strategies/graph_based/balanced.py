@@ -1,7 +1,6 @@
-"""``balanced``: one interval of the topological order per device, in the devices' order, loads as equal as can be.
+"""``balanced``: one interval of the topological order per device, in the devices' order, with balanced loads.
 
-The classical partition of a chain (Bokhari 1988, https://doi.org/10.1109/12.75137), by bisection over the load.
-O(tasks x devices).
+The chain partition of Bokhari 1988, https://doi.org/10.1109/12.75137, by bisection over the load. O(tasks x devices).
 """
 
 from __future__ import annotations
@@ -11,12 +10,12 @@ from trisect.scheduler.problem.problem import Problem
 from trisect.scheduler.simulation.list_scheduling import task_lists
 
 from .. import strategy
-from ..common.repair import obeying
+from ..common.repair import repair
 
 
 @strategy("balanced")
 def balanced(problem: Problem) -> dict[str, str]:
-    """Cut the order into stretches that take the devices about the same time.
+    """Cut the order into one interval per device that take about the same time.
 
     Examples
     --------
@@ -32,4 +31,4 @@ def balanced(problem: Problem) -> dict[str, str]:
     lists = task_lists(problem)
     overheads = [problem.overhead(device) for device in lists.devices]
     placement = lists.placement(interval_placement(lists, overheads, keep_order=True))
-    return obeying(problem, {task: placement[task] for task in problem.graph})
+    return repair(problem, {task: placement[task] for task in problem.graph})

@@ -1,6 +1,6 @@
 """``dp-chain``: the best pipeline along a linear order of the graph.
 
-Tarnawski et al. 2020, https://doi.org/10.48550/arXiv.2006.16423 (DPL). With accelerators that pay for transfers a
+Tarnawski et al. 2020, https://doi.org/10.48550/arXiv.2006.16423 (DPL). Where accelerators pay for their transfers, a
 dynamic programme over intervals, O(tasks^2 x devices); else bisection over the load, with the devices in their best
 order, O((tasks + 2^kinds) x log precision).
 """
@@ -15,12 +15,12 @@ from trisect.scheduler.problem.problem import Problem
 from trisect.scheduler.simulation.list_scheduling import task_lists
 
 from .. import strategy
-from ..common.repair import obeying
+from ..common.repair import repair
 
 
 @strategy("dp-chain")
 def dp_chain(problem: Problem) -> dict[str, str]:
-    """Cut one order into an interval per device, so that the busiest has the least to do.
+    """Cut one topological order into an interval per device that minimise the largest load.
 
     Examples
     --------
@@ -35,11 +35,11 @@ def dp_chain(problem: Problem) -> dict[str, str]:
     """
     if problem.rules.convention == "offload":
         instance = make_instance(problem)
-        found = best_intervals(instance, depth_first_order(instance))
-        if found is None:
+        pipeline = best_intervals(instance, depth_first_order(instance))
+        if pipeline is None:
             raise InfeasibleProblem("no pipeline along this order fits the devices", remedy="use exact or auto")
-        return obeying(problem, instance.spread(found[1]))
+        return repair(problem, instance.to_placement(pipeline[1]))
     lists = task_lists(problem)
     overheads = [problem.overhead(device) for device in lists.devices]
     placement = lists.placement(interval_placement(lists, overheads))
-    return obeying(problem, {task: placement[task] for task in problem.graph})
+    return repair(problem, {task: placement[task] for task in problem.graph})

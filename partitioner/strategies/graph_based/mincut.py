@@ -1,7 +1,7 @@
-"""``mincut``: least work and transfers in all, exactly, for two devices: the least time, or the least energy.
+"""``mincut``: minimises the total of work and transfers (time, or energy), exactly for two devices.
 
-Stone 1977, https://doi.org/10.1109/TSE.1977.233840: two devices and no waiting make a minimum cut. For more devices
-pairs of them are cut anew until nothing gains (swap moves: Boykov, Veksler and Zabih 2001,
+Stone 1977, https://doi.org/10.1109/TSE.1977.233840: two devices without waiting are a minimum cut. With more devices,
+pairs are cut again until nothing improves (swap moves: Boykov, Veksler and Zabih 2001,
 https://doi.org/10.1109/34.969114). Each cut O(tasks^2 x edges) at worst, near linear on layered graphs.
 """
 
@@ -19,16 +19,16 @@ from trisect.scheduler.problem.solution import Proposal
 from trisect.scheduler.problem.task_graph import tensor_edges
 
 from .. import strategy
-from ..common.repair import obeying
+from ..common.repair import repair
 
 _SOURCE, _SINK = "source", "sink"
 
 
 @strategy("mincut")
 def mincut(problem: Problem) -> Proposal:
-    """Find the placement with the least time in all, transfers included; for the objective energy, the fewest joules.
+    """Minimise the total time, transfers included; for the objective energy, the total joules.
 
-    For energy and two devices that is a proof: nothing takes less, calls of segments aside.
+    For energy and two devices the result is proven optimal but for the call overhead of segments.
 
     Examples
     --------
@@ -45,8 +45,8 @@ def mincut(problem: Problem) -> Proposal:
     placement, cost = _cheapest(prices)
     if problem.objective == "energy" and len(problem.devices) <= 2:
         call = min(problem.overhead(d) * problem.platform.power_w[d] for d in problem.device_ids)
-        return Proposal(obeying(problem, placement), bound=(cost + call) * (1 - 1e-9), bound_by="minimum cut")
-    return Proposal(obeying(problem, placement))
+        return Proposal(repair(problem, placement), bound=(cost + call) * (1 - 1e-9), bound_by="minimum cut")
+    return Proposal(repair(problem, placement))
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""``multilevel``: coarsen, place what is coarse, refine.
+"""``multilevel``: coarsen the graph, place the coarse graph, refine.
 
 After Karypis and Kumar 1998, https://doi.org/10.1137/S1064827595287997, with matchings that keep the graph acyclic as
 in Herrmann et al. 2019, https://doi.org/10.1137/18M1176865: a task joins its only successor, or its only predecessor.
@@ -13,21 +13,22 @@ from operator import mul
 
 from trisect.scheduler.problem.problem import Problem
 from trisect.scheduler.problem.solution import Proposal
+from trisect.scheduler.problem.task_graph import kahn_order
 from trisect.scheduler.simulation.list_scheduling import (
     TaskLists,
-    assign,
     by_rank,
     mean_times,
+    schedule_in_order,
     task_lists,
     upward_ranks,
 )
 
 from ...graph.paused_gc import paused_gc
 from .. import strategy
-from ..common.repair import obedient
+from ..common.repair import repaired_proposal
 
-_COARSE = 100
-"""A group takes at most this part of all work, so that there is something left to place."""
+_MIN_GROUPS = 100
+"""A group holds at most this fraction (1/100) of all work, so that enough groups are left to place."""
 _LEVELS = 12
 _PASSES = 2
 
@@ -35,7 +36,7 @@ _PASSES = 2
 @strategy("multilevel")
 @paused_gc()
 def multilevel(problem: Problem) -> Proposal:
-    """Join what only leads to one another, place the pieces, then set borders right task by task.
+    """Merge tasks along unique edges, place the groups, then refine their boundaries task by task.
 
     Examples
     --------
@@ -54,13 +55,13 @@ def multilevel(problem: Problem) -> Proposal:
     coarse = _contracted(priced, home)
     rough = _placed(problem, coarse)
     where = [rough[group] for group in home]
-    _refine(priced, where, keeps_even=problem.objective != "energy")
+    _refine(priced, where, is_balanced=problem.objective != "energy")
     order = by_rank(upward_ranks(lists))
-    return obedient(problem, lists, assign(lists, order, fixed=dict(enumerate(where))))
+    return repaired_proposal(problem, lists, schedule_in_order(lists, order, fixed=dict(enumerate(where))))
 
 
 def _priced(problem: Problem, lists: TaskLists) -> TaskLists:
-    """The problem's lists with what the objective counts in the place of time: joules, or bytes of weights."""
+    """Return the lists with the unit of the objective in place of seconds: joules, or bytes of weights."""
     if problem.objective == "memory":
         rows = [
             tuple(problem.held_bytes(task, d) if t < inf else inf for d, t in zip(lists.devices, row, strict=True))
@@ -69,7 +70,7 @@ def _priced(problem: Problem, lists: TaskLists) -> TaskLists:
         return replace(lists, times=rows)
     if problem.objective == "energy":
         power = [problem.platform.power_w[device] for device in lists.devices]
-        every = power * len(power)  # a transfer from i to j stands at i * devices + j, and j pays for it
+        every = power * len(power)  # a transfer from i to j is at i * devices + j, and is work of j
         return replace(
             lists,
             times=[tuple(t * w for t, w in zip(row, power, strict=True)) for row in lists.times],
@@ -79,9 +80,9 @@ def _priced(problem: Problem, lists: TaskLists) -> TaskLists:
 
 
 def _placed(problem: Problem, coarse: TaskLists) -> list[int]:
-    """A device for each group: by list scheduling for latency, the cheapest for energy, else so that loads are even."""
+    """Return a device for each group: by list scheduling for latency, the cheapest for energy, else balancing loads."""
     if problem.objective == "latency":
-        return assign(coarse, by_rank(upward_ranks(coarse))).where
+        return schedule_in_order(coarse, by_rank(upward_ranks(coarse))).where
     load = [0.0] * len(coarse.devices)
     where = [0] * len(coarse.tasks)
     is_additive = problem.objective == "energy"
@@ -93,10 +94,10 @@ def _placed(problem: Problem, coarse: TaskLists) -> list[int]:
 
 
 def _coarsen(lists: TaskLists) -> list[int]:
-    """Group of each task, groups in topological order; joined along edges that are the only way."""
+    """Return the group of each task; tasks are merged along edges that are their only input or output."""
     count = len(lists.tasks)
     means = mean_times(lists)
-    most = sum(means) / _COARSE
+    max_weight = sum(means) / _MIN_GROUPS
     parent = list(range(count))
     weight = means
     able = [sum(1 << d for d, time in enumerate(row) if time < inf) for row in lists.times]
@@ -117,7 +118,7 @@ def _coarsen(lists: TaskLists) -> list[int]:
         for a, b in edges:
             only = leaving[a] == 1 or arriving[b] == 1
             free = a not in busy and b not in busy
-            if only and free and weight[a] + weight[b] <= most and able[a] & able[b]:
+            if only and free and weight[a] + weight[b] <= max_weight and able[a] & able[b]:
                 parent[b] = a
                 weight[a] += weight[b]
                 able[a] &= able[b]
@@ -129,20 +130,11 @@ def _coarsen(lists: TaskLists) -> list[int]:
 
 
 def _contracted(lists: TaskLists, home: list[int]) -> TaskLists:
-    """The graph of groups; rewrites `home` to number them in topological order."""
+    """Return the graph of groups; renumbers `home` in topological order."""
     following: dict[int, set[int]] = {h: set() for h in home}
     for i, row in enumerate(lists.succs):
         following[home[i]].update(home[j] for j, _ in row if home[j] != home[i])
-    waiting = dict.fromkeys(following, 0)
-    for others in following.values():
-        for h in others:
-            waiting[h] += 1
-    order = [h for h, count in waiting.items() if not count]
-    for h in order:  # grows while it is walked
-        for other in following[h]:
-            waiting[other] -= 1
-            if not waiting[other]:
-                order.append(other)
+    order = kahn_order(following)
     number = {h: n for n, h in enumerate(order)}
     home[:] = [number[h] for h in home]
     width = len(lists.devices)
@@ -167,15 +159,15 @@ def _contracted(lists: TaskLists, home: list[int]) -> TaskLists:
     )
 
 
-def _refine(lists: TaskLists, where: list[int], keeps_even: bool) -> None:
-    """Move single tasks beside their neighbours where that costs less, and the largest load grows no larger."""
+def _refine(lists: TaskLists, where: list[int], is_balanced: bool) -> None:
+    """Move single tasks to a neighbour's device where that costs less and the largest load does not grow."""
     width = len(lists.devices)
     load = [0.0] * width
     for i, d in enumerate(where):
         load[d] += lists.times[i][d]
     tables = {(p, i): table for i, row in enumerate(lists.preds) for p, table in row}
     for _ in range(_PASSES):
-        limit = max(load) if keeps_even else inf
+        limit = max(load) if is_balanced else inf
         moved = False
         for i, times in enumerate(lists.times):
             here = where[i]

@@ -1,25 +1,30 @@
 """``cpop``: critical path on a processor: the longest path stays on one device.
 
 Topcuoglu, Hariri and Wu 2002, https://doi.org/10.1109/71.993206. Tasks of the critical path go to the device that
-runs all of it quickest, the others where they are finished first. O(edges x devices + tasks x log tasks).
+runs all of it fastest, the others where they finish first. O(edges x devices + tasks x log tasks).
 """
 
 from __future__ import annotations
 
-from heapq import heapify, heappop, heappush
 from math import inf
 
 from trisect.scheduler.problem.problem import Problem
 from trisect.scheduler.problem.solution import Proposal
-from trisect.scheduler.simulation.list_scheduling import assign, mean_times, task_lists, upward_ranks
+from trisect.scheduler.simulation.list_scheduling import (
+    mean_times,
+    priority_order,
+    schedule_in_order,
+    task_lists,
+    upward_ranks,
+)
 
 from .. import strategy
-from ..common.repair import obedient
+from ..common.repair import repaired_proposal
 
 
 @strategy("cpop")
 def cpop(problem: Problem) -> Proposal:
-    """Keep the critical path on its quickest device, and finish the rest as soon as can be.
+    """Place the critical path on its fastest device, and every other task where it finishes first.
 
     Examples
     --------
@@ -43,15 +48,5 @@ def cpop(problem: Problem) -> Proposal:
     totals = [sum(lists.times[i][d] for i in on_path) for d in range(len(lists.devices))]
     device = min(range(len(totals)), key=lambda d: totals[d])
     fixed = dict.fromkeys(on_path, device) if totals[device] < inf else {}
-    waiting = [len(before) for before in lists.preds]
-    ready = [(-up[i] - down[i], i) for i, count in enumerate(waiting) if not count]
-    heapify(ready)
-    order = []
-    while ready:
-        _, i = heappop(ready)
-        order.append(i)
-        for j, _ in lists.succs[i]:
-            waiting[j] -= 1
-            if not waiting[j]:
-                heappush(ready, (-up[j] - down[j], j))
-    return obedient(problem, lists, assign(lists, order, fixed=fixed))
+    order = priority_order(lists, [a + b for a, b in zip(up, down, strict=True)])
+    return repaired_proposal(problem, lists, schedule_in_order(lists, order, fixed=fixed))

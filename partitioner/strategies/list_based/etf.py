@@ -1,7 +1,7 @@
-"""``etf``: earliest task first: whichever ready task can begin soonest.
+"""``etf``: earliest task first: the ready task that can start soonest.
 
-Hwang, Chow, Anger and Lee 1989, https://doi.org/10.1137/0218016. Among ready tasks and devices, the pair that can begin
-first; of equals, the task with the longest way to the end. O(tasks x ready x devices + edges x devices).
+Hwang, Chow, Anger and Lee 1989, https://doi.org/10.1137/0218016. Among ready tasks and devices, the pair that can start
+first; of equal ones, the task with the highest upward rank. O(tasks x ready x devices + edges x devices).
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ from math import inf
 
 from trisect.scheduler.problem.problem import Problem
 from trisect.scheduler.problem.solution import Proposal
-from trisect.scheduler.simulation.list_scheduling import Assignment, task_lists, upward_ranks
+from trisect.scheduler.simulation.list_scheduling import ListSchedule, task_lists, upward_ranks
 
 from .. import strategy
-from ..common.repair import obedient
+from ..common.repair import repaired_proposal
 
 
 @strategy("etf")
 def etf(problem: Problem) -> Proposal:
-    """Begin whatever can begin first, wherever that is.
+    """Start the task that can start first on any device.
 
     Examples
     --------
@@ -40,7 +40,7 @@ def etf(problem: Problem) -> Proposal:
     start, where = list(finish), [0] * len(waiting)
     arrives: dict[int, list[float]] = {i: [0.0] * width for i, count in enumerate(waiting) if not count}
     while arrives:
-        # A device may be quick to begin and slow to finish: among pairs that begin together, the shorter goes first.
+        # A device may start soon and finish late: among pairs with equal starts, the shorter task is first.
         begin, _, _, i, d = min(
             (max(free[d], at), time, -ranks[i], i, d)
             for i, row in arrives.items()
@@ -56,4 +56,4 @@ def etf(problem: Problem) -> Proposal:
                 arrives[j] = [
                     max(finish[p] + table[where[p] * width + e] for p, table in lists.preds[j]) for e in range(width)
                 ]
-    return obedient(problem, lists, Assignment(where, start, max(finish, default=0.0)))
+    return repaired_proposal(problem, lists, ListSchedule(where, start, max(finish, default=0.0)))

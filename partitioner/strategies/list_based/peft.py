@@ -1,22 +1,23 @@
 """``peft``: predict earliest finish time: list scheduling that looks ahead.
 
-Arabnejad and Barbosa 2014, https://doi.org/10.1109/TPDS.2013.57. A table says, for each task and device, what the way
-to the end takes at least from there; tasks go by its mean, devices by finish plus table. O(edges x devices^2).
+Arabnejad and Barbosa 2014, https://doi.org/10.1109/TPDS.2013.57. The optimistic cost table gives, for each task and
+device, the least time from there to the end; tasks are ordered by its mean, devices by finish time plus table.
+O(edges x devices^2).
 """
 
 from __future__ import annotations
 
 from trisect.scheduler.problem.problem import Problem
 from trisect.scheduler.problem.solution import Proposal
-from trisect.scheduler.simulation.list_scheduling import assign, by_rank, mean_times, task_lists
+from trisect.scheduler.simulation.list_scheduling import by_rank, mean_times, schedule_in_order, task_lists
 
 from .. import strategy
-from ..common.repair import obedient
+from ..common.repair import repaired_proposal
 
 
 @strategy("peft")
 def peft(problem: Problem) -> Proposal:
-    """Place each task where it is finished first, counting what must still follow.
+    """Place each task where its finish time plus the optimistic cost to the end is least.
 
     Examples
     --------
@@ -42,7 +43,7 @@ def peft(problem: Problem) -> Proposal:
     means = mean_times(lists)
     ranks = [0.0] * len(table)
     for i in range(len(table) - 1, -1, -1):
-        # Falling along every edge, so that the order is topological: the published rank alone need not be.
+        # Falling along every edge, so that the order is topological: the published rank alone need not be so.
         below = max((ranks[j] for j, _ in lists.succs[i]), default=0.0)
         ranks[i] = max(sum(table[i]) / width + means[i], below)
-    return obedient(problem, lists, assign(lists, by_rank(ranks), bias=table))
+    return repaired_proposal(problem, lists, schedule_in_order(lists, by_rank(ranks), bias=table))

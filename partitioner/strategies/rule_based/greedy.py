@@ -1,7 +1,7 @@
-"""``greedy``: the first device in a list of priorities that can run the task.
+"""``greedy``: the first device in a priority list that can run the task.
 
-What ONNX Runtime does with its list of execution providers and OpenVINO with HETERO: nothing is weighed. Complexity
-O(tasks x devices).
+As ONNX Runtime does with its list of execution providers and OpenVINO with HETERO: costs are ignored. For priority
+lists in general see Graham 1969, https://doi.org/10.1137/0117039. O(tasks x devices).
 """
 
 from __future__ import annotations
@@ -10,18 +10,18 @@ from trisect.runtime.errors import UnknownDevice
 from trisect.scheduler.problem.problem import Problem
 
 from .. import strategy
-from ..common.repair import obeying
+from ..common.repair import repair
 
 
 @strategy("greedy")
 def greedy(problem: Problem, priorities: str = "") -> dict[str, str]:
-    """Give each task to the first device that takes it.
+    """Place each task on the first device that can run it.
 
     Parameters
     ----------
     problem : Problem
     priorities : str, optional
-        Device ids, comma-separated, the first most wanted; those not named follow, NPUs before GPUs before CPUs.
+        Device ids, comma-separated, the most preferred first; the others follow, NPUs before GPUs before CPUs.
 
     Raises
     ------
@@ -45,4 +45,4 @@ def greedy(problem: Problem, priorities: str = "") -> dict[str, str]:
     kinds = {"npu": 0, "gpu": 1, "cpu": 2}
     rest = sorted((d for d in problem.devices if d.id not in named), key=lambda d: kinds[d.kind])
     order = {device: i for i, device in enumerate([*named, *(d.id for d in rest)])}
-    return obeying(problem, {task: min(problem.allowed(task), key=lambda d: order[d]) for task in problem.graph})
+    return repair(problem, {task: min(problem.allowed(task), key=lambda d: order[d]) for task in problem.graph})

@@ -1,9 +1,9 @@
-"""``opclass``: each class of work to the kind of device that is made for it, then smoothed.
+"""``opclass``: each operator class to the kind of device that is made for it, then smoothed.
 
-The prior is the usual division of labour on a machine with CPU, GPU and NPU, as published for an Intel Core Ultra in
-arXiv:2409.14803 (NPU quicker at matrix-vector, GPU at matrix-matrix and LSTM). Where it does not decide, because no
-device of that kind is there or several are, measured costs do, summed over the class.
-Complexity O((tasks + edges) x devices) for the placing, and for each round of smoothing.
+The prior is the usual division of work on a machine with CPU, GPU and NPU, as measured on an Intel Core Ultra in
+https://doi.org/10.48550/arXiv.2409.14803 (NPU faster at matrix-vector, GPU at matrix-matrix and LSTM). Where there is
+no device of that kind, or more than one, measured costs decide, summed over the class. O((tasks + edges) x devices)
+for the placement, and for each round of smoothing.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from trisect.scheduler.problem.task_graph import topological_order
 from ...graph.paused_gc import paused_gc
 from .. import strategy
 from ..common.class_table import NEIGHBOUR, ClassTable, read_table
-from ..common.repair import obeying
+from ..common.repair import repair
 
 _ROUNDS = 8
 
@@ -31,18 +31,18 @@ _ROUNDS = 8
 @strategy("opclass")
 @paused_gc()
 def opclass(problem: Problem, table: str = "") -> dict[str, str]:
-    """Place by class of work, then send islands back that cost more in transfers than they gain.
+    """Place by operator class, then move islands back that cost more in transfers than they gain.
 
     Parameters
     ----------
     problem : Problem
     table : str, optional
-        Path of a TOML file that changes the rule: ``opclass:my.toml``; see `class_table.read_table`.
+        Path of a TOML file that changes the table: ``opclass:my.toml``; see `class_table.read_table`.
 
     Raises
     ------
     InvalidInput
-        For a table that makes no sense.
+        For an invalid table.
 
     Examples
     --------
@@ -56,11 +56,11 @@ def opclass(problem: Problem, table: str = "") -> dict[str, str]:
     {'a': 'gpu:x', 'b': 'gpu:x', 'c': 'npu:x', 'd': 'cpu:x'}
     """
     rule = read_table(Path(table)) if table else ClassTable()
-    wishes = {task: _wish(rule, data) for task, data in problem.graph.nodes(data=True)}
-    chosen = _device_of_each_group(problem, wishes)
+    preferences = {task: _preference(rule, data) for task, data in problem.graph.nodes(data=True)}
+    chosen = _device_of_each_group(problem, preferences)
     placement: dict[str, str] = {}
     for task in topological_order(problem.graph):
-        op_class, kind = wishes[task]
+        op_class, kind = preferences[task]
         device = chosen[op_class, kind]
         if kind == NEIGHBOUR:
             arriving = {
@@ -71,7 +71,7 @@ def opclass(problem: Problem, table: str = "") -> dict[str, str]:
         if problem.time(task, device) == inf:
             device = min(problem.device_ids, key=lambda d: problem.time(task, d))
         placement[task] = device
-    return obeying(problem, smooth(problem, placement))
+    return repair(problem, smooth(problem, placement))
 
 
 def smooth(problem: Problem, placement: dict[str, str]) -> dict[str, str]:
@@ -83,7 +83,7 @@ def smooth(problem: Problem, placement: dict[str, str]) -> dict[str, str]:
         same.add_nodes_from(problem.graph)
         same.add_edges_from((a, b) for a, b in problem.graph.edges if placement[a] == placement[b])
         moved = False
-        # The smallest first: they are the likeliest to cost more than they gain, and make larger ones when they move.
+        # The smallest first: they are the most likely to cost more than they gain, and form larger ones when they move.
         for island in sorted((sorted(c) for c in nx.connected_components(same)), key=lambda c: (len(c), c[0])):
             device = placement[island[0]]
             inside = set(island)
@@ -100,18 +100,20 @@ def smooth(problem: Problem, placement: dict[str, str]) -> dict[str, str]:
     return placement
 
 
-def _wish(rule: ClassTable, data: Mapping[str, Any]) -> tuple[OpClass, str]:
+def _preference(rule: ClassTable, data: Mapping[str, Any]) -> tuple[OpClass, str]:
     features: OpFeatures | None = data.get("features")
     if features is None:
         return OpClass.ELEMENTWISE, NEIGHBOUR
     return features.op_class, rule.kind_of(features, data.get("batch"))
 
 
-def _device_of_each_group(problem: Problem, wishes: dict[str, tuple[OpClass, str]]) -> dict[tuple[OpClass, str], str]:
-    """The one device of the wished kind; where there is none or several, the quickest for the group as measured."""
+def _device_of_each_group(
+    problem: Problem, preferences: dict[str, tuple[OpClass, str]]
+) -> dict[tuple[OpClass, str], str]:
+    """Return the one device of the preferred kind; with none or several, the fastest for the group by its costs."""
     groups: dict[tuple[OpClass, str], list[str]] = defaultdict(list)
-    for task, wish in wishes.items():
-        groups[wish].append(task)
+    for task, preference in preferences.items():
+        groups[preference].append(task)
     chosen = {}
     for (op_class, kind), tasks in groups.items():
         candidates = [d.id for d in problem.devices if d.kind == kind] or problem.device_ids
@@ -121,7 +123,7 @@ def _device_of_each_group(problem: Problem, wishes: dict[str, tuple[OpClass, str
 
 
 def _island_cost_s(problem: Problem, placement: dict[str, str], inside: set[str], device: str) -> float:
-    """Time of the island on a device, with what crosses its border, and one more call if no neighbour is there."""
+    """Return the seconds of an island on a device, crossings included, and one more call if no neighbour is there."""
     work_s = sum(problem.time(task, device) for task in inside)
     around = {n for task in inside for n in nx.all_neighbors(problem.graph, task) if n not in inside}
     joins = any(placement[n] == device for n in around)

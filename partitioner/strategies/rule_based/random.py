@@ -1,6 +1,6 @@
-"""``random``: a draw of lots, what every strategy has to beat.
+"""``random``: a uniformly random device for each task, the baseline that every strategy has to beat.
 
-Complexity O(tasks x devices).
+For static scheduling in general see Kwok and Ahmad 1999, https://doi.org/10.1145/344588.344618. O(tasks x devices).
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from random import Random
 from trisect.scheduler.problem.problem import Problem
 
 from .. import strategy
-from ..common.repair import obeying
+from ..common.repair import repair
 
 
 @strategy("random")
 def random(problem: Problem, *, seed: int = 0) -> dict[str, str]:
-    """Draw a device for each task among those that can run it.
+    """Choose a random device for each task among those that can run it; stochastic (takes a seed).
 
     Examples
     --------
@@ -28,5 +28,5 @@ def random(problem: Problem, *, seed: int = 0) -> dict[str, str]:
     >>> random(problem, seed=1) == random(problem, seed=1)
     True
     """
-    draw = Random(seed)
-    return obeying(problem, {task: draw.choice(problem.allowed(task)) for task in problem.graph})
+    generator = Random(seed)
+    return repair(problem, {task: generator.choice(problem.allowed(task)) for task in problem.graph})

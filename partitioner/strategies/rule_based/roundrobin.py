@@ -1,21 +1,21 @@
 """``roundrobin``: each task to the next device in turn.
 
-Complexity O(tasks x devices).
+A baseline without costs; for static scheduling in general see Kwok and Ahmad 1999,
+https://doi.org/10.1145/344588.344618. O(tasks x devices).
 """
 
 from __future__ import annotations
 
-import networkx as nx
-
 from trisect.scheduler.problem.problem import Problem
+from trisect.scheduler.problem.task_graph import topological_order
 
 from .. import strategy
-from ..common.repair import obeying
+from ..common.repair import repair
 
 
 @strategy("roundrobin")
 def roundrobin(problem: Problem) -> dict[str, str]:
-    """Deal tasks out in topological order.
+    """Assign the tasks in topological order to the devices in turn.
 
     Examples
     --------
@@ -29,7 +29,7 @@ def roundrobin(problem: Problem) -> dict[str, str]:
     {'a': 'cpu:x', 'b': 'gpu:y', 'c': 'cpu:x', 'd': 'gpu:y'}
     """
     placement = {}
-    for i, task in enumerate(nx.topological_sort(problem.graph)):
+    for i, task in enumerate(topological_order(problem.graph)):
         allowed = problem.allowed(task)
         placement[task] = allowed[i % len(allowed)]
-    return obeying(problem, {task: placement[task] for task in problem.graph})
+    return repair(problem, {task: placement[task] for task in problem.graph})

@@ -1,6 +1,6 @@
-"""``single``: everything on one device, the yardstick of every split.
+"""``single``: everything on one device, the baseline of every split.
 
-Complexity O(tasks x devices).
+As in Mirhoseini et al. 2017, https://doi.org/10.48550/arXiv.1706.04972. O(tasks x devices).
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from .. import strategy
 
 @strategy("single")
 def single(problem: Problem, device: str = "") -> dict[str, str]:
-    """Place all on one device.
+    """Place all tasks on one device.
 
     Parameters
     ----------
     problem : Problem
     device : str, optional
-        Its id; without one, that which is quickest for the whole.
+        Its id; the device with the least total time when left out.
 
     Raises
     ------
@@ -46,8 +46,8 @@ def single(problem: Problem, device: str = "") -> dict[str, str]:
     sums = {d: problem.overhead(d) + sum(problem.time(task, d) for task in problem.graph) for d in candidates}
     best = min(candidates, key=lambda d: sums[d])
     if sums[best] == inf:
-        refused = next(task for task in problem.graph if problem.time(task, best) == inf)
+        unsupported = next(task for task in problem.graph if problem.time(task, best) == inf)
         raise InfeasibleProblem(
-            f"{best} cannot run the whole: not {refused!r}", remedy="use the strategy auto, or other devices"
+            f"{best} cannot run the whole: not {unsupported!r}", remedy="use the strategy auto, or other devices"
         )
     return dict.fromkeys(problem.graph, best)

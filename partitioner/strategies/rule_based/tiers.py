@@ -1,7 +1,8 @@
-"""``tiers``: devices in ranks; what a higher rank can run stays there, and within a rank the best plan is sought.
+"""``tiers``: devices in ranks: each task stays in the highest rank that can run it; within a rank `auto` decides.
 
-Between ONNX Runtime's list of priorities, which weighs nothing, and `auto`, which knows no preference: "the NPU and the
-GPU as is best, and the CPU only for what they cannot run". The cost is that of `auto`.
+Between ONNX Runtime's priority list, which ignores costs, and `auto`, which has no preference: "the NPU and the GPU as
+is best, and the CPU only for what they cannot run". That is a lexicographic preference, see Fishburn 1974,
+https://doi.org/10.1287/mnsc.20.11.1442. The complexity is that of `auto`; stochastic (takes a seed).
 """
 
 from __future__ import annotations
@@ -19,16 +20,16 @@ from ..search_based.auto import auto
 
 @strategy("tiers")
 def tiers(problem: Problem, ranks: str = "", *, time_limit_s: float = TIME_LIMIT_S, seed: int = 0) -> Proposal:
-    """Give each task to the highest rank that can run it.
+    """Place each task in the highest rank that can run it.
 
     Parameters
     ----------
     problem : Problem
     ranks : str, optional
-        Device ids, those of one rank separated by commas and ranks by ``|``, the most wanted first; devices not named
-        come last. Without any: NPUs, then GPUs, then CPUs.
+        Device ids, those of one rank separated by commas and ranks by ``|``, the most preferred first; devices not
+        named come last. When left out: NPUs, then GPUs, then CPUs.
     time_limit_s, seed
-        Of the search within the ranks.
+        Time limit and seed of the search within the ranks.
 
     Raises
     ------
@@ -42,8 +43,8 @@ def tiers(problem: Problem, ranks: str = "", *, time_limit_s: float = TIME_LIMIT
     >>> devices = [Device("cpu:x", "cpu", "x", ""), Device("gpu:y", "gpu", "y", ""), Device("npu:z", "npu", "z", "")]
     >>> times = {task: {"cpu:x": 1.0, "gpu:y": 2.0, "npu:z": 3.0} for task in "abc"} | {"d": {"cpu:x": 1.0}}
     >>> problem = Problem.of(graph, devices, times)
-    >>> found = tiers(problem, "gpu:y,npu:z|cpu:x").placement
-    >>> found["a"], found["d"]
+    >>> placement = tiers(problem, "gpu:y,npu:z|cpu:x").placement
+    >>> placement["a"], placement["d"]
     ('gpu:y', 'cpu:x')
     """
     ranked = [[part for part in rank.split(",") if part] for rank in ranks.split("|")]
@@ -60,7 +61,7 @@ def tiers(problem: Problem, ranks: str = "", *, time_limit_s: float = TIME_LIMIT
     groups = {task: group for group in problem.rules.colocated for task in group}
 
     def highest_only(task: str) -> tuple[float, ...]:
-        # What must be together goes where all of it can run.
+        # A colocated group goes where all of it can run.
         rows = [problem.times_s[member] for member in groups.get(task, (task,))]
         able = [all(row[d] < inf for row in rows) for d in range(len(by_column))]
         highest = min((rank for rank, can in zip(by_column, able, strict=True) if can), default=None)
@@ -68,5 +69,5 @@ def tiers(problem: Problem, ranks: str = "", *, time_limit_s: float = TIME_LIMIT
         return tuple(t if can and r == highest else inf for t, r, can in zip(row, by_column, able, strict=True))
 
     narrowed = replace(problem, times_s={task: highest_only(task) for task in problem.graph})
-    found = auto(narrowed, time_limit_s=time_limit_s, seed=seed)
-    return replace(found, bound=0.0, bound_by="")  # what it has proven holds within the ranks only
+    proposal = auto(narrowed, time_limit_s=time_limit_s, seed=seed)
+    return replace(proposal, bound=0.0, bound_by="")  # proven within the ranks only

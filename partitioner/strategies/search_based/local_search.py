@@ -1,8 +1,8 @@
-"""``local-search``: from a good start downhill, one task or neighbourhood at a time.
+"""``local-search``: hill climbing from a good start, one task, neighbourhood or segment at a time.
 
-Each change is judged by the problem's own rules; see `improving`. With accelerators that pay for transfers, loads are
-kept up to date move by move, so that tens of thousands of changes are tried in a second. O(degree) or one simulation
-a change.
+Johnson, Papadimitriou and Yannakakis 1988, https://doi.org/10.1016/0022-0000(88)90046-3. Each move is evaluated by the
+problem's own rules; see `neighbourhood_search`. Where accelerators pay for their transfers, loads are updated
+incrementally, so that tens of thousands of moves are tried per second. O(degree) or one simulation per move.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from trisect.scheduler.problem.problem import Problem
 from trisect.scheduler.problem.solution import Proposal
 
 from .. import TIME_LIMIT_S, strategy
-from ..common.neighbourhood_search import improve, quick_start
+from ..common.neighbourhood_search import best_quick_proposal, improve
 
 
 @strategy("local-search")
 def local_search(problem: Problem, *, time_limit_s: float = TIME_LIMIT_S, seed: int = 0) -> Proposal:
-    """Improve the better of list scheduling and a chain until nothing near is better, or time is up.
+    """Improve the better of list scheduling and a pipeline until time is up; stochastic (takes a seed).
 
     Examples
     --------
@@ -29,4 +29,4 @@ def local_search(problem: Problem, *, time_limit_s: float = TIME_LIMIT_S, seed: 
     >>> set(local_search(problem, time_limit_s=0.1).placement.values())
     {'gpu:y'}
     """
-    return improve(problem, quick_start(problem), time_limit_s, seed, heat=0.0)
+    return improve(problem, best_quick_proposal(problem), time_limit_s, seed, initial_temperature=0.0)

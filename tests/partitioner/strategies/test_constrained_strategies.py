@@ -18,7 +18,7 @@ from trisect.partitioner.problem.constrained_problem import constrained
 from trisect.partitioner.problem.constraints import Constraints
 from trisect.partitioner.segments.convex_cut import cut, divide
 from trisect.partitioner.strategies import propose
-from trisect.partitioner.strategies.common.placement_value import certificate, judge, simple_bound
+from trisect.partitioner.strategies.common.placement_value import certificate, evaluate_proposal, simple_bound
 from trisect.profiles.costmodel.link_cost import LinkCost
 from trisect.runtime.errors import InfeasibleProblem, InvalidInput, PowerUnknown
 from trisect.scheduler.bounds.segment_slots import solve_segments
@@ -72,7 +72,7 @@ def demanding(draw: st.DrawFn, largest: int = 7) -> Problem:
 
 def broken_by_hand(problem: Problem, placement: dict[str, str]) -> bool:
     """Whether a placement breaks a rule, found out without the validator; memory by weights alone."""
-    rules, parts = problem.rules, judge(problem, Proposal(placement)).parts
+    rules, parts = problem.rules, evaluate_proposal(problem, Proposal(placement)).parts
     counts = {device: sum(part.device == device for part in parts) for device in problem.device_ids}
     held = {d: sum(rules.sizes_bytes[t] for t in placement if placement[t] == d) for d in problem.device_ids}
     return (
@@ -89,8 +89,8 @@ def all_values(problem: Problem) -> list[float]:
     every = (
         dict(zip(problem.graph, where, strict=True)) for where in product(problem.device_ids, repeat=len(problem.graph))
     )
-    verdicts = [judge(problem, Proposal(placement)) for placement in every]
-    return [verdict.value for verdict in verdicts if not verdict.violations]
+    evaluations = [evaluate_proposal(problem, Proposal(placement)) for placement in every]
+    return [evaluation.value for evaluation in evaluations if not evaluation.violations]
 
 
 @pytest.mark.parametrize("name", [*QUICK, *sorted(SEARCHING)])
@@ -103,12 +103,12 @@ def test_every_strategy_keeps_every_constraint_and_beats_no_bound(name: str, pro
         if name in ("auto", "exact"):
             assert all_values(problem) == []
         return
-    verdict = judge(problem, found)
-    if name == "single" and verdict.violations:
+    evaluation = evaluate_proposal(problem, found)
+    if name == "single" and evaluation.violations:
         return  # says what was asked for, and is then refused
-    assert verdict.violations == ()
+    assert evaluation.violations == ()
     assert not broken_by_hand(problem, dict(found.placement)) or found.parts is not None
-    assert verdict.value >= max(found.bound, simple_bound(problem)) * (1 - 1e-6)
+    assert evaluation.value >= max(found.bound, simple_bound(problem)) * (1 - 1e-6)
 
 
 @settings(max_examples=40, deadline=None)
@@ -128,7 +128,7 @@ def test_exact_is_the_best_of_all_for_every_objective_and_constraint(problem: Pr
             propose(problem, "exact")
         return
     found = propose(problem, "exact")
-    assert judge(problem, found).value == pytest.approx(min(values))
+    assert evaluate_proposal(problem, found).value == pytest.approx(min(values))
     assert certificate(problem, found).value == pytest.approx(min(values))
 
 
@@ -144,9 +144,9 @@ def test_both_solvers_prove_what_trying_all_cuts_finds(solver: str, problem: Pro
     assert found.bound <= best * (1 + 1e-6)
     # Every cut is looked at, not only those that a placement is usually cut into: it may be better, never worse.
     if problem.objective != "memory":  # whose tensors the solvers leave out
-        assert judge(problem, found).value <= best * (1 + 1e-4)
+        assert evaluate_proposal(problem, found).value <= best * (1 + 1e-4)
     if problem.objective in ("throughput", "energy"):
-        assert found.bound == pytest.approx(judge(problem, found).value, rel=1e-3)
+        assert found.bound == pytest.approx(evaluate_proposal(problem, found).value, rel=1e-3)
 
 
 @settings(max_examples=12, deadline=None)
@@ -164,8 +164,10 @@ def test_a_front_is_what_trying_all_finds(problem: Problem, objectives: list[Obj
     first, second = objectives[:2]
     points = set()
     for where in product(problem.device_ids, repeat=len(problem.graph)):
-        verdict = judge(replace(problem, objective=first), Proposal(dict(zip(problem.graph, where, strict=True))))
-        points.add((verdict.value, evaluate(replace(problem, objective=second), verdict.parts)[0]))
+        evaluation = evaluate_proposal(
+            replace(problem, objective=first), Proposal(dict(zip(problem.graph, where, strict=True)))
+        )
+        points.add((evaluation.value, evaluate(replace(problem, objective=second), evaluation.parts)[0]))
     best = {p for p in points if not any(q != p and q[0] <= p[0] and q[1] <= p[1] for q in points)}
     found = pareto_front(problem, (first, second))
     assert {(s.values[first], s.values[second]) for s in found} == best
@@ -181,11 +183,11 @@ def test_a_front_that_is_searched_for_is_one(problem: Problem) -> None:
         found = pareto_front(problem, ("latency", "energy"), time_limit_s=0.5)
     points = [(s.values["latency"], s.values["energy"]) for s in found]
     for solution, point in zip(found, points, strict=True):
-        assert judge(replace(problem, objective="latency"), Proposal(solution.placement)).violations == ()
+        assert evaluate_proposal(replace(problem, objective="latency"), Proposal(solution.placement)).violations == ()
         assert not any(other != point and other[0] <= point[0] and other[1] <= point[1] for other in points)
     energy, latency = (replace(problem, objective=objective) for objective in ("energy", "latency"))
     for name in ("single", "multilevel"):
-        parts = judge(latency, Proposal(propose(energy, name).placement)).parts
+        parts = evaluate_proposal(latency, Proposal(propose(energy, name).placement)).parts
         assert min(joules for _, joules in points) <= evaluate(energy, parts)[0] * (1 + 1e-9)
 
 
@@ -231,7 +233,10 @@ def test_a_known_cut_is_used_where_it_is_better(case: tuple[Problem, dict[str, s
     problem, placement = case
     whole = cut(problem.graph, placement)
     divided = divide(problem.graph, whole)
-    values = [judge(problem, Proposal(placement, parts=tuple(parts))).value for parts in (whole, divided)]
+    values = [evaluate_proposal(problem, Proposal(placement, parts=tuple(parts))).value for parts in (whole, divided)]
     assert min(values) == pytest.approx(min(evaluate(problem, whole)[0], evaluate(problem, divided)[0]))
     wrong = tuple(reversed(whole)) + tuple(whole)
-    assert judge(problem, Proposal(placement, parts=wrong)).value == judge(problem, Proposal(placement)).value
+    assert (
+        evaluate_proposal(problem, Proposal(placement, parts=wrong)).value
+        == evaluate_proposal(problem, Proposal(placement)).value
+    )

@@ -10,7 +10,7 @@ from tests.partitioner.segments.test_convex_cut import problems
 from trisect.partitioner.planning.placement_reasons import reasons
 from trisect.partitioner.segments.convex_cut import best_cut
 from trisect.partitioner.strategies import UnknownStrategy, names, propose, strategy
-from trisect.partitioner.strategies.common.placement_value import judge
+from trisect.partitioner.strategies.common.placement_value import evaluate_proposal
 from trisect.partitioner.strategies.rule_based.opclass import smooth
 from trisect.profiles.costmodel.link_cost import LinkCost
 from trisect.profiles.costmodel.op_features import OpClass, OpFeatures
@@ -121,7 +121,7 @@ def test_a_strategy_of_someone_else_is_checked() -> None:
         return {}
 
     problem = Problem.of(chain(OpClass.CONV), [CPU], lambda n, d: 1.0)
-    violations = judge(problem, propose(problem, "test-careless")).violations
+    violations = evaluate_proposal(problem, propose(problem, "test-careless")).violations
     assert [violation.message for violation in violations] == ["n0 has no device"]
 
 

@@ -14,7 +14,7 @@ from tests.partitioner.segments.test_convex_cut import problems
 from tests.scheduler.offload.offload_cases import best_of_all, offload_problems
 from trisect.partitioner import strategies
 from trisect.partitioner.strategies import names, propose
-from trisect.partitioner.strategies.common.placement_value import judge, simple_bound
+from trisect.partitioner.strategies.common.placement_value import evaluate_proposal, simple_bound
 from trisect.profiles.costmodel.link_cost import LinkCost
 from trisect.runtime.device import Device
 from trisect.runtime.errors import InfeasibleProblem
@@ -30,7 +30,7 @@ QUICK = sorted(
 
 
 def value_of(problem: Problem, placement: dict[str, str]) -> float:
-    return judge(problem, Proposal(placement)).value
+    return evaluate_proposal(problem, Proposal(placement)).value
 
 
 @st.composite
@@ -82,11 +82,11 @@ def test_quick_strategies_keep_all_rules_and_beat_no_bound(name: str, problem: P
         found = propose(problem, name)
     except InfeasibleProblem:
         return  # a rule of thumb may find nothing that fits
-    verdict = judge(problem, found)
+    evaluation = evaluate_proposal(problem, found)
     if name == "single" and problem.rules.convention == "offload":
         return  # says what was asked for, and is then refused
-    assert verdict.violations == ()
-    assert verdict.value >= simple_bound(problem) - 1e-9
+    assert evaluation.violations == ()
+    assert evaluation.value >= simple_bound(problem) - 1e-9
 
 
 @pytest.mark.parametrize("name", sorted(SEARCHING))
@@ -94,9 +94,9 @@ def test_quick_strategies_keep_all_rules_and_beat_no_bound(name: str, problem: P
 @given(problem=ANY)
 def test_searching_strategies_keep_all_rules_and_beat_no_bound(name: str, problem: Problem) -> None:
     found = propose(problem, name, time_limit_s=0.3)
-    verdict = judge(problem, found)
-    assert verdict.violations == ()
-    assert verdict.value >= max(found.bound, simple_bound(problem)) - 1e-6
+    evaluation = evaluate_proposal(problem, found)
+    assert evaluation.violations == ()
+    assert evaluation.value >= max(found.bound, simple_bound(problem)) - 1e-6
 
 
 @settings(max_examples=25, deadline=None)
@@ -106,7 +106,7 @@ def test_exact_is_the_best_of_all_segments(case: tuple[Problem, dict[str, str]])
     every = product(problem.device_ids, repeat=len(problem.graph))
     best = min(value_of(problem, dict(zip(problem.graph, where, strict=True))) for where in every)
     found = propose(problem, "exact", time_limit_s=5)
-    assert judge(problem, found).value == pytest.approx(best)
+    assert evaluate_proposal(problem, found).value == pytest.approx(best)
     assert found.bound == pytest.approx(best)
 
 
@@ -114,7 +114,7 @@ def test_exact_is_the_best_of_all_segments(case: tuple[Problem, dict[str, str]])
 @given(task_problems(largest=6))
 def test_exact_is_the_best_schedule_of_tasks(problem: Problem) -> None:
     found = propose(problem, "exact", time_limit_s=1)
-    assert judge(problem, found).value == pytest.approx(best_makespan(problem))
+    assert evaluate_proposal(problem, found).value == pytest.approx(best_makespan(problem))
     assert found.bound == pytest.approx(best_makespan(problem))
 
 
@@ -123,7 +123,7 @@ def test_exact_is_the_best_schedule_of_tasks(problem: Problem) -> None:
 def test_the_proof_for_segments_is_no_proof_of_too_much(case: tuple[Problem, dict[str, str]]) -> None:
     from dataclasses import replace
 
-    from trisect.scheduler.bounds.exact_makespan import prove
+    from trisect.scheduler.bounds.exact_makespan import solve_task_schedule
 
     for objective in ("latency", "throughput"):
         problem = replace(case[0], objective=objective)
@@ -132,7 +132,7 @@ def test_the_proof_for_segments_is_no_proof_of_too_much(case: tuple[Problem, dic
         ]
         best = min(value_of(problem, placement) for placement in every)
         start = every[0]
-        assert prove(problem, start, value_of(problem, start), 1.0, 0).bound <= best + 1e-6
+        assert solve_task_schedule(problem, start, value_of(problem, start), 1.0, 0).bound <= best + 1e-6
 
 
 @settings(max_examples=30, deadline=None)
@@ -159,7 +159,7 @@ def test_dp_chain_is_never_better_than_the_optimum(problem: Problem) -> None:
         found = propose(problem, "dp-chain")
     except InfeasibleProblem:
         return
-    assert judge(problem, found).value >= best_of_all(problem) - 1e-9
+    assert evaluate_proposal(problem, found).value >= best_of_all(problem) - 1e-9
 
 
 def test_the_same_seed_draws_the_same_lots() -> None:

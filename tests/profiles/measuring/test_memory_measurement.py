@@ -14,7 +14,7 @@ from onnx.reference import ReferenceEvaluator
 
 from trisect.partitioner.segments.convex_cut import best_cut
 from trisect.partitioner.strategies import propose
-from trisect.partitioner.strategies.common.placement_value import certificate, judge
+from trisect.partitioner.strategies.common.placement_value import certificate, evaluate_proposal
 from trisect.profiles.costmodel.link_cost import LinkCost
 from trisect.profiles.costmodel.op_features import MemoryNeed
 from trisect.profiles.measuring.memory_measurement import (
@@ -31,7 +31,7 @@ from trisect.scheduler.bounds.lower_bounds import best_bound
 from trisect.scheduler.problem.platform import Platform
 from trisect.scheduler.problem.problem import Part, Problem
 from trisect.scheduler.problem.rules import Rules
-from trisect.scheduler.simulation.energy_and_memory import peak_bytes, with_totals
+from trisect.scheduler.simulation.energy_and_memory import peak_bytes, with_energy_and_memory
 from trisect.scheduler.simulation.simulate import simulate
 from trisect.scheduler.simulation.validate import validate_rules
 
@@ -106,7 +106,7 @@ def test_a_peak_is_what_was_measured_for_each_byte(problem):
         "cpu:a": round(30 + 0.5 * 7500 + 1.5 * 3 * 64),
         "gpu:b": round(10 + 2.0 * 800 + 3.0 * 2 * 64),
     }
-    told = with_totals(
+    told = with_energy_and_memory(
         replace(problem, platform=replace(problem.platform, memory={"gpu:b": MemoryNeed()})), parts, schedule
     )
     assert told.peak_basis == {"cpu:a": "weights and tensors", "gpu:b": "measured factors"}
@@ -121,7 +121,7 @@ def test_no_placement_is_below_the_bound_and_a_strategy_that_proves_is_at_the_be
     assert best_bound(problem).value <= min(values)
     found = propose(problem, strategy, time_limit_s=10, seed=0)
     assert certificate(problem, found).value <= min(values)
-    assert judge(problem, found).value <= 1.1 * min(values)
+    assert evaluate_proposal(problem, found).value <= 1.1 * min(values)
 
 
 def test_what_an_engine_doubles_may_not_fit(problem):

@@ -15,16 +15,16 @@ from trisect.runtime.device import Device
 from trisect.scheduler.offload.call_latency import anneal_calls, latency
 from trisect.scheduler.offload.cp_models import improve_loads
 from trisect.scheduler.offload.downsets import best_chain
-from trisect.scheduler.offload.load_annealing import Loads
+from trisect.scheduler.offload.load_annealing import DeviceLoads
 from trisect.scheduler.offload.offload_instance import make_instance
 from trisect.scheduler.offload.offload_value import device_loads, offload_value, offload_violations
 from trisect.scheduler.offload.packing_bound import load_bound
 from trisect.scheduler.offload.path_bound import path_bound
 from trisect.scheduler.offload.pipeline_chain import best_intervals, depth_first_order
 from trisect.scheduler.offload.portfolio import solve_offload
-from trisect.scheduler.offload.search_budget import Budget
 from trisect.scheduler.problem.problem import Problem
 from trisect.scheduler.problem.rules import Objective, Rules
+from trisect.scheduler.problem.time_limit import TimeLimit
 
 
 def diamond(**rules: object) -> Problem:
@@ -83,14 +83,14 @@ def test_each_planted_fault_is_found() -> None:
 @given(offload_problems("throughput", training=True), st.randoms(use_true_random=False))
 def test_loads_kept_up_to_date_are_those_of_the_definition(problem: Problem, random: Random) -> None:
     instance = make_instance(problem, contract=False)
-    state = Loads(instance, [0] * instance.count)
+    state = DeviceLoads(instance, [0] * instance.count)
     for _ in range(20):
         group, target = random.randrange(instance.count), random.randrange(instance.devices)
         if target >= instance.hosts and instance.acc_time[group] == float("inf"):
             continue
         if state.where[group] != target:
             state.move(group, target, *state.change(group, target))
-        expected = device_loads(problem, instance.spread(state.where))
+        expected = device_loads(problem, instance.to_placement(state.where))
         assert state.load == pytest.approx([expected[d] for d in instance.device_ids])
 
 
@@ -98,11 +98,11 @@ def test_loads_kept_up_to_date_are_those_of_the_definition(problem: Problem, ran
 @given(offload_problems("throughput", contiguous=True, training=True))
 def test_downsets_find_the_best_pipeline(problem: Problem) -> None:
     instance = make_instance(problem)
-    finished, value, where = best_chain(instance, 1e6, Budget(60))
+    finished, value, where = best_chain(instance, 1e6, TimeLimit(60))
     assert finished
     assert where is not None
-    assert offload_violations(problem, instance.spread(where)) == []
-    assert offload_value(problem, instance.spread(where)) == pytest.approx(value)
+    assert offload_violations(problem, instance.to_placement(where)) == []
+    assert offload_value(problem, instance.to_placement(where)) == pytest.approx(value)
     assert value == pytest.approx(best_of_all(problem))
 
 
@@ -113,10 +113,10 @@ def test_the_model_of_pipelines_finds_the_best_as_well(problem: Problem) -> None
     start = best_intervals(instance, depth_first_order(instance))
     if start is None:
         return
-    where, bound = improve_loads(instance, start[1], start[0], 0.0, Budget(20), 10, 0, contiguous=True)
-    assert offload_violations(problem, instance.spread(where)) == []
+    where, bound = improve_loads(instance, start[1], start[0], 0.0, TimeLimit(20), 10, 0, contiguous=True)
+    assert offload_violations(problem, instance.to_placement(where)) == []
     optimum = best_of_all(problem)
-    assert offload_value(problem, instance.spread(where)) == pytest.approx(optimum)
+    assert offload_value(problem, instance.to_placement(where)) == pytest.approx(optimum)
     assert optimum - 1e-6 * max(1, optimum) <= bound <= optimum + 1e-9
 
 
@@ -126,8 +126,8 @@ def test_a_chain_says_what_it_is_worth(problem: Problem) -> None:
     instance = make_instance(problem)
     found = best_intervals(instance, depth_first_order(instance))
     if found is not None:
-        assert offload_violations(problem, instance.spread(found[1])) == []
-        assert offload_value(problem, instance.spread(found[1])) == pytest.approx(found[0])
+        assert offload_violations(problem, instance.to_placement(found[1])) == []
+        assert offload_value(problem, instance.to_placement(found[1])) == pytest.approx(found[0])
 
 
 @settings(max_examples=15, deadline=None)
@@ -208,9 +208,9 @@ def test_the_same_seed_gives_the_same_answer(objective: Objective) -> None:
 @given(offload_problems("latency", largest=5))
 def test_calls_are_timed_as_defined(problem: Problem) -> None:
     instance = make_instance(problem)
-    value, where = anneal_calls(instance, [0] * instance.count, Random(0), Budget(60), 500)
-    assert offload_violations(problem, instance.spread(where)) == []
-    assert offload_value(problem, instance.spread(where)) == pytest.approx(value)
+    value, where = anneal_calls(instance, [0] * instance.count, Random(0), TimeLimit(60), 500)
+    assert offload_violations(problem, instance.to_placement(where)) == []
+    assert offload_value(problem, instance.to_placement(where)) == pytest.approx(value)
     assert latency(instance, where) == pytest.approx(value)
 
 
@@ -225,7 +225,7 @@ def test_contracting_loses_no_optimum(problem: Problem) -> None:
 
         found = []
         for where in product(range(contracted.devices), repeat=instance.count):  # type: ignore[attr-defined]
-            placement = instance.spread(where)  # type: ignore[attr-defined]
+            placement = instance.to_placement(where)  # type: ignore[attr-defined]
             if not offload_violations(problem, placement):
                 found.append(offload_value(problem, placement))
         return min(found)

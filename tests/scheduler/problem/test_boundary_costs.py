@@ -11,7 +11,7 @@ import pytest
 
 from trisect.partitioner.segments.convex_cut import cut
 from trisect.partitioner.strategies import propose
-from trisect.partitioner.strategies.common.placement_value import certificate, judge
+from trisect.partitioner.strategies.common.placement_value import certificate, evaluate_proposal
 from trisect.profiles.costmodel.call_costs import Wakings
 from trisect.profiles.costmodel.link_cost import LinkCost
 from trisect.runtime.device import Device
@@ -95,7 +95,7 @@ def test_no_placement_is_below_what_is_said_to_be_proven(seed: int, objective: O
         dict(zip(problem.graph, where, strict=True))
         for where in itertools.product((A.id, B.id), repeat=len(problem.graph))
     ]
-    best = min(judge(problem, Proposal(placement)).value for placement in every)
+    best = min(evaluate_proposal(problem, Proposal(placement)).value for placement in every)
     for placement in every:
         parts = cut(problem.graph, placement)
         assert validate_schedule(problem, parts, evaluate(problem, parts)[1]) == []
@@ -106,7 +106,7 @@ def test_no_placement_is_below_what_is_said_to_be_proven(seed: int, objective: O
     for name in ("heft", "peft", "mincut", "opclass", "balanced", "dp-chain", "auto"):
         found = propose(problem, name)
         assert certificate(problem, found).value <= best * (1 + 1e-6)
-        assert judge(problem, found).value >= best * (1 - 1e-9)
+        assert evaluate_proposal(problem, found).value >= best * (1 - 1e-9)
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -115,11 +115,13 @@ def test_a_solver_finds_the_best_pipeline_with_its_borders(seed: int) -> None:
     loose = drawn(seed, "throughput")
     problem = replace(loose, rules=replace(loose.rules, contiguous=True))
     every = itertools.product((A.id, B.id), repeat=len(problem.graph))
-    best = min(judge(problem, Proposal(dict(zip(problem.graph, where, strict=True)))).value for where in every)
+    best = min(
+        evaluate_proposal(problem, Proposal(dict(zip(problem.graph, where, strict=True)))).value for where in every
+    )
     parts = cut(problem.graph, dict.fromkeys(problem.graph, A.id))
     solved = solve_segments(problem, parts, evaluate(problem, parts)[0], 10.0, 0, "cp")
     assert solved is not None
-    assert judge(problem, solved).value == pytest.approx(best, rel=1e-3)
+    assert evaluate_proposal(problem, solved).value == pytest.approx(best, rel=1e-3)
     assert solved.bound == pytest.approx(best, rel=1e-3)
 
 

@@ -17,7 +17,7 @@ from trisect.runtime.errors import PowerUnknown
 from trisect.scheduler.problem.platform import Platform
 from trisect.scheduler.problem.problem import Part, Problem
 from trisect.scheduler.problem.rules import Rules
-from trisect.scheduler.simulation.energy_and_memory import energy_j, may_overflow, peak_bytes, with_totals
+from trisect.scheduler.simulation.energy_and_memory import energy_j, may_overflow, peak_bytes, with_energy_and_memory
 from trisect.scheduler.simulation.simulate import simulate, single_parts
 from trisect.scheduler.simulation.validate import validate_rules
 
@@ -109,7 +109,7 @@ def test_what_nobody_knows_is_not_made_up() -> None:
     assert energy_j(problem, [Part("cpu:a", ("x", "y"))]) == 2.0
     parts = [Part("cpu:a", ("x",)), Part("gpu:b", ("y",))]
     assert energy_j(problem, parts) is None
-    assert with_totals(problem, parts, simulate(problem, parts)).energy_j is None
+    assert with_energy_and_memory(problem, parts, simulate(problem, parts)).energy_j is None
     with pytest.raises(PowerUnknown, match=r"power of gpu:b is not measured.*\(cpu:a\)"):
         Problem.of(graph, [A, B], lambda *_: 1.0, Platform(power_w={"cpu:a": 1.0}), objective="energy")
 
