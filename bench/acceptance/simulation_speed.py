@@ -10,7 +10,7 @@ from trisect.partitioner.strategies import propose
 from trisect.runtime.progress import Progress, no_progress
 from trisect.scheduler.problem.problem import Part, Problem
 from trisect.scheduler.simulation.part_times import part_time_s
-from trisect.scheduler.simulation.simulate import Link, part_links, simulate, single_parts, start_times
+from trisect.scheduler.simulation.simulate import Link, simulate, single_parts
 
 from .. import workloads
 from .timing import median_s
