@@ -66,4 +66,4 @@ def bench_simulation(
 
 
 def _to_lists(problem: Problem, parts: Sequence[Part]) -> tuple[list[float], list[list[Link]]]:
-    return [part_time_s(problem, part) for part in parts], links_of(problem, parts)
+    return [part_time_s(problem, part) for part in parts], part_links(problem, parts)
