@@ -132,7 +132,6 @@ def profile(
         Sizes of its symbolic dimensions.
     address : str, optional
         Measure the devices of a Ray cluster: each node measures and stores its own. Not with a model.
-    progress : callable, optional
 
     Raises
     ------
@@ -248,10 +247,8 @@ def with_device_data(request: PlanRequest, use: Callable[[DeviceData], _T], prog
 
     Parameters
     ----------
-    request : PlanRequest
     use : callable
         Called again with measurements when it raises `ProfileMissing`.
-    progress : callable, optional
     """
     devices = request.devices
 

@@ -31,7 +31,6 @@ def devices(address: str, wanted: str | Iterable[str], *, real: bool = False) ->
 
     Parameters
     ----------
-    address : str
     wanted : str or iterable of str
         Ids, kinds, nodes (``edge1``), kinds of a node (``edge1/npu``), or ``"auto"``.
     real : bool

@@ -52,7 +52,6 @@ def run(
 
     Parameters
     ----------
-    plan : Plan
     feeds : mapping of str to array, optional
         Every input; generated from the seed when left out.
     repeat : int
@@ -61,7 +60,6 @@ def run(
         Random seed of generated feeds.
     executor, address : str
         As for `Session`.
-    progress : callable, optional
 
     Raises
     ------
@@ -93,7 +91,6 @@ def verify(
 
     Parameters
     ----------
-    plan : Plan
     feeds : mapping of str to array, optional
         Every input; generated when left out.
     model : path, optional

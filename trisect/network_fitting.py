@@ -45,7 +45,6 @@ def fit_on_networks(
         An ONNX file that is then run whole on each device, to correct the costs of its operators.
     shapes : mapping of str to int, optional
         Sizes of its symbolic dimensions.
-    progress : callable, optional
 
     Raises
     ------

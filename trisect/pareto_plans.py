@@ -40,7 +40,6 @@ def pareto(
         ----------
         model : path or Problem
             An ONNX file, or a problem of a model; devices, shapes, `out`, `machine` and `address` apply to a file only.
-        objectives : pair of {"latency", "throughput", "energy", "memory"}
         devices, shapes, constraints, time_limit_s, seed, machine, address, progress
             As of `trisect.split`.
         out : path, optional

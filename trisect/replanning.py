@@ -32,14 +32,12 @@ def replan(
 
     Parameters
     ----------
-    plan : Plan
     without : collection of str
         Ids of devices that are gone.
     model : path, optional
         The whole model; when left out, the file that was split on this machine.
     out : path, optional
         Folder of the new plan; when left out, a temporary one that is removed when this process ends.
-    progress : callable, optional
 
     Raises
     ------

@@ -79,10 +79,8 @@ def calibrated(inputs: ProblemInputs, cache: Path, progress: Progress = no_progr
 
     Parameters
     ----------
-    inputs : ProblemInputs
     cache : Path
         JSON file of earlier measurements.
-    progress : callable, optional
     """
     costs = inputs.costs
     if not (isinstance(costs, ProfileCosts) and costs.is_measured):

@@ -58,14 +58,12 @@ def kernel_segments(
     ----------
     model : TrialModel
         The model of the plan.
-    trial_plan : TrialPlan
     trial : Trial
         Measured times of its segments: kernel times are scaled to these, because profiling slows the engine.
     calls_s : mapping of str to float
         Device id -> seconds of a call of a nearly empty segment; see `measure_calls`.
     profiling_s : float
         How long each segment runs with the engine's profiler enabled.
-    origin : {"plan", "network"}
 
     Returns
     -------
@@ -92,11 +90,8 @@ def plan_kernels(
 
     Parameters
     ----------
-    plan : Plan
-    trial : Trial
     calls_s : mapping of str to float
         As of `kernel_segments`.
-    profiling_s : float
     threads : int, optional
         Number of threads of each engine; its default when left out.
     """
@@ -137,10 +132,8 @@ def kernel_rows(
 
     Parameters
     ----------
-    kernels : sequence of Kernel
     terms : mapping of str to sequence of Term
         Cost terms of each node, as part of the measured segment.
-    origin : {"plan", "network"}
     """
     rows = []
     for kernel in kernels:
@@ -159,10 +152,6 @@ def measure_calls(devices: Sequence[Device]) -> Calls:
     """Measure the call overhead of segments, in a loop and after another device has computed for some time.
 
     Runs models that are small at both ends and larger in the middle, with each device at the ends in turn.
-
-    Parameters
-    ----------
-    devices : sequence of Device
     """
     awake: dict[str, MeasuredSegment] = {}
     asleep_s: dict[str, list[tuple[float, float]]] = {device.id: [] for device in devices}

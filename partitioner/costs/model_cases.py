@@ -29,10 +29,6 @@ _BYTES_MIN = 65_536
 def model_cases(graph: Graph) -> Iterator[list[Case]]:
     """Yield the tasks of a model that are worth measuring, most expensive first.
 
-    Parameters
-    ----------
-    graph : Graph
-
     Yields
     ------
     list of Case

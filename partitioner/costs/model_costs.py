@@ -22,7 +22,6 @@ class FittedCosts(ProfileCosts):
 
     Parameters
     ----------
-    profile : Profile
     models : mapping of str to DeviceModel
         By device id.
     """

@@ -51,7 +51,6 @@ def measure_networks(
         Time after which no further network is started; measuring call overheads takes some seconds more.
     save : callable, optional
         Called with all measurements from time to time, and when the user interrupts.
-    progress : callable, optional
     """
     calls = measure_calls(devices)
     store, start_s = known, time.monotonic()

@@ -40,8 +40,6 @@ class TrialModel:
 
     Parameters
     ----------
-    graph : Graph
-    devices : sequence of Device
     refused : mapping, optional
         Task and device id -> why the task cannot run there; the devices are asked when left out.
     """
@@ -75,7 +73,6 @@ class TrialModel:
 
         Parameters
         ----------
-        seed : str
         cuts_max : int
             Maximum number of cuts; fewer segments result where a segment holds nothing that has to run.
         folder : Path

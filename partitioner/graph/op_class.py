@@ -62,11 +62,8 @@ def classify(op_type: str, flops: float, bytes_moved: int, output_elements: int,
 
     Parameters
     ----------
-    op_type : str
-    flops : float
     bytes_moved : int
         Bytes read and written, weights included.
-    output_elements : int
     output_dtype : str
         numpy's name of the dtype.
 

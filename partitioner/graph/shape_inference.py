@@ -27,7 +27,6 @@ def bind_shapes(model: ir.Model, shapes: Mapping[str, int]) -> None:
 
     Parameters
     ----------
-    model : onnx_ir.Model
     shapes : mapping of str to int
         By the dimension's name, or ``input.axis`` (``x.0``) where it has none.
 
@@ -56,10 +55,9 @@ def bind_shapes(model: ir.Model, shapes: Mapping[str, int]) -> None:
             known.update(names)
             bound = next((name for name in names if name in shapes), None)
             if bound is None:
-                wanted = names[-1]
                 raise InvalidInput(
                     f"dimension {axis} of input {value.name!r} is not fixed ({symbol or 'unnamed'})",
-                    remedy=f"bind it with --shape {wanted}=1 (or the size that you run with)",
+                    remedy=f"bind it with --shape {names[-1]}=1 (or the size that you run with)",
                 )
             unused.discard(bound)
             dims.append(shapes[bound])

@@ -66,8 +66,6 @@ def pareto_front(
         Of a model; its own objective does not matter.
     objectives : pair of {"latency", "throughput", "energy", "memory"}
         A placement is cut into segments as is best for the first.
-    time_limit_s : float
-    seed : int
 
     Returns
     -------

@@ -10,8 +10,10 @@ from trisect.runtime.plans.plan_parts import DeviceOption, PlacedTask
 from trisect.scheduler.problem.problem import Placement, Problem, crossing_time_s
 
 
-def reasons(problem: Problem, placement: Placement) -> dict[str, str]:
-    """Return for each task its cost against that on the next best device, with its neighbours unmoved.
+def placed_tasks(problem: Problem, placement: Placement) -> tuple[PlacedTask, ...]:
+    """Return every task with its reason and its options, in the graph's order.
+
+    The reason compares the cost of a task on its device with that on the next best one, its neighbours unmoved.
 
     Examples
     --------
@@ -24,17 +26,12 @@ def reasons(problem: Problem, placement: Placement) -> dict[str, str]:
     >>> devices = [Device("cpu:x", "cpu", "x", ""), Device("gpu:y", "gpu", "y", "")]
     >>> times = {"a": {"cpu:x": 0.001, "gpu:y": 0.002}, "b": {"cpu:x": 0.0012, "gpu:y": 0.0008}}
     >>> problem = Problem.of(graph, devices, times, Platform(default_link=LinkCost(0.0001)))
-    >>> reasons(problem, {"a": "cpu:x", "b": "gpu:y"})["b"]
+    >>> placed_tasks(problem, {"a": "cpu:x", "b": "gpu:y"})[1].reason
     'gpu:y 0.8 ms + 0.1 ms copy < cpu:x 1.2 ms'
     """
-    return {task: _reason(problem, placement, task, options_of(problem, placement, task)) for task in problem.graph}
-
-
-def placed_tasks(problem: Problem, placement: Placement) -> tuple[PlacedTask, ...]:
-    """Return every task with its reason and its options, in the graph's order."""
     tasks = []
     for task, data in problem.graph.nodes(data=True):
-        options = options_of(problem, placement, task)
+        options = _options(problem, placement, task)
         features = data.get("features")
         tasks.append(
             PlacedTask(
@@ -49,7 +46,7 @@ def placed_tasks(problem: Problem, placement: Placement) -> tuple[PlacedTask, ..
     return tuple(tasks)
 
 
-def options_of(problem: Problem, placement: Placement, task: str) -> tuple[DeviceOption, ...]:
+def _options(problem: Problem, placement: Placement, task: str) -> tuple[DeviceOption, ...]:
     """Return what a task would cost on each device."""
     neighbour_devices = {placement[other] for other in nx.all_neighbors(problem.graph, task)}
     options = []

@@ -54,8 +54,6 @@ def make_plan(request: PlanRequest, data: DeviceData, out_folder: str | Path, pr
 
     Parameters
     ----------
-    request : PlanRequest
-    data : DeviceData
     out_folder : str or Path
         New, or that of an earlier plan, which is replaced once the new one is complete.
     progress : callable, optional
@@ -105,11 +103,8 @@ def make_pareto_plans(
     ----------
     request : PlanRequest
         Strategy, objective and refinement do not apply.
-    data : DeviceData
-    objectives : pair of {"latency", "throughput", "energy", "memory"}
     out_folder : Path, optional
         Gets one plan folder per placement: ``00``, ``01``, ... in the order of the result; no plans when left out.
-    progress : callable, optional
 
     Returns
     -------
@@ -181,11 +176,8 @@ def write_plan(
 
     Parameters
     ----------
-    inputs : ProblemInputs
-    proposal : Proposal
     request : PlanRequest
         Its strategy, seed, time limit and machine are recorded in the plan.
-    out_folder : str or Path
     notes : iterable of str
         Recorded in the plan.
     data : DeviceData, optional

@@ -17,12 +17,6 @@ from .plan_request import DeviceData, PlanRequest
 def prepare(request: PlanRequest, data: DeviceData, progress: Progress = no_progress) -> ProblemInputs:
     """Read a model, ask the devices which operators they support, and calibrate measured costs on the model.
 
-    Parameters
-    ----------
-    request : PlanRequest
-    data : DeviceData
-    progress : callable, optional
-
     Raises
     ------
     InvalidModel, UnsupportedModel, UnsupportedOperator, InvalidInput

@@ -50,17 +50,14 @@ def refined(
 
     Parameters
     ----------
-    inputs : ProblemInputs
     planned : callable
         Makes a plan in a folder.
     iterations : int
         Maximum number of further plans.
-    out_folder : Path
     baselines : sequence of callable
         Make plans of one device each, which run first: a split must be faster than these.
     record : callable, optional
         Called with the measurements of each plan.
-    progress : callable, optional
 
     Raises
     ------

@@ -31,7 +31,6 @@ def constrained(
     ----------
     problem : Problem
         Its tasks may carry ``nodes`` (names of ONNX nodes in them) and ``work`` or ``features``.
-    constraints : Constraints
     constants : collection of str
         Nodes of the model that need not run: they may be named, without effect.
     absent : sequence of Device
@@ -115,42 +114,42 @@ class _SelectorResolver:
 
     def select(self, selector: str) -> list[str]:
         """Return the tasks that a selector matches."""
-        kind, _, wanted = selector.partition(":")
+        kind, _, value = selector.partition(":")
         tasks = self.problem.graph.nodes(data=True)
-        if kind == "re" and wanted:
+        if kind == "re" and value:
             try:
-                pattern = re.compile(wanted)
+                pattern = re.compile(value)
             except re.error as error:
                 raise InvalidInput(f"invalid regular expression {selector!r}: {error}", remedy="correct it") from error
             matches = [t for t, data in tasks if any(pattern.fullmatch(n) for n in _nodes(t, data))]
-            return matches or self._nothing(selector, wanted, [], any(map(pattern.fullmatch, self.constants)))
-        if kind == "op" and wanted:
+            return matches or self._no_match(selector, value, [], any(map(pattern.fullmatch, self.constants)))
+        if kind == "op" and value:
             types = {task: {f.op_type for f in _work(data)} for task, data in tasks}
-            matches = [t for t, ops in types.items() if wanted in ops | {op.rpartition("::")[2] for op in ops}]
-            return matches or self._nothing(selector, wanted, {op for ops in types.values() for op in ops})
-        if kind == "class" and wanted:
-            if wanted not in {op_class.value for op_class in OpClass}:
-                self._nothing(selector, wanted, [op_class.value for op_class in OpClass])
+            matches = [t for t, ops in types.items() if value in ops | {op.rpartition("::")[2] for op in ops}]
+            return matches or self._no_match(selector, value, {op for ops in types.values() for op in ops})
+        if kind == "class" and value:
+            if value not in {op_class.value for op_class in OpClass}:
+                self._no_match(selector, value, [op_class.value for op_class in OpClass])
             classes = {task: data["features"].op_class.value for task, data in tasks if "features" in data}
-            matches = [task for task, op_class in classes.items() if op_class == wanted]
-            return matches or self._nothing(selector, wanted, set(classes.values()))
+            matches = [task for task, op_class in classes.items() if op_class == value]
+            return matches or self._no_match(selector, value, set(classes.values()))
         owner = {node: task for task, data in tasks for node in _nodes(task, data)}
         if selector in owner:
             return [owner[selector]]
-        return self._nothing(selector, selector, owner, selector in self.constants)
+        return self._no_match(selector, selector, owner, selector in self.constants)
 
     def select_all(self, selectors: Iterable[str]) -> tuple[str, ...]:
         """Return the tasks that any of the selectors matches, in the graph's order."""
         chosen = {task for selector in selectors for task in self.select(selector)}
         return tuple(task for task in self.problem.graph if task in chosen)
 
-    def _nothing(self, selector: str, wanted: str, there: Iterable[str], is_constant: bool = False) -> list[str]:
+    def _no_match(self, selector: str, value: str, known: Iterable[str], is_constant: bool = False) -> list[str]:
         if is_constant:
             return []
-        near = difflib.get_close_matches(wanted, sorted(there), n=1, cutoff=0.4)
-        prefix = selector.partition(":")[0] + ":" if wanted != selector else ""
+        near = difflib.get_close_matches(value, sorted(known), n=1, cutoff=0.4)
+        prefix = selector.partition(":")[0] + ":" if value != selector else ""
         remedy = (
-            f"did you mean {prefix + near[0]!r}?" if near else "leave it out, or look at the names with trisect explain"
+            f"did you mean {prefix + near[0]!r}?" if near else "leave it out, or list the names with trisect explain"
         )
         raise InvalidInput(f"the constraint {selector!r} matches nothing in this model", remedy=remedy)
 

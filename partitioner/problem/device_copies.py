@@ -20,10 +20,8 @@ def with_copies(schedule: Schedule, segments: Iterable[Segment], devices: Sequen
 
     Parameters
     ----------
-    schedule : Schedule
     segments : iterable of Segment
         Segments of the schedule.
-    devices : sequence of Device
     """
     with_memory = {device.id for device in devices if capabilities(device).own_memory}
     if not with_memory:

@@ -48,13 +48,10 @@ def refusals(
 
     Parameters
     ----------
-    graph : Graph
     tasks : networkx.DiGraph
         See `trisect.partitioner.problem.problem_builder.task_graph`.
     devices : iterable of Device
         A device whose engine is not installed (of a reference machine, say) is judged by its limits alone.
-    capabilities : Capabilities
-    progress : callable, optional
 
     Returns
     -------
@@ -69,8 +66,8 @@ def refusals(
         candidates = {task: candidate(graph, nodes, partial(models.file, task)) for task, nodes in members.items()}
         for number, device in enumerate(devices):
             progress(number, len(devices), f"checking which operators {device.id} supports")
-            found = _unsupported(candidates, models, device, capabilities)
-            refused.update({(task, device.id): reason for task, reason in found})
+            unsupported = _unsupported(candidates, models, device, capabilities)
+            refused.update({(task, device.id): reason for task, reason in unsupported})
     capabilities.save()
     return refused
 
@@ -175,8 +172,6 @@ def candidate(graph: Graph, nodes: tuple[str, ...], model: Callable[[], Path]) -
 
     Parameters
     ----------
-    graph : Graph
-    nodes : tuple of str
     model : callable
         Returns the nodes as an ONNX file.
     """

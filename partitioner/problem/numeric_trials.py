@@ -108,7 +108,6 @@ def compare_with_reference(model: Path, device: Device, reference: Device) -> Nu
     ----------
     model : Path
         A small ONNX file: the reference is slow.
-    device, reference : Device
     """
     with contextlib.ExitStack() as stack:
         try:
@@ -135,18 +134,18 @@ def _sizes(spec: TensorSpec) -> tuple[int, ...]:
 
 def _compare_once(actual: Module, expected: Module, feeds: Mapping[str, np.ndarray]) -> NumericResult:
     try:
-        wanted = expected.run(feeds)
+        expected_outputs = expected.run(feeds)
     except TrisectError:
         return UNDECIDED
-    if sum(array.nbytes for array in wanted.values()) > _OUTPUT_BYTES_MAX:
+    if sum(array.nbytes for array in expected_outputs.values()) > _OUTPUT_BYTES_MAX:
         return UNDECIDED
     try:
-        got = actual.run(feeds)
+        outputs = actual.run(feeds)
     except TrisectError as error:
         return NumericResult("failed", error.message)
     for spec in expected.outputs:
         relative = _BFLOAT16_RELATIVE_TOLERANCE if "bfloat16" in spec.dtype else RELATIVE_TOLERANCE
-        one, other = (unpack(spec.dtype, values[spec.name]) for values in (got, wanted))
+        one, other = (unpack(spec.dtype, values[spec.name]) for values in (outputs, expected_outputs))
         difference = compare(one, other, absolute=ABSOLUTE_TOLERANCE, relative=relative)
         if difference.worst > 1:
             return NumericResult("different", f"{spec.name!r} is off by {difference.max_abs:.2g} from ONNX's reference")

@@ -24,7 +24,6 @@ def task_graph(graph: Graph, *, keep_quantised: bool = True, together: Iterable[
 
     Parameters
     ----------
-    graph : Graph
     keep_quantised : bool
         Whether operators stay together with the quantisation around them.
     together : iterable of sequence of str
@@ -69,7 +68,6 @@ def merged_tasks(
 
     Parameters
     ----------
-    graph : Graph
     tasks : networkx.DiGraph
         Tasks of the graph.
     refused : mapping

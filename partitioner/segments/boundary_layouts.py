@@ -32,7 +32,6 @@ def nhwc_boundaries(graph: Graph, pieces: Sequence[Piece], devices: Sequence[Dev
 
     Parameters
     ----------
-    graph : Graph
     pieces : sequence of Piece
         Its segments.
     devices : sequence of Device

@@ -25,7 +25,6 @@ def cut(graph: TaskGraph, placement: Placement) -> list[Part]:
 
     Parameters
     ----------
-    graph : networkx.DiGraph
     placement : mapping of str to str
         Task -> device id, for every task.
 
@@ -96,8 +95,6 @@ def best_cut(
 
     Parameters
     ----------
-    problem : Problem
-    placement : mapping of str to str
     known : sequence of Part, optional
         A cut of it; used if it is valid and better.
 

@@ -31,7 +31,6 @@ def plan_of_pieces(
 
     Parameters
     ----------
-    graph : Graph
     pieces : sequence of Piece
         In an order in which they can run; every node that is not constant in exactly one.
     devices : sequence of Device

@@ -28,12 +28,12 @@ ALIGNMENT_BYTES = 4096
 """Tensors start at a page boundary, so that an engine can map them."""
 _INLINE_BYTES = 1024
 _CHUNK_BYTES = 1 << 24
-_LOWEST_IR_VERSION = 8  # older ones want each initialiser declared as an input
-_HIGHEST_IR_VERSION = 11  # engines refuse a newer file than they know, whatever is in it; later ones add only dtypes
+_IR_VERSION_MIN = 8  # older versions require each initialiser to be declared as an input
+_IR_VERSION_MAX = 11  # engines refuse files of a newer version; later versions add only dtypes
 _STAGES_IR_VERSION = 11
-"""From here on a file can say which stage of a pipeline a node belongs to."""
+"""The first version that records the pipeline stage of a node."""
 _CONFIGURATION = "trisect"
-_LOWEST_OPSET = 21
+_OPSET_MIN = 21
 
 
 def write_segments(
@@ -43,7 +43,6 @@ def write_segments(
 
     Parameters
     ----------
-    graph : Graph
     pieces : sequence of Piece
         In an order in which they can run; every node that is not constant in exactly one.
     folder : Path
@@ -104,7 +103,7 @@ def _segment_model(
     weights: _WeightsWriter,
     nhwc_tensors: Collection[str],
 ) -> tuple[onnx.ModelProto, tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
-    ir_version = min(max(graph.model.ir_version or 0, _LOWEST_IR_VERSION), _HIGHEST_IR_VERSION)
+    ir_version = min(max(graph.model.ir_version or 0, _IR_VERSION_MIN), _IR_VERSION_MAX)
     has_stages = ir_version >= _STAGES_IR_VERSION
     model = onnx.ModelProto(ir_version=ir_version, producer_name="trisect")
     if has_stages and piece.device:
@@ -140,10 +139,12 @@ def _segment_model(
     fixed = not any(has_subgraph(graph.nodes[name]) for name in piece.nodes)
     transposed = [[name for v in values if (name := str(v.name)) in nhwc_tensors] for values in (inputs, outputs)]
     add_layout_transposes(proto, *transposed)
-    taken, given = (tuple(_boundary_spec(value, nhwc_tensors) for value in values) for values in (inputs, outputs))
-    proto.input.extend(_value_info(v, spec, fixed) for v, spec in zip(inputs, taken, strict=True))
-    proto.output.extend(_value_info(v, spec, fixed) for v, spec in zip(outputs, given, strict=True))
-    return model, taken, given
+    input_specs, output_specs = (
+        tuple(_boundary_spec(value, nhwc_tensors) for value in values) for values in (inputs, outputs)
+    )
+    proto.input.extend(_value_info(v, spec, fixed) for v, spec in zip(inputs, input_specs, strict=True))
+    proto.output.extend(_value_info(v, spec, fixed) for v, spec in zip(outputs, output_specs, strict=True))
+    return model, input_specs, output_specs
 
 
 def _boundary_spec(value: ir.Value, nhwc_tensors: Collection[str]) -> TensorSpec:
@@ -159,8 +160,8 @@ def _opsets(graph: Graph, piece: Piece) -> dict[str, int]:
     """
     opsets = dict(graph.model.graph.opset_imports)
     newest = opsets.get("", 0)
-    if newest > _LOWEST_OPSET:
-        since = [_LOWEST_OPSET]
+    if newest > _OPSET_MIN:
+        since = [_OPSET_MIN]
         for name in piece.nodes:
             node = graph.nodes[name]
             inner = (n for body in subgraphs(node) for n in ir.traversal.RecursiveGraphIterator(body))

@@ -9,8 +9,11 @@ from typing import Any
 import pytest
 
 import trisect
-from trisect import Constraints, Plan, plan_origins
+from trisect import Constraints, Plan, api, pareto_plans, plan_origins
 from trisect.cli import main
+from trisect.partitioner.planning import plan_maker
+from trisect.partitioner.planning.plan_maker import make_pareto_plans, make_plan
+from trisect.partitioner.planning.plan_request import DeviceData, PlanRequest
 from trisect.runtime.errors import FallbackForbidden, InfeasibleProblem, InvalidInput, PowerUnknown, UnknownDevice
 
 SHAPES = {"batch": 3}
@@ -106,6 +109,52 @@ def test_a_front_of_a_model(model: Path, two_devices: str, tmp_path: Path) -> No
         trisect.pareto(model, ("latency", "energy"), two_devices, SHAPES)
 
 
+def test_a_front_is_planned_like_a_split(
+    model: Path, two_devices: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requests: list[tuple[PlanRequest, DeviceData]] = []
+
+    def recorded(request: PlanRequest, data: DeviceData, *more: Any) -> Any:
+        requests.append((request, data))
+        return make_plan(request, data, *more)
+
+    def recorded_front(request: PlanRequest, data: DeviceData, *more: Any) -> Any:
+        requests.append((request, data))
+        return make_pareto_plans(request, data, *more)
+
+    monkeypatch.setattr(api, "make_plan", recorded)
+    monkeypatch.setattr(pareto_plans, "make_pareto_plans", recorded_front)
+    options: dict[str, Any] = {"shapes": SHAPES, "constraints": {"max_segments": 2}, "time_limit_s": 1.0, "seed": 4}
+    plan = trisect.split(model, two_devices, **options)
+    front = trisect.pareto(model, ("latency", "memory"), two_devices, out=tmp_path / "front", **options)
+    (split_request, split_data), (front_request, front_data) = requests
+    assert front_request == split_request
+    assert (front_data.calibrations, front_data.power_w) == (split_data.calibrations, split_data.power_w)
+    assert front_data.capabilities is not None
+    assert min(solution.value for solution in front) <= plan.value * (1 + 1e-9)  # `auto` finds the best of few tasks
+    (same,) = [s for s in front if s.placement == dict(front[0].placement)]
+    assert Plan.load(tmp_path / "front" / "00").value == same.value
+
+
+def test_a_front_keeps_nodes_off_a_device_that_refuses_their_segment(
+    model: Path, two_devices: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = two_devices.split(",")
+
+    def refuses_two(segments: Any, *_: Any) -> list[Any]:
+        return [(segment, "too large") for segment in segments if segment.device == other and len(segment.nodes) > 1]
+
+    monkeypatch.setattr(plan_maker, "refused_segments", refuses_two)
+    front = trisect.pareto(
+        model, ("latency", "memory"), two_devices, SHAPES, constraints={"force": {"matmul0": one}}, time_limit_s=1,
+        out=tmp_path / "front",
+    )  # fmt: skip
+    plans = [Plan.load(tmp_path / "front" / f"{number:02d}") for number in range(len(front))]
+    assert len(list((tmp_path / "front").iterdir())) == len(front)
+    assert all(len(s.nodes) == 1 for plan in plans for s in plan.segments if s.device == other)
+    assert all("does not compile on" in plan.notes[0] for plan in plans)
+
+
 def test_energy_of_a_published_machine(model: Path, tmp_path: Path) -> None:
     plan = trisect.split(
         model, "gpu,npu", objective="energy", shapes=SHAPES, machine="intel-core-ultra-7-155h", out=tmp_path / "p"
@@ -185,6 +234,10 @@ def test_explain_shows_certificate_summary_and_options(
         (["--constraints", "nothing.toml"], "cannot read the constraints nothing.toml"),
         (["--time-limit", "0"], "invalid time limit 0.0 s: expected a positive number"),
         (["--objective", "energy"], "is not measured, and not published"),
+        (["--pareto", "latency,memory", "--strategy", "auto"], "--strategy cannot be combined with --pareto"),
+        (["--pareto", "latency,memory", "--objective", "latency"], "--objective cannot be combined with --pareto"),
+        (["--pareto", "latency,memory", "--refine", "1"], "--refine cannot be combined with --pareto"),
+        (["--pareto", "latency,memory", "--address", "127.0.0.1:1"], "127.0.0.1:1"),
         (["--pareto", "latency"], "expected two different objectives, found 'latency'"),
         (["--strategy", "exact:gurobi"], "exact knows no solver 'gurobi'"),
         (["--strategy", "opclass:nothing.toml"], "cannot read the table nothing.toml"),

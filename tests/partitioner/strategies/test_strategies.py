@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 
 from tests.partitioner.segments.test_convex_cut import problems
-from trisect.partitioner.planning.placement_reasons import reasons
+from trisect.partitioner.planning.placement_reasons import placed_tasks
 from trisect.partitioner.segments.convex_cut import best_cut
 from trisect.partitioner.strategies import UnknownStrategy, names, propose, strategy
 from trisect.partitioner.strategies.common.placement_value import evaluate_proposal
@@ -128,5 +128,5 @@ def test_a_strategy_of_someone_else_is_checked() -> None:
 def test_reasons_say_also_what_speaks_against_a_placement() -> None:
     times = {n: {"cpu:a": 0.001, "gpu:a": 0.0005} for n in ("n0", "n1")}
     problem = Problem.of(chain(OpClass.CONV, OpClass.CONV), [CPU, GPU], times, Platform(default_link=LinkCost(0.0001)))
-    why = reasons(problem, {"n0": "cpu:a", "n1": "cpu:a"})
+    why = {task.nodes[0]: task.reason for task in placed_tasks(problem, {"n0": "cpu:a", "n1": "cpu:a"})}
     assert why["n0"] == "cpu:a 1 ms > gpu:a 0.5 ms + 0.1 ms copy, but the strategy keeps it with the rest"
