@@ -1,6 +1,7 @@
 """Know the costs: measure devices and links by running things on them, store, predict."""
 
-from .costmodel.op_features import Costs, OpClass, OpFeatures
+from .costmodel.costs import Costs
+from .costmodel.op_features import OpClass, OpFeatures
 from .costmodel.profile_costs import ProfileCosts
 from .stored.profile_data import DeviceProfile, Link, Point, Profile, Provenance
 from .stored.profile_store import default_path, load, save

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from trisect.partitioner.costs.model_costs import FittedCosts
-from trisect.partitioner.costs.network_measurement import measure_model, measure_networks
+from trisect.partitioner.costs.network_measurement import (
+    measure_model,
+    measure_networks,
+)
 from trisect.profiles.costmodel.fitted_models import fitted_models
 from trisect.profiles.costmodel.profile_costs import ProfileCosts
 from trisect.profiles.stored.profile_data import Profile
@@ -86,4 +88,4 @@ def store_segments(devices: Sequence[Device], measured: Mapping[str, Sequence[Me
 def costs_of(known: Profile, chosen: Sequence[Device]) -> ProfileCosts:
     """Return the costs of a profile, with the fitted cost models of those devices that have enough measurements."""
     models = fitted_models(chosen, segments_path(known.precision)) if known.provenance.source == "measured" else {}
-    return FittedCosts(known, models) if models else ProfileCosts(known)
+    return ProfileCosts(known, models)

@@ -22,6 +22,7 @@ from trisect.partitioner.planning.plan_request import DeviceData, PlanRequest
 from trisect.partitioner.planning.preparation import prepare
 from trisect.partitioner.problem.constraints import Constraints
 from trisect.partitioner.problem.task_grouping import task_graph
+from trisect.profiles.costmodel.costs import Costs
 from trisect.profiles.costmodel.link_cost import LinkCost
 from trisect.profiles.costmodel.op_features import OpFeatures
 from trisect.profiles.measuring.plan_trial import OpenTrial, Trial, run_trial
@@ -209,7 +210,7 @@ class Cutter:
         self._seen_s[start, end].append(lost_s)
 
 
-class _Nothing:
+class _Nothing(Costs):
     """Costs of devices that are not chosen among."""
 
     def node_time_s(self, features: OpFeatures, device_id: str) -> float:

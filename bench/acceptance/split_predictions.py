@@ -19,7 +19,7 @@ from trisect.partitioner.costs.kernel_breakdown import kernel_segments, measure_
 from trisect.partitioner.costs.network_measurement import measured_segments
 from trisect.partitioner.costs.trial_plans import TrialModel, TrialPlan
 from trisect.partitioner.graph.model_graph import Graph
-from trisect.profiles.costmodel.call_costs import Calls, plan_time_s
+from trisect.profiles.costmodel.call_costs import CallCosts, plan_latency_s
 from trisect.profiles.costmodel.device_model import DeviceModel
 from trisect.profiles.measuring.plan_trial import Trial
 from trisect.profiles.stored.segment_store import MeasuredSegment, SegmentStore
@@ -125,19 +125,19 @@ def measure_model(
             turns.append(turn)
             for index, device in enumerate(devices):
                 whole = median_trial([trials[index] for trials in turn])
-                profiled[device.id].append(kernel_segments(model, plans[device.id], whole, calls.wakings.awake_s))
+                profiled[device.id].append(kernel_segments(model, plans[device.id], whole, calls.wakeup_costs.warm_s))
     first, second = (
         [median_trial(trials) for trials in zip(*(turn[i] for turn in turns), strict=True)] for i in (0, 1)
     )
     both = [median_trial(pair) for pair in zip(first, second, strict=True)]
     known = {name: (plan, trial) for (name, plan), trial in zip(plans.items(), both, strict=True)}
-    inside = [*calls.awake.items(), *(row for rows in profiled.values() for row in _middle(rows))]
+    inside = [*calls.warm.items(), *(row for rows in profiled.values() for row in _middle(rows))]
     ran = {name: measured_segments(plan, trial, calls, "plan") for name, (plan, trial) in known.items()}
     wholes = [row for name, rows in ran.items() if ":" in name for row in rows]
-    unseen_models = refined(fitted.models, list(calls.awake.items()))
+    unseen_models = refined(fitted.models, list(calls.warm.items()))
     profiled_models = refined(fitted.models, wholes + inside)
     alone_s = [trial.beyond_s for _, trial in known.values() if len(trial.segments_s) == 1]
-    start_s = float(np.median(alone_s)) if alone_s else calls.start_s
+    session_s = float(np.median(alone_s)) if alone_s else calls.session_s
     runs, query_s = [], 0.0
     for index, (name, trial_plan) in enumerate(plans.items()):
         start_perf_s = time.perf_counter()
@@ -148,8 +148,8 @@ def measure_model(
         runs.append(
             SplitRun(
                 name, len(trial_plan.plan.segments), first[index].latency_s, second[index].latency_s, unseen_s,
-                _latency_s(trial_plan, profiled_models, calls, start_s),
-                _latency_s(trial_plan, refined_models, calls, start_s),
+                _latency_s(trial_plan, profiled_models, calls, session_s),
+                _latency_s(trial_plan, refined_models, calls, session_s),
                 _deviation(trial_plan, profiled_models),
             )
         )  # fmt: skip
@@ -177,10 +177,12 @@ def refined(
     return {device: model.remembering(rows[device]) if rows[device] else model for device, model in models.items()}
 
 
-def _latency_s(plan: TrialPlan, models: Mapping[str, DeviceModel], calls: Calls, start_s: float | None = None) -> float:
+def _latency_s(
+    plan: TrialPlan, models: Mapping[str, DeviceModel], calls: CallCosts, session_s: float | None = None
+) -> float:
     """Return the time of the segments one after the other: engines that share all cores gain nothing in parallel."""
     parts = [(s.device, models[s.device].time_s(t)) for s, t in zip(plan.plan.segments, plan.terms, strict=True)]
-    return plan_time_s(parts, calls, start_s)
+    return plan_latency_s(parts, calls, session_s)
 
 
 def _deviation(plan: TrialPlan, models: Mapping[str, DeviceModel]) -> float:

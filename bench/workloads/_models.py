@@ -11,8 +11,9 @@ from trisect.partitioner.graph.model_graph import Graph
 from trisect.partitioner.problem.problem_builder import ProblemInputs
 from trisect.partitioner.problem.task_grouping import task_graph
 from trisect.profiles import reference
+from trisect.profiles.costmodel.costs import Costs
 from trisect.profiles.costmodel.link_cost import LinkCost
-from trisect.profiles.costmodel.op_features import Costs, OpFeatures
+from trisect.profiles.costmodel.op_features import OpFeatures
 from trisect.profiles.costmodel.profile_costs import ProfileCosts
 from trisect.scheduler.problem.problem import Problem
 from trisect.scheduler.problem.rules import Objective
@@ -24,7 +25,7 @@ MACHINE = "intel-core-ultra-7-155h"
 _GRID = 2.0**40
 
 
-class RoundedCosts:
+class RoundedCosts(Costs):
     """Costs rounded to 2^-40 s, a picosecond: the last bits that one machine's library of numbers makes otherwise than
     another's are gone, and the same study gives the same numbers on both."""
 

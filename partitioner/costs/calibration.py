@@ -21,8 +21,7 @@ from tempfile import TemporaryDirectory
 import msgspec
 import onnx
 
-from trisect.profiles.costmodel.op_features import Costs
-from trisect.profiles.costmodel.profile_costs import ProfileCosts
+from trisect.profiles.costmodel.costs import Costs
 from trisect.profiles.measuring.device_measurement import time_calls
 from trisect.profiles.measuring.plan_trial import run_trial
 from trisect.profiles.stored.profile_store import write_aside
@@ -83,7 +82,7 @@ def calibrated(inputs: ProblemInputs, cache: Path, progress: Progress = no_progr
         JSON file of earlier measurements.
     """
     costs = inputs.costs
-    if not (isinstance(costs, ProfileCosts) and costs.is_measured):
+    if not costs.is_measured:
         return inputs
     measured = calibrate(inputs, cache, progress)
     tasks, refused = merged_tasks(inputs.graph, inputs.tasks, inputs.refused, measured.together)

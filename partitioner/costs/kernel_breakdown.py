@@ -18,7 +18,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from trisect.profiles.costmodel.call_costs import Calls
+from trisect.profiles.costmodel.call_costs import CallCosts
 from trisect.profiles.costmodel.cost_terms import Term
 from trisect.profiles.measuring.plan_trial import Trial, run_trial
 from trisect.profiles.stored.segment_store import MeasuredSegment, Origin
@@ -148,13 +148,13 @@ def kernel_rows(
     return rows
 
 
-def measure_calls(devices: Sequence[Device]) -> Calls:
+def measure_calls(devices: Sequence[Device]) -> CallCosts:
     """Measure the call overhead of segments, in a loop and after another device has computed for some time.
 
     Runs models that are small at both ends and larger in the middle, with each device at the ends in turn.
     """
-    awake: dict[str, MeasuredSegment] = {}
-    asleep_s: dict[str, list[tuple[float, float]]] = {device.id: [] for device in devices}
+    warm: dict[str, MeasuredSegment] = {}
+    cold_s: dict[str, list[tuple[float, float]]] = {device.id: [] for device in devices}
     starts_s, hops_s = [], []
     with TemporaryDirectory(prefix="trisect-calls-") as folder:
         for rows in (0, *_MIDDLE_ROWS):
@@ -163,22 +163,22 @@ def measure_calls(devices: Sequence[Device]) -> Calls:
             model = TrialModel(Graph.read(path), devices)
             for number, device in enumerate(devices):
                 if not rows:
-                    plan = model.whole(device, Path(folder) / f"awake {number}")
+                    plan = model.whole(device, Path(folder) / f"warm {number}")
                     trial = _run(plan)
-                    awake[device.id] = MeasuredSegment(plan.terms[0], trial.segments_s[0], trial.spreads[0], "network")
+                    warm[device.id] = MeasuredSegment(plan.terms[0], trial.segments_s[0], trial.spreads[0], "network")
                     starts_s.append(trial.beyond_s)
                     continue
                 other = devices[(number + 1) % len(devices)]
                 ends = {node: device.id if node in _ENDS else other.id for node in model.graph.nodes}
-                plan = model.placed(ends, Path(folder) / f"asleep {rows} {number}")
+                plan = model.placed(ends, Path(folder) / f"cold {rows} {number}")
                 trial = _run(plan)
                 small = [i for i, segment in enumerate(plan.plan.segments) if set(segment.nodes) <= set(_ENDS)]
                 hops_s.append((trial.beyond_s - starts_s[number]) / max(1, len(trial.segments_s) - 1))
                 if len(small) < len(trial.segments_s):
                     # The last end runs right after the long middle part.
                     meanwhile_s = sum(t for i, t in enumerate(trial.segments_s) if i not in small)
-                    asleep_s[device.id].append((meanwhile_s, trial.segments_s[small[-1]]))
-    return Calls(awake, asleep_s, float(np.median(starts_s)), max(0.0, float(np.median(hops_s or [0.0]))))
+                    cold_s[device.id].append((meanwhile_s, trial.segments_s[small[-1]]))
+    return CallCosts(warm, cold_s, float(np.median(starts_s)), max(0.0, float(np.median(hops_s or [0.0]))))
 
 
 _ENDS = ("a", "b", "y", "z")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from trisect.profiles.costmodel.cost_terms import Term
+from trisect.profiles.costmodel.costs import Costs
 from trisect.profiles.costmodel.device_model import DeviceModel
-from trisect.profiles.costmodel.profile_costs import ProfileCosts
 from trisect.profiles.costmodel.segment_terms import crossings
-from trisect.profiles.stored.profile_data import Profile
 from trisect.runtime.device import Device
 from trisect.scheduler.problem.boundary_costs import BoundaryCost
 from trisect.scheduler.problem.task_graph import TaskGraph
@@ -31,7 +30,7 @@ class FittedCosts(ProfileCosts):
         self.models = models
 
 
-def fitted_task_times_s(graph: Graph, tasks: TaskGraph, costs: FittedCosts) -> dict[str, dict[str, float]]:
+def fitted_task_times_s(graph: Graph, tasks: TaskGraph, costs: Costs) -> dict[str, dict[str, float]]:
     """Return the seconds of each task, as part of the whole model, on each device that has a fitted model.
 
     Returns
@@ -53,7 +52,7 @@ def fitted_task_times_s(graph: Graph, tasks: TaskGraph, costs: FittedCosts) -> d
     return times_s
 
 
-def boundary_costs(graph: Graph, devices: Sequence[Device], costs: FittedCosts) -> dict[str, BoundaryCost]:
+def boundary_costs(graph: Graph, devices: Sequence[Device], costs: Costs) -> dict[str, BoundaryCost]:
     """Return what it costs segments that a tensor leaves or enters them; zero on devices without a fitted model.
 
     Returns

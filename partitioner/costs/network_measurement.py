@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from trisect.profiles.costmodel.call_costs import Calls
+from trisect.profiles.costmodel.call_costs import CallCosts
 from trisect.profiles.measuring.plan_trial import Trial, run_trial
 from trisect.profiles.stored.segment_store import MeasuredSegment, Origin, SegmentStore
 from trisect.profiles.synthetic_networks import network
@@ -56,7 +56,7 @@ def measure_networks(
     store, start_s = known, time.monotonic()
     stored_at_s = start_s
     rows: dict[str, list[MeasuredSegment]] = defaultdict(list)
-    rows.update({device_id: [row] for device_id, row in calls.awake.items()})
+    rows.update({device_id: [row] for device_id, row in calls.warm.items()})
     number = known.networks
 
     def add_to_store() -> SegmentStore:
@@ -101,13 +101,13 @@ def measure_model(
         for i, device in enumerate(devices):
             trial_plan = model.whole(device, Path(folder) / str(i))
             trial = run_trial(trial_plan.plan, plan_feeds(trial_plan.plan))
-            kernels = kernel_segments(model, trial_plan, trial, calls.wakings.awake_s)
+            kernels = kernel_segments(model, trial_plan, trial, calls.wakeup_costs.warm_s)
             for device_id, row in measured_segments(trial_plan, trial, calls, "plan") + kernels:
                 rows[device_id].append(row)
     return known.adding(devices, rows, known.networks, time.monotonic() - start_s)
 
 
-def _measure_network(number: int, devices: Sequence[Device], calls: Calls) -> list[tuple[str, MeasuredSegment]]:
+def _measure_network(number: int, devices: Sequence[Device], calls: CallCosts) -> list[tuple[str, MeasuredSegment]]:
     """Measure one network; nothing of one that would take too long, or that an engine refuses."""
     rows: list[tuple[str, MeasuredSegment]] = []
     with TemporaryDirectory(prefix="trisect-learn-") as folder:
@@ -123,7 +123,7 @@ def _measure_network(number: int, devices: Sequence[Device], calls: Calls) -> li
                 trial = _run(plan.plan)
                 rows += measured_segments(plan, trial, calls)
                 if plan in wholes:
-                    rows += kernel_segments(model, plan, trial, calls.wakings.awake_s, _DURATION_MIN_S, "network")
+                    rows += kernel_segments(model, plan, trial, calls.wakeup_costs.warm_s, _DURATION_MIN_S, "network")
         except TrisectError as error:
             log.info("network %d is left out: %s", number, error)
             return []
@@ -135,9 +135,9 @@ def _run(plan: Plan) -> Trial:
 
 
 def measured_segments(
-    trial_plan: TrialPlan, trial: Trial, calls: Calls, origin: Origin = "network"
+    trial_plan: TrialPlan, trial: Trial, calls: CallCosts, origin: Origin = "network"
 ) -> list[tuple[str, MeasuredSegment]]:
     """Return device id and time of each segment of a measured plan, as it would run in a loop of its own."""
     parts = [(part.device, time_s) for part, time_s in zip(trial_plan.plan.segments, trial.segments_s, strict=True)]
-    rows = zip(parts, trial_plan.terms, calls.wakings.without(parts), trial.spreads, strict=True)
+    rows = zip(parts, trial_plan.terms, calls.wakeup_costs.warm_times_s(parts), trial.spreads, strict=True)
     return [(device, MeasuredSegment(terms, time_s, spread, origin)) for (device, _), terms, time_s, spread in rows]

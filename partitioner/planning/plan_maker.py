@@ -14,7 +14,6 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from trisect.profiles.costmodel.profile_costs import ProfileCosts
 from trisect.runtime.errors import EngineFailed, InfeasibleProblem
 from trisect.runtime.plans.plan import Plan
 from trisect.runtime.plans.plan_folder import atomic_folder, write_json
@@ -251,7 +250,7 @@ def write_plan(
 def _separate_cores_note(inputs: ProblemInputs, problem: Problem, evaluation: Evaluation) -> list[str]:
     """Predict the throughput when each CPU engine gets its own cores, instead of all competing for all."""
     costs = inputs.costs
-    slowdowns = costs.slowdowns("processes") if isinstance(costs, ProfileCosts) and costs.is_measured else {}
+    slowdowns = costs.slowdowns("processes") if costs.is_measured else {}
     loads = loads_s(problem, evaluation.parts)
     measured_pairs = [pair for pair in slowdowns if set(pair) <= loads.keys()]
     if problem.objective != "throughput" or not measured_pairs or evaluation.value <= 0:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import get_args
 
 from trisect.profiles.capabilities.compile_verdicts import Capabilities
-from trisect.profiles.costmodel.op_features import Costs
+from trisect.profiles.costmodel.costs import Costs
 from trisect.profiles.stored.segment_store import MeasuredSegment
 from trisect.runtime.device import Device
 from trisect.runtime.errors import InfeasibleProblem, InvalidInput

@@ -157,4 +157,4 @@ def _without_wakeups(inputs: ProblemInputs, plan: Plan, trial: Trial) -> Trial:
     if wakeup_costs is None:
         return trial
     parts = [(segment.device, t) for segment, t in zip(plan.segments, trial.segments_s, strict=True)]
-    return replace(trial, segments_s=tuple(wakeup_costs.without(parts)))
+    return replace(trial, segments_s=tuple(wakeup_costs.warm_times_s(parts)))

@@ -8,8 +8,8 @@ from functools import cached_property
 from itertools import permutations
 from math import inf
 
-from trisect.profiles.costmodel.op_features import Costs, OpFeatures
-from trisect.profiles.costmodel.profile_costs import ProfileCosts
+from trisect.profiles.costmodel.costs import Costs
+from trisect.profiles.costmodel.op_features import OpFeatures
 from trisect.runtime.device import Device
 from trisect.runtime.errors import UnsupportedOperator
 from trisect.scheduler.problem.core_sharing import CoreSharing
@@ -18,7 +18,7 @@ from trisect.scheduler.problem.problem import Problem
 from trisect.scheduler.problem.rules import Objective, Rules
 from trisect.scheduler.problem.task_graph import TaskGraph
 
-from ..costs.model_costs import FittedCosts, boundary_costs, fitted_task_times_s
+from ..costs.model_costs import boundary_costs, fitted_task_times_s
 from ..graph.ir_values import used_values
 from ..graph.model_graph import Graph
 from ..graph.paused_gc import paused_gc
@@ -80,7 +80,7 @@ class ProblemInputs:
             parts = [row_of(work) for work in task_data["work"]]
             one_node = len(parts) == 1
             times_s[task] = dict(parts[0]) if one_node else {d.id: sum(p[d.id] for p in parts) for d in self.devices}
-        if isinstance(self.costs, FittedCosts):
+        if self.costs.models:
             for task, fitted_s in fitted_task_times_s(self.graph, self.tasks, self.costs).items():
                 times_s[task].update({d: t for d, t in fitted_s.items() if times_s[task].get(d, inf) < inf})
         for device_id, known_s in self.nodes_s.items():
@@ -122,7 +122,7 @@ def _build(inputs: ProblemInputs) -> Problem:
         _platform(inputs),
         objective=inputs.objective,
         rules=Rules(sizes_bytes=inputs.weights_bytes),
-        boundary_costs=boundary_costs(inputs.graph, inputs.devices, costs) if isinstance(costs, FittedCosts) else None,
+        boundary_costs=boundary_costs(inputs.graph, inputs.devices, costs) if costs.models else None,
         why_not=inputs.refused,
     )
     constants = {node for node, is_constant in inputs.graph.digraph.nodes(data="constant") if is_constant}
@@ -134,7 +134,7 @@ def _platform(inputs: ProblemInputs) -> Platform:
     costs, devices = inputs.costs, inputs.devices
     links = {(a.id, b.id): costs.link(a.id, b.id) for a, b in permutations(devices, 2)}
     overhead_s = {device.id: costs.call_overhead_s(device.id) for device in devices}
-    if not (isinstance(costs, ProfileCosts) and costs.is_measured):
+    if not costs.is_measured:
         return Platform(links, call_overhead_s=overhead_s, power_w=inputs.power_w)
     # CPU engines of one node compute on the same cores.
     cores = {device.id: f"{device.node}/cores" for device in devices if device.kind == "cpu"}
@@ -144,7 +144,7 @@ def _platform(inputs: ProblemInputs) -> Platform:
         power_w=inputs.power_w,
         memory=costs.memory_needs(),
         core_sharing=CoreSharing(costs.slowdowns(), groups=cores),
-        wakeup_costs=costs.wakings(),
+        wakeup_costs=costs.wakeup_costs(),
     )
 
 

@@ -8,9 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
-
-from .link_cost import LinkCost
 
 
 class OpClass(StrEnum):
@@ -86,28 +83,3 @@ class MemoryNeed:
     """For each byte of weights: an engine that lays them out anew may keep both."""
     per_tensor: float = 1.0
     """For each byte of tensors that lie there at once."""
-
-
-class Costs(Protocol):
-    """What things cost, in seconds; ``float("inf")`` where a device cannot do it at all."""
-
-    def node_time_s(self, features: OpFeatures, device_id: str) -> float:
-        """Time of one operator inside a running segment, without the segment's own overhead.
-
-        Raises
-        ------
-        ProfileMissing
-            Where nobody measured that device.
-        """
-
-    def link(self, src_id: str, dst_id: str) -> LinkCost:
-        """Cost of moving a tensor from one device to another.
-
-        Raises
-        ------
-        ProfileMissing
-            Where the link was not measured.
-        """
-
-    def call_overhead_s(self, device_id: str) -> float:
-        """Fixed time of each call of a segment on that device."""

@@ -1,9 +1,10 @@
-"""Answers a planner's questions about cost out of a measured profile.
+"""Costs derived from a measured profile.
 
-Within a class of operators, time is a start plus a part for the operations plus a part for the bytes: a line fitted to
-the points with no negative part, then bent to pass near each of them, but never so far that more work would cost less.
-Between sizes it interpolates; beyond them it goes on as the line does. An operator that was measured itself is judged
-by its own points, any other by its class; one with a body costs what the operators in it do.
+The time of an operator is modelled as a constant plus a term in its operations plus a term in its bytes: a line with
+non-negative coefficients is fitted to the measured points of the operator's class, and corrected monotonically so that
+it passes near each point. Between sizes the correction is interpolated; beyond the largest and smallest it stays
+constant. An operator that was measured itself has a curve of its own; a control-flow operator costs what the operators
+of its body cost.
 """
 
 from __future__ import annotations
@@ -20,46 +21,55 @@ from trisect.runtime.errors import ProfileMissing
 
 from ..measuring.memory_measurement import memory_need
 from ..stored.profile_data import DeviceProfile, Link, Point, Profile
-from .call_costs import Wakings
+from .call_costs import WakeupCosts
+from .costs import Costs
+from .device_model import DeviceModel
 from .link_cost import LinkCost
 from .op_features import MemoryNeed, OpClass, OpFeatures
 
-_REMEDY = "run: trisect profile"
-_STAND_INS = {OpClass.CONTROL_FLOW: OpClass.ELEMENTWISE}
-"""Classes that have no operator of their own to measure: a loop whose body is not known is taken for small work."""
-_EQUAL = 1e-9
-"""Sums of squared relative errors nearer than this are the same."""
+_REMEDY = "run `trisect profile`"
+_SUBSTITUTES = {OpClass.CONTROL_FLOW: OpClass.ELEMENTWISE}
+"""Classes without an operator case of their own: a loop of unknown body is costed as an elementwise operator."""
+_TOLERANCE = 1e-9
+"""Differences between sums of squared relative errors below this are rounding."""
 
 
-class ProfileCosts:
-    """Costs out of a profile; see `Costs`.
+class ProfileCosts(Costs):
+    """Costs derived from a profile and, for some devices, from cost models of whole segments.
 
     Parameters
     ----------
     profile : Profile
+    models : mapping of str to DeviceModel, optional
+        By device id.
     """
 
-    def __init__(self, profile: Profile, scales: Mapping[str, float] | None = None) -> None:
+    def __init__(self, profile: Profile, models: Mapping[str, DeviceModel] | None = None) -> None:
         self._profile = profile
-        self.scales = dict(scales or {})
-        """Device id -> what its operators take in the model at hand, as a share of what the profile says."""
+        self._models = dict(models or {})
+        self._scales: Mapping[str, float] = {}
         self._links: dict[tuple[str, str], Link] = {(link.source, link.target): link for link in profile.links}
-        self._curves: dict[tuple[str, OpClass, str], Curve] = {}
+        self._curves: dict[tuple[str, OpClass, str], CostCurve] = {}
 
     @property
     def is_measured(self) -> bool:
-        """Whether the figures are of a machine at hand."""
         return self._profile.provenance.source == "measured"
 
+    @property
+    def scales(self) -> Mapping[str, float]:
+        return self._scales
+
+    @property
+    def models(self) -> Mapping[str, DeviceModel]:
+        return self._models
+
     def scaled(self, scales: Mapping[str, float]) -> Self:
-        """The same costs for a model whose operators take so much more or less."""
-        changed = copy(self)
-        changed.scales = dict(scales)
-        return changed
+        scaled = copy(self)
+        scaled._scales = dict(scales)
+        return scaled
 
     def node_time_s(self, features: OpFeatures, device_id: str) -> float:
-        """Time of one operator in a running segment; see `Costs.node_time_s`."""
-        return self.scales.get(device_id, 1.0) * self._unscaled_s(features, device_id)
+        return self._scales.get(device_id, 1.0) * self._unscaled_s(features, device_id)
 
     def _unscaled_s(self, features: OpFeatures, device_id: str) -> float:
         device = self._device(device_id)
@@ -69,107 +79,90 @@ class ProfileCosts:
         size_bytes = features.bytes_read + features.bytes_written
         if features.op_class is OpClass.SHAPE or (features.flops == 0 and size_bytes == 0):
             return device.node_overhead_s
-        wanted = _STAND_INS.get(features.op_class, features.op_class)
-        key = (device_id, wanted, features.op_type)
+        op_class = _SUBSTITUTES.get(features.op_class, features.op_class)
+        key = (device_id, op_class, features.op_type)
         if key not in self._curves:
-            points = [point for point in device.points if point.op_class is wanted]
+            points = [point for point in device.points if point.op_class is op_class]
             own = [point for point in points if point.op_type == features.op_type]
             if not points:
-                if any(case.partition(":")[0] == wanted.value for case in device.refused):
-                    return float("inf")
-                raise ProfileMissing(f"nobody measured {wanted.value} operators on {device_id}", remedy=_REMEDY)
-            self._curves[key] = Curve(own if len(own) > 1 else points)
+                if any(case.partition(":")[0] == op_class.value for case in device.refused):
+                    return inf
+                raise ProfileMissing(f"no profile of {op_class.value} operators on {device_id}", remedy=_REMEDY)
+            self._curves[key] = CostCurve(own if len(own) > 1 else points)
         return max(self._curves[key].time_s(features.flops, size_bytes), device.node_overhead_s)
 
     def link(self, src_id: str, dst_id: str) -> LinkCost:
-        """Cost of a link; see `Costs.link`."""
         link = self._links.get((src_id, dst_id))
         if link is None:
-            raise ProfileMissing(f"nobody measured the link from {src_id} to {dst_id}", remedy=_REMEDY)
+            raise ProfileMissing(f"no profile of the link from {src_id} to {dst_id}", remedy=_REMEDY)
         return LinkCost(link.latency_s, link.bandwidth_bytes_per_s or inf)
 
     def call_overhead_s(self, device_id: str) -> float:
-        """Fixed time of a segment's call; see `Costs.call_overhead_s`."""
         return self._device(device_id).call_overhead_s
 
-    def wakings(self) -> Wakings | None:
-        """What calls take behind others on the same cores; None where nobody measured that."""
+    def wakeup_costs(self) -> WakeupCosts | None:
         devices = self._profile.devices
-        awake = {key: device.call_overhead_s for key, device in devices.items()}
-        asleep = {
-            key: sorted((waking.idle_s, awake[key] + waking.more_s) for waking in device.wakings)
+        warm = {key: device.call_overhead_s for key, device in devices.items()}
+        cold = {
+            key: sorted((point.idle_s, warm[key] + point.extra_s) for point in device.wakeups)
             for key, device in devices.items()
         }
-        return Wakings(awake, asleep) if any(asleep.values()) else None
+        return WakeupCosts(warm, cold) if any(cold.values()) else None
 
     def memory_needs(self) -> dict[str, MemoryNeed]:
-        """Device id -> what models take of its memory, for devices of which that was measured."""
         needs = {key: memory_need(device) for key, device in self._profile.devices.items()}
         return {key: need for key, need in needs.items() if need is not None}
 
     def slowdowns(self, executor: str = "threads") -> dict[tuple[str, str], float]:
-        """How many times as long a device takes while another is at work; of pairs that nobody measured nothing.
-
-        Parameters
-        ----------
-        executor : str
-            How both are run.
-
-        Returns
-        -------
-        dict
-            Device and the one beside it -> the mean (of ratios) over the kinds of work that were measured.
-        """
-        found: dict[tuple[str, str], list[float]] = {}
+        slowdowns: dict[tuple[str, str], list[float]] = {}
         for row in self._profile.contention:
             if row.executor == executor:
-                found.setdefault((row.device, row.beside), []).append(row.slowdown)
-        return {pair: geometric_mean(values) for pair, values in found.items()}
+                slowdowns.setdefault((row.device, row.beside), []).append(row.slowdown)
+        return {pair: geometric_mean(values) for pair, values in slowdowns.items()}
 
     def _device(self, device_id: str) -> DeviceProfile:
         device = self._profile.devices.get(device_id)
         if device is None:
-            raise ProfileMissing(f"nobody measured the device {device_id}", remedy=_REMEDY)
+            raise ProfileMissing(f"no profile for {device_id}", remedy=_REMEDY)
         return device
 
 
-class Curve:
-    """Time as a function of operations and bytes, through measured points.
+class CostCurve:
+    """Time as a monotonic function of operations and bytes, fitted to measured points.
 
     Examples
     --------
     >>> sizes = (1000, 4000, 16000)
     >>> line = [Point(f"matvec:{n}", OpClass.MATVEC, "MatMul", 2.0 * n, 4 * n, 1e-6 + n * 1e-9) for n in sizes]
-    >>> round(Curve(line).time_s(2.0 * 8000, 32000) * 1e6, 3)
+    >>> round(CostCurve(line).time_s(2.0 * 8000, 32000) * 1e6, 3)
     9.0
     """
 
     def __init__(self, points: list[Point]) -> None:
         table = np.array([(1.0, p.flops, float(p.size_bytes)) for p in points])
         times = np.array([p.time_s for p in points])
-        self._parts = _fit(table, times)
-        straight = table @ self._parts
-        order = np.argsort(straight, kind="stable")
-        self._places = np.log(straight[order])
-        # Beyond the last point, and before the first, it goes on as the line does: the bend stays as it is.
-        self._times = _rising(np.log(times[order]))
+        self._coefficients = _fit(table, times)
+        line = table @ self._coefficients
+        order = np.argsort(line, kind="stable")
+        self._log_line = np.log(line[order])
+        self._log_times = _isotonic(np.log(times[order]))
 
     def time_s(self, flops: float, size_bytes: int) -> float:
-        """Seconds for that much work; more work never takes less."""
-        straight = float(np.array((1.0, flops, float(size_bytes))) @ self._parts)
-        if straight <= 0:
+        """Return the seconds of an operator; never less for more operations or bytes."""
+        line = float(np.array((1.0, flops, float(size_bytes))) @ self._coefficients)
+        if line <= 0:
             return 0.0
-        place = float(np.log(straight))
-        inside = min(max(place, self._places[0]), self._places[-1])
-        return float(np.exp(np.interp(inside, self._places, self._times) + place - inside))
+        log_line = float(np.log(line))
+        inside = min(max(log_line, self._log_line[0]), self._log_line[-1])
+        return float(np.exp(np.interp(inside, self._log_line, self._log_times) + log_line - inside))
 
 
-def _rising(values: np.ndarray) -> np.ndarray:
-    """The nearest sequence that never falls: neighbours in the wrong order share their mean.
+def _isotonic(values: np.ndarray) -> np.ndarray:
+    """Return the nearest non-decreasing sequence (pool adjacent violators).
 
     Examples
     --------
-    >>> _rising(np.array([1.0, 3.0, 2.0, 4.0])).tolist()
+    >>> _isotonic(np.array([1.0, 3.0, 2.0, 4.0])).tolist()
     [1.0, 2.5, 2.5, 4.0]
     """
     blocks: list[tuple[float, int]] = []
@@ -182,9 +175,10 @@ def _rising(values: np.ndarray) -> np.ndarray:
 
 
 def _fit(table: np.ndarray, times: np.ndarray) -> np.ndarray:
-    """Non-negative least squares of relative errors, by trying each set of columns: there are seven.
+    """Return the non-negative least squares fit of relative errors, by enumerating the seven sets of columns.
 
-    Of sets that fit equally well the first wins, the start alone last: one point must still scale with the work.
+    Of sets that fit equally well the first wins, and the constant alone comes last: the curve of a single point must
+    still scale with the size.
     """
     weighted = table / times[:, None]
     best, best_error = np.array((float(np.median(times)), 0.0, 0.0)), np.inf
@@ -193,10 +187,10 @@ def _fit(table: np.ndarray, times: np.ndarray) -> np.ndarray:
         scale = np.abs(part).max(axis=0)
         if not scale.all():
             continue
-        found = np.linalg.lstsq(part / scale, np.ones(len(times)), rcond=None)[0] / scale
-        fitted = part @ found
+        coefficients = np.linalg.lstsq(part / scale, np.ones(len(times)), rcond=None)[0] / scale
+        fitted = part @ coefficients
         error = float(((fitted - 1.0) ** 2).sum())
-        if (found >= 0).all() and (fitted > 0).all() and error + _EQUAL < best_error:
+        if (coefficients >= 0).all() and (fitted > 0).all() and error + _TOLERANCE < best_error:
             best, best_error = np.zeros(table.shape[1]), error
-            best[list(columns)] = found
+            best[list(columns)] = coefficients
     return best

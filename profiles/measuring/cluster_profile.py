@@ -67,7 +67,7 @@ def cluster_profile(
         there = msgspec.json.decode(answer, type=Profile)
         for device_id, measured in there.devices.items():
             name = f"{node.name}/{device_id}"
-            found[name] = replace(measured, device=name)
+            found[name] = msgspec.structs.replace(measured, device=name)
     progress(len(among), len(among) + 1, "measuring the network")
     links = _links(connection, among, devices)
     progress(len(among) + 1, len(among) + 1, "done")

@@ -11,9 +11,10 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import zip_longest
 
+import msgspec
 import numpy as np
 import psutil
 
@@ -32,7 +33,7 @@ from .machine_limits import peak_flops, read_bandwidth_bytes_per_s
 from .memory_measurement import has_memory_of_its_own, measure_memory
 from .operator_cases import Case, cases, small_cases, square_product, tiny_chain
 from .power import can_tell_power, power_w
-from .wakeup_measurement import add_wakings
+from .wakeup_measurement import add_wakeups
 
 _CHAIN = 33
 _CLASSES = 8
@@ -120,7 +121,7 @@ def measure(
             state.devices[device.id] = begun
             base_s[device.id] = _bound(tiny_chain(1), device, options).median_s - begun.node_overhead_s
         _links(devices, state.links, options, budget_s)
-        add_wakings(devices, state.devices, options)
+        add_wakeups(devices, state.devices, options)
         if state.bandwidth is None:
             state.bandwidth = read_bandwidth_bytes_per_s()
         for number, turn in enumerate(zip_longest(*work)):
@@ -269,11 +270,11 @@ def _with_case(
             timing = _bound(form, device, options)
         except EngineFailed as error:
             if form is case:
-                profile = replace(profile, refused={**profile.refused, case.name: error.message})
+                profile = msgspec.structs.replace(profile, refused={**profile.refused, case.name: error.message})
             continue
         time_s = max((timing.median_s - base_s) / case.repeats, profile.node_overhead_s)
         point = Point(form.name, case.op_class, case.op_type, case.flops, case.size_bytes, time_s, timing.spread)
-        return replace(profile, points=(*profile.points, point))
+        return msgspec.structs.replace(profile, points=(*profile.points, point))
     return profile
 
 
@@ -318,7 +319,7 @@ def _memory(
         step(f"{device.id} memory")
         if not known[device.id].memory and not has_memory_of_its_own(device):
             with suppress(EngineFailed):
-                known[device.id] = replace(known[device.id], memory=measure_memory(device, options))
+                known[device.id] = msgspec.structs.replace(known[device.id], memory=measure_memory(device, options))
 
 
 def _contention(

@@ -1,6 +1,6 @@
 """Runs a plan and measures its segments where they stand: between the others, on the threads that will run them.
 
-A segment timed alone in a loop has its data in the caches and its threads awake; in a plan it has neither. Callers and
+A segment timed alone in a loop has its data in the caches and its threads warm; in a plan it has neither. Callers and
 engines' helpers are kept on cores of their own, because a system that puts both on one core makes everything take up to
 twice as long for seconds; see `trisect.runtime.core_affinity`.
 """

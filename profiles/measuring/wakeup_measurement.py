@@ -10,15 +10,16 @@ import statistics
 import time
 from collections.abc import Callable, MutableMapping, Sequence
 from contextlib import ExitStack, closing, suppress
-from dataclasses import replace
 from itertools import permutations
+
+import msgspec
 
 from trisect.runtime.device import Device
 from trisect.runtime.engines import load
 from trisect.runtime.engines.base import LoadOptions
 from trisect.runtime.errors import EngineFailed
 
-from ..stored.profile_data import DeviceProfile, Waking
+from ..stored.profile_data import DeviceProfile, WakeupPoint
 from .contention import contending_pairs
 from .operator_cases import Case, square_product, tiny_chain
 
@@ -26,21 +27,21 @@ _SIZES = (192, 512, 1024)
 """Of the matrix products that the other computes meanwhile: a fraction of a millisecond, some, and ten."""
 _RUNS, _WARM_UP = 25, 3
 _CALLS = 4
-"""After so many its engine is awake again."""
+"""After so many its engine is warm again."""
 
 
-def add_wakings(devices: Sequence[Device], known: MutableMapping[str, DeviceProfile], options: LoadOptions) -> None:
+def add_wakeups(devices: Sequence[Device], known: MutableMapping[str, DeviceProfile], options: LoadOptions) -> None:
     """Measure what is not known yet of pairs that share their cores; nothing of one that cannot run the cases."""
     for pair in contending_pairs(devices):
         for device, beside in permutations(pair):
-            before = known[device.id].wakings
+            before = known[device.id].wakeups
             if all(found.beside != beside.id for found in before):
                 with suppress(EngineFailed):
-                    more = measure_wakings(device, beside, options)
-                    known[device.id] = replace(known[device.id], wakings=(*before, *more))
+                    more = measure_wakeups(device, beside, options)
+                    known[device.id] = msgspec.structs.replace(known[device.id], wakeups=(*before, *more))
 
 
-def measure_wakings(device: Device, beside: Device, options: LoadOptions) -> tuple[Waking, ...]:
+def measure_wakeups(device: Device, beside: Device, options: LoadOptions) -> tuple[WakeupPoint, ...]:
     """What a device takes for a tiny call behind longer and longer work of another.
 
     Parameters
@@ -63,8 +64,8 @@ def measure_wakings(device: Device, beside: Device, options: LoadOptions) -> tup
         for size in _SIZES:
             other = _calling(square_product(size), beside, options, stack)
             times_s = [[_timed(call) for call in (other, *[tiny] * _CALLS)] for _ in range(_WARM_UP + _RUNS)]
-            idle_s, asleep_s, *_, awake_s = (statistics.median(row) for row in zip(*times_s[_WARM_UP:], strict=True))
-            found.append(Waking(beside.id, idle_s, asleep_s, awake_s))
+            idle_s, cold_s, *_, warm_s = (statistics.median(row) for row in zip(*times_s[_WARM_UP:], strict=True))
+            found.append(WakeupPoint(beside.id, idle_s, cold_s, warm_s))
     return tuple(found)
 
 

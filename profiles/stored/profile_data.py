@@ -1,26 +1,28 @@
-"""What was measured of a machine's devices and of the links between them, with where and when: plain data.
+"""The measurements of a machine's devices and of the links between them, with their provenance: plain data.
 
-A profile holds the measurements themselves, not conclusions: how a cost is read out of them is `ProfileCosts`' business
-and may change without measuring again.
+A profile holds measurements, not conclusions. `trisect.profiles.costmodel.profile_costs` derives costs from them, so
+that a better derivation needs no new measurement.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
+
+import msgspec
 
 from ..costmodel.op_features import OpClass
 
 SCHEMA = 2
-"""Version of the file format; a newer one is refused, not guessed at. Version 1 lacks contention and memory."""
+"""Version of the file format; files of a newer version are refused. Version 1 has no contention and no memory."""
 
 Source = Literal["measured", "published", "modelled"]
 
 
 @dataclass(frozen=True)
 class Point:
-    """One operator's time on one device.
+    """The time of one operator on one device.
 
     Examples
     --------
@@ -29,90 +31,88 @@ class Point:
     """
 
     case: str
-    """What was run, with its sizes; the key by which a measurement is found again."""
+    """Name of the operator case, with its sizes; unique within a device."""
     op_class: OpClass
     op_type: str
-    """The operator; that of most of the work where the case has several."""
+    """The operator; the dominant one where the case has several."""
     flops: float
     size_bytes: int
-    """Read and written, weights included."""
+    """Bytes read and written, weights included."""
     time_s: float
     """Median of one operator, without the overhead of the call."""
     spread: float = 0.0
-    """Interquartile range as a share of the median: how far to trust it."""
+    """Interquartile range as a share of the median."""
 
     @property
     def rate_flops(self) -> float:
-        """Operations a second."""
+        """Operations per second."""
         return self.flops / self.time_s
 
 
 @dataclass(frozen=True)
 class MemoryPoint:
-    """What a process grew by when a device loaded and ran a model."""
+    """The growth of a process in which a device loaded and ran a model."""
 
     case: str
     weights_bytes: int
     """In the model's file."""
     tensors_bytes: int
-    """That have to lie there at once while it runs."""
+    """Peak of the tensors that are alive at once during a run."""
     resident_bytes: int
-    """Growth of the whole process's resident memory."""
+    """Growth of the process's resident memory."""
 
 
-@dataclass(frozen=True)
-class Waking:
-    """What a tiny call takes right after another device has computed on the same cores."""
+class WakeupPoint(msgspec.Struct, frozen=True):
+    """The time of a minimal call right after another device has computed on the same cores."""
 
     beside: str
     """Id of the other device."""
     idle_s: float
-    """How long that one computed."""
-    asleep_s: float
-    """The first call behind that; a median, as all."""
-    awake_s: float
-    """The same call once more, some calls later."""
+    """How long the other device computed; all figures are medians."""
+    cold_s: float = msgspec.field(name="asleep_s")
+    """The first call after that."""
+    warm_s: float = msgspec.field(name="awake_s")
+    """The same call some calls later."""
 
     @property
-    def more_s(self) -> float:
-        """What waking takes."""
-        return max(0.0, self.asleep_s - self.awake_s)
+    def extra_s(self) -> float:
+        """The wake-up cost."""
+        return max(0.0, self.cold_s - self.warm_s)
 
 
-@dataclass(frozen=True)
-class DeviceProfile:
-    """All that was measured on one device."""
+class DeviceProfile(msgspec.Struct, frozen=True):
+    """All measurements of one device."""
 
     device: str
-    """Its id."""
+    """Device id."""
     name: str
     engine_version: str
     call_overhead_s: float
-    """Of running a model of one tiny operator once."""
+    """Time of a call of a model with one minimal operator."""
     node_overhead_s: float
-    """What each further tiny operator in a model adds."""
+    """Additional time for each further minimal operator."""
     points: tuple[Point, ...] = ()
-    refused: Mapping[str, str] = field(default_factory=dict)
-    """Case -> why the device could not run it."""
+    refused: Mapping[str, str] = msgspec.field(default_factory=dict)
+    """Operator case -> why the device cannot run it."""
     peak_flops: float | None = None
-    """Operations a second of a large matrix product: the device's roof, at the profile's precision."""
+    """Operations per second of a large matrix product, at the profile's precision: the roofline's ceiling."""
     power_w: float | None = None
-    """Drawn while it works; None = not measured."""
+    """Power under load; None = not measured."""
     load_s: float | None = None
-    """To load and compile a model of one tiny operator; None = not measured."""
+    """Time to load and compile a model with one minimal operator; None = not measured."""
     node_load_s: float | None = None
-    """What each further tiny operator adds to that."""
+    """Additional load time for each further minimal operator."""
     load_bytes: int | None = None
-    """Resident memory of this process that a loaded model of tiny operators takes; None = not measured."""
+    """Resident memory of this process for a loaded model of minimal operators; None = not measured."""
     memory: tuple[MemoryPoint, ...] = ()
-    """What models of known weights and tensors take; empty = not measured."""
-    wakings: tuple[Waking, ...] = ()
-    """What a call takes behind others on the same cores; empty = not measured."""
+    """Memory of models with known weights and tensors; empty = not measured."""
+    wakeups: tuple[WakeupPoint, ...] = msgspec.field(name="wakings", default=())
+    """Wake-up costs after other devices have computed on the same cores; empty = not measured."""
 
 
 @dataclass(frozen=True)
 class LinkPoint:
-    """One transfer."""
+    """The time of one transfer."""
 
     size_bytes: int
     time_s: float
@@ -120,7 +120,7 @@ class LinkPoint:
 
 @dataclass(frozen=True)
 class Link:
-    """What it takes until a tensor of one device can be read by another."""
+    """The cost of making a tensor of one device readable by another."""
 
     source: str
     """Device id."""
@@ -128,13 +128,13 @@ class Link:
     latency_s: float
     """Of the smallest tensor."""
     bandwidth_bytes_per_s: float | None
-    """None where the time does not grow with the size: handed over by reference."""
+    """None where the time does not depend on the size: passed by reference."""
     points: tuple[LinkPoint, ...] = ()
 
 
 @dataclass(frozen=True)
 class Contention:
-    """What one device took at a piece of work while another was at work on the same cores.
+    """The time of a task on one device while another device is busy on the same cores.
 
     Examples
     --------
@@ -143,30 +143,30 @@ class Contention:
     """
 
     device: str
-    """Whose work was timed."""
+    """The device that was timed."""
     beside: str
-    """Which was kept at work all the while."""
+    """The device that was busy meanwhile."""
     executor: str
-    """How both were run: ``threads`` of one process, or pinned ``processes``."""
+    """``threads`` (one process) or ``processes`` (pinned to separate cores)."""
     op_class: OpClass
-    """Of the work of both."""
+    """Of the task, the same on both devices."""
     alone_s: float
     """Median, with all cores."""
     together_s: float
     spread: float = 0.0
-    """Interquartile range of the latter as a share of it."""
+    """Interquartile range of `together_s` as a share of it."""
     date: str = ""
     """ISO 8601, UTC."""
 
     @property
     def slowdown(self) -> float:
-        """How many times as long it takes; a device is not made quicker by another, whatever was measured."""
+        """Factor by which the device is slower; at least 1, because a speed-up is measurement noise."""
         return max(1.0, self.together_s / self.alone_s)
 
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where the figures come from."""
+    """Where and when the figures of a profile were obtained."""
 
     source: Source
     host: str
@@ -177,14 +177,14 @@ class Provenance:
     engines: Mapping[str, str]
     """Engine -> version."""
     load: float | None
-    """Processes that wanted the processor before measuring began, on average over a minute; None where not told."""
+    """Load average of the last minute when the measurement began; None = unknown."""
     threads: int | None = None
     """Computing threads of each engine; None = the engine's default."""
 
 
 @dataclass(frozen=True)
 class Profile:
-    """Costs of a machine's devices, as measured."""
+    """The measurements of a machine."""
 
     provenance: Provenance
     precision: str
@@ -192,7 +192,7 @@ class Profile:
     devices: Mapping[str, DeviceProfile]
     links: tuple[Link, ...] = ()
     read_bandwidth_bytes_per_s: float | None = None
-    """Of the host's memory, all cores reading."""
+    """Read bandwidth of the host's memory, with all cores."""
     contention: tuple[Contention, ...] = ()
-    """Of devices that compute on the same cores; empty where nobody measured it."""
+    """Of devices that compute on the same cores; empty = not measured."""
     schema: int = SCHEMA

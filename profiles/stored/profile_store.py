@@ -139,8 +139,8 @@ def _impossible(profile: Profile) -> str | None:
             return f"memory of {key}"
         if not (_positive(device.call_overhead_s) and device.node_overhead_s >= 0 and isfinite(device.node_overhead_s)):
             return f"overheads of {key}"
-        if not all(_positive(t) for found in device.wakings for t in (found.idle_s, found.asleep_s, found.awake_s)):
-            return f"wakings of {key}"
+        if not all(_positive(t) for found in device.wakeups for t in (found.idle_s, found.cold_s, found.warm_s)):
+            return f"wake-up costs of {key}"
     for link in profile.links:
         bandwidth = link.bandwidth_bytes_per_s
         if not (isfinite(link.latency_s) and link.latency_s >= 0 and (bandwidth is None or _positive(bandwidth))):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from trisect.profiles.costmodel.call_costs import Wakings
+from trisect.profiles.costmodel.call_costs import WakeupCosts
 from trisect.profiles.costmodel.link_cost import LinkCost
 from trisect.profiles.costmodel.op_features import MemoryNeed
 
@@ -36,7 +36,7 @@ class Platform:
     core_sharing: CoreSharing = field(default_factory=CoreSharing)
     """Interference of devices on the same cores. Only schedules include it: loads and bounds without it hold all the
     more."""
-    wakeup_costs: Wakings | None = None
+    wakeup_costs: WakeupCosts | None = None
     """How much longer calls take after other devices used the same cores; None where not measured."""
 
     def link(self, source: str, target: str) -> LinkCost:

@@ -21,7 +21,7 @@ def part_times_s(problem: Problem, parts: Sequence[Part]) -> list[float]:
     wakeup_costs = problem.platform.wakeup_costs
     if wakeup_costs is None:
         return times_s
-    wakeups_s = wakeup_costs.of_parts([(part.device, t) for part, t in zip(parts, times_s, strict=True)])
+    wakeups_s = wakeup_costs.extra_s([(part.device, t) for part, t in zip(parts, times_s, strict=True)])
     return [time_s + wakeup_s for time_s, wakeup_s in zip(times_s, wakeups_s, strict=True)]
 
 

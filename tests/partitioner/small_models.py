@@ -18,8 +18,9 @@ from trisect.partitioner.planning.plan_request import DeviceData, PlanRequest
 from trisect.partitioner.problem.constraints import read_constraints
 from trisect.partitioner.problem.problem_builder import ProblemInputs
 from trisect.partitioner.problem.task_grouping import task_graph
+from trisect.profiles.costmodel.costs import Costs
 from trisect.profiles.costmodel.link_cost import LinkCost
-from trisect.profiles.costmodel.op_features import Costs, OpFeatures
+from trisect.profiles.costmodel.op_features import OpFeatures
 from trisect.runtime.device import Device
 from trisect.runtime.plans.plan import Plan
 from trisect.scheduler.problem.rules import Objective
@@ -31,7 +32,7 @@ NPU = Device("npu:one", "npu", "one", "an accelerator")
 
 
 @dataclass(frozen=True)
-class FakeCosts:
+class FakeCosts(Costs):
     """Roofline costs; `flops_per_s` by device id, anything else at 1e10."""
 
     flops_per_s: tuple[tuple[str, float], ...] = ()

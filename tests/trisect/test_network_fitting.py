@@ -10,11 +10,11 @@ import pytest
 from tests.partitioner import small_models
 from trisect import api, network_fitting
 from trisect.partitioner.costs import network_measurement
-from trisect.partitioner.costs.model_costs import FittedCosts
 from trisect.partitioner.graph.model_graph import Graph
 from trisect.profiles.costmodel import fitted_models as fitted
 from trisect.profiles.costmodel.fitted_models import fitted_models
 from trisect.profiles.costmodel.op_features import OpClass
+from trisect.profiles.costmodel.profile_costs import ProfileCosts
 from trisect.profiles.measuring import plan_trial as trials
 from trisect.profiles.stored.profile_data import DeviceProfile, Link, Point, Profile, Provenance
 from trisect.profiles.stored.profile_store import default_path, save
@@ -65,10 +65,10 @@ def test_a_split_goes_by_what_was_learned_and_goes_on_from_there(place: Path) ->
     again = fitted_models(devices, segments_path())  # from disk
     known = plain_profile(devices)
     costs = network_fitting.costs_of(known, devices)
-    assert isinstance(costs, FittedCosts)
+    assert costs.models
     graph = Graph.read(place / "m.onnx")
     problem = small_models.inputs_of(graph, devices, costs).problem
-    for other in (FittedCosts(known, models), FittedCosts(known, again)):
+    for other in (ProfileCosts(known, models), ProfileCosts(known, again)):
         assert small_models.inputs_of(graph, devices, other).problem.times_s == problem.times_s
     times = {task: problem.time(task, "cpu:ort") for task in problem.graph}
     heaviest = max(problem.graph, key=lambda task: problem.graph.nodes[task]["features"].flops)
@@ -88,7 +88,7 @@ def test_a_split_goes_by_what_was_learned_and_goes_on_from_there(place: Path) ->
         == wiser.devices.keys()
     )
     costs = network_fitting.costs_of(known, devices)
-    assert isinstance(costs, FittedCosts)
+    assert costs.models
     for device in devices:
         own = [row for row in load_segments(segments_path()).of(device) if row.origin == "plan"]
         (row,) = [row for row in own if not row.is_kernel]
@@ -103,7 +103,7 @@ def test_a_split_goes_by_what_was_learned_and_goes_on_from_there(place: Path) ->
 
 def test_without_segments_the_profile_alone_counts(place: Path) -> None:
     nothing = Profile(Provenance("measured", "", "", "", "", {}, None), "float32", {}, ())
-    assert not isinstance(network_fitting.costs_of(nothing, engines.find_devices(DEVICES)), FittedCosts)
+    assert not network_fitting.costs_of(nothing, engines.find_devices(DEVICES)).models
 
 
 def test_one_device_teaches_nothing_of_splits(place: Path) -> None:

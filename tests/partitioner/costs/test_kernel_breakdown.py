@@ -68,13 +68,13 @@ def test_an_engine_that_fails_at_it_tells_nothing(
 def test_calls_are_measured_awake_and_behind_others() -> None:
     calls = measure_calls(DEVICES)
     ids = {device.id for device in DEVICES}
-    assert set(calls.awake) == set(calls.asleep_s) == ids
-    assert calls.start_s > 0
-    assert calls.hop_s >= 0
-    for row in calls.awake.values():
+    assert set(calls.warm) == set(calls.cold_s) == ids
+    assert calls.session_s > 0
+    assert calls.handover_s >= 0
+    for row in calls.warm.values():
         assert not row.is_kernel
         assert [term.kind for term in row.terms] == ["elementwise", "elementwise", "border", "border", "call"]
         assert 0 < row.time_s < 0.1
-    for points in calls.asleep_s.values():
+    for points in calls.cold_s.values():
         assert len(points) == 3
         assert [wait for wait, _ in points] == sorted(wait for wait, _ in points)

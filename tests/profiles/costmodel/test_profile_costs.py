@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trisect.profiles.costmodel.op_features import OpClass, OpFeatures
-from trisect.profiles.costmodel.profile_costs import Curve, ProfileCosts
+from trisect.profiles.costmodel.profile_costs import CostCurve, ProfileCosts
 from trisect.profiles.stored.profile_data import DeviceProfile, Link, Point, Profile, Provenance
 from trisect.runtime.errors import ProfileMissing
 
@@ -42,14 +42,14 @@ def profile(found: list[Point], refused: dict[str, str] | None = None) -> Profil
 
 def test_measured_points_come_back():
     for point in points(OpClass.MATMUL):
-        assert Curve(points(OpClass.MATMUL)).time_s(point.flops, point.size_bytes) == pytest.approx(
+        assert CostCurve(points(OpClass.MATMUL)).time_s(point.flops, point.size_bytes) == pytest.approx(
             point.time_s, rel=1e-3
         )
 
 
 @pytest.mark.parametrize(("flops", "size_bytes"), [(3e6, 300_000), (5e8, 4_000_000), (1e11, 10**9), (1e3, 1_000)])
 def test_between_and_beyond_the_points_the_line_holds(flops, size_bytes):
-    assert Curve(points(OpClass.MATMUL)).time_s(flops, size_bytes) == pytest.approx(
+    assert CostCurve(points(OpClass.MATMUL)).time_s(flops, size_bytes) == pytest.approx(
         roofline(flops, size_bytes), rel=0.02
     )
 
@@ -57,7 +57,7 @@ def test_between_and_beyond_the_points_the_line_holds(flops, size_bytes):
 def test_noise_in_one_point_stays_near_it_and_never_makes_more_work_cheaper():
     noisy = points(OpClass.MATMUL)
     noisy[0] = Point("noisy", OpClass.MATMUL, "Op", noisy[0].flops, noisy[0].size_bytes, 5 * noisy[0].time_s)
-    curve = Curve(noisy)
+    curve = CostCurve(noisy)
     assert noisy[1].time_s <= curve.time_s(1e5, 10**5) <= noisy[0].time_s
     assert curve.time_s(1e8, 10**6) == pytest.approx(roofline(1e8, 1e6), rel=0.05)
     assert curve.time_s(1e11, 10**9) == pytest.approx(roofline(1e11, 1e9), rel=0.35)
@@ -75,11 +75,11 @@ def test_noise_in_one_point_stays_near_it_and_never_makes_more_work_cheaper():
 )
 @settings(max_examples=200, deadline=None)
 def test_any_points_give_a_positive_finite_time(rows, flops, size_bytes):
-    found = Curve([Point(str(i), OpClass.NORM, "Op", float(f), b, t) for i, (f, b, t) in enumerate(rows)])
+    found = CostCurve([Point(str(i), OpClass.NORM, "Op", float(f), b, t) for i, (f, b, t) in enumerate(rows)])
     time_s = found.time_s(float(flops), size_bytes)
     assert math.isfinite(time_s)
     assert time_s >= 0
-    assert Curve([Point("x", OpClass.NORM, "Op", 0.0, 10, 1e-6)]).time_s(0.0, 0) >= 0
+    assert CostCurve([Point("x", OpClass.NORM, "Op", 0.0, 10, 1e-6)]).time_s(0.0, 0) >= 0
     assert found.time_s(2.0 * flops, size_bytes) >= time_s * (1 - 1e-9)
     assert found.time_s(float(flops), 2 * size_bytes) >= time_s * (1 - 1e-9)
 
@@ -105,7 +105,7 @@ def test_next_to_nothing_costs_the_overhead_of_a_node():
 
 def test_what_nobody_measured_is_refused_and_what_a_device_refused_is_infinite():
     costs = ProfileCosts(profile(points(OpClass.MATMUL), {"recurrent:lstm:16x128": "no kernel"}))
-    with pytest.raises(ProfileMissing, match=r"conv operators on cpu:a; run: trisect profile"):
+    with pytest.raises(ProfileMissing, match=r"conv operators on cpu:a; run `trisect profile`"):
         costs.node_time_s(work(OpClass.CONV, 1e6, 10**5), "cpu:a")
     with pytest.raises(ProfileMissing, match="npu:x"):
         costs.node_time_s(work(OpClass.MATMUL, 1e6, 10**5), "npu:x")
@@ -123,14 +123,14 @@ def test_transfers_follow_latency_and_bandwidth():
 
 
 def test_one_point_alone_still_scales_with_the_work():
-    compute = Curve([Point("x", OpClass.MATMUL, "Op", 1e6, 1000, 1e-4)])
+    compute = CostCurve([Point("x", OpClass.MATMUL, "Op", 1e6, 1000, 1e-4)])
     assert compute.time_s(1e9, 1000) == pytest.approx(0.1, rel=1e-6)
-    memory = Curve([Point("x", OpClass.DATA_MOVEMENT, "Op", 0.0, 1000, 1e-4)])
+    memory = CostCurve([Point("x", OpClass.DATA_MOVEMENT, "Op", 0.0, 1000, 1e-4)])
     assert memory.time_s(0.0, 10**6) == pytest.approx(0.1, rel=1e-6)
 
 
 def test_more_work_of_one_kind_costs_more_on_a_clean_curve():
-    curve = Curve(points(OpClass.MATMUL))
+    curve = CostCurve(points(OpClass.MATMUL))
     times = [curve.time_s(flops, 10**6) for flops in np.logspace(5, 11, 30)]
     assert all(a < b for a, b in itertools.pairwise(times))
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from math import prod
 from types import SimpleNamespace
 
+import msgspec
 import numpy as np
 import onnx
 import pytest
@@ -16,11 +17,11 @@ from trisect.profiles.costmodel.op_features import MemoryNeed, OpClass, OpFeatur
 from trisect.profiles.costmodel.profile_costs import ProfileCosts
 from trisect.profiles.measuring import device_measurement as measuring
 from trisect.profiles.measuring import machine_limits as machine
-from trisect.profiles.measuring import wakeup_measurement as waking
+from trisect.profiles.measuring import wakeup_measurement as wakeup
 from trisect.profiles.measuring.link_measurement import SIZES_BYTES, measure_link
 from trisect.profiles.measuring.machine_limits import read_bandwidth_bytes_per_s
 from trisect.profiles.measuring.operator_cases import cases, tiny_chain
-from trisect.profiles.stored.profile_data import Contention, Link, MemoryPoint, Waking
+from trisect.profiles.stored.profile_data import Contention, Link, MemoryPoint, WakeupPoint
 from trisect.runtime.engines import discover, load
 from trisect.runtime.engines.base import LoadOptions
 from trisect.runtime.errors import EngineFailed
@@ -84,7 +85,7 @@ def quick(monkeypatch):
     monkeypatch.setattr(measuring, "_CLASSES", 1)
     monkeypatch.setattr(measuring, "measure_contention", contention_of)
     monkeypatch.setattr(measuring, "measure_memory", lambda *_: MEMORY)
-    monkeypatch.setattr(waking, "measure_wakings", lambda _, beside, __: (Waking(beside.id, 1e-3, 3e-4, 1e-4),))
+    monkeypatch.setattr(wakeup, "measure_wakeups", lambda _, beside, __: (WakeupPoint(beside.id, 1e-3, 3e-4, 1e-4),))
     return chosen
 
 
@@ -119,9 +120,9 @@ def test_a_measured_profile_answers_a_planner(quick):
         assert costs.call_overhead_s(name) > 0
     assert costs.link("cpu:ort", "cpu:openvino").time_s(10**6) > 0
     assert costs.slowdowns() == pytest.approx(dict.fromkeys(itertools.permutations(profile.devices), 3.0))
-    wakings = costs.wakings()
-    assert wakings is not None
-    assert [wakings.waking_s(name, 1e-3) for name in profile.devices] == pytest.approx([2e-4, 2e-4])
+    wakeups = costs.wakeup_costs()
+    assert wakeups is not None
+    assert [wakeups.wakeup_s(name, 1e-3) for name in profile.devices] == pytest.approx([2e-4, 2e-4])
     assert costs.memory_needs() == dict.fromkeys(profile.devices, MemoryNeed(10.0, 2.0, 1.0))
 
 
@@ -236,10 +237,10 @@ def test_wanted_cases_come_first(quick):
 
 def test_what_would_take_minutes_is_left_out(quick):
     simulated = replace(ORT, reality="simulated")
-    slow = replace(measuring.measure([ORT], budget_s=0.0).devices["cpu:ort"], peak_flops=1e6)
+    slow = msgspec.structs.replace(measuring.measure([ORT], budget_s=0.0).devices["cpu:ort"], peak_flops=1e6)
     by_name = {case.name: case for case in CASES}
     small, large = by_name["matmul:64x256x256"], by_name["matvec:1x4096x4096"]
-    quick_profile = replace(slow, peak_flops=1e12)
+    quick_profile = msgspec.structs.replace(slow, peak_flops=1e12)
     assert measuring._is_worth_it(large, ORT, quick_profile)
     assert not measuring._is_worth_it(large, simulated, quick_profile)
     assert measuring._is_worth_it(small, simulated, quick_profile)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from trisect.profiles.costmodel.profile_costs import ProfileCosts
-from trisect.profiles.measuring import wakeup_measurement as waking
+from trisect.profiles.measuring import wakeup_measurement as wakeup
 from trisect.profiles.measuring.operator_cases import Case
-from trisect.profiles.stored.profile_data import DeviceProfile, Profile, Provenance, Waking
+from trisect.profiles.stored.profile_data import DeviceProfile, Profile, Provenance, WakeupPoint
 from trisect.profiles.stored.profile_store import load, save
 from trisect.runtime.device import Device
 from trisect.runtime.engines import find_devices
@@ -27,12 +27,12 @@ def profiles() -> dict[str, DeviceProfile]:
 
 
 def test_a_call_is_timed_behind_longer_and_longer_work() -> None:
-    found = waking.measure_wakings(OPENVINO, ORT, LoadOptions())
+    found = wakeup.measure_wakeups(OPENVINO, ORT, LoadOptions())
     assert {row.beside for row in found} == {"cpu:ort"}
     idle_s = [row.idle_s for row in found]
     assert idle_s == sorted(idle_s)
     assert idle_s[-1] > 3 * idle_s[0]
-    assert all(row.asleep_s > 0 and row.awake_s > 0 for row in found)
+    assert all(row.cold_s > 0 and row.warm_s > 0 for row in found)
 
 
 def test_first_and_last_call_of_a_turn_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -47,44 +47,46 @@ def test_first_and_last_call_of_a_turn_are_told_apart(monkeypatch: pytest.Monkey
 
         return call
 
-    monkeypatch.setattr(waking, "_calling", calling)
-    monkeypatch.setattr(waking.time, "perf_counter", lambda: now_s[0])
-    found = waking.measure_wakings(OPENVINO, ORT, LoadOptions())
-    assert set(found) == {Waking("cpu:ort", 3.0, 5.0, 1.0)}
-    assert found[0].more_s == 4.0
+    monkeypatch.setattr(wakeup, "_calling", calling)
+    monkeypatch.setattr(wakeup.time, "perf_counter", lambda: now_s[0])
+    found = wakeup.measure_wakeups(OPENVINO, ORT, LoadOptions())
+    assert set(found) == {WakeupPoint("cpu:ort", 3.0, 5.0, 1.0)}
+    assert found[0].extra_s == 4.0
     assert ran[:5] == ["cpu:ort", *["cpu:openvino"] * 4]
 
 
 def test_what_is_known_stays_and_what_fails_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[str, str]] = []
 
-    def measured(device: Device, beside: Device, options: LoadOptions) -> tuple[Waking, ...]:
+    def measured(device: Device, beside: Device, options: LoadOptions) -> tuple[WakeupPoint, ...]:
         asked.append((device.id, beside.id))
         if device is ORT:
             raise EngineFailed("no such operator")
-        return (Waking(beside.id, 1e-3, 3e-4, 1e-4),)
+        return (WakeupPoint(beside.id, 1e-3, 3e-4, 1e-4),)
 
-    monkeypatch.setattr(waking, "measure_wakings", measured)
+    monkeypatch.setattr(wakeup, "measure_wakeups", measured)
     known = profiles()
-    waking.add_wakings([ORT, OPENVINO], known, LoadOptions())
+    wakeup.add_wakeups([ORT, OPENVINO], known, LoadOptions())
     assert asked == [("cpu:ort", "cpu:openvino"), ("cpu:openvino", "cpu:ort")]
-    assert known["cpu:ort"].wakings == ()
-    waking.add_wakings([OPENVINO, ORT], known, LoadOptions())
+    assert known["cpu:ort"].wakeups == ()
+    wakeup.add_wakeups([OPENVINO, ORT], known, LoadOptions())
     assert asked[2:] == [("cpu:ort", "cpu:openvino")]
 
 
 def test_a_planner_is_told_and_a_file_keeps_it(tmp_path: Path) -> None:
     known = profiles()
     profile = Profile(Provenance("measured", "", "", "", "", {}, None), "float32", known)
-    assert ProfileCosts(profile).wakings() is None
-    rows = (Waking("cpu:ort", 4e-3, 5e-4, 1e-4), Waking("cpu:ort", 1e-3, 2e-4, 1e-4))
-    known["cpu:openvino"] = replace(known["cpu:openvino"], wakings=rows)
+    assert ProfileCosts(profile).wakeup_costs() is None
+    rows = (WakeupPoint("cpu:ort", 4e-3, 5e-4, 1e-4), WakeupPoint("cpu:ort", 1e-3, 2e-4, 1e-4))
+    known["cpu:openvino"] = msgspec.structs.replace(known["cpu:openvino"], wakeups=rows)
     save(profile, tmp_path / "p.json")
-    wakings = ProfileCosts(load(tmp_path / "p.json")).wakings()
-    assert wakings is not None
-    assert wakings.waking_s("cpu:openvino", 1e-3) == pytest.approx(1e-4)
-    assert wakings.waking_s("cpu:openvino", 4e-3) == pytest.approx(4e-4)
-    assert wakings.waking_s("cpu:ort", 1.0) == 0.0
-    known["cpu:openvino"] = replace(known["cpu:openvino"], wakings=(Waking("cpu:ort", 0.0, 1.0, 1.0),))
-    with pytest.raises(InvalidProfile, match="wakings of cpu:openvino"):
+    wakeups = ProfileCosts(load(tmp_path / "p.json")).wakeup_costs()
+    assert wakeups is not None
+    assert wakeups.wakeup_s("cpu:openvino", 1e-3) == pytest.approx(1e-4)
+    assert wakeups.wakeup_s("cpu:openvino", 4e-3) == pytest.approx(4e-4)
+    assert wakeups.wakeup_s("cpu:ort", 1.0) == 0.0
+    known["cpu:openvino"] = msgspec.structs.replace(
+        known["cpu:openvino"], wakeups=(WakeupPoint("cpu:ort", 0.0, 1.0, 1.0),)
+    )
+    with pytest.raises(InvalidProfile, match="wake-up costs of cpu:openvino"):
         save(profile, tmp_path / "p.json")

@@ -12,7 +12,7 @@ import pytest
 from trisect.partitioner.segments.convex_cut import cut
 from trisect.partitioner.strategies import propose
 from trisect.partitioner.strategies.common.placement_value import certificate, evaluate_proposal
-from trisect.profiles.costmodel.call_costs import Wakings
+from trisect.profiles.costmodel.call_costs import WakeupCosts
 from trisect.profiles.costmodel.link_cost import LinkCost
 from trisect.runtime.device import Device
 from trisect.scheduler.bounds.segment_slots import solve_segments
@@ -139,9 +139,9 @@ def test_dear_borders_keep_a_chain_on_one_device() -> None:
 
 
 def test_a_cold_call_takes_longer(problem: Problem) -> None:
-    wakings = Wakings({A.id: 1.0, B.id: 1.0}, {A.id: [(1000.0, 11.0), (2000.0, 31.0)], B.id: [(1000.0, 3.0)]})
+    wakeup_costs = WakeupCosts({A.id: 1.0, B.id: 1.0}, {A.id: [(1000.0, 11.0), (2000.0, 31.0)], B.id: [(1000.0, 3.0)]})
     bare = replace(problem, boundary_costs={})
-    cold = replace(bare, platform=replace(bare.platform, wakeup_costs=wakings))
+    cold = replace(bare, platform=replace(bare.platform, wakeup_costs=wakeup_costs))
     split = [Part(A.id, ("x",)), Part(B.id, ("y", "z"))]
     # Each waits for the other: cpu:a for two thousand seconds, gpu:b for one.
     assert simulate(cold, split).latency_s == simulate(bare, split).latency_s + 30.0 + 2.0

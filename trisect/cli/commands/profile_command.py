@@ -111,9 +111,9 @@ def _print_memory(measured: Profile) -> None:
 
 def _print_wakeup_costs(measured: Profile) -> None:
     rows = [
-        (f"{device.device} after {waking.beside}", duration(waking.idle_s), f"+ {duration(waking.more_s)}")
+        (f"{device.device} after {wakeup.beside}", duration(wakeup.idle_s), f"+ {duration(wakeup.extra_s)}")
         for device in measured.devices.values()
-        for waking in device.wakings
+        for wakeup in device.wakeups
     ]
     if rows:
         print_table(["call on a cold engine", "after", "extra time"], rows)
