@@ -16,20 +16,6 @@ from ..graph.model_graph import Graph
 from .model_terms import node_terms_of
 
 
-class FittedCosts(ProfileCosts):
-    """Costs from a profile, and for some devices from fitted models that take an operator's context into account.
-
-    Parameters
-    ----------
-    models : mapping of str to DeviceModel
-        By device id.
-    """
-
-    def __init__(self, profile: Profile, models: Mapping[str, DeviceModel]) -> None:
-        super().__init__(profile)
-        self.models = models
-
-
 def fitted_task_times_s(graph: Graph, tasks: TaskGraph, costs: Costs) -> dict[str, dict[str, float]]:
     """Return the seconds of each task, as part of the whole model, on each device that has a fitted model.
 
