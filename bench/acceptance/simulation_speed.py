@@ -10,7 +10,7 @@ from trisect.partitioner.strategies import propose
 from trisect.runtime.progress import Progress, no_progress
 from trisect.scheduler.problem.problem import Part, Problem
 from trisect.scheduler.simulation.part_times import part_time_s
-from trisect.scheduler.simulation.simulate import Link, simulate, single_parts
+from trisect.scheduler.simulation.simulate import PartLink, part_links, simulate, single_parts, start_times
 
 from .. import workloads
 from .timing import median_s
@@ -52,7 +52,7 @@ def bench_simulation(
         devices = [part.device for part in parts]
         durations, links = _to_lists(problem, parts)
         lay_out_s = median_s(partial(_to_lists, problem, parts), rounds)
-        play_s = median_s(partial(play, durations, devices, links, 1), rounds)
+        play_s = median_s(partial(start_times, durations, devices, links, 1), rounds)
         simulate_s = median_s(partial(simulate, problem, parts), rounds)
         transfers = sum(event.kind == "transfer" for event in simulate(problem, parts).events)
         events = 2 * count + transfers
@@ -65,5 +65,5 @@ def bench_simulation(
     return speeds
 
 
-def _to_lists(problem: Problem, parts: Sequence[Part]) -> tuple[list[float], list[list[Link]]]:
+def _to_lists(problem: Problem, parts: Sequence[Part]) -> tuple[list[float], list[list[PartLink]]]:
     return [part_time_s(problem, part) for part in parts], part_links(problem, parts)
