@@ -33,9 +33,9 @@ from trisect.runtime.errors import EngineMissing, InvalidInput, TrisectError, Un
 from trisect.runtime.plans.plan import Plan
 from trisect.runtime.sessions.session import Session
 from trisect.runtime.tensors.containers import unpack
+from trisect.runtime.tensors.dtypes import onnx_dtype_number
 from trisect.runtime.tensors.onnx_types import spec_of
 from trisect.runtime.tensors.tensor_spec import UNKNOWN_RANK, TensorSpec
-from trisect.runtime.tensors.tensors import onnx_dtype_number
 
 _TURNS = {"CPU": "cpu:ort,cpu:openvino", "CUDA": "gpu:cuda,cpu:ort"}
 """ONNX's name of a kind of device -> those that take turns."""

@@ -24,9 +24,9 @@ from trisect.runtime.device import Device
 from trisect.runtime.errors import EngineFailed, InfeasibleProblem, InvalidInput, PowerUnknown
 from trisect.runtime.plans.plan import Plan
 from trisect.runtime.progress import Progress, no_progress
+from trisect.runtime.tensors.feed_checks import check_feeds
 from trisect.runtime.tensors.synthetic_feeds import generate_feeds
 from trisect.runtime.tensors.tensor_spec import Arrays
-from trisect.runtime.tensors.tensors import check_feeds
 from trisect.scheduler.problem.rules import Objective
 
 from . import turn_cache

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from trisect.runtime.errors import ContextExceeded
-from trisect.runtime.tensors.tensors import BFLOAT16
+from trisect.runtime.tensors.dtypes import dtype_of
 
 _STEP_TOKENS = 256
 _PARTS = ("key", "value")
@@ -102,7 +102,7 @@ class KvCache:
     def write(self, name: str, fresh: np.ndarray, start: int) -> None:
         """Copy keys or values of some tokens, float32 or bfloat16, to their place."""
         place = self._buffers[name][:, :, start : start + fresh.shape[2]]
-        if fresh.dtype == BFLOAT16:
+        if fresh.dtype == dtype_of("bfloat16"):
             # The upper half of a float32; in integers numpy converts many at a time, where ml_dtypes goes one by one.
             bits = place.view(np.uint32)
             np.copyto(bits, fresh.view(np.uint16))

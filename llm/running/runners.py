@@ -20,7 +20,7 @@ from trisect.runtime.device import Device
 from trisect.runtime.engines import load
 from trisect.runtime.engines.base import Binding, LoadOptions, Module, StatefulModule
 from trisect.runtime.errors import EngineFailed
-from trisect.runtime.tensors.tensors import dtype_of
+from trisect.runtime.tensors.dtypes import dtype_of
 
 from ..bundle import Bundle
 from .kv_cache import KvCache, past_names

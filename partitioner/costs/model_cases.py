@@ -13,8 +13,8 @@ import numpy as np
 
 from trisect.profiles.costmodel.op_features import OpClass, OpFeatures
 from trisect.profiles.measuring.operator_cases import Case
+from trisect.runtime.tensors.dtypes import dtype_of
 from trisect.runtime.tensors.tensor_spec import TensorSpec
-from trisect.runtime.tensors.tensors import dtype_of
 
 from ..graph.model_graph import Graph
 from ..problem.device_support import TaskModels, candidate

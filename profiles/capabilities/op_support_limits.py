@@ -20,7 +20,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 from trisect.runtime.device import Device
 from trisect.runtime.errors import EngineMissing
 from trisect.runtime.progress import Progress, no_progress
-from trisect.runtime.tensors.tensors import onnx_dtype_name
+from trisect.runtime.tensors.dtypes import onnx_dtype_name
 
 from ..stored.profile_store import default_path
 from .compile_verdicts import Candidate, Capabilities

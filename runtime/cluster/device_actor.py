@@ -25,7 +25,7 @@ from ..engines import load
 from ..engines.base import LoadOptions
 from ..engines.common.bound_module import BoundModule
 from ..errors import ErrorRecord, error_record
-from ..tensors.containers import carried_bytes
+from ..tensors.containers import total_bytes
 from ..tensors.conversions import Conversion, ConversionLog
 from ..workers.channel import Channel
 from ..workers.messages import deserialise, dtype_from_name, encode, serialise
@@ -124,7 +124,7 @@ class DeviceActor:
         except Exception as error:  # a third-party engine may raise anything: the run fails, not the actor
             return (RunReport(error=error_record(error)), *[None] * len(outputs))
         arrays = [computed[name] for name in outputs]
-        report = RunReport(start_s, end_s, tuple(carried_bytes(array) for array in arrays), tuple(log))
+        report = RunReport(start_s, end_s, tuple(total_bytes(array) for array in arrays), tuple(log))
         return (report, *map(to_ray_value, arrays))
 
 

@@ -18,8 +18,9 @@ import onnx
 from ..device import Device, Kind
 from ..errors import EngineFailed, EngineMissing
 from ..tensors.conversions import ConversionLog
+from ..tensors.dtypes import dtype_of
+from ..tensors.feed_checks import check_buffers, check_feeds
 from ..tensors.tensor_spec import UNKNOWN_RANK, Arrays, TensorSpec
-from ..tensors.tensors import check_buffers, check_feeds, dtype_of
 from .base import LoadOptions
 from .common.engine_errors import closed_module_error, vendor_message
 from .common.model_signature import bind_shape, bind_signature

@@ -19,8 +19,9 @@ from onnx.reference import ReferenceEvaluator
 from ..device import Device
 from ..tensors.containers import container_of, pack, unpack
 from ..tensors.conversions import ConversionLog
+from ..tensors.dtypes import dtype_of
+from ..tensors.feed_checks import check_buffers, check_feeds
 from ..tensors.tensor_spec import Arrays, TensorSpec
-from ..tensors.tensors import check_buffers, check_feeds, dtype_of
 from .base import LoadOptions
 from .common.engine_errors import closed_module_error, engine_error
 from .common.model_signature import bind_signature, model_label

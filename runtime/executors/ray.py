@@ -25,7 +25,6 @@ from ..engines import discover
 from ..errors import ClusterFailed
 from ..plans.plan import Plan
 from ..plans.plan_parts import Segment
-from ..tensors.containers import owned
 from ..tensors.tensor_spec import Arrays
 from ..workers.messages import is_shareable
 from ..workers.tensor_pool import TensorPool
@@ -92,7 +91,7 @@ class RayHostGroup:
     def deliver(self, tensors: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
         """Return the outputs as arrays that the caller owns; those of other nodes are copied from the object store."""
         return {
-            name: owned(self._store.array(tensor)) if isinstance(tensor, RemoteTensor) else tensor
+            name: deep_copy(self._store.array(tensor)) if isinstance(tensor, RemoteTensor) else tensor
             for name, tensor in tensors.items()
         }
 

@@ -18,8 +18,8 @@ from ..plans.plan import Plan
 from ..plans.timeline import Event, Trace
 from ..progress import Progress, no_progress
 from ..tensors.conversions import ConversionLog
+from ..tensors.feed_checks import check_feeds
 from ..tensors.tensor_spec import Arrays
-from ..tensors.tensors import check_feeds
 from .item_batching import check_batchable
 from .streaming import OnError, Outputs, StreamCallbacks, astream, stream
 from .trace_recorder import TraceRecorder

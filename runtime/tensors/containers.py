@@ -1,8 +1,8 @@
-"""What flows between segments and is no plain tensor: sequences, optionals, maps, and tensors of other libraries.
+"""Sequences, optionals and maps as numpy arrays, tensors of other libraries, and elements of less than a byte.
 
-Everything that carries tensors (queues, rings, traces) knows numpy arrays only. So a sequence travels as an array of
-objects with one element per tensor, an optional or a map as one of rank 0; `pack` makes them and `unpack` takes them
-apart again. The dtype's name tells which it is: ``seq(float32)``, ``optional(seq(float32))``, ``map(int64,float32)``.
+Everything that carries tensors (queues, rings, traces) handles numpy arrays only. So a sequence is an object array with
+one element per tensor, an optional or a map one of rank 0: see `pack` and `unpack`. Their dtypes are named after the
+ONNX types: ``seq(float32)``, ``optional(seq(float32))``, ``map(int64,float32)``.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ import numpy as np
 from ..errors import InvalidInput
 from .conversions import ConversionLog
 
-_READABLE = (1, 3, 13)
-"""DLPack's device types whose memory the CPU reads: CPU, CUDA's pinned and managed."""
+_HOST_READABLE = (1, 3, 13)
+"""DLPack's device types whose memory the CPU can read: CPU, CUDA pinned, CUDA managed."""
 
 
 def container_of(dtype: str) -> tuple[str, str] | None:
-    """Kind (``seq``, ``optional``, ``map``) and content of a dtype that is no tensor's; None for a tensor's.
+    """Return kind (``seq``, ``optional``, ``map``) and content of a container's dtype; None for a tensor's.
 
     Examples
     --------
@@ -35,14 +35,14 @@ def container_of(dtype: str) -> tuple[str, str] | None:
 
 
 def pack(dtype: str, value: Any) -> np.ndarray:
-    """A sequence, optional or map as an array of objects.
+    """Return a sequence, optional or map as an object array.
 
     Parameters
     ----------
     dtype : str
         ``seq(...)``, ``optional(...)`` or ``map(...)``.
     value : list, tuple, array, None or dict
-        What is packed already stays as it is.
+        A packed value is returned unchanged.
 
     Examples
     --------
@@ -51,72 +51,72 @@ def pack(dtype: str, value: Any) -> np.ndarray:
     >>> pack("optional(float32)", None)
     array(None, dtype=object)
     """
-    packed_before = value if isinstance(value, np.ndarray) and value.dtype.kind == "O" else None
+    already_packed = value if isinstance(value, np.ndarray) and value.dtype.kind == "O" else None
     if dtype.startswith("seq("):
-        if packed_before is not None and packed_before.ndim == 1:
-            return packed_before
+        if already_packed is not None and already_packed.ndim == 1:
+            return already_packed
         elements = (np.asarray(one) if isinstance(one, np.generic) else one for one in value)
         return np.fromiter(elements, dtype=object, count=len(value))
-    # A text in it is a tensor of one string, which nobody has packed yet.
-    if packed_before is not None and packed_before.ndim == 0 and not isinstance(value.item(), (str, bytes)):
-        return packed_before
+    # An object array of rank 0 with a string in it is a string tensor, not yet packed.
+    if already_packed is not None and already_packed.ndim == 0 and not isinstance(value.item(), (str, bytes)):
+        return already_packed
     packed = np.empty(1, dtype=object)
     packed[0] = value
     return packed.reshape(())
 
 
 def unpack(dtype: str, array: np.ndarray) -> Any:
-    """The list, dict, tensor or None that `pack` packed; a tensor as it is.
+    """Return the list, dict, tensor or None that `pack` packed; a tensor unchanged.
 
     Examples
     --------
     >>> unpack("seq(int64)", pack("seq(int64)", [np.zeros(2, np.int64), np.ones(1, np.int64)]))
     [array([0, 0]), array([1])]
     """
-    found = container_of(dtype)
-    if found is None:
+    container = container_of(dtype)
+    if container is None:
         return array
-    return list(array) if found[0] == "seq" else array.item()
+    return list(array) if container[0] == "seq" else array.item()
 
 
-def with_tensors(packed: np.ndarray, change: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """A list, optional or map with every tensor in it changed.
+def map_tensors(packed: np.ndarray, function: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """Apply a function to every tensor in a packed list, optional or map.
 
     Examples
     --------
-    >>> unpack("seq(int64)", with_tensors(pack("seq(int64)", [np.arange(2), np.arange(3)]), lambda one: one + 1))
+    >>> unpack("seq(int64)", map_tensors(pack("seq(int64)", [np.arange(2), np.arange(3)]), lambda tensor: tensor + 1))
     [array([1, 2]), array([1, 2, 3])]
     """
-    made = np.empty(packed.size, dtype=object)
-    for index, one in enumerate(packed.reshape(-1).tolist()):
-        made[index] = _changed(one, change)
-    return made.reshape(packed.shape)
+    mapped = np.empty(packed.size, dtype=object)
+    for index, value in enumerate(packed.reshape(-1).tolist()):
+        mapped[index] = _map(value, function)
+    return mapped.reshape(packed.shape)
 
 
-def _changed(value: Any, change: Callable[[np.ndarray], np.ndarray]) -> Any:
+def _map(value: Any, function: Callable[[np.ndarray], np.ndarray]) -> Any:
     if isinstance(value, np.ndarray):
-        return change(value)
-    return [_changed(one, change) for one in value] if isinstance(value, (list, tuple)) else value
+        return function(value)
+    return [_map(element, function) for element in value] if isinstance(value, (list, tuple)) else value
 
 
-def owned(array: np.ndarray) -> np.ndarray:
-    """A copy that shares no memory, of a tensor or of a list and all tensors in it.
+def deep_copy(array: np.ndarray) -> np.ndarray:
+    """Return a copy that shares no memory, of a tensor or of a container and all tensors in it.
 
     Examples
     --------
     >>> first = np.zeros(1)
-    >>> owned(pack("seq(float64)", [first]))[0] is first
+    >>> deep_copy(pack("seq(float64)", [first]))[0] is first
     False
     """
-    return with_tensors(array, np.array) if array.dtype.kind == "O" else np.array(array)
+    return map_tensors(array, np.array) if array.dtype.kind == "O" else np.array(array)
 
 
-def carried_bytes(array: np.ndarray) -> int:
-    """Bytes of a tensor, or of all tensors in a list, optional or map; strings count as pointers.
+def total_bytes(array: np.ndarray) -> int:
+    """Return the bytes of a tensor, or of all tensors in a container; a string counts as a pointer.
 
     Examples
     --------
-    >>> carried_bytes(pack("seq(float32)", [np.zeros(2, np.float32), np.zeros(3, np.float32)]))
+    >>> total_bytes(pack("seq(float32)", [np.zeros(2, np.float32), np.zeros(3, np.float32)]))
     20
     """
     if array.dtype.kind != "O":
@@ -127,28 +127,36 @@ def carried_bytes(array: np.ndarray) -> int:
         sizes.append(tensor.nbytes)
         return tensor
 
-    with_tensors(array, count)
+    map_tensors(array, count)
     return sum(sizes) or array.nbytes
 
 
+def contiguous(array: np.ndarray) -> np.ndarray:
+    """Return the array itself where its memory is C-ordered, else a copy that is.
+
+    ``np.ascontiguousarray`` is not used because it turns a scalar into a vector.
+    """
+    return np.asarray(array, order="C")
+
+
 def from_dlpack(name: str, value: Any, log: ConversionLog | None = None) -> np.ndarray:
-    """A numpy array over the memory of another library's tensor, copied only where the CPU cannot read it.
+    """Return a numpy array over the memory of another library's tensor, copied only where the CPU cannot read it.
 
     Raises
     ------
     InvalidInput
-        For a tensor that numpy cannot see: of a dtype it lacks, or on a device that does not give copies out.
+        For a tensor of a dtype that numpy lacks, or on a device from which it cannot be copied.
     """
     try:
         device = value.__dlpack_device__()[0]
-        if device in _READABLE:
+        if device in _HOST_READABLE:
             return np.from_dlpack(value)
         start_s = time.perf_counter()
         array = np.from_dlpack(value, device="cpu", copy=True)
         if log is not None:
             log.record(name, start_s, array.nbytes)
         return array
-    except Exception as error:  # each library has its own
+    except Exception as error:  # each library has exceptions of its own
         kind = type(value).__name__
         raise InvalidInput(
             f"tensor {name!r} is a {kind} that numpy cannot read ({str(error).strip() or type(error).__name__})",
@@ -157,7 +165,7 @@ def from_dlpack(name: str, value: Any, log: ConversionLog | None = None) -> np.n
 
 
 def pack_bits(array: np.ndarray, bits: int) -> np.ndarray:
-    """Elements of 2 or 4 bits, a byte each as numpy has them, as engines store them: several a byte, lowest first.
+    """Pack elements of 2 or 4 bits from one a byte, as in numpy, to several a byte, lowest bits first, as in engines.
 
     Examples
     --------
@@ -166,15 +174,15 @@ def pack_bits(array: np.ndarray, bits: int) -> np.ndarray:
     """
     per_byte = 8 // bits
     raw = np.ascontiguousarray(array).view(np.uint8).reshape(-1) & np.uint8((1 << bits) - 1)
-    lanes = np.concatenate([raw, np.zeros(-len(raw) % per_byte, np.uint8)]).reshape(-1, per_byte)
-    packed = np.zeros(len(lanes), np.uint8)
-    for lane in range(per_byte):
-        packed |= lanes[:, lane] << np.uint8(bits * lane)
+    columns = np.concatenate([raw, np.zeros(-len(raw) % per_byte, np.uint8)]).reshape(-1, per_byte)
+    packed = np.zeros(len(columns), np.uint8)
+    for index in range(per_byte):
+        packed |= columns[:, index] << np.uint8(bits * index)
     return packed
 
 
 def unpack_bits(packed: np.ndarray, bits: int, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """What `pack_bits` packed, as an array of `dtype`.
+    """Unpack what `pack_bits` packed into an array of `dtype`.
 
     Examples
     --------
@@ -182,6 +190,6 @@ def unpack_bits(packed: np.ndarray, bits: int, shape: tuple[int, ...], dtype: np
     array([1, 2, 3], dtype=uint8)
     """
     count = int(np.prod(shape, dtype=np.int64))
-    lanes = np.stack([packed >> np.uint8(bits * lane) for lane in range(8 // bits)], axis=-1)
-    raw = lanes.reshape(-1)[:count] & np.uint8((1 << bits) - 1)
+    columns = np.stack([packed >> np.uint8(bits * index) for index in range(8 // bits)], axis=-1)
+    raw = columns.reshape(-1)[:count] & np.uint8((1 << bits) - 1)
     return np.asarray(raw.view(dtype).reshape(shape))

@@ -6,8 +6,8 @@ from onnx import TensorProto, TypeProto, ValueInfoProto
 
 from ..errors import InvalidModel, UnsupportedModel
 from .containers import container_of
+from .dtypes import onnx_dtype_name, onnx_dtype_number
 from .tensor_spec import UNKNOWN_RANK, TensorSpec
-from .tensors import onnx_dtype_name, onnx_dtype_number
 
 _MOST_NESTED = 4
 

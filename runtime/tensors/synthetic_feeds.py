@@ -9,8 +9,8 @@ import numpy as np
 import onnx
 
 from .containers import container_of, pack, unpack
+from .dtypes import bits_of, dtype_of
 from .tensor_spec import UNKNOWN_RANK, TensorSpec
-from .tensors import bits_of, dtype_of
 
 _WORDS = ("text", "two words", "Monday", "a", "")
 _EXTREMES = (np.inf, -np.inf, np.nan, 6e4, -1e6, 0.0, 1e30, -3e38, 1e-42, -0.0)

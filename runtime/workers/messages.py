@@ -17,7 +17,7 @@ from ..device import Device
 from ..engines.base import LoadOptions
 from ..errors import ErrorRecord, InvalidInput
 from ..tensors.conversions import Conversion
-from ..tensors.tensors import dtype_of
+from ..tensors.dtypes import dtype_of
 
 
 class SharedTensor(msgspec.Struct, tag="p", array_like=True, frozen=True):

@@ -14,7 +14,7 @@ from trisect.profiles.capabilities.op_support_limits import DeviceLimits, known_
 from trisect.runtime.device import Device
 from trisect.runtime.errors import EngineMissing, InvalidInput
 from trisect.runtime.progress import Progress, no_progress
-from trisect.runtime.tensors.tensors import onnx_dtype_name
+from trisect.runtime.tensors.dtypes import onnx_dtype_name
 
 SupportLevel = Literal["optimized", "fallback", "unsupported"]
 

@@ -17,8 +17,8 @@ import numpy as np
 
 from ...errors import TrisectError
 from ...tensors.conversions import ConversionLog
+from ...tensors.dtypes import dtype_of
 from ...tensors.tensor_spec import UNKNOWN_RANK, Arrays, TensorSpec
-from ...tensors.tensors import dtype_of
 from ..base import Binding, Module
 
 _BINDINGS_MAX = 32

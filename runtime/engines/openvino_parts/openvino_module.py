@@ -12,9 +12,10 @@ import openvino as ov
 
 from ...device import Device
 from ...errors import EngineFailed, InvalidInput, TrisectError
+from ...tensors.containers import contiguous
 from ...tensors.conversions import ConversionLog
+from ...tensors.feed_checks import check_buffers, check_feeds
 from ...tensors.tensor_spec import Arrays, TensorSpec
-from ...tensors.tensors import check_buffers, check_feeds, contiguous
 from ..common.engine_errors import closed_module_error, engine_error
 from .openvino_tensors import NON_NUMPY_TYPES, as_array, as_tensor
 

@@ -10,8 +10,8 @@ import openvino as ov
 
 from ...tensors.containers import pack_bits, unpack_bits
 from ...tensors.conversions import ConversionLog
+from ...tensors.dtypes import bits_of, dtype_of
 from ...tensors.tensor_spec import TensorSpec
-from ...tensors.tensors import bits_of, dtype_of
 
 NON_NUMPY_TYPES = {
     "bfloat16": ov.Type.bf16,

@@ -14,8 +14,9 @@ import onnxruntime as ort
 
 from ...device import Device
 from ...errors import EngineFailed, OutOfMemory
+from ...tensors.dtypes import dtype_of, onnx_dtype_number
+from ...tensors.feed_checks import check_feeds
 from ...tensors.tensor_spec import TensorSpec
-from ...tensors.tensors import check_feeds, dtype_of, onnx_dtype_number
 from ..base import DeviceArray
 from ..common.engine_errors import engine_error, vendor_message
 from .ort_module import OrtModule

@@ -11,8 +11,9 @@ from ...core_affinity import CoreAffinity
 from ...device import Device
 from ...tensors.containers import container_of, pack, unpack
 from ...tensors.conversions import ConversionLog
+from ...tensors.dtypes import is_numpy_dtype
+from ...tensors.feed_checks import check_buffers, check_feeds
 from ...tensors.tensor_spec import Arrays, TensorSpec
-from ...tensors.tensors import check_buffers, check_feeds, is_numpys
 from ..common.engine_errors import closed_module_error, engine_error
 from .ort_values import to_array, to_ort_value, unwrap_value, wrap_array
 
@@ -35,9 +36,9 @@ class OrtModule:
         self._session: ort.InferenceSession | None = session
         self._names = [spec.name for spec in outputs]
         self._dtypes = {spec.name: spec.dtype for spec in (*inputs, *outputs)}
-        self._plain = all(is_numpys(spec.dtype) and container_of(spec.dtype) is None for spec in inputs + outputs)
+        self._plain = all(is_numpy_dtype(spec.dtype) and container_of(spec.dtype) is None for spec in inputs + outputs)
         self.converts = not self._plain
-        self._gives_numpys = all(is_numpys(spec.dtype) for spec in outputs)
+        self._gives_numpys = all(is_numpy_dtype(spec.dtype) for spec in outputs)
 
     def run(self, feeds: Arrays, log: ConversionLog | None = None) -> dict[str, np.ndarray]:
         """Compute once; see `Module.run`."""
@@ -67,7 +68,7 @@ class OrtModule:
         dtype = self._dtypes[name]
         if container_of(dtype) is not None:
             return unpack(dtype, array)
-        return array if is_numpys(dtype) else to_ort_value(name, array, dtype, log)
+        return array if is_numpy_dtype(dtype) else to_ort_value(name, array, dtype, log)
 
     def bind(self, inputs: Arrays, outputs: Arrays) -> OrtBinding:
         """Fix buffers; see `Module.bind`. One array may be an input and an output: it is then updated in place."""

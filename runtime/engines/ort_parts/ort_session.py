@@ -17,7 +17,7 @@ from ...core_affinity import CoreAffinity
 from ...device import Device
 from ...errors import UnsupportedModel
 from ...tensors.containers import container_of
-from ...tensors.tensors import is_bindable, is_numpys
+from ...tensors.dtypes import is_bindable, is_numpy_dtype
 from ..base import LoadOptions
 from ..common.engine_errors import engine_error
 from ..common.model_signature import Signature, bind_signature, model_label
@@ -95,8 +95,8 @@ def _check_types(device: Device, label: str, signature: Signature) -> None:
     """Refuse types that a run cannot pass: lists of non-numpy dtypes, and such outputs beside a list."""
     inputs, outputs = signature.inputs, signature.outputs
     lists = [spec for spec in inputs + outputs if container_of(spec.dtype) is not None]
-    non_numpy = [spec for spec in outputs if not is_numpys(spec.dtype)]
-    unknown = [spec for spec in lists if not is_numpys(spec.dtype)]
+    non_numpy = [spec for spec in outputs if not is_numpy_dtype(spec.dtype)]
+    unknown = [spec for spec in lists if not is_numpy_dtype(spec.dtype)]
     refused = unknown or (non_numpy if lists else [])
     if refused:
         why = (

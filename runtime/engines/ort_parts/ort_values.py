@@ -11,7 +11,7 @@ import onnxruntime as ort
 
 from ...tensors.containers import pack_bits, unpack_bits
 from ...tensors.conversions import ConversionLog
-from ...tensors.tensors import bits_of, dtype_of, is_numpys, onnx_dtype_number
+from ...tensors.dtypes import bits_of, dtype_of, is_numpy_dtype, onnx_dtype_number
 
 
 def to_ort_value(name: str, array: np.ndarray, dtype: str, log: ConversionLog | None) -> ort.OrtValue:
@@ -27,14 +27,14 @@ def to_array(name: str, value: ort.OrtValue, dtype: str, log: ConversionLog | No
     """Unwrap a value as `unwrap_value` does, and record a copy."""
     start_s = time.perf_counter()
     array = unwrap_value(value, dtype)
-    if log is not None and not is_numpys(dtype):
+    if log is not None and not is_numpy_dtype(dtype):
         log.record(name, start_s, array.nbytes)
     return array
 
 
 def wrap_array(array: np.ndarray, dtype: str) -> ort.OrtValue:
     """An OrtValue over the array's own memory; over a copy where ONNX Runtime stores several elements a byte."""
-    if is_numpys(dtype):
+    if is_numpy_dtype(dtype):
         return ort.OrtValue.ortvalue_from_numpy(array)
     number, bits = onnx_dtype_number(dtype), bits_of(dtype)
     if bits >= 8:
@@ -46,7 +46,7 @@ def wrap_array(array: np.ndarray, dtype: str) -> ort.OrtValue:
 
 
 def unwrap_value(value: ort.OrtValue, dtype: str) -> np.ndarray:
-    if is_numpys(dtype):
+    if is_numpy_dtype(dtype):
         return cast("np.ndarray", value.numpy())
     # OrtValue.numpy() refuses what numpy has no dtype for, and the memory is freed with the value: copy the bits out.
     bits, shape = bits_of(dtype), tuple(value.shape())

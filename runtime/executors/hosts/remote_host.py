@@ -21,7 +21,7 @@ from ...device import Device
 from ...engines.base import LoadOptions
 from ...errors import ClusterFailed, TensorLost, TrisectError, error_from_record
 from ...plans.plan_parts import Segment
-from ...tensors.containers import carried_bytes
+from ...tensors.containers import total_bytes
 from ..dispatch.host import SegmentRun, Tensor
 from ..dispatch.segment_errors import loading_segment
 from .ray_actors import START_TIMEOUT_S, ActorStarter, worker_lost
@@ -48,7 +48,7 @@ class ObjectStore:
         """Return what an actor is called with: a large array is put into the store once for all its readers."""
         if isinstance(tensor, RemoteTensor):
             return tensor.ref
-        if carried_bytes(tensor) <= INLINE_BYTES:
+        if total_bytes(tensor) <= INLINE_BYTES:
             return to_ray_value(tensor)
         key = id(tensor)
         stored = self._put.get(key)

@@ -17,8 +17,9 @@ from trisect.runtime.device import Device
 from trisect.runtime.errors import EngineFailed, EngineMissing, InvalidInput, InvalidPlan
 from trisect.runtime.executors import threads
 from trisect.runtime.sessions.session import Session
+from trisect.runtime.tensors.dtypes import dtype_of
+from trisect.runtime.tensors.feed_checks import check_feeds
 from trisect.runtime.tensors.tensor_spec import TensorSpec
-from trisect.runtime.tensors.tensors import check_feeds, dtype_of
 
 
 def expected(x: np.ndarray) -> np.ndarray:

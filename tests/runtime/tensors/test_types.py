@@ -20,14 +20,8 @@ from trisect.runtime.plans.plan_parts import Segment
 from trisect.runtime.plans.timeline import Timeline
 from trisect.runtime.sessions.session import Session
 from trisect.runtime.tensors.containers import pack_bits, unpack, unpack_bits
-from trisect.runtime.tensors.tensors import (
-    bits_of,
-    check_buffers,
-    check_feeds,
-    dtype_of,
-    onnx_dtype_name,
-    onnx_dtype_number,
-)
+from trisect.runtime.tensors.dtypes import bits_of, dtype_of, onnx_dtype_name, onnx_dtype_number
+from trisect.runtime.tensors.feed_checks import check_buffers, check_feeds
 from trisect.runtime.verification import verify
 
 ORT, OPENVINO, REFERENCE = (engines.find_devices(name)[0] for name in ("cpu:ort", "cpu:openvino", "cpu:reference"))
