@@ -25,6 +25,7 @@ from ..engines import discover
 from ..errors import ClusterFailed
 from ..plans.plan import Plan
 from ..plans.plan_parts import Segment
+from ..tensors.containers import deep_copy
 from ..tensors.tensor_spec import Arrays
 from ..workers.messages import is_shareable
 from ..workers.tensor_pool import TensorPool

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from tests.partitioner.small_models import FakeCosts
+from tests.partitioner.small_models import FakeCosts, split
 from trisect.partitioner.graph.model_graph import Graph
-from trisect.partitioner.planning.plan_maker import make_plan
 from trisect.runtime.device import Device
 from trisect.runtime.engines import find_devices
 from trisect.runtime.plans.plan import Plan
@@ -18,6 +17,4 @@ def halves(path: Path, shapes: Mapping[str, int], folder: Path, on: tuple[Device
     first, second = on or find_devices("cpu:ort,cpu:openvino")
     nodes = list(Graph.read(path, shapes).nodes)
     force = {name: (first if number < len(nodes) // 2 else second).id for number, name in enumerate(nodes)}
-    return make_plan(
-        path, (first, second), FakeCosts(), "heft", "latency", shapes, 0, folder, constraints={"force": force}
-    )
+    return split(path, (first, second), FakeCosts(), "heft", "latency", shapes, 0, folder, constraints={"force": force})
