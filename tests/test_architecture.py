@@ -1,4 +1,4 @@
-"""Keeps the shape of the project: who may import whom, small modules, complete packaging, a stable face."""
+"""The structure of the project: allowed imports, small modules, complete packaging, stable public names."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ import pytest
 import trisect
 
 ROOT = Path(__file__).resolve().parent.parent
-ROOMS = ("runtime", "profiles", "scheduler", "partitioner", "llm", "bench", "trisect")
+PACKAGES = ("runtime", "profiles", "scheduler", "partitioner", "llm", "bench", "trisect")
 MAY_IMPORT = {
     "runtime": set(),
     "profiles": {"runtime"},
     "scheduler": {"runtime", "profiles"},
     "partitioner": {"runtime", "profiles", "scheduler"},
     "llm": {"runtime", "profiles", "scheduler", "partitioner"},
-    "bench": set(ROOMS),
-    "trisect": set(ROOMS),
+    "bench": set(PACKAGES),
+    "trisect": set(PACKAGES),
 }
-LONGEST_MODULE = 350
+MAX_LINES = 350
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-MODULES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
+MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 
 
-def ours(path: Path) -> str:
+def relative(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
 def imports(path: Path) -> Iterator[str]:
-    """Full names of the modules that a file imports, relative ones resolved, wherever in the file they stand."""
+    """Full names of the modules that a file imports anywhere, relative imports resolved."""
     inside = path.relative_to(ROOT)
     package = ["trisect", *(part for part in inside.parent.parts if inside.parts[0] != "trisect")]
     if inside.parts[0] == "trisect":
@@ -51,38 +51,38 @@ def imports(path: Path) -> Iterator[str]:
             yield from (f"{name}.{alias.name}" for alias in node.names)
 
 
-def room_of(module: str) -> str | None:
+def package_of(module: str) -> str | None:
     parts = module.split(".")
     if parts[0] != "trisect":
         return None
-    return parts[1] if len(parts) > 1 and parts[1] in ROOMS else "trisect"
+    return parts[1] if len(parts) > 1 and parts[1] in PACKAGES else "trisect"
 
 
-@pytest.mark.parametrize("path", MODULES, ids=ours)
-def test_a_room_imports_only_what_stands_below_it(path: Path) -> None:
-    room = path.relative_to(ROOT).parts[0]
-    known = {room_of(module) for module in imports(path)} - {None, room}
-    assert known <= MAY_IMPORT[room], f"{ours(path)} imports {sorted(map(str, known - MAY_IMPORT[room]))}"
+@pytest.mark.parametrize("path", MODULES, ids=relative)
+def test_a_package_imports_only_packages_below_it(path: Path) -> None:
+    package = path.relative_to(ROOT).parts[0]
+    known = {package_of(module) for module in imports(path)} - {None, package}
+    assert known <= MAY_IMPORT[package], f"{relative(path)} imports {sorted(map(str, known - MAY_IMPORT[package]))}"
 
 
-@pytest.mark.parametrize("path", MODULES, ids=ours)
-def test_rooms_are_never_imported_by_their_bare_folder_name(path: Path) -> None:
-    assert not {module.split(".")[0] for module in imports(path)} & (set(ROOMS) - {"trisect"})
+@pytest.mark.parametrize("path", MODULES, ids=relative)
+def test_packages_are_never_imported_by_their_folder_name(path: Path) -> None:
+    assert not {module.split(".")[0] for module in imports(path)} & (set(PACKAGES) - {"trisect"})
 
 
-@pytest.mark.parametrize("path", MODULES, ids=ours)
-def test_a_module_is_short_and_says_why_it_exists(path: Path) -> None:
+@pytest.mark.parametrize("path", MODULES, ids=relative)
+def test_a_module_is_short_and_has_a_docstring(path: Path) -> None:
     text = path.read_text()
-    assert len(text.splitlines()) <= LONGEST_MODULE
+    assert len(text.splitlines()) <= MAX_LINES
     if text.strip():
-        assert ast.get_docstring(ast.parse(text)), f"{ours(path)} has no docstring"
+        assert ast.get_docstring(ast.parse(text)), f"{relative(path)} has no docstring"
 
 
 @pytest.mark.parametrize("page", ["ARCHITECTURE.md", "CONTRIBUTING.md", "README.md"])
 def test_paths_that_a_page_names_exist(page: str) -> None:
     """Paths from the root, and names of modules in some package."""
     text = (ROOT / page).read_text()
-    paths = set(re.findall(rf"`((?:{'|'.join(ROOMS)}|tests)/[\w./-]*)`", text))
+    paths = set(re.findall(rf"`((?:{'|'.join(PACKAGES)}|tests)/[\w./-]*)`", text))
     missing = [path for path in paths if not (ROOT / path).exists()]
     known = [*MODULES, *(ROOT / "tests").rglob("*.py")]
     modules = set(re.findall(r"`([\w/]+\.py)`", text))
@@ -91,7 +91,7 @@ def test_paths_that_a_page_names_exist(page: str) -> None:
 
 
 def test_every_package_is_listed_for_installation() -> None:
-    folders = {path.parent.relative_to(ROOT) for path in MODULES if not ours(path).startswith("bench/acceptance/")}
+    folders = {path.parent.relative_to(ROOT) for path in MODULES if not relative(path).startswith("bench/acceptance/")}
     names = {
         ".".join(folder.parts if folder.parts[0] == "trisect" else ("trisect", *folder.parts)) for folder in folders
     }
@@ -100,14 +100,14 @@ def test_every_package_is_listed_for_installation() -> None:
     for folder in folders:
         assert (ROOT / folder / "__init__.py").is_file()
     mapped = {folder: name for name, folder in settings["package-dir"].items()}
-    assert mapped == {room: room if room == "trisect" else f"trisect.{room}" for room in ROOMS}
+    assert mapped == {name: name if name == "trisect" else f"trisect.{name}" for name in PACKAGES}
 
 
 DISTRIBUTIONS = {"llama_cpp": "llama-cpp-python", "pynvml": "nvidia-ml-py"}
-"""Of modules that are named otherwise than the distribution that brings them, for where that is not installed."""
+"""Module -> its distribution, where the names differ, for modules that are not installed."""
 
 
-def test_every_foreign_package_used_is_declared() -> None:
+def test_every_third_party_package_used_is_declared() -> None:
     project = PYPROJECT["project"]
     extras = [requirement for group in project["optional-dependencies"].values() for requirement in group]
     declared = {re.split(r"[<>=!~;\[ ]", text)[0] for text in project["dependencies"]}
@@ -119,12 +119,12 @@ def test_every_foreign_package_used_is_declared() -> None:
     distributions = importlib.metadata.packages_distributions()
     missing = []
     for path in MODULES:
-        may_be_missing = ours(path).startswith(("bench/peers", "bench/study"))
+        may_be_missing = relative(path).startswith(("bench/peers", "bench/study"))
         allowed = {canonical(name) for name in (declared | optional if may_be_missing else declared)}
         for module in {module.split(".")[0] for module in imports(path)} - {"trisect"} - sys.stdlib_module_names:
             owners = {canonical(name) for name in distributions.get(module, [DISTRIBUTIONS.get(module, module)])}
             if not owners & allowed:
-                missing.append(f"{ours(path)} imports {module}")
+                missing.append(f"{relative(path)} imports {module}")
     assert not missing
 
 
@@ -170,20 +170,24 @@ def test_public_names_exist_and_are_guarded() -> None:
         trisect.nonsense  # noqa: B018
 
 
-def test_public_names_are_typed_as_they_are_found() -> None:
-    """What a type checker is told of the face is where the face really gets it."""
+def test_dir_lists_public_names_only() -> None:
+    assert [name for name in dir(trisect) if not name.startswith("__")] == sorted(
+        set(trisect.__all__) - {"__version__"}
+    )
+
+
+def test_public_names_have_the_same_module_for_type_checkers_and_at_run_time() -> None:
     tree = ast.parse((ROOT / "trisect" / "__init__.py").read_text())
     guarded = next(node for node in tree.body if isinstance(node, ast.If))
-    told = {}
+    typed = {}
     for node in guarded.body:
         assert isinstance(node, ast.ImportFrom)
         module = str(node.module) if node.level == 0 else f"trisect.{node.module}"
-        told.update({alias.asname: f"{module}.{alias.name}" for alias in node.names})
-    homes = trisect._HOMES
-    assert told == {name: f"trisect.{home}.{name}" for name, home in homes.items()}
+        typed.update({alias.asname: f"{module}.{alias.name}" for alias in node.names})
+    assert typed == {name: f"trisect.{module}.{name}" for name, module in trisect._MODULES.items()}
 
 
-def test_importing_the_face_loads_no_engine() -> None:
+def test_importing_trisect_loads_no_engine() -> None:
     heavy = ["onnx", "onnxruntime", "openvino", "ray", "numpy", "networkx", "huggingface_hub"]
     code = f"import sys, trisect, trisect.cli; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -1,6 +1,6 @@
 """Runs the examples in every module's docstrings.
 
-Not pytest's own collection of doctests: it would import the rooms by their folder names, as a second copy of them.
+Not pytest's own collection of doctests: it would import the packages by their folder names, as second copies of them.
 """
 
 from __future__ import annotations
@@ -19,8 +19,18 @@ import trisect.profiles
 import trisect.runtime
 import trisect.scheduler
 
-ROOMS = (trisect, trisect.bench, trisect.llm, trisect.partitioner, trisect.profiles, trisect.runtime, trisect.scheduler)
-NAMES = sorted({m.name for room in ROOMS for m in pkgutil.walk_packages(room.__path__, f"{room.__name__}.")})
+PACKAGES = (
+    trisect,
+    trisect.bench,
+    trisect.llm,
+    trisect.partitioner,
+    trisect.profiles,
+    trisect.runtime,
+    trisect.scheduler,
+)
+NAMES = sorted(
+    {m.name for package in PACKAGES for m in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")}
+)
 
 
 OPTIONAL = "trisect.bench.peers."

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-ROOMS = ("runtime", "profiles", "scheduler", "partitioner", "llm", "bench", "trisect")
+PACKAGES = ("runtime", "profiles", "scheduler", "partitioner", "llm", "bench", "trisect")
 DATA = (
     "bench/prompts/*.txt",
     "bench/report/*.css",
@@ -26,8 +26,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
     """A wheel built from a copy, because setuptools leaves a build folder behind."""
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"
-    for room in ROOMS:
-        shutil.copytree(ROOT / room, source / room, ignore=shutil.ignore_patterns("__pycache__"))
+    for package in PACKAGES:
+        shutil.copytree(ROOT / package, source / package, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source / name)
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
@@ -45,7 +45,9 @@ def test_installs_one_name(wheel: zipfile.ZipFile) -> None:
 
 
 def test_holds_every_module_and_its_data(wheel: zipfile.ZipFile) -> None:
-    modules = [path for room in ROOMS for path in (ROOT / room).rglob("*.py") if "acceptance" not in path.parts]
+    modules = [
+        path for package in PACKAGES for path in (ROOT / package).rglob("*.py") if "acceptance" not in path.parts
+    ]
     data = [path for pattern in DATA for path in ROOT.glob(pattern)]
     ours = {path.relative_to(ROOT).as_posix() for path in (*modules, *data)}
     expected = {name if name.startswith("trisect/") else f"trisect/{name}" for name in ours} | {"trisect/py.typed"}

@@ -1,7 +1,7 @@
-"""trisect splits one ONNX model over the CPU, GPU and NPU of a machine, from measured costs.
+"""trisect splits an ONNX model over the CPU, GPU and NPU of a machine, by measured costs.
 
-The names below are all there is to know for use; each is imported when it is first asked for, because the engines
-behind them take seconds to load and `import trisect` must not.
+`__all__` lists the public names. Each is imported on first use, so that `import trisect` does not load the engines,
+which takes seconds.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ if TYPE_CHECKING:
     from .replanning import replan as replan
     from .solving import solve as solve
 
-# OpenVINO tells its makers of each import, over the network and without asking; without this package it does not.
+# OpenVINO reports each import to its vendor over the network; without this package it does not.
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 __version__ = "0.1.0.dev0"
 
-_HOMES = {
+_MODULES = {
     "Constraints": "partitioner.problem.constraints",
     "Device": "runtime.device",
     "Plan": "runtime.plans.plan",
@@ -62,17 +62,18 @@ _HOMES = {
     "study": "bench.study.study_runs",
     "verify": "measured_runs",
 }
+"""Public name -> the module that defines it, relative to this package."""
 
-__all__ = [*_HOMES, "__version__"]
+__all__ = [*_MODULES, "__version__"]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module 'trisect' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"trisect.{_HOMES[name]}"), name)
+    value = getattr(importlib.import_module(f"trisect.{_MODULES[name]}"), name)
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*__all__, *(name for name in globals() if name.startswith("__"))})

@@ -1,4 +1,4 @@
-"""``python -m trisect``: the command line without the installed script."""
+"""``python -m trisect``: the command line, without the installed script."""
 
 from __future__ import annotations
 

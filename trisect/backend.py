@@ -1,8 +1,8 @@
-"""ONNX's own backend interface over split models: what ``onnx.backend.test`` is run against.
+"""ONNX's backend interface over split models, on which the conformance suite ``onnx.backend.test`` runs.
 
-A model is cut where it hurts most, each node a segment of its own with the engines taking turns, and goes the whole way
-that any split goes: cut, written as a plan folder, loaded in a `Session`, run by an executor. So a conformance suite
-written for whole models tells whether splitting changes an answer.
+Every node is a segment of its own, on alternating engines, and passes through all steps of a split: it is cut, written
+to a plan folder, loaded in a `Session` and run by an executor. A conformance suite for unsplit models thus shows
+whether splitting changes an answer.
 
     import trisect.backend as backend
     outputs = backend.prepare(onnx.load("model.onnx")).run([x])
@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 import onnx
 from onnx import ModelProto, NodeProto, TensorProto, helper
-from onnx.backend.base import Backend as _Interface
-from onnx.backend.base import BackendRep as _Prepared
+from onnx.backend.base import Backend as OnnxBackend
+from onnx.backend.base import BackendRep as OnnxBackendRep
 
 from trisect.partitioner.graph.model_graph import Graph
 from trisect.partitioner.segments.alternating_plan import alternating_plan
@@ -37,13 +37,13 @@ from trisect.runtime.tensors.dtypes import onnx_dtype_number
 from trisect.runtime.tensors.onnx_types import spec_of
 from trisect.runtime.tensors.tensor_spec import UNKNOWN_RANK, TensorSpec
 
-_TURNS = {"CPU": "cpu:ort,cpu:openvino", "CUDA": "gpu:cuda,cpu:ort"}
-"""ONNX's name of a kind of device -> those that take turns."""
-_LAST_RESORT = "cpu:reference"
+_ALTERNATING = {"CPU": "cpu:ort,cpu:openvino", "CUDA": "gpu:cuda,cpu:ort"}
+"""ONNX's device type -> the devices that run the nodes alternately."""
+_FALLBACK = "cpu:reference"
 
 
-class PreparedModel(_Prepared):
-    """A model cut into its nodes, ready to run; see `Backend.prepare`."""
+class PreparedModel(OnnxBackendRep):
+    """A model split into its nodes, ready to run; see `Backend.prepare`."""
 
     def __init__(self, model: ModelProto, devices: Sequence[Device], threads: int | None) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="trisect-backend-")
@@ -51,10 +51,10 @@ class PreparedModel(_Prepared):
         onnx.save(model, self._path)
         self._devices = devices
         self._options = LoadOptions(threads=threads)
-        given = {tensor.name for tensor in model.graph.initializer}
-        self.inputs = tuple(spec_of(v, "the model") for v in model.graph.input if v.name not in given)
+        initializers = {tensor.name for tensor in model.graph.initializer}
+        self.inputs = tuple(spec_of(v, "the model") for v in model.graph.input if v.name not in initializers)
         self.plan: Plan | None = None
-        """How the model is cut; None until the sizes of its symbolic dimensions are known from a first input."""
+        """The plan; None until the first inputs set the sizes of the symbolic dimensions."""
         self._session: Session | None = None
         self._sizes: dict[str, int] = {}
         self._close: weakref.finalize[..., Any] = weakref.finalize(self, self._folder.cleanup)
@@ -62,26 +62,26 @@ class PreparedModel(_Prepared):
             self._open({})
 
     def run(self, inputs: Any, **kwargs: Any) -> tuple[Any, ...]:
-        """Compute once.
+        """Run the model once.
 
         Parameters
         ----------
         inputs : sequence or mapping of str to array
-            In the order of the model's inputs, or by name; a list for a sequence, None for an empty optional.
+            By position or by name; a list for a sequence, None for an empty optional.
 
         Returns
         -------
         tuple
-            The model's outputs in its order.
+            The model's outputs, in order.
 
         Raises
         ------
         InvalidInput
-            For inputs that do not fit.
+            For inputs that do not match the model's.
         EngineFailed
-            Naming segment, node and device.
+            Names the segment, node and device.
         """
-        feeds = _named(self.inputs, inputs)
+        feeds = _by_name(self.inputs, inputs)
         sizes = _sizes(self.inputs, feeds)
         if self._session is None or sizes != self._sizes:
             self._open(sizes)
@@ -90,7 +90,7 @@ class PreparedModel(_Prepared):
         return tuple(unpack(spec.dtype, outputs[spec.name]) for spec in self._session.plan.outputs)
 
     def close(self) -> None:
-        """Give memory and disk back; done when the object goes too."""
+        """Free memory and disk space; also done when the object is garbage-collected."""
         self._close()
 
     def _open(self, sizes: dict[str, int]) -> None:
@@ -101,7 +101,7 @@ class PreparedModel(_Prepared):
         self.plan = alternating_plan(
             self._path,
             self._devices,
-            engines.find_devices(_LAST_RESORT)[0],
+            engines.find_devices(_FALLBACK)[0],
             sizes,
             folder,
             capabilities=_capabilities(),
@@ -111,28 +111,28 @@ class PreparedModel(_Prepared):
         self._close = weakref.finalize(self, _close, self._session, self._folder)
 
 
-class Backend(_Interface):
-    """The `onnx.backend.base.Backend` that runs models split into their nodes."""
+class Backend(OnnxBackend):
+    """An `onnx.backend.base.Backend` that runs models split into their nodes."""
 
     @classmethod
     def prepare(
         cls, model: ModelProto, device: str = "CPU", *, threads: int | None = None, **kwargs: Any
     ) -> PreparedModel:
-        """Cut a model into its nodes and load them on devices that take turns.
+        """Split a model into its nodes, and load them on alternating devices.
 
         Parameters
         ----------
         model : onnx.ModelProto
         device : str
-            ``"CPU"``: ONNX Runtime and OpenVINO; ``"CUDA"``: the GPU and ONNX Runtime. What none of them runs is left
-            to ONNX's reference evaluator.
+            ``"CPU"``: ONNX Runtime and OpenVINO; ``"CUDA"``: the GPU and ONNX Runtime. Nodes that neither supports run
+            on ONNX's reference evaluator.
         threads : int, optional
-            Computing threads of each engine.
+            Number of compute threads of each engine.
 
         Raises
         ------
         TrisectError
-            For a model that cannot be read or cut, or a device that is not here.
+            For a model that cannot be read or split, or a device that is not available.
         """
         return PreparedModel(model, _devices(device), threads)
 
@@ -154,7 +154,7 @@ class Backend(_Interface):
         outputs_info: Sequence[tuple[np.dtype, tuple[int, ...]]] | None = None,
         **kwargs: Any,
     ) -> tuple[Any, ...]:
-        """Run one node on arrays.
+        """Run one node.
 
         Parameters
         ----------
@@ -162,9 +162,9 @@ class Backend(_Interface):
         inputs : sequence or mapping of str to array
         device : str
         outputs_info : sequence of (dtype, shape), optional
-            What it gives; inferred when left out.
+            Types of the outputs; default: inferred.
         opset_version : int, optional
-            The newest when left out.
+            Default: the newest.
 
         Examples
         --------
@@ -174,15 +174,15 @@ class Backend(_Interface):
         """
         version = kwargs.pop("opset_version", onnx.defs.onnx_opset_version())
         names = list(dict.fromkeys(name for name in node.input if name))
-        arrays = inputs if isinstance(inputs, Mapping) else dict(zip(names, _listed(inputs), strict=False))
-        ends = [_info(name, np.asarray(arrays[name])) for name in names if name in arrays]
-        made = [onnx.ValueInfoProto(name=name) for name in node.output if name]
+        arrays = inputs if isinstance(inputs, Mapping) else dict(zip(names, _as_list(inputs), strict=False))
+        graph_inputs = [_info(name, np.asarray(arrays[name])) for name in names if name in arrays]
+        graph_outputs = [onnx.ValueInfoProto(name=name) for name in node.output if name]
         if outputs_info is not None:
-            made = [
+            graph_outputs = [
                 helper.make_tensor_value_info(value.name, onnx_dtype_number(np.dtype(dtype).name), shape)
-                for value, (dtype, shape) in zip(made, outputs_info, strict=False)
+                for value, (dtype, shape) in zip(graph_outputs, outputs_info, strict=False)
             ]
-        graph = helper.make_graph([node], node.op_type, ends, made)
+        graph = helper.make_graph([node], node.op_type, graph_inputs, graph_outputs)
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid(node.domain, version)])
         if outputs_info is None:
             model = onnx.shape_inference.infer_shapes(model)
@@ -190,7 +190,7 @@ class Backend(_Interface):
 
     @classmethod
     def is_compatible(cls, model: ModelProto, device: str = "CPU", **kwargs: Any) -> bool:
-        """Whether a model can be read here, and its device is here."""
+        """Return whether a model can be read and its device is available."""
         try:
             with tempfile.TemporaryDirectory(prefix="trisect-backend-") as folder:
                 path = Path(folder) / "model.onnx"
@@ -208,7 +208,7 @@ class Backend(_Interface):
 
     @classmethod
     def supports_device(cls, device: str) -> bool:
-        """Whether this machine has the kind of device: ``CPU`` always, ``CUDA`` where its engine is installed."""
+        """Return whether a device type is available: ``CPU`` always, ``CUDA`` where its engine is installed."""
         try:
             _devices(device)
         except (UnknownDevice, EngineMissing):
@@ -225,37 +225,37 @@ supports_device = Backend.supports_device
 
 @cache
 def _capabilities() -> Capabilities:
-    """What engines said of nodes, shared by all models of this process and, on disk, with later ones."""
+    """Return the cache of which engines support which nodes, shared by all models of this process and kept on disk."""
     return Capabilities()
 
 
 def _devices(device: str) -> list[Device]:
     kind = device.partition(":")[0].upper()
-    if kind not in _TURNS:
-        raise UnknownDevice(f"ONNX knows no device {device!r}", remedy=f"use one of {', '.join(_TURNS)}")
-    return engines.find_devices(_TURNS[kind])
+    if kind not in _ALTERNATING:
+        raise UnknownDevice(f"unknown ONNX device {device!r}", remedy=f"expected one of {', '.join(_ALTERNATING)}")
+    return engines.find_devices(_ALTERNATING[kind])
 
 
-def _listed(inputs: Any) -> list[Any]:
+def _as_list(inputs: Any) -> list[Any]:
     return list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
 
 
-def _named(specs: Sequence[TensorSpec], inputs: Any) -> dict[str, Any]:
+def _by_name(specs: Sequence[TensorSpec], inputs: Any) -> dict[str, Any]:
     if isinstance(inputs, Mapping):
         return dict(inputs)
-    values = _listed(inputs)
+    values = _as_list(inputs)
     if len(values) > len(specs):
-        raise InvalidInput(f"the model has {len(specs)} inputs, {len(values)} are given")
+        raise InvalidInput(f"expected at most {len(specs)} inputs, got {len(values)}")
     return {spec.name: value for spec, value in zip(specs, values, strict=False)}
 
 
 def _dims(spec: TensorSpec) -> tuple[int | str, ...]:
-    """Dimensions that a plan must know beforehand: none of a list, nor of a tensor without a known rank."""
+    """Return the dimensions that a plan must know: none for a sequence, or a tensor of unknown rank."""
     return () if spec.shape == UNKNOWN_RANK or "(" in spec.dtype else spec.shape
 
 
 def _sizes(specs: Sequence[TensorSpec], feeds: Mapping[str, Any]) -> dict[str, int]:
-    """Sizes of the dimensions that the model leaves open, as ``input.axis``."""
+    """Return the sizes of symbolic dimensions, as ``input.axis``."""
     sizes = {}
     for spec in specs:
         shape = np.shape(feeds[spec.name]) if spec.name in feeds and "(" not in spec.dtype else ()

@@ -94,7 +94,7 @@ def test_what_does_not_fit_is_refused():
     assert not backend.supports_device("TPU")
     with pytest.raises(UnknownDevice):
         backend.prepare(CHAIN, "TPU")
-    with pytest.raises(InvalidInput, match="has 1 inputs, 2 are given"):
+    with pytest.raises(InvalidInput, match="expected at most 1 inputs, got 2"):
         backend.prepare(CHAIN).run([np.zeros((1, 3), np.float32)] * 2)
     with pytest.raises(InvalidInput, match="shape"):
         backend.prepare(CHAIN).run([np.zeros((1, 4), np.float32)])
