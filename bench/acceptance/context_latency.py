@@ -10,7 +10,7 @@ from pathlib import Path
 from trisect.context.can_run import can_run
 from trisect.context.context import create_context
 from trisect.context.history import History
-from trisect.profiles.capabilities.op_support_limits import known_limits
+from trisect.profiles.capabilities.op_support_limits import cached_limits
 from trisect.runtime.engines import find_hardware
 
 from .plan_speed import layered_model
@@ -58,7 +58,7 @@ def bench_context(nodes: int = 10_000, *, rounds: int = 20) -> ContextLatency:
         cold_s = timed(check)[1]
         context = create()
         query_s = None
-        if all(known_limits(device) is not None for device in find_hardware("auto")):
+        if all(cached_limits(device) is not None for device in find_hardware("auto")):
             query = partial(context.query_support, ["float32"], 4, ["MatMul", "lstm"])
             query()
             query_s = median_s(query, rounds)

@@ -25,7 +25,7 @@ from trisect.partitioner.problem.task_grouping import task_graph
 from trisect.profiles.costmodel.costs import Costs
 from trisect.profiles.costmodel.link_cost import LinkCost
 from trisect.profiles.costmodel.op_features import OpFeatures
-from trisect.profiles.measuring.plan_trial import OpenTrial, Trial, run_trial
+from trisect.profiles.measuring.plan_trial import LoadedTrial, Trial, run_trial
 from trisect.runtime.device import Device
 from trisect.runtime.engines.base import LoadOptions
 from trisect.runtime.plans.plan import Plan
@@ -154,7 +154,7 @@ class Cutter:
             As if the whole had taken what it took at first: a machine changes its pace.
         """
         feeds, options = self.feeds, self._options
-        with OpenTrial(plan, feeds, options) as split, OpenTrial(self._whole, feeds, options) as alone:
+        with LoadedTrial(plan, feeds, options) as split, LoadedTrial(self._whole, feeds, options) as alone:
             turns = [(split.run(), alone.run()) for _ in range(_TURNS)]
         pace = sum(self._times_s) / median_trial([whole for _, whole in turns]).segments_s[0]
         trial = median_trial([part for part, _ in turns])

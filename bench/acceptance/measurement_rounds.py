@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from trisect.profiles.measuring.plan_trial import OpenTrial, Trial
+from trisect.profiles.measuring.plan_trial import LoadedTrial, Trial
 from trisect.runtime.child_process import ChildProcess, ChildProcessFailed
 from trisect.runtime.errors import EngineFailed
 from trisect.runtime.plans.plan import Plan
@@ -74,11 +74,11 @@ class PlanRunner:
     """Loads plans at the first request, and runs them at each."""
 
     def __init__(self) -> None:
-        self._opened: list[OpenTrial] = []
+        self._opened: list[LoadedTrial] = []
 
     def __call__(self, request: dict[str, Any]) -> list[Trial]:
         """Run each plan, one after the other."""
         if not self._opened:
             plans = [Plan.load(folder) for folder in request["folders"]]
-            self._opened = [OpenTrial(plan, plan_feeds(plan)) for plan in plans]
+            self._opened = [LoadedTrial(plan, plan_feeds(plan)) for plan in plans]
         return [trial.run(lasting_s=_LASTING_S, fewest=_RUNS_MIN, most=_RUNS_MAX) for trial in self._opened]

@@ -20,6 +20,7 @@ from trisect.partitioner.graph.model_graph import Graph
 from trisect.partitioner.problem.problem_builder import ProblemInputs
 from trisect.partitioner.problem.task_grouping import task_graph
 from trisect.partitioner.strategies import propose
+from trisect.profiles.costmodel.costs import Costs
 from trisect.profiles.costmodel.link_cost import LinkCost
 from trisect.profiles.costmodel.op_features import OpFeatures
 from trisect.runtime.device import Device
@@ -62,7 +63,7 @@ class PlanSpeed:
     """Whether reading and planning are both within their targets."""
 
 
-class _RooflineCosts:
+class _RooflineCosts(Costs):
     """Costs of synthetic devices by a roofline."""
 
     def node_time_s(self, features: OpFeatures, device_id: str) -> float:

@@ -19,7 +19,7 @@ import onnx
 
 from trisect import api
 from trisect.partitioner.graph.model_graph import Graph
-from trisect.profiles.measuring.power import can_tell_power
+from trisect.profiles.measuring.power import can_measure_power
 from trisect.runtime.device import Device
 from trisect.runtime.errors import EngineFailed, InfeasibleProblem, InvalidInput, PowerUnknown
 from trisect.runtime.plans.plan import Plan
@@ -161,7 +161,7 @@ def compare(request: ComparisonRequest, progress: Progress = no_progress) -> Com
 def _check_power(devices: Sequence[Device]) -> None:
     """Refuse devices of unknown power, as planning would after seconds of measuring."""
     profiled = {key for key, profile in api.stored_profile().devices.items() if profile.power_w is not None}
-    known = [device.id for device in devices if device.id in profiled or can_tell_power(device)]
+    known = [device.id for device in devices if device.id in profiled or can_measure_power(device)]
     if unknown := [device.id for device in devices if device.id not in known]:
         raise PowerUnknown(
             f"the power of {', '.join(unknown)} is not measured, and no counter of it can be read here",

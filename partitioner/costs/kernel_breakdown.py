@@ -19,7 +19,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from trisect.profiles.costmodel.call_costs import CallCosts
-from trisect.profiles.costmodel.cost_terms import Term
+from trisect.profiles.costmodel.cost_terms import CostTerm
 from trisect.profiles.measuring.plan_trial import Trial, run_trial
 from trisect.profiles.stored.segment_store import MeasuredSegment, Origin
 from trisect.profiles.synthetic_networks.network_builder import NOISE
@@ -126,13 +126,13 @@ def _measure_kernels(
 
 
 def kernel_rows(
-    kernels: Sequence[Kernel], terms: Mapping[str, Sequence[Term]], origin: Origin
+    kernels: Sequence[Kernel], terms: Mapping[str, Sequence[CostTerm]], origin: Origin
 ) -> list[MeasuredSegment]:
     """Return kernels as measured segments, to which cost models are fitted.
 
     Parameters
     ----------
-    terms : mapping of str to sequence of Term
+    terms : mapping of str to sequence of CostTerm
         Cost terms of each node, as part of the measured segment.
     """
     rows = []

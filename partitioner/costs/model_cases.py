@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from trisect.profiles.costmodel.op_features import OpClass, OpFeatures
-from trisect.profiles.measuring.operator_cases import Case
+from trisect.profiles.measuring.operator_cases import OperatorCase
 from trisect.runtime.tensors.dtypes import dtype_of
 from trisect.runtime.tensors.tensor_spec import TensorSpec
 
@@ -26,16 +26,16 @@ _BYTES_MIN = 65_536
 
 
 @contextmanager
-def model_cases(graph: Graph) -> Iterator[list[Case]]:
+def model_cases(graph: Graph) -> Iterator[list[OperatorCase]]:
     """Yield the tasks of a model that are worth measuring, most expensive first.
 
     Yields
     ------
-    list of Case
+    list of OperatorCase
         Their files live as long as the block.
     """
     tasks = task_graph(graph)
-    cases: dict[str, Case] = {}
+    cases: dict[str, OperatorCase] = {}
     with TemporaryDirectory(prefix="trisect-cases-") as folder:
         models = TaskModels(graph, nodes_of_tasks(tasks), Path(folder))
         for task, data in tasks.nodes(data=True):
@@ -47,13 +47,13 @@ def model_cases(graph: Graph) -> Iterator[list[Case]]:
 
 def _case(
     graph: Graph, task: str, work: tuple[OpFeatures, ...], heaviest: OpFeatures, models: TaskModels
-) -> Case | None:
+) -> OperatorCase | None:
     flops = sum(part.flops for part in work)
     size_bytes = sum(part.bytes_read + part.bytes_written for part in work)
     if heaviest.op_class is OpClass.SHAPE or (flops < _FLOPS_MIN and size_bytes < _BYTES_MIN):
         return None
     nodes = models.members[task]
-    return Case(
+    return OperatorCase(
         name=f"{heaviest.op_class.value}:{candidate(graph, nodes, partial(models.file, task)).key}",
         op_class=heaviest.op_class,
         op_type=heaviest.op_type,

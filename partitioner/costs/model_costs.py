@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from trisect.profiles.costmodel.cost_terms import Term
+from trisect.profiles.costmodel.cost_terms import CostTerm
 from trisect.profiles.costmodel.costs import Costs
 from trisect.profiles.costmodel.device_model import DeviceModel
-from trisect.profiles.costmodel.segment_terms import crossings
+from trisect.profiles.costmodel.segment_terms import boundary_terms
 from trisect.runtime.device import Device
 from trisect.scheduler.problem.boundary_costs import BoundaryCost
 from trisect.scheduler.problem.task_graph import TaskGraph
@@ -46,14 +46,14 @@ def boundary_costs(graph: Graph, devices: Sequence[Device], costs: Costs) -> dic
     dict
         Tensor -> seconds on each of `devices`.
     """
-    crossed = crossings(list(graph.op_instances.values()))
+    crossed = boundary_terms(list(graph.op_instances.values()))
     sides = [terms for crossing in crossed.values() for terms in (crossing.leave, crossing.enter)]
     columns = [_sums_s(costs.models.get(device.id), sides) for device in devices]
     rows = iter(zip(*columns, strict=True))
     return {tensor: BoundaryCost(next(rows), next(rows)) for tensor in crossed}
 
 
-def _sums_s(model: DeviceModel | None, groups: Sequence[Sequence[Term]]) -> list[float]:
+def _sums_s(model: DeviceModel | None, groups: Sequence[Sequence[CostTerm]]) -> list[float]:
     """Return the seconds of each group of cost terms, all predicted in one call; zero without a fitted model."""
     if model is None:
         return [0.0] * len(groups)

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from trisect.profiles.costmodel.cost_terms import Term
+from trisect.profiles.costmodel.cost_terms import CostTerm
 from trisect.profiles.costmodel.segment_terms import node_terms, segment_terms
 
 from ..graph.model_graph import Graph
 
 
-def segment_terms_of(graph: Graph, nodes: Sequence[str]) -> tuple[Term, ...]:
+def segment_terms_of(graph: Graph, nodes: Sequence[str]) -> tuple[CostTerm, ...]:
     """Return the cost terms of some nodes as one segment; `nodes` in the model's order."""
     instances = graph.op_instances
     return tuple(segment_terms([instances[n] for n in nodes if n in instances], boundary_outputs(graph, nodes)))
 
 
-def node_terms_of(graph: Graph, nodes: Sequence[str]) -> dict[str, list[Term]]:
+def node_terms_of(graph: Graph, nodes: Sequence[str]) -> dict[str, list[CostTerm]]:
     """Return the cost terms of each node of a segment; those of its boundary are left out."""
     instances = graph.op_instances
     return node_terms([instances[n] for n in nodes if n in instances], boundary_outputs(graph, nodes))

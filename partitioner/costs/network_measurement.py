@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 from trisect.profiles.costmodel.call_costs import CallCosts
 from trisect.profiles.measuring.plan_trial import Trial, run_trial
 from trisect.profiles.stored.segment_store import MeasuredSegment, Origin, SegmentStore
-from trisect.profiles.synthetic_networks import network
+from trisect.profiles.synthetic_networks import synthetic_network
 from trisect.runtime.device import Device
 from trisect.runtime.errors import TrisectError
 from trisect.runtime.plans.plan import Plan
@@ -112,7 +112,7 @@ def _measure_network(number: int, devices: Sequence[Device], calls: CallCosts) -
     rows: list[tuple[str, MeasuredSegment]] = []
     with TemporaryDirectory(prefix="trisect-learn-") as folder:
         path = Path(folder) / "network.onnx"
-        path.write_bytes(network(number))
+        path.write_bytes(synthetic_network(number))
         try:
             model = TrialModel(Graph.read(path), devices)
             if model.flops > _FLOPS_MAX:

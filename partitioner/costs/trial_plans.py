@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trisect.profiles.capabilities.compile_verdicts import Capabilities
-from trisect.profiles.costmodel.cost_terms import Term
+from trisect.profiles.costmodel.cost_terms import CostTerm
 from trisect.runtime.device import Device
 from trisect.runtime.plans.plan import Plan
 from trisect.scheduler.problem.problem import Placement
@@ -31,7 +31,7 @@ class TrialPlan:
     """A plan to measure."""
 
     plan: Plan
-    terms: tuple[tuple[Term, ...], ...]
+    terms: tuple[tuple[CostTerm, ...], ...]
     """Cost terms of each segment, in the plan's order."""
 
 
@@ -89,7 +89,7 @@ class TrialModel:
             placement[task] = self.devices[number % len(self.devices)].id
         return self.placed(placement, folder)
 
-    def node_terms(self, plan: Plan) -> list[dict[str, list[Term]]]:
+    def node_terms(self, plan: Plan) -> list[dict[str, list[CostTerm]]]:
         """Return the cost terms of each node, for each segment of a plan; those of the boundary are left out."""
         return [node_terms_of(self.graph, segment.nodes) for segment in plan.segments]
 

@@ -13,7 +13,7 @@ import networkx as nx
 import numpy as np
 import onnx_ir as ir
 
-from trisect.profiles.costmodel.op_instance import Work
+from trisect.profiles.costmodel.op_instance import OpInstance
 from trisect.runtime.errors import InvalidModel, TrisectError, one_line
 from trisect.runtime.tensors.tensor_spec import TensorSpec
 from trisect.scheduler.problem.task_graph import TaskGraph
@@ -101,7 +101,7 @@ class Graph:
         return {str(node.name): node for node in self.model.graph}
 
     @cached_property
-    def op_instances(self) -> Mapping[str, Work]:
+    def op_instances(self) -> Mapping[str, OpInstance]:
         """Name -> the node as a cost model sees it, for the nodes that run, in topological order."""
         known = {*self.folded, *self.constants}
         return {

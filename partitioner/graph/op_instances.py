@@ -7,14 +7,14 @@ from typing import Any
 
 import onnx_ir as ir
 
-from trisect.profiles.costmodel.op_instance import Tensor, Work
+from trisect.profiles.costmodel.op_instance import OpInstance, OpTensor
 
 from .ir_values import has_subgraph, shape_of, size_bytes, used_values
 
 _LIST_LENGTH_MAX = 8
 
 
-def op_instance(node: ir.Node, data: Mapping[str, Any], constants: Collection[str]) -> Work:
+def op_instance(node: ir.Node, data: Mapping[str, Any], constants: Collection[str]) -> OpInstance:
     """Return a node as a cost model sees it.
 
     Parameters
@@ -27,13 +27,13 @@ def op_instance(node: ir.Node, data: Mapping[str, Any], constants: Collection[st
         Names of tensors that are known before the model runs.
     """
 
-    def tensor(value: ir.Value | None) -> Tensor | None:
+    def tensor(value: ir.Value | None) -> OpTensor | None:
         if value is None or not value.name:
             return None
-        return Tensor(value.name, shape_of(value) or (), size_bytes(value), value.name in constants)
+        return OpTensor(value.name, shape_of(value) or (), size_bytes(value), value.name in constants)
 
     inputs = [*node.inputs, *(value for value in used_values(node) if value not in node.inputs)]
-    return Work(
+    return OpInstance(
         str(node.name),
         node.op_type,
         tuple(tensor(value) for value in inputs),

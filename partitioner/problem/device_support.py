@@ -17,7 +17,7 @@ from types import NoneType
 
 import onnx_ir as ir
 
-from trisect.profiles.capabilities.compile_verdicts import Candidate, Capabilities
+from trisect.profiles.capabilities.compile_verdicts import Capabilities, CompileProbe
 from trisect.runtime.device import Device
 from trisect.runtime.errors import EngineMissing
 from trisect.runtime.plans.plan_parts import Segment
@@ -85,7 +85,7 @@ def refused_segments(
     by_id = {device.id: device for device in devices}
     refused = []
     for segment in segments:
-        candidate = Candidate(f"segment {segment.sha256}", partial(Path.joinpath, folder, segment.file))
+        candidate = CompileProbe(f"segment {segment.sha256}", partial(Path.joinpath, folder, segment.file))
         try:
             verdict = capabilities.supports(candidate, by_id[segment.device])
         except EngineMissing:
@@ -148,7 +148,7 @@ class TaskModels:
 
 
 def _unsupported(
-    candidates: Mapping[str, Candidate], models: TaskModels, device: Device, capabilities: Capabilities
+    candidates: Mapping[str, CompileProbe], models: TaskModels, device: Device, capabilities: Capabilities
 ) -> Iterator[tuple[str, str]]:
     """Yield the tasks that a device cannot run, with the reasons."""
     verdicts = {task: capabilities.known(candidate, device) for task, candidate in candidates.items()}
@@ -167,7 +167,7 @@ def _unsupported(
             yield task, verdict.reason
 
 
-def candidate(graph: Graph, nodes: tuple[str, ...], model: Callable[[], Path]) -> Candidate:
+def candidate(graph: Graph, nodes: tuple[str, ...], model: Callable[[], Path]) -> CompileProbe:
     """Return nodes as a candidate for a device; equal operators, attributes, dtypes and shapes give the same key.
 
     Parameters
@@ -198,7 +198,7 @@ def candidate(graph: Graph, nodes: tuple[str, ...], model: Callable[[], Path]) -
         described += [node.op_type, *(_describe(v) for v in node.inputs if v is not None and v.name)]
     label = " ".join(described[: 1 + _KEY_SHAPES_MAX]) + (" ..." if len(described) > 1 + _KEY_SHAPES_MAX else "")
     shapes = [spec_of(value).shape for value in values if value.shape is not None]
-    return Candidate(
+    return CompileProbe(
         key=f"{label} {digest.hexdigest()[:20]}",
         model=model,
         dtypes=frozenset(graph.digraph.nodes[name]["dtype"] for name in nodes),

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import get_args
 
-from trisect.profiles.capabilities.compile_verdicts import Candidate, Capabilities
+from trisect.profiles.capabilities.compile_verdicts import Capabilities, CompileProbe
 from trisect.runtime.device import Device
 from trisect.runtime.plans.plan import Plan
 from trisect.runtime.plans.plan_parts import PlacedTask
@@ -137,11 +137,11 @@ def _numeric_results(
     return results
 
 
-def _keyed(question: Candidate, outcome: Outcome) -> Candidate:
+def _keyed(question: CompileProbe, outcome: Outcome) -> CompileProbe:
     return replace(question, key=f"numeric {outcome}: {question.key}")
 
 
-def _cached_result(question: Candidate, device: Device, capabilities: Capabilities) -> NumericResult | None:
+def _cached_result(question: CompileProbe, device: Device, capabilities: Capabilities) -> NumericResult | None:
     for outcome in get_args(Outcome):
         verdict = capabilities.known(_keyed(question, outcome), device)
         if verdict is not None:

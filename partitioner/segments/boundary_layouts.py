@@ -13,7 +13,7 @@ import onnx
 import onnx_ir as ir
 from onnx import helper
 
-from trisect.profiles.costmodel.segment_terms import crossings
+from trisect.profiles.costmodel.segment_terms import boundary_terms
 from trisect.runtime.device import Device
 from trisect.runtime.engines import keeps_channels_last
 from trisect.runtime.tensors.layouts import TO_NCHW, TO_NHWC
@@ -45,7 +45,7 @@ def nhwc_boundaries(graph: Graph, pieces: Sequence[Piece], devices: Sequence[Dev
         return frozenset()
     home = {node: number for number, piece in enumerate(pieces) for node in piece.nodes}
     outputs = {str(value.name) for value in graph.model.graph.outputs}
-    images = {name for name, crossing in crossings(list(graph.op_instances.values())).items() if crossing.is_image}
+    images = {name for name, crossing in boundary_terms(list(graph.op_instances.values())).items() if crossing.is_image}
 
     def crosses(value: ir.Value, maker: int) -> bool:
         readers = {home.get(str(node.name)) for node, _ in value.uses()} - {maker}

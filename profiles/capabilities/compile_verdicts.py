@@ -26,7 +26,7 @@ _REASON_LIMIT = 200
 
 
 @dataclass(frozen=True)
-class Candidate:
+class CompileProbe:
     """A piece of a model that a device may be able to run: a node, some that belong together, a segment."""
 
     key: str
@@ -42,7 +42,7 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class CompileVerdict:
     """A device's answer."""
 
     ok: bool
@@ -71,14 +71,14 @@ class Capabilities:
     >>> from onnx import parser
     >>> from trisect.runtime.engines import find_devices
     >>> text = '<ir_version: 10, opset_import: ["": 18]> g (float[2] x) => (float[2] y) { y = Neg(x) }'
-    >>> piece = Candidate("Neg float32[2]", parser.parse_model(text).SerializeToString)
+    >>> piece = CompileProbe("Neg float32[2]", parser.parse_model(text).SerializeToString)
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     Capabilities(Path(folder) / "verdicts.json").supports(piece, find_devices("cpu:ort")[0]).ok
     True
     """
 
     path: Path = field(default_factory=lambda: default_path().parent / "capabilities.json")
-    ask: Callable[[Path | bytes, Device], str] = field(default_factory=lambda: refusal)
+    ask: Callable[[Path | bytes, Device], str] = field(default_factory=lambda: compile_failure)
     """Why a device cannot compile a model (empty where it can): by trying it here, or where the device is."""
     moved: Path | None = field(default=None, init=False)
     """Where a damaged file was put."""
@@ -88,18 +88,18 @@ class Capabilities:
     def __post_init__(self) -> None:
         self._known = self._read()
 
-    def known(self, candidate: Candidate, device: Device) -> Verdict | None:
+    def known(self, candidate: CompileProbe, device: Device) -> CompileVerdict | None:
         """The answer, if nothing has to be compiled for it."""
         refused = _beyond_limits(candidate, device)
         if refused is None:
             refused = self._known.get(_identity(device), {}).get(candidate.key)
-        return None if refused is None else Verdict(not refused, refused)
+        return None if refused is None else CompileVerdict(not refused, refused)
 
     def verdicts(self, device: Device) -> Mapping[str, str]:
         """All answers of a device so far: piece -> why not; empty where it can."""
         return self._known.get(_identity(device), {})
 
-    def supports(self, candidate: Candidate, device: Device) -> Verdict:
+    def supports(self, candidate: CompileProbe, device: Device) -> CompileVerdict:
         """Whether a device runs a piece, if need be by compiling it there.
 
         Raises
@@ -112,11 +112,11 @@ class Capabilities:
             return verdict
         return self.learn(candidate, device, self.ask(candidate.model(), device))
 
-    def learn(self, candidate: Candidate, device: Device, reason: str = "") -> Verdict:
+    def learn(self, candidate: CompileProbe, device: Device, reason: str = "") -> CompileVerdict:
         """Take an answer down that came about otherwise; no reason = the device can."""
         for table in (self._known, self._fresh):
             table.setdefault(_identity(device), {})[candidate.key] = reason
-        return Verdict(not reason, reason)
+        return CompileVerdict(not reason, reason)
 
     def save(self) -> None:
         """Keep what was learned, with what other processes have learned meanwhile.
@@ -150,7 +150,7 @@ class Capabilities:
         return found.verdicts
 
 
-def refusal(model: Path | bytes, device: Device) -> str:
+def compile_failure(model: Path | bytes, device: Device) -> str:
     """Why a device cannot compile a model; empty where it can.
 
     Raises
@@ -169,7 +169,7 @@ def _identity(device: Device) -> str:
     return f"{device.local_id} | {device.name} | {device.engine} {device.engine_version}"
 
 
-def _beyond_limits(candidate: Candidate, device: Device) -> str | None:
+def _beyond_limits(candidate: CompileProbe, device: Device) -> str | None:
     """What the device refuses whatever the operator is; None where the operator decides."""
     limits = device.limits
     if limits.static_shapes and not candidate.is_static:

@@ -23,9 +23,9 @@ from trisect.runtime.progress import Progress, no_progress
 from trisect.runtime.tensors.dtypes import onnx_dtype_name
 
 from ..stored.profile_store import default_path
-from .compile_verdicts import Candidate, Capabilities
+from .compile_verdicts import Capabilities, CompileProbe
 
-MAXIMUM_RANK = 8
+MAX_RANK = 8
 """No higher rank is tried; a device that takes it is not restricted."""
 _FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16)
 _INTEGERS = (
@@ -67,7 +67,7 @@ class DeviceLimits:
         return tuple(sorted({dtype for limits in self.operators.values() for dtype in limits.dtypes}))
 
 
-def known_limits(device: Device, capabilities: Capabilities | None = None) -> DeviceLimits | None:
+def cached_limits(device: Device, capabilities: Capabilities | None = None) -> DeviceLimits | None:
     """What was found out earlier, without trying anything; None where nobody has tried."""
     capabilities = capabilities or Capabilities(_path())
     found = {key: reason for key, reason in capabilities.verdicts(device).items() if key.startswith(_VERSION)}
@@ -93,7 +93,7 @@ def probe_limits(
         For a device that nobody can ask: its engine is not here, or it is of a published machine.
     """
     capabilities = capabilities or Capabilities(_path())
-    earlier = known_limits(device, capabilities)
+    earlier = cached_limits(device, capabilities)
     if earlier is not None:
         return earlier
     trials = list(_trials())
@@ -102,13 +102,13 @@ def probe_limits(
             if done % 20 == 0:
                 progress(done, len(trials), f"{device.id}: {trial.key.removeprefix(_VERSION).strip()}")
             capabilities.supports(trial, device)
-        capabilities.learn(Candidate(f"{_VERSION} done", bytes), device)
+        capabilities.learn(CompileProbe(f"{_VERSION} done", bytes), device)
     except EngineMissing as error:
         raise EngineMissing(f"nobody here can ask {device.id} what it takes", remedy=error.remedy) from error
     finally:
         capabilities.save()  # an interrupted probing goes on where it was
     progress(len(trials), len(trials), device.id)
-    found = known_limits(device, capabilities)
+    found = cached_limits(device, capabilities)
     assert found is not None
     return found
 
@@ -138,20 +138,20 @@ def _gathered(device: Device, found: Mapping[str, str]) -> DeviceLimits:
     highest = max(ranks, default=0)
     limits = {name: OperatorLimits(tuple(sorted(accepted[name])), refused.get(name, {})) for name in sorted(accepted)}
     dequantised = limits.get("DequantizeLinear", OperatorLimits(())).dtypes
-    return DeviceLimits(device.id, limits, None if highest >= MAXIMUM_RANK else highest, is_static, dequantised)
+    return DeviceLimits(device.id, limits, None if highest >= MAX_RANK else highest, is_static, dequantised)
 
 
-def _trials() -> Iterator[Candidate]:
-    for rank in range(1, MAXIMUM_RANK + 1):
-        yield Candidate(f"{_VERSION} rank {rank}", partial(_negation, (*[1] * (rank - 1), 2)))
-    yield Candidate(f"{_VERSION} symbolic", partial(_negation, ("n", 2)))
+def _trials() -> Iterator[CompileProbe]:
+    for rank in range(1, MAX_RANK + 1):
+        yield CompileProbe(f"{_VERSION} rank {rank}", partial(_negation, (*[1] * (rank - 1), 2)))
+    yield CompileProbe(f"{_VERSION} symbolic", partial(_negation, ("n", 2)))
     for name, models in sorted(_by_operator().items()):
         tried: set[str] = set()
         for model in models:
             for dtype, variant in _variants(model):
                 if dtype not in tried:
                     tried.add(dtype)
-                    yield Candidate(f"{_VERSION} operator {name} {dtype}", variant.SerializeToString)
+                    yield CompileProbe(f"{_VERSION} operator {name} {dtype}", variant.SerializeToString)
 
 
 def _negation(shape: Sequence[int | str]) -> bytes:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from math import gcd, log, log2, prod
 from typing import Any
 
-from .op_instance import Tensor, Work
+from .op_instance import OpInstance, OpTensor
 
 ELEMENTWISE = frozenset(
     "Relu Clip LeakyRelu HardSwish HardSigmoid Sigmoid Tanh Elu PRelu Add Sub Mul Div Erf Exp Log Pow Sqrt Abs Neg "
@@ -40,7 +40,7 @@ _PAGE_ELEMENTS = 4096
 
 
 @dataclass(frozen=True)
-class Term:
+class CostTerm:
     """A summand of a segment's time."""
 
     kind: str
@@ -51,7 +51,7 @@ class Term:
 
 
 @dataclass(frozen=True)
-class Context:
+class OpContext:
     """What lies around an operator in its segment."""
 
     follows: str = ""
@@ -64,12 +64,12 @@ class Context:
     """What it reads is still in the layout of convolutions."""
 
 
-def integer(work: Work) -> bool:
+def is_integer_op(work: OpInstance) -> bool:
     """Whether an operator multiplies integers by itself."""
     return work.op_type in _INTEGER
 
 
-def term(work: Work, context: Context) -> Term:
+def term(work: OpInstance, context: OpContext) -> CostTerm:
     """The summand of one operator."""
     op = work.op_type
     if op in CONVOLUTIONS and len(work.inputs) > 1 and work.inputs[1] is not None and len(work.inputs[1].shape) > 2:
@@ -97,7 +97,7 @@ def term(work: Work, context: Context) -> Term:
     return _term("other", {"bytes": work.size_bytes, "flops": work.flops}, [f"op={op}"], work.flops, work.size_bytes)
 
 
-def layout_term(tensor: Tensor, where: str) -> Term:
+def layout_term(tensor: OpTensor, where: str) -> CostTerm:
     """The summand of bringing a tensor into the layout of convolutions, or out of it.
 
     Whether rows of pixels lie a power of two apart decides it: they then fall on the same lines of a cache.
@@ -108,16 +108,16 @@ def layout_term(tensor: Tensor, where: str) -> Term:
     made = _term(kind, {"bytes": tensor.size_bytes, "channels": channels}, [where], 0.0, 2.0 * tensor.size_bytes)
     conflict = max(0.0, apart - 7) * max(0.0, _log(pixels) - 5) / 4
     extra = (("apart", round(apart / 2, 4)), ("conflict", round(conflict, 4)))
-    return Term(made.kind, made.sizes + extra, made.marks, 0.0, made.size_bytes)
+    return CostTerm(made.kind, made.sizes + extra, made.marks, 0.0, made.size_bytes)
 
 
-def border_term(tensor: Tensor, way: str) -> Term:
+def boundary_term(tensor: OpTensor, way: str) -> CostTerm:
     """The summand of a tensor that enters or leaves a segment."""
     share = 0.1 if way == "in" else 1.0
     return _term("border", {"bytes": tensor.size_bytes}, [way], 0.0, share * tensor.size_bytes)
 
 
-def _convolution(work: Work, context: Context) -> Term:
+def _convolution(work: OpInstance, context: OpContext) -> CostTerm:
     weight = work.inputs[1]
     assert weight is not None
     out = work.outputs[0]
@@ -147,7 +147,7 @@ def _convolution(work: Work, context: Context) -> Term:
     return _term(kind + _bits(context), sizes, marks, work.flops, _read(work) + _made(work) + weights)
 
 
-def _product(work: Work, context: Context) -> Term:
+def _product(work: OpInstance, context: OpContext) -> CostTerm:
     out = work.outputs[0].shape or (1,)
     columns, depth = out[-1], max(1, round(work.flops / 2 / max(1, prod(out))))
     right = work.inputs[1] if len(work.inputs) > 1 else None
@@ -162,7 +162,7 @@ def _product(work: Work, context: Context) -> Term:
     return _term(kind + _bits(context), sizes, [work.op_type], work.flops, _read(work) + _made(work) + weights)
 
 
-def _recurrent(work: Work) -> Term:
+def _recurrent(work: OpInstance) -> CostTerm:
     given, out = work.inputs[0], work.outputs[0].shape
     steps = given.shape[0] if given is not None and given.shape else 1
     width = given.shape[-1] if given is not None and given.shape else 1
@@ -174,7 +174,7 @@ def _recurrent(work: Work) -> Term:
     return _term("recurrent", sizes, marks, work.flops, _read(work) + _made(work) + weights)
 
 
-def _elementwise(work: Work, context: Context) -> Term:
+def _elementwise(work: OpInstance, context: OpContext) -> CostTerm:
     op, out = work.op_type, work.outputs[0]
     behind, spread = context.follows or "none", _spread(work)
     marks = [f"op={op}", f"behind={behind}", f"op={op} behind={behind}", f"two={len(work.varying) > 1}"]
@@ -186,7 +186,7 @@ def _elementwise(work: Work, context: Context) -> Term:
     return _term(kind, {"bytes": size, "elements": out.elements}, marks, work.flops, size)
 
 
-def _spread(work: Work) -> str:
+def _spread(work: OpInstance) -> str:
     """How the smallest of its inputs is spread over what an operator makes: a number, a row, a value per channel."""
     made = work.outputs[0]
     least = min((t for t in work.inputs if t is not None), key=lambda t: t.elements, default=made)
@@ -197,7 +197,7 @@ def _spread(work: Work) -> str:
     return "rows" if least.shape[-1] == made.shape[-1] else "channels"
 
 
-def _rows(work: Work, context: Context) -> Term:
+def _rows(work: OpInstance, context: OpContext) -> CostTerm:
     given = work.inputs[0]
     shape = given.shape if given is not None and given.shape else (1,)
     width, last = _along(work, shape)
@@ -207,7 +207,7 @@ def _rows(work: Work, context: Context) -> Term:
     return _term("rows", sizes, marks, work.flops, _read(work) + _made(work))
 
 
-def _along(work: Work, shape: Sequence[int]) -> tuple[int, bool]:
+def _along(work: OpInstance, shape: Sequence[int]) -> tuple[int, bool]:
     """How many numbers are computed together, and whether they lie beside each other."""
     op, rank, made = work.op_type, len(shape), work.outputs[0].shape
     axis: Any = work.attributes.get("axis", -1)
@@ -225,7 +225,7 @@ def _along(work: Work, shape: Sequence[int]) -> tuple[int, bool]:
     return shape[int(axis) % rank], int(axis) % rank == rank - 1
 
 
-def _move(work: Work, context: Context) -> Term:
+def _move(work: OpInstance, context: OpContext) -> CostTerm:
     op, out = work.op_type, work.outputs[0].shape
     how = str(work.attributes.get("axis", "-"))
     if op == "Transpose":
@@ -240,7 +240,7 @@ def _move(work: Work, context: Context) -> Term:
     return _term("move", {"bytes": size, "width": out[-1] if out else 1, "run": _run(work)}, marks, 0.0, size)
 
 
-def _run(work: Work) -> int:
+def _run(work: OpInstance) -> int:
     """How many numbers are copied from one place to one place."""
     given, made = work.inputs[0], work.outputs[0].shape
     if given is None or not made or not given.shape:
@@ -257,20 +257,20 @@ def _run(work: Work) -> int:
     return prod(made[changed[-1] :]) if changed else prod(made)
 
 
-def _term(kind: str, sizes: dict[str, float], marks: list[str], flops: float, size_bytes: float) -> Term:
+def _term(kind: str, sizes: dict[str, float], marks: list[str], flops: float, size_bytes: float) -> CostTerm:
     logs = tuple((name, round(_log(value), 4)) for name, value in sizes.items())
-    return Term(kind, logs, tuple(marks), float(flops), float(size_bytes))
+    return CostTerm(kind, logs, tuple(marks), float(flops), float(size_bytes))
 
 
-def _bits(context: Context) -> str:
+def _bits(context: OpContext) -> str:
     return ", 8 bits" if context.eight_bit else ""
 
 
-def _read(work: Work) -> int:
+def _read(work: OpInstance) -> int:
     return sum(tensor.size_bytes for tensor in work.varying)
 
 
-def _made(work: Work) -> int:
+def _made(work: OpInstance) -> int:
     return sum(tensor.size_bytes for tensor in work.outputs)
 
 

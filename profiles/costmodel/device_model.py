@@ -17,7 +17,7 @@ import numpy as np
 from trisect.runtime.errors import ProfileMissing
 
 from ..stored.segment_store import MeasuredSegment, segment_key
-from .cost_terms import Term
+from .cost_terms import CostTerm
 from .regression import Observation, Regression
 
 _FEWEST = 30
@@ -47,7 +47,8 @@ class DeviceModel:
 
     Examples
     --------
-    >>> rows = [MeasuredSegment((Term("view"), Term("call")) * (1 + i % 3), 1e-5 * (1 + i % 3), 0.0) for i in range(30)]
+    >>> terms = (CostTerm("view"), CostTerm("call"))
+    >>> rows = [MeasuredSegment(terms * (1 + i % 3), 1e-5 * (1 + i % 3), 0.0) for i in range(30)]
     >>> model = DeviceModel.learn(rows[:30])
     >>> round(model.estimate(rows[0].terms * 2).time_s * 1e6)
     20
@@ -56,7 +57,7 @@ class DeviceModel:
     regression: Regression
     residual: float
     """Typical error on segments that nothing was learned from, as a share."""
-    corrections: Mapping[Term, float] = field(default_factory=dict)
+    corrections: Mapping[CostTerm, float] = field(default_factory=dict)
     """Summand -> the logarithm of how much longer it takes than the regression says."""
     measured: Mapping[str, MeasuredSegment] = field(default_factory=dict)
 
@@ -87,7 +88,7 @@ class DeviceModel:
         is corrected most.
         """
         rows = list(segments)
-        position: dict[Term, int] = {}
+        position: dict[CostTerm, int] = {}
         for row in rows:
             for term in row.terms:
                 position.setdefault(term, len(position))
@@ -111,7 +112,7 @@ class DeviceModel:
         exact = {row.key: row for row in rows}
         return DeviceModel(self.regression, self.residual, corrections, {**self.measured, **exact})
 
-    def estimate(self, terms: Sequence[Term]) -> Estimate:
+    def estimate(self, terms: Sequence[CostTerm]) -> Estimate:
         """Seconds of a segment, with how sure that is."""
         if self.measured:
             known = self.measured.get(segment_key(terms))
@@ -125,7 +126,7 @@ class DeviceModel:
         unsure = share * float(np.hypot(deviation, self.residual))
         return Estimate(total, float(np.hypot(unsure, _KNOWN_NOISE * (1 - share))), "learned")
 
-    def time_s(self, terms: Sequence[Term]) -> float:
+    def time_s(self, terms: Sequence[CostTerm]) -> float:
         """Seconds of a segment."""
         if self.measured:
             known = self.measured.get(segment_key(terms))
@@ -133,7 +134,7 @@ class DeviceModel:
                 return known.time_s
         return float(self.times_s(terms).sum())
 
-    def times_s(self, terms: Sequence[Term]) -> np.ndarray:
+    def times_s(self, terms: Sequence[CostTerm]) -> np.ndarray:
         """Seconds of each summand: the quick query of a planner."""
         times = self.regression.term_times_s(terms)
         if not self.corrections:

@@ -9,7 +9,7 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Tensor:
+class OpTensor:
     """A tensor at its actual shape; an unknown dimension counts as 1."""
 
     name: str
@@ -24,14 +24,14 @@ class Tensor:
 
 
 @dataclass(frozen=True)
-class Work:
+class OpInstance:
     """One operator."""
 
     name: str
     op_type: str
-    inputs: tuple[Tensor | None, ...]
+    inputs: tuple[OpTensor | None, ...]
     """A missing optional one is None."""
-    outputs: tuple[Tensor, ...]
+    outputs: tuple[OpTensor, ...]
     attributes: Mapping[str, Any] = field(default_factory=dict)
     """Numbers, words, and short lists of them."""
     flops: float = 0.0
@@ -40,6 +40,6 @@ class Work:
     is_control_flow: bool = False
 
     @property
-    def varying(self) -> list[Tensor]:
+    def varying(self) -> list[OpTensor]:
         """Inputs that differ from call to call."""
         return [tensor for tensor in self.inputs if tensor is not None and not tensor.constant]

@@ -14,7 +14,7 @@ from math import exp
 
 import numpy as np
 
-from .cost_terms import Term
+from .cost_terms import CostTerm
 
 _FLOPS_PER_S = 1.2e11
 _BYTES_PER_S = 2e10
@@ -61,7 +61,7 @@ _CLIP = 8.0
 class Observation:
     """A segment's measured time and what it is made of."""
 
-    terms: tuple[Term, ...]
+    terms: tuple[CostTerm, ...]
     time_s: float
     is_kernel: bool = False
     """Timed by an engine's own profiler, of which the clock is better than ours from outside."""
@@ -89,7 +89,7 @@ class Regression:
     weights: np.ndarray = field(default_factory=lambda: np.zeros(0))
     information: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
     """Inverse of the weights' covariance."""
-    _known_s: dict[Term, float] = field(default_factory=dict)
+    _known_s: dict[CostTerm, float] = field(default_factory=dict)
     _by_kind: dict[str, dict[str, float]] = field(default_factory=dict)
 
     @classmethod
@@ -104,11 +104,11 @@ class Regression:
         made._descend(table, times_s, _SHARE_NOISE * times_s + clock_s, 1.0 / prior**2)
         return made
 
-    def term_times_s(self, terms: Sequence[Term]) -> np.ndarray:
+    def term_times_s(self, terms: Sequence[CostTerm]) -> np.ndarray:
         """Seconds of each summand."""
         return np.array([self._time_s(term) for term in terms])
 
-    def deviation(self, terms: Sequence[Term]) -> float:
+    def deviation(self, terms: Sequence[CostTerm]) -> float:
         """Standard deviation of the sum as a share of it, as far as the weights are unsure."""
         table = self._table([tuple(terms)], learn=False)
         times, total = self._times(table, self.weights)
@@ -121,12 +121,12 @@ class Regression:
             np.sqrt(learned + sum(share**2 * self._never_seen(t) for share, t in zip(shares, terms, strict=True)))
         )
 
-    def _never_seen(self, term: Term) -> float:
+    def _never_seen(self, term: CostTerm) -> float:
         """Variance of a summand's logarithm by all that no segment so far had."""
         missing = [(name, value) for name, value in self._features(term) if (term.kind, name) not in self.columns]
         return sum((_prior(name) * value) ** 2 for name, value in missing)
 
-    def _time_s(self, term: Term) -> float:
+    def _time_s(self, term: CostTerm) -> float:
         known_s = self._known_s.get(term)
         if known_s is None:
             if not self._by_kind:
@@ -137,7 +137,7 @@ class Regression:
             known_s = self._known_s[term] = _base_s(term) * exp(min(max(power, -_CLIP), _CLIP))
         return known_s
 
-    def _encode(self, term: Term, learn: bool) -> tuple[np.ndarray, np.ndarray]:
+    def _encode(self, term: CostTerm, learn: bool) -> tuple[np.ndarray, np.ndarray]:
         columns, values = [], []
         if learn:
             known = self.ranges.setdefault(term.kind, {})
@@ -153,7 +153,7 @@ class Regression:
                 values.append(value)
         return np.array(columns, np.int64), np.array(values)
 
-    def _features(self, term: Term) -> list[tuple[str, float]]:
+    def _features(self, term: CostTerm) -> list[tuple[str, float]]:
         known = self.ranges.get(term.kind, {})
         sizes = {}
         for name, value in term.sizes:
@@ -169,8 +169,8 @@ class Regression:
                 found.append((bent, max(0.0, sizes[name] - place) / 2))
         return found + [(_mark(mark), 1.0) for mark in term.marks]
 
-    def _table(self, segments: Sequence[Sequence[Term]], learn: bool) -> _Table:
-        encoded: dict[Term, tuple[np.ndarray, np.ndarray]] = {}
+    def _table(self, segments: Sequence[Sequence[CostTerm]], learn: bool) -> _Table:
+        encoded: dict[CostTerm, tuple[np.ndarray, np.ndarray]] = {}
         owner: list[int] = []
         base: list[float] = []
         columns, values, rows = [], [], []
@@ -230,7 +230,7 @@ class Regression:
                 return
 
 
-def _base_s(term: Term) -> float:
+def _base_s(term: CostTerm) -> float:
     return term.flops / _FLOPS_PER_S + term.size_bytes / _BYTES_PER_S + _LEAST_S
 
 

@@ -16,9 +16,9 @@ from onnx import TensorProto, helper, numpy_helper
 from trisect.runtime.engines import find_devices, load
 
 from ..costmodel.op_features import OpClass
-from .operator_cases import Case
+from .operator_cases import OperatorCase
 
-SEPARATOR = " as "
+VARIANT_SEPARATOR = " as "
 _RANK = 4
 _RANKED = (OpClass.MATMUL, OpClass.MATVEC, OpClass.ELEMENTWISE, OpClass.NORM)
 """Classes whose cases mean the same with ones in front of their shape."""
@@ -26,12 +26,12 @@ _STEPS = 127
 _FLOATS = "cpu:ort"
 
 
-def other_forms(case: Case) -> Iterator[Case]:
+def case_variants(case: OperatorCase) -> Iterator[OperatorCase]:
     """The same work in the forms that a device may want it in.
 
     Parameters
     ----------
-    case : Case
+    case : OperatorCase
         One that a device refused; a model's own operators are what they are and have no other form.
 
     Examples
@@ -49,12 +49,12 @@ def other_forms(case: Case) -> Iterator[Case]:
 
 
 def _form(
-    case: Case,
+    case: OperatorCase,
     name: str,
     change: Callable[[onnx.ModelProto, np.ndarray], onnx.ModelProto],
     dtype: np.dtype,
     shaped: Callable[[tuple[int, ...]], tuple[int, ...]],
-) -> Case:
+) -> OperatorCase:
     def build() -> bytes:
         made = case.build()
         assert isinstance(made, bytes)  # only a model's own operators are files
@@ -63,7 +63,7 @@ def _form(
     def given() -> dict[str, np.ndarray]:
         return {"x": case.feed().reshape(shaped(case.shape)).astype(dtype)}
 
-    return replace(case, name=f"{case.name}{SEPARATOR}{name}", build=build, given=given)
+    return replace(case, name=f"{case.name}{VARIANT_SEPARATOR}{name}", build=build, given=given)
 
 
 def _with_ones(shape: tuple[int, ...]) -> tuple[int, ...]:

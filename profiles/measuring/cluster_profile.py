@@ -23,12 +23,12 @@ from trisect.runtime.engines import discover
 from trisect.runtime.engines.base import LoadOptions
 from trisect.runtime.progress import Progress, no_progress
 
-from ..capabilities.compile_verdicts import refusal
+from ..capabilities.compile_verdicts import compile_failure
 from ..stored import profile_store as store
 from ..stored.profile_data import DeviceProfile, Link, LinkPoint, Profile
 from ..stored.provenance import provenance
 from .device_measurement import measure
-from .link_measurement import SIZES_BYTES, line, measure_link
+from .link_measurement import SIZES_BYTES, fit_link, measure_link
 
 _MARGIN_S = 120.0
 """What a node may take beyond its budget, for what is measured whatever the budget."""
@@ -75,14 +75,14 @@ def cluster_profile(
     return Profile(origin, "float32", found, tuple(links.values()))
 
 
-def refusal_there(connection: RayConnection) -> Callable[[Path | bytes, Device], str]:
-    """Ask the node that has a device whether it compiles a model; see `compile_verdicts.refusal`."""
+def remote_compile_failure(connection: RayConnection) -> Callable[[Path | bytes, Device], str]:
+    """Ask the node that has a device whether it compiles a model; see `compile_verdicts.compile_failure`."""
     among = {node.name: node for node in living_nodes(connection)}
     here = {(device.id, device.name, device.engine_version) for device in discover()}
 
     def ask(model: Path | bytes, device: Device) -> str:
         if (device.local_id, device.name, device.engine_version) in here:
-            return refusal(model, replace(device, id=device.local_id))
+            return compile_failure(model, replace(device, id=device.local_id))
         content = model if isinstance(model, bytes) else onnx.load(model).SerializeToString()
         given = msgspec.json.encode(replace(device, id=device.local_id))
         return call_on_node(connection, among[device.node], _refusal_here, content, given, timeout_s=_ASK_S)
@@ -119,7 +119,7 @@ def _links(
 
 
 def _link(source: Device, target: Device, points: tuple[LinkPoint, ...]) -> Link:
-    latency_s, bandwidth = line(points)
+    latency_s, bandwidth = fit_link(points)
     return Link(source.id, target.id, latency_s, bandwidth, points)
 
 
@@ -152,4 +152,4 @@ def _profile_here(wanted: Sequence[str], budget_s: float) -> bytes:
 
 def _refusal_here(model: bytes, device: bytes) -> str:
     """Runs on a node: why a device there cannot compile a model."""
-    return refusal(model, msgspec.json.decode(device, type=Device))
+    return compile_failure(model, msgspec.json.decode(device, type=Device))

@@ -33,7 +33,7 @@ from trisect.runtime.tensors.tensor_spec import TensorSpec
 from trisect.runtime.workers.tensor_pool import TensorPool
 
 from ..stored.profile_data import Contention
-from .operator_cases import Case, contended_cases
+from .operator_cases import OperatorCase, contention_cases
 
 EXECUTORS = ("threads", "processes")
 _LASTING_S = 0.45
@@ -69,7 +69,7 @@ def measure_contention(
         Where one of them cannot run the cases.
     """
     found: list[Contention] = []
-    for case in contended_cases():
+    for case in contention_cases():
         with tempfile.TemporaryDirectory(prefix="trisect-contention-") as folder, ExitStack() as stack:
             segment, feeds = _segment(case, Path(folder)), {"x": case.feed()}
             alone = stack.enter_context(_opened(pair, segment, Path(folder), options, "threads"))
@@ -94,7 +94,7 @@ def measure_contention(
     return tuple(found)
 
 
-def _segment(case: Case, folder: Path) -> Segment:
+def _segment(case: OperatorCase, folder: Path) -> Segment:
     made = case.build()
     assert isinstance(made, bytes)
     (folder / "segment.onnx").write_bytes(made)

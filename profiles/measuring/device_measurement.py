@@ -26,13 +26,13 @@ from trisect.runtime.progress import Progress, no_progress
 
 from ..stored.profile_data import Contention, DeviceProfile, Link, Point, Profile, Provenance
 from ..stored.provenance import provenance
-from .case_variants import SEPARATOR, other_forms
+from .case_variants import VARIANT_SEPARATOR, case_variants
 from .contention import EXECUTORS, contending_pairs, measure_contention
 from .link_measurement import LARGE_BYTES, SIZES_BYTES, measure_link
 from .machine_limits import peak_flops, read_bandwidth_bytes_per_s
-from .memory_measurement import has_memory_of_its_own, measure_memory
-from .operator_cases import Case, cases, small_cases, square_product, tiny_chain
-from .power import can_tell_power, power_w
+from .memory_measurement import has_own_memory, measure_memory
+from .operator_cases import OperatorCase, small_cases, square_matmul, standard_cases, tiny_chain
+from .power import can_measure_power, power_w
 from .wakeup_measurement import add_wakeups
 
 _CHAIN = 33
@@ -49,7 +49,7 @@ _LOADS = 3
 
 
 @dataclass(frozen=True)
-class Timing:
+class CallTiming:
     """Of repeated calls."""
 
     median_s: float
@@ -64,7 +64,7 @@ def measure(
     precision: str = "float32",
     threads: int | None = None,
     known: Profile | None = None,
-    wanted: Sequence[Case] = (),
+    wanted: Sequence[OperatorCase] = (),
     progress: Progress = no_progress,
     keep: Callable[[Profile], None] | None = None,
 ) -> Profile:
@@ -83,7 +83,7 @@ def measure(
         Of each engine; None = its default.
     known : Profile, optional
         An earlier measurement: what it holds of the same engines' versions, precision and threads is not repeated.
-    wanted : sequence of Case
+    wanted : sequence of OperatorCase
         Measured before the standard ones: a model's own operators.
     progress : callable, optional
     keep : callable, optional
@@ -103,7 +103,7 @@ def measure(
     started_s = time.monotonic()
     options = LoadOptions(threads=threads, precision=precision)
     earlier = known if known is not None and _fits(known, precision, threads) else None
-    work = [[*wanted, *(cases() if device.is_real else small_cases())] for device in devices]
+    work = [[*wanted, *(standard_cases() if device.is_real else small_cases())] for device in devices]
     pairs = len(contending_pairs(devices)) * len(EXECUTORS)
     total, done = sum(len(row) + 1 for row in work) + len(devices) + pairs, 0
     state = _State(provenance(devices, threads), precision, earlier)
@@ -180,7 +180,7 @@ class _State:
         )  # fmt: skip
 
 
-def time_calls(call: Callable[[], object], *, lasting_s: float = 0.08, fewest: int = 5, most: int = 500) -> Timing:
+def time_calls(call: Callable[[], object], *, lasting_s: float = 0.08, fewest: int = 5, most: int = 500) -> CallTiming:
     """Call again and again, after two calls to warm up; median and spread.
 
     Examples
@@ -197,7 +197,7 @@ def time_calls(call: Callable[[], object], *, lasting_s: float = 0.08, fewest: i
         call()
         times.append(time.perf_counter() - start_s)
     low, middle, high = np.percentile(times, (25, 50, 75))
-    return Timing(float(middle), float((high - low) / middle) if middle > 0 else 0.0)
+    return CallTiming(float(middle), float((high - low) / middle) if middle > 0 else 0.0)
 
 
 def _begin(device: Device, options: LoadOptions) -> DeviceProfile:
@@ -219,7 +219,7 @@ def _begin(device: Device, options: LoadOptions) -> DeviceProfile:
     )  # fmt: skip
 
 
-def _loading(case: Case, device: Device, options: LoadOptions) -> tuple[float, int]:
+def _loading(case: OperatorCase, device: Device, options: LoadOptions) -> tuple[float, int]:
     """Median seconds of loading a model, and the memory that it takes once it has run."""
     process = psutil.Process()
     times_s, grown = [], []
@@ -238,9 +238,9 @@ def _loading(case: Case, device: Device, options: LoadOptions) -> tuple[float, i
 
 def _power_w(device: Device, options: LoadOptions) -> float | None:
     """Drawn at a large product: what works hardest."""
-    if not can_tell_power(device):
+    if not can_measure_power(device):
         return None
-    case = square_product(_PRODUCT_SIZE)
+    case = square_matmul(_PRODUCT_SIZE)
     module = load(case.build(), device, options)
     try:
         return power_w(device, module.bind(case.feeds(), case.buffers()).run)
@@ -248,7 +248,7 @@ def _power_w(device: Device, options: LoadOptions) -> float | None:
         module.close()
 
 
-def _is_worth_it(case: Case, device: Device, profile: DeviceProfile) -> bool:
+def _is_worth_it(case: OperatorCase, device: Device, profile: DeviceProfile) -> bool:
     """Whether a run takes seconds, not minutes; what is no hardware is not given weights that it compiles for long."""
     flops, size_bytes = case.weight
     if profile.peak_flops is not None and flops / profile.peak_flops > _LONGEST_RUN_S:
@@ -257,7 +257,7 @@ def _is_worth_it(case: Case, device: Device, profile: DeviceProfile) -> bool:
 
 
 def _with_case(
-    profile: DeviceProfile, case: Case, device: Device, options: LoadOptions, base_s: float
+    profile: DeviceProfile, case: OperatorCase, device: Device, options: LoadOptions, base_s: float
 ) -> DeviceProfile:
     """The profile with one case more; ``base_s`` is what a call takes beyond its operators, and is left out.
 
@@ -265,7 +265,7 @@ def _with_case(
     """
     if case.name in profile.refused or any(_is_of(point, case) for point in profile.points):
         return profile
-    for form in (case, *other_forms(case)):
+    for form in (case, *case_variants(case)):
         try:
             timing = _bound(form, device, options)
         except EngineFailed as error:
@@ -278,11 +278,11 @@ def _with_case(
     return profile
 
 
-def _is_of(point: Point, case: Case) -> bool:
-    return point.case == case.name or point.case.startswith(case.name + SEPARATOR)
+def _is_of(point: Point, case: OperatorCase) -> bool:
+    return point.case == case.name or point.case.startswith(case.name + VARIANT_SEPARATOR)
 
 
-def _bound(case: Case, device: Device, options: LoadOptions) -> Timing:
+def _bound(case: OperatorCase, device: Device, options: LoadOptions) -> CallTiming:
     """Time a case with its buffers fixed: inside a segment no operator gets fresh memory from the system either."""
     module = load(case.build(), device, options)
     try:
@@ -317,7 +317,7 @@ def _memory(
     """Add what is not known yet; what cannot be seen from here, or a device refuses, is not measured."""
     for device in devices:
         step(f"{device.id} memory")
-        if not known[device.id].memory and not has_memory_of_its_own(device):
+        if not known[device.id].memory and not has_own_memory(device):
             with suppress(EngineFailed):
                 known[device.id] = msgspec.structs.replace(known[device.id], memory=measure_memory(device, options))
 

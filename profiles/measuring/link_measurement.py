@@ -62,11 +62,11 @@ def measure_link(
     with tempfile.TemporaryDirectory(prefix="trisect-link-") as folder:
         opening = partial(Session, executor=executor, options=options, address=address)
         points = tuple(_measure(source, target, size, Path(folder), opening) for size in sizes_bytes)
-    latency_s, bandwidth = line(points)
+    latency_s, bandwidth = fit_link(points)
     return Link(source.id, target.id, latency_s, bandwidth, points)
 
 
-def line(points: tuple[LinkPoint, ...]) -> tuple[float, float | None]:
+def fit_link(points: tuple[LinkPoint, ...]) -> tuple[float, float | None]:
     """Latency and bandwidth of a link from transfers of several sizes.
 
     Returns

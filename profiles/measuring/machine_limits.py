@@ -15,7 +15,7 @@ from trisect.runtime.device import Device
 from trisect.runtime.engines import load
 from trisect.runtime.engines.base import LoadOptions
 
-from .operator_cases import square_product
+from .operator_cases import square_matmul
 
 _ARRAY_BYTES = 256 << 20
 _PRODUCT_SIZES = (256, 1024)
@@ -57,7 +57,7 @@ def peak_flops(device: Device, options: LoadOptions) -> float:
     """
     best = 0.0
     for size in _PRODUCT_SIZES:
-        case = square_product(size)
+        case = square_matmul(size)
         module = load(case.build(), device, options)
         try:
             binding = module.bind(case.feeds(), case.buffers())

@@ -36,7 +36,7 @@ _FEW = 4
 
 
 @dataclass(frozen=True)
-class Model:
+class MemoryModel:
     """A model of known weights and tensors; its weights lie beside it in a file, as those of a plan do."""
 
     name: str
@@ -47,12 +47,12 @@ class Model:
     write: Callable[[Path], None]
 
 
-def memory_models() -> list[Model]:
+def memory_models() -> list[MemoryModel]:
     """A tiny one, two that are mostly weights, one that is mostly tensors."""
     return [_elementwise("tiny", 4), _products(8, 1024), _convolutions(12, 256), _rows("tensors", 8192, 1024)]
 
 
-def has_memory_of_its_own(device: Device) -> bool:
+def has_own_memory(device: Device) -> bool:
     """Whether what a device holds is out of this system's sight; a GPU's or NPU's driver may keep it anywhere."""
     return (device.is_real and device.kind != "cpu") or device.engine == _NULL or device.reality == "published"
 
@@ -124,31 +124,31 @@ def memory_need(profile: DeviceProfile) -> MemoryNeed | None:
     )
 
 
-def _elementwise(name: str, count: int) -> Model:
+def _elementwise(name: str, count: int) -> MemoryModel:
     nodes = [helper.make_node("Softmax", ["x"], ["y"], axis=0)]
-    return Model(name, 0, 0, (count,), partial(_write, nodes, (count,), {}, 0))
+    return MemoryModel(name, 0, 0, (count,), partial(_write, nodes, (count,), {}, 0))
 
 
-def _products(count: int, size: int) -> Model:
+def _products(count: int, size: int) -> MemoryModel:
     names = ["x", *[f"t{i}" for i in range(1, count)], "y"]
     nodes = [helper.make_node("MatMul", [names[i], f"w{i}"], [names[i + 1]]) for i in range(count)]
     weights = {f"w{i}": (size, size) for i in range(count)}
-    return Model("weights of products", 4 * count * size * size, 8 * size, (1, size),
+    return MemoryModel("weights of products", 4 * count * size * size, 8 * size, (1, size),
                  partial(_write, nodes, (1, size), weights, 0))  # fmt: skip
 
 
-def _convolutions(count: int, channels: int) -> Model:
+def _convolutions(count: int, channels: int) -> MemoryModel:
     names, shape = ["x", *[f"t{i}" for i in range(1, count)], "y"], (1, channels, 8, 8)
     nodes = [
         helper.make_node("Conv", [names[i], f"w{i}"], [names[i + 1]], kernel_shape=[3, 3], pads=[1] * 4)
         for i in range(count)
     ]
     weights = {f"w{i}": (channels, channels, 3, 3) for i in range(count)}
-    return Model("weights of convolutions", 36 * count * channels**2, 512 * channels, shape,
+    return MemoryModel("weights of convolutions", 36 * count * channels**2, 512 * channels, shape,
                  partial(_write, nodes, shape, weights, 0))  # fmt: skip
 
 
-def _rows(name: str, rows: int, width: int) -> Model:
+def _rows(name: str, rows: int, width: int) -> MemoryModel:
     """Large tensors between a small input and a small output, in operators that no engine computes as one."""
     nodes = [
         helper.make_node("Expand", ["x", "shape"], ["a"]),
@@ -157,7 +157,7 @@ def _rows(name: str, rows: int, width: int) -> Model:
         helper.make_node("Softmax", ["c"], ["d"], axis=-1),
         helper.make_node("ReduceSum", ["d", "axes"], ["y"], keepdims=0),
     ]
-    return Model(name, 0, 8 * rows * width, (1, width), partial(_write, nodes, (1, width), {}, rows))
+    return MemoryModel(name, 0, 8 * rows * width, (1, width), partial(_write, nodes, (1, width), {}, rows))
 
 
 def _write(

@@ -22,7 +22,7 @@ _PAST_CACHES_BYTES = 128 << 20
 
 
 @dataclass(frozen=True)
-class Case:
+class OperatorCase:
     """A model that repeats one operator, and how much work each repetition is."""
 
     name: str
@@ -59,7 +59,7 @@ class Case:
         return self.flops * self.repeats, self.size_bytes * self.repeats
 
 
-def cases() -> list[Case]:
+def standard_cases() -> list[OperatorCase]:
     """All cases, one of each class after the other, so that a small budget still covers every class."""
     families = [
         [_matmul(m, n, n) for m, n in ((128, 512), (512, 1024), (64, 256), (256, 2048), (32, 1024))],
@@ -74,7 +74,7 @@ def cases() -> list[Case]:
     return _in_turns(families)
 
 
-def small_cases() -> list[Case]:
+def small_cases() -> list[OperatorCase]:
     """The same classes for a device that is no hardware: what a processor plays takes seconds where a chip takes
     microseconds, and has no caches that weights would have to outgrow."""
     families = [
@@ -90,16 +90,16 @@ def small_cases() -> list[Case]:
     return _in_turns(families)
 
 
-def contended_cases() -> list[Case]:
+def contention_cases() -> list[OperatorCase]:
     """What two engines are run with at once: work that wants the cores, and work that wants the memory."""
     return [_matmul(256, 512, 512), _matvec(1, 1024, repeats=16)]
 
 
-def _in_turns(families: list[list[Case]]) -> list[Case]:
+def _in_turns(families: list[list[OperatorCase]]) -> list[OperatorCase]:
     return [case for turn in zip_longest(*families) for case in turn if case is not None]
 
 
-def tiny_chain(nodes: int) -> Case:
+def tiny_chain(nodes: int) -> OperatorCase:
     """A model of so many operators that have next to nothing to do and that no engine merges."""
 
     def build() -> bytes:
@@ -109,24 +109,24 @@ def tiny_chain(nodes: int) -> Case:
             made.append(helper.make_node(op, [_value(index)], [_value(index + 1, nodes)], **extra))
         return _model(made, (4, 4), (4, 4))
 
-    return Case(f"tiny:{nodes}", OpClass.SHAPE, "Softmax", 0.0, 0, nodes, (4, 4), (4, 4), build)
+    return OperatorCase(f"tiny:{nodes}", OpClass.SHAPE, "Softmax", 0.0, 0, nodes, (4, 4), (4, 4), build)
 
 
-def square_product(size: int) -> Case:
+def square_matmul(size: int) -> OperatorCase:
     """One large square matrix product: the nearest that a device comes to its roof."""
     return _matmul(size, size, size)
 
 
-def _matmul(m: int, k: int, n: int) -> Case:
+def _matmul(m: int, k: int, n: int) -> OperatorCase:
     size = 4 * (m * k + k * n + m * n)
-    return Case(f"matmul:{m}x{k}x{n}", OpClass.MATMUL, "MatMul", 2.0 * m * k * n, size, 1, (m, k), (m, n),
+    return OperatorCase(f"matmul:{m}x{k}x{n}", OpClass.MATMUL, "MatMul", 2.0 * m * k * n, size, 1, (m, k), (m, n),
                 lambda: _product_chain(m, k, n, 1))  # fmt: skip
 
 
-def _matvec(m: int, n: int, repeats: int = 0) -> Case:
+def _matvec(m: int, n: int, repeats: int = 0) -> OperatorCase:
     repeats = repeats or min(64, -(-_PAST_CACHES_BYTES // (4 * n * n)))
     size = 4 * (n * n + 2 * m * n)
-    return Case(f"matvec:{m}x{n}x{n}", OpClass.MATVEC, "MatMul", 2.0 * m * n * n, size, repeats, (m, n), (m, n),
+    return OperatorCase(f"matvec:{m}x{n}x{n}", OpClass.MATVEC, "MatMul", 2.0 * m * n * n, size, repeats, (m, n), (m, n),
                 lambda: _product_chain(m, n, n, repeats))  # fmt: skip
 
 
@@ -140,7 +140,7 @@ def _product_chain(m: int, k: int, n: int, repeats: int) -> bytes:
     return _model(nodes, (m, k), (m, n), weights)
 
 
-def _conv(inputs: int, outputs: int, side: int, kernel: int) -> Case:
+def _conv(inputs: int, outputs: int, side: int, kernel: int) -> OperatorCase:
     pad, shape, result = kernel // 2, (1, inputs, side, side), (1, outputs, side, side)
 
     def build() -> bytes:
@@ -151,21 +151,21 @@ def _conv(inputs: int, outputs: int, side: int, kernel: int) -> Case:
     weights = outputs * inputs * kernel * kernel
     size = 4 * ((inputs + outputs) * side * side + weights)
     name = f"conv:{inputs}x{outputs}x{side}x{kernel}"
-    return Case(name, OpClass.CONV, "Conv", 2.0 * side * side * weights, size, 1, shape, result, build)
+    return OperatorCase(name, OpClass.CONV, "Conv", 2.0 * side * side * weights, size, 1, shape, result, build)
 
 
-def _elementwise(count: int) -> Case:
+def _elementwise(count: int) -> OperatorCase:
     shape = (count,)
 
     def build() -> bytes:
         return _model([helper.make_node("Add", ["x", "w"], ["y"])], shape, shape, {"w": _noise(shape)})
 
-    return Case(
+    return OperatorCase(
         f"elementwise:add:{count}", OpClass.ELEMENTWISE, "Add", float(count), 12 * count, 1, shape, shape, build
     )
 
 
-def _layer_norm(rows: int, width: int) -> Case:
+def _layer_norm(rows: int, width: int) -> OperatorCase:
     shape = (rows, width)
 
     def build() -> bytes:
@@ -173,44 +173,46 @@ def _layer_norm(rows: int, width: int) -> Case:
         return _model([node], shape, shape, {"w": np.ones(width, np.float32), "b": np.zeros(width, np.float32)})
 
     count, size = 7.0 * rows * width, 8 * rows * width + 8 * width
-    return Case(f"norm:layer:{rows}x{width}", OpClass.NORM, "LayerNormalization", count, size, 1, shape, shape, build)
+    return OperatorCase(
+        f"norm:layer:{rows}x{width}", OpClass.NORM, "LayerNormalization", count, size, 1, shape, shape, build
+    )
 
 
-def _softmax(rows: int, width: int) -> Case:
+def _softmax(rows: int, width: int) -> OperatorCase:
     shape = (rows, width)
     node = helper.make_node("Softmax", ["x"], ["y"], axis=-1)
     count, size = 5.0 * rows * width, 8 * rows * width
-    return Case(f"norm:softmax:{rows}x{width}", OpClass.NORM, "Softmax", count, size, 1, shape, shape,
+    return OperatorCase(f"norm:softmax:{rows}x{width}", OpClass.NORM, "Softmax", count, size, 1, shape, shape,
                 lambda: _model([node], shape, shape))  # fmt: skip
 
 
-def _transpose(rows: int, width: int) -> Case:
+def _transpose(rows: int, width: int) -> OperatorCase:
     node = helper.make_node("Transpose", ["x"], ["y"], perm=[1, 0])
     name, size = f"data_movement:transpose:{rows}x{width}", 8 * rows * width
-    return Case(name, OpClass.DATA_MOVEMENT, "Transpose", 0.0, size, 1, (rows, width), (width, rows),
+    return OperatorCase(name, OpClass.DATA_MOVEMENT, "Transpose", 0.0, size, 1, (rows, width), (width, rows),
                 lambda: _model([node], (rows, width), (width, rows)))  # fmt: skip
 
 
-def _gather(rows: int, width: int, table: int = 8192) -> Case:
+def _gather(rows: int, width: int, table: int = 8192) -> OperatorCase:
     def build() -> bytes:
         indices = np.random.default_rng(0).permutation(table)[:rows].astype(np.int64)
         node = helper.make_node("Gather", ["x", "i"], ["y"], axis=0)
         return _model([node], (table, width), (rows, width), {"i": indices})
 
     name, size = f"data_movement:gather:{rows}x{width}", 8 * rows * width
-    return Case(name, OpClass.DATA_MOVEMENT, "Gather", 0.0, size, 1, (table, width), (rows, width), build)
+    return OperatorCase(name, OpClass.DATA_MOVEMENT, "Gather", 0.0, size, 1, (table, width), (rows, width), build)
 
 
-def _concat(rows: int, width: int) -> Case:
+def _concat(rows: int, width: int) -> OperatorCase:
     def build() -> bytes:
         node = helper.make_node("Concat", ["x", "w"], ["y"], axis=0)
         return _model([node], (rows, width), (2 * rows, width), {"w": _noise((rows, width))})
 
     name, size = f"data_movement:concat:{rows}x{width}", 16 * rows * width
-    return Case(name, OpClass.DATA_MOVEMENT, "Concat", 0.0, size, 1, (rows, width), (2 * rows, width), build)
+    return OperatorCase(name, OpClass.DATA_MOVEMENT, "Concat", 0.0, size, 1, (rows, width), (2 * rows, width), build)
 
 
-def _attention(heads: int, tokens: int, width: int) -> Case:
+def _attention(heads: int, tokens: int, width: int) -> OperatorCase:
     shape = (1, heads, tokens, width)
 
     def build() -> bytes:
@@ -225,12 +227,12 @@ def _attention(heads: int, tokens: int, width: int) -> Case:
 
     count = float(heads * tokens * tokens * (4 * width + 5))
     size = 16 * heads * tokens * width  # queries, keys and values read, the mix written
-    return Case(
+    return OperatorCase(
         f"attention:{heads}x{tokens}x{width}", OpClass.ATTENTION, "Attention", count, size, 1, shape, shape, build
     )
 
 
-def _lstm(steps: int, width: int) -> Case:
+def _lstm(steps: int, width: int) -> OperatorCase:
     shape, result = (steps, 1, width), (steps, 1, 1, width)
 
     def build() -> bytes:
@@ -241,7 +243,9 @@ def _lstm(steps: int, width: int) -> Case:
 
     count = float(steps * (16 * width * width + 8 * width))
     size = 4 * (8 * width * width + 2 * steps * width)
-    return Case(f"recurrent:lstm:{steps}x{width}", OpClass.RECURRENT, "LSTM", count, size, 1, shape, result, build)
+    return OperatorCase(
+        f"recurrent:lstm:{steps}x{width}", OpClass.RECURRENT, "LSTM", count, size, 1, shape, result, build
+    )
 
 
 def _value(index: int, last: int = -1) -> str:

@@ -50,7 +50,7 @@ class Trial:
         return self.latency_s - sum(self.segments_s)
 
 
-class OpenTrial:
+class LoadedTrial:
     """A plan that is loaded and warm, to be timed now and again.
 
     Parameters
@@ -118,7 +118,7 @@ def run_trial(
     EngineFailed
         Naming segment, node and device.
     """
-    with OpenTrial(plan, feeds, options) as opened:
+    with LoadedTrial(plan, feeds, options) as opened:
         return opened.run(lasting_s=lasting_s, fewest=fewest, most=most)
 
 

@@ -21,12 +21,12 @@ _RAPL = Path("/sys/class/powercap")
 _MICRO, _MILLI = 1e-6, 1e-3
 
 
-def can_tell_power(device: Device) -> bool:
+def can_measure_power(device: Device) -> bool:
     """Whether this machine counts the energy of a device.
 
     Examples
     --------
-    >>> can_tell_power(Device("npu:x", "npu", "x", "a simulator", reality="simulated"))
+    >>> can_measure_power(Device("npu:x", "npu", "x", "a simulator", reality="simulated"))
     False
     """
     return energy_counter(device) is not None

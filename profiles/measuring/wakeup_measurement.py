@@ -21,7 +21,7 @@ from trisect.runtime.errors import EngineFailed
 
 from ..stored.profile_data import DeviceProfile, WakeupPoint
 from .contention import contending_pairs
-from .operator_cases import Case, square_product, tiny_chain
+from .operator_cases import OperatorCase, square_matmul, tiny_chain
 
 _SIZES = (192, 512, 1024)
 """Of the matrix products that the other computes meanwhile: a fraction of a millisecond, some, and ten."""
@@ -62,14 +62,14 @@ def measure_wakeups(device: Device, beside: Device, options: LoadOptions) -> tup
     with ExitStack() as stack:
         tiny = _calling(tiny_chain(1), device, options, stack)
         for size in _SIZES:
-            other = _calling(square_product(size), beside, options, stack)
+            other = _calling(square_matmul(size), beside, options, stack)
             times_s = [[_timed(call) for call in (other, *[tiny] * _CALLS)] for _ in range(_WARM_UP + _RUNS)]
             idle_s, cold_s, *_, warm_s = (statistics.median(row) for row in zip(*times_s[_WARM_UP:], strict=True))
             found.append(WakeupPoint(beside.id, idle_s, cold_s, warm_s))
     return tuple(found)
 
 
-def _calling(case: Case, device: Device, options: LoadOptions, stack: ExitStack) -> Callable[[], object]:
+def _calling(case: OperatorCase, device: Device, options: LoadOptions, stack: ExitStack) -> Callable[[], object]:
     module, feeds = stack.enter_context(closing(load(case.build(), device, options))), case.feeds()
     return lambda: module.run(feeds)
 

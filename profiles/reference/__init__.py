@@ -68,7 +68,7 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 @dataclass(frozen=True)
-class Machine:
+class ReferenceMachine:
     """A machine as it was published."""
 
     name: str
@@ -92,7 +92,7 @@ def names() -> list[str]:
     return sorted(entry.name.removesuffix(".json") for entry in files(__package__).iterdir() if ".json" in entry.name)
 
 
-def machine(name: str) -> Machine:
+def machine(name: str) -> ReferenceMachine:
     """One of them.
 
     Raises
@@ -117,7 +117,7 @@ def machine(name: str) -> Machine:
     return read(name, (files(__package__) / f"{name}.json").read_bytes())
 
 
-def read(name: str, content: bytes) -> Machine:
+def read(name: str, content: bytes) -> ReferenceMachine:
     """A machine out of its file.
 
     Raises
@@ -139,7 +139,9 @@ def read(name: str, content: bytes) -> Machine:
             raise InvalidProfile(f"{name}: nobody says where {key} comes from")
         if figure.kind != "published" and not figure.how:
             raise InvalidProfile(f"{name}: {key} is {figure.kind}, and nobody says how")
-    return Machine(name, found.title, tuple(map(_device, found.devices)), _profile(found), figures, dict(found.sources))
+    return ReferenceMachine(
+        name, found.title, tuple(map(_device, found.devices)), _profile(found), figures, dict(found.sources)
+    )
 
 
 def _figures(found: _File) -> Iterator[tuple[str, Figure]]:

@@ -18,7 +18,7 @@ import msgspec
 from trisect.runtime.device import Device
 from trisect.runtime.errors import InvalidProfile
 
-from ..costmodel.cost_terms import Term
+from ..costmodel.cost_terms import CostTerm
 from .profile_store import default_path, write_aside
 
 SCHEMA = 2
@@ -33,7 +33,7 @@ Origin = Literal["network", "plan"]
 class MeasuredSegment:
     """A segment's time on one device, inside a running plan; or that of one of its kernels."""
 
-    terms: tuple[Term, ...]
+    terms: tuple[CostTerm, ...]
     time_s: float
     """Median of its runs."""
     spread: float
@@ -51,12 +51,12 @@ class MeasuredSegment:
         return segment_key(self.terms)
 
 
-def segment_key(terms: Iterable[Term]) -> str:
+def segment_key(terms: Iterable[CostTerm]) -> str:
     """Hash of a segment's summands, whatever their order.
 
     Examples
     --------
-    >>> segment_key([Term("view"), Term("call")]) == segment_key([Term("call"), Term("view")])
+    >>> segment_key([CostTerm("view"), CostTerm("call")]) == segment_key([CostTerm("call"), CostTerm("view")])
     True
     """
     return hashlib.sha256("\n".join(sorted(map(repr, terms))).encode()).hexdigest()[:24]
@@ -99,7 +99,7 @@ class SegmentStore:
 
 class _File(msgspec.Struct):
     schema: int
-    terms: list[Term] = []
+    terms: list[CostTerm] = []
     devices: dict[str, list[tuple[list[int], float, float, Origin]]] = {}
     versions: dict[str, str] = {}
     networks: int = 0
@@ -162,7 +162,7 @@ def save_segments(store: SegmentStore, path: Path) -> None:
     StorageFailed
         Disk full or no permission; nothing half-written is left.
     """
-    position: dict[Term, int] = {}
+    position: dict[CostTerm, int] = {}
     devices = {
         device: [
             ([position.setdefault(term, len(position)) for term in row.terms], row.time_s, row.spread, row.origin)

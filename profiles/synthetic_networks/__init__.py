@@ -12,16 +12,16 @@ from collections.abc import Callable
 
 from .elementwise_networks import arithmetic
 from .image_networks import detector, mobile, resnet, segmenter
-from .network_builder import Network
+from .network_builder import NetworkBuilder
 from .quantised_networks import dynamic, quantised
 from .sequence_networks import audio, tokens, transformer
 
-_FAMILIES: tuple[Callable[[random.Random], Network], ...] = (
+_FAMILIES: tuple[Callable[[random.Random], NetworkBuilder], ...] = (
     mobile, detector, transformer, resnet, audio, tokens, quantised, segmenter, arithmetic, mobile, dynamic, detector,
 )  # fmt: skip
 
 
-def network(seed: int) -> bytes:
+def synthetic_network(seed: int) -> bytes:
     """A network drawn by lot, as an ONNX model with fixed shapes.
 
     Parameters

@@ -7,14 +7,14 @@ from collections.abc import Callable
 
 from onnx import TensorProto, helper
 
-from .network_builder import Network, activate, pick
+from .network_builder import NetworkBuilder, activate, pick
 from .sequence_networks import layer_norm, linear
 
 
-def arithmetic(rng: random.Random) -> Network:
+def arithmetic(rng: random.Random) -> NetworkBuilder:
     """Elementwise work, reductions and moves, with a product here and there, over one table."""
     tall, wide = rng.choice(((64, 16), (4096, 1024), (4096, 1024)))
-    n = Network((1, pick(rng, 1, tall), pick(rng, 1, wide)), rng)
+    n = NetworkBuilder((1, pick(rng, 1, tall), pick(rng, 1, wide)), rng)
     while n.shape[1] * n.shape[2] > 600_000:
         n.shape = (1, n.shape[1] // 2, n.shape[2])
         n._input = helper.make_tensor_value_info("x", TensorProto.FLOAT, n.shape)
@@ -23,18 +23,18 @@ def arithmetic(rng: random.Random) -> Network:
     return n
 
 
-def _binary(n: Network) -> None:
+def _binary(n: NetworkBuilder) -> None:
     wide = n.weight(*n.rng.choice((n.shape, n.shape[-1:], (1, n.shape[1], 1), (1,))))
     n.then(n.rng.choice(("Add", "Mul", "Sub", "Add", "Mul")), wide)
 
 
-def _unary(n: Network) -> None:
+def _unary(n: NetworkBuilder) -> None:
     n.then(n.rng.choice(("Relu", "Sigmoid", "Tanh", "Erf", "Abs", "Neg", "Exp", "Sqrt")))
     if n.rng.random() < 0.5:
         activate(n, n.rng.choice(("Gelu", "Silu", "hardswish")))
 
 
-def _reduce(n: Network) -> None:
+def _reduce(n: NetworkBuilder) -> None:
     kind = n.rng.choice(("ReduceMean", "ReduceMax", "softmax", "softmax", "norm", "ReduceSum"))
     if kind == "softmax":
         n.then("Softmax", axis=n.rng.choice((-1, -1, 1)))
@@ -49,7 +49,7 @@ def _reduce(n: Network) -> None:
         n.value = n.op("Sub", [before, n.value])
 
 
-def _move(n: Network) -> None:
+def _move(n: NetworkBuilder) -> None:
     rng = n.rng
     kind = rng.choice(("transpose", "concat", "slice", "narrow", "widen", "pad", "expand", "gather", "cast"))
     _, rows, width = n.shape
@@ -78,10 +78,19 @@ def _move(n: Network) -> None:
         n.value = n.op("Cast", [n.op("Greater", [n.value, n.scalar(0)])], to=TensorProto.FLOAT)
 
 
-def _product(n: Network) -> None:
+def _product(n: NetworkBuilder) -> None:
     if n.shape[1] * n.shape[2] < 200_000:
         linear(n, pick(n.rng, 16, 512))
         activate(n, n.rng.choice(("Relu", "Gelu", "Tanh", "")))
 
 
-_STEPS: tuple[Callable[[Network], None], ...] = (_binary, _binary, _unary, _unary, _reduce, _move, _move, _product)
+_STEPS: tuple[Callable[[NetworkBuilder], None], ...] = (
+    _binary,
+    _binary,
+    _unary,
+    _unary,
+    _reduce,
+    _move,
+    _move,
+    _product,
+)

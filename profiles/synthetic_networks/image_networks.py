@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from .network_builder import ACTS, Network, activate, conv, pick
+from .network_builder import ACTS, NetworkBuilder, activate, conv, pick
 from .sequence_networks import encoder, heads_of, linear, no_head
 
 
-def squeeze_excite(n: Network) -> None:
+def squeeze_excite(n: NetworkBuilder) -> None:
     """Scale channels by what a small bottleneck makes of their means."""
     before, shape = n.value, n.shape
     channels = shape[1]
@@ -24,7 +24,7 @@ def squeeze_excite(n: Network) -> None:
     n.value, n.shape = n.op("Mul", [before, n.value]), shape
 
 
-def inverted_residual(n: Network, act: str, norm: bool) -> None:
+def inverted_residual(n: NetworkBuilder, act: str, norm: bool) -> None:
     """Widen, filter each channel, narrow again."""
     rng, before, shape = n.rng, n.value, n.shape
     inputs = shape[1]
@@ -39,7 +39,7 @@ def inverted_residual(n: Network, act: str, norm: bool) -> None:
         n.value = n.op("Add", [before, n.value])
 
 
-def separable(n: Network, act: str, norm: bool) -> None:
+def separable(n: NetworkBuilder, act: str, norm: bool) -> None:
     """Filter each channel, then mix them."""
     rng = n.rng
     stride = rng.choice((1, 1, 2, (2, 1))) if min(n.shape[2:]) >= 8 else 1
@@ -49,7 +49,7 @@ def separable(n: Network, act: str, norm: bool) -> None:
     conv(n, pick(rng, n.shape[1], n.shape[1] * 2, 8), 1, act=act, norm=norm)
 
 
-def residual(n: Network, act: str, norm: bool) -> None:
+def residual(n: NetworkBuilder, act: str, norm: bool) -> None:
     """Two or three convolutions beside a shortcut."""
     rng, before, shape = n.rng, n.value, n.shape
     stride = rng.choice((1, 1, 2)) if min(shape[2:]) >= 8 else 1
@@ -70,7 +70,7 @@ def residual(n: Network, act: str, norm: bool) -> None:
     activate(n, act)
 
 
-def cross_stage(n: Network, act: str, norm: bool) -> None:
+def cross_stage(n: NetworkBuilder, act: str, norm: bool) -> None:
     """Half of the channels go through bottlenecks, then all meet again."""
     rng = n.rng
     channels = max(16, n.shape[1] // 16 * 16)
@@ -93,7 +93,7 @@ def cross_stage(n: Network, act: str, norm: bool) -> None:
     conv(n, pick(rng, channels, channels * 2, 8), 1, act=act, norm=norm)
 
 
-def plain(n: Network, act: str, norm: bool) -> None:
+def plain(n: NetworkBuilder, act: str, norm: bool) -> None:
     """One convolution of any kind, perhaps pooled."""
     rng = n.rng
     kernel = rng.choice((1, 3, 3, 3, 5, 7, (1, 3), (3, 1), (1, 7), (5, 5), (3, 39 if n.shape[3] > 80 else 3), (7, 7)))
@@ -104,7 +104,7 @@ def plain(n: Network, act: str, norm: bool) -> None:
         pool(n)
 
 
-def pool(n: Network) -> None:
+def pool(n: NetworkBuilder) -> None:
     """Pooling that halves, or that keeps the size."""
     rng, (_, channels, height, width) = n.rng, n.shape
     op_type = rng.choice(("MaxPool", "MaxPool", "AveragePool"))
@@ -119,7 +119,7 @@ def pool(n: Network) -> None:
         n.then(op_type, shape=n.shape, kernel_shape=[5, 5], strides=[1, 1], pads=[2] * 4)
 
 
-def upsample(n: Network, act: str, norm: bool) -> None:
+def upsample(n: NetworkBuilder, act: str, norm: bool) -> None:
     """Double the size: by repetition, interpolation, or a transposed convolution; then meet a shortcut."""
     rng, (_, channels, height, width) = n.rng, n.shape
     if height * width * channels > 400_000:
@@ -147,11 +147,11 @@ def upsample(n: Network, act: str, norm: bool) -> None:
         n.value, n.shape = n.op("Concat", [before, n.value], axis=1), (1, 2 * channels, *big[2:])
 
 
-def _image(rng: random.Random, blocks: Sequence[Callable[[Network, str, bool], None]]) -> Network:
+def _image(rng: random.Random, blocks: Sequence[Callable[[NetworkBuilder, str, bool], None]]) -> NetworkBuilder:
     """A network over images out of some of these blocks."""
     side = pick(rng, 24, 416, 8)
     wide = rng.choice((1, 1, 1, 0.25, 3))
-    n = Network((1, rng.choice((1, 3, 3, 3)), side, max(16, round(side * wide / 8) * 8)), rng)
+    n = NetworkBuilder((1, rng.choice((1, 3, 3, 3)), side, max(16, round(side * wide / 8) * 8)), rng)
     act, norm = rng.choice(ACTS), rng.random() < 0.4
     n.scales = rng.choice(("", "", "", "", "before", "behind"))
     conv(n, pick(rng, 8, 64, 8), rng.choice((3, 3, 3, 7)), 2, act=act, norm=norm)
@@ -164,31 +164,31 @@ def _image(rng: random.Random, blocks: Sequence[Callable[[Network, str, bool], N
     return n
 
 
-def mobile(rng: random.Random) -> Network:
+def mobile(rng: random.Random) -> NetworkBuilder:
     n = _image(rng, (inverted_residual, separable, separable))
     rng.choice((_classify, no_head, _sequence_head))(n)
     return n
 
 
-def resnet(rng: random.Random) -> Network:
+def resnet(rng: random.Random) -> NetworkBuilder:
     n = _image(rng, (residual, plain))
     rng.choice((_classify, no_head, _sequence_head))(n)
     return n
 
 
-def detector(rng: random.Random) -> Network:
+def detector(rng: random.Random) -> NetworkBuilder:
     n = _image(rng, (cross_stage, cross_stage, upsample, plain, _pyramid_pool))
     rng.choice((_detect, _detect, no_head))(n)
     return n
 
 
-def segmenter(rng: random.Random) -> Network:
+def segmenter(rng: random.Random) -> NetworkBuilder:
     n = _image(rng, (inverted_residual, separable, upsample, upsample, plain))
     n.then("Sigmoid")
     return n
 
 
-def _pyramid_pool(n: Network, act: str, norm: bool) -> None:
+def _pyramid_pool(n: NetworkBuilder, act: str, norm: bool) -> None:
     conv(n, max(8, n.shape[1] // 2), 1, act=act, norm=norm)
     parts = [n.value]
     for _ in range(3):
@@ -197,7 +197,7 @@ def _pyramid_pool(n: Network, act: str, norm: bool) -> None:
     conv(n, n.shape[1] // 2, 1, act=act, norm=norm)
 
 
-def _classify(n: Network) -> None:
+def _classify(n: NetworkBuilder) -> None:
     channels, classes = n.shape[1], pick(n.rng, 2, 1000)
     if n.rng.random() < 0.5:
         n.then("GlobalAveragePool", shape=(1, channels, 1, 1))
@@ -208,7 +208,7 @@ def _classify(n: Network) -> None:
     n.then("Softmax", axis=-1)
 
 
-def _sequence_head(n: Network) -> None:
+def _sequence_head(n: NetworkBuilder) -> None:
     """Columns of an image as a sequence of tokens, with a class for each."""
     _, channels, height, width = n.shape
     n.reshape((1, channels, height * width))
@@ -219,7 +219,7 @@ def _sequence_head(n: Network) -> None:
     n.then("Softmax", axis=-1)
 
 
-def _detect(n: Network) -> None:
+def _detect(n: NetworkBuilder) -> None:
     """Boxes and classes of each place, decoded as detectors do."""
     rng = n.rng
     classes = pick(rng, 1, 80)

@@ -16,7 +16,7 @@ NOISE = np.random.default_rng(0).standard_normal(65_521).astype(np.float32)
 _OPSET = 17
 
 
-class Network:
+class NetworkBuilder:
     """An ONNX model in the making, with one tensor (`value`, of `shape`) that the next block continues from.
 
     Parameters
@@ -98,9 +98,14 @@ def pick(rng: random.Random, low: int, high: int, step: int = 1) -> int:
 
 
 def conv(
-    n: Network, outputs: int, kernel: int | tuple[int, int] = 3, stride: int | tuple[int, int] = 1, groups: int = 1,
-    act: str = "", norm: bool = False,
-) -> None:  # fmt: skip
+    n: NetworkBuilder,
+    outputs: int,
+    kernel: int | tuple[int, int] = 3,
+    stride: int | tuple[int, int] = 1,
+    groups: int = 1,
+    act: str = "",
+    norm: bool = False,
+) -> None:
     """A 2-d convolution that keeps the size but for its stride, normalised and activated as asked for.
 
     Some networks scale and shift, before or behind the activation.
@@ -123,14 +128,14 @@ def conv(
         affine(n)
 
 
-def affine(n: Network) -> None:
+def affine(n: NetworkBuilder) -> None:
     """Scaled and shifted by a number, or by one for each channel, as some blocks end."""
     shape = n.rng.choice(((1,), (1,), (n.shape[1], *(1 for _ in n.shape[2:]))))
     for op_type in n.rng.choice((("Mul", "Add"), ("Mul", "Add"), ("Mul",), ("Add",))):
         n.then(op_type, n.weight(*shape))
 
 
-def activate(n: Network, act: str) -> None:
+def activate(n: NetworkBuilder, act: str) -> None:
     """An activation, as one operator or as the several that exporters write."""
     before = n.value
     if act in ("Relu", "HardSwish", "HardSigmoid", "Sigmoid", "Tanh", "LeakyRelu", "Elu"):

@@ -7,17 +7,17 @@ import random
 import numpy as np
 from onnx import TensorProto
 
-from .network_builder import MICROSOFT, NOISE, Network, activate, pick
+from .network_builder import MICROSOFT, NOISE, NetworkBuilder, activate, pick
 from .sequence_networks import layer_norm
 
 
-def _requantise(n: Network) -> str:
+def _requantise(n: NetworkBuilder) -> str:
     """Through 8 bits and back, as a quantised model's activations go."""
     scale, zero = n.scalar(0.05), n.constant(np.array(128, np.uint8))
     return n.op("DequantizeLinear", [n.op("QuantizeLinear", [n.value, scale, zero]), scale, zero])
 
 
-def _eight_bits(n: Network, *shape: int, axis: int = 0) -> str:
+def _eight_bits(n: NetworkBuilder, *shape: int, axis: int = 0) -> str:
     """A weight of 8 bits with its scales."""
     array = np.resize(NOISE * 40, shape).clip(-127, 127).astype(np.int8)
     if n.rng.random() < 0.5:
@@ -28,14 +28,14 @@ def _eight_bits(n: Network, *shape: int, axis: int = 0) -> str:
     return n.op("DequantizeLinear", [n.constant(array), scale, zero], axis=axis)
 
 
-def _linear_8(n: Network, outputs: int) -> None:
+def _linear_8(n: NetworkBuilder, outputs: int) -> None:
     inputs = n.shape[-1]
     n.value = n.op("MatMul", [_requantise(n), _eight_bits(n, inputs, outputs, axis=1)])
     n.shape = (*n.shape[:-1], outputs)
     n.then("Add", n.weight(outputs))
 
 
-def _conv_8(n: Network, act: str) -> None:
+def _conv_8(n: NetworkBuilder, act: str) -> None:
     rng, (_, inputs, height, width) = n.rng, n.shape
     depthwise = rng.random() < 0.25
     outputs = inputs if depthwise else pick(rng, 16, 128, 8)
@@ -47,16 +47,16 @@ def _conv_8(n: Network, act: str) -> None:
     activate(n, act)
 
 
-def quantised(rng: random.Random) -> Network:
+def quantised(rng: random.Random) -> NetworkBuilder:
     """Products or convolutions between quantise and dequantise, as exporters write 8-bit models."""
     if rng.random() < 0.35:
-        n = Network((1, pick(rng, 3, 32), *[pick(rng, 16, 112, 8)] * 2), rng)
+        n = NetworkBuilder((1, pick(rng, 3, 32), *[pick(rng, 16, 112, 8)] * 2), rng)
         act = rng.choice(("Relu", "Relu", "Silu"))
         for _ in range(rng.randint(3, 6)):
             _conv_8(n, act)
         return n
     heads = rng.choice((2, 4, 6))
-    n = Network((1, pick(rng, 16, 480), heads * 64), rng)
+    n = NetworkBuilder((1, pick(rng, 16, 480), heads * 64), rng)
     for _ in range(rng.randint(1, 2)):
         before, width = n.value, n.shape[-1]
         layer_norm(n)
@@ -73,7 +73,7 @@ def quantised(rng: random.Random) -> Network:
     return n
 
 
-def _attend_8(n: Network, heads: int) -> None:
+def _attend_8(n: NetworkBuilder, heads: int) -> None:
     _, tokens, width = n.shape
     size, before, found = width // heads, n.value, []
     for order in ((0, 2, 1, 3), (0, 2, 3, 1), (0, 2, 1, 3)):
@@ -90,10 +90,10 @@ def _attend_8(n: Network, heads: int) -> None:
     _linear_8(n, width)
 
 
-def dynamic(rng: random.Random) -> Network:
+def dynamic(rng: random.Random) -> NetworkBuilder:
     """Quantised while running: the scale of every activation is found first, the weights are of 8 bits."""
     if rng.random() < 0.4:
-        n = Network((1, pick(rng, 8, 32, 8), *[pick(rng, 16, 80, 8)] * 2), rng)
+        n = NetworkBuilder((1, pick(rng, 8, 32, 8), *[pick(rng, 16, 80, 8)] * 2), rng)
         for _ in range(rng.randint(2, 4)):
             outputs, kernel, stride = pick(rng, 16, 128, 8), rng.choice((1, 3)), rng.choice((1, 1, 2))
             _, inputs, height, width = n.shape
@@ -109,7 +109,7 @@ def dynamic(rng: random.Random) -> Network:
             activate(n, rng.choice(("Relu", "Silu", "Elu")))
         return n
     steps, width, words = pick(rng, 8, 128), pick(rng, 32, 256, 16), pick(rng, 40, 5000)
-    n = Network((1, steps), rng, TensorProto.INT64)
+    n = NetworkBuilder((1, steps), rng, TensorProto.INT64)
     n.value = n.op("Gather", [n.weight(words, width), n.value], axis=0)
     n.shape = (1, steps, width)
     n.transpose(1, 0, 2)
@@ -122,7 +122,7 @@ def dynamic(rng: random.Random) -> Network:
     return n
 
 
-def _recurrent_8(n: Network) -> None:
+def _recurrent_8(n: NetworkBuilder) -> None:
     steps, _, width = n.shape
     ways, hidden = n.rng.choice((1, 2, 2)), pick(n.rng, 32, 512 if steps < 48 else 256, 16)
     given = [n.value]
@@ -138,7 +138,7 @@ def _recurrent_8(n: Network) -> None:
     n.reshape((steps, 1, ways * hidden))
 
 
-def _linear_dynamic(n: Network, outputs: int) -> None:
+def _linear_dynamic(n: NetworkBuilder, outputs: int) -> None:
     inputs = n.shape[-1]
     q = n.op("DynamicQuantizeLinear", [n.value], outputs=3)
     weight = np.resize(NOISE * 40, (inputs, outputs)).clip(-127, 127).astype(np.int8)

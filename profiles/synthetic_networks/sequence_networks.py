@@ -7,10 +7,10 @@ import random
 import numpy as np
 from onnx import TensorProto
 
-from .network_builder import Network, activate, conv, pick
+from .network_builder import NetworkBuilder, activate, conv, pick
 
 
-def no_head(n: Network) -> None:
+def no_head(n: NetworkBuilder) -> None:
     """End with the features."""
 
 
@@ -18,7 +18,7 @@ def heads_of(width: int) -> int:
     return next(h for h in (8, 6, 4, 3, 2, 1) if width % h == 0)
 
 
-def linear(n: Network, outputs: int) -> None:
+def linear(n: NetworkBuilder, outputs: int) -> None:
     """A product with a matrix and a bias, as Gemm where the input is flat."""
     inputs = n.shape[-1]
     weight, shape = n.weight(inputs, outputs, fan_in=inputs), (*n.shape[:-1], outputs)
@@ -31,7 +31,7 @@ def linear(n: Network, outputs: int) -> None:
         n.value = n.op("Add", [bias, n.value] if n.rng.random() < 0.5 else [n.value, bias])
 
 
-def layer_norm(n: Network) -> None:
+def layer_norm(n: NetworkBuilder) -> None:
     """As one operator, or as the nine that it is exported as."""
     width = n.shape[-1]
     scale, bias = n.weight(width), n.weight(width)
@@ -45,7 +45,7 @@ def layer_norm(n: Network) -> None:
     n.value = n.op("Add", [n.op("Mul", [normal, scale]), bias])
 
 
-def attend(n: Network, heads: int) -> None:
+def attend(n: NetworkBuilder, heads: int) -> None:
     """Attention of every token to every other, out of elementary operators."""
     _, tokens, width = n.shape
     size, before, scale = width // heads, n.value, n.scalar((width // heads) ** -0.5)
@@ -77,7 +77,7 @@ def attend(n: Network, heads: int) -> None:
     linear(n, width)
 
 
-def encoder(n: Network, heads: int) -> None:
+def encoder(n: NetworkBuilder, heads: int) -> None:
     """A transformer's layer."""
     first = n.rng.random() < 0.6
     for step in range(2):
@@ -96,9 +96,9 @@ def encoder(n: Network, heads: int) -> None:
             layer_norm(n)
 
 
-def transformer(rng: random.Random) -> Network:
+def transformer(rng: random.Random) -> NetworkBuilder:
     heads = rng.choice((2, 3, 4, 6, 8))
-    n = Network((1, pick(rng, 8, 512), heads * rng.choice((16, 32, 48, 64))), rng)
+    n = NetworkBuilder((1, pick(rng, 8, 512), heads * rng.choice((16, 32, 48, 64))), rng)
     for _ in range(rng.randint(1, 3)):
         encoder(n, heads)
     if rng.random() < 0.5:
@@ -107,7 +107,7 @@ def transformer(rng: random.Random) -> Network:
     return n
 
 
-def conv1d(n: Network, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> None:
+def conv1d(n: NetworkBuilder, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> None:
     _, inputs, length = n.shape
     weight = n.weight(outputs, inputs // groups, kernel, fan_in=inputs // groups * kernel)
     pad = kernel // 2
@@ -116,11 +116,11 @@ def conv1d(n: Network, outputs: int, kernel: int, stride: int = 1, groups: int =
            group=groups)  # fmt: skip
 
 
-def audio(rng: random.Random) -> Network:
+def audio(rng: random.Random) -> NetworkBuilder:
     """Filters over a signal, their power, and convolutions over that."""
-    n = Network((1, 1, pick(rng, 512, 60_000, 64)), rng)
+    n = NetworkBuilder((1, 1, pick(rng, 512, 60_000, 64)), rng)
     if rng.random() < 0.2:  # features of a text or a signal, not one number a moment
-        n = Network((1, pick(rng, 32, 512, 8), pick(rng, 32, 2048, 8)), rng)
+        n = NetworkBuilder((1, pick(rng, 32, 512, 8), pick(rng, 32, 2048, 8)), rng)
     elif rng.random() < 0.5:
         taps = rng.choice((64, 128, 256, 512))
         bands = rng.choice((32, 64, 129))
@@ -155,7 +155,7 @@ def audio(rng: random.Random) -> Network:
     return n
 
 
-def _pitch(n: Network) -> None:
+def _pitch(n: NetworkBuilder) -> None:
     """A spectrum as an image: shifted copies of it stacked, then convolutions."""
     _, bands, length = n.shape
     n.transpose(0, 2, 1)
@@ -173,19 +173,19 @@ def _pitch(n: Network) -> None:
     n.then("Squeeze", n.ints([1]), shape=(1, *n.shape[2:]))
 
 
-def encoder_layers(n: Network) -> None:
+def encoder_layers(n: NetworkBuilder) -> None:
     for _ in range(n.rng.randint(1, 2)):
         encoder(n, heads_of(n.shape[-1]))
 
 
-def recurrent_layers(n: Network) -> None:
+def recurrent_layers(n: NetworkBuilder) -> None:
     n.transpose(1, 0, 2)
     for _ in range(n.rng.randint(1, 2)):
         _recurrent(n)
     n.transpose(1, 0, 2)
 
 
-def _recurrent(n: Network) -> None:
+def _recurrent(n: NetworkBuilder) -> None:
     """An LSTM or a GRU, one way or both ways."""
     steps, _, width = n.shape
     ways, hidden = n.rng.choice((1, 2)), pick(n.rng, 16, 512 if steps < 48 else 256, 8)
@@ -201,10 +201,10 @@ def _recurrent(n: Network) -> None:
     n.reshape((steps, 1, ways * hidden))
 
 
-def tokens(rng: random.Random) -> Network:
+def tokens(rng: random.Random) -> NetworkBuilder:
     """An embedding of numbers of tokens, and recurrence or attention over it."""
     tokens, width, words = pick(rng, 4, 256), pick(rng, 32, 256, 16), pick(rng, 40, 20_000)
-    n = Network((1, tokens), rng, TensorProto.INT64)
+    n = NetworkBuilder((1, tokens), rng, TensorProto.INT64)
     n.value = n.op("Gather", [n.weight(words, width), n.value], axis=0)
     n.shape = (1, tokens, width)
     if rng.random() < 0.5:

@@ -83,7 +83,7 @@ def test_products_are_planned_and_run_on_the_npu_simulator(monkeypatch, tmp_path
     monkeypatch.setenv(store.ENVIRONMENT, str(tmp_path))
     small = [case for case in measuring.small_cases() if case.op_class in (OpClass.MATVEC, OpClass.ELEMENTWISE)]
     monkeypatch.setattr(measuring, "small_cases", lambda: small[:2])
-    monkeypatch.setattr(measuring, "cases", lambda: small)
+    monkeypatch.setattr(measuring, "standard_cases", lambda: small)
     monkeypatch.setattr(measuring, "read_bandwidth_bytes_per_s", lambda: 1e10)
     store.save(measuring.measure(engines.find_devices("npu:qnn,cpu:ort"), budget_s=600), store.default_path())
     constraints = {"force": {"op:MatMul": "npu:qnn", "op:Gemm": "npu:qnn"}}

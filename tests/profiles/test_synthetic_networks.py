@@ -9,7 +9,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 
-from trisect.profiles.synthetic_networks import network
+from trisect.profiles.synthetic_networks import synthetic_network
 
 SEEDS = range(24)  # twice through the families
 
@@ -18,7 +18,7 @@ SEEDS = range(24)  # twice through the families
 def test_a_network_runs_and_its_numbers_stay_finite(seed: int) -> None:
     settings = ort.SessionOptions()
     settings.intra_op_num_threads = 1
-    session = ort.InferenceSession(network(seed), settings)
+    session = ort.InferenceSession(synthetic_network(seed), settings)
     given = session.get_inputs()[0]
     rng = np.random.default_rng(0)
     whole = given.type == "tensor(int64)"
@@ -29,14 +29,14 @@ def test_a_network_runs_and_its_numbers_stay_finite(seed: int) -> None:
 
 
 def test_a_seed_is_a_network() -> None:
-    assert network(5) == network(5)
-    assert len({network(seed) for seed in SEEDS}) == len(SEEDS)
+    assert synthetic_network(5) == synthetic_network(5)
+    assert len({synthetic_network(seed) for seed in SEEDS}) == len(SEEDS)
 
 
 def test_they_hold_the_operators_that_matter() -> None:
     found: Counter[str] = Counter()
     for seed in range(48):
-        found.update(node.op_type for node in onnx.load_from_string(network(seed)).graph.node)
+        found.update(node.op_type for node in onnx.load_from_string(synthetic_network(seed)).graph.node)
     wanted = "Conv BatchNormalization MatMul Softmax LayerNormalization LSTM Concat Resize MaxPool Gather Erf " \
         "QuantizeLinear ConvTranspose DynamicQuantizeLinear Transpose Sigmoid Clip Gemm Slice".split()  # fmt: skip
     assert [op for op in wanted if not found[op]] == []

@@ -19,7 +19,7 @@ from trisect.profiles.measuring import plan_trial as trials
 from trisect.profiles.stored.profile_data import DeviceProfile, Link, Point, Profile, Provenance
 from trisect.profiles.stored.profile_store import default_path, save
 from trisect.profiles.stored.segment_store import load_segments, segments_path
-from trisect.profiles.synthetic_networks import network
+from trisect.profiles.synthetic_networks import synthetic_network
 from trisect.runtime import engines
 from trisect.runtime.device import Device
 from trisect.runtime.errors import InvalidInput
@@ -46,7 +46,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(trials, "_PATIENCE", 1)  # this machine may be busy with other tests
     monkeypatch.setattr(network_measurement, "_DURATION_MIN_S", 0.002)
     monkeypatch.setattr(fitted, "_FEWEST_SEGMENTS", 40)
-    (tmp_path / "m.onnx").write_bytes(network(101))
+    (tmp_path / "m.onnx").write_bytes(synthetic_network(101))
     return tmp_path
 
 

@@ -16,7 +16,7 @@ from trisect.partitioner.problem.device_support import refusals
 from trisect.partitioner.problem.problem_builder import ProblemInputs
 from trisect.partitioner.problem.task_grouping import task_graph
 from trisect.profiles.capabilities.compile_verdicts import Capabilities
-from trisect.profiles.capabilities.op_support_limits import known_limits, probe_limits
+from trisect.profiles.capabilities.op_support_limits import cached_limits, probe_limits
 from trisect.profiles.costmodel.op_features import OpClass
 from trisect.profiles.costmodel.profile_costs import ProfileCosts
 from trisect.profiles.stored.profile_data import Profile
@@ -198,7 +198,7 @@ def _assess_operators(description: ModelDescription, devices: Sequence[Device], 
     support: dict[str, DeviceModelSupport] = {}
     for device in devices:
         try:
-            limits = known_limits(device) or probe_limits(device, progress=progress)
+            limits = cached_limits(device) or probe_limits(device, progress=progress)
         except EngineMissing as error:
             support[device.id] = DeviceModelSupport(device.id, "unknown", (error.message,))
             continue

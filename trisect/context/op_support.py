@@ -10,7 +10,7 @@ from typing import Literal
 from onnx import TensorProto
 
 from trisect import api
-from trisect.profiles.capabilities.op_support_limits import DeviceLimits, known_limits, probe_limits
+from trisect.profiles.capabilities.op_support_limits import DeviceLimits, cached_limits, probe_limits
 from trisect.runtime.device import Device
 from trisect.runtime.errors import EngineMissing, InvalidInput
 from trisect.runtime.progress import Progress, no_progress
@@ -85,7 +85,7 @@ def query_support(
     reasons: dict[str, str] = {}
     for device in (device for tier in tiers for device in tier):
         try:
-            limits = known_limits(device) or probe_limits(device, progress=progress)
+            limits = cached_limits(device) or probe_limits(device, progress=progress)
         except EngineMissing:
             reasons[device.id] = _refusal_by_published_limits(device, dtypes, maximum_rank)
             continue

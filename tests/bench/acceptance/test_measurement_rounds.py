@@ -11,7 +11,7 @@ from trisect.bench.acceptance.measurement_rounds import measure_in_turns, median
 from trisect.partitioner.costs.trial_plans import TrialModel
 from trisect.partitioner.graph.model_graph import Graph
 from trisect.profiles.measuring.plan_trial import Trial
-from trisect.profiles.synthetic_networks import network
+from trisect.profiles.synthetic_networks import synthetic_network
 from trisect.runtime import engines
 from trisect.runtime.errors import EngineFailed
 
@@ -20,7 +20,7 @@ DEVICES = engines.find_devices("cpu:ort,cpu:openvino")
 
 def test_each_process_runs_every_plan_in_each_round(tmp_path: Path) -> None:
     path = tmp_path / "m.onnx"
-    path.write_bytes(network(8))
+    path.write_bytes(synthetic_network(8))
     model = TrialModel(Graph.read(path), DEVICES)
     plans = [model.whole(DEVICES[0], tmp_path / "whole").plan, model.random("a", 3, tmp_path / "cut").plan]
     turns = list(measure_in_turns(plans, processes=2, rounds=2))

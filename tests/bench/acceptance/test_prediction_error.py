@@ -14,7 +14,7 @@ from trisect.network_fitting import fit_on_networks
 from trisect.partitioner.costs import network_measurement
 from trisect.profiles.measuring import plan_trial as trials
 from trisect.profiles.stored.segment_store import SegmentStore
-from trisect.profiles.synthetic_networks import network
+from trisect.profiles.synthetic_networks import synthetic_network
 from trisect.runtime.errors import InvalidInput, InvalidModel, ProfileMissing
 
 
@@ -46,7 +46,7 @@ def test_figures_are_those_of_the_cuts_and_the_strictest_knowledge() -> None:
 
 
 def test_a_model_is_learned_for_cut_predicted_and_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    content = network(10)
+    content = synthetic_network(10)
     (tmp_path / "made.onnx").write_bytes(content)
     monkeypatch.setattr(predict, "known_files", lambda: {"made.onnx": ModelFile("made.onnx", len(content), "0" * 64)})
     monkeypatch.setenv("TRISECT_PROFILES", str(tmp_path / "profiles"))

@@ -9,9 +9,9 @@ import pytest
 from trisect.partitioner.costs.kernel_breakdown import kernel_rows, kernel_segments, measure_calls, plan_kernels
 from trisect.partitioner.costs.trial_plans import TrialModel
 from trisect.partitioner.graph.model_graph import Graph
-from trisect.profiles.costmodel.cost_terms import Term
+from trisect.profiles.costmodel.cost_terms import CostTerm
 from trisect.profiles.measuring.plan_trial import run_trial
-from trisect.profiles.synthetic_networks import network
+from trisect.profiles.synthetic_networks import synthetic_network
 from trisect.runtime import engines
 from trisect.runtime.engines.common.kernels import Kernel
 from trisect.runtime.errors import EngineFailed
@@ -23,12 +23,12 @@ DEVICES = engines.find_devices("cpu:ort,cpu:openvino")
 @pytest.fixture
 def model(tmp_path: Path) -> TrialModel:
     path = tmp_path / "m.onnx"
-    path.write_bytes(network(3))
+    path.write_bytes(synthetic_network(3))
     return TrialModel(Graph.read(path), DEVICES)
 
 
 def test_changes_of_layout_are_measured_apart_where_the_engine_tells_them_apart() -> None:
-    conv, enter, relu = Term("conv dense"), Term("layout in"), Term("elementwise behind")
+    conv, enter, relu = CostTerm("conv dense"), CostTerm("layout in"), CostTerm("elementwise behind")
     terms = {"c": [enter, conv], "r": [relu], "s": []}
     apart = kernel_rows([Kernel(("c", "r"), 3.0, 1.0)], terms, "plan")
     assert [(row.terms, row.time_s) for row in apart] == [((enter,), 1.0), ((conv, relu), 3.0)]

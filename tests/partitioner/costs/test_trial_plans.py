@@ -10,7 +10,7 @@ import onnxruntime as ort
 from trisect.partitioner.costs.trial_plans import TrialModel
 from trisect.partitioner.graph.model_graph import Graph
 from trisect.profiles.measuring.plan_trial import run_trial
-from trisect.profiles.synthetic_networks import network
+from trisect.profiles.synthetic_networks import synthetic_network
 from trisect.runtime import engines
 from trisect.runtime.plans.plan_feeds import plan_feeds
 from trisect.runtime.sessions.session import Session
@@ -20,7 +20,7 @@ DEVICES = engines.find_devices("cpu:ort,cpu:openvino")
 
 def made(folder: Path, seed: int) -> TrialModel:
     path = folder / "m.onnx"
-    path.write_bytes(network(seed))
+    path.write_bytes(synthetic_network(seed))
     return TrialModel(Graph.read(path), DEVICES)
 
 

@@ -16,7 +16,7 @@ from trisect.partitioner.problem.device_support import refusals
 from trisect.partitioner.problem.task_grouping import task_graph
 from trisect.partitioner.strategies import strategy
 from trisect.profiles.capabilities import compile_verdicts as asking
-from trisect.profiles.capabilities.compile_verdicts import Capabilities, Verdict
+from trisect.profiles.capabilities.compile_verdicts import Capabilities, CompileVerdict
 from trisect.runtime.device import Device, Limits
 from trisect.runtime.engines import discover, find_devices, unavailable
 from trisect.runtime.errors import EngineFailed, InfeasibleProblem, UnsupportedOperator
@@ -150,7 +150,7 @@ def picky(monkeypatch) -> list[str]:
         if candidate.key.startswith("segment"):
             shown.append(device.id)
             if device.id == "cpu:openvino":
-                return Verdict(False, "too much at once")
+                return CompileVerdict(False, "too much at once")
         return real(self, candidate, device)
 
     monkeypatch.setattr(Capabilities, "supports", supports)
@@ -198,7 +198,7 @@ def test_planning_anew_ends(tmp_path, known, monkeypatch):
 
     def supports(self, candidate, device):
         if candidate.key.startswith("segment") and device.id == "cpu:openvino":
-            return Verdict(False, "no")
+            return CompileVerdict(False, "no")
         return real(self, candidate, device)
 
     monkeypatch.setattr(Capabilities, "supports", supports)

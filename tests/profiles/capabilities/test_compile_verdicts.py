@@ -10,7 +10,7 @@ import pytest
 from onnx import parser
 
 from trisect.profiles.capabilities import compile_verdicts as module
-from trisect.profiles.capabilities.compile_verdicts import Candidate, Capabilities
+from trisect.profiles.capabilities.compile_verdicts import Capabilities, CompileProbe
 from trisect.runtime.device import Device, Limits
 from trisect.runtime.engines import find_devices
 from trisect.runtime.errors import EngineMissing
@@ -19,8 +19,8 @@ ORT, OPENVINO = find_devices("cpu:ort,cpu:openvino")
 HEAD = '<ir_version: 10, opset_import: ["": 18, "com.microsoft": 1]>'
 
 
-def piece(text: str, key: str = "piece", **about) -> Candidate:
-    return Candidate(key, parser.parse_model(f"{HEAD} {text}").SerializeToString, **about)
+def piece(text: str, key: str = "piece", **about) -> CompileProbe:
+    return CompileProbe(key, parser.parse_model(f"{HEAD} {text}").SerializeToString, **about)
 
 
 NEG = piece("g (float[2] x) => (float[2] y) { y = Neg(x) }", "Neg", dtypes=frozenset({"float32"}), rank=1)
@@ -82,7 +82,7 @@ def test_two_processes_do_not_forget_each_other(path):
     one.save()
     other.save()
     third = Capabilities(path)
-    assert third.known(NEG, ORT) == third.known(GELU, ORT) == module.Verdict(True)
+    assert third.known(NEG, ORT) == third.known(GELU, ORT) == module.CompileVerdict(True)
 
 
 def test_nothing_learned_is_nothing_written(path):
@@ -103,7 +103,7 @@ def test_a_damaged_file_is_moved_aside(path, content):
     assert not path.exists()
     found.supports(NEG, ORT)
     found.save()
-    assert Capabilities(path).known(NEG, ORT) == module.Verdict(True)
+    assert Capabilities(path).known(NEG, ORT) == module.CompileVerdict(True)
 
 
 def test_a_file_too_large_is_not_read(path, monkeypatch):

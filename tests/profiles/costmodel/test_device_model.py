@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from trisect.profiles.costmodel.cost_terms import Term
+from trisect.profiles.costmodel.cost_terms import CostTerm
 from trisect.profiles.costmodel.device_model import DeviceModel
-from trisect.profiles.costmodel.op_instance import Tensor, Work
+from trisect.profiles.costmodel.op_instance import OpInstance, OpTensor
 from trisect.profiles.costmodel.regression import _base_s
 from trisect.profiles.costmodel.segment_terms import segment_terms
 from trisect.profiles.stored.segment_store import (
@@ -28,28 +28,28 @@ from trisect.runtime.errors import InvalidProfile, ProfileMissing
 CPU = Device("cpu:a", "cpu", "a", "A", engine_version="1")
 
 
-def world_s(term: Term) -> float:
+def world_s(term: CostTerm) -> float:
     """What a summand really takes: a power of its sizes, far less for what is fused."""
     sizes = dict(term.sizes)
     shift = {"elementwise": 0.4, "elementwise behind": -2.5, "conv dense": 0.8, "call": 3.0}[term.kind]
     return _base_s(term) * exp(shift + 0.15 * (sizes.get("flops", 15.0) - 15.0))
 
 
-def draw(rng: random.Random) -> tuple[Term, ...]:
-    terms = [Term("call")]
+def draw(rng: random.Random) -> tuple[CostTerm, ...]:
+    terms = [CostTerm("call")]
     for _ in range(rng.randint(1, 8)):
         flops = rng.uniform(12, 20)
         if rng.random() < 0.5:
-            terms.append(Term("conv dense", (("flops", flops), ("inputs", rng.uniform(2, 6))), (), exp(flops), 1e5))
+            terms.append(CostTerm("conv dense", (("flops", flops), ("inputs", rng.uniform(2, 6))), (), exp(flops), 1e5))
             if rng.random() < 0.5:
-                terms.append(Term("elementwise behind", (("bytes", 12.0),), ("op=Relu",), 0.0, exp(12.0)))
+                terms.append(CostTerm("elementwise behind", (("bytes", 12.0),), ("op=Relu",), 0.0, exp(12.0)))
         else:
             size = rng.uniform(9, 14)
-            terms.append(Term("elementwise", (("bytes", size),), ("op=Relu",), 0.0, exp(size)))
+            terms.append(CostTerm("elementwise", (("bytes", size),), ("op=Relu",), 0.0, exp(size)))
     return tuple(terms)
 
 
-def measured(terms: tuple[Term, ...], rng: random.Random, noise: float = 0.03) -> MeasuredSegment:
+def measured(terms: tuple[CostTerm, ...], rng: random.Random, noise: float = 0.03) -> MeasuredSegment:
     return MeasuredSegment(terms, sum(map(world_s, terms)) * exp(rng.gauss(0, noise)), noise)
 
 
@@ -73,22 +73,24 @@ def test_far_beyond_what_was_measured_it_goes_on_as_the_work_does() -> None:
     """Powers bend: of what is a thousand times larger or smaller they would say anything."""
     rng = random.Random(6)
     sizes = [rng.uniform(12, 15) for _ in range(200)]
-    terms = [(Term("move", (("bytes", n), ("width", rng.uniform(3, 6))), ("op=Concat",), 0.0, exp(n)),) for n in sizes]
+    terms = [
+        (CostTerm("move", (("bytes", n), ("width", rng.uniform(3, 6))), ("op=Concat",), 0.0, exp(n)),) for n in sizes
+    ]
     rows = [MeasuredSegment(t, (t[0].size_bytes / 1e10 + 1e-6) * exp(rng.gauss(0, 0.05)), 0.05) for t in terms]
     model = DeviceModel.learn(rows)
     for far in (1.0, 22.0):
-        term = Term("move", (("bytes", far), ("width", 0.0)), ("op=Concat",), 0.0, exp(far))
+        term = CostTerm("move", (("bytes", far), ("width", 0.0)), ("op=Concat",), 0.0, exp(far))
         assert 0.2 < model.time_s([term]) / (term.size_bytes / 1e10 + 1e-6) < 5
 
 
 def test_what_is_fused_is_not_priced_as_if_alone(model: DeviceModel) -> None:
-    alone = Term("elementwise", (("bytes", 12.0),), ("op=Relu",), 0.0, exp(12.0))
-    behind = Term("elementwise behind", (("bytes", 12.0),), ("op=Relu",), 0.0, exp(12.0))
+    alone = CostTerm("elementwise", (("bytes", 12.0),), ("op=Relu",), 0.0, exp(12.0))
+    behind = CostTerm("elementwise behind", (("bytes", 12.0),), ("op=Relu",), 0.0, exp(12.0))
     assert model.time_s([behind]) < 0.3 * model.time_s([alone])
 
 
 def test_it_is_less_sure_of_what_it_has_not_seen_the_like_of(model: DeviceModel) -> None:
-    usual, strange = draw(random.Random(3)), (Term("recurrent", (("steps", 4.0),), (), 1e7, 1e5),)
+    usual, strange = draw(random.Random(3)), (CostTerm("recurrent", (("steps", 4.0),), (), 1e7, 1e5),)
     assert model.estimate(strange).deviation > 3 * model.estimate(usual).deviation
 
 
@@ -102,44 +104,44 @@ def test_one_bad_measurement_does_not_spoil_the_rest() -> None:
 
 
 def test_what_was_measured_itself_is_told_as_measured_and_corrects_its_like(model: DeviceModel) -> None:
-    odd = Term("conv dense", (("flops", 18.0), ("inputs", 3.0)), ("odd",), exp(18.0), 1e5)
+    odd = CostTerm("conv dense", (("flops", 18.0), ("inputs", 3.0)), ("odd",), exp(18.0), 1e5)
     real_s = 4 * model.time_s([odd])
     wiser = model.remembering([MeasuredSegment((odd,), real_s, 0.01, "plan")])
     assert wiser.estimate([odd]).basis == "measured"
     assert wiser.time_s([odd]) == real_s
-    both = [odd, Term("call")]
+    both = [odd, CostTerm("call")]
     assert model.time_s(both) < 0.5 * wiser.time_s(both) < wiser.time_s(both) < 1.2 * (real_s + model.time_s(both))
     assert wiser.estimate(both).deviation < model.estimate(both).deviation
-    other = [Term("elementwise", (("bytes", 12.0),), ("op=Relu",), 0.0, exp(12.0))]
+    other = [CostTerm("elementwise", (("bytes", 12.0),), ("op=Relu",), 0.0, exp(12.0))]
     assert wiser.time_s(other) == pytest.approx(model.time_s(other))
 
 
 def test_too_few_segments_teach_nothing() -> None:
     with pytest.raises(ProfileMissing, match="3 measured segments of cpu:a are too few"):
-        DeviceModel.learn([MeasuredSegment((Term("call"),), 1e-5, 0.0)] * 3, "cpu:a")
+        DeviceModel.learn([MeasuredSegment((CostTerm("call"),), 1e-5, 0.0)] * 3, "cpu:a")
 
 
 # --- what a segment is made of ------------------------------------------------------------------------------------
 
 
-def tensor(name: str, *shape: int, constant: bool = False) -> Tensor:
-    return Tensor(name, shape, 4 * int(np.prod(shape)), constant)
+def tensor(name: str, *shape: int, constant: bool = False) -> OpTensor:
+    return OpTensor(name, shape, 4 * int(np.prod(shape)), constant)
 
 
-def conv(name: str, source: Tensor, target: Tensor) -> Work:
+def conv(name: str, source: OpTensor, target: OpTensor) -> OpInstance:
     weight = tensor(f"{name}.w", target.shape[1], source.shape[1], 3, 3, constant=True)
-    return Work(name, "Conv", (source, weight), (target,), {"group": 1, "strides": [1, 1]}, 1e6, 1000)
+    return OpInstance(name, "Conv", (source, weight), (target,), {"group": 1, "strides": [1, 1]}, 1e6, 1000)
 
 
 X, Y, Z = (tensor(name, 1, 16, 8, 8) for name in "xyz")
 
 
-def kinds(works: list[Work], leaving: list[str]) -> list[str]:
+def kinds(works: list[OpInstance], leaving: list[str]) -> list[str]:
     return [term.kind for term in segment_terms(works, leaving)]
 
 
 def test_an_activation_behind_a_convolution_is_another_matter_than_one_alone() -> None:
-    relu = Work("r", "Relu", (Y,), (Z,))
+    relu = OpInstance("r", "Relu", (Y,), (Z,))
     together = kinds([conv("c", X, Y), relu], ["z"])
     assert "elementwise behind" in together
     assert kinds([relu], ["z"]) == ["elementwise", "border", "border", "call"]
@@ -155,8 +157,8 @@ def test_layouts_are_changed_at_the_border_and_not_between_convolutions() -> Non
 
 
 def test_a_weight_that_is_only_dequantised_costs_nothing_when_run() -> None:
-    whole = Work("d", "DequantizeLinear", (tensor("w8", 4, 4, constant=True),), (tensor("w", 4, 4),))
-    product = Work("m", "MatMul", (tensor("x", 2, 4), tensor("w", 4, 4)), (tensor("y", 2, 4),), {}, 64.0)
+    whole = OpInstance("d", "DequantizeLinear", (tensor("w8", 4, 4, constant=True),), (tensor("w", 4, 4),))
+    product = OpInstance("m", "MatMul", (tensor("x", 2, 4), tensor("w", 4, 4)), (tensor("y", 2, 4),), {}, 64.0)
     assert "quantise" not in kinds([whole, product], ["y"])
 
 
@@ -189,7 +191,7 @@ def test_segments_come_back_from_disk_and_belong_to_the_engine_they_were_measure
 )
 def test_a_damaged_file_is_refused_in_one_line(change, tmp_path: Path) -> None:
     path = tmp_path / "s.json"
-    rows = [MeasuredSegment((Term("call"),), 1e-5, 0.0)]
+    rows = [MeasuredSegment((CostTerm("call"),), 1e-5, 0.0)]
     save_segments(SegmentStore().adding([CPU], {"cpu:a": rows}, 1, 1.0), path)
     path.write_text(change(path.read_text()))
     with pytest.raises(InvalidProfile) as caught:

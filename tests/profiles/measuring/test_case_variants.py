@@ -12,15 +12,15 @@ from onnx.reference import ReferenceEvaluator
 from trisect.profiles.costmodel.op_features import OpClass, OpFeatures
 from trisect.profiles.costmodel.profile_costs import ProfileCosts
 from trisect.profiles.measuring import device_measurement as measuring
-from trisect.profiles.measuring.case_variants import other_forms
-from trisect.profiles.measuring.operator_cases import cases, small_cases
+from trisect.profiles.measuring.case_variants import case_variants
+from trisect.profiles.measuring.operator_cases import small_cases, standard_cases
 from trisect.runtime.engines import find_devices, load
 from trisect.runtime.engines.base import LoadOptions
 from trisect.runtime.errors import EngineFailed
 
 ORT = find_devices("cpu:ort")[0]
 SMALL = small_cases()
-FORMS = [(case, form) for case in SMALL for form in other_forms(case)]
+FORMS = [(case, form) for case in SMALL for form in case_variants(case)]
 
 
 @pytest.mark.parametrize(("case", "form"), FORMS, ids=lambda case: case.name)
@@ -39,7 +39,7 @@ def test_a_form_computes_what_the_case_does(case, form):
 
 
 def test_eight_bits_are_in_the_model():
-    form = next(form for form in other_forms(SMALL[1]) if "int8" in form.name)
+    form = next(form for form in case_variants(SMALL[1]) if "int8" in form.name)
     graph = onnx.load_from_string(form.build()).graph
     weight = next(tensor for tensor in graph.initializer if tensor.name == "w0.steps")
     assert weight.data_type == onnx.TensorProto.INT8
@@ -52,11 +52,11 @@ def test_eight_bits_are_in_the_model():
 
 def test_a_models_own_operators_have_no_other_form():
     own = replace(SMALL[0], given=dict)
-    assert list(other_forms(own)) == []
+    assert list(case_variants(own)) == []
 
 
 def test_small_cases_cover_every_class_early_with_little_work():
-    wanted = {case.op_class for case in cases()}
+    wanted = {case.op_class for case in standard_cases()}
     assert {case.op_class for case in SMALL[: len(wanted)]} == wanted
     assert len({case.name for case in SMALL}) == len(SMALL)
     assert max(size_bytes for _, size_bytes in (case.weight for case in SMALL)) <= 8 << 20
@@ -117,7 +117,7 @@ def test_what_is_refused_in_every_form_is_refused(quick, monkeypatch):
 
 def test_a_simulator_times_few_calls(quick, monkeypatch):
     asked = []
-    timing = measuring.Timing(1e-3, 0.0)
+    timing = measuring.CallTiming(1e-3, 0.0)
     monkeypatch.setattr(measuring, "time_calls", lambda call, **limits: (asked.append(limits), timing)[1])
     for reality in ("hardware", "simulated"):
         measuring._bound(SMALL[1], replace(ORT, reality=reality), LoadOptions())

@@ -14,7 +14,7 @@ import pytest
 from trisect.profiles.costmodel.op_features import OpClass
 from trisect.profiles.measuring import contention
 from trisect.profiles.measuring.contention import contending_pairs, measure_contention
-from trisect.profiles.measuring.operator_cases import contended_cases, small_cases
+from trisect.profiles.measuring.operator_cases import contention_cases, small_cases
 from trisect.runtime.engines import find_devices
 from trisect.runtime.engines.base import LoadOptions
 from trisect.runtime.errors import EngineFailed
@@ -32,12 +32,12 @@ def test_only_hardware_on_the_same_cores_contends():
 
 
 def test_both_kinds_of_work_are_tried():
-    assert {case.op_class for case in contended_cases()} == {OpClass.MATMUL, OpClass.MATVEC}
+    assert {case.op_class for case in contention_cases()} == {OpClass.MATMUL, OpClass.MATVEC}
 
 
 @pytest.mark.parametrize("executor", contention.EXECUTORS)
 def test_each_is_timed_beside_the_other_as_a_session_runs_them(monkeypatch, executor):
-    monkeypatch.setattr(contention, "contended_cases", lambda: [ONE])
+    monkeypatch.setattr(contention, "contention_cases", lambda: [ONE])
     opened, beside = [], []
     real_opened, real_busy = contention._opened, contention._busy
 

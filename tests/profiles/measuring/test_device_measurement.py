@@ -20,14 +20,14 @@ from trisect.profiles.measuring import machine_limits as machine
 from trisect.profiles.measuring import wakeup_measurement as wakeup
 from trisect.profiles.measuring.link_measurement import SIZES_BYTES, measure_link
 from trisect.profiles.measuring.machine_limits import read_bandwidth_bytes_per_s
-from trisect.profiles.measuring.operator_cases import cases, tiny_chain
+from trisect.profiles.measuring.operator_cases import standard_cases, tiny_chain
 from trisect.profiles.stored.profile_data import Contention, Link, MemoryPoint, WakeupPoint
 from trisect.runtime.engines import discover, load
 from trisect.runtime.engines.base import LoadOptions
 from trisect.runtime.errors import EngineFailed
 
 ORT, OPENVINO = (next(d for d in discover() if d.id == name) for name in ("cpu:ort", "cpu:openvino"))
-CASES = cases()
+CASES = standard_cases()
 SMALL = [case for case in CASES if case.size_bytes * case.repeats < 3e6]
 
 
@@ -79,7 +79,7 @@ def quick(monkeypatch):
     """Only the small cases, and no tour of the memory."""
     chosen = [case for case in SMALL if case.name in ("matmul:64x256x256", "norm:layer:8x256", "elementwise:add:4096")]
     assert len(chosen) == 3
-    monkeypatch.setattr(measuring, "cases", lambda: chosen)
+    monkeypatch.setattr(measuring, "standard_cases", lambda: chosen)
     monkeypatch.setattr(measuring, "read_bandwidth_bytes_per_s", lambda: 1e10)
     monkeypatch.setattr(measuring, "peak_flops", lambda device, options: 1e11)
     monkeypatch.setattr(measuring, "_CLASSES", 1)
@@ -250,7 +250,7 @@ def test_what_would_take_minutes_is_left_out(quick):
 def test_a_slow_device_is_not_given_the_large_product(monkeypatch):
     sizes = []
     product = machine.square_product
-    monkeypatch.setattr(machine, "square_product", lambda size: (sizes.append(size), product(32))[1])
+    monkeypatch.setattr(machine, "square_matmul", lambda size: (sizes.append(size), product(32))[1])
     monkeypatch.setattr(machine, "_LONG_S", 0.0)
     assert machine.peak_flops(ORT, LoadOptions()) > 0
     assert sizes == [256]

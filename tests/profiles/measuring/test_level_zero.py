@@ -140,7 +140,7 @@ def test_power_is_what_the_card_counted(machine, monkeypatch):
     ticks = itertools.count(0.0, 0.25)
     monkeypatch.setattr(power, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
     machine(arc(Domain(GPU_DOMAIN, steps(1)), Domain(CARD, steps(50)), Domain(CARD, steps(7), on_subdevice=True)))
-    assert power.can_tell_power(ARC)
+    assert power.can_measure_power(ARC)
     assert power.power_w(ARC, lambda: None, lasting_s=1.0) == pytest.approx(50 / 1.25)
 
 
@@ -183,7 +183,7 @@ def test_the_card_of_that_name_is_asked(machine):
 )
 def test_where_there_is_a_doubt_nothing_is_measured(machine, cards, device):
     machine(*cards)
-    assert not power.can_tell_power(device)
+    assert not power.can_measure_power(device)
 
 
 @pytest.mark.parametrize("answers", [{"initialised": NO_PERMISSION}, {"reading": NO_PERMISSION}])

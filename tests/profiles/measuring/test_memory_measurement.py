@@ -18,7 +18,7 @@ from trisect.partitioner.strategies.common.placement_value import certificate, e
 from trisect.profiles.costmodel.link_cost import LinkCost
 from trisect.profiles.costmodel.op_features import MemoryNeed
 from trisect.profiles.measuring.memory_measurement import (
-    has_memory_of_its_own,
+    has_own_memory,
     measure_memory,
     memory_models,
     memory_need,
@@ -68,10 +68,10 @@ def test_an_engine_holds_at_least_what_it_computes_with():
 
 
 def test_what_is_not_in_this_process_is_not_measured_by_it():
-    assert not has_memory_of_its_own(ORT)
-    assert not has_memory_of_its_own(Device("npu:qnn", "npu", "qnn", "", reality="simulated"))
-    assert has_memory_of_its_own(Device("gpu:cuda", "gpu", "cuda", ""))
-    assert has_memory_of_its_own(Device("npu:null", "npu", "null", "", reality="simulated"))
+    assert not has_own_memory(ORT)
+    assert not has_own_memory(Device("npu:qnn", "npu", "qnn", "", reality="simulated"))
+    assert has_own_memory(Device("gpu:cuda", "gpu", "cuda", ""))
+    assert has_own_memory(Device("npu:null", "npu", "null", "", reality="simulated"))
     assert memory_need(DeviceProfile("cpu:a", "A", "1", 1e-5, 1e-6)) is None
 
 

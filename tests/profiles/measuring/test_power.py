@@ -39,7 +39,7 @@ def test_a_processor_is_the_sum_of_its_packages(clock, rapl):
         for zone, joules in (("intel-rapl:0", 3), ("intel-rapl:1", 2), ("intel-rapl:0:0", 100)):
             rapl[zone].write_text(f"{int(rapl[zone].read_text()) + joules * 1_000_000}\n")
 
-    assert power.can_tell_power(CPU)
+    assert power.can_measure_power(CPU)
     # Looks at 0, then before each call, then at the end: three calls between 0 and 1.25 s.
     assert power.power_w(CPU, work, lasting_s=1.0) == pytest.approx(3 * 5 / 1.25)
 
@@ -51,18 +51,18 @@ def test_a_counter_that_wrapped_is_no_figure(clock, rapl):
 @pytest.mark.parametrize("spoil", [lambda zone: zone.write_text("secret"), lambda zone: zone.unlink()])
 def test_a_counter_that_cannot_be_read_is_no_figure(rapl, spoil):
     spoil(rapl["intel-rapl:0"])
-    assert not power.can_tell_power(CPU)
+    assert not power.can_measure_power(CPU)
     assert power.power_w(CPU, lambda: None) is None
 
 
 def test_a_machine_without_counters_says_nothing(monkeypatch, tmp_path):
     monkeypatch.setattr(power, "_RAPL", tmp_path)
-    assert not power.can_tell_power(CPU)
-    assert not power.can_tell_power(Device("npu:x", "npu", "x", ""))
+    assert not power.can_measure_power(CPU)
+    assert not power.can_measure_power(Device("npu:x", "npu", "x", ""))
 
 
 def test_a_simulator_draws_no_power_of_its_own(rapl):
-    assert not power.can_tell_power(Device("cpu:x", "cpu", "x", "", reality="simulated"))
+    assert not power.can_measure_power(Device("cpu:x", "cpu", "x", "", reality="simulated"))
 
 
 def test_a_graphics_card_is_asked_by_its_number(clock, monkeypatch):
@@ -80,4 +80,4 @@ def test_a_graphics_card_is_asked_by_its_number(clock, monkeypatch):
     assert power.power_w(GPU, lambda: None, lasting_s=1.0) == pytest.approx(2.5 / 1.25)
     assert asked == [1]
     monkeypatch.setitem(sys.modules, "pynvml", None)
-    assert not power.can_tell_power(GPU)
+    assert not power.can_measure_power(GPU)

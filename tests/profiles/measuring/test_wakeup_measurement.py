@@ -11,7 +11,7 @@ import pytest
 
 from trisect.profiles.costmodel.profile_costs import ProfileCosts
 from trisect.profiles.measuring import wakeup_measurement as wakeup
-from trisect.profiles.measuring.operator_cases import Case
+from trisect.profiles.measuring.operator_cases import OperatorCase
 from trisect.profiles.stored.profile_data import DeviceProfile, Profile, Provenance, WakeupPoint
 from trisect.profiles.stored.profile_store import load, save
 from trisect.runtime.device import Device
@@ -40,7 +40,7 @@ def test_first_and_last_call_of_a_turn_are_told_apart(monkeypatch: pytest.Monkey
     now_s, taken_s = [0.0], [3.0, 5.0, 2.0, 1.0, 1.0]
     ran: list[str] = []
 
-    def calling(case: Case, device: Device, options: LoadOptions, stack: ExitStack) -> Callable[[], object]:
+    def calling(case: OperatorCase, device: Device, options: LoadOptions, stack: ExitStack) -> Callable[[], object]:
         def call() -> None:
             now_s[0] += taken_s[len(ran) % 5]
             ran.append(device.id)

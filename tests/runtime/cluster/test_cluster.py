@@ -16,7 +16,7 @@ import pytest
 
 from tests.runtime.cluster.plans import assert_right, feeds
 from tests.runtime.list_plan import assert_lists_right, lists_feeds, lists_plan
-from trisect.profiles.measuring.cluster_profile import refusal_there
+from trisect.profiles.measuring.cluster_profile import remote_compile_failure
 from trisect.runtime.cluster.cluster_nodes import cluster_devices, living_nodes
 from trisect.runtime.cluster.ray_connection import connect
 from trisect.runtime.cluster.transfer_probe import measure_transfers
@@ -227,7 +227,7 @@ def test_a_node_that_dies_in_the_middle_of_a_stream(cluster, pipeline):
 
 def test_a_node_is_asked_whether_it_compiles(model):
     with connect() as connection:
-        ask = refusal_there(connection)
+        ask = remote_compile_failure(connection)
         far = next(device for device in cluster_devices(connection) if device.id == "edge1/cpu:ort")
         foreign = replace(far, name="another machine's")
         good = model("g (float[2] x) => (float[2] y) { y = Neg(x) }")

@@ -10,7 +10,7 @@ import trisect
 from trisect.context.context import create_context
 from trisect.profiles import reference
 from trisect.profiles.capabilities.compile_verdicts import Capabilities
-from trisect.profiles.capabilities.op_support_limits import known_limits, probe_limits
+from trisect.profiles.capabilities.op_support_limits import cached_limits, probe_limits
 from trisect.runtime.engines import find_devices
 from trisect.runtime.errors import EngineMissing, InvalidInput
 
@@ -59,12 +59,12 @@ def test_most_operators_are_probed_and_refusals_have_reasons(limits):
 
 def test_answers_are_cached_and_survive_damage(limits, tmp_path: Path):
     device = find_devices("cpu:ort")[0]
-    assert known_limits(device) == limits
+    assert cached_limits(device) == limits
     store = tmp_path / "limits.json"
-    assert known_limits(device, Capabilities(store)) is None
+    assert cached_limits(device, Capabilities(store)) is None
     store.write_bytes(b"{garbage")
     capabilities = Capabilities(store)
-    assert known_limits(device, capabilities) is None
+    assert cached_limits(device, capabilities) is None
     assert capabilities.moved is not None
 
 
