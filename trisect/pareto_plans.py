@@ -8,7 +8,7 @@ from typing import Any
 
 from trisect.partitioner.planning.pareto_front import check_objectives, pareto_front
 from trisect.partitioner.planning.plan_maker import make_pareto_plans
-from trisect.partitioner.planning.plan_request import PlanRequest, check_time_limit
+from trisect.partitioner.planning.plan_request import PlanRequest
 from trisect.partitioner.problem.constrained_problem import constrained
 from trisect.partitioner.problem.constraints import Constraints, read_constraints
 from trisect.partitioner.strategies import TIME_LIMIT_S
@@ -16,6 +16,7 @@ from trisect.runtime.progress import Progress, no_progress
 from trisect.scheduler.problem.problem import Problem
 from trisect.scheduler.problem.rules import Objective
 from trisect.scheduler.problem.solution import Solution
+from trisect.scheduler.problem.time_limit import check_time_limit
 
 from . import api, cluster_devices, plan_origins
 

@@ -1,9 +1,8 @@
-"""Solving placement problems that need not come from a model: what researchers compare heuristics with."""
+"""``trisect.solve``: solve a placement problem, of a model or of a published benchmark."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from trisect.partitioner.strategies.common.placement_value import certificate, c
 from trisect.runtime.errors import InvalidInput
 from trisect.scheduler.problem.problem import Problem
 from trisect.scheduler.problem.solution import Solution
-from trisect.scheduler.problem.time_limit import TimeLimit
+from trisect.scheduler.problem.time_limit import TimeLimit, check_time_limit
 
 
 def solve(
@@ -25,7 +24,7 @@ def solve(
     time_limit_s: float = TIME_LIMIT_S,
     seed: int = 0,
 ) -> Solution:
-    """Ask a strategy for a placement and judge it by the problem's own rules.
+    """Place a problem's tasks by a strategy, and evaluate the placement by the rules of the problem.
 
     Parameters
     ----------
@@ -34,11 +33,11 @@ def solve(
     strategy : str
         ``"exact"``, ``"auto"``, ``"heft"``, or one that you registered.
     constraints : Constraints, mapping or path of a TOML file, optional
-        What must or must not go where; see `trisect.partitioner.problem.constraints`.
+        Which tasks must or must not run where; see `Constraints`.
     time_limit_s : float
-        For strategies that search.
+        Search time of strategies that search.
     seed : int
-        For strategies that draw lots.
+        Random seed of stochastic strategies.
 
     Returns
     -------
@@ -50,9 +49,9 @@ def solve(
     ------
     UnknownStrategy
     InfeasibleProblem
-        When the strategy finds nothing, or the constraints leave nothing to find.
+        When the strategy finds no placement, or the constraints allow none.
     InvalidInput
-        For a time limit that is none, a constraint that matches nothing, or an objective that a benchmark lacks.
+        For an invalid time limit, a constraint that matches nothing, or an objective that a benchmark does not have.
 
     Examples
     --------
@@ -66,11 +65,11 @@ def solve(
     >>> solution.value, solution.gap, solution.violations
     (4.0, 0.0, ())
     """
-    if not isfinite(time_limit_s) or time_limit_s <= 0:
-        raise InvalidInput(f"a time limit of {time_limit_s} s", remedy="give seconds above zero")
+    check_time_limit(time_limit_s)
     if problem.rules.convention != "segments" and problem.objective not in ("latency", "throughput"):
         raise InvalidInput(
-            f"a benchmark problem has no {problem.objective}", remedy="its objective is latency or throughput"
+            f"expected latency or throughput as the objective of a benchmark, found {problem.objective}",
+            remedy="read the benchmark with another objective",
         )
     problem = constrained(problem, read_constraints(constraints))
     clock = TimeLimit(time_limit_s)

@@ -6,7 +6,6 @@ import json
 import tomllib
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
-from math import isfinite
 from pathlib import Path
 from typing import Any, get_args
 
@@ -15,6 +14,7 @@ import msgspec
 from trisect.partitioner.strategies import TIME_LIMIT_S, keywords, lookup
 from trisect.runtime.errors import InvalidInput
 from trisect.scheduler.problem.rules import Objective
+from trisect.scheduler.problem.time_limit import check_time_limit
 
 from .. import workloads
 from ..workloads import WorkloadChoice, WorkloadInstance
@@ -98,8 +98,11 @@ def make_spec(
         raise InvalidInput(f"no objective {objective!r}", remedy=f"choose one of: {', '.join(get_args(Objective))}")
     if min(spec.seeds) < 0:
         raise InvalidInput(f"the seed {min(spec.seeds)} is negative", remedy="give seeds of 0 or more")
-    if not (isfinite(spec.time_limit_s) and spec.time_limit_s > 0 and 0 <= spec.stop_after_s < float("inf")):
-        raise InvalidInput(f"the time limit is {spec.time_limit_s} s", remedy="give a positive number of seconds")
+    check_time_limit(spec.time_limit_s)
+    if not 0 <= spec.stop_after_s < float("inf"):
+        raise InvalidInput(
+            f"invalid stop time {spec.stop_after_s} s: expected a number of seconds, 0 or more", remedy="correct it"
+        )
     return spec
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import isfinite
 from pathlib import Path
 from typing import get_args
 
@@ -12,8 +11,9 @@ from trisect.profiles.capabilities.compile_verdicts import Capabilities
 from trisect.profiles.costmodel.costs import Costs
 from trisect.profiles.stored.segment_store import MeasuredSegment
 from trisect.runtime.device import Device
-from trisect.runtime.errors import InfeasibleProblem, InvalidInput
+from trisect.runtime.errors import InfeasibleProblem
 from trisect.scheduler.problem.rules import Objective
+from trisect.scheduler.problem.time_limit import check_time_limit
 
 from ..problem.constraints import Constraints
 from ..strategies import TIME_LIMIT_S
@@ -81,16 +81,3 @@ class DeviceData:
     """Cache file of measured runs of whole models; where None, measured costs are not calibrated on the model."""
     record: SegmentRecorder | None = None
     """Called with the measured segments of each plan that refinement runs."""
-
-
-def check_time_limit(time_limit_s: float | None) -> None:
-    """Refuse a time limit that is not a positive number.
-
-    Raises
-    ------
-    InvalidInput
-    """
-    if time_limit_s is not None and not (isfinite(time_limit_s) and time_limit_s > 0):
-        raise InvalidInput(
-            f"invalid time limit {time_limit_s} s: expected a positive number of seconds", remedy="correct it"
-        )

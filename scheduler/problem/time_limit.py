@@ -6,7 +6,10 @@ follows from the time limit; the clock stops only what is far slower than expect
 
 from __future__ import annotations
 
+from math import isfinite
 from time import monotonic
+
+from trisect.runtime.errors import InvalidInput
 
 
 class TimeLimit:
@@ -43,3 +46,16 @@ class TimeLimit:
             return False
         self.is_cut_short = True
         return True
+
+
+def check_time_limit(time_limit_s: float | None) -> None:
+    """Refuse a time limit that is not a positive number.
+
+    Raises
+    ------
+    InvalidInput
+    """
+    if time_limit_s is not None and not (isfinite(time_limit_s) and time_limit_s > 0):
+        raise InvalidInput(
+            f"invalid time limit {time_limit_s} s: expected a positive number of seconds", remedy="correct it"
+        )
