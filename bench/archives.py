@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path, PurePosixPath
 
-from trisect.profiles.stored.profile_store import write_aside
+from trisect.runtime.atomic_write import write_atomically
 from trisect.runtime.errors import InvalidInput, InvalidModel
 
 SUFFIX = ".stg"
@@ -68,7 +68,7 @@ def unpack(content: bytes, sha256: str, name: str, folder: Path) -> list[Path]:
     for path, text in files.items():
         # The table of optima stands beside the set, wherever the archive has it.
         target = folder / (path.name if path.name == OPTIMA else path)
-        write_aside(target, text)
+        write_atomically(target, text)
         written.append(target)
     return sorted(written)
 

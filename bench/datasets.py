@@ -24,7 +24,7 @@ from typing import Annotated
 import platformdirs
 import typer
 
-from trisect.profiles.stored.profile_store import write_aside
+from trisect.runtime.atomic_write import write_atomically
 from trisect.runtime.errors import InvalidInput, InvalidModel, StorageFailed, TrisectError
 
 from .archives import LIMIT_BYTES, check_sha256, unpack
@@ -212,7 +212,7 @@ def fetch(folder: Path, *, source: str = _SOURCE, files: Sequence[DataFile] = FI
             content = _download(f"{source}/{file.path}", file.size_bytes)
             if hashlib.sha256(content).hexdigest() != file.sha256:
                 raise InvalidModel(f"{source} does not hold the {file.path} that was expected")
-            write_aside(target, content)
+            write_atomically(target, content)
         found.append(target)
     return found
 

@@ -12,9 +12,9 @@ import msgspec
 import numpy as np
 
 from trisect.partitioner.costs.network_measurement import measure_networks
-from trisect.profiles.stored.profile_store import write_aside
 from trisect.profiles.stored.segment_store import SegmentStore, load_segments, save_segments, segments_path
 from trisect.runtime import engines
+from trisect.runtime.atomic_write import write_atomically
 from trisect.runtime.device import Device
 from trisect.runtime.errors import InvalidInput, InvalidModel, ProfileMissing, TrisectError
 from trisect.runtime.progress import Progress, no_progress
@@ -147,7 +147,7 @@ def bench_predict(
             runs = _read_cached(cached)
             if runs is None:
                 runs = measure_model(file, folder / file.name, chosen, fitted, splits=splits, seed=seed, rounds=rounds)
-                write_aside(cached, msgspec.json.encode(runs))
+                write_atomically(cached, msgspec.json.encode(runs))
             measured.append(runs)
         except TrisectError as error:
             left_out[file.name] = error.message

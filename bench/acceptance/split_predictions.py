@@ -85,7 +85,7 @@ class FittedDevices:
         """
         # Synthetic networks only: the store also holds measurements of the user's models.
         rows = {d.id: [row for row in store.of(d) if row.origin == "network"] for d in devices}
-        models = {device_id: DeviceModel.learn(found, device_id) for device_id, found in rows.items()}
+        models = {device_id: DeviceModel.fit(found, device_id) for device_id, found in rows.items()}
         return cls(models, {key: len(found) for key, found in rows.items()})
 
 
@@ -174,7 +174,7 @@ def refined(
     rows: dict[str, list[MeasuredSegment]] = {device: [] for device in models}
     for device, row in measured:
         rows[device].append(row)
-    return {device: model.remembering(rows[device]) if rows[device] else model for device, model in models.items()}
+    return {device: model.refined(rows[device]) if rows[device] else model for device, model in models.items()}
 
 
 def _latency_s(

@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 import platformdirs
 
-from trisect.profiles.stored.profile_store import write_aside
+from trisect.runtime.atomic_write import write_atomically
 from trisect.runtime.errors import StorageFailed
 
 from .interleaved_measurement import ContenderMeasurements
@@ -50,4 +50,4 @@ def read_turns(path: Path) -> CachedTurns | None:
 def write_turns(path: Path, turns: CachedTurns) -> None:
     """Write the turns. A cache that cannot be written does not fail a comparison."""
     with contextlib.suppress(StorageFailed):
-        write_aside(path, msgspec.json.encode(turns))
+        write_atomically(path, msgspec.json.encode(turns))

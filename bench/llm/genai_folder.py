@@ -16,7 +16,7 @@ import platformdirs
 from onnx import TensorProto, helper, numpy_helper
 
 from trisect.llm.bundle import Bundle
-from trisect.profiles.stored.profile_store import write_aside
+from trisect.runtime.atomic_write import write_atomically
 from trisect.runtime.errors import UnsupportedModel
 
 from .graph_copy import write_graph
@@ -54,7 +54,7 @@ def genai_folder(bundle: Bundle) -> Path:
     heads = _heads(model, bundle.name)
     _take_a_mask(model.graph)
     write_graph(model, source, target / _GRAPH_FILE)
-    write_aside(target / CONFIG_FILE, msgspec.json.encode(_config(bundle, heads)))
+    write_atomically(target / CONFIG_FILE, msgspec.json.encode(_config(bundle, heads)))
     return target
 
 

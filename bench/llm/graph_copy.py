@@ -11,7 +11,7 @@ from pathlib import Path
 
 import onnx
 
-from trisect.profiles.stored.profile_store import write_aside
+from trisect.runtime.atomic_write import write_atomically
 from trisect.runtime.errors import StorageFailed
 
 
@@ -38,7 +38,7 @@ def write_graph(model: onnx.ModelProto, source: Path, target: Path) -> None:
             _same_file(source / name, target.parent / name)
     except OSError as error:
         raise StorageFailed(f"cannot write {target.parent}: {error.strerror or error}") from error
-    write_aside(target, model.SerializeToString())
+    write_atomically(target, model.SerializeToString())
 
 
 def _same_file(source: Path, target: Path) -> None:

@@ -15,7 +15,7 @@ import jinja2
 import markupsafe
 import msgspec
 
-from trisect.profiles.stored.profile_store import write_aside
+from trisect.runtime.atomic_write import write_atomically
 from trisect.runtime.errors import InvalidInput
 
 from ..comparing.comparison import Comparison
@@ -57,7 +57,7 @@ def write_report(comparison: Comparison, path: Path) -> None:
         Where the file cannot be written.
     """
     check_installed()
-    write_aside(path, render(document(comparison)).encode())
+    write_atomically(path, render(document(comparison)).encode())
 
 
 def render(page: Document) -> str:

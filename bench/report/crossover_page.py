@@ -9,7 +9,7 @@ from pathlib import Path
 import jinja2
 import markupsafe
 
-from trisect.profiles.stored.profile_store import write_aside
+from trisect.runtime.atomic_write import write_atomically
 
 from ..llm.batch_throughput import BatchPoint
 from ..llm.crossover import Crossover
@@ -37,4 +37,4 @@ def write_crossover(model: str, found: Crossover, path: Path, batches: Sequence[
         script=markupsafe.Markup((here / "crossover.js").read_text("utf-8")),
         style=markupsafe.Markup((here / "page.css").read_text("utf-8")),
     )
-    write_aside(path, text.encode())
+    write_atomically(path, text.encode())

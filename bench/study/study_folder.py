@@ -17,7 +17,7 @@ import msgspec
 
 from trisect import __version__
 from trisect.partitioner.strategies import lookup
-from trisect.profiles.stored.profile_store import write_aside
+from trisect.runtime.atomic_write import write_atomically
 from trisect.runtime.errors import InvalidInput, StorageFailed
 
 from ..workloads import WorkloadChoice
@@ -80,8 +80,8 @@ class StudyFolder:
         elif path.is_dir() and any(path.iterdir()):
             raise InvalidInput(f"{path} is not empty and holds no study", remedy="choose another folder")
         else:
-            write_aside(spec_file, to_toml(spec))
-        write_aside(path / ENVIRONMENT, msgspec.json.format(msgspec.json.encode(about), indent=1))
+            write_atomically(spec_file, to_toml(spec))
+        write_atomically(path / ENVIRONMENT, msgspec.json.format(msgspec.json.encode(about), indent=1))
         self._rows = connect(path / ROWS)
         self._unsaved = 0
 

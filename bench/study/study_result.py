@@ -10,7 +10,7 @@ from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
-from trisect.profiles.stored.profile_store import write_aside
+from trisect.runtime.atomic_write import write_atomically
 from trisect.runtime.errors import EngineMissing, StorageFailed
 
 from . import summary_tables as tables
@@ -62,7 +62,7 @@ class Study:
         writer = csv.writer(text)
         writer.writerow(COLUMNS)
         writer.writerows(astuple(row) for row in self.rows)
-        write_aside(Path(path), text.getvalue().encode())
+        write_atomically(Path(path), text.getvalue().encode())
 
     def to_sqlite(self, path: str | Path) -> None:
         """Write the rows into a new SQLite file, as the table ``runs``."""
@@ -96,7 +96,7 @@ class Study:
         schema = pyarrow.schema([(name, kinds.get(hints[name], pyarrow.string())) for name in COLUMNS])
         sink = pyarrow.BufferOutputStream()
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist([asdict(row) for row in self.rows], schema), sink)
-        write_aside(Path(path), sink.getvalue().to_pybytes())
+        write_atomically(Path(path), sink.getvalue().to_pybytes())
 
     def to_pandas(self) -> pandas.DataFrame:
         """Return the rows as a data frame.

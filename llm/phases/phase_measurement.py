@@ -19,8 +19,9 @@ import msgspec
 import numpy as np
 
 from trisect.profiles.stored.profile_data import Provenance
-from trisect.profiles.stored.profile_store import default_path, write_aside
+from trisect.profiles.stored.profile_store import default_path
 from trisect.profiles.stored.provenance import provenance
+from trisect.runtime.atomic_write import write_atomically
 from trisect.runtime.device import Device
 from trisect.runtime.errors import InvalidProfile, ProfileMissing
 from trisect.runtime.progress import Progress, no_progress
@@ -268,7 +269,7 @@ def save_phases(profile: PhaseProfile, path: Path) -> None:
     ------
     StorageFailed
     """
-    write_aside(path, msgspec.json.format(msgspec.json.encode(profile), indent=1))
+    write_atomically(path, msgspec.json.format(msgspec.json.encode(profile), indent=1))
 
 
 def load_phases(path: Path, bundle: Bundle, devices: Sequence[Device]) -> PhaseProfile:

@@ -24,7 +24,7 @@ import onnx
 from trisect.profiles.costmodel.costs import Costs
 from trisect.profiles.measuring.device_measurement import time_calls
 from trisect.profiles.measuring.plan_trial import run_trial
-from trisect.profiles.stored.profile_store import write_aside
+from trisect.runtime.atomic_write import write_atomically
 from trisect.runtime.device import Device
 from trisect.runtime.engines import load
 from trisect.runtime.engines.base import LoadOptions
@@ -119,7 +119,7 @@ def calibrate(inputs: ProblemInputs, cache: Path, progress: Progress = no_progre
             scales[device.id] = min(max(times.whole_s / predicted_s, 1 / _SCALE_MAX), _SCALE_MAX)
     if len(known) > known_before:
         try:
-            write_aside(cache, msgspec.json.format(msgspec.json.encode(known), indent=1))
+            write_atomically(cache, msgspec.json.format(msgspec.json.encode(known), indent=1))
         except StorageFailed as error:
             log.warning("calibration is not cached, and is measured again next time: %s", error)
     return Calibration(scales, nodes_s, tuple(together))

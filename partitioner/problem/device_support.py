@@ -157,7 +157,7 @@ def _unsupported(
         if len(unknown) == len(candidates) > 1 and not capabilities.ask(models.whole(), device):
             # A device may support lists and tensors of unknown rank inside a model, but not as inputs or outputs.
             for task in filter(models.has_plain_boundary, unknown):
-                capabilities.learn(candidates[task], device)
+                capabilities.record(candidates[task], device)
         for task in unknown:
             verdicts[task] = capabilities.supports(candidates[task], device)
     except EngineMissing:

@@ -128,7 +128,7 @@ def _numeric_results(
                 result = _cached_result(question, device, capabilities)
                 if result is None:
                     result = numeric_trials().run(models.file(task), device, reference)
-                    capabilities.learn(_keyed(question, result.outcome), device, result.reason)
+                    capabilities.record(_keyed(question, result.outcome), device, result.reason)
                 if not is_reliable and result.outcome in ("equal", "different"):
                     result = UNDECIDED
                 if result.outcome != "equal":

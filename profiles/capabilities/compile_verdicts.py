@@ -13,12 +13,13 @@ from pathlib import Path
 
 import msgspec
 
+from trisect.runtime.atomic_write import write_atomically
 from trisect.runtime.device import Device
 from trisect.runtime.engines import load
 from trisect.runtime.engines.base import LoadOptions
 from trisect.runtime.errors import EngineFailed, UnsupportedModel
 
-from ..stored.profile_store import default_path, write_aside
+from ..stored.profile_store import default_path
 
 SCHEMA = 1
 _SIZE_LIMIT_BYTES = 64 << 20
@@ -110,9 +111,9 @@ class Capabilities:
         verdict = self.known(candidate, device)
         if verdict is not None:
             return verdict
-        return self.learn(candidate, device, self.ask(candidate.model(), device))
+        return self.record(candidate, device, self.ask(candidate.model(), device))
 
-    def learn(self, candidate: CompileProbe, device: Device, reason: str = "") -> CompileVerdict:
+    def record(self, candidate: CompileProbe, device: Device, reason: str = "") -> CompileVerdict:
         """Take an answer down that came about otherwise; no reason = the device can."""
         for table in (self._known, self._fresh):
             table.setdefault(_identity(device), {})[candidate.key] = reason
@@ -131,7 +132,7 @@ class Capabilities:
         merged = self._read()
         for device, verdicts in self._fresh.items():
             merged.setdefault(device, {}).update(verdicts)
-        write_aside(self.path, msgspec.json.format(msgspec.json.encode(_File(SCHEMA, merged)), indent=1))
+        write_atomically(self.path, msgspec.json.format(msgspec.json.encode(_File(SCHEMA, merged)), indent=1))
         self._fresh = {}
 
     def _read(self) -> dict[str, dict[str, str]]:

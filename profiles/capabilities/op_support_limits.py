@@ -102,7 +102,7 @@ def probe_limits(
             if done % 20 == 0:
                 progress(done, len(trials), f"{device.id}: {trial.key.removeprefix(_VERSION).strip()}")
             capabilities.supports(trial, device)
-        capabilities.learn(CompileProbe(f"{_VERSION} done", bytes), device)
+        capabilities.record(CompileProbe(f"{_VERSION} done", bytes), device)
     except EngineMissing as error:
         raise EngineMissing(f"nobody here can ask {device.id} what it takes", remedy=error.remedy) from error
     finally:

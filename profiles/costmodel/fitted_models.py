@@ -1,4 +1,4 @@
-"""Fitted cost models on disk, so that a split does not fit them anew: weights with their names, and of which data."""
+"""Fitted cost models on disk, so that a split need not fit them again."""
 
 from __future__ import annotations
 
@@ -9,39 +9,40 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from trisect.runtime.atomic_write import write_atomically
 from trisect.runtime.device import Device
 
-from ..stored.profile_store import write_aside
 from ..stored.segment_store import MeasuredSegment, load_segments
 from .device_model import DeviceModel
 from .regression import Regression
 
-_FEWEST_SEGMENTS = 100
-"""With fewer, a device is judged by its operators alone."""
+_MIN_SEGMENTS = 100
+"""A device with fewer measured segments has no cost model: its operators are costed one by one."""
 
 
-class _Weights(msgspec.Struct):
+class _StoredModel(msgspec.Struct):
     device: str
     residual: float
     weights: list[tuple[str, str, float]]
-    """Kind, size or mark, weight."""
+    """Kind, feature, weight."""
     ranges: dict[str, dict[str, tuple[float, float]]]
-    """Kind -> size -> between what it was."""
+    """Kind -> size -> smallest and largest value of the training data."""
 
 
-class _File(msgspec.Struct):
+class _FittedModelsFile(msgspec.Struct):
     fitted_to: str
-    models: list[_Weights]
+    """Hash of the training data."""
+    models: list[_StoredModel]
 
 
 def fitted_models(devices: Sequence[Device], segments: Path) -> dict[str, DeviceModel]:
-    """A model of each device of which enough segments were measured; fitted now where they changed since.
+    """Return the cost model of each device with enough measured segments, fitted now if the segments have changed.
 
     Parameters
     ----------
     devices : sequence of Device
     segments : Path
-        File of measured segments; the models are kept beside it.
+        File of measured segments; the models are stored beside it.
 
     Raises
     ------
@@ -51,33 +52,35 @@ def fitted_models(devices: Sequence[Device], segments: Path) -> dict[str, Device
     if not segments.exists():
         return {}
     store = load_segments(segments)
-    known = {device.id: store.of(device) for device in devices if len(store.of(device)) >= _FEWEST_SEGMENTS}
-    identity = hashlib.sha256(segments.read_bytes() + repr(sorted(known)).encode()).hexdigest()
+    training = {device.id: store.of(device) for device in devices if len(store.of(device)) >= _MIN_SEGMENTS}
+    identity = hashlib.sha256(segments.read_bytes() + repr(sorted(training)).encode()).hexdigest()
     path = segments.with_suffix(".fitted.json")
     try:
-        file = msgspec.json.decode(path.read_bytes(), type=_File)
+        file = msgspec.json.decode(path.read_bytes(), type=_FittedModelsFile)
     except (OSError, msgspec.DecodeError):
         file = None
     if file is not None and file.fitted_to == identity:
-        return {model.device: _remembering(_model(model), known[model.device]) for model in file.models}
-    models = {device_id: DeviceModel.learn(rows, device_id) for device_id, rows in known.items()}
-    write_aside(path, msgspec.json.encode(_File(identity, [_weights(key, model) for key, model in models.items()])))
-    return {device_id: _remembering(model, known[device_id]) for device_id, model in models.items()}
+        models = {stored.device: _to_model(stored) for stored in file.models}
+    else:
+        models = {device_id: DeviceModel.fit(rows, device_id) for device_id, rows in training.items()}
+        file = _FittedModelsFile(identity, [_to_stored(device_id, model) for device_id, model in models.items()])
+        write_atomically(path, msgspec.json.encode(file))
+    return {device_id: _with_own_segments(model, training[device_id]) for device_id, model in models.items()}
 
 
-def _remembering(model: DeviceModel, rows: Sequence[MeasuredSegment]) -> DeviceModel:
-    """With what was measured of users' own models."""
+def _with_own_segments(model: DeviceModel, rows: Sequence[MeasuredSegment]) -> DeviceModel:
+    """Refine a model with the measured segments of users' models."""
     own = [row for row in rows if row.origin != "network"]
-    return model.remembering(own) if own else model
+    return model.refined(own) if own else model
 
 
-def _weights(device_id: str, model: DeviceModel) -> _Weights:
-    columns = model.regression.columns
-    rows = [(kind, name, float(model.regression.weights[i])) for (kind, name), i in columns.items()]
-    return _Weights(device_id, model.residual, rows, model.regression.ranges)
+def _to_stored(device_id: str, model: DeviceModel) -> _StoredModel:
+    regression = model.regression
+    rows = [(kind, name, float(regression.weights[i])) for (kind, name), i in regression.columns.items()]
+    return _StoredModel(device_id, model.residual, rows, regression.ranges)
 
 
-def _model(stored: _Weights) -> DeviceModel:
+def _to_model(stored: _StoredModel) -> DeviceModel:
     columns = {(kind, name): i for i, (kind, name, _) in enumerate(stored.weights)}
     weights = np.array([weight for _, _, weight in stored.weights])
     return DeviceModel(Regression(columns, stored.ranges, weights), stored.residual)

@@ -1,4 +1,4 @@
-"""One operator of a model as a cost model sees it: what it is called with, and what it reads and makes."""
+"""An operator of a model as the cost models see it: its attributes, and the tensors that it reads and writes."""
 
 from __future__ import annotations
 
@@ -16,30 +16,31 @@ class OpTensor:
     shape: tuple[int, ...]
     size_bytes: int
     constant: bool = False
-    """Known before anything runs: a weight, or arithmetic on shapes."""
+    """Known before the run: a weight, or arithmetic on shapes."""
 
     @property
     def elements(self) -> int:
+        """Number of elements."""
         return prod(self.shape)
 
 
 @dataclass(frozen=True)
 class OpInstance:
-    """One operator."""
+    """One operator of a model."""
 
     name: str
     op_type: str
     inputs: tuple[OpTensor | None, ...]
-    """A missing optional one is None."""
+    """None for a missing optional input."""
     outputs: tuple[OpTensor, ...]
     attributes: Mapping[str, Any] = field(default_factory=dict)
-    """Numbers, words, and short lists of them."""
+    """Numbers, strings, and short lists of them."""
     flops: float = 0.0
     size_bytes: int = 0
-    """Read and written, weights included."""
+    """Bytes read and written, weights included."""
     is_control_flow: bool = False
 
     @property
     def varying(self) -> list[OpTensor]:
-        """Inputs that differ from call to call."""
+        """Inputs that differ from run to run."""
         return [tensor for tensor in self.inputs if tensor is not None and not tensor.constant]

@@ -1,11 +1,11 @@
-"""Profiles on disk: read with suspicion, written aside and renamed, never over something that cannot be read."""
+"""Profiles on disk: validated when read, written atomically, and never written over a file that cannot be read."""
 
 from __future__ import annotations
 
 import os
 import platform
 import re
-import tempfile
+from collections.abc import Iterator
 from dataclasses import replace
 from math import isfinite
 from pathlib import Path
@@ -13,21 +13,19 @@ from pathlib import Path
 import msgspec
 import platformdirs
 
-from trisect.runtime.errors import InvalidProfile, StorageFailed
+from trisect.runtime.atomic_write import write_atomically
+from trisect.runtime.errors import InvalidProfile
 
-from .profile_data import SCHEMA, Profile
+from .profile_data import SCHEMA, DeviceProfile, Profile
+from .versioned_json import invalid_figure, read_versioned
 
 ENVIRONMENT = "TRISECT_PROFILES"
-"""Environment variable that names the folder of profiles."""
+"""Environment variable with the folder of profiles."""
 _SIZE_LIMIT_BYTES = 64 << 20
 
 
-class _Header(msgspec.Struct):
-    schema: int
-
-
 def default_path(precision: str = "float32") -> Path:
-    """Where this machine's profile lies: in ``TRISECT_PROFILES`` or the user's cache."""
+    """Return the path of this machine's profile: in ``TRISECT_PROFILES`` or the user's cache folder."""
     named = os.environ.get(ENVIRONMENT)
     folder = Path(named) if named else Path(platformdirs.user_cache_dir("trisect")) / "profiles"
     host = re.sub(r"[^A-Za-z0-9.-]", "_", platform.node()) or "here"
@@ -35,7 +33,7 @@ def default_path(precision: str = "float32") -> Path:
 
 
 def calibrations_path() -> Path:
-    """Where it is kept what whole models took on this machine."""
+    """Return the path of the measured times of whole models on this machine."""
     return default_path().with_suffix(".whole-models.json")
 
 
@@ -45,68 +43,30 @@ def save(profile: Profile, path: Path) -> None:
     Raises
     ------
     InvalidProfile
-        When a file is there already that is no profile, or one of a newer version: it is left as it is. For figures
-        that are impossible, which nobody could read again.
+        For impossible figures, or where the existing file is not a profile or of a newer version: it is left as it is.
     StorageFailed
         Disk full or no permission; nothing half-written is left.
     """
-    wrong = _impossible(profile)
-    if wrong:
-        raise InvalidProfile(f"an impossible figure was measured: {wrong}", remedy="measure again: trisect profile")
+    for figure in _impossible_figures(profile):
+        raise InvalidProfile(f"an impossible figure was measured: {figure}", remedy="run `trisect profile` again")
     if path.exists():
         load(path)
-    write_aside(path, msgspec.json.format(msgspec.json.encode(profile), indent=1))
-
-
-def write_aside(path: Path, content: bytes) -> None:
-    """Write a file aside and rename it, so that a reader never sees half of it.
-
-    Raises
-    ------
-    StorageFailed
-        Disk full or no permission; nothing half-written is left.
-    """
-    temporary = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            temporary = Path(file.name)
-            file.write(content)
-        temporary.replace(path)
-    except OSError as error:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
-        raise StorageFailed(f"{path} cannot be written: {error.strerror or error}") from error
+    write_atomically(path, msgspec.json.format(msgspec.json.encode(profile), indent=1))
 
 
 def load(path: Path) -> Profile:
-    """Read a profile.
+    """Read a profile; older versions lack what was added since, and are otherwise the same.
 
     Raises
     ------
     InvalidProfile
-        For a file that is missing, damaged, foreign, of a newer version, or that holds impossible figures.
+        For a file that is missing, malformed, of a newer version, or holds impossible figures.
     """
-    remedy = "move it away and run: trisect profile"
-    try:
-        if path.stat().st_size > _SIZE_LIMIT_BYTES:
-            raise InvalidProfile(f"{path} is too large for a profile", remedy=remedy)
-        text = path.read_bytes()
-    except OSError as error:
-        raise InvalidProfile(f"the profile {path} cannot be read: {error.strerror or error}", remedy=remedy) from error
-    try:
-        schema = msgspec.json.decode(text, type=_Header).schema
-        if schema > SCHEMA:
-            raise InvalidProfile(
-                f"{path} is a profile of version {schema}, newer than this trisect ({SCHEMA})", remedy="update trisect"
-            )
-        profile = msgspec.json.decode(text, type=Profile)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise InvalidProfile(f"{path} is not a sound profile: {error}", remedy=remedy) from error
-    wrong = _impossible(profile)
-    if wrong:
-        raise InvalidProfile(f"{path} holds an impossible figure: {wrong}", remedy=remedy)
-    return replace(profile, schema=SCHEMA)  # an older one lacks what was added since, and is otherwise the same
+    profile = read_versioned(path, Profile, schema=SCHEMA, oldest=0, max_bytes=_SIZE_LIMIT_BYTES)
+    assert profile is not None
+    for figure in _impossible_figures(profile):
+        raise invalid_figure(path, figure)
+    return replace(profile, schema=SCHEMA)
 
 
 def load_own(path: Path) -> Profile | None:
@@ -115,7 +75,7 @@ def load_own(path: Path) -> Profile | None:
     Raises
     ------
     InvalidProfile
-        As `load`; and for one that another machine measured, of which a name alone tells nothing.
+        As in `load`, and for a profile that was measured on another machine.
     """
     if not path.exists():
         return None
@@ -123,33 +83,42 @@ def load_own(path: Path) -> Profile | None:
     host = profile.provenance.host
     if profile.provenance.source == "measured" and host and host != here:
         raise InvalidProfile(
-            f"{path} was measured on {host}, and this is {here}", remedy="move it away and run: trisect profile"
+            f"{path} was measured on {host}, not on this machine ({here})",
+            remedy="move it away and run `trisect profile`",
         )
     return profile
 
 
-def _impossible(profile: Profile) -> str | None:
+def _impossible_figures(profile: Profile) -> Iterator[str]:
+    """Describe the figures that no measurement can give."""
     for key, device in profile.devices.items():
         if key != device.device:
-            return f"device {key!r} is called {device.device!r}"
-        for point in device.points:
-            if not (_positive(point.time_s) and point.size_bytes >= 0 and isfinite(point.flops) and point.flops >= 0):
-                return f"{key}, {point.case}"
-        if any(min(found.weights_bytes, found.tensors_bytes, found.resident_bytes) < 0 for found in device.memory):
-            return f"memory of {key}"
-        if not (_positive(device.call_overhead_s) and device.node_overhead_s >= 0 and isfinite(device.node_overhead_s)):
-            return f"overheads of {key}"
-        if not all(_positive(t) for found in device.wakeups for t in (found.idle_s, found.cold_s, found.warm_s)):
-            return f"wake-up costs of {key}"
+            yield f"device {key!r} is called {device.device!r}"
+        yield from _impossible_device_figures(device)
     for link in profile.links:
         bandwidth = link.bandwidth_bytes_per_s
-        if not (isfinite(link.latency_s) and link.latency_s >= 0 and (bandwidth is None or _positive(bandwidth))):
-            return f"link {link.source} to {link.target}"
-    for found in profile.contention:
-        if not (_positive(found.alone_s) and _positive(found.together_s)):
-            return f"contention of {found.device} with {found.beside}"
-    return None
+        if not (_non_negative(link.latency_s) and (bandwidth is None or _positive(bandwidth))):
+            yield f"link {link.source} to {link.target}"
+    for row in profile.contention:
+        if not (_positive(row.alone_s) and _positive(row.together_s)):
+            yield f"contention of {row.device} with {row.beside}"
+
+
+def _impossible_device_figures(device: DeviceProfile) -> Iterator[str]:
+    for point in device.points:
+        if not (_positive(point.time_s) and point.size_bytes >= 0 and _non_negative(point.flops)):
+            yield f"{device.device}, {point.case}"
+    if any(min(row.weights_bytes, row.tensors_bytes, row.resident_bytes) < 0 for row in device.memory):
+        yield f"memory of {device.device}"
+    if not (_positive(device.call_overhead_s) and _non_negative(device.node_overhead_s)):
+        yield f"overheads of {device.device}"
+    if not all(_positive(time_s) for row in device.wakeups for time_s in (row.idle_s, row.cold_s, row.warm_s)):
+        yield f"wake-up costs of {device.device}"
 
 
 def _positive(value: float) -> bool:
     return isfinite(value) and value > 0
+
+
+def _non_negative(value: float) -> bool:
+    return isfinite(value) and value >= 0

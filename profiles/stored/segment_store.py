@@ -1,7 +1,7 @@
-"""Measured segments on disk: what a cost model learns from, kept beside the profile and added to.
+"""Measured segments on disk, beside the profile: the training data of the cost models.
 
-A segment is stored as the summands of its time, not as the model that it came from: the file says nothing of anybody's
-model, and is read without ONNX.
+A segment is stored as the terms of its cost, not as the model that it came from: the file discloses nothing of a user's
+model, and can be read without ONNX.
 """
 
 from __future__ import annotations
@@ -15,23 +15,24 @@ from typing import Literal
 
 import msgspec
 
+from trisect.runtime.atomic_write import write_atomically
 from trisect.runtime.device import Device
-from trisect.runtime.errors import InvalidProfile
 
 from ..costmodel.cost_terms import CostTerm
-from .profile_store import default_path, write_aside
+from .profile_store import default_path
+from .versioned_json import invalid_figure, read_versioned
 
 SCHEMA = 2
-"""Also raised when a segment's summands are told otherwise than before: what was measured then is measured again."""
+"""Incremented also when the terms of a segment change: segments of an older version have to be measured again."""
 _SIZE_LIMIT_BYTES = 256 << 20
 
 Origin = Literal["network", "plan"]
-"""Of a made-up network, or of a user's model that ran."""
+"""A synthetic network, or a plan of a user's model."""
 
 
 @dataclass(frozen=True)
 class MeasuredSegment:
-    """A segment's time on one device, inside a running plan; or that of one of its kernels."""
+    """The time of a segment on one device inside a running plan, or that of one of its kernels."""
 
     terms: tuple[CostTerm, ...]
     time_s: float
@@ -42,17 +43,17 @@ class MeasuredSegment:
 
     @property
     def is_kernel(self) -> bool:
-        """Whether it is only a part of a segment, which an engine's profiler told apart: nothing called it."""
+        """Whether it is a part of a segment that an engine's profiler timed: without a call of its own."""
         return not any(term.kind == "call" for term in self.terms)
 
     @property
     def key(self) -> str:
-        """Equal for segments that are made of the same work."""
+        """Equal for segments with the same terms."""
         return segment_key(self.terms)
 
 
 def segment_key(terms: Iterable[CostTerm]) -> str:
-    """Hash of a segment's summands, whatever their order.
+    """Return a hash of a segment's terms that does not depend on their order.
 
     Examples
     --------
@@ -64,77 +65,70 @@ def segment_key(terms: Iterable[CostTerm]) -> str:
 
 @dataclass(frozen=True)
 class SegmentStore:
-    """Measured segments of each device."""
+    """The measured segments of each device."""
 
     devices: Mapping[str, tuple[MeasuredSegment, ...]] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
-    """Device id -> its name and its engine's version when they were measured."""
+    """Device id -> its name and its engine's version at the time of the measurement."""
     networks: int = 0
-    """How many made-up networks were measured: the next one to go on with."""
+    """Number of synthetic networks measured; the next measurement continues there."""
     spent_s: float = 0.0
-    """How long measuring took so far."""
+    """Total time spent on measuring."""
 
     def of(self, device: Device) -> tuple[MeasuredSegment, ...]:
-        """What is known of a device that is still the same."""
+        """Return the segments of a device; none where the device or its engine has changed since."""
         return self.devices.get(device.id, ()) if self.versions.get(device.id) == _version(device) else ()
 
     def adding(
         self,
         devices: Sequence[Device],
-        found: Mapping[str, Sequence[MeasuredSegment]],
+        measured: Mapping[str, Sequence[MeasuredSegment]],
         networks: int,
         spent_s: float,
     ) -> SegmentStore:
-        """With more: of a user's model the newer figure counts; of a device that has changed only the new ones."""
-        fresh = {device.id: found.get(device.id, ()) for device in devices}
-        newer = {key: {row.key for row in rows if row.origin != "network"} for key, rows in fresh.items()}
-        known = {
-            device.id: (*(row for row in self.of(device) if not newer[device.id] or row.key not in newer[device.id]),
-                        *fresh[device.id])
+        """Return the store with more segments; those of a user's model replace earlier ones with the same terms."""
+        new = {device.id: measured.get(device.id, ()) for device in devices}
+        replaced = {key: {row.key for row in rows if row.origin != "network"} for key, rows in new.items()}
+        merged = {
+            device.id: (
+                *(row for row in self.of(device) if not replaced[device.id] or row.key not in replaced[device.id]),
+                *new[device.id],
+            )
             for device in devices
-        }  # fmt: skip
+        }
         versions = {device.id: _version(device) for device in devices}
-        return SegmentStore({**self.devices, **known}, {**self.versions, **versions}, networks, self.spent_s + spent_s)
+        return SegmentStore({**self.devices, **merged}, {**self.versions, **versions}, networks, self.spent_s + spent_s)
 
 
-class _File(msgspec.Struct):
+class _SegmentFile(msgspec.Struct):
     schema: int
     terms: list[CostTerm] = []
     devices: dict[str, list[tuple[list[int], float, float, Origin]]] = {}
+    """Device id -> positions of the segment's terms, time, spread, origin."""
     versions: dict[str, str] = {}
     networks: int = 0
     spent_s: float = 0.0
 
 
 def segments_path(precision: str = "float32") -> Path:
-    """Where this machine's measured segments lie: beside its profile."""
+    """Return the path of this machine's measured segments."""
     return default_path(precision).with_suffix(".segments.json")
 
 
 def load_segments(path: Path) -> SegmentStore:
-    """Read measured segments; none where there is no file, or one of an older form, which is then measured again.
+    """Read measured segments; an empty store where there is no file, or one of an older version.
 
     Raises
     ------
     InvalidProfile
-        For a file that is damaged, newer, or that holds impossible figures.
+        For a file that is malformed, of a newer version, or holds impossible figures.
     """
-    remedy = "move it away and run: trisect profile"
+    if not path.exists():
+        return SegmentStore()
+    file = read_versioned(path, _SegmentFile, schema=SCHEMA, oldest=SCHEMA, max_bytes=_SIZE_LIMIT_BYTES)
+    if file is None:
+        return SegmentStore()
     try:
-        if not path.exists():
-            return SegmentStore()
-        if path.stat().st_size > _SIZE_LIMIT_BYTES:
-            raise InvalidProfile(f"{path} is too large for measured segments", remedy=remedy)
-        content = path.read_bytes()
-    except OSError as error:
-        raise InvalidProfile(f"{path} cannot be read: {error.strerror or error}", remedy=remedy) from error
-    try:
-        schema = msgspec.json.decode(content, type=_Header).schema
-        if schema > SCHEMA:
-            raise InvalidProfile(f"{path} is of version {schema}, newer than this trisect", remedy="update trisect")
-        if schema < SCHEMA:
-            return SegmentStore()
-        file = msgspec.json.decode(content, type=_File)
         devices = {
             device: tuple(
                 MeasuredSegment(tuple(file.terms[i] for i in indices), time_s, spread, origin)
@@ -142,20 +136,16 @@ def load_segments(path: Path) -> SegmentStore:
             )
             for device, rows in file.devices.items()
         }
-    except (msgspec.DecodeError, UnicodeDecodeError, IndexError) as error:
-        raise InvalidProfile(f"{path} holds no sound measured segments: {error}", remedy=remedy) from error
+    except IndexError as error:
+        raise invalid_figure(path, "the position of a term") from error
     for device, rows in devices.items():
         if not all(isfinite(row.time_s) and row.time_s > 0 for row in rows):
-            raise InvalidProfile(f"{path} holds an impossible time of {device}", remedy=remedy)
+            raise invalid_figure(path, f"a time of {device}")
     return SegmentStore(devices, file.versions, file.networks, file.spent_s)
 
 
-class _Header(msgspec.Struct):
-    schema: int
-
-
 def save_segments(store: SegmentStore, path: Path) -> None:
-    """Write measured segments, each summand once.
+    """Write measured segments, each term once.
 
     Raises
     ------
@@ -170,8 +160,8 @@ def save_segments(store: SegmentStore, path: Path) -> None:
         ]
         for device, rows in store.devices.items()
     }
-    file = _File(SCHEMA, list(position), devices, dict(store.versions), store.networks, store.spent_s)
-    write_aside(path, msgspec.json.encode(file))
+    file = _SegmentFile(SCHEMA, list(position), devices, dict(store.versions), store.networks, store.spent_s)
+    write_atomically(path, msgspec.json.encode(file))
 
 
 def _version(device: Device) -> str:

@@ -21,7 +21,7 @@ def onnx(
     """Run onnx.backend.test with every node a segment on alternating engines, and on each engine alone."""
     import msgspec
 
-    from trisect.profiles.stored.profile_store import write_aside
+    from trisect.runtime.atomic_write import write_atomically
 
     from ..onnx_backend import bench_onnx_backend
     from ..target_check import exit_if_missed, verdict
@@ -30,7 +30,7 @@ def onnx(
         result = bench_onnx_backend(every, progress=report)
     document = result.document()
     if out is not None:
-        write_aside(out, msgspec.json.format(msgspec.json.encode(document), indent=1) + b"\n")
+        write_atomically(out, msgspec.json.format(msgspec.json.encode(document), indent=1) + b"\n")
     if json:
         print_json(document)
     else:

@@ -40,9 +40,9 @@ def runtime(
         "met": result.met,
     }
     if out is not None:
-        from trisect.profiles.stored.profile_store import write_aside
+        from trisect.runtime.atomic_write import write_atomically
 
-        write_aside(out, msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n")
+        write_atomically(out, msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n")
     if json:
         print_json(document)
     else:

@@ -56,7 +56,7 @@ def measured(terms: tuple[CostTerm, ...], rng: random.Random, noise: float = 0.0
 @pytest.fixture(scope="module")
 def model() -> DeviceModel:
     rng = random.Random(1)
-    return DeviceModel.learn([measured(draw(rng), rng) for _ in range(400)])
+    return DeviceModel.fit([measured(draw(rng), rng) for _ in range(400)])
 
 
 def test_segments_never_seen_are_predicted(model: DeviceModel) -> None:
@@ -77,7 +77,7 @@ def test_far_beyond_what_was_measured_it_goes_on_as_the_work_does() -> None:
         (CostTerm("move", (("bytes", n), ("width", rng.uniform(3, 6))), ("op=Concat",), 0.0, exp(n)),) for n in sizes
     ]
     rows = [MeasuredSegment(t, (t[0].size_bytes / 1e10 + 1e-6) * exp(rng.gauss(0, 0.05)), 0.05) for t in terms]
-    model = DeviceModel.learn(rows)
+    model = DeviceModel.fit(rows)
     for far in (1.0, 22.0):
         term = CostTerm("move", (("bytes", far), ("width", 0.0)), ("op=Concat",), 0.0, exp(far))
         assert 0.2 < model.time_s([term]) / (term.size_bytes / 1e10 + 1e-6) < 5
@@ -98,7 +98,7 @@ def test_one_bad_measurement_does_not_spoil_the_rest() -> None:
     rng = random.Random(4)
     rows = [measured(draw(rng), rng) for _ in range(300)]
     rows[0] = MeasuredSegment(rows[0].terms, rows[0].time_s * 50, 0.0)
-    spoilt = DeviceModel.learn(rows)
+    spoilt = DeviceModel.fit(rows)
     off = [spoilt.time_s(row.terms) / row.time_s - 1 for row in rows[1:]]
     assert np.median(np.abs(off)) < 0.05
 
@@ -106,7 +106,7 @@ def test_one_bad_measurement_does_not_spoil_the_rest() -> None:
 def test_what_was_measured_itself_is_told_as_measured_and_corrects_its_like(model: DeviceModel) -> None:
     odd = CostTerm("conv dense", (("flops", 18.0), ("inputs", 3.0)), ("odd",), exp(18.0), 1e5)
     real_s = 4 * model.time_s([odd])
-    wiser = model.remembering([MeasuredSegment((odd,), real_s, 0.01, "plan")])
+    wiser = model.refined([MeasuredSegment((odd,), real_s, 0.01, "plan")])
     assert wiser.estimate([odd]).basis == "measured"
     assert wiser.time_s([odd]) == real_s
     both = [odd, CostTerm("call")]
@@ -118,7 +118,7 @@ def test_what_was_measured_itself_is_told_as_measured_and_corrects_its_like(mode
 
 def test_too_few_segments_teach_nothing() -> None:
     with pytest.raises(ProfileMissing, match="3 measured segments of cpu:a are too few"):
-        DeviceModel.learn([MeasuredSegment((CostTerm("call"),), 1e-5, 0.0)] * 3, "cpu:a")
+        DeviceModel.fit([MeasuredSegment((CostTerm("call"),), 1e-5, 0.0)] * 3, "cpu:a")
 
 
 # --- what a segment is made of ------------------------------------------------------------------------------------

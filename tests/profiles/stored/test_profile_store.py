@@ -12,7 +12,16 @@ import msgspec
 import pytest
 
 from trisect.profiles.costmodel.op_features import OpClass
-from trisect.profiles.stored.profile_data import SCHEMA, DeviceProfile, Link, LinkPoint, Point, Profile, Provenance
+from trisect.profiles.stored.profile_data import (
+    SCHEMA,
+    DeviceProfile,
+    Link,
+    LinkPoint,
+    Point,
+    Profile,
+    Provenance,
+    WakeupPoint,
+)
 from trisect.profiles.stored.profile_store import default_path, load, load_own, save
 from trisect.runtime.errors import InvalidProfile, StorageFailed
 
@@ -78,7 +87,9 @@ def test_the_profile_of_another_machine_is_refused_and_left_as_it_is(profile, tm
     assert load_own(path) is None
     save(profile, path)
     content = path.read_bytes()
-    with pytest.raises(InvalidProfile, match=f"was measured on host, and this is {platform.node()}; move it away"):
+    with pytest.raises(
+        InvalidProfile, match=rf"was measured on host, not on this machine \({platform.node()}\); move it away"
+    ):
         load_own(path)
     assert path.read_bytes() == content
     own = replace(profile, provenance=replace(profile.provenance, host=platform.node()))
@@ -145,3 +156,14 @@ def test_what_nobody_could_read_again_is_not_written(profile, tmp_path):
     with pytest.raises(InvalidProfile, match=f"overheads of {name}"):
         save(replace(profile, devices={name: msgspec.structs.replace(device, call_overhead_s=0.0)}), path)
     assert not path.exists()
+
+
+def test_wake_up_costs_keep_their_names_on_disk(profile, tmp_path):
+    path = tmp_path / "profile.json"
+    name, device = next(iter(profile.devices.items()))
+    point = WakeupPoint("cpu:b", 1e-3, 3e-4, 1e-4)
+    woken = replace(profile, devices={name: msgspec.structs.replace(device, wakeups=(point,))})
+    save(woken, path)
+    stored = json.loads(path.read_text())["devices"][name]["wakings"]
+    assert stored == [{"beside": "cpu:b", "idle_s": 1e-3, "asleep_s": 3e-4, "awake_s": 1e-4}]
+    assert load(path) == woken

@@ -37,7 +37,7 @@ def adversary(
     """Search for a problem on which one strategy is much worse than another, by simulation."""
     from trisect.bench.study.adversary import find_adversary
     from trisect.bench.study.user_module import load as load_file
-    from trisect.profiles.stored.profile_store import write_aside
+    from trisect.runtime.atomic_write import write_atomically
     from trisect.scheduler.benchmarks.problem_file import write_problem_file
 
     for file in load or ():
@@ -48,7 +48,7 @@ def adversary(
             rules=rules, time_limit_s=time_limit, progress=report,
         )  # fmt: skip
     if out is not None:
-        write_aside(out, write_problem_file(found.tables))
+        write_atomically(out, write_problem_file(found.tables))
     if json:
         print_json(found)
         return

@@ -217,6 +217,6 @@ def _check_writable(target: Path) -> None:
 def _write(target: Path, document: object) -> None:
     import msgspec
 
-    from trisect.profiles.stored.profile_store import write_aside
+    from trisect.runtime.atomic_write import write_atomically
 
-    write_aside(target, msgspec.json.encode(document))
+    write_atomically(target, msgspec.json.encode(document))

@@ -154,13 +154,13 @@ def _numbers(text: str) -> list[int]:
 
 
 def _write(result: Study, folder: Path) -> None:
-    from trisect.profiles.stored.profile_store import write_aside
+    from trisect.runtime.atomic_write import write_atomically
 
     result.to_csv(folder / "rows.csv")
     with contextlib.suppress(EngineMissing):
         result.to_parquet(folder / "rows.parquet")
-    write_aside(folder / "summary.md", result.to_markdown().encode())
-    write_aside(folder / "summary.tex", result.to_latex().encode())
+    write_atomically(folder / "summary.md", result.to_markdown().encode())
+    write_atomically(folder / "summary.tex", result.to_latex().encode())
     note(f"written to {folder}: rows.csv, rows.sqlite, summary.md, summary.tex, study.toml")
 
 

@@ -1,0 +1,49 @@
+"""Reading of versioned JSON files that may be missing, damaged, or of another version."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from trisect.runtime.errors import InvalidProfile
+
+T = TypeVar("T")
+_REMEDY = "move it away and run `trisect profile`"
+
+
+class SchemaHeader(msgspec.Struct):
+    """The part of a file that every version has."""
+
+    schema: int
+
+
+def read_versioned(path: Path, kind: type[T], *, schema: int, oldest: int, max_bytes: int) -> T | None:
+    """Return the content of a file; None where its version is below ``oldest``.
+
+    Raises
+    ------
+    InvalidProfile
+        For a file that is missing, too large, malformed, or of a newer version than ``schema``.
+    """
+    try:
+        if path.stat().st_size > max_bytes:
+            raise InvalidProfile(f"{path} is too large: at most {max_bytes >> 20} MiB are expected", remedy=_REMEDY)
+        content = path.read_bytes()
+    except OSError as error:
+        raise InvalidProfile(f"{path} cannot be read: {error.strerror or error}", remedy=_REMEDY) from error
+    try:
+        version = msgspec.json.decode(content, type=SchemaHeader).schema
+        if version > schema:
+            raise InvalidProfile(
+                f"{path} has version {version}, newer than this trisect reads ({schema})", remedy="update trisect"
+            )
+        return None if version < oldest else msgspec.json.decode(content, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidProfile(f"{path} is malformed: {error}", remedy=_REMEDY) from error
+
+
+def invalid_figure(path: Path, figure: str) -> InvalidProfile:
+    """Return the error for a file that holds an impossible figure."""
+    return InvalidProfile(f"{path} holds an impossible figure: {figure}", remedy=_REMEDY)
