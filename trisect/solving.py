@@ -29,7 +29,7 @@ def solve(
     Parameters
     ----------
     problem : Problem
-        Read by `Problem.read`, or made by `Problem.of`.
+        Read by `Problem.read`, or built by `Problem.of`.
     strategy : str
         ``"exact"``, ``"auto"``, ``"heft"``, or one that you registered.
     constraints : Constraints, mapping or path of a TOML file, optional

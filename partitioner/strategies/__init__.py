@@ -1,7 +1,7 @@
-"""Strategies: functions from a Problem to a placement, found by name.
+"""Placement strategies: functions from a problem to a placement, found by name.
 
-A strategy is one file in this folder with one decorated function, or an entry point of another package in the group
-``trisect.strategies`` (its name is the strategy's, its object the function). Nobody keeps a list.
+A strategy is one decorated function in a file of its own in a sub-package of this one, or an entry point of another
+distribution in the group ``trisect.strategies`` (its name is the strategy's, its object the function).
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from trisect.scheduler.problem.solution import Proposal
 
 Strategy = Callable[..., Mapping[str, str] | Proposal]
 TIME_LIMIT_S = 10.0
-"""How long a strategy that searches may take where nobody says."""
+"""Default time limit of strategies that search."""
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _REGISTERED: dict[str, Strategy] = {}
 
 
 class UnknownStrategy(TrisectError):
-    """A strategy's name that nobody registered."""
+    """There is no strategy of that name."""
 
 
 def strategy(name: str) -> Callable[[_F], _F]:
     """Register a function ``(problem) -> {task: device id}`` as a strategy.
 
-    A second parameter, where there is one, gets what the user wrote behind a colon: ``single:cpu:ort`` calls ``single``
-    with ``"cpu:ort"``. Keyword-only parameters named ``time_limit_s`` and ``seed`` get these. Instead of a mapping a
-    strategy may return a `Proposal`, with a bound that it has proven.
+    A second parameter, if any, gets the text after a colon in the name: ``single:cpu:ort`` calls ``single`` with
+    ``"cpu:ort"``. Keyword-only parameters named ``time_limit_s`` (of searches) and ``seed`` (of stochastic strategies)
+    get these. Instead of a mapping a strategy may return a `Proposal`, with a bound that it has proven.
 
     Examples
     --------
@@ -64,18 +64,18 @@ def _load_all() -> None:
 
 
 def names() -> list[str]:
-    """Names of all strategies there are."""
+    """Return the names of all strategies."""
     _load_all()
     return sorted(_REGISTERED)
 
 
 def lookup(name: str) -> Strategy:
-    """The function behind a name, which may carry an argument behind a colon.
+    """Return the function of a name, which may carry an argument after a colon.
 
     Raises
     ------
     UnknownStrategy
-        With the nearest name.
+        With the most similar name.
 
     Examples
     --------
@@ -93,23 +93,23 @@ def lookup(name: str) -> Strategy:
 
 
 def keywords(function: Strategy) -> set[str]:
-    """Its keyword-only parameters: ``seed`` where it draws lots, ``time_limit_s`` where it searches."""
+    """Return its keyword-only parameters: ``seed`` if it is stochastic, ``time_limit_s`` if it searches."""
     parameters = inspect.signature(function).parameters
     return {key for key, parameter in parameters.items() if parameter.kind is parameter.KEYWORD_ONLY}
 
 
 def propose(problem: Problem, name: str, *, time_limit_s: float = TIME_LIMIT_S, seed: int = 0) -> Proposal:
-    """Ask a strategy, without checking what it says.
+    """Call a strategy by name, without validating its proposal.
 
     Parameters
     ----------
     problem : Problem
     name : str
-        A registered name, with an argument behind a colon where the strategy takes one.
+        A registered name, with an argument after a colon if the strategy takes one.
     time_limit_s : float
-        For strategies that search: those with a keyword-only parameter of this name.
+        Of strategies that search: those with a keyword-only parameter of this name.
     seed : int
-        For strategies that draw lots: those with a keyword-only parameter of this name.
+        Of stochastic strategies: those with a keyword-only parameter of this name.
 
     Raises
     ------
@@ -120,21 +120,21 @@ def propose(problem: Problem, name: str, *, time_limit_s: float = TIME_LIMIT_S, 
     function = lookup(name)
     base, _, argument = name.partition(":")
     parameters = inspect.signature(function).parameters
-    offered = {"time_limit_s": time_limit_s, "seed": seed}
-    wanted = {key: value for key, value in offered.items() if key in keywords(function)}
+    options = {"time_limit_s": time_limit_s, "seed": seed}
+    accepted = {key: value for key, value in options.items() if key in keywords(function)}
     if name in _REGISTERED or not argument:
-        found = function(problem, **wanted)
-    elif len(parameters) - len(wanted) < 2:
+        result = function(problem, **accepted)
+    elif len(parameters) - len(accepted) < 2:
         raise UnknownStrategy(f"the strategy {base!r} takes no argument", remedy=f"write {base} instead of {name}")
     else:
-        found = function(problem, argument, **wanted)
-    return found if isinstance(found, Proposal) else Proposal(_as_placement(base, found))
+        result = function(problem, argument, **accepted)
+    return result if isinstance(result, Proposal) else Proposal(_as_placement(base, result))
 
 
-def _as_placement(name: str, found: Any) -> dict[str, str]:
-    """What a strategy returned, as task -> device id: a user's may name devices by themselves."""
-    if not isinstance(found, Mapping):
+def _as_placement(name: str, result: Any) -> dict[str, str]:
+    """Return a strategy's result as task -> device id; its values may be devices or their ids."""
+    if not isinstance(result, Mapping):
         raise InfeasibleProblem(
-            f"the strategy {name!r} returned {type(found).__name__}", remedy="return a mapping of task to device"
+            f"the strategy {name!r} returned {type(result).__name__}", remedy="return a mapping of task to device"
         )
-    return {task: device.id if isinstance(device, Device) else device for task, device in found.items()}
+    return {task: device.id if isinstance(device, Device) else device for task, device in result.items()}

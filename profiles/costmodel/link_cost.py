@@ -12,8 +12,8 @@ class LinkCost:
 
     Examples
     --------
-    >>> LinkCost(latency_s=1e-5, bytes_per_s=1e9).time_s(1000)
-    1.1e-05
+    >>> LinkCost(latency_s=1.0, bytes_per_s=1e3).time_s(1000)
+    2.0
     >>> LinkCost(3e-5).time_s(10**9)
     3e-05
     """

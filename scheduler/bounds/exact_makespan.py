@@ -1,7 +1,8 @@
-"""Exact models of tasks on devices, for problems that go by single tasks or by the runtime's segments.
+"""Exact models of tasks on devices for CP-SAT, for the conventions ``tasks`` and ``segments``.
 
-For segments they are relaxations: a run of segments is also a run of single tasks, so what is proven here bounds both.
-Costs are rounded down to whole numbers, so that bounds hold.
+For segments they are relaxations: a schedule of segments is also a schedule of single tasks, so a bound of one is a
+bound of the other. Costs are rounded down to integers, so that bounds hold. CP-SAT:
+https://developers.google.com/optimization.
 """
 
 from __future__ import annotations
@@ -23,15 +24,15 @@ _WORKERS = 8
 
 
 def solve_task_schedule(problem: Problem, known: Placement, value: float, time_limit_s: float, seed: int) -> Proposal:
-    """Look for a better placement than a known one, and prove a bound.
+    """Search for a better placement than a known one, and prove a bound.
 
     Parameters
     ----------
     problem : Problem
-        Of the conventions ``tasks`` and ``segments``.
+        With the convention ``tasks`` or ``segments``.
     known : mapping of str to str
     value : float
-        Of `known`.
+        Value of `known`.
     time_limit_s : float
     seed : int
     """
@@ -39,25 +40,25 @@ def solve_task_schedule(problem: Problem, known: Placement, value: float, time_l
 
     lists = task_lists(problem)
     model = cp_model.CpModel()
-    # Whole times stay as they are: then the bound is whole too, and proves sooner.
-    is_whole = all(t == floor(t) for row in lists.times for t in row if t < inf) and not any(
+    # Integer times are not scaled: then the bound is an integer too, and the proof is faster.
+    is_integer = all(t == floor(t) for row in lists.times for t in row if t < inf) and not any(
         any(table) for before in lists.preds for _, table in before
     )
-    scale = 1.0 if is_whole or value <= 0 else _STEPS / value
+    scale = 1.0 if is_integer or value <= 0 else _STEPS / value
     horizon = floor(value * scale) + 1
     goal = model.new_int_var(0, horizon, "value")
     equal = all(len(set(row)) == 1 for row in lists.times)
-    is_free = not any(any(table) for before in lists.preds for _, table in before)
+    has_no_transfers = not any(any(table) for before in lists.preds for _, table in before)
     solver = cp_model.CpSolver()
     solver.parameters.max_time_in_seconds = max(0.1, time_limit_s)
     solver.parameters.random_seed = seed
     solver.parameters.num_workers = _WORKERS
     if problem.rules.convention == "segments":
-        # A plan is the same however busy the machine is: work is counted, not time.
+        # The plan must not depend on the load of the machine: deterministic work is limited, not only time.
         solver.parameters.interleave_search = True
         solver.parameters.max_deterministic_time = max(0.01, time_limit_s * WORK_PER_S)
     model.minimize(goal)
-    if problem.objective == "latency" and equal and is_free:
+    if problem.objective == "latency" and equal and has_no_transfers:
         begins = _equal_machines(model, lists, goal, horizon, scale)
         hint = schedule_in_order(lists, by_rank(upward_ranks(lists)))
         for variable, start in zip(begins, hint.start, strict=True):
@@ -66,7 +67,7 @@ def solve_task_schedule(problem: Problem, known: Placement, value: float, time_l
         bound = solver.best_objective_bound / scale
         if status not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
             return Proposal(known, bound if status == cp_model.UNKNOWN else 0.0)
-        return _machines(lists, [solver.value(s) / scale for s in begins], bound)
+        return _assign_machines(lists, [solver.value(s) / scale for s in begins], bound)
     x = _choices(model, lists)
     starts: list[IntVar] = []
     if problem.objective == "latency":
@@ -86,14 +87,14 @@ def solve_task_schedule(problem: Problem, known: Placement, value: float, time_l
     where = [next(d for d, v in enumerate(row) if solver.boolean_value(v)) for row in x]
     if not starts:
         return Proposal(lists.placement(where), bound)
-    # Rounded times are not run by: each device takes its tasks in the order found, as early as they can be.
+    # The rounded times give only the order: each device runs its tasks in that order, as early as possible.
     order = sorted(range(len(starts)), key=lambda i: (solver.value(starts[i]), i))
-    found = schedule_in_order(lists, order, fixed=dict(enumerate(where)))
-    return Proposal(lists.placement(where), bound, dict(zip(lists.tasks, found.start, strict=True)))
+    schedule = schedule_in_order(lists, order, fixed=dict(enumerate(where)))
+    return Proposal(lists.placement(where), bound, lists.starts_s(schedule))
 
 
 def _equal_machines(model: CpModel, lists: TaskLists, goal: IntVar, horizon: int, scale: float) -> list[IntVar]:
-    """Equal devices and nothing to transfer: how many run at once is all that counts."""
+    """Model equal devices without transfers: only the number of tasks running at once is limited."""
     starts, ends, intervals = [], [], []
     for row in lists.times:
         length = floor(row[0] * scale)
@@ -108,8 +109,8 @@ def _equal_machines(model: CpModel, lists: TaskLists, goal: IntVar, horizon: int
     return starts
 
 
-def _machines(lists: TaskLists, starts: list[float], bound: float) -> Proposal:
-    """Devices for tasks whose times are settled: each takes one that is free by then."""
+def _assign_machines(lists: TaskLists, starts: list[float], bound: float) -> Proposal:
+    """Assign devices to tasks with fixed start times: each gets the one that is free first."""
     free = [(0.0, d) for d in range(len(lists.devices))]
     where = [0] * len(starts)
     for i in sorted(range(len(starts)), key=lambda i: (starts[i], starts[i] + lists.times[i][0], i)):
@@ -132,19 +133,19 @@ def _choices(model: CpModel, lists: TaskLists) -> list[list[IntVar]]:
 def _precedences(
     model: CpModel, lists: TaskLists, x: list[list[IntVar]], goal: IntVar, horizon: int, scale: float
 ) -> list[IntVar]:
-    """When each task begins: one task at a time on each device, each after what it reads has arrived."""
+    """Model the start of each task: one task at a time on each device, each after its inputs have arrived."""
     width = len(lists.devices)
     starts = [model.new_int_var(0, horizon, "") for _ in lists.tasks]
-    lanes: list[list[IntervalVar]] = [[] for _ in range(width)]
+    device_intervals: list[list[IntervalVar]] = [[] for _ in range(width)]
     ends = []
     for i, row in enumerate(lists.times):
-        taken = [(floor(t * scale), x[i][d]) for d, t in enumerate(row) if t < inf]
-        ends.append(starts[i] + sum(length * variable for length, variable in taken))
+        lengths = [(floor(t * scale), x[i][d]) for d, t in enumerate(row) if t < inf]
+        ends.append(starts[i] + sum(length * variable for length, variable in lengths))
         model.add(goal >= ends[i])
         for d, time in enumerate(row):
             if time < inf:
                 length = floor(time * scale)
-                lanes[d].append(model.new_optional_fixed_size_interval_var(starts[i], length, x[i][d], ""))
+                device_intervals[d].append(model.new_optional_fixed_size_interval_var(starts[i], length, x[i][d], ""))
     for i, before in enumerate(lists.preds):
         for p, table in before:
             model.add(starts[i] >= ends[p])
@@ -153,15 +154,15 @@ def _precedences(
                     delay = floor(table[a * width + b] * scale)
                     if delay > 0:
                         model.add(starts[i] >= ends[p] + delay).only_enforce_if([x[p][a], x[i][b]])
-    for lane in lanes:
-        model.add_no_overlap(lane)
+    for intervals in device_intervals:
+        model.add_no_overlap(intervals)
     return starts
 
 
 def _device_loads(
     problem: Problem, model: CpModel, lists: TaskLists, x: list[list[IntVar]], goal: IntVar, scale: float
 ) -> None:
-    """What each device computes, and at least one call where it computes at all."""
+    """Model the load of each device: its tasks, and at least one call if it has any."""
     for d, device in enumerate(lists.devices):
         used = model.new_bool_var("")
         for row in x:

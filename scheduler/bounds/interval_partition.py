@@ -1,7 +1,7 @@
-"""One interval of an order per device, so that the largest load is least: for devices of any speeds, without transfers.
+"""Partition of an order into one interval per device with the least largest load, for any speeds, without transfers.
 
-Whether a load is enough is a small question: how far do the devices get along the order, one after the other? Devices
-with equal times are one kind, so that sixteen equal processors are seventeen cases and not 65,536.
+Whether a load suffices is decided greedily: how far do the devices get along the order, one after the other? Devices
+with equal times are interchangeable, so that sixteen equal processors are seventeen cases and not 65,536.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ _MAX_CASES = 100_000
 
 
 def interval_placement(lists: TaskLists, overheads: Sequence[float], *, keep_order: bool = False) -> list[int]:
-    """Device of each task, the tasks in topological order.
+    """Return the device of each task, the tasks in topological order.
 
     Parameters
     ----------
     lists : TaskLists
     overheads : sequence of float
-        Per device, what using it costs once.
+        Per device, the fixed cost of using it.
     keep_order : bool
-        Devices come in their own order; off, in the best one.
+        Devices in their own order; else in the best one.
 
     Raises
     ------
     InfeasibleProblem
-        When no cut leaves every task on a device that can run it, or there are too many different devices.
+        When no cut places every task on a device that can run it, or there are too many kinds of devices.
 
     Examples
     --------
@@ -42,35 +42,35 @@ def interval_placement(lists: TaskLists, overheads: Sequence[float], *, keep_ord
     [0, 0, 0, 1]
     """
     high = sum(max((t for t in row if t < inf), default=0.0) for row in lists.times) + max(overheads, default=0.0)
-    columns = [_prefix(lists, d, 2 * high + 1) for d in range(len(lists.devices))]
+    columns = [_prefix_sums(lists, d, 2 * high + 1) for d in range(len(lists.devices))]
     kinds: list[list[int]] = []
     for d, column in enumerate(columns):
-        same = [kind for kind in kinds if columns[kind[0]] == column and overheads[kind[0]] == overheads[d]]
-        if same and not keep_order:
-            same[0].append(d)
+        equal = [kind for kind in kinds if columns[kind[0]] == column and overheads[kind[0]] == overheads[d]]
+        if equal and not keep_order:
+            equal[0].append(d)
         else:
             kinds.append([d])
     cases = 1
     for kind in kinds:
         cases *= len(kind) + 1
     if cases > _MAX_CASES and not keep_order:
-        raise InfeasibleProblem(f"{len(kinds)} kinds of devices are too many to try their orders")
+        raise InfeasibleProblem(f"expected at most {_MAX_CASES} orders of devices, found {cases} of {len(kinds)} kinds")
 
     def reach(load: float) -> list[tuple[int, int]] | None:
         if keep_order:
-            return _in_turn(columns, overheads, load)
+            return _in_order(columns, overheads, load)
         return _any_order(columns, overheads, kinds, load)
 
     low, best = 0.0, reach(high)
     if best is None:
-        raise InfeasibleProblem("no cut of the order leaves every task on a device that can run it")
+        raise InfeasibleProblem("no cut of the order places every task on a device that can run it")
     for _ in range(_ROUNDS):
         middle = (low + high) / 2
-        found = reach(middle)
-        if found is None:
+        pieces = reach(middle)
+        if pieces is None:
             low = middle
         else:
-            high, best = middle, found
+            high, best = middle, pieces
     where = [0] * len(lists.tasks)
     begin = 0
     for device, end in best:
@@ -79,21 +79,21 @@ def interval_placement(lists: TaskLists, overheads: Sequence[float], *, keep_ord
     return where
 
 
-def _prefix(lists: TaskLists, device: int, wall: float) -> list[float]:
-    """Sums of times; a task that cannot run there is a step that no load takes."""
+def _prefix_sums(lists: TaskLists, device: int, barrier: float) -> list[float]:
+    """Return prefix sums of times; a task that cannot run there adds a barrier above any load."""
     sums = [0.0]
     for row in lists.times:
-        sums.append(sums[-1] + (row[device] if row[device] < inf else wall))
+        sums.append(sums[-1] + (row[device] if row[device] < inf else barrier))
     return sums
 
 
 def _extend(columns: list[list[float]], overheads: Sequence[float], device: int, begin: int, load: float) -> int:
-    """How far a device gets from a position."""
+    """Return how far a device gets from a position under a load."""
     sums = columns[device]
     return max(begin, bisect_right(sums, sums[begin] + load - overheads[device]) - 1)
 
 
-def _in_turn(columns: list[list[float]], overheads: Sequence[float], load: float) -> list[tuple[int, int]] | None:
+def _in_order(columns: list[list[float]], overheads: Sequence[float], load: float) -> list[tuple[int, int]] | None:
     pieces, at = [], 0
     for device in range(len(columns)):
         at = _extend(columns, overheads, device, at, load)

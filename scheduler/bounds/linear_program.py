@@ -1,9 +1,9 @@
-"""Linear programs over whole and real variables, written once and solved by CP-SAT or by SCIP, which come with ortools.
+"""Mixed-integer linear programs, written once and solved by CP-SAT or by SCIP (both part of ortools).
 
-CP-SAT takes whole numbers only, so a program for it counts in whole steps; SCIP is given no conditional rows, so they
-are relaxed by as much as the variables' bounds allow. Both are stopped by the work they have done and not by the clock,
-so that the same program and seed end with the same answer on any machine; the clock is only the last resort, and an
-answer says when it was needed.
+CP-SAT needs integers, so a program for it counts in integer steps; SCIP does not get conditional constraints, so they
+are relaxed by as much as the variables' bounds allow (big M). Both are stopped by their work and not by the clock, so
+that the same program and seed give the same result on any machine; the clock is only the last resort, and a result
+states when it was needed.
 
 CP-SAT: https://developers.google.com/optimization. SCIP: Achterberg 2009, https://doi.org/10.1007/s12532-008-0001-1.
 """
@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
 from math import inf
-from time import monotonic
 from typing import Literal
+
+from ..problem.time_limit import TimeLimit
 
 Solver = Literal["cp", "milp"]
 Terms = Mapping[int, float]
@@ -24,14 +25,14 @@ Terms = Mapping[int, float]
 
 _WORKERS = 8
 WORK_PER_S = 0.5
-"""CP-SAT's own measure of work that is done in a second even on a slow machine."""
+"""CP-SAT's deterministic time that passes in a second even on a slow machine."""
 _NODES_PER_S = 50
-_NEARLY = 1e-6
+_TOLERANCE = 1e-6
 
 
 @dataclass(frozen=True)
 class LinearConstraint:
-    """``low <= sum of terms <= high``, in force where every variable of `when` is 1 (then without `high`)."""
+    """``low <= sum of terms <= high``, enforced where every variable of `when` is 1 (then without `high`)."""
 
     terms: Terms
     low: float
@@ -41,12 +42,12 @@ class LinearConstraint:
 
 @dataclass
 class LinearProgram:
-    """Variables with bounds, rows, and the one variable to make small.
+    """Variables with bounds, constraints, and the one variable to minimise.
 
     Examples
     --------
     >>> program = LinearProgram()
-    >>> x, y, goal = program.choice(), program.choice(), program.number(0, 10)
+    >>> x, y, goal = program.binary(), program.binary(), program.bounded(0, 10)
     >>> program.add({x: 1, y: 1}, 1, 1)
     >>> program.add({goal: 1, x: -3, y: -2}, 0, inf)
     >>> round(solve(program, goal, "milp", 5.0, 0).bound, 3), solve(program, goal, "cp", 5.0, 0).values[y]
@@ -55,40 +56,40 @@ class LinearProgram:
 
     lows: list[float] = field(default_factory=list)
     highs: list[float] = field(default_factory=list)
-    is_choice: list[bool] = field(default_factory=list)
-    rows: list[LinearConstraint] = field(default_factory=list)
+    is_binary: list[bool] = field(default_factory=list)
+    constraints: list[LinearConstraint] = field(default_factory=list)
 
-    def choice(self) -> int:
-        """A new variable that is 0 or 1."""
+    def binary(self) -> int:
+        """Add a binary variable; return its number."""
         return self._add(0.0, 1.0, True)
 
-    def number(self, low: float, high: float) -> int:
-        """A new variable between bounds."""
+    def bounded(self, low: float, high: float) -> int:
+        """Add a variable with bounds; return its number."""
         return self._add(low, high, False)
 
     def add(self, terms: Terms, low: float, high: float, when: tuple[int, ...] = ()) -> None:
-        """A new row."""
-        self.rows.append(LinearConstraint({variable: c for variable, c in terms.items() if c}, low, high, when))
+        """Add a constraint."""
+        self.constraints.append(LinearConstraint({variable: c for variable, c in terms.items() if c}, low, high, when))
 
-    def _add(self, low: float, high: float, is_choice: bool) -> int:
+    def _add(self, low: float, high: float, is_binary: bool) -> int:
         self.lows.append(low)
         self.highs.append(high)
-        self.is_choice.append(is_choice)
+        self.is_binary.append(is_binary)
         return len(self.lows) - 1
 
 
 @dataclass(frozen=True)
 class SolverResult:
-    """What a solver says."""
+    """Result of a solver."""
 
     values: tuple[float, ...] | None
-    """Of the variables; None where nothing was found."""
+    """Value of each variable; None where no solution was found."""
     bound: float
-    """What the goal is never below."""
-    is_impossible: bool = False
-    """Proven: no values satisfy the rows."""
+    """Proven lower bound of the objective."""
+    is_infeasible: bool = False
+    """Proven infeasible."""
     is_cut_short: bool = False
-    """Whether the clock ended it."""
+    """Whether the clock stopped the solver."""
 
 
 def solve(
@@ -99,19 +100,19 @@ def solve(
     seed: int,
     hint: Mapping[int, float] | None = None,
 ) -> SolverResult:
-    """Make one variable small.
+    """Minimise one variable.
 
     Parameters
     ----------
     program : LinearProgram
-        For ``cp`` with whole coefficients and bounds.
+        For ``cp`` with integer coefficients and bounds.
     goal : int
     solver : {"cp", "milp"}
     time_limit_s : float
-        Work for about a third of it on a quick machine, at most all of it on a slow one.
+        The work limit takes about a third of it on a fast machine, at most all of it on a slow one.
     seed : int
     hint : mapping of int to float, optional
-        Values known to be good.
+        Values of a known solution.
     """
     if solver == "cp":
         return _by_cp(program, goal, time_limit_s, seed, hint or {})
@@ -125,35 +126,35 @@ def _by_cp(
 
     model = cp_model.CpModel()
     variables = [
-        model.new_bool_var("") if is_choice else model.new_int_var(int(low), int(high), "")
-        for low, high, is_choice in zip(program.lows, program.highs, program.is_choice, strict=True)
+        model.new_bool_var("") if is_binary else model.new_int_var(int(low), int(high), "")
+        for low, high, is_binary in zip(program.lows, program.highs, program.is_binary, strict=True)
     ]
-    for row in program.rows:
+    for constraint in program.constraints:
         total = cp_model.LinearExpr.weighted_sum(
-            [variables[v] for v in row.terms], [int(c) for c in row.terms.values()]
+            [variables[v] for v in constraint.terms], [int(c) for c in constraint.terms.values()]
         )
-        low = cp_model.INT_MIN if row.low == -inf else int(row.low)
-        high = cp_model.INT_MAX if row.high == inf else int(row.high)
+        low = cp_model.INT_MIN if constraint.low == -inf else int(constraint.low)
+        high = cp_model.INT_MAX if constraint.high == inf else int(constraint.high)
         added = model.add_linear_constraint(total, low, high)
-        if row.when:
-            added.only_enforce_if([variables[v] for v in row.when])
+        if constraint.when:
+            added.only_enforce_if([variables[v] for v in constraint.when])
     for variable, value in hint.items():
         model.add_hint(variables[variable], int(value))
     model.minimize(variables[goal])
-    engine = cp_model.CpSolver()
-    engine.parameters.random_seed = seed
-    engine.parameters.num_workers = _WORKERS
-    engine.parameters.interleave_search = True
-    engine.parameters.max_deterministic_time = max(0.01, time_limit_s * WORK_PER_S)
-    engine.parameters.max_time_in_seconds = max(0.1, time_limit_s)
-    begin = monotonic()
-    status = engine.solve(model)
-    found = status in (cp_model.OPTIMAL, cp_model.FEASIBLE)
+    cp_solver = cp_model.CpSolver()
+    cp_solver.parameters.random_seed = seed
+    cp_solver.parameters.num_workers = _WORKERS
+    cp_solver.parameters.interleave_search = True
+    cp_solver.parameters.max_deterministic_time = max(0.01, time_limit_s * WORK_PER_S)
+    cp_solver.parameters.max_time_in_seconds = max(0.1, time_limit_s)
+    clock = TimeLimit(0.99 * time_limit_s)
+    status = cp_solver.solve(model)
+    has_solution = status in (cp_model.OPTIMAL, cp_model.FEASIBLE)
     return SolverResult(
-        tuple(engine.value(v) for v in variables) if found else None,
-        max(program.lows[goal], engine.best_objective_bound) if status != cp_model.INFEASIBLE else inf,
-        is_impossible=status == cp_model.INFEASIBLE,
-        is_cut_short=status in (cp_model.FEASIBLE, cp_model.UNKNOWN) and monotonic() - begin >= 0.99 * time_limit_s,
+        tuple(cp_solver.value(v) for v in variables) if has_solution else None,
+        max(program.lows[goal], cp_solver.best_objective_bound) if status != cp_model.INFEASIBLE else inf,
+        is_infeasible=status == cp_model.INFEASIBLE,
+        is_cut_short=status in (cp_model.FEASIBLE, cp_model.UNKNOWN) and clock.is_over(),
     )
 
 
@@ -164,12 +165,12 @@ def _by_milp(
 
     model = mathopt.Model()
     variables = [
-        model.add_variable(lb=low, ub=high, is_integer=is_choice)
-        for low, high, is_choice in zip(program.lows, program.highs, program.is_choice, strict=True)
+        model.add_variable(lb=low, ub=high, is_integer=is_binary)
+        for low, high, is_binary in zip(program.lows, program.highs, program.is_binary, strict=True)
     ]
-    for row in map(partial(_relaxed, program), program.rows):
-        added = model.add_linear_constraint(lb=row.low, ub=row.high)
-        for variable, coefficient in row.terms.items():
+    for constraint in map(partial(_relaxed, program), program.constraints):
+        added = model.add_linear_constraint(lb=constraint.low, ub=constraint.high)
+        for variable, coefficient in constraint.terms.items():
             added.set_coefficient(variables[variable], coefficient)
     model.minimize(variables[goal])
     known = mathopt.SolutionHint(variable_values={variables[v]: float(value) for v, value in hint.items()})
@@ -179,36 +180,39 @@ def _by_milp(
         params=mathopt.SolveParameters(
             time_limit=timedelta(seconds=max(0.1, time_limit_s)),
             node_limit=max(1, int(time_limit_s * _NODES_PER_S)),
-            relative_gap_tolerance=_NEARLY,
+            relative_gap_tolerance=_TOLERANCE,
             random_seed=seed,
         ),
         model_params=mathopt.ModelSolveParameters(solution_hints=[known] if hint else []),
     )
-    is_impossible = result.termination.reason == mathopt.TerminationReason.INFEASIBLE
+    is_infeasible = result.termination.reason == mathopt.TerminationReason.INFEASIBLE
     values = None
     if result.has_primal_feasible_solution():
-        found = result.variable_values(variables)
-        values = tuple(round(v) if c else v for v, c in zip(found, program.is_choice, strict=True))
+        solution = result.variable_values(variables)
+        values = tuple(round(v) if c else v for v, c in zip(solution, program.is_binary, strict=True))
     bound = result.termination.objective_bounds.dual_bound
     return SolverResult(
         values,
-        inf if is_impossible else max(program.lows[goal], bound - _NEARLY * abs(bound)),
-        is_impossible=is_impossible,
+        inf if is_infeasible else max(program.lows[goal], bound - _TOLERANCE * abs(bound)),
+        is_infeasible=is_infeasible,
         is_cut_short=result.termination.limit == mathopt.Limit.TIME,
     )
 
 
-def _relaxed(program: LinearProgram, row: LinearConstraint) -> LinearConstraint:
-    """A row without conditions, which gives way, where it is not in force, by as much as its terms could be off.
+def _relaxed(program: LinearProgram, constraint: LinearConstraint) -> LinearConstraint:
+    """Return an unconditional constraint that is slack enough (big M) where its condition is false.
 
-    A row that has some is bounded from one side only.
+    A conditional constraint may have a lower bound only.
     """
-    if not row.when:
-        return row
-    if row.high < inf:
-        raise ValueError("a row with conditions has a lower bound only")
-    slack = max(0.0, row.low - sum(c * (program.lows if c > 0 else program.highs)[v] for v, c in row.terms.items()))
-    terms = dict(row.terms)
-    for variable in row.when:
+    if not constraint.when:
+        return constraint
+    if constraint.high < inf:
+        raise ValueError("a conditional constraint may have a lower bound only")
+    slack = max(
+        0.0,
+        constraint.low - sum(c * (program.lows if c > 0 else program.highs)[v] for v, c in constraint.terms.items()),
+    )
+    terms = dict(constraint.terms)
+    for variable in constraint.when:
         terms[variable] = terms.get(variable, 0.0) - slack
-    return LinearConstraint(terms, row.low - slack * len(row.when), inf)
+    return LinearConstraint(terms, constraint.low - slack * len(constraint.when), inf)

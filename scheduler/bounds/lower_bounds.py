@@ -1,7 +1,7 @@
-"""What no placement can beat: lower bounds of an objective, the certificate that a plan carries.
+"""Lower bounds of the objectives: the optimality certificate that a plan carries.
 
-A bound holds for every placement and every cut, so it may only use what all of them pay: each task on a path after the
-one before it, wherever the two are, and all of them somewhere.
+A bound holds for every placement and every cut, so it may use only what all of them pay: each task of a path after its
+predecessor, wherever the two are, and every task somewhere.
 """
 
 from __future__ import annotations
@@ -15,26 +15,26 @@ from ..problem.problem import Problem
 from ..problem.task_graph import tensor_edges
 from ..simulation.list_scheduling import TaskLists, task_lists
 
-_LOTS = 2e7
-"""Table cells looked at in the search for the weights of devices, at most."""
+_MAX_CELLS = 2e7
+"""Maximum number of table cells evaluated in the search for the weights of devices."""
 
 
 @dataclass(frozen=True)
 class LowerBound:
-    """A value that no placement is below, and how that is known."""
+    """A lower bound of every placement's value, and how it is proven."""
 
     value: float
     by: str
 
 
 def best_bound(problem: Problem, *, calls: int = 1) -> LowerBound:
-    """The highest bound that costs no search.
+    """Return the highest bound that needs no search.
 
     Parameters
     ----------
     problem : Problem
     calls : int
-        For placements that are cut into so many segments, or more.
+        Minimum number of segments of the placements to bound.
 
     Returns
     -------
@@ -80,9 +80,9 @@ def best_bound(problem: Problem, *, calls: int = 1) -> LowerBound:
 
 
 def critical_path_s(lists: TaskLists, overheads_s: list[float]) -> float:
-    """Seconds of the longest path when each of its tasks is where that is best for the path.
+    """Return the seconds of the longest path when each of its tasks is placed best for the path.
 
-    A change of device takes the transfer and another call.
+    A change of device costs the transfer and another call.
     """
     devices = range(len(lists.devices))
     width = len(lists.devices)
@@ -93,18 +93,18 @@ def critical_path_s(lists: TaskLists, overheads_s: list[float]) -> float:
             begin = overheads_s[d]
             for p, table in before:
                 ends = finish[p]
-                soonest = ends[d]
+                earliest = ends[d]
                 for e in devices:
                     if e != d:
-                        soonest = min(soonest, ends[e] + table[e * width + d] + overheads_s[d])
-                begin = max(begin, soonest)
+                        earliest = min(earliest, ends[e] + table[e * width + d] + overheads_s[d])
+                begin = max(begin, earliest)
             row.append(begin + times[d])
         finish.append(row)
     return max((min(row) for row in finish), default=0.0)
 
 
 def upper_bound(problem: Problem) -> float:
-    """What no placement's value is above: everything one after the other, where it is slowest."""
+    """Return an upper bound of every placement's value: all tasks one by one, each on its slowest device."""
     if problem.objective == "memory":
         return sum(max(problem.held_bytes(task, d) for d in problem.device_ids) for task in problem.graph) or 1.0
     slowest = sum(max(t for t in row if t < inf) for row in problem.times_s.values())
@@ -118,7 +118,7 @@ def upper_bound(problem: Problem) -> float:
 
 
 def _groups(problem: Problem) -> list[list[str]]:
-    """Tasks that must be together, and every other task by itself."""
+    """Return the colocated groups, and every other task by itself."""
     parent = {task: task for task in problem.graph}
 
     def find(task: str) -> str:
@@ -136,31 +136,32 @@ def _groups(problem: Problem) -> list[list[str]]:
 
 
 def _table(problem: Problem, groups: list[list[str]]) -> np.ndarray:
-    """Seconds of each group on each device."""
+    """Return the seconds of each group on each device, shape (groups, devices)."""
     if len(groups) == len(problem.graph):
         return np.array([problem.times_s[group[0]] for group in groups])
     return np.array([np.sum([problem.times_s[task] for task in group], axis=0) for group in groups])
 
 
 def _load(table: np.ndarray, overheads: np.ndarray) -> float:
-    """Least largest load when work may be shared out in fractions: the linear relaxation, from its dual.
+    """Return the least largest load when tasks may be divided in fractions: the linear relaxation, from its dual.
 
-    Any weights of the devices that add up to one give a bound: what each group costs at least on the weighted devices.
-    The best weights are looked for by exponentiated gradients, uniform ones first.
+    Any device weights that sum to one give a bound: the least cost of each group on the weighted devices. The best
+    weights are searched for by exponentiated gradients (Kivinen and Warmuth 1997,
+    https://doi.org/10.1006/inco.1996.2612), from uniform ones.
     """
     count, width = table.shape
     if width == 1:
         return float(table.sum() + overheads[0])
     finite = np.where(np.isfinite(table), table, 0.0)
-    barred = ~np.isfinite(table)
+    excluded = ~np.isfinite(table)
     weights = np.full(width, 1.0 / width)
     best, rate = 0.0, 2.0
-    for step in range(int(np.clip(_LOTS / (count * width), 10, 300))):
-        priced = np.where(barred, inf, finite * weights)
+    for step in range(int(np.clip(_MAX_CELLS / (count * width), 10, 300))):
+        priced = np.where(excluded, inf, finite * weights)
         where = np.argmin(priced, axis=1)
         chosen = np.arange(count)
-        found = float(priced[chosen, where].sum() + np.min(weights * overheads))
-        best = max(best, found)
+        bound = float(priced[chosen, where].sum() + np.min(weights * overheads))
+        best = max(best, bound)
         loads = np.bincount(where, weights=finite[chosen, where], minlength=width)
         if loads.max() <= 0:
             break

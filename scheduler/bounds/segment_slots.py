@@ -1,8 +1,8 @@
-"""The runtime's segments as a linear program: slots in an order, each a device or unused, each task in one slot.
+"""The runtime's segments as a linear program: slots in an order, each with a device or unused, each task in one slot.
 
-A task never stands in a slot before that of what it reads, so the slots are convex segments that wait for each other in
-no circle, and every cut of every placement is such an assignment. What is proven for so many slots holds for cuts into
-so many segments; that more segments could be better is ruled out by what each further call costs, where it is.
+A task is never in an earlier slot than its predecessors, so the slots are convex segments without cycles, and every cut
+of every placement is such an assignment. A bound for a number of slots holds for cuts into at most that many segments;
+that more segments could be better is excluded by the call overhead of each additional one, where there is any.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .lower_bounds import best_bound, upper_bound
 
 _STEPS = 10**6
 _MAX_CELLS = 60_000
-"""Task x slot x device choices beyond which a solver gets nowhere."""
+"""Task x slot x device choices above which the solvers find nothing in time."""
 _MAX_SLOTS = 12
 _SPARE_SLOTS = 2
 _NAMES: dict[Solver, str] = {"cp": "CP-SAT", "milp": "MILP"}
@@ -31,16 +31,16 @@ _NAMES: dict[Solver, str] = {"cp": "CP-SAT", "milp": "MILP"}
 def solve_segments(
     problem: Problem, known: list[Part] | None, value: float, time_limit_s: float, seed: int, solver: Solver
 ) -> Proposal | None:
-    """Look for better segments than known ones, and prove a bound.
+    """Search for better segments than known ones, and prove a bound.
 
     Parameters
     ----------
     problem : Problem
-        Of the convention ``segments``.
+        With the convention ``segments``.
     known : list of Part, optional
-        In an order in which they run.
+        In an order in which they can run.
     value : float
-        Of `known`; infinite without.
+        Value of `known`; infinite without.
     time_limit_s : float
     seed : int
     solver : {"cp", "milp"}
@@ -48,30 +48,30 @@ def solve_segments(
     Returns
     -------
     Proposal or None
-        With its parts; None where the problem is too large, or nothing was found in time.
+        With its parts; None where the problem is too large, or no solution was found in time.
 
     Raises
     ------
     InfeasibleProblem
-        When no placement keeps all constraints: proven.
+        When it is proven that no placement satisfies all constraints.
     """
     count = len(problem.graph)
     slots = _slots(problem, len(known or ()))
     if count * slots * len(problem.devices) > _MAX_CELLS:
         return None
     model = _SlotModel.of(problem, slots, value, whole=solver == "cp")
-    answer = solve(model.program, model.goal, solver, time_limit_s, seed, model.hint(known) if known else None)
-    most = problem.rules.max_segments or count
-    is_all = slots >= min(most, len(problem.devices) if problem.rules.contiguous else most, count)
-    if answer.is_impossible:
+    result = solve(model.program, model.goal, solver, time_limit_s, seed, model.hint(known) if known else None)
+    max_segments = problem.rules.max_segments or count
+    is_all = slots >= min(max_segments, len(problem.devices) if problem.rules.contiguous else max_segments, count)
+    if result.is_infeasible:
         if is_all and value == inf:
             raise InfeasibleProblem("no placement keeps all constraints: proven", remedy="loosen one")
         if value == inf:
             return None
-    bound = min(answer.bound / model.scale, value)
+    bound = min(result.bound / model.scale, value)
     if not is_all:
         bound = min(bound, best_bound(problem, calls=slots + 1).value)
-    parts = known if answer.values is None else model.parts(answer.values)
+    parts = known if result.values is None else model.parts(result.values)
     if parts is None:
         return None
     placement = {task: part.device for part in parts for task in part.nodes}
@@ -79,15 +79,15 @@ def solve_segments(
         {task: placement[task] for task in problem.graph},
         bound * (1 - 1e-9),
         bound_by=_NAMES[solver],
-        is_cut_short=answer.is_cut_short,
+        is_cut_short=result.is_cut_short,
         parts=tuple(parts),
     )
 
 
 def _slots(problem: Problem, known: int) -> int:
-    """How many slots: as many as there can be in a small problem, else a few more than are used."""
-    wanted = len(problem.graph) if len(problem.graph) <= _MAX_SLOTS else max(known + _SPARE_SLOTS, len(problem.devices))
-    limits = [wanted, _MAX_SLOTS if known <= _MAX_SLOTS else known]
+    """Return the number of slots: as many as there can be in a small problem, else a few more than are used."""
+    slots = len(problem.graph) if len(problem.graph) <= _MAX_SLOTS else max(known + _SPARE_SLOTS, len(problem.devices))
+    limits = [slots, _MAX_SLOTS if known <= _MAX_SLOTS else known]
     if problem.rules.max_segments is not None:
         limits.append(problem.rules.max_segments)
     if problem.rules.contiguous:
@@ -97,7 +97,7 @@ def _slots(problem: Problem, known: int) -> int:
 
 @dataclass(frozen=True)
 class _SlotModel:
-    """The program with what its variables mean."""
+    """The linear program, and the meaning of its variables."""
 
     problem: Problem
     lists: TaskLists
@@ -105,9 +105,9 @@ class _SlotModel:
     goal: int
     scale: float
     cells: list[list[dict[int, int]]]
-    """Per task and slot: device -> its choice."""
+    """Per task and slot: device -> binary variable."""
     used: list[list[int]]
-    """Per slot and device: whether the slot is there."""
+    """Per slot and device: binary variable of its use."""
 
     @classmethod
     def of(cls, problem: Problem, slots: int, value: float, *, whole: bool) -> _SlotModel:
@@ -116,11 +116,11 @@ class _SlotModel:
         horizon = value if 0 < value < inf else upper_bound(problem)
         scale = (_STEPS if whole else 1000.0) / horizon
         top = (_STEPS if whole else 1000.0) + 1
-        goal = program.number(min(top, floor(best_bound(problem).value * scale * (1 - 1e-6))), top)
+        goal = program.bounded(min(top, floor(best_bound(problem).value * scale * (1 - 1e-6))), top)
         cells = [
-            [{d: program.choice() for d, t in enumerate(row) if t < inf} for _ in range(slots)] for row in lists.times
+            [{d: program.binary() for d, t in enumerate(row) if t < inf} for _ in range(slots)] for row in lists.times
         ]
-        used = [[program.choice() for _ in lists.devices] for _ in range(slots)]
+        used = [[program.binary() for _ in lists.devices] for _ in range(slots)]
         model = cls(problem, lists, program, goal, scale, cells, used)
         model.add_slots()
         model.add_rules()
@@ -134,15 +134,15 @@ class _SlotModel:
         return model
 
     def scaled(self, quantity: float, whole: bool) -> float:
-        """In the program's steps: rounded down where they are whole, so that bounds hold."""
+        """Return a quantity in the program's unit; rounded down for integers, so that bounds hold."""
         return float(floor(quantity * self.scale)) if whole else quantity * self.scale
 
     def place(self, task: int, device: int) -> dict[int, float]:
-        """Terms that add up to one where a task is on a device."""
+        """Return terms whose sum is one where a task is on a device."""
         return {cell[device]: 1.0 for cell in self.cells[task] if device in cell}
 
     def add_slots(self) -> None:
-        """Each task in one slot on its slot's device, none before what it reads, no slot after an unused one."""
+        """Add: each task in one slot on its slot's device, not before its predecessors; no slot after an unused one."""
         program = self.program
         for row in self.cells:
             program.add({c: 1.0 for cell in row for c in cell.values()}, 1, 1)
@@ -154,7 +154,7 @@ class _SlotModel:
             if k:
                 program.add(dict.fromkeys(devices, 1.0) | dict.fromkeys(self.used[k - 1], -1.0), -inf, 0)
             for d, variable in enumerate(devices):
-                # A slot that nothing is in is not there.
+                # A slot without tasks is unused.
                 inside = {row[k][d]: -1.0 for row in self.cells if d in row[k]}
                 program.add({variable: 1.0, **inside}, -inf, 0)
         for j, before in enumerate(self.lists.preds):
@@ -165,7 +165,7 @@ class _SlotModel:
                     program.add(later, -inf, 0)
 
     def add_rules(self) -> None:
-        """Together what must be, one slot a device where they are contiguous, weights within each memory."""
+        """Add: colocated groups, one slot per device for contiguous pieces, weights within each memory."""
         number = {task: i for i, task in enumerate(self.lists.tasks)}
         rules, width = self.problem.rules, range(len(self.lists.devices))
         for group in rules.colocated:
@@ -188,7 +188,7 @@ class _SlotModel:
                 self.program.add(weights, 0, _STEPS)
 
     def work(self, slot: int | None, device: int, whole: bool) -> dict[int, float]:
-        """Terms of the time of a slot (or of all) on a device, its call included."""
+        """Return terms of the time of a slot (or of all) on a device, call overhead included."""
         slots = range(len(self.used)) if slot is None else (slot,)
         call = self.scaled(self.problem.overhead(self.lists.devices[device]), whole)
         terms = {self.used[k][device]: call for k in slots}
@@ -204,25 +204,25 @@ class _SlotModel:
             self.program.add({self.goal: 1.0, **_negative({**self.work(None, d, whole), **crossed[d]})}, 0, inf)
 
     def crossed(self, price: Sequence[float], whole: bool) -> list[dict[int, float]]:
-        """Per device, terms of what crosses to and from others (not to slots of its own), at its price of a second."""
+        """Return, per device, terms of the boundary costs to and from other devices, at its price per second."""
         problem, width = self.problem, range(len(self.lists.devices))
         number = {task: i for i, task in enumerate(self.lists.tasks)}
-        sides: dict[tuple[str, int, bool], int] = {}
+        crossings: dict[tuple[str, int, bool], int] = {}
         terms: list[dict[int, float]] = [{} for _ in width]
         edges = tensor_edges(problem.graph) if problem.boundary_costs else ()
         for source, target, tensor in ((a, b, name) for a, b, names in edges for name in names):
-            if (border := problem.boundary_costs.get(tensor)) is None:
+            if (boundary := problem.boundary_costs.get(tensor)) is None:
                 continue
             for d in width:
-                for leaves, cost_s in ((True, border.leave_s[d]), (False, border.enter_s[d])):
+                for leaves, cost_s in ((True, boundary.leave_s[d]), (False, boundary.enter_s[d])):
                     here, there = (source, target) if leaves else (target, source)
                     if cost_s <= 0 or not (inside := self.place(number[here], d)):
                         continue
-                    # One choice for all readers: it is paid once on a device.
-                    side = sides.setdefault((tensor, d, leaves), self.program.choice())
+                    # One variable for all readers: it is paid once on a device.
+                    crossing = crossings.setdefault((tensor, d, leaves), self.program.binary())
                     inside |= {c: 1.0 for e in width if e != d for c in self.place(number[there], e)}
-                    self.program.add({side: 1.0, **_negative(inside)}, -1, inf)
-                    terms[d][side] = self.scaled(cost_s * price[d], whole)
+                    self.program.add({crossing: 1.0, **_negative(inside)}, -1, inf)
+                    terms[d][crossing] = self.scaled(cost_s * price[d], whole)
         return terms
 
     def add_memory(self, whole: bool) -> None:
@@ -252,8 +252,8 @@ class _SlotModel:
                         ends = (self.place(number[source], a), self.place(number[target], b))
                         if cost <= 0 or not all(ends):
                             continue
-                        # One copy serves all readers on a device.
-                        move = moves.setdefault((source, tensor, a, b), program.choice())
+                        # One transfer serves all readers on a device.
+                        move = moves.setdefault((source, tensor, a, b), program.binary())
                         program.add({move: 1.0, **_negative({**ends[0], **ends[1]})}, -1, inf)
                         total[move] = self.scaled(cost, whole)
         for crossed in self.crossed([problem.platform.power_w[device] for device in ids], whole):
@@ -261,13 +261,13 @@ class _SlotModel:
         program.add({self.goal: 1.0, **_negative(total)}, 0, inf)
 
     def add_latency(self, whole: bool) -> None:
-        """Slots begin one after the other; what shares a device waits, and so does what reads."""
+        """Add start times: slots start in order, wait for their device, and for their inputs."""
         program, lists = self.program, self.lists
         top = program.highs[self.goal]
         width = range(len(lists.devices))
-        starts = [program.number(0, top) for _ in self.used]
-        ends = [program.number(0, top) for _ in self.used]
-        done = [program.number(0, top) for _ in lists.tasks]
+        starts = [program.bounded(0, top) for _ in self.used]
+        ends = [program.bounded(0, top) for _ in self.used]
+        done = [program.bounded(0, top) for _ in lists.tasks]
         for k in range(len(self.used)):
             work = {v: c for d in width for v, c in self.work(k, d, whole).items()}
             program.add({ends[k]: 1.0, starts[k]: -1.0, **_negative(work)}, 0, inf)
@@ -296,9 +296,9 @@ class _SlotModel:
                                 program.add({starts[k]: 1.0, done[i]: -1.0}, delay, inf, when)
 
     def add_paths(self, whole: bool) -> None:
-        """What follows from the rest, and helps to prove: a task alone after those that it reads, slots aside."""
+        """Add redundant constraints that help to prove: each task after its predecessors, ignoring slots."""
         top = self.program.highs[self.goal]
-        done = [self.program.number(0, top) for _ in self.lists.tasks]
+        done = [self.program.bounded(0, top) for _ in self.lists.tasks]
         for j, (before, times) in enumerate(zip(self.lists.preds, self.lists.times, strict=True)):
             work = {c: -self.scaled(t, whole) for d, t in enumerate(times) if t < inf for c in self.place(j, d)}
             self.program.add({done[j]: 1.0, **work}, 0, inf)
@@ -307,32 +307,32 @@ class _SlotModel:
                 self.program.add({done[j]: 1.0, done[i]: -1.0, **work}, 0, inf)
 
     def _where(self, task: int, device: int) -> int | None:
-        """A choice that is one where a task is on a device."""
+        """Return a binary variable that is one where a task is on a device."""
         terms = self.place(task, device)
         if not terms:
             return None
-        choice = self.program.choice()
+        choice = self.program.binary()
         self.program.add({choice: -1.0, **terms}, 0, 0)
         return choice
 
     def hint(self, parts: list[Part]) -> dict[int, float]:
-        """The choices that known parts are."""
+        """Return the values of the variables for known parts."""
         number = {task: i for i, task in enumerate(self.lists.tasks)}
         columns = {device: d for d, device in enumerate(self.lists.devices)}
-        found = {c: 0.0 for row in self.cells for cell in row for c in cell.values()}
-        found |= {v: 0.0 for devices in self.used for v in devices}
+        values = {c: 0.0 for row in self.cells for cell in row for c in cell.values()}
+        values |= {v: 0.0 for devices in self.used for v in devices}
         if len(parts) > len(self.used):
             return {}
         for k, part in enumerate(parts):
-            found[self.used[k][columns[part.device]]] = 1.0
+            values[self.used[k][columns[part.device]]] = 1.0
             for task in part.nodes:
-                found[self.cells[number[task]][k][columns[part.device]]] = 1.0
-        return found
+                values[self.cells[number[task]][k][columns[part.device]]] = 1.0
+        return values
 
     def parts(self, values: tuple[float, ...]) -> list[Part]:
-        """The segments that a solution stands for."""
+        """Return the segments of a solution."""
         position = {task: i for i, task in enumerate(self.problem.graph)}
-        found = []
+        parts = []
         for k in range(len(self.used)):
             inside = [
                 (self.lists.tasks[i], self.lists.devices[d])
@@ -341,8 +341,8 @@ class _SlotModel:
                 if values[choice] > 0.5
             ]
             if inside:
-                found.append(Part(inside[0][1], tuple(sorted((t for t, _ in inside), key=position.__getitem__))))
-        return found
+                parts.append(Part(inside[0][1], tuple(sorted((t for t, _ in inside), key=position.__getitem__))))
+        return parts
 
 
 def _negative(terms: dict[int, float]) -> dict[int, float]:

@@ -72,7 +72,7 @@ def offload_violations(problem: Problem, placement: Placement) -> list[Violation
         held[placement[task]] += size
     for device in problem.devices:
         if device.memory_bytes is not None and held[device.id] > device.memory_bytes:
-            text = f"{device.id} has to hold {held[device.id]:.0f} bytes and has room for {device.memory_bytes}"
+            text = f"{device.id} needs {held[device.id]:.0f} bytes and has {device.memory_bytes}"
             found.append(Violation("memory", device.id, text))
     for together in rules.colocated:
         if len({placement[task] for task in together}) > 1:

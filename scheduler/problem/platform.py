@@ -18,9 +18,9 @@ class Platform:
 
     Examples
     --------
-    >>> machine = Platform({("cpu:a", "gpu:b"): LinkCost(latency_s=1e-5, bytes_per_s=1e9)})
+    >>> machine = Platform({("cpu:a", "gpu:b"): LinkCost(latency_s=1.0, bytes_per_s=1e3)})
     >>> machine.link("cpu:a", "gpu:b").time_s(1000), machine.link("gpu:b", "cpu:a").time_s(1000)
-    (1.1e-05, 0.0)
+    (2.0, 0.0)
     """
 
     links: Mapping[tuple[str, str], LinkCost] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""What a strategy says, and what is known of it once it is judged."""
+"""The result of a strategy, before and after its evaluation: Proposal and Solution."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from .problem import Part
 
 @dataclass(frozen=True)
 class Proposal:
-    """A placement with what the strategy knows beyond it; a strategy may return this instead of a mapping."""
+    """A placement with what the strategy has proven about it; a strategy may return this instead of a mapping."""
 
     placement: Mapping[str, str]
     bound: float = 0.0
-    """What no placement's value is below, as far as the strategy has proven."""
+    """Proven lower bound of every placement's value."""
     starts_s: Mapping[str, float] | None = None
-    """When each task begins, where the strategy has a schedule of single tasks in mind."""
+    """Start of each task, if the strategy schedules single tasks."""
     bound_by: str = ""
-    """How the strategy has proven it."""
+    """How the bound is proven."""
     is_cut_short: bool = False
-    """Whether the clock stopped the search, so that another run may find something else."""
+    """Whether the clock stopped the search, so that another run may give another result."""
     parts: tuple[Part, ...] | None = None
-    """Segments that the strategy has in mind, in the order in which they run, where it has."""
+    """Segments in the order in which they run, if the strategy cuts the placement itself."""
 
 
 @dataclass(frozen=True)
 class Solution:
-    """A placement judged by the problem's own rules.
+    """A placement evaluated by the problem's own rules.
 
     Examples
     --------
@@ -42,31 +42,31 @@ class Solution:
     placement: Mapping[str, str]
     """Task -> device id."""
     value: float
-    """Of the objective: in the problem's unit of time, in joules, or in bytes; infinite where rules are broken."""
+    """Of the objective: in the problem's unit of time, in joules, or in bytes; infinite where rules are violated."""
     bound: float
-    """What no placement's value is below."""
+    """Lower bound of every placement's value."""
     violations: tuple[Violation, ...] = ()
-    """Rules that the placement breaks; empty when it is valid."""
+    """Rules that the placement violates; empty when it is valid."""
     schedule: Schedule | None = None
-    """What runs when, for conventions that say so."""
+    """Predicted timeline, for conventions with one."""
     strategy: str = ""
     bound_by: str = ""
-    """How that is known: ``critical path``, ``load``, ``CP-SAT``, ..."""
+    """How the bound is proven: ``critical path``, ``load``, ``CP-SAT``, ..."""
     values: Mapping[str, float] = field(default_factory=dict)
-    """Of several objectives, where several were asked for: objective -> value."""
+    """Objective -> value, for a Pareto front."""
     is_cut_short: bool = False
-    """Whether the clock stopped the search: the same seed may then give something else."""
+    """Whether the clock stopped the search: the same seed may then give another result."""
     seconds: float = field(default=0.0, compare=False)
-    """How long finding it took."""
+    """Planning time."""
 
     @property
     def gap(self) -> float:
-        """How far the value is above the bound, as a fraction of the bound."""
+        """Relative optimality gap: (value - bound) / bound."""
         if self.value == self.bound:
             return 0.0
         return self.value / self.bound - 1 if self.bound > 0 else inf
 
     @property
     def is_valid(self) -> bool:
-        """Whether no rule is broken."""
+        """Whether no rule is violated."""
         return not self.violations

@@ -1,9 +1,9 @@
-"""What a timeline costs beyond time: the energy of one input, and how full each device's memory gets.
+"""Energy and memory of a schedule: the energy of one input, and the peak memory of each device.
 
-Both are modelled. Energy is what a device draws while it works, for as long as it works, a transfer being work of the
-device that receives; what the idle machine draws is not counted. Memory is the weights that a device keeps and the
-tensors that lie there at a moment, times what its engine was measured to take for each byte of them, and what it takes
-for each segment; where nobody measured that, weights and tensors count as they are.
+Both are modelled. Energy is the power of a device times the time that it works; a transfer is work of the receiving
+device; idle power is not counted. Memory is the weights that a device holds and the tensors alive at a moment, times
+the measured factors of its engine, plus the measured constant of each segment; without measurements, weights and
+tensors count as they are.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from .part_times import part_time_s
 
 
 @dataclass
-class _Tensor:
-    """Something one task makes and others read."""
+class _TensorUse:
+    """A tensor with its producer and its readers."""
 
     producer: str
     size_bytes: int
@@ -29,7 +29,7 @@ class _Tensor:
 
 
 def energy_j(problem: Problem, parts: Sequence[Part]) -> float | None:
-    """Joules of one input through all parts; None where nobody knows what a device draws.
+    """Return the joules of one input through all parts; None where the power of a device is not known.
 
     Examples
     --------
@@ -62,19 +62,19 @@ def energy_j(problem: Problem, parts: Sequence[Part]) -> float | None:
 
 
 def peak_bytes(problem: Problem, parts: Sequence[Part], schedule: Schedule) -> dict[str, int]:
-    """Bytes that each device holds at its fullest moment.
+    """Return the peak memory of each device in bytes.
 
-    A tensor lies where it was made until its last reader there is done and its last copy has arrived, and where it was
-    copied to from the start of the copy until its last reader there is done. Inside a part tasks run in their order,
-    and what only they read is freed behind the last of them. Inputs and outputs of the whole are the caller's. See
-    `Platform.memory` for what is counted for each byte.
+    A tensor is alive on its producer's device until its last reader there has finished and its last copy has arrived,
+    and on a target device from the start of the copy until its last reader there has finished. Inside a part tasks run
+    in their order, and internal tensors are freed after their last reader. Inputs and outputs of the whole model belong
+    to the caller. See `Platform.memory` for the factors.
 
     Parameters
     ----------
     problem : Problem
     parts : sequence of Part
     schedule : Schedule
-        Of these parts, as `trisect.scheduler.simulation.simulate` makes it.
+        Schedule of these parts, from `simulate`.
 
     Examples
     --------
@@ -95,10 +95,10 @@ def peak_bytes(problem: Problem, parts: Sequence[Part], schedule: Schedule) -> d
     {'cpu:a': 1100, 'gpu:b': 130}
     """
     tensors = _tensors(problem)
-    home = {node: i for i, part in enumerate(parts) for node in part.nodes}
-    made_in: list[list[_Tensor]] = [[] for _ in parts]
+    part_of = {node: i for i, part in enumerate(parts) for node in part.nodes}
+    made_in: list[list[_TensorUse]] = [[] for _ in parts]
     for tensor in tensors.values():
-        made_in[home[tensor.producer]].append(tensor)
+        made_in[part_of[tensor.producer]].append(tensor)
     inner = [_inner_bytes(part, made) for part, made in zip(parts, made_in, strict=True)]
     changes: dict[str, list[tuple[float, int]]] = {device: [] for device in problem.device_ids}
     runs: dict[tuple[int, int], Event] = {}
@@ -112,19 +112,19 @@ def peak_bytes(problem: Problem, parts: Sequence[Part], schedule: Schedule) -> d
         changes[run.device] += [(run.start_s, inner[i]), (run.end_s, -inner[i])]
     for item in sorted({item for item, _ in runs}):
         for (_, name), tensor in tensors.items():
-            made = runs[item, home[tensor.producer]]
+            made = runs[item, part_of[tensor.producer]]
             last_s: dict[str, float] = {}
-            for reader in {home[reader] for reader in tensor.readers} - {home[tensor.producer]}:
+            for reader in {part_of[reader] for reader in tensor.readers} - {part_of[tensor.producer]}:
                 run = runs[item, reader]
                 last_s[run.device] = max(run.end_s, last_s.get(run.device, 0.0))
-            kept_s = last_s.pop(made.device, made.end_s)
+            alive_s = last_s.pop(made.device, made.end_s)
             for device, until_s in last_s.items():
                 copy = copies.get((item, name, device))
                 begin_s, arrived_s = (copy.start_s, copy.end_s) if copy is not None else (made.end_s, made.end_s)
                 changes[device] += [(begin_s, tensor.size_bytes), (until_s, -tensor.size_bytes)]
-                kept_s = max(kept_s, arrived_s)
-            if kept_s > made.end_s:
-                changes[made.device] += [(made.end_s, tensor.size_bytes), (kept_s, -tensor.size_bytes)]
+                alive_s = max(alive_s, arrived_s)
+            if alive_s > made.end_s:
+                changes[made.device] += [(made.end_s, tensor.size_bytes), (alive_s, -tensor.size_bytes)]
     fixed: dict[str, float] = dict.fromkeys(problem.device_ids, 0.0)
     for part in parts:
         fixed[part.device] += problem.memory_need(part.device).model_bytes
@@ -136,7 +136,7 @@ def peak_bytes(problem: Problem, parts: Sequence[Part], schedule: Schedule) -> d
 
 
 def with_energy_and_memory(problem: Problem, parts: Sequence[Part], schedule: Schedule) -> Schedule:
-    """The schedule, with energy (where power is known) and memory, and how each device's memory is known."""
+    """Return the schedule with energy (where power is known), peak memory, and the basis of each device's memory."""
     peaks = peak_bytes(problem, parts, schedule)
     basis: dict[str, PeakBasis] = {
         device: "measured factors" if device in problem.platform.memory else "weights and tensors" for device in peaks
@@ -145,27 +145,27 @@ def with_energy_and_memory(problem: Problem, parts: Sequence[Part], schedule: Sc
 
 
 def may_overflow(problem: Problem, items: int = 1) -> bool:
-    """Whether a device could ever be too full; where not, nobody has to look."""
+    """Return whether any placement could exceed a device's memory; if not, peaks need no check."""
     limits = [device.memory_bytes for device in problem.devices if device.memory_bytes is not None]
     if not limits:
         return False
     moving = sum(tensor.size_bytes for tensor in _tensors(problem).values())
     needs = [problem.memory_need(device) for device in problem.device_ids]
-    most = len(problem.graph) * max(need.model_bytes for need in needs)
-    most += sum(problem.rules.sizes_bytes.values()) * max(need.per_weight for need in needs)
-    return most + items * moving * max(need.per_tensor for need in needs) > min(limits)
+    worst = len(problem.graph) * max(need.model_bytes for need in needs)
+    worst += sum(problem.rules.sizes_bytes.values()) * max(need.per_weight for need in needs)
+    return worst + items * moving * max(need.per_tensor for need in needs) > min(limits)
 
 
-def _tensors(problem: Problem) -> dict[tuple[str, str], _Tensor]:
-    found: dict[tuple[str, str], _Tensor] = {}
+def _tensors(problem: Problem) -> dict[tuple[str, str], _TensorUse]:
+    uses: dict[tuple[str, str], _TensorUse] = {}
     for source, target, tensors in tensor_edges(problem.graph):
         for name, size_bytes in tensors.items():
-            found.setdefault((source, name), _Tensor(source, size_bytes, [])).readers.append(target)
-    return found
+            uses.setdefault((source, name), _TensorUse(source, size_bytes, [])).readers.append(target)
+    return uses
 
 
-def _inner_bytes(part: Part, tensors: Sequence[_Tensor]) -> int:
-    """The most that tensors made in a part take while it runs."""
+def _inner_bytes(part: Part, tensors: Sequence[_TensorUse]) -> int:
+    """Return the peak bytes of tensors made in a part while it runs."""
     position = {node: i for i, node in enumerate(part.nodes)}
     arriving = [0] * len(part.nodes)
     leaving = [0] * len(part.nodes)
@@ -173,18 +173,18 @@ def _inner_bytes(part: Part, tensors: Sequence[_Tensor]) -> int:
         arriving[position[tensor.producer]] += tensor.size_bytes
         if all(reader in position for reader in tensor.readers):
             leaving[max(position[reader] for reader in tensor.readers)] += tensor.size_bytes
-    live = most = 0
+    live = peak = 0
     for made, freed in zip(arriving, leaving, strict=True):
         live += made
-        most = max(most, live)
+        peak = max(peak, live)
         live -= freed
-    return most
+    return peak
 
 
 def _highest(changes: list[tuple[float, int]]) -> int:
-    """The most of a running sum; what ends at an instant makes room for what begins then."""
-    held = most = 0
+    """Return the maximum of a running sum; what ends at an instant is freed before what begins then."""
+    held = peak = 0
     for _, change in sorted(changes):
         held += change
-        most = max(most, held)
-    return most
+        peak = max(peak, held)
+    return peak

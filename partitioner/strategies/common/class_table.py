@@ -1,4 +1,4 @@
-"""The table behind ``opclass``: class of work -> kind of device, as data that a TOML file can change."""
+"""The table of the strategy ``opclass``: operator class -> kind of device; a TOML file can change it."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from trisect.profiles.costmodel.op_features import OpClass, OpFeatures
 from trisect.runtime.errors import InvalidInput
 
 NEIGHBOUR = "neighbour"
-"""In the place of a kind of device: where most of the input comes from, because moving it costs more than the work."""
+"""Instead of a kind of device: where most of the input comes from, because moving it costs more than the work."""
 _KINDS = ("cpu", "gpu", "npu", NEIGHBOUR)
 _REMEDY = "see the documentation of the strategy opclass"
-_RULE: dict[OpClass, str] = {
+_DEFAULT_KINDS: dict[OpClass, str] = {
     OpClass.MATMUL: "gpu",
     OpClass.CONV: "gpu",
     OpClass.ATTENTION: "gpu",
@@ -32,9 +32,9 @@ _RULE: dict[OpClass, str] = {
 
 @dataclass(frozen=True)
 class ClassTable:
-    """Which kind of device work goes to.
+    """Which kind of device runs an operator.
 
-    The first that applies: small work, the batch, the class.
+    The first entry that applies: small operators, the batch size, the class.
 
     Examples
     --------
@@ -43,22 +43,22 @@ class ClassTable:
     ['gpu', 'npu', 'gpu']
     """
 
-    kinds: Mapping[OpClass, str] = field(default_factory=lambda: dict(_RULE))
+    kinds: Mapping[OpClass, str] = field(default_factory=lambda: dict(_DEFAULT_KINDS))
     batched: tuple[OpClass, ...] = (OpClass.CONV,)
-    """Classes that the batch decides about: convolutions of few images are an NPU's work, of many a GPU's."""
+    """Classes for which the batch size decides: an NPU runs convolutions of few images, a GPU those of many."""
     few: int = 8
-    """Up to so many inputs at once ..."""
+    """Largest batch of `few_kind`."""
     few_kind: str = "npu"
     many: int = 33
-    """From so many on ..."""
+    """Smallest batch of `many_kind`."""
     many_kind: str = "gpu"
     small_flops: float = 10_000.0
     small_bytes: int = 16_384
-    """Work below both is done sooner on the CPU than another device is started."""
+    """Operators up to both limits finish on the CPU before another device is called."""
     small_kind: str = "cpu"
 
     def kind_of(self, features: OpFeatures, batch: int | None) -> str:
-        """The kind of device for work, or `NEIGHBOUR`."""
+        """Return the kind of device for an operator, or `NEIGHBOUR`."""
         kind = self.kinds[features.op_class]
         if kind == NEIGHBOUR:
             return kind
@@ -73,7 +73,7 @@ class ClassTable:
 
 
 def read_table(path: Path) -> ClassTable:
-    """The usual table with what a TOML file changes of it.
+    """Read the default table with the changes of a TOML file.
 
     ``[kinds]`` has a kind of device (``cpu``, ``gpu``, ``npu`` or ``neighbour``) for each class; ``[batch]`` has
     ``classes``, ``few``, ``few_kind``, ``many`` and ``many_kind``; ``[small]`` has ``flops``, ``bytes`` and ``kind``.
@@ -81,22 +81,24 @@ def read_table(path: Path) -> ClassTable:
     Raises
     ------
     InvalidInput
-        For a file that cannot be read, an unknown key, or a value that makes no sense.
+        For an unreadable file, an unknown key, or an invalid value.
     """
     try:
-        given = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InvalidInput(f"cannot read the table {path}: {error.strerror}", remedy="check the path") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"{path} is no TOML file: {error}", remedy=_REMEDY) from error
+        raise InvalidInput(f"{path} is not a valid TOML file: {error}", remedy=_REMEDY) from error
     table = ClassTable()
-    for name, section in given.items():
-        _known(name, ("kinds", "batch", "small"), f"{path}: no section")
+    for name, section in content.items():
+        _check_name(name, ("kinds", "batch", "small"), f"{path}: no section")
         if not isinstance(section, dict):
-            raise InvalidInput(f"{path}: {name} is no section", remedy=_REMEDY)
+            raise InvalidInput(f"{path}: expected a section [{name}], found a value", remedy=_REMEDY)
         table = {"kinds": _with_kinds, "batch": _with_batch, "small": _with_small}[name](table, section, str(path))
     if table.few >= table.many:
-        raise InvalidInput(f"{path}: few ({table.few}) is not below many ({table.many})", remedy=_REMEDY)
+        raise InvalidInput(
+            f"{path}: expected few below many, found few = {table.few} and many = {table.many}", remedy=_REMEDY
+        )
     return table
 
 
@@ -107,10 +109,12 @@ def _with_kinds(table: ClassTable, section: dict[str, Any], where: str) -> Class
 def _with_batch(table: ClassTable, section: dict[str, Any], where: str) -> ClassTable:
     changes: dict[str, Any] = {}
     for key, value in section.items():
-        _known(key, ("classes", "few", "few_kind", "many", "many_kind"), f"{where}: [batch] has no")
+        _check_name(key, ("classes", "few", "few_kind", "many", "many_kind"), f"{where}: [batch] has no")
         if key == "classes":
             if not isinstance(value, list):
-                raise InvalidInput(f"{where}: classes is {value!r}", remedy="give a list of classes")
+                raise InvalidInput(
+                    f"{where}: expected a list of classes, found {value!r}", remedy="give a list of classes"
+                )
             changes["batched"] = tuple(_class(name, where) for name in value)
         else:
             changes[key] = _kind(value, where) if key.endswith("kind") else _number(value, f"{where}: {key}")
@@ -120,28 +124,30 @@ def _with_batch(table: ClassTable, section: dict[str, Any], where: str) -> Class
 def _with_small(table: ClassTable, section: dict[str, Any], where: str) -> ClassTable:
     changes: dict[str, Any] = {}
     for key, value in section.items():
-        _known(key, ("flops", "bytes", "kind"), f"{where}: [small] has no")
+        _check_name(key, ("flops", "bytes", "kind"), f"{where}: [small] has no")
         changes[f"small_{key}"] = _kind(value, where) if key == "kind" else _number(value, f"{where}: {key}")
     return replace(table, **changes)
 
 
 def _class(name: object, where: str) -> OpClass:
-    _known(name, [op_class.value for op_class in OpClass], f"{where}: no class")
+    _check_name(name, [op_class.value for op_class in OpClass], f"{where}: no class")
     return OpClass(str(name))
 
 
 def _kind(name: object, where: str) -> str:
-    _known(name, _KINDS, f"{where}: no kind of device")
+    _check_name(name, _KINDS, f"{where}: no kind of device")
     return str(name)
 
 
 def _number(value: object, what: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise InvalidInput(f"{what} is {value!r}", remedy="give a whole number")
+        raise InvalidInput(
+            f"{what}: expected a whole number of at least 0, found {value!r}", remedy="give a whole number"
+        )
     return value
 
 
-def _known(name: object, names: tuple[str, ...] | list[str], what: str) -> None:
+def _check_name(name: object, names: tuple[str, ...] | list[str], what: str) -> None:
     if name not in names:
         near = difflib.get_close_matches(str(name), names, n=1)
         hint = f"did you mean {near[0]}? " if near else ""

@@ -1,8 +1,8 @@
-"""Keeps rules of thumb within the rules: what a heuristic says, bent where its problem forbids it.
+"""Repair of infeasible placements: changes what a heuristic proposes where it violates a rule of its problem.
 
-What must be together goes where the group costs least; what does not fit a memory moves, the largest first; too many
-segments are cut anew along an order of the tasks, by a dynamic programme over the places of the cuts,
-O(tasks x devices^2 x segments).
+Colocated tasks go where their group costs least; tasks that exceed a device's memory move, those that free most for
+their cost first; with too many segments, the tasks are placed again along an order by a dynamic programme over the
+positions of the cuts, O(tasks x devices^2 x segments).
 """
 
 from __future__ import annotations
@@ -13,12 +13,11 @@ from dataclasses import replace
 from itertools import islice, product
 from math import inf
 
-import networkx as nx
-
 from trisect.runtime.errors import InfeasibleProblem
 from trisect.scheduler.offload.offload_repair import repair_offload
 from trisect.scheduler.problem.problem import Placement, Problem, crossing_time_s
 from trisect.scheduler.problem.solution import Proposal
+from trisect.scheduler.problem.task_graph import topological_order
 from trisect.scheduler.simulation.energy_and_memory import may_overflow
 from trisect.scheduler.simulation.list_scheduling import ListSchedule, TaskLists
 from trisect.scheduler.simulation.validate import Violation
@@ -27,45 +26,45 @@ from ...segments.convex_cut import cut
 from .placement_value import evaluate_proposal
 
 _REMEDY = "use exact or auto, or loosen a constraint"
-_TRIES = 64
-"""Ways to place groups that are tried when segments are few."""
+_MAX_GROUP_PLACEMENTS = 64
+"""Placements of colocated groups that are tried when the number of segments is limited."""
 
 
 def repair(problem: Problem, placement: Placement) -> dict[str, str]:
-    """The placement, changed where a rule of its problem would be broken.
+    """Return the placement, changed where it would violate a rule of its problem.
 
     Raises
     ------
     InfeasibleProblem
-        When these rules of thumb find nothing that keeps all.
+        When these heuristics find nothing that satisfies all rules.
     """
     if problem.rules.convention == "offload":
         return repair_offload(problem, placement)
-    kept = together(problem, placement)
-    if problem.rules.convention == "tasks" or not _broken(problem, kept):
-        return kept
-    for bent in _bent(problem, kept):
-        if not _broken(problem, bent):
-            return bent
+    colocated = colocate(problem, placement)
+    if problem.rules.convention == "tasks" or not _violations(problem, colocated):
+        return colocated
+    for candidate in _candidates(problem, colocated):
+        if not _violations(problem, candidate):
+            return candidate
     raise InfeasibleProblem(
-        f"no placement like this keeps all rules: {_broken(problem, kept)[0].message}", remedy=_REMEDY
+        f"no placement like this keeps all rules: {_violations(problem, colocated)[0].message}", remedy=_REMEDY
     )
 
 
-def repaired_proposal(problem: Problem, lists: TaskLists, found: ListSchedule) -> Proposal:
-    """What list scheduling found, with its times where the problem goes by single tasks."""
-    placement = lists.placement(found.where)
+def repaired_proposal(problem: Problem, lists: TaskLists, schedule: ListSchedule) -> Proposal:
+    """Return the proposal of a list schedule, with its times where the convention is single tasks."""
+    placement = lists.placement(schedule.where)
     if problem.rules.convention == "tasks":
-        return Proposal(placement, starts_s=dict(zip(lists.tasks, found.start, strict=True)))
+        return Proposal(placement, starts_s=lists.starts_s(schedule))
     return Proposal(repair(problem, {task: placement[task] for task in problem.graph}))
 
 
-def together(problem: Problem, placement: Placement) -> dict[str, str]:
-    """The placement with each group that must be together on the device where the group costs least."""
+def colocate(problem: Problem, placement: Placement) -> dict[str, str]:
+    """Return the placement with each colocated group on the device where the group costs least."""
     placement = dict(placement)
     for group in problem.rules.colocated:
         if len({placement[task] for task in group}) > 1:
-            options = _common(problem, group)
+            options = _common_devices(problem, group)
             if not options:
                 raise InfeasibleProblem(f"no device can run {group[0]!r} and what must be with it", remedy=_REMEDY)
             costs = {
@@ -76,58 +75,59 @@ def together(problem: Problem, placement: Placement) -> dict[str, str]:
     return placement
 
 
-def _common(problem: Problem, group: Sequence[str]) -> list[str]:
+def _common_devices(problem: Problem, group: Sequence[str]) -> list[str]:
     return [d for d in problem.device_ids if all(problem.time(task, d) < inf for task in group)]
 
 
-def _broken(problem: Problem, placement: Placement) -> tuple[Violation, ...]:
-    """What is broken; looked at only where there is something to break."""
+def _violations(problem: Problem, placement: Placement) -> tuple[Violation, ...]:
+    """Return the violations; evaluated only where a rule could be violated."""
     rules = problem.rules
     if rules.max_segments is None and not rules.contiguous and not rules.colocated and not may_overflow(problem):
         return ()
     return evaluate_proposal(problem, Proposal(placement)).violations
 
 
-def _bent(problem: Problem, placement: Placement) -> Iterator[dict[str, str]]:
-    """Other placements, those most like the first one first."""
-    roomy = _with_room(problem, placement)
-    if roomy is not None:
-        yield roomy
-    few = problem.rules.max_segments is not None or problem.rules.contiguous
-    for start in ([roomy] if roomy is not None else []) + [dict(placement)] if few else []:
+def _candidates(problem: Problem, placement: Placement) -> Iterator[dict[str, str]]:
+    """Yield other placements, the most similar ones first."""
+    fitting = _fit_memory(problem, placement)
+    if fitting is not None:
+        yield fitting
+    if problem.rules.max_segments is None and not problem.rules.contiguous:
+        return
+    for start in [*([fitting] if fitting is not None else []), dict(placement)]:
         orders = [[task for part in cut(problem.graph, start) for task in part.nodes]]
-        eager = {task: problem.allowed(task)[0] for task in problem.graph}
-        orders.append([task for part in cut(problem.graph, eager) for task in part.nodes])
-        orders.append(list(nx.topological_sort(problem.graph)))
+        first_allowed = {task: problem.allowed(task)[0] for task in problem.graph}
+        orders.append([task for part in cut(problem.graph, first_allowed) for task in part.nodes])
+        orders.append(topological_order(problem.graph))
         for order in orders:
-            for fixed in islice(_group_places(problem, start), _TRIES):
-                found = _few_segments(problem, order, fixed)
-                if found is not None:
-                    yield found
-                    spacious = _with_room(problem, found)
-                    if spacious is not None and spacious != found:
-                        yield spacious
+            for fixed in islice(_group_placements(problem, start), _MAX_GROUP_PLACEMENTS):
+                limited = _limit_segments(problem, order, fixed)
+                if limited is not None:
+                    yield limited
+                    fitting_too = _fit_memory(problem, limited)
+                    if fitting_too is not None and fitting_too != limited:
+                        yield fitting_too
 
 
-def _group_places(problem: Problem, placement: Placement) -> Iterator[dict[str, str]]:
-    """Devices for the tasks of groups: as they are, then every other way."""
+def _group_placements(problem: Problem, placement: Placement) -> Iterator[dict[str, str]]:
+    """Yield devices for the tasks of colocated groups: the present ones, then every other combination."""
     groups = problem.rules.colocated
-    options = [sorted(_common(problem, group), key=lambda d: d != placement[group[0]]) for group in groups]
+    options = [sorted(_common_devices(problem, group), key=lambda d: d != placement[group[0]]) for group in groups]
     for devices in product(*options):
         yield {task: d for group, d in zip(groups, devices, strict=True) for task in group}
 
 
-def _few_segments(problem: Problem, order: Sequence[str], fixed: Mapping[str, str]) -> dict[str, str] | None:
-    """The cheapest placement whose changes of device along an order are few enough; None where there is none.
+def _limit_segments(problem: Problem, order: Sequence[str], fixed: Mapping[str, str]) -> dict[str, str] | None:
+    """Return the cheapest placement with few enough changes of device along an order; None where there is none.
 
-    The state is how many segments there are so far, and for contiguous pieces which devices had theirs.
+    The state is the number of segments so far and, for contiguous pieces, the devices that have had theirs.
     """
     ids = problem.device_ids
     width = len(ids)
-    most = problem.rules.max_segments or len(order)
+    max_segments = problem.rules.max_segments or len(order)
     contiguous = problem.rules.contiguous
     if contiguous:
-        most = min(most, width)
+        max_segments = min(max_segments, width)
     incoming = _incoming_s(problem, order)
     # (segments, devices used, current device) -> (cost, chain of decisions)
     states: dict[tuple[int, int, int], tuple[float, tuple[object, ...] | None]] = {}
@@ -140,7 +140,7 @@ def _few_segments(problem: Problem, order: Sequence[str], fixed: Mapping[str, st
                     following[1, 1 << d if contiguous else 0, d] = (problem.overhead(ids[d]) + row[d], (None, task, d))
         for (count, used, here), (cost, chain) in states.items():
             for d in range(width):
-                if row[d] == inf or (d != here and (count == most or used >> d & 1)):
+                if row[d] == inf or (d != here and (count == max_segments or used >> d & 1)):
                     continue
                 key = (count + (d != here), used | (1 << d if contiguous else 0), d)
                 total = cost + row[d] + (problem.overhead(ids[d]) + incoming[task] if d != here else 0.0)
@@ -151,36 +151,37 @@ def _few_segments(problem: Problem, order: Sequence[str], fixed: Mapping[str, st
         if not states:
             return None
     _, link = min(states.values(), key=lambda state: state[0])
-    found: dict[str, str] = {}
+    placement: dict[str, str] = {}
     while link is not None:
         link, name, number = link  # type: ignore[assignment]
-        found[str(name)] = ids[int(str(number))]
-    return {task: found[task] for task in problem.graph}
+        placement[str(name)] = ids[int(str(number))]
+    return {task: placement[task] for task in problem.graph}
 
 
 def _incoming_s(problem: Problem, order: Sequence[str]) -> dict[str, float]:
-    """Seconds that a cut before each task takes at least: the slowest transfer of what it reads itself."""
+    """Return the seconds that a cut before each task costs at least: the slowest transfer of its own inputs."""
     ids = problem.device_ids
     if len(ids) < 2:
         return dict.fromkeys(order, 0.0)
-    found = {}
+    incoming = {}
     for task in order:
         sizes = [s for p in problem.graph.predecessors(task) for s in problem.graph.edges[p, task]["tensors"].values()]
-        found[task] = problem.transfer_time(max(sizes), ids[0], ids[1]) if sizes else 0.0
-    return found
+        incoming[task] = problem.transfer_time(max(sizes), ids[0], ids[1]) if sizes else 0.0
+    return incoming
 
 
-def _with_room(problem: Problem, placement: Placement) -> dict[str, str] | None:
-    """Move work off devices that are too full, each time what gains most room for its cost; None where that fails."""
+def _fit_memory(problem: Problem, placement: Placement) -> dict[str, str] | None:
+    """Move work off overfull devices, what frees most memory for its cost first; None where that fails."""
     current = dict(placement)
-    home = {task: group for group in problem.rules.colocated for task in group}
-    units = list(dict.fromkeys(home.get(task, (task,)) for task in problem.graph))
-    room = {d.id: inf if d.memory_bytes is None else float(d.memory_bytes) for d in problem.devices}
+    group_of = {task: group for group in problem.rules.colocated for task in group}
+    units = list(dict.fromkeys(group_of.get(task, (task,)) for task in problem.graph))
+    capacity = {d.id: inf if d.memory_bytes is None else float(d.memory_bytes) for d in problem.devices}
     ids = problem.device_ids
     weight = {(unit, d): sum(problem.held_bytes(task, d) for task in unit) for unit in units for d in ids}
     relaxed = replace(problem, rules=replace(problem.rules, max_segments=None, contiguous=False))
     for _ in units:
-        full = [v.where for v in evaluate_proposal(relaxed, Proposal(current)).violations if v.kind == "memory"]
+        violations = evaluate_proposal(relaxed, Proposal(current)).violations
+        full = [v.where for v in violations if v.kind == "memory"]
         if not full:
             return current
         held: dict[str, float] = defaultdict(float)
@@ -190,8 +191,8 @@ def _with_room(problem: Problem, placement: Placement) -> dict[str, str] | None:
         for unit in units:
             if current[unit[0]] != full[0]:
                 continue
-            for d in _common(problem, unit):
-                if d != full[0] and d not in full and held[d] + weight[unit, d] <= room[d]:
+            for d in _common_devices(problem, unit):
+                if d != full[0] and d not in full and held[d] + weight[unit, d] <= capacity[d]:
                     slower = sum(problem.time(t, d) - problem.time(t, full[0]) for t in unit)
                     freed = weight[unit, full[0]]
                     options.append((slower / (freed + 1.0), -freed, unit, d))

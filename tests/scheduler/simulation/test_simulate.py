@@ -75,8 +75,8 @@ def test_throughput_is_the_load_of_the_busiest_device() -> None:
     assert (ends[-1] - ends[0]) / 39 == pytest.approx(4.75, rel=0.1)
 
 
-def test_parts_in_a_circle_are_refused() -> None:
-    with pytest.raises(InfeasibleProblem, match="circle"):
+def test_parts_in_a_cycle_are_refused() -> None:
+    with pytest.raises(InfeasibleProblem, match="wait for each other in a cycle"):
         simulate(diamond(), [Part("cpu:a", ("a", "d")), Part("gpu:b", ("b", "c"))])
 
 
