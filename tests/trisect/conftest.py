@@ -1,4 +1,4 @@
-"""A small model and a plan over two engines, made the way a user makes them."""
+"""A small model, and a plan over two engines that is made as a user makes one."""
 
 from __future__ import annotations
 
@@ -60,28 +60,28 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def measured() -> None:
-    """Stores a profile of made-up figures for the devices here, so that no split has to stop to measure."""
-    found = api.devices()
+    """Stores a profile of synthetic costs for the available devices, so that no split has to measure."""
+    devices = api.devices()
     points = tuple(
-        Point(f"{kind}:{size}", kind, "made up", flops=2.0 * size, size_bytes=4 * size, time_s=1e-6 + size * 1e-9)
+        Point(f"{kind}:{size}", kind, "synthetic", flops=2.0 * size, size_bytes=4 * size, time_s=1e-6 + size * 1e-9)
         for kind in OpClass
         for size in (100, 10_000, 1_000_000)
     )
-    devices = {
+    device_profiles = {
         d.id: DeviceProfile(d.id, d.name, d.engine_version, call_overhead_s=1e-5, node_overhead_s=1e-6, points=points)
-        for d in found
+        for d in devices
     }
-    links = tuple(Link(a.id, b.id, 1e-5, None) for a in found for b in found if a.id != b.id)
-    origin = Provenance("measured", platform.node(), "made up", "", "", {}, None)
-    store.save(Profile(origin, "float32", devices, links), store.default_path())
+    links = tuple(Link(a.id, b.id, 1e-5, None) for a in devices for b in devices if a.id != b.id)
+    origin = Provenance("measured", platform.node(), "synthetic", "", "", {}, None)
+    store.save(Profile(origin, "float32", device_profiles, links), store.default_path())
 
 
 @pytest.fixture(scope="session")
 def two_devices(measured: None) -> str:
-    found = [device.id for device in api.devices("cpu")]
-    if len(found) < 2:
+    ids = [device.id for device in api.devices("cpu")]
+    if len(ids) < 2:
         pytest.skip("needs two engines on the CPU")
-    return ",".join(found[:2])
+    return ",".join(ids[:2])
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""The face, used as its documentation says, on a model whose answers numpy knows."""
+"""The public functions, used as documented, on a model whose outputs NumPy computes."""
 
 from __future__ import annotations
 
@@ -123,13 +123,13 @@ def test_what_was_measured_is_not_measured_again(model: Path, measured: None, mo
 def test_devices_nobody_measured_are_measured_once_the_model_is_known_to_be_sound(
     model: Path, measured: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made_up = store.load(store.default_path())
+    synthetic = store.load(store.default_path())
     monkeypatch.setenv(store.ENVIRONMENT, str(tmp_path))
     asked: list[tuple[list[str], float]] = []
 
     def measure(devices: list[trisect.Device], *, budget_s: float, **_: object) -> Profile:
         asked.append(([device.id for device in devices], budget_s))
-        return made_up
+        return synthetic
 
     monkeypatch.setattr(api, "measure", measure)
     with pytest.raises(InvalidModel):

@@ -1,4 +1,4 @@
-"""Which devices a word means, plans for machines that are not at hand, and measuring that can be interrupted."""
+"""Device names, plans for machines of the built-in database, and measurements that are interrupted."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def with_simulator(monkeypatch) -> list[Device]:
 
 def a_profile(*devices: Device) -> Profile:
     points = (Point("matmul:1", "matmul", "MatMul", 1e6, 1000, 1e-3),)
-    found = {d.id: DeviceProfile(d.id, d.name, d.engine_version, 1e-5, 1e-6, points) for d in devices}
-    return Profile(Provenance("measured", platform.node(), "", "", "", {}, None), "float32", found)
+    profiles = {d.id: DeviceProfile(d.id, d.name, d.engine_version, 1e-5, 1e-6, points) for d in devices}
+    return Profile(Provenance("measured", platform.node(), "", "", "", {}, None), "float32", profiles)
 
 
 def test_auto_lists_all_and_works_on_hardware_only(with_simulator, own_profiles, monkeypatch):
@@ -59,7 +59,7 @@ def test_auto_lists_all_and_works_on_hardware_only(with_simulator, own_profiles,
 
 
 def test_a_device_of_a_missing_engine_names_what_to_install(monkeypatch, capsys):
-    monkeypatch.setattr(engines, "absent", lambda: {"qnn": "onnxruntime-qnn is not installed; pip install X"})
+    monkeypatch.setattr(engines, "unavailable", lambda: {"qnn": "onnxruntime-qnn is not installed; pip install X"})
     monkeypatch.setattr(engines, "discover", lambda: [ORT])
     with pytest.raises(EngineMissing, match="onnxruntime-qnn is not installed"):
         api.devices("npu:qnn")

@@ -1,4 +1,4 @@
-"""From made-up networks to a split that goes by what they taught."""
+"""Fitting cut overheads on synthetic networks, and splits that use them."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ def plain_profile(devices: list[Device]) -> Profile:
         for kind in OpClass
         for size in (10**5, 10**7)
     ]
-    found = {d.id: DeviceProfile(d.id, d.name, d.engine_version, 1e-5, 1e-6, tuple(points)) for d in devices}
+    profiles = {d.id: DeviceProfile(d.id, d.name, d.engine_version, 1e-5, 1e-6, tuple(points)) for d in devices}
     links = tuple(Link(a.id, b.id, 2e-5, None) for a in devices for b in devices if a is not b)
     here = Provenance("measured", platform.node(), "", "", "", {}, None)
-    return Profile(here, "float32", found, links)
+    return Profile(here, "float32", profiles, links)
 
 
 @pytest.fixture
@@ -51,14 +51,16 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_split_goes_by_what_was_learned_and_goes_on_from_there(place: Path) -> None:
-    told: list[str] = []
-    store = network_fitting.fit_on_networks(DEVICES, budget_s=1.0, progress=lambda done, all_, what: told.append(what))
+    reports: list[str] = []
+    store = network_fitting.fit_on_networks(
+        DEVICES, budget_s=1.0, progress=lambda done, all_, what: reports.append(what)
+    )
     while min(map(len, store.devices.values())) < 40:
         before = store.networks
         store = network_fitting.fit_on_networks(DEVICES, budget_s=1.0)
         assert store.networks > before
     assert load_segments(segments_path()) == store
-    assert told[0] == "network 0"
+    assert reports[0] == "network 0"
 
     devices = engines.find_devices(DEVICES)
     models = fitted_models(devices, segments_path())

@@ -225,7 +225,7 @@ def test_explain_shows_certificate_summary_and_options(
 
 
 @pytest.mark.parametrize(
-    ("words", "says"),
+    ("words", "message"),
     [
         (["--force", "matmul0"], "invalid --force 'matmul0': expected SELECTOR=DEVICE"),
         (["--forbid", "nobody=cpu"], "'nobody' matches nothing"),
@@ -244,13 +244,13 @@ def test_explain_shows_certificate_summary_and_options(
     ],
 )
 def test_refusals(
-    words: list[str], says: str, split_words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    words: list[str], message: str, split_words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([*split_words, *words]) == 2
     out, err = capsys.readouterr()
     assert out == ""
     assert err.count("\n") == 1
-    assert says in err
+    assert message in err
     assert not (tmp_path / "p").exists()
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 import typer
 
 from trisect.cli.command_help import PlainCommand
 
 from . import context_command, onnx_command, placement_command, predict_command, runtime_command, simulate_command
 
-COMMANDS = {
+COMMANDS: Mapping[str, Callable[..., None]] = {
     "context": context_command.context,
     "onnx": onnx_command.onnx,
     "placement": placement_command.placement,

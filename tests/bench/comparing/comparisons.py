@@ -1,4 +1,4 @@
-"""Two devices, a model, and comparisons made up or measured, for the tests of `trisect bench MODEL.onnx`."""
+"""Two devices, a model, and synthetic and measured comparisons, for the tests of `trisect bench MODEL.onnx`."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from trisect.runtime.plans.timeline import Event, Timeline
 
 DEVICES = (
     Device("cpu:ort", "cpu", "ort", "a processor", engine_version="1"),
-    Device("gpu:made-up", "gpu", "made-up", "a GPU", "simulated", engine_version="1"),
-    Device("npu:made-up", "npu", "made-up", "an NPU", "simulated", engine_version="1"),
+    Device("gpu:synthetic", "gpu", "synthetic", "a GPU", "simulated", engine_version="1"),
+    Device("npu:synthetic", "npu", "synthetic", "an NPU", "simulated", engine_version="1"),
 )
 EVIL = '</script><img src=x onerror="alert(1)"><b>{{ 7 * 7 }}</b>'
 
@@ -52,11 +52,11 @@ def write_model(path: Path, layers: int = 6, *, prefix: str = "") -> Path:
     return path
 
 
-def store_made_up_profile(power_w: float | None = None) -> None:
+def store_synthetic_profile(power_w: float | None = None) -> None:
     """So that no split has to stop to measure."""
     found = api.devices()
     points = tuple(
-        Point(f"{kind}:{size}", kind, "made up", flops=2.0 * size, size_bytes=4 * size, time_s=1e-6 + size * 1e-9)
+        Point(f"{kind}:{size}", kind, "synthetic", flops=2.0 * size, size_bytes=4 * size, time_s=1e-6 + size * 1e-9)
         for kind in OpClass
         for size in (100, 10_000, 1_000_000)
     )
@@ -65,14 +65,14 @@ def store_made_up_profile(power_w: float | None = None) -> None:
         for d in found
     }
     links = tuple(Link(a.id, b.id, 1e-5, None) for a in found for b in found if a.id != b.id)
-    origin = Provenance("measured", platform.node(), "made up", "", "", {}, None)
+    origin = Provenance("measured", platform.node(), "synthetic", "", "", {}, None)
     store.save(
         Profile(origin, "float32", devices, links, read_bandwidth_bytes_per_s=1e10),
         store.default_path(),
     )
 
 
-def made_up_comparison(model: Path, nodes: list[str], *, energy: bool = False, name: str = "") -> Comparison:
+def synthetic_comparison(model: Path, nodes: list[str], *, energy: bool = False, name: str = "") -> Comparison:
     """Five strategies on three devices, a peer, and one strategy that failed."""
     results = []
     for number, strategy in enumerate(("auto", "heft", "opclass", "exact", f"mine{name}")):

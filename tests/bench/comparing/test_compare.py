@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import trisect
-from tests.bench.comparing.comparisons import store_made_up_profile, write_model
+from tests.bench.comparing.comparisons import store_synthetic_profile, write_model
 from trisect import api
 from trisect.bench.comparing import candidates
 from trisect.bench.comparing.candidates import Candidate, parse_strategies
@@ -92,7 +92,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         folder = tmp_path_factory.mktemp("cache")
         patch.setenv("XDG_CACHE_HOME", str(folder))
         patch.setenv("TRISECT_PROFILES", str(folder / "profiles"))
-        store_made_up_profile()
+        store_synthetic_profile()
         yield folder
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.bench.comparing.comparisons import DEVICES, made_up_comparison, write_model
+from tests.bench.comparing.comparisons import DEVICES, synthetic_comparison, write_model
 from trisect.bench.comparing.candidates import Candidate
 from trisect.bench.comparing.comparison import Comparison, results_of
 from trisect.bench.comparing.interleaved_measurement import (
@@ -53,20 +53,20 @@ def test_what_was_not_measured_comes_behind_what_was() -> None:
 
 
 @pytest.fixture
-def made_up(tmp_path: Path) -> Comparison:
-    return made_up_comparison(write_model(tmp_path / "m.onnx"), [], energy=True)
+def synthetic(tmp_path: Path) -> Comparison:
+    return synthetic_comparison(write_model(tmp_path / "m.onnx"), [], energy=True)
 
 
 def names(comparison: Comparison) -> list[str]:
     return [result.name for result in comparison.ties]
 
 
-def test_ties_are_of_what_is_compared(made_up: Comparison) -> None:
+def test_ties_are_of_what_is_compared(synthetic: Comparison) -> None:
     """Latencies lie 1 ms apart with intervals of 3 %, energies 5 mJ with intervals of 20 mJ."""
-    assert names(made_up) == []
-    *others, best = made_up.results[:5]
+    assert names(synthetic) == []
+    *others, best = synthetic.results[:5]
     by_energy = replace(
-        made_up,
+        synthetic,
         objective="energy",
         results=(replace(best, best=True), *(replace(other, best=False) for other in reversed(others))),
     )
@@ -77,10 +77,10 @@ def test_ties_are_of_what_is_compared(made_up: Comparison) -> None:
         assert found == ["exact", "opclass", "heft", "auto"][:expected]
 
 
-def test_throughput_turns_round_into_a_cost(made_up: Comparison) -> None:
-    cost = made_up.results[0].cost("throughput")
+def test_throughput_turns_round_into_a_cost(synthetic: Comparison) -> None:
+    cost = synthetic.results[0].cost("throughput")
     assert cost is not None
     assert (cost.value, cost.low, cost.high) == pytest.approx((0.002, 0.002 / 1.1, 0.002 / 0.9))
-    assert made_up.is_measured
-    uncounted = replace(made_up.results[0], energy_j=None)
-    assert not replace(made_up, objective="energy", results=(uncounted,)).is_measured
+    assert synthetic.is_measured
+    uncounted = replace(synthetic.results[0], energy_j=None)
+    assert not replace(synthetic, objective="energy", results=(uncounted,)).is_measured

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.bench.comparing.comparisons import store_made_up_profile, write_model
+from tests.bench.comparing.comparisons import store_synthetic_profile, write_model
 from trisect.bench.comparing import contender_process
 from trisect.bench.comparing.compare import ComparisonRequest, compare
 from trisect.bench.comparing.comparison import Comparison
@@ -116,7 +116,7 @@ def test_a_turn_tells_what_each_of_its_calls_took(
     assert heater.calls - before > 3  # a turn too short for a counter goes on, uncounted
 
 
-def test_without_a_counter_nothing_is_made_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_counter_nothing_is_guessed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(power, "_RAPL", tmp_path / "none")
     heater = Heater(tmp_path)
     handler = loaded(heater, [CPU], tmp_path, monkeypatch)
@@ -161,7 +161,7 @@ def compared(model: Path, objective: Any) -> Comparison:
 
 def test_a_comparison_by_energy_is_measured_and_sorted(drawing: Path, tmp_path: Path) -> None:
     model = write_model(tmp_path / "branches.onnx")
-    store_made_up_profile(power_w=WATTS)
+    store_synthetic_profile(power_w=WATTS)
     found = compared(model, "energy")
     assert found.is_measured
     energies = [result.energy_j for result in found.results]
@@ -171,7 +171,7 @@ def test_a_comparison_by_energy_is_measured_and_sorted(drawing: Path, tmp_path: 
     assert plan.value == pytest.approx(plan.predicted.energy_j)
     for result in found.results:
         # Of a machine that draws so much whatever it does, energy is power times time; a turn's calls are not all its
-        # time, and the made-up counter is late when the machine is busy.
+        # time, and the synthetic counter is late when the machine is busy.
         assert 0.3 < result.energy_j / (WATTS * result.latency_s) < 30
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.bench.browser import CHROMIUM, opened
-from tests.bench.comparing.comparisons import DEVICES, EVIL, made_up_comparison, store_made_up_profile, write_model
+from tests.bench.comparing.comparisons import DEVICES, EVIL, store_synthetic_profile, synthetic_comparison, write_model
 from trisect.bench import report
 from trisect.bench.report.report_data import document
 from trisect.partitioner.graph.model_graph import Graph
@@ -47,7 +47,7 @@ class Page(HTMLParser):
 def make(folder: Path, *, energy: bool = False, name: str = "", layers: int = 6) -> str:
     model = write_model(folder / "branches.onnx", layers, prefix=name)
     nodes = list(Graph.read(model, {"batch": 3}).nodes)
-    comparison = made_up_comparison(model, nodes, energy=energy, name=name)
+    comparison = synthetic_comparison(model, nodes, energy=energy, name=name)
     report.write_report(comparison, folder / "report.html")
     return (folder / "report.html").read_text("utf-8")
 
@@ -56,7 +56,7 @@ def make(folder: Path, *, energy: bool = False, name: str = "", layers: int = 6)
 def _profile(tmp_path_factory: pytest.TempPathFactory) -> Any:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TRISECT_PROFILES", str(tmp_path_factory.mktemp("profiles")))
-        store_made_up_profile()
+        store_synthetic_profile()
         yield
 
 
@@ -113,7 +113,7 @@ def test_names_are_never_markup(tmp_path: Path) -> None:
 
 def test_infinities_do_not_break_the_data(tmp_path: Path) -> None:
     model = write_model(tmp_path / "m.onnx")
-    comparison = made_up_comparison(model, list(Graph.read(model, {"batch": 3}).nodes))
+    comparison = synthetic_comparison(model, list(Graph.read(model, {"batch": 3}).nodes))
     wrong = replace(comparison.results[1], max_abs=float("inf"), max_rel=float("nan"), gap=float("inf"), ok=False)
     comparison = replace(comparison, results=(comparison.results[0], wrong))
     text = report.render(document(comparison))
@@ -123,7 +123,7 @@ def test_infinities_do_not_break_the_data(tmp_path: Path) -> None:
 
 def test_bad_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = write_model(tmp_path / "m.onnx")
-    comparison = made_up_comparison(model, list(Graph.read(model, {"batch": 3}).nodes))
+    comparison = synthetic_comparison(model, list(Graph.read(model, {"batch": 3}).nodes))
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageFailed):
         report.write_report(comparison, tmp_path / "file" / "report.html")

@@ -1,4 +1,4 @@
-"""Prediction and choice of a pair from curves made up so that the answers can be reckoned by hand."""
+"""Prediction and choice of a pair from synthetic curves, whose results can be calculated by hand."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def points(curve: Curve) -> tuple[PhasePoint, ...]:
     return tuple(PhasePoint(tokens, time_s, 0.0) for tokens, time_s in curve.items())
 
 
-def made_up(
+def synthetic(
     devices: dict[str, tuple[Curve, Curve]], handovers: dict[tuple[str, str], Curve] | None = None
 ) -> PhaseProfile:
     """A profile of devices given by their prefill and decode curves; handing over takes no time unless told."""
@@ -27,7 +27,7 @@ def made_up(
         model="m",
         precision="fast",
         threads=None,
-        provenance=Provenance("measured", "", "made up", "", "", {}, None),
+        provenance=Provenance("measured", "", "synthetic", "", "", {}, None),
         devices={id_: DevicePhases("x", "1", points(p), points(d), 0.0) for id_, (p, d) in devices.items()},
         handovers=tuple(Handover(*pair, points(curve)) for pair, curve in pairs.items()),
     )
@@ -44,7 +44,7 @@ def best(profile: PhaseProfile, prompt: int, new: int) -> PhasePrediction:
 
 
 def test_prefill_lies_between_and_beyond_what_was_measured() -> None:
-    profile = made_up({"a": ({10: 1.0, 20: 2.0, 40: 6.0}, {1: 0.1, 2: 0.1})})
+    profile = synthetic({"a": ({10: 1.0, 20: 2.0, 40: 6.0}, {1: 0.1, 2: 0.1})})
 
     def prefill(tokens: int) -> float:
         return predict_phases(profile, "a", "a", prompt_tokens=tokens, new_tokens=1).prefill_s
@@ -57,19 +57,19 @@ def test_prefill_lies_between_and_beyond_what_was_measured() -> None:
 
 
 def test_a_curve_that_falls_is_not_followed_below_its_end() -> None:
-    profile = made_up({"a": ({10: 2.0, 20: 1.0}, {10: 0.2, 20: 0.1})})
+    profile = synthetic({"a": ({10: 2.0, 20: 1.0}, {10: 0.2, 20: 0.1})})
     found = predict_phases(profile, "a", "a", prompt_tokens=1000, new_tokens=2)
     assert (found.prefill_s, found.decode_s) == (pytest.approx(1.0), pytest.approx(0.1))
 
 
 def test_a_single_point_holds_for_all_lengths() -> None:
-    profile = made_up({"a": ({1: 2.0}, {1: 0.5})})
+    profile = synthetic({"a": ({1: 2.0}, {1: 0.5})})
     found = predict_phases(profile, "a", "a", prompt_tokens=99, new_tokens=3)
     assert (found.prefill_s, found.decode_s) == (2.0, pytest.approx(1.0))
 
 
 def test_decode_grows_with_the_context() -> None:
-    profile = made_up({"a": ({1: 1.0}, {100: 0.1, 200: 0.2})})
+    profile = synthetic({"a": ({1: 1.0}, {100: 0.1, 200: 0.2})})
     found = predict_phases(profile, "a", "a", prompt_tokens=110, new_tokens=4)
     # The first new token comes out of the prefill; three more lie behind 110, 111 and 112 tokens.
     assert found.decode_s == pytest.approx(0.110 + 0.111 + 0.112)
@@ -77,7 +77,7 @@ def test_decode_grows_with_the_context() -> None:
 
 
 def test_handing_over_counts_between_two_devices_only() -> None:
-    profile = made_up({"a": linear(1, 1), "b": linear(1, 1)}, {("a", "b"): {100: 0.1, 200: 0.3}})
+    profile = synthetic({"a": linear(1, 1), "b": linear(1, 1)}, {("a", "b"): {100: 0.1, 200: 0.3}})
     pair = predict_phases(profile, "a", "b", prompt_tokens=150, new_tokens=3)
     assert (pair.kv_s, pair.is_split) == (pytest.approx(0.2), True)
     assert pair.end_to_end_s == pytest.approx(150 + 0.2 + 2)
@@ -92,7 +92,7 @@ def test_handing_over_counts_between_two_devices_only() -> None:
 @pytest.mark.parametrize("names", [("gpu:x", "npu:y"), ("npu:y", "gpu:x"), ("cpu:a", "cpu:b")])
 def test_what_was_measured_decides_not_the_kind_of_device(names: tuple[str, str]) -> None:
     quick_reader, quick_writer = names
-    profile = made_up({quick_reader: linear(0.001, 0.1), quick_writer: linear(0.01, 0.01)})
+    profile = synthetic({quick_reader: linear(0.001, 0.1), quick_writer: linear(0.01, 0.01)})
     found = best(profile, prompt=500, new=50)
     assert (found.prefill, found.decode) == (quick_reader, quick_writer)
 
@@ -100,7 +100,7 @@ def test_what_was_measured_decides_not_the_kind_of_device(names: tuple[str, str]
 def test_the_request_decides_too() -> None:
     devices = {"reader": linear(0.001, 0.02), "writer": linear(0.002, 0.01)}
     costly = {pair: {1: 0.2, 1000: 0.2} for pair in itertools.permutations(devices, 2)}
-    profile = made_up(devices, costly)
+    profile = synthetic(devices, costly)
     assert (best(profile, 1000, 100).prefill, best(profile, 1000, 100).decode) == ("reader", "writer")
     assert best(profile, 16, 100).prefill == best(profile, 16, 100).decode == "writer"
     assert best(profile, 1000, 2).prefill == best(profile, 1000, 2).decode == "reader"
@@ -110,13 +110,13 @@ def test_a_gain_too_small_to_be_measured_is_no_reason_to_split() -> None:
     for gain, split in ((0.005, False), (0.03, True)):
         whole = 1000 * 0.01 + 100 * 0.01
         reader = 0.01 - gain * whole / 1000
-        profile = made_up({"a": linear(0.01, 0.01), "b": linear(reader, 1.0)})
+        profile = synthetic({"a": linear(0.01, 0.01), "b": linear(reader, 1.0)})
         assert best(profile, 1000, 101).is_split is split
 
 
 def test_all_pairs_come_the_best_first() -> None:
     devices = {"a": linear(0.003, 0.01), "b": linear(0.001, 0.03), "c": linear(0.002, 0.02)}
-    profile = made_up(devices)
+    profile = synthetic(devices)
     found = choose_phases(profile, prefill=list(devices), decode=list(devices), prompt_tokens=300, new_tokens=30)
     assert {(p.prefill, p.decode) for p in found} == set(itertools.product(devices, repeat=2))
     times = [p.end_to_end_s for p in found]
@@ -126,7 +126,7 @@ def test_all_pairs_come_the_best_first() -> None:
 
 
 def test_only_what_is_allowed_is_chosen() -> None:
-    profile = made_up({"a": linear(0.001, 0.001), "b": linear(1, 1), "c": linear(1, 1)})
+    profile = synthetic({"a": linear(0.001, 0.001), "b": linear(1, 1), "c": linear(1, 1)})
     found = choose_phases(profile, prefill=["b"], decode=["c"], prompt_tokens=10, new_tokens=10)
     assert [(p.prefill, p.decode) for p in found] == [("b", "c")]
     found = choose_phases(profile, prefill=["b", "c"], decode=["b"], prompt_tokens=10, new_tokens=10)

@@ -103,7 +103,7 @@ def test_energy_is_the_power_of_all_that_is_busy(case: tuple[Problem, dict[str, 
     assert energy_j(problem, parts) == pytest.approx(sum(POWER_W[e.device] * e.duration_s for e in events))
 
 
-def test_what_nobody_knows_is_not_made_up() -> None:
+def test_unknown_values_are_not_guessed() -> None:
     graph: nx.DiGraph[str] = nx.DiGraph([("x", "y")])
     problem = Problem.of(graph, [A, B], lambda *_: 1.0, Platform(power_w={"cpu:a": 1.0}))
     assert energy_j(problem, [Part("cpu:a", ("x", "y"))]) == 2.0

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.bench.comparing.comparisons import made_up_comparison, write_model
+from tests.bench.comparing.comparisons import synthetic_comparison, write_model
 from trisect.bench.comparing import compare
 from trisect.bench.comparing.compare import ComparisonRequest
 from trisect.bench.comparing.comparison import Comparison
@@ -30,20 +30,20 @@ def onnx_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def made_up(onnx_file: Path) -> Comparison:
-    return made_up_comparison(onnx_file, list(Graph.read(onnx_file, {"batch": 3}).nodes))
+def synthetic(onnx_file: Path) -> Comparison:
+    return synthetic_comparison(onnx_file, list(Graph.read(onnx_file, {"batch": 3}).nodes))
 
 
 @pytest.fixture
-def requests(made_up: Comparison, monkeypatch: pytest.MonkeyPatch) -> list[ComparisonRequest]:
+def requests(synthetic: Comparison, monkeypatch: pytest.MonkeyPatch) -> list[ComparisonRequest]:
     """Returns a synthetic comparison instead of a measured one; holds the requests."""
     received: list[ComparisonRequest] = []
 
-    def synthetic(request: ComparisonRequest, progress: Any) -> Comparison:
+    def return_synthetic(request: ComparisonRequest, progress: Any) -> Comparison:
         received.append(request)
-        return made_up
+        return synthetic
 
-    monkeypatch.setattr(compare, "compare", synthetic)
+    monkeypatch.setattr(compare, "compare", return_synthetic)
     return received
 
 
@@ -93,12 +93,12 @@ def test_one_json_document(
     options: list[str],
     onnx_file: Path,
     requests: list[ComparisonRequest],
-    made_up: Comparison,
+    synthetic: Comparison,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert main(["bench", str(onnx_file), *options]) == 0
     document = json.loads(capsys.readouterr().out)
-    first, expected = document["results"][0], made_up.results[0]
+    first, expected = document["results"][0], synthetic.results[0]
     for name in ("name", "latency_s", "throughput_hz", "energy_j", "peak_bytes", "value", "bound", "gap", "max_abs"):
         assert first[name] == getattr(expected, name)
     assert first["predicted"]["source"] == "predicted"
@@ -108,23 +108,23 @@ def test_one_json_document(
 
 
 def test_markdown_and_csv(
-    onnx_file: Path, requests: list[ComparisonRequest], made_up: Comparison, capsys: pytest.CaptureFixture[str]
+    onnx_file: Path, requests: list[ComparisonRequest], synthetic: Comparison, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["bench", str(onnx_file), "--format", "md"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 2 + len(made_up.results)
+    assert len(lines) == 2 + len(synthetic.results)
     assert len({line.count("|") for line in lines}) == 1
     assert main(["bench", str(onnx_file), "--format", "csv"]) == 0
     text = capsys.readouterr().out
-    assert text == as_csv(made_up)
+    assert text == as_csv(synthetic)
     rows = list(csv.DictReader(io.StringIO(text)))
-    assert [float(row["latency_s"]) for row in rows[:5]] == [r.latency_s for r in made_up.results[:5]]
+    assert [float(row["latency_s"]) for row in rows[:5]] == [r.latency_s for r in synthetic.results[:5]]
     assert rows[0]["energy_j"] == ""
     assert float(rows[0]["predicted_latency_s"]) == pytest.approx(0.002)
 
 
-def test_traces_are_as_perfetto_wants_them(made_up: Comparison) -> None:
-    document = as_trace(made_up)
+def test_traces_are_as_perfetto_wants_them(synthetic: Comparison) -> None:
+    document = as_trace(synthetic)
     events = document["traceEvents"]
     names: dict[int, str] = {}
     tracks: dict[tuple[int, int], str] = {}
@@ -146,7 +146,7 @@ def test_traces_are_as_perfetto_wants_them(made_up: Comparison) -> None:
     assert not pending
     assert len(set(names.values())) == len(names) == 5 * 2 + 1
     assert set(slices) <= set(tracks)
-    assert {"cpu:ort", "gpu:made-up"} == set(tracks.values())
+    assert {"cpu:ort", "gpu:synthetic"} == set(tracks.values())
     for spans in slices.values():  # slices of one track must not overlap
         assert all(end <= start + 1e-9 for (_, end), (start, _) in zip(sorted(spans), sorted(spans)[1:], strict=False))
     json.dumps(document)
@@ -156,7 +156,7 @@ def test_energy_is_shown_where_it_was_measured(
     onnx_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     nodes = list(Graph.read(onnx_file, {"batch": 3}).nodes)
-    counted = replace(made_up_comparison(onnx_file, nodes, energy=True), objective="energy")
+    counted = replace(synthetic_comparison(onnx_file, nodes, energy=True), objective="energy")
     monkeypatch.setattr(compare, "compare", lambda *a, **o: counted)
     assert main(["bench", str(onnx_file), "--objective", "energy"]) == 0
     out, err = capsys.readouterr()
@@ -185,9 +185,9 @@ def test_energy_without_a_counter_is_refused_by_name(
 
 
 def test_interrupted_prints_what_is_done(
-    onnx_file: Path, made_up: Comparison, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    onnx_file: Path, synthetic: Comparison, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(compare, "compare", lambda *a, **o: replace(made_up, interrupted=True))
+    monkeypatch.setattr(compare, "compare", lambda *a, **o: replace(synthetic, interrupted=True))
     assert main(["bench", str(onnx_file)]) == 130
     out, err = capsys.readouterr()
     assert "* auto" in out

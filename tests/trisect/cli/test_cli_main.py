@@ -18,17 +18,17 @@ from trisect.runtime.errors import UnknownDevice, VerificationFailed
 
 def commands() -> dict[str, list[str]]:
     """Words of every command there is -> its options."""
-    found: dict[str, list[str]] = {}
+    options_of: dict[str, list[str]] = {}
 
     def walk(node: object, words: list[str]) -> None:
         children = getattr(node, "commands", None)
         if children is None:
-            found[" ".join(words)] = [o for p in node.params for o in p.opts]  # type: ignore[attr-defined]
+            options_of[" ".join(words)] = [o for p in node.params for o in p.opts]  # type: ignore[attr-defined]
         for name, child in (children or {}).items():
             walk(child, [*words, name])
 
     walk(typer.main.get_command(app), [])
-    return found
+    return options_of
 
 
 def test_the_commands_are_those_of_the_design() -> None:
@@ -42,7 +42,9 @@ def test_the_commands_are_those_of_the_design() -> None:
 def test_every_command_takes_json_and_debug_and_explains_itself(words: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert {"--json", "--debug"} <= set(commands()[words])
     assert main([*words.split(), "--help"]) == 0
-    assert "--json" in capsys.readouterr().out
+    help_text = capsys.readouterr().out
+    assert "--json" in help_text
+    assert "<bool>" not in help_text
 
 
 def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
@@ -80,7 +82,7 @@ def test_unknown_device_names_those_there_are(capsys: pytest.CaptureFixture[str]
 def test_whatever_is_raised_becomes_a_line_and_a_code(
     raised: BaseException, code: int, text: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def fail(wanted: str, **told: object) -> None:
+    def fail(wanted: str, **options: object) -> None:
         raise raised
 
     monkeypatch.setattr(api, "devices", fail)
@@ -132,7 +134,7 @@ def test_a_reader_that_leaves_is_no_error() -> None:
 def test_ctrl_c_ends_a_command_with_130() -> None:
     code = (
         "import os, signal, sys; from trisect import api; from trisect.cli import main\n"
-        "api.devices = lambda wanted, **told: os.kill(os.getpid(), signal.SIGINT)\n"
+        "api.devices = lambda wanted, **options: os.kill(os.getpid(), signal.SIGINT)\n"
         "sys.exit(main(['devices']))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -69,8 +69,8 @@ def test_run_as_json(plan_folder: Path, tmp_path: Path, as_json: Call) -> None:
     assert document["outputs"] == {"r5": {"dtype": "float32", "shape": [3, 16]}}
     assert document["trace"]["source"] == "measured"
     assert document["predicted"]["source"] == "predicted"
-    with np.load(tmp_path / "out.npz") as found:
-        np.testing.assert_allclose(found["r5"], expected(x), rtol=1e-4, atol=1e-5)
+    with np.load(tmp_path / "out.npz") as outputs:
+        np.testing.assert_allclose(outputs["r5"], expected(x), rtol=1e-4, atol=1e-5)
 
 
 def test_run_for_people(plan_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -108,18 +108,18 @@ def test_verify_in_processes_runs_the_split_there(
     assert sorted(opened) == ["cpu:openvino", "cpu:ort"]
 
 
-@pytest.mark.parametrize(("words", "says"), [
+@pytest.mark.parametrize(("words", "message"), [
     (["--executor", "thread"], "there is no executor 'thread'; use one of processes, ray, threads"),
     (["--address", "127.0.0.1:1"], "127.0.0.1:1"),
 ])  # fmt: skip
 def test_verify_where_nothing_can_run(
-    plan_folder: Path, words: list[str], says: str, capsys: pytest.CaptureFixture[str]
+    plan_folder: Path, words: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     if "--address" in words:
         pytest.importorskip("ray")
     assert main(["verify", str(plan_folder), *words]) == 2
     err = capsys.readouterr().err
-    assert says in err
+    assert message in err
     assert "Traceback" not in err
 
 
@@ -145,6 +145,7 @@ def test_verify_of_a_wrong_plan_exits_1(
 def test_explain(plan_folder: Path, as_json: Call, capsys: pytest.CaptureFixture[str]) -> None:
     plan = Plan.load(plan_folder)
     document = as_json("explain", plan_folder)
+    assert set(document) == {"objective", "value", "bound", "bound_by", "gap", "nodes"}
     assert {name: node["device"] for name, node in document["nodes"].items()} == dict(plan.placement)
     assert list(as_json("explain", plan_folder, "matmul0")["nodes"]) == ["matmul0"]
     assert main(["explain", str(plan_folder), "matmul0"]) == 0
@@ -152,7 +153,7 @@ def test_explain(plan_folder: Path, as_json: Call, capsys: pytest.CaptureFixture
 
 
 @pytest.mark.parametrize(
-    ("words", "says"),
+    ("words", "message"),
     [
         (["split", "nothing.onnx", "-o", "p"], "nothing.onnx"),
         (["split", "MODEL", "-o", "p"], "batch"),
@@ -170,7 +171,7 @@ def test_explain(plan_folder: Path, as_json: Call, capsys: pytest.CaptureFixture
 )
 def test_refusals(
     words: list[str],
-    says: str,
+    message: str,
     model: Path,
     plan_folder: Path,
     tmp_path: Path,
@@ -185,7 +186,7 @@ def test_refusals(
     assert out == ""
     assert err.startswith("error: ")
     assert err.count("\n") == 1
-    assert says in err
+    assert message in err
     assert not Path("p").exists()
 
 
@@ -227,9 +228,9 @@ def test_strings_are_stored_as_text_and_lists_are_refused(tmp_path: Path) -> Non
 
     words = np.array([["a", ""], ["häß", "b c"]], dtype=object)
     write_arrays(tmp_path / "words.npz", {"words": words, "x": np.ones(2)})
-    found = read_feeds(tmp_path / "words.npz")
-    assert found["words"].tolist() == words.tolist()
-    assert found["x"].tolist() == [1, 1]
+    arrays = read_feeds(tmp_path / "words.npz")
+    assert arrays["words"].tolist() == words.tolist()
+    assert arrays["x"].tolist() == [1, 1]
     rows = np.fromiter([np.ones(2), np.ones(3)], dtype=object, count=2)
     with pytest.raises(InvalidInput, match="'rows', which is a list"):
         write_arrays(tmp_path / "rows.npz", {"rows": rows})

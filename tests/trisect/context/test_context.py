@@ -1,5 +1,6 @@
 """Contexts: the devices they select, and what compiled graphs report about the devices that run them."""
 
+import statistics
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,10 @@ import pytest
 from onnx import parser
 
 import trisect
+from trisect.context import compiled_graph
 from trisect.context.context import create_context
+from trisect.context.history import History
+from trisect.context.sources.onnx_file import structure_key
 from trisect.runtime import engines
 from trisect.runtime.errors import FallbackForbidden, InfeasibleProblem, InvalidInput, UnknownDevice
 
@@ -229,6 +233,19 @@ def test_listeners_are_called_when_a_device_disappears_and_returns(tmp_path: Pat
         (first, changes[0].after),
         (changes[0].after, first),
     ]
+
+
+def test_the_median_of_the_most_recent_runs_is_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(compiled_graph, "_MAX_LATENCIES", 3)
+    graph = create_context(devices="cpu:ort").compile(written(tmp_path, SMALL))
+    latencies_s = []
+    with graph:
+        for _ in range(7):
+            graph.run({"x": np.ones((2, 3), np.float32)})
+            latencies_s.append(graph.trace.latency_s)
+    recorded = History().fastest_run(structure_key(onnx.load(tmp_path / "model.onnx")), "")
+    assert recorded is not None
+    assert recorded.latency_s == pytest.approx(statistics.median(latencies_s[-3:]))
 
 
 def test_a_measured_run_answers_the_next_question(tmp_path: Path):

@@ -43,30 +43,30 @@ def adversary(
     for file in load or ():
         load_file(file)
     with progress_bar("searching") as report:
-        found = find_adversary(
+        worst = find_adversary(
             strategy, against, seed=seed, iterations=iterations, restarts=restarts, tasks=tasks, devices=devices,
             rules=rules, time_limit_s=time_limit, progress=report,
         )  # fmt: skip
     if out is not None:
-        write_atomically(out, write_problem_file(found.tables))
+        write_atomically(out, write_problem_file(worst.tables))
     if json:
-        print_json(found)
+        print_json(worst)
         return
-    ids = [device.id for device in found.tables.devices]
+    ids = [device.id for device in worst.tables.devices]
     following: dict[str, list[str]] = {}
-    for edge in found.tables.edges:
+    for edge in worst.tables.edges:
         following.setdefault(edge.source, []).append(f"{edge.target} ({size(edge.size_bytes)})")
     print_table(
         ["task", *ids, "successors"],
         [
             (task.name, *(duration(t) for t in task.times_s), ", ".join(following.get(task.name, [])) or "-")
-            for task in found.tables.tasks
+            for task in worst.tables.tasks
         ],
-        title=f"{strategy} / {against}: {found.ratio:.4g}, simulated; initially {found.start_ratio:.4g}",
+        title=f"{strategy} / {against}: {worst.ratio:.4g}, simulated; initially {worst.start_ratio:.4g}",
     )
     note(
-        f"{strategy}: {duration(found.value) if found.value is not None else found.reason}; "
-        f"{against}: {duration(found.against_value)}; {found.tried} problems evaluated"
+        f"{strategy}: {duration(worst.value) if worst.value is not None else worst.reason}; "
+        f"{against}: {duration(worst.against_value)}; {worst.tried} problems evaluated"
     )
     if out is not None:
         note(f"written to {out}")

@@ -138,7 +138,7 @@ def _print_comparison(measured: Sequence[MeasuredRequest], bundle: Bundle, promp
     rows = []
     for at, request in enumerate(measured):
         stats, predicted = request.stats, request.predicted
-        marks = [word for word, holds in (("chosen", at == 0), ("fastest", request is best)) if holds]
+        labels = [word for word, holds in (("chosen", at == 0), ("fastest", request is best)) if holds]
         rows.append(
             (
                 stats.prefill,
@@ -147,7 +147,7 @@ def _print_comparison(measured: Sequence[MeasuredRequest], bundle: Bundle, promp
                 f"{stats.decode_tok_s:,.0f} ({_rate(new_tokens - 1, predicted.decode_s)})",
                 f"{size(stats.kv_bytes)}, {duration(stats.kv_s)}" if predicted.is_split else "-",
                 f"{duration(stats.end_to_end_s)} ({duration(predicted.end_to_end_s)})",
-                ", ".join(marks),
+                ", ".join(labels),
             )
         )
     columns = ["prefill on", "decode on", "prefill tok/s", "decode tok/s", "KV hand-over", "end to end", ""]
