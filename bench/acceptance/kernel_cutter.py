@@ -1,7 +1,7 @@
-"""Cuts a model for one engine where a cut costs least: between its kernels, and where few bytes change their layout.
+"""Cuts a model for one engine where a cut costs least: between kernels, and where few bytes change their layout.
 
-What a cut loses is modelled at first (bytes that cross, in and out of the engine's own layout), and then known of the
-plans that ran. It chooses cuts only: every figure that is reported is measured.
+The loss of a cut is modelled at first (bytes that cross, in and out of the engine's own layout), and then measured by
+running plans. The model chooses cuts only: all reported figures are measured.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from trisect.profiles.costmodel.link_cost import LinkCost
 from trisect.profiles.costmodel.op_features import OpFeatures
 from trisect.profiles.measuring.plan_trial import LoadedTrial, Trial, run_trial
 from trisect.runtime.device import Device
+from trisect.runtime.engines import find_devices
 from trisect.runtime.engines.base import LoadOptions
 from trisect.runtime.plans.plan import Plan
 from trisect.runtime.plans.plan_feeds import plan_feeds
@@ -34,55 +35,54 @@ from trisect.scheduler.problem.problem import Part
 from trisect.scheduler.problem.solution import Proposal
 
 from .measurement_rounds import median_trial
-from .runtime_overhead import device
 
 CANDIDATES = 16
 """Plans that are run before one is chosen."""
-_TURNS = 3
-_LEAST_SHARE = 0.03
-"""Of the mean segment's time, what each must take at least: a cut behind the last operator would be none."""
+_REPEATS = 3
+_SEGMENT_SHARE_MIN = 0.03
+"""Minimum time of a segment, as a share of the mean: a cut after the last operator would be none."""
 _CALL_S, _LAYOUT_BYTES_PER_S = 1e-4, 4e9
-"""What a segment more costs, and how fast tensors are brought into an engine's layout: these choose cuts only."""
+"""Modelled cost of a segment, and bandwidth of layout conversion."""
 
 
 def _copies(count: int) -> list[Device]:
-    """OpenVINO's CPU device so many times, under names of its own."""
-    first = device("cpu:openvino")
+    """Return copies of OpenVINO's CPU device, with distinct ids."""
+    first = find_devices("cpu:openvino")[0]
     return [replace(first, id=f"{first.id}#{index}" if index else first.id) for index in range(count)]
 
 
-class Cutter:
-    """Cuts a model into segments in a row, one on each copy of OpenVINO's CPU device.
+class KernelCutter:
+    """Cuts a model into consecutive segments, one on each copy of OpenVINO's CPU device.
 
-    What a plan lost is known of all plans after it, whatever the number of their segments.
+    The measured losses of a plan are used for all later plans, whatever their number of segments.
 
     Parameters
     ----------
     path : Path
     shapes : mapping of str to int
-        Sizes of its symbolic dimensions.
-    most : int
-        Segments that a plan may have.
+        Sizes of symbolic dimensions.
+    segments_max : int
+        Maximum number of segments of a plan.
     folder : Path
-        Where its plans are written.
+        Folder for the plans.
     threads : int, optional
-        Of each copy; all when left out.
+        Compute threads of each copy; all if None.
     """
 
     def __init__(
-        self, path: Path, shapes: Mapping[str, int], most: int, folder: Path, threads: int | None = None
+        self, path: Path, shapes: Mapping[str, int], segments_max: int, folder: Path, threads: int | None = None
     ) -> None:  # fmt: skip
-        self._devices = _copies(most)
+        self._devices = _copies(segments_max)
         self._folder = folder
         self._options = LoadOptions(threads=threads)
         self._request = PlanRequest(
             path, tuple(self._devices), "cheapest cuts", "throughput", shapes, Constraints(contiguous=True)
         )
-        self._inputs = prepare(self._request, DeviceData(_Nothing()))
+        self._inputs = prepare(self._request, DeviceData(_UnusedCosts()))
         first = self._devices[0]
         self._whole = TrialModel(self._inputs.graph, [first]).whole(first, folder / "whole").plan
         self.feeds = plan_feeds(self._whole)
-        """An input that does not vary between runs."""
+        """Inputs of a fixed seed."""
         trial = run_trial(self._whole, self.feeds, options=self._options)
         kernels = plan_kernels(self._whole, trial, {}, threads=threads)
         joined = task_graph(self._inputs.graph, together=[kernel.nodes for kernel in kernels])
@@ -97,96 +97,96 @@ class Cutter:
         self._extra_s: dict[int, float] = {}
 
     def best(self, segments: int) -> Plan:
-        """Of several plans that ran the one whose segments lose least, as far as all that ran can tell."""
-        found: dict[tuple[int, ...], Plan] = {}
+        """Return the plan with the least loss among several measured plans."""
+        plans: dict[tuple[int, ...], Plan] = {}
         for _ in range(CANDIDATES):
             ends = tuple(self.cheapest(segments))
-            if ends in found:
+            if ends in plans:
                 break
-            found[ends] = self.plan(ends)
-            self.run(ends, found[ends])
-        return found[min(found, key=lambda ends: sum(self._lost_s(*part) for part in self._parts(ends)))]
+            plans[ends] = self.plan(ends)
+            self.run(ends, plans[ends])
+        return plans[min(plans, key=lambda ends: sum(self._lost_s(*part) for part in self._parts(ends)))]
 
     def most_balanced(self) -> Plan:
-        """Of several plans of two segments that ran the one whose longer segment took the least time."""
-        found: dict[int, tuple[float, Plan]] = {}
+        """Return the plan of two segments whose longer one is fastest, among several measured plans."""
+        plans: dict[int, tuple[float, Plan]] = {}
         for _ in range(CANDIDATES):
             end = self.balanced()
-            if end in found:
+            if end in plans:
                 break
             plan = self.plan([end])
-            found[end] = (max(self.run([end], plan).segments_s), plan)
-        return min(found.values(), key=lambda pair: pair[0])[1]
+            plans[end] = (max(self.run([end], plan).segments_s), plan)
+        return min(plans.values(), key=lambda pair: pair[0])[1]
 
     def cheapest(self, count: int) -> list[int]:
-        """Positions behind which to cut into so many, so that the least is lost and no segment is idle for long."""
+        """Return the cuts into this number of segments with the least loss, none of them nearly empty."""
         last = len(self._row) - 1
-        least_s = _LEAST_SHARE * sum(self._times_s) / count
+        min_s = _SEGMENT_SHARE_MIN * sum(self._times_s) / count
         best: dict[int, tuple[float, list[int]]] = {-1: (0.0, [])}
         for number in range(count):
             following: dict[int, tuple[float, list[int]]] = {}
             for end in [last] if number == count - 1 else range(last):
-                before = [
-                    (lost_s + self._lost_s(start, end), [*found, end])
-                    for start, (lost_s, found) in best.items()
-                    if start < end and self._work_s(start, end) >= least_s
+                candidates = [
+                    (lost_s + self._lost_s(start, end), [*cuts, end])
+                    for start, (lost_s, cuts) in best.items()
+                    if start < end and self._compute_s(start, end) >= min_s
                 ]
-                if before:
-                    following[end] = min(before)
+                if candidates:
+                    following[end] = min(candidates)
             best = following
         return best[last][1][:-1]
 
     def balanced(self) -> int:
-        """The position behind which to cut in two, so that the longer part is the shortest."""
+        """Return the cut into two with the shortest longer part."""
         last = len(self._row) - 1
 
         def longer_s(end: int) -> float:
-            return max(self._work_s(s, e) + self._lost_s(s, e) for s, e in ((-1, end), (end, last)))
+            return max(self._compute_s(s, e) + self._lost_s(s, e) for s, e in ((-1, end), (end, last)))
 
         return min(range(last), key=longer_s)
 
     def run(self, ends: Sequence[int], plan: Plan) -> Trial:
-        """Run the plan of these cuts in turns with the whole, and learn from it what they lose.
+        """Run the plan of these cuts interleaved with the whole model, and record the losses of the cuts.
 
         Returns
         -------
         Trial
-            As if the whole had taken what it took at first: a machine changes its pace.
+            Scaled to the first time of the whole model, since a machine changes its speed.
         """
         feeds, options = self.feeds, self._options
         with LoadedTrial(plan, feeds, options) as split, LoadedTrial(self._whole, feeds, options) as alone:
-            turns = [(split.run(), alone.run()) for _ in range(_TURNS)]
-        pace = sum(self._times_s) / median_trial([whole for _, whole in turns]).segments_s[0]
-        trial = median_trial([part for part, _ in turns])
-        trial = replace(trial, latency_s=trial.latency_s * pace, segments_s=tuple(t * pace for t in trial.segments_s))
+            runs = [(split.run(), alone.run()) for _ in range(_REPEATS)]
+        speed = sum(self._times_s) / median_trial([whole for _, whole in runs]).segments_s[0]
+        trial = median_trial([part for part, _ in runs])
+        trial = replace(trial, latency_s=trial.latency_s * speed, segments_s=tuple(t * speed for t in trial.segments_s))
         for (start, end), time_s in zip(self._parts(ends), trial.segments_s, strict=True):
-            self._learn(start, end, time_s)
+            self._record(start, end, time_s)
         return trial
 
     def plan(self, ends: Sequence[int]) -> Plan:
-        """The plan of cuts behind these positions."""
-        home = {
+        """Return the plan with cuts after these positions."""
+        segment_of = {
             task: sum(end < self._position[data["nodes"][0]] for end in ends)
             for task, data in self._inputs.tasks.nodes(data=True)
         }
-        placement = {task: self._devices[index].id for task, index in home.items()}
+        placement = {task: self._devices[index].id for task, index in segment_of.items()}
         parts = tuple(
-            Part(device.id, tuple(task for task in home if home[task] == index))
+            Part(device.id, tuple(task for task in segment_of if segment_of[task] == index))
             for index, device in enumerate(self._devices[: len(ends) + 1])
         )
         proposal = Proposal(placement, parts=parts)
-        folder = self._folder / f"cut behind {','.join(map(str, ends))}"
+        folder = self._folder / f"cut after {','.join(map(str, ends))}"
         return write_plan(self._inputs, proposal, self._request, folder)
 
     def _parts(self, ends: Sequence[int]) -> list[tuple[int, int]]:
-        """Behind which position each part begins, and where it ends."""
+        """Return the position before each part, and that of its end."""
         return list(pairwise((-1, *ends, len(self._row) - 1)))
 
-    def _work_s(self, start: int, end: int) -> float:
+    def _compute_s(self, start: int, end: int) -> float:
         return sum(self._times_s[start + 1 : end + 1])
 
     def _lost_s(self, start: int, end: int) -> float:
-        """What the part behind one position and up to another loses by being one of its own."""
+        """Return the loss of a part between two positions by being a segment of its own."""
         if (start, end) in self._seen_s:
             return statistics.median(self._seen_s[start, end])
         lost_s = _CALL_S
@@ -197,21 +197,21 @@ class Cutter:
                 lost_s += size_bytes / _LAYOUT_BYTES_PER_S
         return lost_s
 
-    def _learn(self, start: int, end: int, time_s: float) -> None:
-        """What a part lost when it ran; more than was thought is laid to the tensors that enter it."""
-        lost_s = time_s - self._work_s(start, end)
+    def _record(self, start: int, end: int, time_s: float) -> None:
+        """Record the measured loss of a part; an excess over the model is attributed to the tensors that enter it."""
+        lost_s = time_s - self._compute_s(start, end)
         entering = [
             index for index, (made, read, _) in enumerate(self._tensors)
             if made <= start and any(start < place <= end for place in read)
         ]  # fmt: skip
-        more_s = (lost_s - self._lost_s(start, end)) / max(1, len(entering))
+        excess_s = (lost_s - self._lost_s(start, end)) / max(1, len(entering))
         for index in entering:
-            self._extra_s[index] = max(0.0, self._extra_s.get(index, 0.0) + more_s)
+            self._extra_s[index] = max(0.0, self._extra_s.get(index, 0.0) + excess_s)
         self._seen_s[start, end].append(lost_s)
 
 
-class _Nothing(Costs):
-    """Costs of devices that are not chosen among."""
+class _UnusedCosts(Costs):
+    """Costs of a problem that is not solved by them."""
 
     def node_time_s(self, features: OpFeatures, device_id: str) -> float:
         return 1e-6
@@ -224,12 +224,12 @@ class _Nothing(Costs):
 
 
 def _tensors(graph: nx.DiGraph[str], row: Sequence[str]) -> list[tuple[int, list[int], float]]:
-    """Of each tensor the position where it is made, those where it is read, and its bytes."""
-    place = {task: index for index, task in enumerate(row)}
-    read: dict[tuple[int, str], list[int]] = {}
+    """Return each tensor's producing position, reading positions, and bytes."""
+    position = {task: index for index, task in enumerate(row)}
+    readers: dict[tuple[int, str], list[int]] = {}
     sizes: dict[tuple[int, str], float] = {}
     for source, target, data in graph.edges(data=True):
         for tensor, size_bytes in data["tensors"].items():
-            read.setdefault((place[source], tensor), []).append(place[target])
-            sizes[place[source], tensor] = size_bytes
-    return [(made, places, sizes[made, tensor]) for (made, tensor), places in read.items()]
+            readers.setdefault((position[source], tensor), []).append(position[target])
+            sizes[position[source], tensor] = size_bytes
+    return [(made, positions, sizes[made, tensor]) for (made, tensor), positions in readers.items()]

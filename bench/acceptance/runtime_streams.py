@@ -1,7 +1,7 @@
-"""Cases about streams: whether plans over two engines on the same cores are as fast as their predictions say.
+"""Cases about streams: predicted and measured throughput of plans over two engines on the same cores.
 
-Each plan of one real model is streamed in turns with all others; what counts is the order, and how far each prediction
-is off. Without what engines do to each other every second engine would seem to double the throughput.
+All plans of one real model are streamed interleaved; what counts is their order and the error of each prediction.
+Without the contention of engines, a second engine would be predicted to double the throughput.
 """
 
 from __future__ import annotations
@@ -22,66 +22,67 @@ from trisect.partitioner.planning.plan_request import PlanRequest
 from trisect.runtime.plans.plan import Plan
 from trisect.runtime.sessions.session import Session
 
-from .runtime_overhead import Measured, device, image, model_in, workspace
+from .handmade_plans import device, model_path, random_input, temporary_folder
+from .runtime_figure import RuntimeFigure
 
 _MODEL, _SHAPES = "ch_PP-OCRv4_det_infer.onnx", {"x.0": 1, "x.2": 320, "x.3": 320}
 _DEVICES = ("cpu:ort", "cpu:openvino")
 _STRATEGIES = ("single:cpu:ort", "single:cpu:openvino", "balanced", "opclass", "heft")
 _ITEMS, _WINDOW, _ROUNDS = 16, 4, 5
-_APART = 1.1
-"""Plans whose measured rates differ by less are in no order."""
+_DIFFERENT_RATIO = 1.1
+"""Plans whose measured rates differ by a smaller factor are not ranked."""
 
 
-def streams(models: Path) -> Iterator[Measured]:
-    """Plans by several strategies, predicted and measured."""
-    path = model_in(models, _MODEL)
-    with workspace() as folder:
+def streams(models: Path) -> Iterator[RuntimeFigure]:
+    """Compare predicted and measured throughput of plans of several strategies."""
+    path = model_path(models, _MODEL)
+    with temporary_folder() as folder:
         plans = {
-            name: _split(path, name, Path(folder) / str(index), Path(folder) / "looked at.json")
+            name: _split(path, name, Path(folder) / str(index), Path(folder) / "calibrations.json")
             for index, name in enumerate(_STRATEGIES)
         }
-        # Placements that are equal would only be measured twice.
+        # Equal placements are measured once.
         distinct = {tuple(sorted(plan.placement.items())): name for name, plan in reversed(plans.items())}
         plans = {name: plans[name] for name in distinct.values()}
-        found = _rates_hz(plans)
+        measured = _rates_hz(plans)
     predicted = {name: plan.predicted.throughput_hz for name, plan in plans.items()}
     agreed = [
-        (predicted[a] - predicted[b]) * (found[a] - found[b]) > 0
+        (predicted[a] - predicted[b]) * (measured[a] - measured[b]) > 0
         for a, b in itertools.combinations(plans, 2)
-        if max(found[a], found[b]) > _APART * min(found[a], found[b])
+        if max(measured[a], measured[b]) > _DIFFERENT_RATIO * min(measured[a], measured[b])
     ]
     rates = {f"{name}_{kind}_hz": table[name] for name in plans for kind, table in
-             (("predicted", predicted), ("measured", found))}  # fmt: skip
-    off = [abs(log(predicted[name] / found[name])) for name in plans]
+             (("predicted", predicted), ("measured", measured))}  # fmt: skip
+    log_errors = [abs(log(predicted[name] / measured[name])) for name in plans]
     what = f"throughput of {len(plans)} plans of rapidocr det over two engines on the same cores:"
     share = sum(agreed) / len(agreed) if agreed else 1.0
-    error = float(np.exp(statistics.median(off)) - 1)
-    yield Measured("streams", f"{what} pairs in the predicted order", share, "of 1", 0.8, False, rates)
-    yield Measured("streams", f"{what} median error", error, "of 1", 0.25, True, rates)
+    error = float(np.exp(statistics.median(log_errors)) - 1)
+    yield RuntimeFigure("streams", f"{what} pairs in the predicted order", share, "of 1", 0.8, False, rates)
+    yield RuntimeFigure("streams", f"{what} median error", error, "of 1", 0.25, True, rates)
 
 
-def _split(path: Path, strategy: str, folder: Path, looks: Path) -> Plan:
-    """As `trisect.split`; but the whole model is looked at anew, because machines change their pace within hours."""
+def _split(path: Path, strategy: str, folder: Path, calibrations: Path) -> Plan:
+    """Split as `trisect.split` does, but calibrate anew: machines change their speed within hours."""
     request = PlanRequest(path, tuple(device(name) for name in _DEVICES), strategy, "throughput", _SHAPES)
-    return with_device_data(request, lambda data: make_plan(request, replace(data, calibrations=looks), folder))
+    return with_device_data(request, lambda data: make_plan(request, replace(data, calibrations=calibrations), folder))
 
 
 def _rates_hz(plans: Mapping[str, Plan]) -> dict[str, float]:
-    """Items a second of each, in turns."""
-    feeds = {"x": image(*[_SHAPES.get(f"x.{axis}", 3) for axis in range(4)])}
+    """Return the items per second of each plan, measured interleaved."""
+    feeds = {"x": random_input(*[_SHAPES.get(f"x.{axis}", 3) for axis in range(4)])}
     times: dict[str, list[float]] = {name: [] for name in plans}
     for turn in range(_ROUNDS):
         for name, plan in plans.items():
-            # Loaded anew each time: the idle engines of other plans would be in the way.
+            # Loaded anew each time: idle engines of other plans would disturb.
             with Session(plan) as session:
                 for _ in session.stream([feeds] * _WINDOW, window=_WINDOW):
                     pass
-                begun_s = time.perf_counter()
+                start_s = time.perf_counter()
                 for _ in session.stream([feeds] * _ITEMS, window=_WINDOW):
                     pass
                 if turn:
-                    times[name].append(time.perf_counter() - begun_s)
-    return {name: _ITEMS / statistics.median(found) for name, found in times.items()}
+                    times[name].append(time.perf_counter() - start_s)
+    return {name: _ITEMS / statistics.median(times_s) for name, times_s in times.items()}
 
 
 CASES = {case.__name__: case for case in (streams,)}
