@@ -1,7 +1,7 @@
-"""A language model on disk, ready to run: graphs, weights, tokenizer, and one file that says what is what.
+"""An imported language model on disk: ONNX graphs, weights, tokenizer, and a JSON file that describes them.
 
-A bundle is made by an importer from a GGUF file or another tool's folder. It holds one or more ONNX graphs of the same
-model over one weights file; a device takes the graph that was made for its engine, else the first that any engine runs.
+A bundle holds one or more graphs of the same model over one weights file. Which graph a device runs depends on how its
+engine handles the KV cache.
 """
 
 from __future__ import annotations
@@ -13,17 +13,19 @@ from typing import Literal
 
 import msgspec
 
+from trisect.runtime import engines
+from trisect.runtime.device import Device
 from trisect.runtime.errors import InvalidModel
 
-from .running.kv_cache import cache_bytes_per_token
+from .running.kv_cache import KvCache, cache_bytes_per_token
 
 BUNDLE_FILE = "bundle.json"
 VERSION = 1
-_MOST = {"layers": 1 << 12, "kv_heads": 1 << 14, "head_dim": 1 << 14, "vocab": 1 << 24, "context_length": 1 << 31}
+_MAX_SIZES = {"layers": 1 << 12, "kv_heads": 1 << 14, "head_dim": 1 << 14, "vocab": 1 << 24, "context_length": 1 << 31}
 """More than any model has: memory is allocated by these sizes, so a damaged file must not choose them."""
 
-Cache = Literal["in-place", "grown"]
-"""How a graph keeps the KV cache: one buffer read and extended in place, or past in and present out."""
+CacheMode = Literal["in-place", "grown"]
+"""How a graph handles the KV cache: one buffer read and extended in place, or past as inputs and present as outputs."""
 
 
 @dataclass(frozen=True)
@@ -31,21 +33,21 @@ class PhaseGraph:
     """One ONNX graph of the model."""
 
     file: str
-    cache: Cache
+    cache: CacheMode
     engines: tuple[str, ...] = ()
-    """Engines that it was made for; empty = any."""
+    """Engines that this form of the graph was optimised for, for information; `Bundle.graph_for` does not use it."""
     fresh: bool = False
-    """True where outputs ``fresh.N.key/value`` hold what one run adds to the cache."""
+    """True if the outputs ``fresh.N.key/value`` hold the keys and values that one run appends to the cache."""
     scale_group: int | None = None
-    """How many inputs of a product may share a scale where an engine rounds them to 8 bits; None = the engine's own
-    choice."""
+    """Number of inputs of a matrix product that may share a scale when an engine rounds them to 8 bits; None = the
+    engine's default."""
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """What a language model's folder holds.
+    """Description of an imported language model.
 
-    The graphs' inputs and outputs have the names that Hugging Face's exporters use: ``input_ids``, where wanted
+    The graphs' inputs and outputs are named as by Hugging Face's exporters: ``input_ids``; depending on the graph
     ``position_ids`` and ``attention_mask``, or ``seqlens_k`` and ``total_sequence_length``;
     ``past_key_values.N.key/value`` [1, kv heads, tokens, head dim]; ``logits`` of the last token;
     ``present.N.key/value``.
@@ -54,10 +56,10 @@ class Bundle:
     version: int
     name: str
     source: str
-    """File or folder that it was imported from."""
+    """Name of the file or folder that it was imported from."""
     source_sha256: str
     importer: str
-    """Version of the importer's output; another one imports again."""
+    """Version of the importer's output; a bundle of another version is imported again."""
     layers: int
     kv_heads: int
     head_dim: int
@@ -66,21 +68,21 @@ class Bundle:
     graphs: tuple[PhaseGraph, ...]
     weights_bytes: int
     flops_per_token: int
-    """Of a token in the middle of a prompt, attention left out."""
+    """Of a prompt token before the last, without attention: the output projection is applied to the last token only."""
     decode_bytes_per_token: int
-    """Weights that computing one token reads."""
+    """Weights read to compute one token."""
     notes: tuple[str, ...] = ()
-    """What the user should know of the import."""
+    """Remarks of the import for the user."""
     folder: str = ""
 
     @classmethod
     def load(cls, folder: str | Path) -> Bundle:
-        """Read a bundle's description and check that its files are there.
+        """Read a bundle's description and check that its files exist.
 
         Raises
         ------
         InvalidModel
-            Where the folder is no bundle, or a file is missing or outside it.
+            If the folder is not a bundle, or a file is missing or outside it.
         """
         folder = Path(folder)
         remedy = "import the model again"
@@ -91,42 +93,49 @@ class Bundle:
         except (OSError, ValueError) as error:
             raise InvalidModel(f"{folder / BUNDLE_FILE} cannot be read: {error}", remedy=remedy) from error
         if bundle.version != VERSION:
-            raise InvalidModel(f"{folder} has bundle version {bundle.version}, not {VERSION}", remedy=remedy)
-        sound = all(1 <= getattr(bundle, size) <= most for size, most in _MOST.items())
-        if not bundle.graphs or not sound:
-            raise InvalidModel(f"{folder / BUNDLE_FILE} describes no model", remedy=remedy)
+            raise InvalidModel(f"{folder} has bundle version {bundle.version}, expected {VERSION}", remedy=remedy)
+        in_range = all(1 <= getattr(bundle, size) <= maximum for size, maximum in _MAX_SIZES.items())
+        if not bundle.graphs or not in_range:
+            raise InvalidModel(f"{folder / BUNDLE_FILE} has no graphs or sizes out of range", remedy=remedy)
         for graph in bundle.graphs:
             if Path(graph.file).name != graph.file or not (folder / graph.file).is_file():
                 raise InvalidModel(f"{folder} lacks its graph {graph.file!r}", remedy=remedy)
         return replace(bundle, folder=str(folder))
 
     def save(self, folder: Path) -> None:
-        """Write the description; last of all, since a folder with one counts as whole."""
+        """Write the description, after all other files: a folder that holds one counts as complete."""
         document = msgspec.to_builtins(self)
         del document["folder"]
         (folder / BUNDLE_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(document), indent=1))
 
-    def graph_for(self, engine: str) -> PhaseGraph:
-        """The graph that a device of an engine runs.
+    def graph_for(self, device: Device) -> PhaseGraph:
+        """Return the graph that a device runs: the one whose cache mode suits the device's engine best.
 
         Raises
         ------
         InvalidModel
-            Where every graph was made for other engines.
+            If every graph needs a cache that is extended in place, which the engine cannot do.
         """
-        made_for_it = [graph for graph in self.graphs if engine in graph.engines]
-        any_engine = [graph for graph in self.graphs if not graph.engines]
-        if not made_for_it and not any_engine:
-            raise InvalidModel(f"{self.name} has no graph that {engine} runs", remedy="choose another device")
-        return (made_for_it or any_engine)[0]
+        in_place = engines.capabilities(device).in_place_kv_cache
+        usable = [graph for graph in self.graphs if in_place or graph.cache == "grown"]
+        if not usable:
+            raise InvalidModel(
+                f"{self.name} needs a KV cache extended in place, which {device.id} cannot do",
+                remedy="choose another device",
+            )
+        return next((graph for graph in usable if in_place == (graph.cache == "in-place")), usable[0])
+
+    def new_cache(self, capacity: int, *, batch: int = 1) -> KvCache:
+        """Return an empty KV cache of the model for `batch` sequences, with room for `capacity` tokens of each."""
+        return KvCache(self.layers, self.kv_heads, self.head_dim, self.context_length, capacity, batch=batch)
 
     @property
     def cache_bytes_per_token(self) -> int:
-        """Size of one token's keys and values as devices hand them over."""
+        """Size of one token's keys and values in float32, over all layers."""
         return cache_bytes_per_token(self.layers, self.kv_heads, self.head_dim)
 
     @property
     def key(self) -> str:
-        """Names this content: profiles of it are kept under that."""
+        """Identifier of the content, under which measurements are stored."""
         text = f"{self.source_sha256}/{self.importer}/{self.version}"
         return hashlib.sha256(text.encode()).hexdigest()[:16]

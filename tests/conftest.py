@@ -88,4 +88,4 @@ def smollm2_float32(smollm2: Path) -> Bundle:
     """The real model, imported with its weights in float32: the reference."""
     from trisect.llm.importing.model_import import open_model
 
-    return open_model(smollm2, precision="float32")
+    return open_model(smollm2, weights="float32")

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from trisect.llm.generate import open_bundle
-from trisect.llm.running.answer_text import encode_prompt
 from trisect.llm.running.generation import LanguageSession
+from trisect.llm.running.prompt import tokenise
 from trisect.runtime.device import select
 from trisect.runtime.engines import find_hardware
 from trisect.runtime.progress import Progress
@@ -76,7 +76,7 @@ def bench_quality(
     with LanguageSession(bundle, reference_device, reference_device, precision="float32") as session:
         for at, text in enumerate(texts):
             progress(at, len(texts), "float32 reference")
-            ids = encode_prompt(session.tokenizer, text, chat=True)
+            ids = list(tokenise(bundle, session.tokenizer, text).ids)
             answer = list(session.generate(ids, max_new_tokens=new_tokens, ignore_eos=True).token_ids)[:-1]
             cases.append((ids, answer, session.scores(ids, answer)))
     results = []

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from trisect.llm.phases.phase_choice import choose_phases
-from trisect.llm.phases.phase_measurement import PhaseProfile
+from trisect.llm.phases.phase_prediction import rank_device_pairs
+from trisect.llm.phases.phase_profile import PhaseProfile
 
 _PROMPTS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
 _ANSWERS = (1, 4, 16, 64, 256, 1024, 4096)
@@ -112,7 +112,7 @@ def crossover(profile: PhaseProfile, *, context_length: int, cache_bytes_per_tok
 
 
 def _crossing(profile: PhaseProfile, devices: Sequence[str], prompt: int, answer: int) -> Crossing:
-    found = choose_phases(profile, prefill=devices, decode=devices, prompt_tokens=prompt, new_tokens=answer)
+    found = rank_device_pairs(profile, prefill=devices, decode=devices, prompt_tokens=prompt, new_tokens=answer)
     single = min((p for p in found if not p.is_split), key=lambda p: p.end_to_end_s)
     pair = min((p for p in found if p.is_split), key=lambda p: p.end_to_end_s)
     return Crossing(

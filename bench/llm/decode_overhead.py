@@ -13,7 +13,7 @@ import numpy as np
 
 from trisect.llm.bundle import Bundle
 from trisect.llm.running.generation import LanguageSession
-from trisect.llm.running.kv_cache import KvCache
+from trisect.llm.running.kv_cache import present_name
 from trisect.llm.running.runners import InPlaceRunner
 from trisect.runtime.device import Device
 
@@ -38,11 +38,10 @@ def decode_overhead(
 
 
 def _bare(runner: InPlaceRunner, bundle: Bundle, prompt_tokens: int, new_tokens: int) -> float:
-    capacity = prompt_tokens + new_tokens
-    cache = KvCache(bundle.layers, bundle.kv_heads, bundle.head_dim, bundle.context_length, capacity)
+    cache = bundle.new_cache(prompt_tokens + new_tokens)
     token, last, total = np.zeros((1, 1), np.int64), np.zeros(1, np.int32), np.zeros((), np.int32)
     logits = np.zeros((1, 1, bundle.vocab), np.float32)
-    presents = {name.replace("past_key_values", "present"): buffer for name, buffer in cache.buffers.items()}
+    presents = {present_name(name): buffer for name, buffer in cache.buffers.items()}
     inputs: dict[str, np.ndarray] = {"input_ids": token, "seqlens_k": last, "total_sequence_length": total}
     inputs |= cache.buffers
     for buffer in cache.buffers.values():  # zeros that nobody wrote are one page of memory, which is read too fast

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from trisect.llm.bundle import Bundle
-from trisect.llm.generate import PhaseChoice, choose_devices, measured_phases, open_bundle
-from trisect.llm.phases.phase_choice import PhasePrediction
+from trisect.llm.generate import open_bundle
+from trisect.llm.phases.device_choice import DeviceChoice, choose_devices, measured_phases
+from trisect.llm.phases.phase_prediction import PhasePrediction
 from trisect.profiles.measuring.machine_limits import peak_flops, read_bandwidth_bytes_per_s
 from trisect.runtime.device import Device
 from trisect.runtime.engines import find_hardware
@@ -172,7 +173,7 @@ def bench_llm(
         for times in [timings[contender, n]]
     ]
     progress(1, 1, "overhead")
-    in_place = next((d for d in devices if d.id in able and bundle.graph_for(d.engine).cache == "in-place"), None)
+    in_place = next((d for d in devices if d.id in able and bundle.graph_for(d).cache == "in-place"), None)
     overhead = None
     if in_place is not None:
         overhead = decode_overhead(
@@ -285,7 +286,7 @@ def _run(
     times: Sequence[Timing],
     rss_bytes: int,
     bundle: Bundle,
-    choice: PhaseChoice,
+    choice: DeviceChoice,
 ) -> LlmRun:
     prefill_s, kv_s, decode_s, whole_s = (
         statistics.median(getattr(t, field) for t in times)
@@ -316,7 +317,7 @@ def _run(
     )
 
 
-def _choice(choice: PhaseChoice, prompt_tokens: int, runs: Sequence[LlmRun]) -> AutoChoice:
+def _choice(choice: DeviceChoice, prompt_tokens: int, runs: Sequence[LlmRun]) -> AutoChoice:
     measured = {
         (run.prefill, run.decode): run.end_to_end_s
         for run in runs

@@ -1,8 +1,7 @@
-"""Reads a GGUF file: its metadata, and where its tensors lie, without loading them.
+"""Reads a GGUF file: its metadata, and the positions of its tensors, without loading them.
 
-A GGUF file comes from anywhere, so nothing in it is believed before it is checked against the size of the file: counts,
-lengths and offsets are all bounds-checked before anything is allocated, and the metadata may not exceed a fixed size.
-Tensors stay in the file, as views of a read-only memory map.
+A GGUF file is untrusted input: all counts, lengths and offsets are checked against the size of the file before anything
+is allocated, and the size of the metadata is limited. Tensors stay in the file, as views of a read-only memory map.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ BLOCK_BYTES: Mapping[str, tuple[int, int]] = {
     "Q4_1": (32, 20),
     "Q8_0": (32, 34),
 }
-"""Tensor types that are read: elements and bytes of one block."""
+"""Supported tensor types: elements and bytes of one block."""
 
 _ANY_BLOCK_BYTES: Mapping[str, tuple[int, int]] = {
     **BLOCK_BYTES,
@@ -34,8 +33,8 @@ _ANY_BLOCK_BYTES: Mapping[str, tuple[int, int]] = {
     "Q5_K": (256, 176), "Q6_K": (256, 210), "Q8_K": (256, 292), "IQ4_NL": (32, 18), "IQ4_XS": (256, 136),
     "I8": (1, 1), "I16": (1, 2), "I32": (1, 4), "I64": (1, 8), "F64": (1, 8),
 }  # fmt: skip
-"""As `BLOCK_BYTES`, with types that are not read but whose size is known (ggml-common.h of llama.cpp)."""
-_MOST_ELEMENTS = 1 << 48
+"""As `BLOCK_BYTES`, with unsupported types of known size (ggml-common.h of llama.cpp)."""
+_MAX_ELEMENTS = 1 << 48
 _TYPE_NAMES = {
     0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 6: "Q5_0", 7: "Q5_1", 8: "Q8_0", 9: "Q8_1", 10: "Q2_K", 11: "Q3_K",
     12: "Q4_K", 13: "Q5_K", 14: "Q6_K", 15: "Q8_K", 16: "IQ2_XXS", 17: "IQ2_XS", 18: "IQ3_XXS", 19: "IQ1_S",
@@ -44,17 +43,17 @@ _TYPE_NAMES = {
 }  # fmt: skip
 _SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
 _STRING, _ARRAY = 8, 9
-_MAXIMUM_METADATA_BYTES = 256 << 20
-_MAXIMUM_NAME_BYTES = 64 << 10
-_MAXIMUM_DIMENSIONS = 4
+_MAX_METADATA_BYTES = 256 << 20
+_MAX_NAME_BYTES = 64 << 10
+_MAX_DIMENSIONS = 4
 
 Value = str | int | float | bool | list[str] | np.ndarray
-"""A metadata value; arrays of numbers come as numpy arrays, arrays of strings as lists."""
+"""A metadata value; arrays of numbers are numpy arrays, arrays of strings are lists."""
 
 
 @dataclass(frozen=True, eq=False)
 class GgufTensor:
-    """One tensor, still in the file."""
+    """One tensor, mapped from the file."""
 
     name: str
     shape: tuple[int, ...]
@@ -87,16 +86,12 @@ class GgufFile:
     def open(cls, path: str | Path) -> GgufFile:
         """Read and check the header, and map the tensors.
 
-        Parameters
-        ----------
-        path : str or Path
-
         Raises
         ------
         InvalidModel
-            Where the file is missing, truncated, or says something impossible of itself.
+            If the file is missing, truncated or inconsistent.
         UnsupportedModel
-            Where it is sound, but split, big-endian, of another version, or holds a tensor type that is not read.
+            If it is valid but split, big-endian, of another version, or holds a tensor of an unsupported type.
         """
         path = Path(path)
         cursor, tensor_count, metadata = _open(path)
@@ -109,16 +104,16 @@ class GgufFile:
 
 @dataclass(frozen=True, eq=False)
 class GgufHeader:
-    """What the first part of a GGUF file tells: enough to judge a model before the rest is downloaded."""
+    """Metadata and tensor sizes of a GGUF file: enough to assess a model before the rest is downloaded."""
 
     metadata: Mapping[str, Value]
     types: Mapping[str, int]
-    """Tensor type -> bytes of all tensors of it; 0 for a type whose size is not known."""
+    """Tensor type -> total bytes of its tensors; 0 for a type of unknown size."""
     parameters: int
 
     @classmethod
     def read(cls, path: str | Path) -> GgufHeader:
-        """Read the header; the data behind it may be missing, and of any type.
+        """Read the header; the data after it may be missing, and of any type.
 
         Raises
         ------
@@ -130,12 +125,12 @@ class GgufHeader:
         types: dict[str, int] = {}
         parameters = 0
         for _ in range(tensor_count):
-            name, shape, type_id, _ = _read_tensor_place(cursor)
+            name, shape, type_id, _ = _read_tensor_info(cursor)
             elements, block_bytes = _ANY_BLOCK_BYTES.get(
                 type_name := _TYPE_NAMES.get(type_id, f"type {type_id}"), (1, 0)
             )
             count = math.prod(shape)
-            if count > _MOST_ELEMENTS:
+            if count > _MAX_ELEMENTS:
                 raise _invalid(cursor.path, f"tensor {name} has {count} elements")
             types[type_name] = types.get(type_name, 0) + count // elements * block_bytes
             parameters += count
@@ -143,10 +138,10 @@ class GgufHeader:
 
 
 def _open(path: Path) -> tuple[_Cursor, int, dict[str, Value]]:
-    """A cursor behind the metadata, how many tensors follow, and the metadata."""
+    """Return a cursor after the metadata, the number of tensors that follow, and the metadata."""
     try:
         if path.stat().st_size < 24:
-            raise _invalid(path, "shorter than any GGUF header")
+            raise _invalid(path, "it is shorter than any GGUF header")
         content = np.memmap(path, dtype=np.uint8, mode="r")
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
@@ -163,17 +158,17 @@ def _open(path: Path) -> tuple[_Cursor, int, dict[str, Value]]:
 
 
 class _Cursor:
-    """A position in the header that cannot leave the file."""
+    """A bounds-checked read position in the header."""
 
     def __init__(self, path: Path, content: np.ndarray) -> None:
         self.path = path
         self.content = content
         self.position = 0
         self._bytes = content.data
-        self._end = min(len(self._bytes), _MAXIMUM_METADATA_BYTES)
+        self._end = min(len(self._bytes), _MAX_METADATA_BYTES)
 
     def need(self, count: int, smallest_bytes: int, what: str) -> None:
-        """Refuse a count of things that could not fit into what is left."""
+        """Reject a count of items that cannot fit into the remaining header."""
         if count * smallest_bytes > self._end - self.position:
             size = len(self._bytes)
             raise _invalid(self.path, f"{count} {what} do not fit into the header of a file of {size} bytes")
@@ -188,9 +183,9 @@ class _Cursor:
         start, self.position = self.position, self.position + size
         return struct.unpack_from(layout, self._bytes, start)[0]
 
-    def text(self, longest: int | None = None) -> str:
+    def text(self, max_bytes: int | None = None) -> str:
         length = self.scalar("<Q")
-        if longest is not None and length > longest:
+        if max_bytes is not None and length > max_bytes:
             raise _invalid(self.path, f"a name of {length} bytes")
         try:
             return self.take(length).decode("utf-8")
@@ -199,7 +194,7 @@ class _Cursor:
 
 
 def _invalid(path: Path, reason: str) -> InvalidModel:
-    return InvalidModel(f"{path.name or path} is not a usable GGUF file: {reason}", remedy="fetch it again")
+    return InvalidModel(f"{path.name or path} is not a valid GGUF file: {reason}", remedy="download it again")
 
 
 def _number(value: Value) -> int:
@@ -210,7 +205,7 @@ def _read_metadata(cursor: _Cursor, count: int) -> dict[str, Value]:
     cursor.need(count, 13, "metadata entries")
     metadata: dict[str, Value] = {}
     for _ in range(count):
-        key = cursor.text(_MAXIMUM_NAME_BYTES)
+        key = cursor.text(_MAX_NAME_BYTES)
         if key in metadata:
             raise _invalid(cursor.path, f"metadata {key!r} appears twice")
         metadata[key] = _read_value(cursor, cursor.scalar("<I"), key)
@@ -242,11 +237,11 @@ def _read_tensors(cursor: _Cursor, count: int, metadata: Mapping[str, Value]) ->
     if not isinstance(alignment, int) or alignment < 1 or alignment & (alignment - 1) or alignment > 1 << 20:
         raise _invalid(path, f"alignment {alignment}")
     cursor.need(count, 32, "tensors")
-    found = [_read_tensor_entry(cursor, alignment) for _ in range(count)]
+    entries = [_read_tensor_entry(cursor, alignment) for _ in range(count)]
     start = -(-cursor.position // alignment) * alignment
     tensors: dict[str, GgufTensor] = {}
     end_of_last = start
-    for offset, size, name, shape, type_name in sorted(found):
+    for offset, size, name, shape, type_name in sorted(entries):
         begin = start + offset
         if begin + size > len(cursor.content):
             raise _invalid(path, f"tensor {name} ends at byte {begin + size} of {len(cursor.content)}: truncated")
@@ -261,14 +256,14 @@ def _read_tensors(cursor: _Cursor, count: int, metadata: Mapping[str, Value]) ->
 
 
 def _read_tensor_entry(cursor: _Cursor, alignment: int) -> tuple[int, int, str, tuple[int, ...], str]:
-    """Offset, bytes, name, shape and type of the next tensor."""
+    """Return offset, bytes, name, shape and type of the next tensor."""
     path = cursor.path
-    name, shape, type_id, offset = _read_tensor_place(cursor)
+    name, shape, type_id, offset = _read_tensor_info(cursor)
     type_name = _TYPE_NAMES.get(type_id)
     if type_name is None or type_name not in BLOCK_BYTES:
         raise UnsupportedModel(
             f"{path.name}: tensor {name} is {type_name or f'of unknown type {type_id}'}",
-            remedy=f"take a file that holds only {', '.join(BLOCK_BYTES)}",
+            remedy=f"use a file with only {', '.join(BLOCK_BYTES)}",
         )
     elements, block_bytes = BLOCK_BYTES[type_name]
     if min(shape) < 1 or shape[-1] % elements:
@@ -279,11 +274,11 @@ def _read_tensor_entry(cursor: _Cursor, alignment: int) -> tuple[int, int, str, 
     return offset, size, name, shape, type_name
 
 
-def _read_tensor_place(cursor: _Cursor) -> tuple[str, tuple[int, ...], int, int]:
-    """Name, shape, type's number and offset of the next tensor, as the file has them."""
-    name = cursor.text(_MAXIMUM_NAME_BYTES)
+def _read_tensor_info(cursor: _Cursor) -> tuple[str, tuple[int, ...], int, int]:
+    """Return name, shape, type number and offset of the next tensor, unchecked."""
+    name = cursor.text(_MAX_NAME_BYTES)
     dimensions = cursor.scalar("<I")
-    if not 1 <= dimensions <= _MAXIMUM_DIMENSIONS:
+    if not 1 <= dimensions <= _MAX_DIMENSIONS:
         raise _invalid(cursor.path, f"tensor {name} has {dimensions} dimensions")
     # The file lists the innermost dimension first.
     shape = tuple(cursor.scalar("<Q") for _ in range(dimensions))[::-1]

@@ -1,9 +1,9 @@
-"""Builds a tokenizer from what a GGUF file says of its vocabulary.
+"""Builds a tokenizer from the vocabulary in a GGUF file.
 
-Two families: byte-level BPE (``gpt2``: GPT-2, Llama 3, Qwen, SmolLM), whose first cut of a text into words is known
-only by the name of a rule; and SentencePiece BPE (``llama``: Llama 2, Mistral, TinyLlama), where each token's score
-says how early it is merged. The names and rules are those of llama.cpp, the reference for what a GGUF file means. One
-differs: ``tekken`` is cut by the rule of its makers, which llama.cpp approximates (it leaves out combining marks).
+There are two families: byte-level BPE (``gpt2``: GPT-2, Llama 3, Qwen, SmolLM), whose pre-tokenizer the file states by
+name only; and SentencePiece BPE (``llama``: Llama 2, Mistral, TinyLlama), where each token's score is its merge
+priority. Names and rules are those of llama.cpp, the reference implementation of GGUF. One differs: ``tekken`` is split
+by its makers' rule, which llama.cpp approximates (it omits combining marks).
 """
 
 from __future__ import annotations
@@ -33,48 +33,48 @@ _TEKKEN = (
 
 
 @dataclass(frozen=True)
-class _Words:
-    """How a text is cut into words before merging."""
+class _PreTokenizer:
+    """How a text is split into words before merging."""
 
-    cuts: tuple[str, ...]
-    """Patterns, one after the other; each cuts the pieces of the one before it."""
+    patterns: tuple[str, ...]
+    """Regular expressions, applied one after the other; each splits the pieces of the one before it."""
     whole_words: bool = False
-    """A word that is a token as it stands is that token, whatever the merges say."""
+    """A word that is a token of the vocabulary becomes that token, regardless of merges."""
     add_bos: bool = False
-    """Where the file does not say."""
+    """Default if the file does not state it."""
 
 
-_GPT2_WORDS = _Words((_GPT2,))
-_DIGIT_WORDS = _Words((r"\p{N}", _GPT2))
-_LLAMA3_WORDS = _Words((_LLAMA3,), whole_words=True, add_bos=True)
-_QWEN2_WORDS = _Words((_QWEN2,))
-_DEFAULT_WORDS = _Words((r"[\p{P}$+<=>^~|]+", _GPT2, r"\p{N}+", "[0-9][0-9][0-9]"))
-_WORDS = {
-    **dict.fromkeys(("gpt-2", "phi-2", "mpt", "olmo", "jais", "gigachat", "mellum", "exaone4"), _GPT2_WORDS),
-    **dict.fromkeys(("smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b"), _DIGIT_WORDS),
-    **dict.fromkeys(("llama3", "llama-v3", "llama-bpe", "falcon3", "pixtral", "lfm2", "midm-2.0"), _LLAMA3_WORDS),
-    **dict.fromkeys(("qwen2", "deepseek-r1-qwen", "megrez", "stablelm2", "hunyuan"), _QWEN2_WORDS),
-    **dict.fromkeys(("dbrx", "smaug-bpe"), _Words((_LLAMA3,))),
-    "tekken": _Words((_TEKKEN,), whole_words=True, add_bos=True),
-    "default": _DEFAULT_WORDS,
+_GPT2_RULE = _PreTokenizer((_GPT2,))
+_DIGIT_RULE = _PreTokenizer((r"\p{N}", _GPT2))
+_LLAMA3_RULE = _PreTokenizer((_LLAMA3,), whole_words=True, add_bos=True)
+_QWEN2_RULE = _PreTokenizer((_QWEN2,))
+_DEFAULT_RULE = _PreTokenizer((r"[\p{P}$+<=>^~|]+", _GPT2, r"\p{N}+", "[0-9][0-9][0-9]"))
+_PRE_TOKENIZERS = {
+    **dict.fromkeys(("gpt-2", "phi-2", "mpt", "olmo", "jais", "gigachat", "mellum", "exaone4"), _GPT2_RULE),
+    **dict.fromkeys(("smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b"), _DIGIT_RULE),
+    **dict.fromkeys(("llama3", "llama-v3", "llama-bpe", "falcon3", "pixtral", "lfm2", "midm-2.0"), _LLAMA3_RULE),
+    **dict.fromkeys(("qwen2", "deepseek-r1-qwen", "megrez", "stablelm2", "hunyuan"), _QWEN2_RULE),
+    **dict.fromkeys(("dbrx", "smaug-bpe"), _PreTokenizer((_LLAMA3,))),
+    "tekken": _PreTokenizer((_TEKKEN,), whole_words=True, add_bos=True),
+    "default": _DEFAULT_RULE,
 }
 
-# Kinds of tokens, as the file numbers them.
+# Token types, as numbered in the file.
 _UNKNOWN, _CONTROL, _USER_DEFINED, _BYTE = 2, 3, 4, 6
 
 
 def read_tokenizer(file: GgufFile, config: LlamaConfig) -> Tokenizer:
-    """The tokenizer of a GGUF model.
+    """Return the tokenizer of a GGUF model.
 
     Raises
     ------
     UnsupportedModel
-        For a kind of tokenizer or a rule for words that is not known, by name.
+        For an unsupported kind of tokenizer or pre-tokenizer, with its name.
     InvalidModel
-        Where vocabulary, merges or scores are missing or contradict one another.
+        If vocabulary, merges or scores are missing or inconsistent.
     """
     vocabulary = _vocabulary(file)
-    kinds = _kinds(file, len(vocabulary))
+    kinds = _token_types(file, len(vocabulary))
     model = file.metadata.get("tokenizer.ggml.model")
     try:
         if model == "gpt2":
@@ -83,10 +83,10 @@ def read_tokenizer(file: GgufFile, config: LlamaConfig) -> Tokenizer:
             encoder, add_bos = _sentencepiece(file, vocabulary, kinds), True
         else:
             raise UnsupportedModel(
-                f"{file.path.name} has a tokenizer of the kind {model!r}", remedy="those that are read: gpt2, llama"
+                f"{file.path.name} has a tokenizer of the kind {model!r}", remedy="supported are gpt2 and llama"
             )
-        _add_markup(encoder, vocabulary, kinds)
-        _add_ends(encoder, file, config, add_bos)
+        _add_special_tokens(encoder, vocabulary, kinds)
+        _add_bos_and_eos(encoder, file, config, add_bos)
         document = encoder.to_str()
     except TrisectError:
         raise
@@ -107,21 +107,22 @@ def _vocabulary(file: GgufFile) -> dict[str, int]:
     return vocabulary
 
 
-def _kinds(file: GgufFile, size: int) -> np.ndarray:
+def _token_types(file: GgufFile, size: int) -> np.ndarray:
     kinds = file.metadata.get("tokenizer.ggml.token_type")
     if kinds is None:
         return np.ones(size, np.int32)
     if not isinstance(kinds, np.ndarray) or len(kinds) != size:
-        raise _invalid(file, "the kinds of its tokens do not match the vocabulary")
+        raise _invalid(file, "the token types do not match the vocabulary")
     return kinds
 
 
 def _byte_level(file: GgufFile, vocabulary: dict[str, int]) -> tuple[Encoder, bool]:
     name = file.metadata.get("tokenizer.ggml.pre", "default")
-    words = _WORDS.get(str(name))
+    words = _PRE_TOKENIZERS.get(str(name))
     if words is None:
         raise UnsupportedModel(
-            f"{file.path.name} cuts words by the unknown rule {name!r}", remedy=f"those known: {', '.join(_WORDS)}"
+            f"{file.path.name} has the unknown pre-tokenizer {name!r}",
+            remedy=f"supported are {', '.join(_PRE_TOKENIZERS)}",
         )
     lines = file.metadata.get("tokenizer.ggml.merges")
     if not isinstance(lines, list):
@@ -135,7 +136,7 @@ def _byte_level(file: GgufFile, vocabulary: dict[str, int]) -> tuple[Encoder, bo
         merges.append((line[:at], line[at + 1 :]))
     encoder = Encoder(models.BPE(vocabulary, merges, ignore_merges=words.whole_words))
     encoder.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(Regex(cut), "isolated") for cut in words.cuts]
+        [pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in words.patterns]
         + [pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
     )
     encoder.decoder = decoders.ByteLevel()
@@ -169,9 +170,9 @@ def _sentencepiece(file: GgufFile, vocabulary: dict[str, int], kinds: np.ndarray
 
 
 def _merges_by_score(vocabulary: dict[str, int], scores: np.ndarray, kinds: np.ndarray) -> list[tuple[str, str]]:
-    """Every way to put a token together from two others, the best score first.
+    """Return all pairs of tokens that form another token, those of the best score first.
 
-    Markup and bytes are left out: text that only looks like them must not become them.
+    Special tokens and bytes are excluded: text that only looks like them must not become them.
     """
     plain = {text: i for text, i in vocabulary.items() if kinds[i] not in (_UNKNOWN, _CONTROL, _USER_DEFINED, _BYTE)}
     by_score = sorted(plain, key=lambda text: (-scores[plain[text]], plain[text]))
@@ -183,8 +184,8 @@ def _merges_by_score(vocabulary: dict[str, int], scores: np.ndarray, kinds: np.n
     ]
 
 
-def _add_markup(encoder: Encoder, vocabulary: dict[str, int], kinds: np.ndarray) -> None:
-    """Tokens that are found in a text before anything else: markup, and what the makers of the model wanted whole."""
+def _add_special_tokens(encoder: Encoder, vocabulary: dict[str, int], kinds: np.ndarray) -> None:
+    """Add the tokens that are matched in a text before anything else: special and user-defined ones."""
     special, ordinary = [], []
     for text, index in vocabulary.items():
         if kinds[index] in (_CONTROL, _UNKNOWN):
@@ -195,28 +196,28 @@ def _add_markup(encoder: Encoder, vocabulary: dict[str, int], kinds: np.ndarray)
     encoder.add_tokens(ordinary)
 
 
-def _add_ends(encoder: Encoder, file: GgufFile, config: LlamaConfig, add_bos: bool) -> None:
-    """The tokens that stand before and after every text."""
+def _add_bos_and_eos(encoder: Encoder, file: GgufFile, config: LlamaConfig, add_bos: bool) -> None:
+    """Add the tokens that precede and follow every text."""
     texts = file.metadata["tokenizer.ggml.tokens"]
-    assert isinstance(texts, list)  # _vocabulary has seen to it
-    around: list[str] = ["$A"]
+    assert isinstance(texts, list)  # checked by _vocabulary
+    template: list[str] = ["$A"]
     special: list[tuple[str, int]] = []
     if file.metadata.get("tokenizer.ggml.add_bos_token", add_bos):
         if config.bos_id is None:
-            raise _invalid(file, "it wants a first token but names none")
-        around.insert(0, texts[config.bos_id])
+            raise _invalid(file, "it requires a BOS token but names none")
+        template.insert(0, texts[config.bos_id])
         special.append((texts[config.bos_id], config.bos_id))
     if file.metadata.get("tokenizer.ggml.add_eos_token", False):
         eos = token_id(file, "eos")
         if eos is None:
-            raise _invalid(file, "it wants a last token but names none")
-        around.append(texts[eos])
+            raise _invalid(file, "it requires an EOS token but names none")
+        template.append(texts[eos])
         special.append((texts[eos], eos))
     if special:
         encoder.post_processor = processors.TemplateProcessing(
-            single=around, pair=[*around, "$B:1"], special_tokens=list(dict.fromkeys(special))
+            single=template, pair=[*template, "$B:1"], special_tokens=list(dict.fromkeys(special))
         )
 
 
 def _invalid(file: GgufFile, reason: str) -> InvalidModel:
-    return InvalidModel(f"{file.path.name} has an unusable tokenizer: {reason}", remedy="fetch it again")
+    return InvalidModel(f"{file.path.name} has an invalid tokenizer: {reason}", remedy="download it again")

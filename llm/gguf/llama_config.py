@@ -1,7 +1,7 @@
-"""What a llama-like model in a GGUF file is made of: read from its metadata, checked against its tensors.
+"""Reads the configuration of a llama-like model from a GGUF file's metadata, and checks its tensors against it.
 
-After `read_config` every tensor that the architecture needs is known to be there with the right shape, and no other is:
-a tensor nobody reads would mean a model that computes something else.
+`read_config` guarantees that every tensor of the architecture is present with the right shape, and no other tensor: one
+that is not used would mean that the model computes something else.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from .gguf_reader import GgufFile, Value
 from .quantised_blocks import dequantise
 
 _INTERLEAVED = {"llama": True, "mistral3": True, "qwen2": False, "qwen3": False}
-"""Architectures that are read, and whether they rotate neighbouring rows (True) or halves of a head (False)."""
+"""Supported architectures, and whether rotary embeddings rotate neighbouring rows (True) or head halves (False)."""
 ARCHITECTURES = tuple(_INTERLEAVED)
-"""GGUF's names of the architectures that are read."""
+"""GGUF's names of the supported architectures."""
 
-# Texts that end a turn in one chat format or another; many files name only one of theirs in the metadata.
+# Tokens that end a turn in various chat formats; many files name only one of theirs in the metadata.
 _END_OF_TURN = frozenset(
     ("<|eot_id|>", "<|im_end|>", "<|end|>", "<|end_of_text|>", "<|endoftext|>", "<end_of_turn>", "<|eom_id|>")
 )
@@ -33,7 +33,7 @@ class LlamaConfig:
     """Sizes and constants of a decoder of the llama family."""
 
     architecture: str
-    """As the file names it; SmolLM, TinyLlama and Mistral 7B are ``llama`` there."""
+    """Name in the file; SmolLM, TinyLlama and Mistral 7B are ``llama`` there."""
     name: str
     layers: int
     hidden: int
@@ -46,40 +46,40 @@ class LlamaConfig:
     vocab: int
     norm_epsilon: float
     attention_scale: float
-    """What the products of Q and K are multiplied by, usually ``head_dim ** -0.5``."""
+    """Factor of the products of Q and K, usually ``head_dim ** -0.5``."""
     rope_frequencies: tuple[float, ...]
-    """Radians a position, [head_dim / 2]: base, linear scaling and Llama 3's factors are all in it."""
+    """Radians per position, [head_dim / 2], including base, linear scaling and Llama 3's factors."""
     rope_interleaved: bool
     """True where Q and K rows are in the order for interleaved rotation: see `blocks.half_rotation_order`."""
     sliding_window: int | None
-    """Tokens that attention looks back on; None = all."""
+    """Number of earlier tokens that attention sees; None = all."""
     tied_embeddings: bool
-    """True where ``token_embd.weight`` is the output projection too."""
+    """Whether ``token_embd.weight`` is the output projection too."""
     qkv_bias: bool
     qk_norm: bool
-    """True where every head of Q and K is normalised (RMS) before the rotation."""
+    """Whether every head of Q and K is normalised (RMS) before the rotary embedding."""
     bos_id: int | None
     eos_ids: tuple[int, ...]
-    """Tokens that end an answer; the one of the metadata first."""
+    """End-of-sequence tokens; the one named in the metadata first."""
 
 
 def read_config(file: GgufFile) -> LlamaConfig:
-    """The configuration of a GGUF model, with its tensors checked against it.
+    """Read the configuration of a GGUF model, and check its tensors against it.
 
     Raises
     ------
     UnsupportedModel
-        For an architecture, a kind of layer or a scaling of positions that is not read, by name.
+        For an unsupported architecture, kind of layer or position scaling, with its name.
     InvalidModel
-        Where metadata or tensors are missing or contradict one another.
+        If metadata or tensors are missing or inconsistent.
     """
     architecture = file.metadata.get("general.architecture")
     if not isinstance(architecture, str) or architecture not in _INTERLEAVED:
         raise UnsupportedModel(
             f"{file.path.name} has the architecture {architecture!r}",
-            remedy=f"those that are read: {', '.join(_INTERLEAVED)}",
+            remedy=f"supported are {', '.join(_INTERLEAVED)}",
         )
-    keys = _Keys(file, architecture)
+    keys = _ArchitectureMetadata(file, architecture)
     keys.refuse_nonzero("expert_count", "mixture of experts")
     keys.refuse_nonzero("attention.temperature_scale", "position-dependent attention temperature")
     hidden, heads = keys.integer("embedding_length", 1 << 20), keys.integer("attention.head_count", 1 << 14)
@@ -88,7 +88,7 @@ def read_config(file: GgufFile) -> LlamaConfig:
     if keys.integer("attention.value_length", 1 << 14, default=head_dim) != head_dim:
         raise keys.unsupported("values of another length than keys")
     if keys.integer("rope.dimension_count", 1 << 14, default=head_dim) != head_dim:
-        raise keys.unsupported("a rotation of only part of each head")
+        raise keys.unsupported("rotary embeddings on only part of each head")
     if heads % kv_heads or head_dim % 2 or head_dim < 2:
         raise keys.invalid(f"{heads} heads, {kv_heads} key/value heads of {head_dim}")
     tokens = file.metadata.get("tokenizer.ggml.tokens")
@@ -121,13 +121,13 @@ def read_config(file: GgufFile) -> LlamaConfig:
 
 
 def rope_cache(config: LlamaConfig, length: int) -> tuple[np.ndarray, np.ndarray]:
-    """Cosines and sines of the rotation, float32 [length, head_dim / 2] each, one row a position."""
+    """Return cosines and sines of the rotary embedding, float32 [length, head_dim / 2] each, one row per position."""
     angles = np.arange(length, dtype=np.float64)[:, None] * np.asarray(config.rope_frequencies)
     return np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
 
 
 def tensor_shapes(config: LlamaConfig) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every tensor that a model of this configuration has, as the file names them."""
+    """Return name and shape of every tensor of a model with this configuration, named as in the file."""
     queries, keys_values = config.heads * config.head_dim, config.kv_heads * config.head_dim
     shapes: dict[str, tuple[int, ...]] = {
         "token_embd.weight": (config.vocab, config.hidden),
@@ -154,12 +154,12 @@ def tensor_shapes(config: LlamaConfig) -> dict[str, tuple[int, ...]]:
 
 
 def token_id(file: GgufFile, role: str) -> int | None:
-    """The id that the metadata gives a token of a role (``bos``, ``eos``, ``eot``, ``unknown``, ``padding``).
+    """Return the id of a special token by its role (``bos``, ``eos``, ``eot``, ``unknown``, ``padding``).
 
     Raises
     ------
     InvalidModel
-        Where it is not an index into the vocabulary.
+        If it is not an index into the vocabulary.
     """
     value = file.metadata.get(f"tokenizer.ggml.{role}_token_id")
     tokens = file.metadata.get("tokenizer.ggml.tokens", [])
@@ -170,26 +170,26 @@ def token_id(file: GgufFile, role: str) -> int | None:
     return value
 
 
-class _Keys:
-    """Numbers of one architecture's metadata, checked as they are read."""
+class _ArchitectureMetadata:
+    """Metadata of one architecture, with every value checked as it is read."""
 
     def __init__(self, file: GgufFile, architecture: str) -> None:
         self._file = file
         self._architecture = architecture
 
-    def integer(self, key: str, most: int, default: int | None = None) -> int:
-        """A whole number of 1 (0 where that is the default) to `most`; of one a layer, all must be the same."""
+    def integer(self, key: str, maximum: int, default: int | None = None) -> int:
+        """Return an integer from 1 to `maximum`, or the default; a list with one per layer must hold equal ones."""
         value = self._get(key, default)
         if isinstance(value, np.ndarray):
             if value.size == 0 or (value != value[0]).any():
                 raise self.unsupported(f"a {key} that differs between layers")
             value = value[0].item()
-        if not isinstance(value, int) or not (1 <= value <= most or value == default):
+        if not isinstance(value, int) or not (1 <= value <= maximum or value == default):
             raise self.invalid(f"{self._architecture}.{key} is {value!r}")
         return value
 
     def real(self, key: str, default: float | None = None) -> float:
-        """A finite number above 0 (or the default)."""
+        """Return a finite number above 0, or the default."""
         value = self._get(key, default)
         if not isinstance(value, (int, float)) or not (0 < value < math.inf or value == default):
             raise self.invalid(f"{self._architecture}.{key} is {value!r}")
@@ -203,10 +203,10 @@ class _Keys:
             raise self.unsupported(what)
 
     def unsupported(self, what: str) -> UnsupportedModel:
-        return UnsupportedModel(f"{self._file.path.name} ({self._architecture}) uses {what}, which is not read")
+        return UnsupportedModel(f"{self._file.path.name} ({self._architecture}) uses {what}, which is not supported")
 
     def invalid(self, what: str) -> InvalidModel:
-        return InvalidModel(f"{self._file.path.name} contradicts itself: {what}", remedy="fetch it again")
+        return InvalidModel(f"{self._file.path.name} is inconsistent: {what}", remedy="download it again")
 
     def _get(self, key: str, default: Value | None) -> Value:
         value = self._file.metadata.get(f"{self._architecture}.{key}", default)
@@ -215,11 +215,11 @@ class _Keys:
         return value
 
 
-def _rope_frequencies(file: GgufFile, keys: _Keys, head_dim: int) -> tuple[float, ...]:
+def _rope_frequencies(file: GgufFile, keys: _ArchitectureMetadata, head_dim: int) -> tuple[float, ...]:
     scaling = keys.text("rope.scaling.type", "linear")
     factor = keys.real("rope.scaling.factor", default=0.0) or keys.real("rope.scale_linear", default=0.0) or 1.0
     if scaling not in ("none", "linear"):
-        raise keys.unsupported(f"{scaling} scaling of positions")
+        raise keys.unsupported(f"{scaling} position scaling")
     frequencies = keys.real("rope.freq_base", default=10000.0) ** (-np.arange(0, head_dim, 2) / head_dim)
     if scaling == "linear":
         frequencies = frequencies / factor
@@ -237,22 +237,22 @@ def _eos_ids(file: GgufFile, tokens: list[str]) -> tuple[int, ...]:
     named = [token_id(file, role) for role in ("eos", "eot", "eom")]
     kinds = file.metadata.get("tokenizer.ggml.token_type")
     special = np.isin(kinds, (_CONTROL, _USER_DEFINED)) if isinstance(kinds, np.ndarray) else np.ones(len(tokens), bool)
-    # Only as a special token does such a text end a turn: a plain one may stand in any answer.
+    # Such a text ends a turn only as a special token: as a plain one it may occur in any answer.
     ends = [i for i, text in enumerate(tokens) if text in _END_OF_TURN and i < len(special) and special[i]]
     return tuple(dict.fromkeys([i for i in named if i is not None] + ends))
 
 
-def _check_tensors(file: GgufFile, config: LlamaConfig, keys: _Keys) -> None:
-    # Counted first: a forged layer count would otherwise make us list millions of names.
+def _check_tensors(file: GgufFile, config: LlamaConfig, keys: _ArchitectureMetadata) -> None:
+    # Checked first: a forged layer count would otherwise make this list millions of names.
     if config.layers > len(file.tensors):
         raise keys.invalid(f"{config.layers} layers in {len(file.tensors)} tensors")
     expected = tensor_shapes(config)
     for name, shape in expected.items():
-        found = file.tensors.get(name)
-        if found is None:
+        tensor = file.tensors.get(name)
+        if tensor is None:
             raise keys.invalid(f"tensor {name} is missing")
-        if found.shape != shape:
-            raise keys.invalid(f"tensor {name} has shape {list(found.shape)} where {list(shape)} is needed")
+        if tensor.shape != shape:
+            raise keys.invalid(f"tensor {name} has shape {list(tensor.shape)}, expected {list(shape)}")
     known = expected.keys() | ({"rope_freqs.weight"} if config.rope_interleaved else set())
     if unknown := sorted(file.tensors.keys() - known):
         raise keys.unsupported(f"the tensor {unknown[0]}")

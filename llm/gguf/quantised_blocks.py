@@ -1,16 +1,16 @@
-"""Turns GGUF's blocks of quantised weights into what ONNX can hold, without quantising anything a second time.
+"""Converts GGUF's blocks of quantised weights to ONNX's form, without quantising anything a second time.
 
-GGUF keeps 32 weights a block. ``com.microsoft.MatMulNBits`` does too, as ``scale * (q - zero)``, in another order and
-with the default zero of 8 (4 bits) or 128 (8 bits), the form that its kernels are quickest in. Q8_0 and Q4_0 map onto
-it exactly. Q4_1 is ``d * q + m``, whose offset has no place there; there are two ways to keep it:
+GGUF has 32 weights per block. So has ``com.microsoft.MatMulNBits``, as ``scale * (q - zero)``, in another order and
+with the default zero of 8 (4 bits) or 128 (8 bits), for which its kernels are fastest. Q8_0 and Q4_0 map to it exactly.
+Q4_1 is ``d * q + m``, whose offset MatMulNBits cannot represent; there are two conversions:
 
-- 4 bits and an offset a block (exact): ``d * (q - 8)`` in MatMulNBits, and ``m + 8 d`` for the graph to multiply with
+- 4 bits and an offset per block (exact): ``d * (q - 8)`` in MatMulNBits, and ``m + 8 d`` for the graph to multiply by
   the sums of the input's blocks;
-- 8 bits (near-lossless): the 16 levels of a block are evenly spaced, so with a scale of ``d / k`` for a whole number k
-  they all lie on the 8-bit grid but for one common shift, the distance of ``k m / d`` from a whole number. Up to 17
-  values of k fit into 8 bits, and one of them usually makes that shift small: on real weights the error is 0.0023 of
-  their rms, against 0.0056 where the scale is the largest weight / 127. A zero point would make it 0.0020: not worth
-  the slower kernel.
+- 8 bits (near-lossless): the 16 levels of a block are evenly spaced, so with a scale of ``d / k`` for an integer k they
+  all lie on the 8-bit grid except for one common shift, the distance of ``k m / d`` from an integer. Up to 17 values of
+  k fit into 8 bits, and one of them usually makes that shift small: on real weights the error is 0.0023 of their rms,
+  against 0.0056 with a scale of the largest weight / 127. A zero point would make it 0.0020: not worth the slower
+  kernel.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from trisect.runtime.errors import InvalidModel
 from .gguf_reader import BLOCK_BYTES, GgufTensor
 
 BLOCK = 32
-"""Weights in a block, in GGUF's types and in MatMulNBits alike."""
+"""Weights per block, in GGUF's types and in MatMulNBits."""
 _CHUNK_ELEMENTS = 1 << 20
-_CONSTANT_BYTES = {"Q8_0": 2, "Q4_0": 2, "Q4_1": 4}  # float16 scale, and offset, at the head of each block
-_MOST_STEPS = 17  # 15 steps between 16 levels times 17 is the whole range of 8 bits
+_CONSTANT_BYTES = {"Q8_0": 2, "Q4_0": 2, "Q4_1": 4}  # float16 scale and offset at the start of each block
+_MAX_STEPS = 17  # 15 steps between 16 levels times 17 is the whole range of 8 bits
 
 
 @dataclass(frozen=True, eq=False)
 class QuantBlocks:
-    """A weight [rows, columns] as MatMulNBits holds it: ``scale * (q - 2 ** (bits - 1)) + offset``."""
+    """A weight [rows, columns] in the form of MatMulNBits: ``scale * (q - 2 ** (bits - 1)) + offset``."""
 
     bits: int
     """4 or 8."""
@@ -42,7 +42,7 @@ class QuantBlocks:
     scales: np.ndarray
     """float32 [rows, columns / block]."""
     offset: np.ndarray | None = None
-    """float32 [rows, columns / block], to be added to every weight of the block; None = nowhere any."""
+    """float32 [rows, columns / block], to be added to every weight of the block; None = no offset."""
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -51,17 +51,17 @@ class QuantBlocks:
 
     @property
     def block(self) -> int:
-        """Weights in a block."""
+        """Number of weights in a block."""
         return int(self.data.shape[2]) * 8 // self.bits
 
 
 def dequantise(tensor: GgufTensor) -> np.ndarray:
-    """The tensor as float32, in its own shape; every type that is read is.
+    """Return a tensor of any supported type as float32, in its own shape.
 
     Raises
     ------
     InvalidModel
-        Where a weight is not a finite number.
+        If a weight is not a finite number.
     """
     result = np.empty((tensor.rows, tensor.columns), np.float32)
     for rows, chunk in _chunks(tensor):
@@ -70,21 +70,21 @@ def dequantise(tensor: GgufTensor) -> np.ndarray:
 
 
 def to_matmulnbits(tensor: GgufTensor, bits: int) -> QuantBlocks:
-    """A quantised weight as MatMulNBits blocks of 32.
+    """Return a quantised weight as MatMulNBits blocks of 32.
 
     Parameters
     ----------
     tensor : GgufTensor
         Two-dimensional, of type Q4_0, Q4_1 or Q8_0.
     bits : int
-        8 for all of them; 4 for Q4_0 and Q4_1. Exact, but for Q4_1 in 8 bits (see the head of this module).
+        8 for all of them; 4 for Q4_0 and Q4_1. Exact except for Q4_1 in 8 bits (see the module's docstring).
 
     Raises
     ------
     ValueError
-        For any other pair of type and bits: that would quantise what is not, or quantise a second time.
+        For any other pair of type and bits: it would quantise unquantised weights, or quantise a second time.
     InvalidModel
-        Where a scale is not a finite number.
+        If a scale is not a finite number.
     """
     convert = _CONVERSIONS.get((tensor.type, bits))
     if convert is None or len(tensor.shape) != 2:
@@ -103,22 +103,22 @@ def to_matmulnbits(tensor: GgufTensor, bits: int) -> QuantBlocks:
 
 
 def to_wide_blocks(tensor: GgufTensor, block: int) -> QuantBlocks:
-    """A quantised weight in 8 bits with one scale for several of the file's blocks, rounded to the nearest.
+    """Return a quantised weight in 8 bits with one scale for several of the file's blocks, rounded to the nearest.
 
-    On real weights in blocks of 64 the error is 0.006 of their rms: less than that of inputs rounded to 8 bits, which
-    engines that multiply integers add anyway.
+    On real weights in blocks of 64 the error is 0.006 of their rms: less than the error of inputs rounded to 8 bits,
+    which engines with integer kernels add anyway.
 
     Parameters
     ----------
     tensor : GgufTensor
         Two-dimensional, of a quantised type.
     block : int
-        Weights in a block; divides the number of columns.
+        Number of weights in a block; a divisor of the number of columns.
 
     Raises
     ------
     InvalidModel
-        Where a scale is not a finite number.
+        If a scale is not a finite number.
     """
     blocks = (tensor.rows, tensor.columns // block)
     data = np.empty((*blocks, block), np.uint8)
@@ -132,12 +132,12 @@ def to_wide_blocks(tensor: GgufTensor, block: int) -> QuantBlocks:
 
 
 def concat_rows(parts: Sequence[QuantBlocks]) -> QuantBlocks:
-    """Stack weights of the same input (Q, K and V; gate and up), so that one product computes them all.
+    """Stack weights of the same input (Q, K and V; gate and up), so that one matrix product computes them all.
 
     Raises
     ------
     ValueError
-        Where bits or columns differ.
+        If bits or columns differ.
     """
     if len({(part.bits, part.shape[1]) for part in parts}) != 1:
         raise ValueError(f"cannot stack weights of {[(part.bits, part.shape[1]) for part in parts]} (bits, columns)")
@@ -149,16 +149,16 @@ def concat_rows(parts: Sequence[QuantBlocks]) -> QuantBlocks:
 
 
 def take_rows(blocks: QuantBlocks, order: np.ndarray) -> QuantBlocks:
-    """The same weight with its rows in another order; blocks lie along a row, so none is touched."""
+    """Return the weight with its rows in another order; blocks lie along rows and stay unchanged."""
     offset = None if blocks.offset is None else blocks.offset[order]
     return QuantBlocks(blocks.bits, blocks.data[order], blocks.scales[order], offset)
 
 
 def half_rotation_order(heads: int, head_dim: int) -> np.ndarray:
-    """Row order that turns a Q or K weight for interleaved rotation into one for rotation by halves.
+    """Return the row order that converts a Q or K weight from interleaved rotary embeddings to rotation by halves.
 
     llama-architecture GGUFs rotate rows 0 and 1, 2 and 3, ... of a head together; ONNX operators, by default, rows 0
-    and head_dim / 2, 1 and head_dim / 2 + 1, ... Attention is the same as long as Q and K are reordered alike.
+    and head_dim / 2, 1 and head_dim / 2 + 1, ... Attention does not change if Q and K are reordered alike.
 
     Returns
     -------
@@ -174,7 +174,7 @@ def half_rotation_order(heads: int, head_dim: int) -> np.ndarray:
 
 
 def _chunks(tensor: GgufTensor) -> Iterator[tuple[slice, np.ndarray]]:
-    """Runs of whole rows, so that what is computed on the way stays small whatever the tensor's size."""
+    """Yield runs of whole rows, so that intermediate arrays stay small whatever the tensor's size."""
     step = max(1, _CHUNK_ELEMENTS // tensor.columns)
     for start in range(0, tensor.rows, step):
         rows = slice(start, min(start + step, tensor.rows))
@@ -188,7 +188,7 @@ def _require_finite(tensor: GgufTensor, chunk: np.ndarray) -> None:
     else:
         values = _FLOATS[tensor.type](chunk)
     if not np.isfinite(values).all():
-        raise InvalidModel(f"tensor {tensor.name} holds a weight that is not finite", remedy="fetch the file again")
+        raise InvalidModel(f"tensor {tensor.name} holds a weight that is not finite", remedy="download the file again")
 
 
 def _half(content: np.ndarray) -> np.ndarray:
@@ -277,7 +277,7 @@ def _q4_1_in_8(chunk: np.ndarray) -> _Parts:
     weights = d * levels + m
     largest = np.abs(weights).max(axis=1, keepdims=True)
 
-    # Where no k fits (d small beside m, or 0), the plain form: the largest weight at the end of the range.
+    # If no k fits (d is 0, or small compared with m): scale the largest weight to the end of the range.
     best_scale = np.where(largest > 0, largest, 1) / 127
     best_levels = np.rint(weights / best_scale)
     best_error = np.square(weights - best_scale * best_levels).sum(axis=1, keepdims=True)
@@ -285,11 +285,11 @@ def _q4_1_in_8(chunk: np.ndarray) -> _Parts:
     best_shift = np.zeros_like(d)
     lowest, highest = levels.min(axis=1, keepdims=True), levels.max(axis=1, keepdims=True)
     ratio = np.divide(m, d, out=np.full_like(m, np.inf), where=d != 0)
-    for step in range(1, _MOST_STEPS + 1):
+    for step in range(1, _MAX_STEPS + 1):
         shift = np.rint(step * ratio)
         fits = (step * lowest + shift >= -128) & (step * highest + shift <= 127)
         shift = np.where(fits, shift, 0)
-        # Sums over u = step * level + shift, from the sums over the levels: the scale of least error, and that error.
+        # From the sums over u = step * level + shift: the scale of least squared error, and that error.
         of_squares = step * step * squares + 2 * step * shift * total + count * shift * shift
         of_products = d * (step * squares + shift * total) + m * (step * total + count * shift)
         fits &= of_squares > 0

@@ -1,7 +1,7 @@
-"""Spells ``GatherBlockQuantized`` out in standard operators, for engines that do not know it.
+"""Decomposes ``GatherBlockQuantized`` into standard operators, for engines that do not support it.
 
-onnxruntime-genai's builder writes the operator where embedding and output projection share quantised weights. What is
-here instead takes the rows asked for and widens those alone, as the operator does.
+onnxruntime-genai's builder writes the operator when embedding and output projection share quantised weights. The
+decomposition gathers the rows of the given ids and dequantises only those, as the operator does.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from .graph_editor import GraphEditor
 _OPERATOR = "GatherBlockQuantized"
 
 
-def spell_out_block_embeddings(graph: ir.Graph) -> None:
-    """Replace lookups of 4 or 8 bits in bytes, blocks along the row; others are left as they are.
+def decompose_block_embeddings(graph: ir.Graph) -> None:
+    """Replace lookups in tables of 4 or 8 bits with blocks along the row; leave others unchanged.
 
     Parameters
     ----------
     graph : onnx_ir.Graph
-        Changed; afterwards the replaced nodes are unused and the order of nodes is to be restored.
+        Changed; afterwards the replaced nodes are unused, and the nodes have to be sorted again.
     """
     editor = GraphEditor(graph, "embedding")
     for node in [node for node in graph if node.op_type == _OPERATOR]:
@@ -30,10 +30,10 @@ def spell_out_block_embeddings(graph: ir.Graph) -> None:
             continue
         bits, block = settings.get("bits", 4), settings.get("block_size", 128)
         by_row = settings.get("gather_axis", 0) == 0 and settings.get("quantize_axis", 1) in (1, -1)
-        table, factors = _stored(data), _stored(scales)
+        table, factors = _stored_tensor(data), _stored_tensor(scales)
         if not by_row or bits not in (4, 8) or table is None or factors is None or len(factors.shape) != 2:
             continue
-        # Rows of whole blocks only: a shorter last block would have to be padded.
+        # Only rows of complete blocks: a shorter last block would have to be padded.
         if table.dtype != ir.DataType.UINT8 or 8 * table.size != bits * block * factors.size:
             continue
         blocks = int(factors.shape.numpy()[1])
@@ -49,13 +49,13 @@ def spell_out_block_embeddings(graph: ir.Graph) -> None:
         scale = editor.node("Gather", [editor.node("Reshape", [scales, editor.ints(-1, blocks)]), ids], axis=0)
         scale = editor.node("Cast", [scale], to=ir.DataType.FLOAT)
         scale = editor.node("Reshape", [scale, editor.ints(0, 0, blocks, 1)])
-        widened = editor.node("Mul", [editor.node("Sub", [levels, zero]), scale])
-        widened = editor.node("Reshape", [widened, editor.ints(0, 0, blocks * block)])
-        node.outputs[0].replace_all_uses_with(editor.node("Cast", [widened], to=factors.dtype))
+        dequantised = editor.node("Mul", [editor.node("Sub", [levels, zero]), scale])
+        dequantised = editor.node("Reshape", [dequantised, editor.ints(0, 0, blocks * block)])
+        node.outputs[0].replace_all_uses_with(editor.node("Cast", [dequantised], to=factors.dtype))
 
 
-def _stored(value: ir.Value) -> ir.TensorProtocol | None:
-    """The stored tensor that a value is, whatever shape it was given since; None where there is none."""
+def _stored_tensor(value: ir.Value) -> ir.TensorProtocol | None:
+    """Return the stored tensor behind a value and its reshapes; None if it is computed."""
     producer = value.producer()
     while producer is not None and producer.op_type == "Reshape" and producer.inputs[0] is not None:
         value = producer.inputs[0]
@@ -64,7 +64,7 @@ def _stored(value: ir.Value) -> ir.TensorProtocol | None:
 
 
 def _rows(editor: GraphEditor, packed: ir.Value, ids: ir.Value, bits: int) -> ir.Value:
-    """Rows of a table [rows, bytes] as float32 [1, tokens, levels]; of two in a byte the low one comes first."""
+    """Gather rows of a table [rows, bytes] as float32 [1, tokens, levels]; of two in a byte the low half is first."""
     rows = editor.node("Cast", [editor.node("Gather", [packed, ids], axis=0)], to=ir.DataType.FLOAT)
     if bits == 8:
         return rows

@@ -1,10 +1,10 @@
-"""Two ONNX graphs of one llama-like decoder, each in the form that a kind of engine is best at.
+"""Writes two ONNX graphs of one llama-like decoder, each in the form that suits a kind of engine.
 
-`write_in_place` uses ``com.microsoft.GroupQueryAttention``, which rotates, appends to the KV cache where it lies, and
-attends, in one kernel: what ONNX Runtime decodes fastest with. `write_standard` uses ONNX's own ``Attention``,
+`write_in_place` uses ``com.microsoft.GroupQueryAttention``, which applies rotary embeddings, appends to the KV cache in
+place and attends, in one kernel: ONNX Runtime decodes fastest with it. `write_standard` uses ONNX's own ``Attention``,
 ``RotaryEmbedding`` and ``RMSNormalization`` (opset 23), which other compilers recognise and fuse. Both compute the
-scores of the last token only, both take any number of tokens behind any number of earlier ones, and both point into the
-same weights file.
+scores of the last token only, take any number of tokens after any number of earlier ones, and refer to the same weights
+file.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ _FLOAT = TensorProto.FLOAT
 
 
 def write_in_place(path: Path, config: LlamaConfig, weights: ModelWeights, location: str) -> None:
-    """Write the graph whose KV cache is one buffer, read and extended in place.
+    """Write the graph whose KV cache is one buffer per layer and part, read and extended in place.
 
-    Inputs: ``input_ids`` int64 [1, tokens]; ``seqlens_k`` int32 [1], the number of tokens after this run less one;
+    Inputs: ``input_ids`` int64 [1, tokens]; ``seqlens_k`` int32 [1], the number of tokens after this run minus one;
     ``total_sequence_length`` int32 [], that number; ``past_key_values.N.key/value`` float32 [1, kv heads, capacity,
     head dim]. Outputs: ``logits`` float32 [1, 1, vocabulary]; ``present.N.key/value``, to be bound to the same buffers.
     """
@@ -59,7 +59,7 @@ def write_in_place(path: Path, config: LlamaConfig, weights: ModelWeights, locat
         if layer.qkv_bias is not None:
             bias = graph.constant(f"{prefix}.qkv.bias", layer.qkv_bias)
             qkv = graph.node("Add", [qkv, bias], f"{prefix}.qkv.biased")
-        # Tokens are rows of a matrix everywhere but in the attention, so that products can be added up in place.
+        # Tokens are rows of a matrix everywhere but in the attention, so that Gemm can add products in place.
         qkv = _reshaped(graph, qkv, [1, -1, (config.heads + 2 * config.kv_heads) * config.head_dim])
         heads = _normalised_heads(graph, qkv, layer, config, prefix) if config.qk_norm else [qkv, "", ""]
         past = _cache(graph, config, index, "capacity")
@@ -102,11 +102,11 @@ def write_in_place(path: Path, config: LlamaConfig, weights: ModelWeights, locat
 
 
 def write_standard(path: Path, config: LlamaConfig, weights: ModelWeights, location: str) -> None:
-    """Write the graph in ONNX's standard operators, with the projections apart.
+    """Write the graph in ONNX's standard operators, with separate projections.
 
     Inputs: ``input_ids`` and ``position_ids`` int64 [1, tokens]; ``past_key_values.N.key/value`` float32 [1, kv heads,
     past, head dim]. Outputs: ``logits`` float32 [1, 1, vocabulary]; ``present.N.key/value`` [1, kv heads, past +
-    tokens, head dim]; ``fresh.N.key/value``, the part of them that this run made.
+    tokens, head dim]; ``fresh.N.key/value``, the part of them that this run appended.
     """
     graph = GraphBuilder(location)
     ids = graph.input("input_ids", TensorProto.INT64, [1, "tokens"])
@@ -130,12 +130,12 @@ def write_standard(path: Path, config: LlamaConfig, weights: ModelWeights, locat
             norm = {"query": layer.query_norm, "key": layer.key_norm, "value": None}[part]
             if norm is not None:
                 y = _rms(graph, y, norm, f"{prefix}.{part}.norm", config)
-            made = f"fresh.{index}.{part}" if part != "query" else f"{prefix}.query.rotated"
-            turned = made if part == "value" else f"{prefix}.{part}.turned"
-            y = graph.node("Transpose", [y], turned, perm=[0, 2, 1, 3])
+            result = f"fresh.{index}.{part}" if part != "query" else f"{prefix}.query.rotated"
+            transposed = result if part == "value" else f"{prefix}.{part}.turned"
+            y = graph.node("Transpose", [y], transposed, perm=[0, 2, 1, 3])
             if part != "value":
                 tables = [graph.constant("cosines", weights.cosines), graph.constant("sines", weights.sines)]
-                y = graph.node("RotaryEmbedding", [y, *tables, positions], made)
+                y = graph.node("RotaryEmbedding", [y, *tables, positions], result)
             heads[part] = y
         fresh += [heads["key"], heads["value"]]
         past = _cache(graph, config, index, "past")
@@ -148,7 +148,7 @@ def write_standard(path: Path, config: LlamaConfig, weights: ModelWeights, locat
         )[0]
         attended = graph.node("Transpose", [attended], f"{prefix}.attention.turned", perm=[0, 2, 1, 3])
         attended = graph.node("Reshape", [attended, merged], f"{prefix}.attention.merged")
-        if index == config.layers - 1:  # the last layer's keys and values are made; of the rest one token is needed
+        if index == config.layers - 1:  # after the keys and values of the last layer only the last token is needed
             attended, x = last_token(graph, attended, 1), last_token(graph, x, 1)
         out = product(graph, attended, layer.attention_output, f"{prefix}.attention_output")
         x = graph.node("Add", [x, out], f"{prefix}.x")
@@ -177,20 +177,20 @@ def _rms(graph: GraphBuilder, x: str, weight: Span, name: str, config: LlamaConf
 
 
 def _normalised_heads(graph: GraphBuilder, qkv: str, layer: Layer, config: LlamaConfig, prefix: str) -> list[str]:
-    """Q, K and V apart, each head of Q and K normalised: [1, tokens, heads * head dim] each."""
+    """Split Q, K and V, and normalise each head of Q and K: [1, tokens, heads * head dim] each."""
     queries, pairs = config.heads * config.head_dim, config.kv_heads * config.head_dim
     sizes = graph.constant("qkv.sizes", np.array([queries, pairs, pairs], np.int64))
     names = [f"{prefix}.query", f"{prefix}.key", f"{prefix}.value"]
-    made = graph.nodes("Split", [qkv, sizes], names, axis=-1)
+    parts = graph.nodes("Split", [qkv, sizes], names, axis=-1)
     for at, (norm, size) in enumerate(((layer.query_norm, queries), (layer.key_norm, pairs))):
         if norm is None:
             continue
         shape = np.array([0, 0, size // config.head_dim, config.head_dim], np.int64)
-        y = graph.node("Reshape", [made[at], graph.constant(f"heads.{size}", shape)], f"{names[at]}.heads")
+        y = graph.node("Reshape", [parts[at], graph.constant(f"heads.{size}", shape)], f"{names[at]}.heads")
         y = _rms(graph, y, norm, f"{names[at]}.norm", config)
         flat = graph.constant(f"flat.{size}", np.array([0, 0, size], np.int64))
-        made[at] = graph.node("Reshape", [y, flat], f"{names[at]}.flat")
-    return made
+        parts[at] = graph.node("Reshape", [y, flat], f"{names[at]}.flat")
+    return parts
 
 
 def _cache(graph: GraphBuilder, config: LlamaConfig, index: int, length: str) -> list[str]:

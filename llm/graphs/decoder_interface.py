@@ -1,8 +1,9 @@
-"""Gives another tool's decoder the interface that a bundle's graphs have, without touching its weights.
+"""Adapts another tool's decoder to the inputs and outputs of a bundle's graphs, without changing its weights.
 
-What changes: the names; one sequence at a time; float32 at the border, whatever is computed inside; scores of the last
-token only; and how the graph learns how many tokens there are. A graph of ``GroupQueryAttention`` can be edited in
-two ways: for a cache in place, where two numbers say it, and for a grown one, where the attention mask does.
+It changes the names; the batch size, to one sequence; the dtypes of inputs and outputs, to float32 whatever is computed
+inside; the scores, to those of the last token; and how the graph receives the number of tokens. A graph with
+``GroupQueryAttention`` can be adapted in two ways: for a cache in place, which two numbers describe, and for a growing
+one, which the attention mask describes.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from trisect.runtime.errors import InvalidModel, UnsupportedModel
 
 from ..importing.folder_config import DecoderConfig
-from .block_embedding import spell_out_block_embeddings
+from .block_embedding import decompose_block_embeddings
 from .graph_editor import GraphEditor
 from .lm_head import LmHead, keep_last_token
 
 _ATTENTION = "GroupQueryAttention"
-_SEQLENS, _TOTAL, _COSINES = 5, 6, 7  # inputs of GroupQueryAttention
+_SEQLENS, _TOTAL, _COSINES = 5, 6, 7  # input indices of GroupQueryAttention
 _INTEGERS = (ir.DataType.INT64, ir.DataType.INT32)
 _FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16)
 _END = np.iinfo(np.int64).max
@@ -33,43 +34,43 @@ class Decoder:
 
     model: ir.Model
     head: LmHead | None
-    """The part that makes the scores; None where it was not recognised."""
-    rotations: int | None
-    """Positions that the graph has rotation tables for, where it says."""
+    """The part that computes the scores; None if it was not recognised."""
+    rotary_positions: int | None
+    """Number of positions in the graph's rotary embedding tables; None if it has none."""
     half: bool
-    """True where keys and values are computed in float16."""
+    """Whether keys and values are computed in float16."""
 
 
-def can_work_in_place(model: ir.Model) -> bool:
-    """Whether all of a decoder's cache is read by GroupQueryAttention, which can extend it where it lies."""
+def can_extend_in_place(model: ir.Model) -> bool:
+    """Return whether all of a decoder's cache is read by GroupQueryAttention, which can extend it in place."""
     caches = [value for value in model.graph.inputs if value.shape is not None and len(value.shape) == 4]
     readers = [node for value in caches for node in value.consumers()]
     return bool(readers) and all(node.op_type == _ATTENTION for node in readers)
 
 
 def adapt(model: ir.Model, config: DecoderConfig, *, in_place: bool) -> Decoder:
-    """Edit a decoder's graph.
+    """Adapt a decoder's graph.
 
     Parameters
     ----------
     model : onnx_ir.Model
-        As `load_model` reads it; changed.
+        As `load_model` returns it; changed.
     config : DecoderConfig
     in_place : bool
-        Make the graph of a cache in place, else of a grown one.
+        Adapt it to a cache in place, else to a growing one.
 
     Raises
     ------
     InvalidModel
-        Where inputs or outputs are missing or contradict `config`.
+        If inputs or outputs are missing or contradict `config`.
     UnsupportedModel
-        For an interface that is none of a decoder with a KV cache.
+        If the inputs or outputs are not those of a decoder with a KV cache.
     """
     return _Adapter(model, config).adapt(in_place=in_place)
 
 
 class _Adapter:
-    """One edit of one graph."""
+    """The adaptation of one graph."""
 
     def __init__(self, model: ir.Model, config: DecoderConfig) -> None:
         self._model = model
@@ -84,41 +85,41 @@ class _Adapter:
 
     def adapt(self, *, in_place: bool) -> Decoder:
         """See `adapt`."""
-        self._fix_count_of_scores()
+        self._fix_logits_count()
         self._check_names()
         for group in (self._inputs, self._outputs):
             for name, value in group.items():
                 self._check(name, value)
-        # What leaves the graph beside scores and cache costs time and is read by nobody.
+        # Other outputs than scores and cache would be computed for nothing.
         wanted = ["logits", *self._cache("present")]
         self._outputs = {name: self._outputs[name] for name in wanted}
         logits, head = keep_last_token(self._graph, self._outputs["logits"])
         self._outputs["logits"] = logits
         attention = [node for node in self._graph if node.op_type == _ATTENTION]
-        tokens = self._count_of_tokens()
-        self._move_borders(in_place)
+        tokens = self._token_count()
+        self._rename_inputs_and_outputs(in_place)
         if in_place:
-            self._tell_lengths(attention, tokens)
+            self._add_length_inputs(attention, tokens)
         else:
-            self._add_fresh(tokens)
-            spell_out_block_embeddings(self._graph)
+            self._add_fresh_outputs(tokens)
+            decompose_block_embeddings(self._graph)
         self._graph.sort()
         RemoveUnusedNodesPass()(self._model)
-        self._tidy_inner_values()
-        return Decoder(self._model, head, _rotations(attention), self._half)
+        self._reset_inner_values()
+        return Decoder(self._model, head, _rotary_positions(attention), self._half)
 
     def _cache(self, prefix: str) -> list[str]:
         return [f"{prefix}.{layer}.{part}" for layer in range(self._config.layers) for part in ("key", "value")]
 
-    def _fix_count_of_scores(self) -> None:
-        """Newer exports ask how many tokens' scores are wanted: the last one's."""
-        asked = self._inputs.pop("num_logits_to_keep", None)
-        if asked is None:
+    def _fix_logits_count(self) -> None:
+        """Fix the input of newer exports that selects how many tokens' scores are computed: the last one's."""
+        count = self._inputs.pop("num_logits_to_keep", None)
+        if count is None:
             return
-        self._graph.inputs.remove(asked)
-        shape = [1] * len(asked.shape) if asked.shape is not None else []
-        asked.const_value = ir.tensor(np.ones(shape, asked.dtype.numpy() if asked.dtype else np.int64))
-        self._graph.register_initializer(asked)
+        self._graph.inputs.remove(count)
+        shape = [1] * len(count.shape) if count.shape is not None else []
+        count.const_value = ir.tensor(np.ones(shape, count.dtype.numpy() if count.dtype else np.int64))
+        self._graph.register_initializer(count)
 
     def _check_names(self) -> None:
         if "use_cache_branch" in self._inputs:
@@ -126,9 +127,11 @@ class _Adapter:
                 f"{self._label} has the input use_cache_branch, as merged decoders of old exports do",
                 remedy="export the model again with a current optimum, or take a current transformers.js export",
             )
-        known = {"input_ids", "attention_mask", "position_ids", *self._cache("past_key_values")}
+        expected = {"input_ids", "attention_mask", "position_ids", *self._cache("past_key_values")}
         if "input_ids" not in self._inputs:
-            raise UnsupportedModel(f"{self._label} has no input input_ids", remedy="give a decoder that reads tokens")
+            raise UnsupportedModel(
+                f"{self._label} has no input input_ids", remedy="give a decoder that takes token ids"
+            )
         missing = [name for name in self._cache("past_key_values") if name not in self._inputs]
         missing += [name for name in ("logits", *self._cache("present")) if name not in self._outputs]
         if missing:
@@ -136,14 +139,14 @@ class _Adapter:
                 f"{self._label} lacks {missing[0]}" + (f" and {len(missing) - 1} more" if missing[1:] else ""),
                 remedy=f"export all {self._config.layers} layers with their KV cache (text-generation-with-past)",
             )
-        if unknown := sorted(set(self._inputs) - known):
+        if unknown := sorted(set(self._inputs) - expected):
             raise UnsupportedModel(
-                f"{self._label} has the input {unknown[0]}, which trisect does not know how to feed",
-                remedy="give a decoder of text alone, with keys and values as its only cache",
+                f"{self._label} has the input {unknown[0]}, which trisect cannot provide",
+                remedy="give a decoder of text only, with keys and values as its only cache",
             )
 
     def _check(self, name: str, value: ir.Value) -> None:
-        """Dtype and shape of an input or output agree with what the folder says."""
+        """Check dtype and shape of an input or output against the folder's configuration."""
         config = self._config
         part = name.split(".")[0]
         if part in ("past_key_values", "present"):
@@ -161,15 +164,15 @@ class _Adapter:
             )
         shape = None if value.shape is None else [d if isinstance(d, int) else None for d in value.shape]
         if shape is None and part != "present":
-            raise InvalidModel(f"{self._label} does not give {name} a shape", remedy="export the model again")
+            raise InvalidModel(f"{self._label} has no shape for {name}", remedy="export the model again")
         if shape is None:
             return
         if len(shape) != len(dims):
-            raise UnsupportedModel(f"{self._label}: {name} has {len(shape)} dimensions, not {len(dims)}")
-        clash = [(have, said) for have, said in zip(shape, dims, strict=True) if None not in (have, said)]
-        if any(have != said for have, said in clash):
+            raise UnsupportedModel(f"{self._label}: {name} has {len(shape)} dimensions, expected {len(dims)}")
+        known_dims = [pair for pair in zip(shape, dims, strict=True) if None not in pair]
+        if any(actual != expected for actual, expected in known_dims):
             raise InvalidModel(
-                f"{self._label}: {name} is {shape}, where the folder's configuration says {dims}",
+                f"{self._label}: {name} is {shape}, expected {dims} by the folder's configuration",
                 remedy="use the configuration that belongs to this file",
             )
         if part != "logits" and any(d is not None for d in (shape[0], shape[-2 if len(dims) == 4 else 1]) if d != 1):
@@ -177,8 +180,8 @@ class _Adapter:
                 f"{self._label}: {name} has the fixed shape {shape}", remedy="export it with dynamic axes"
             )
 
-    def _move_borders(self, in_place: bool) -> None:
-        """Set names, order, shapes and dtypes of inputs and outputs; casts where a dtype is another one inside."""
+    def _rename_inputs_and_outputs(self, in_place: bool) -> None:
+        """Set names, order, shapes and dtypes of inputs and outputs; insert casts where the inner dtype differs."""
         config = self._config
         inputs, outputs = self._inputs, self._outputs
         before, after = ("capacity", "capacity") if in_place else ("past", "total")
@@ -212,18 +215,18 @@ class _Adapter:
         self._graph.inputs[:] = [inputs[name] for name in shapes if name in inputs]
         self._graph.outputs.extend(outputs.values())
 
-    def _count_of_tokens(self) -> ir.Value:
-        """How many tokens a run computes, int64 [1]."""
+    def _token_count(self) -> ir.Value:
+        """Return the number of tokens that a run computes, int64 [1]."""
         shape = self._edit.node("Shape", [self._inputs["input_ids"]])
         return self._edit.node("Gather", [shape, self._edit.ints(1)], axis=0)
 
-    def _tell_lengths(self, attention: list[ir.Node], tokens: ir.Value) -> None:
-        """Replace attention mask and positions by the two numbers that a runner updates in place."""
+    def _add_length_inputs(self, attention: list[ir.Node], tokens: ir.Value) -> None:
+        """Replace attention mask and positions by two numbers, which a runner updates in place."""
         last = ir.Value(name="seqlens_k", type=ir.TensorType(ir.DataType.INT32), shape=ir.Shape([1]))
         total = ir.Value(name="total_sequence_length", type=ir.TensorType(ir.DataType.INT32), shape=ir.Shape([]))
         for node in attention:
             if len(node.inputs) <= _TOTAL or node.inputs[_TOTAL] is None:
-                raise InvalidModel(f"{self._label}: {node.name} is not told the length of its cache")
+                raise InvalidModel(f"{self._label}: {node.name} has no input for the length of its cache")
             node.replace_input_with(_SEQLENS, last)
             node.replace_input_with(_TOTAL, total)
         one = self._edit.ints(1)
@@ -240,8 +243,8 @@ class _Adapter:
         past = [self._inputs[name] for name in self._cache("past_key_values")]
         self._graph.inputs[:] = [self._inputs["input_ids"], last, total, *past]
 
-    def _add_fresh(self, tokens: ir.Value) -> None:
-        """Outputs with what a run adds to the cache, so that handing it over does not copy all of it."""
+    def _add_fresh_outputs(self, tokens: ir.Value) -> None:
+        """Add outputs with what a run appends to the cache, so that a hand-over does not copy all of it."""
         start = self._edit.node("Neg", [tokens])
         ends, axes = self._edit.ints(_END), self._edit.ints(2)
         for name in self._cache("present"):
@@ -250,18 +253,18 @@ class _Adapter:
             value.shape = ir.Shape([1, self._config.kv_heads, "tokens", self._config.head_dim])
             self._graph.outputs.append(value)
 
-    def _tidy_inner_values(self) -> None:
-        """Free the names of the border, and drop inner shapes: they were told for several sequences and all scores."""
-        border = {value.name for value in (*self._graph.inputs, *self._graph.outputs)}
+    def _reset_inner_values(self) -> None:
+        """Rename inner values that collide with inputs and outputs, and remove inner shapes, which no longer hold."""
+        outer_names = {value.name for value in (*self._graph.inputs, *self._graph.outputs)}
         for number, node in enumerate(self._graph.all_nodes()):
             for index, value in enumerate(node.outputs):
-                if value.name in border and not value.is_graph_output():
+                if value.name in outer_names and not value.is_graph_output():
                     value.name = f"trisect.inner.{number}.{index}"
                 if node.graph is self._graph and not value.is_graph_output():
                     value.type = value.shape = None
 
 
-def _rotations(attention: list[ir.Node]) -> int | None:
+def _rotary_positions(attention: list[ir.Node]) -> int | None:
     sizes = []
     for node in attention:
         table = node.inputs[_COSINES] if len(node.inputs) > _COSINES else None

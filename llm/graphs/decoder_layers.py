@@ -1,4 +1,4 @@
-"""Pieces of a decoder that both graphs of a language model are made of: products, embedding, rotation tables."""
+"""Parts of a decoder that both graphs of a language model share: weights, matrix products, embedding, logits."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Layer:
     """Weights of one decoder layer."""
 
     qkv: Weight
-    """Rows of Q, then K, then V, rotated by halves."""
+    """Rows of Q, then K, then V; rotary embeddings act on the two halves of a head."""
     qkv_bias: Span | None
     attention_output: Weight
     gate_up: Weight
@@ -37,18 +37,18 @@ class ModelWeights:
     embedding: Weight
     """[vocabulary, hidden]; blocks of 8 bits or float32."""
     output: Weight
-    """[vocabulary, hidden]; the same object as `embedding` where the two are tied."""
+    """[vocabulary, hidden]; the same object as `embedding` if the two are tied."""
     output_norm: Span
     cosines: Span
     sines: Span
     layers: tuple[Layer, ...]
-    """Quantised weights in 8 bits and wide blocks: multiplies fastest."""
+    """Quantised weights in 8 bits and wide blocks: fastest for prefill."""
     exact_layers: tuple[Layer, ...]
-    """The same in the file's own blocks (with offsets for Q4_1): exact, and the fewest bytes to read."""
+    """The same in the file's own blocks (with offsets for Q4_1): exact, and the fewest bytes for decode."""
 
 
 def product(graph: GraphBuilder, x: str, weight: Weight, name: str, *, result: str | None = None) -> str:
-    """``x @ weight.T`` for x [..., columns], or [tokens, columns] where the weight has offsets."""
+    """Add ``x @ weight.T`` for x [..., columns], or [tokens, columns] if the weight has offsets; return its output."""
     result = result or name
     rows, columns = weight.shape
     if isinstance(weight, Dense):
@@ -59,17 +59,17 @@ def product(graph: GraphBuilder, x: str, weight: Weight, name: str, *, result: s
     attributes = {"N": rows, "K": columns, "bits": weight.bits, "block_size": weight.block, "accuracy_level": 4}
     if weight.offset is None:
         return graph.node("MatMulNBits", inputs, result, domain=MICROSOFT, **attributes)
-    # Every weight of a block is off by the same amount, so what is missing is that times the sum of the input's block.
+    # All weights of a block lack the same offset: add the offset times the sum of the input's block.
     y = graph.node("MatMulNBits", inputs, f"{name}.levels", domain=MICROSOFT, **attributes)
     ones = np.kron(np.eye(columns // weight.block, dtype=np.float32), np.ones((weight.block, 1), np.float32))
     sums = graph.node("MatMul", [x, graph.constant(f"block_sums.{columns}", ones)], f"{name}.sums")
     offset = graph.constant(f"{name}.offset", weight.offset)
-    # Gemm adds its product to what is there: one kernel where MatMul and Add are two.
+    # Gemm multiplies and adds in one kernel.
     return graph.node("Gemm", [sums, offset, y], result, transB=1)
 
 
 def embed(graph: GraphBuilder, weight: Weight, ids: str, shape: list[int]) -> str:
-    """Rows of the embedding in a shape that ends in hidden; of a table in blocks only those asked for are widened."""
+    """Look up rows of the embedding, in a shape that ends in hidden; quantised rows are widened after the lookup."""
     target = graph.constant("embedding.shape", np.array(shape, np.int64))
     if isinstance(weight, Dense):
         rows = graph.node("Gather", [graph.constant("embedding.weight", weight.data), ids], "embedding.rows")
@@ -85,10 +85,10 @@ def embed(graph: GraphBuilder, weight: Weight, ids: str, shape: list[int]) -> st
 
 
 def logits(graph: GraphBuilder, weights: ModelWeights, x: str, config: LlamaConfig) -> str:
-    """Scores over the vocabulary, [1, 1, vocabulary], for one token's normalised x [..., hidden].
+    """Add the scores over the vocabulary, [1, 1, vocabulary], of one token's normalised x [..., hidden].
 
-    Where the embedding is the output projection too, each has an initializer of its own over the same bytes: an engine
-    that packs the projection can then let go of those, of which the embedding reads a few rows.
+    Tied embedding and output projection have separate initializers over the same bytes: an engine that repacks the
+    projection can then release its copy, while the embedding reads single rows.
     """
     scores = product(graph, x, weights.output, "output")
     graph.node("Reshape", [scores, graph.constant("scores.shape", np.array([1, 1, config.vocab], np.int64))], "logits")
@@ -96,5 +96,5 @@ def logits(graph: GraphBuilder, weights: ModelWeights, x: str, config: LlamaConf
 
 
 def last_token(graph: GraphBuilder, x: str, axis: int) -> str:
-    """The last of the tokens along an axis, which stays: nobody needs the other tokens' scores."""
+    """Gather the last token along an axis, which is kept with size 1."""
     return graph.node("Gather", [x, graph.constant("last", np.array([-1], np.int64))], f"{x}.last", axis=axis)

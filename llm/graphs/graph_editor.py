@@ -1,4 +1,4 @@
-"""Adds nodes and constants to somebody else's graph, under names that cannot meet its own."""
+"""Adds nodes and constants to an existing graph, under names that do not collide with its own."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import onnx_ir as ir
 
 
 class GraphEditor:
-    """Adds to one graph; who adds nodes sorts the graph when done.
+    """Adds to one graph, which the caller has to sort afterwards.
 
     Parameters
     ----------
     graph : onnx_ir.Graph
     purpose : str
-        Part of the names; one editor a purpose.
+        Part of the names; one editor per purpose.
     """
 
     def __init__(self, graph: ir.Graph, purpose: str) -> None:
@@ -25,18 +25,18 @@ class GraphEditor:
         self._count = 0
 
     def node(self, op: str, inputs: Sequence[ir.Value], **attributes: Any) -> ir.Value:
-        """Add a node at the end; returns its one output."""
+        """Add a node at the end and return its single output."""
         node = ir.node(op, list(inputs), attributes)
         self._graph.append(node)
         node.name = node.outputs[0].name = self._name(op)
         return node.outputs[0]
 
     def ints(self, *values: int) -> ir.Value:
-        """Add a constant, int64 [values]."""
+        """Add a constant, int64 [number of values], and return it."""
         return self.constant(np.array(values, np.int64))
 
     def constant(self, array: np.ndarray) -> ir.Value:
-        """Add a constant."""
+        """Add a constant and return it."""
         name = self._name("constant")
         value = ir.Value(name=name, const_value=ir.tensor(array, name=name))
         self._graph.register_initializer(value)

@@ -1,6 +1,6 @@
-"""Writes edited graphs whose weights stay where another tool put them: by a link to its files, not by a copy.
+"""Writes adapted graphs that share another tool's weight files: by hard links, not by copies.
 
-Weights that lie inside an ``.onnx`` file are written out once, so that several graphs of one model share them.
+Weights inside an ``.onnx`` file are written to a data file once, so that several graphs of one model share them.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ _CHUNK_BYTES = 1 << 24
 
 
 class LinkedWeights:
-    """The data files of a bundle that is being made.
+    """The data files of a bundle that is being written.
 
     Parameters
     ----------
     folder : Path
-        Where the bundle's files go; empty.
+        Empty folder for the bundle's files.
     progress : callable
-        Called with the steps done, all steps, and what is being done, where files have to be copied.
+        Called while files have to be copied.
     """
 
     def __init__(self, folder: Path, progress: Progress) -> None:
@@ -38,42 +38,44 @@ class LinkedWeights:
         self._names: dict[Path, str] = {}
         self._spans: dict[bytes, tuple[int, int]] = {}
         self.size_bytes = 0
-        """Of all weights kept in data files."""
+        """Total size of the weights in data files."""
 
     def save(self, model: ir.Model, name: str) -> None:
-        """Write a graph into the folder, and what it needs of weights beside it.
+        """Write a graph into the folder, with links to the weights that it needs.
 
         Parameters
         ----------
         model : onnx_ir.Model
-            Locations of external tensors are full paths that were checked, as `load_model` leaves them.
+            Locations of external tensors are full, checked paths, as `load_model` returns them.
         name : str
-            Of the file.
+            File name of the graph.
 
         Raises
         ------
         OSError
-            Where the disk is full or forbids it.
+            If the disk is full or not writable.
         """
         proto = ir.to_proto(model)
         proto.producer_name = "trisect"
         for tensor in all_tensors(proto):
             if tensor.data_location == onnx.TensorProto.EXTERNAL:
                 entries = {entry.key: entry.value for entry in tensor.external_data}
-                _point(tensor, self._link(Path(entries["location"])), int(entries["offset"]), int(entries["length"]))
-        for tensor in proto.graph.initializer:  # of a node's attribute engines expect the content in the graph
+                _set_external(
+                    tensor, self._link(Path(entries["location"])), int(entries["offset"]), int(entries["length"])
+                )
+        for tensor in proto.graph.initializer:  # engines expect tensors of node attributes inside the graph
             if len(tensor.raw_data) >= _INLINE_BYTES:
-                _point(tensor, _EMBEDDED_FILE, *self._embed(tensor.raw_data))
+                _set_external(tensor, _EMBEDDED_FILE, *self._embed(tensor.raw_data))
                 tensor.ClearField("raw_data")
         (self._folder / name).write_bytes(proto.SerializeToString(deterministic=True))
 
     def _link(self, file: Path) -> str:
         if file not in self._names:
-            # Names of our own: a stranger's could be that of another of the bundle's files.
+            # Generated names: the original one could collide with another file of the bundle.
             name = f"data_{len(self._names)}.bin"
             try:
                 os.link(file, self._folder / name)
-            except OSError:  # another disk, or one without links
+            except OSError:  # another file system, or one without hard links
                 self._copy(file, self._folder / name)
             self._names[file] = name
             self.size_bytes += file.stat().st_size
@@ -88,7 +90,7 @@ class LinkedWeights:
                 self._progress(done, size, f"copying {file.name}")
 
     def _embed(self, content: bytes) -> tuple[int, int]:
-        """Offset and length of some bytes in the file of embedded weights; equal ones are there once."""
+        """Return offset and length of some bytes in the file of embedded weights, which holds equal ones once."""
         key = hashlib.sha256(content).digest()
         if key not in self._spans:
             with (self._folder / _EMBEDDED_FILE).open("ab") as file:
@@ -99,8 +101,8 @@ class LinkedWeights:
         return self._spans[key]
 
 
-def _point(tensor: onnx.TensorProto, location: str, offset: int, length: int) -> None:
-    """Make a tensor external."""
+def _set_external(tensor: onnx.TensorProto, location: str, offset: int, length: int) -> None:
+    """Make a tensor refer to a part of an external file."""
     tensor.data_location = onnx.TensorProto.EXTERNAL
     del tensor.external_data[:]
     for key, value in (("location", location), ("offset", offset), ("length", length)):

@@ -1,8 +1,8 @@
-"""Makes a decoder compute scores for the last token only: nobody reads the others', and they cost most of a prompt.
+"""Makes a decoder compute scores (logits) for the last token only; those of other prompt tokens are never used.
 
-Exporters multiply every token's hidden state with the vocabulary. Walking back from ``logits`` over operators that work
-on each token by itself, past one product with a constant, there comes a single value that everything else is made of:
-the hidden state. Taking its last row there changes nothing for the last token.
+Exporters multiply every token's hidden state by the output projection. Going back from ``logits`` over operators that
+work on each token separately, past one product with a constant, leads to a single value that all others depend on: the
+hidden state. Gathering its last row there does not change the scores of the last token.
 """
 
 from __future__ import annotations
@@ -21,32 +21,32 @@ _BY_TOKEN = _PRODUCTS | {
 
 @dataclass(frozen=True)
 class LmHead:
-    """Where the scores over the vocabulary are made."""
+    """The part of a decoder that computes the scores over the vocabulary."""
 
     hidden: ir.Value
     """The hidden state, [batch, tokens, hidden]."""
     nodes: tuple[ir.Node, ...]
-    """What makes the scores of it."""
+    """The nodes that compute the scores from it."""
 
 
 def dynamic_values(graph: ir.Graph) -> set[ir.Value]:
-    """Values that depend on the graph's inputs; the others are constants, whatever they are computed from.
+    """Return the values that depend on the graph's inputs; all others are constants, stored or computed.
 
     Parameters
     ----------
     graph : onnx_ir.Graph
         Nodes in topological order.
     """
-    found = set(graph.inputs)
+    dynamic = set(graph.inputs)
     for node in graph:
         used = [*node.inputs, *(v for n in _nodes_within(node) for v in n.inputs)]
-        if any(value in found for value in used if value is not None):
-            found.update(node.outputs)
-    return found
+        if any(value in dynamic for value in used if value is not None):
+            dynamic.update(node.outputs)
+    return dynamic
 
 
 def find_lm_head(graph: ir.Graph, logits: ir.Value) -> LmHead | None:
-    """The part of a decoder that follows its last hidden state; None where it is not made as usual.
+    """Return the part of a decoder after its last hidden state; None if it is of an unknown form.
 
     Parameters
     ----------
@@ -60,13 +60,13 @@ def find_lm_head(graph: ir.Graph, logits: ir.Value) -> LmHead | None:
     pending, multiplied = {logits}, False
     nodes: list[ir.Node] = []
     while True:
-        makers = [value.producer() for value in pending]
+        producers = [value.producer() for value in pending]
         if multiplied and len(pending) == 1:
             (hidden,) = pending
             ranks = {len(value.shape) for value in (hidden, logits) if value.shape is not None}
             return LmHead(hidden, tuple(nodes)) if ranks <= {3} else None
-        last = max((node for node in makers if node is not None), key=position.__getitem__, default=None)
-        if last is None or None in makers or last.op_type not in _BY_TOKEN:
+        last = max((node for node in producers if node is not None), key=position.__getitem__, default=None)
+        if last is None or None in producers or last.op_type not in _BY_TOKEN:
             return None
         nodes.append(last)
         read = {value for value in last.inputs if value is not None and value in dynamic}
@@ -78,30 +78,30 @@ def find_lm_head(graph: ir.Graph, logits: ir.Value) -> LmHead | None:
 
 
 def keep_last_token(graph: ir.Graph, logits: ir.Value) -> tuple[ir.Value, LmHead | None]:
-    """Edit a graph so that scores are made for the last token only.
+    """Edit a graph so that it computes scores for the last token only.
 
     Parameters
     ----------
     graph : onnx_ir.Graph
-        Nodes in topological order; afterwards they are so again.
+        Nodes in topological order, before and after.
     logits : onnx_ir.Value
         [batch, tokens, vocabulary].
 
     Returns
     -------
     scores : onnx_ir.Value
-        [batch, 1, vocabulary]; another value than `logits` where there was nothing to edit and the last of all scores
-        are taken.
+        [batch, 1, vocabulary]; another value than `logits` if the head was not recognised, and the last of all scores
+        are gathered instead.
     head : LmHead or None
-        The part edited; None where it was not found.
+        The edited part; None if it was not recognised.
     """
     head = find_lm_head(graph, logits)
     index = ir.Value(name="trisect.last", const_value=ir.tensor(np.array([-1], np.int64), name="trisect.last"))
     graph.register_initializer(index)
-    whole = logits if head is None else head.hidden
-    gather = ir.node("Gather", [whole, index], {"axis": 1}, name="trisect.last_token")
+    all_tokens = logits if head is None else head.hidden
+    gather = ir.node("Gather", [all_tokens, index], {"axis": 1}, name="trisect.last_token")
     row = gather.outputs[0]
-    row.name, row.type = "trisect.last_token", whole.type
+    row.name, row.type = "trisect.last_token", all_tokens.type
     if head is None:
         graph.append(gather)
         return row, None
@@ -114,7 +114,7 @@ def keep_last_token(graph: ir.Graph, logits: ir.Value) -> tuple[ir.Value, LmHead
 
 
 def _nodes_within(node: ir.Node) -> list[ir.Node]:
-    """Nodes of a control-flow node's bodies."""
+    """Return the nodes of a control-flow node's bodies."""
     bodies: list[ir.Graph] = []
     for attribute in node.attributes.values():
         if attribute.type == ir.AttributeType.GRAPH:

@@ -1,8 +1,8 @@
-"""One file of weights that several ONNX graphs point into.
+"""One file of weights that several ONNX graphs refer to.
 
-A `WeightsFile` is written once, front to back, and never held in memory. Each weight becomes a `Linear` or a `Dense`:
-where it lies in the file, and how a graph multiplies with it. Rows of a stacked weight (Q over K over V) are
-contiguous, so that one graph can take the stack and another its parts without a byte stored twice.
+A `WeightsFile` is written sequentially and never held in memory. Each weight becomes a `Linear` or a `Dense`: its
+position in the file, and the form in which a graph multiplies by it. Rows of a stacked weight (Q over K over V) are
+contiguous, so that one graph can use the stack and another its parts without storing anything twice.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from onnx import NodeProto, TensorProto, ValueInfoProto, helper
 
 from ..gguf.quantised_blocks import QuantBlocks
 
-_ALIGNMENT_BYTES = 4096  # what engines need to map a tensor from the file instead of copying it
+_ALIGNMENT_BYTES = 4096  # required by engines to map a tensor from the file instead of copying it
 _DTYPES = {
     np.dtype(np.uint8): TensorProto.UINT8,
     np.dtype(np.float32): TensorProto.FLOAT,
@@ -25,7 +25,7 @@ _DTYPES = {
 
 @dataclass(frozen=True)
 class Span:
-    """An array in the weights file, first dimension outermost."""
+    """An array in the weights file, in row-major order."""
 
     offset: int
     shape: tuple[int, ...]
@@ -36,12 +36,12 @@ class Span:
         return int(np.prod(self.shape)) * self.dtype.itemsize
 
     def rows(self, start: int, stop: int) -> Span:
-        """Some of its rows, in place."""
+        """Return some of its rows, without copying."""
         row_bytes = self.size_bytes // self.shape[0]
         return Span(self.offset + start * row_bytes, (stop - start, *self.shape[1:]), self.dtype)
 
     def initializer(self, name: str, location: str) -> TensorProto:
-        """An ONNX initializer whose content is this part of the file at `location`."""
+        """Return an ONNX initializer that refers to this part of the file at `location`."""
         tensor = TensorProto(name=name, data_type=_DTYPES[self.dtype], dims=self.shape)
         tensor.data_location = TensorProto.EXTERNAL
         for key, value in (("location", location), ("offset", self.offset), ("length", self.size_bytes)):
@@ -51,13 +51,13 @@ class Span:
 
 @dataclass(frozen=True)
 class Linear:
-    """A weight [rows (outputs), columns (inputs)] in blocks, for MatMulNBits."""
+    """A quantised weight [rows (outputs), columns (inputs)] in blocks, for MatMulNBits."""
 
     data: Span
     scales: Span
     bits: int
     offset: Span | None = None
-    """float32 [rows, blocks] to be multiplied with the sums of the input's blocks; None = nothing to add."""
+    """float32 [rows, blocks], to be multiplied by the sums of the input's blocks; None = no offset."""
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -65,11 +65,11 @@ class Linear:
 
     @property
     def block(self) -> int:
-        """Weights in a block."""
+        """Number of weights in a block."""
         return self.data.shape[2] * 8 // self.bits
 
     def rows(self, start: int, stop: int) -> Linear:
-        """Some of its rows, in place."""
+        """Return some of its rows, without copying."""
         offset = self.offset.rows(start, stop) if self.offset else None
         return Linear(self.data.rows(start, stop), self.scales.rows(start, stop), self.bits, offset)
 
@@ -85,7 +85,7 @@ class Dense:
         return self.data.shape[0], self.data.shape[1]
 
     def rows(self, start: int, stop: int) -> Dense:
-        """Some of its rows, in place."""
+        """Return some of its rows, without copying."""
         return Dense(self.data.rows(start, stop))
 
 
@@ -93,7 +93,7 @@ Weight = Linear | Dense
 
 
 class WeightsFile:
-    """Writes arrays one behind the other; a context manager."""
+    """Writes arrays one after another; a context manager."""
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("wb")
@@ -106,15 +106,15 @@ class WeightsFile:
         self._file.close()
 
     def add(self, array: np.ndarray) -> Span:
-        """Append an array (uint8 or float32)."""
+        """Append an array (uint8 or float32) and return its position."""
         self._file.write(b"\0" * (-self._file.tell() % _ALIGNMENT_BYTES))
         span = Span(self._file.tell(), array.shape, array.dtype)
-        # Not tofile: its errors do not tell a full disk from others.
+        # Not tofile: its errors do not distinguish a full disk.
         self._file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
         return span
 
     def add_blocks(self, blocks: QuantBlocks) -> Linear:
-        """Append a weight in blocks."""
+        """Append a quantised weight."""
         offset = None if blocks.offset is None else self.add(blocks.offset)
         return Linear(self.add(blocks.data), self.add(blocks.scales), blocks.bits, offset)
 
@@ -142,7 +142,7 @@ class GraphBuilder:
         return name
 
     def constant(self, name: str, value: np.ndarray | Span) -> str:
-        """A small array kept in the graph, or part of the weights file; one of each name."""
+        """Add a small array inside the graph, or a part of the weights file, once per name."""
         if name not in self._initializers:
             if isinstance(value, Span):
                 self._initializers[name] = value.initializer(name, self._location)
@@ -152,19 +152,19 @@ class GraphBuilder:
         return name
 
     def node(self, op: str, inputs: list[str], name: str, *, domain: str = "", **attributes: Any) -> str:
-        """Add a node with one output, which is named as the node is."""
+        """Add a node whose single output has the node's name."""
         return self.nodes(op, inputs, [name], domain=domain, **attributes)[0]
 
     def nodes(
         self, op: str, inputs: list[str], outputs: list[str], *, domain: str = "", **attributes: Any
     ) -> list[str]:
-        """Add a node with several outputs; one named ``""`` is left out."""
+        """Add a node with several outputs; those named ``""`` are omitted."""
         name = next(filter(None, outputs))
         self._nodes.append(helper.make_node(op, inputs, outputs, name=name, domain=domain, **attributes))
         return outputs
 
     def save(self, path: Path, name: str, opset: int) -> None:
-        """Write the graph; the weights file must stand beside it."""
+        """Write the graph, next to the weights file."""
         graph = helper.make_graph(self._nodes, name, self._inputs, self._outputs, list(self._initializers.values()))
         opsets = [helper.make_opsetid("", opset), helper.make_opsetid("com.microsoft", 1)]
         model = helper.make_model(graph, opset_imports=opsets, producer_name="trisect", ir_version=11)

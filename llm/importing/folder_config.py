@@ -1,7 +1,7 @@
-"""Reads what other tools' model folders say of their model: sizes, the names of its tensors, and how it is prompted.
+"""Reads the configuration of other tools' model folders: sizes, tensor names, tokenizer and chat template.
 
-Two conventions: onnxruntime-genai's one file, ``genai_config.json``; and that of transformers, which optimum and
-transformers.js follow, where ``config.json`` describes the model and the ONNX file lies beside it or in ``onnx/``.
+There are two conventions. onnxruntime-genai has one file, ``genai_config.json``. transformers, and with it optimum and
+transformers.js, has ``config.json`` and the ONNX file beside it or in ``onnx/``.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ VARIANTS = (
     *("model", "decoder_model_merged", "model_fp16", "model_q4", "model_quantized", "model_int8", "model_uint8"),
     *("model_q4f16", "model_bnb4"),
 )
-"""Files that hold the same decoder, best first: as it is, then what was rounded least or runs in float32."""
-_LARGEST_TEXT_BYTES = 1 << 28
-_MOST_LAYERS = 4096  # each costs memory before the graph could contradict
+"""File names of the same decoder, best first: full precision, then the least quantised or computing in float32."""
+_MAX_TEXT_BYTES = 1 << 28
+_MAX_LAYERS = 4096  # each takes memory before the graph is checked against it
 _CHAT_TEMPLATE_FILE = "chat_template.jinja"
 
 
 @dataclass(frozen=True)
 class DecoderConfig:
-    """What a folder says of its decoder."""
+    """Configuration of a folder's decoder."""
 
     graph: Path
     """The ONNX file."""
@@ -42,11 +42,11 @@ class DecoderConfig:
     vocab: int
     context_length: int
     names: Mapping[str, str]
-    """Name that the bundle's convention has for a tensor -> name in the graph."""
+    """Tensor name in a bundle -> name in the graph."""
 
 
 def is_model_folder(path: Path) -> bool:
-    """Whether a folder looks like a language model of onnxruntime-genai, optimum or transformers.js."""
+    """Return whether a folder looks like a language model of onnxruntime-genai, optimum or transformers.js."""
     if (path / GENAI_FILE).is_file():
         return True
     files = [f"{folder}/{p.name}" if folder else p.name for folder in ONNX_FOLDERS for p in (path / folder).glob("*")]
@@ -54,7 +54,7 @@ def is_model_folder(path: Path) -> bool:
 
 
 def choose_graph(files: Iterable[str]) -> str | None:
-    """The ONNX file to take of those that a folder offers; None where none holds a decoder.
+    """Return the ONNX file to import from a folder's files; None if none holds a decoder.
 
     Examples
     --------
@@ -63,37 +63,37 @@ def choose_graph(files: Iterable[str]) -> str | None:
     >>> choose_graph(["config.json", "exported.onnx"])
     'exported.onnx'
     """
-    offered = {file for file in files if file.endswith(".onnx")}
+    candidates = {file for file in files if file.endswith(".onnx")}
     for variant in VARIANTS:
         for folder in ONNX_FOLDERS:
-            if (file := f"{folder}/{variant}.onnx".lstrip("/")) in offered:
+            if (file := f"{folder}/{variant}.onnx".lstrip("/")) in candidates:
                 return file
-    return next(iter(offered)) if len(offered) == 1 else None
+    return next(iter(candidates)) if len(candidates) == 1 else None
 
 
 def read_decoder_config(folder: Path) -> DecoderConfig:
-    """Read a folder's description.
+    """Read a folder's configuration.
 
     Raises
     ------
     InvalidModel
-        Where a file or an entry is missing or of the wrong kind.
+        If a file or an entry is missing or of the wrong type.
     UnsupportedModel
-        For a model of several graphs.
+        If the model is split into several graphs.
     """
     config = _genai(folder) if (folder / GENAI_FILE).is_file() else _transformers(folder)
     if not config.graph.is_file():
-        raise InvalidModel(f"{folder} lacks its graph {config.graph.name}", remedy="fetch or export the model again")
+        raise InvalidModel(f"{folder} lacks its graph {config.graph.name}", remedy="download or export the model again")
     return config
 
 
 def read_folder_tokenizer(folder: Path) -> Tokenizer:
-    """The tokenizer of a folder, with its chat template and the tokens that end an answer.
+    """Read the tokenizer of a folder, with its chat template and end-of-sequence tokens.
 
     Raises
     ------
     InvalidModel
-        Where a file is missing or cannot be used.
+        If a file is missing or malformed.
     """
     if not (folder / TOKENIZER_FILE).is_file():
         raise InvalidModel(
@@ -101,15 +101,15 @@ def read_folder_tokenizer(folder: Path) -> Tokenizer:
         )
     content = _text(folder / TOKENIZER_FILE)
     settings = _document(folder / "tokenizer_config.json", optional=True)
-    said = [
+    sections = [
         _document(folder / GENAI_FILE, optional=True).get("model"),
         _document(folder / "generation_config.json", optional=True),
         _document(folder / CONFIG_FILE, optional=True),
     ]
-    documents = [document for document in said if isinstance(document, dict)]
+    documents = [document for document in sections if isinstance(document, dict)]
     eos = next((ids for ids in (_ids(d.get("eos_token_id")) for d in documents) if ids), [])
     bos = next((ids for ids in (_ids(d.get("bos_token_id")) for d in documents) if ids), [])
-    # Chat models often end a turn with another token than a text; the tokenizer's own file names that one.
+    # Chat models often end a turn with another token than a text; tokenizer_config.json names it.
     vocabulary = Tokenizer(content, Prompting(eos_ids=()))
     eos += [token for token in _named(vocabulary, settings.get("eos_token")) if token not in eos]
     prompting = Prompting(
@@ -130,17 +130,19 @@ def _genai(folder: Path) -> DecoderConfig:
         )
     file = decoder["filename"]
     if not isinstance(file, str) or Path(file).name != file:
-        raise InvalidModel(f"{where} names the graph {file!r}, which is no file beside it", remedy="build it again")
-    layers = _integer(decoder, ("num_hidden_layers",), where, most=_MOST_LAYERS)
+        raise InvalidModel(
+            f"{where} names the graph {file!r}, expected a file beside it", remedy="build the model again"
+        )
+    layers = _integer(decoder, ("num_hidden_layers",), where, maximum=_MAX_LAYERS)
     inputs, outputs = decoder.get("inputs"), decoder.get("outputs")
-    chosen = {**(inputs if isinstance(inputs, dict) else {}), **(outputs if isinstance(outputs, dict) else {})}
-    if not all(isinstance(name, str) for name in chosen.values()):
-        raise InvalidModel(f"{where} gives a tensor a name that is no text", remedy="build the model again")
-    names = {name: chosen.get(name, name) for name in ("input_ids", "attention_mask", "position_ids", "logits")}
+    custom_names = {**(inputs if isinstance(inputs, dict) else {}), **(outputs if isinstance(outputs, dict) else {})}
+    if not all(isinstance(name, str) for name in custom_names.values()):
+        raise InvalidModel(f"{where} has a tensor name that is not a string", remedy="build the model again")
+    names = {name: custom_names.get(name, name) for name in ("input_ids", "attention_mask", "position_ids", "logits")}
     for layer in range(layers):
         for ours, part in ((o, p) for o in ("past_key_values", "present") for p in ("key", "value")):
             key = f"{'past' if ours == 'past_key_values' else ours}_{part}_names"
-            pattern = chosen.get(key, f"{ours}.%d.{part}")
+            pattern = custom_names.get(key, f"{ours}.%d.{part}")
             names[f"{ours}.{layer}.{part}"] = pattern.replace("%d", str(layer))
     return DecoderConfig(
         graph=folder / file,
@@ -161,7 +163,7 @@ def _transformers(folder: Path) -> DecoderConfig:
     files = [f"{sub}/{p.name}".lstrip("/") for sub in ONNX_FOLDERS for p in (folder / sub).glob("*.onnx")]
     graph = choose_graph(files)
     if graph is None:
-        raise InvalidModel(f"{folder} holds no decoder", remedy="it needs model.onnx, beside config.json or in onnx/")
+        raise InvalidModel(f"{folder} holds no decoder", remedy="put model.onnx beside config.json or into onnx/")
     heads = ("num_attention_heads", "n_head")
     if model.get("head_dim") is None:
         head_dim = _integer(model, ("hidden_size", "n_embd"), where) // _integer(model, heads, where)
@@ -169,7 +171,7 @@ def _transformers(folder: Path) -> DecoderConfig:
         head_dim = _integer(model, ("head_dim",), where)
     return DecoderConfig(
         graph=folder / graph,
-        layers=_integer(model, ("num_hidden_layers", "n_layer"), where, most=_MOST_LAYERS),
+        layers=_integer(model, ("num_hidden_layers", "n_layer"), where, maximum=_MAX_LAYERS),
         kv_heads=_integer(model, ("num_key_value_heads", *heads), where),
         head_dim=head_dim,
         vocab=_integer(model, ("vocab_size",), where),
@@ -184,23 +186,23 @@ def _document(path: Path, *, optional: bool = False) -> dict[str, Any]:
     try:
         document = msgspec.json.decode(_text(path))
     except (ValueError, RecursionError) as error:
-        raise InvalidModel(f"{path} is no JSON: {error}", remedy="fetch the model again") from error
+        raise InvalidModel(f"{path} is not valid JSON: {error}", remedy="download the model again") from error
     if not isinstance(document, dict):
-        raise InvalidModel(f"{path} holds no JSON object", remedy="fetch the model again")
+        raise InvalidModel(f"{path} does not hold a JSON object", remedy="download the model again")
     return document
 
 
 def _text(path: Path) -> str:
     try:
-        if path.stat().st_size > _LARGEST_TEXT_BYTES:
-            raise InvalidModel(f"{path} is over {_LARGEST_TEXT_BYTES >> 20} MiB", remedy="do not trust this model")
+        if path.stat().st_size > _MAX_TEXT_BYTES:
+            raise InvalidModel(f"{path} is over {_MAX_TEXT_BYTES >> 20} MiB", remedy="do not trust this model")
         return path.read_text("utf-8")
     except FileNotFoundError:
-        raise InvalidModel(f"{path} is missing", remedy="fetch the model again") from None
+        raise InvalidModel(f"{path} is missing", remedy="download the model again") from None
     except OSError as error:
         raise InvalidModel(f"{path} cannot be read: {error.strerror}", remedy="check its permissions") from error
     except UnicodeDecodeError:
-        raise InvalidModel(f"{path} is no text in UTF-8", remedy="fetch the model again") from None
+        raise InvalidModel(f"{path} is not UTF-8 text", remedy="download the model again") from None
 
 
 def _section(document: dict[str, Any], key: str, where: Path) -> dict[str, Any]:
@@ -210,33 +212,35 @@ def _section(document: dict[str, Any], key: str, where: Path) -> dict[str, Any]:
     return section
 
 
-def _integer(document: dict[str, Any], keys: tuple[str, ...], where: Path, *, most: int = (1 << 31) - 1) -> int:
-    """The first of some entries that is there: a whole number of at least 1."""
+def _integer(document: dict[str, Any], keys: tuple[str, ...], where: Path, *, maximum: int = (1 << 31) - 1) -> int:
+    """Return the first of several entries that exists: an integer from 1 to `maximum`."""
     for key in keys:
         value = document.get(key)
         if value is None:
             continue
-        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
-            raise InvalidModel(f"{where} has {key} = {value!r}", remedy="fetch or export the model again")
+        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= maximum:
+            raise InvalidModel(
+                f"{where} has {key} = {value!r}, expected 1 to {maximum}", remedy="download or export the model again"
+            )
         return value
-    raise InvalidModel(f"{where} does not say {keys[0]}", remedy="add it, or export the model again")
+    raise InvalidModel(f"{where} lacks {keys[0]}", remedy="add it, or export the model again")
 
 
 def _ids(value: object) -> list[int]:
-    """Token ids of an entry that is one, several or none."""
+    """Return the token ids of an entry that is one id, a list of ids, or something else."""
     several = value if isinstance(value, list) else [value]
     return [token for token in several if isinstance(token, int) and not isinstance(token, bool)]
 
 
 def _named(vocabulary: Tokenizer, entry: object) -> list[int]:
-    """Id of a token that is given by its text, as such or with its properties; none where there is no such token."""
+    """Return the id of a token named by its text, plain or with properties; empty if there is no such token."""
     text = entry.get("content") if isinstance(entry, dict) else entry
     ids = vocabulary.encode(text, add_special=False) if isinstance(text, str) else []
     return ids if len(ids) == 1 else []
 
 
 def _chat_template(folder: Path, settings: Mapping[str, Any]) -> str | None:
-    """A file of its own counts before the tokenizer's settings; of several named ones the plain chat's is taken."""
+    """Return the chat template: from its own file, else from the tokenizer's settings; of several the default one."""
     if (folder / _CHAT_TEMPLATE_FILE).is_file():
         return _text(folder / _CHAT_TEMPLATE_FILE)
     template = settings.get("chat_template")

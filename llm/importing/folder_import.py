@@ -1,7 +1,7 @@
-"""From a folder of onnxruntime-genai, optimum or transformers.js to a bundle: graphs edited, weights linked.
+"""Imports a folder of onnxruntime-genai, optimum or transformers.js: adapts its graph and links its weights.
 
-A decoder that attends by GroupQueryAttention becomes two graphs: one whose cache is extended in place, which ONNX
-Runtime decodes fastest with, and one whose cache grows, for engines that compute prompts. Any other becomes the latter.
+A decoder with GroupQueryAttention becomes two graphs: one whose KV cache is extended in place, with which ONNX Runtime
+decodes fastest, and one with a growing cache, for engines that are faster at prompts. Any other becomes the latter.
 """
 
 from __future__ import annotations
@@ -15,21 +15,19 @@ from trisect.partitioner.graph.model_loading import load_model
 from trisect.runtime.progress import Progress
 
 from ..bundle import VERSION, Bundle, PhaseGraph
-from ..graphs.decoder_interface import Decoder, adapt, can_work_in_place
+from ..graphs.decoder_interface import Decoder, adapt, can_extend_in_place
 from ..graphs.linked_weights import LinkedWeights
 from ..graphs.lm_head import dynamic_values
-from .folder_config import VARIANTS, DecoderConfig, is_model_folder, read_decoder_config, read_folder_tokenizer
+from .folder_config import VARIANTS, DecoderConfig, read_decoder_config, read_folder_tokenizer
 
-__all__ = ["import_folder", "is_model_folder"]
-
-_PRODUCTS = frozenset(
+_MATRIX_PRODUCTS = frozenset(
     "Gemm MatMul FusedMatMul MatMulInteger MatMulIntegerToFloat DynamicQuantizeMatMul QLinearMatMul "
     "MatMulNBits MatMulBnb4".split()
 )
 
 
 def import_folder(source: Path, folder: Path, *, progress: Progress) -> Bundle:
-    """Write a bundle's files into an empty folder; its description is left to the caller to save.
+    """Write a bundle's files into an empty folder, except its description, which the caller saves last.
 
     Parameters
     ----------
@@ -37,29 +35,35 @@ def import_folder(source: Path, folder: Path, *, progress: Progress) -> Bundle:
         A folder that `is_model_folder` accepts.
     folder : Path
     progress : callable
-        Called with the steps done, all steps, and what is being done.
+
+    Returns
+    -------
+    Bundle
+        Without `source_sha256` and `importer`.
 
     Raises
     ------
     InvalidModel, UnsupportedModel, UnsupportedOperator
-        Where the folder is incomplete, contradicts itself, or holds no decoder with a KV cache.
+        If the folder is incomplete, inconsistent, or holds no decoder with a KV cache.
+    OSError
+        If a file cannot be written.
     """
-    progress(0, 10, "reading the configuration")
+    progress(0, 100, "reading the configuration")
     config = read_decoder_config(source)
     read_folder_tokenizer(source).save(folder)
-    progress(1, 10, "reading the graph")
+    progress(10, 100, "reading the graph")
     model = load_model(config.graph)
-    in_place = can_work_in_place(model)
+    in_place = can_extend_in_place(model)
     weights = LinkedWeights(folder, progress)
     decoder = adapt(model, config, in_place=False)
-    flops, decode_bytes = _work(decoder)
-    progress(4, 10, "writing the graphs")
+    flops, decode_bytes = _flops_and_bytes(decoder)
+    progress(40, 100, "writing the graphs")
     weights.save(decoder.model, "standard.onnx")
     graphs = [PhaseGraph("standard.onnx", cache="grown", engines=("openvino",) if in_place else (), fresh=True)]
     if in_place:
         weights.save(adapt(load_model(config.graph), config, in_place=True).model, "in_place.onnx")
         graphs.append(PhaseGraph("in_place.onnx", cache="in-place"))
-    context = min(config.context_length, decoder.rotations or config.context_length)
+    context = min(config.context_length, decoder.rotary_positions or config.context_length)
     return Bundle(
         version=VERSION,
         name=_name(source),
@@ -82,44 +86,44 @@ def import_folder(source: Path, folder: Path, *, progress: Progress) -> Bundle:
 def _notes(decoder: Decoder, config: DecoderConfig, context: int) -> list[str]:
     notes = []
     if config.graph.stem in VARIANTS[1:] and config.graph.stem != "decoder_model_merged":
-        notes.append(f"imported from {config.graph.name}: the folder has no unrounded model.onnx")
+        notes.append(f"imported from {config.graph.name}: the folder has no model.onnx in full precision")
     if context < config.context_length:
-        notes.append(f"context limited to the {context} positions that the graph has rotation tables for")
+        notes.append(f"context limited to the {context} positions of the graph's rotary embedding tables")
     if decoder.head is None:
-        notes.append("prompts cost more than needed: the graph's output projection was not recognised")
+        notes.append("prefill is slower than necessary: the graph's output projection was not recognised")
     if decoder.half:
         notes.append("keys and values are float16 inside the graph and are converted in every step")
     return notes
 
 
 def _name(source: Path) -> str:
-    """The model's name: the folder's, or the repository's in a download cache (models--who--name/snapshots/...)."""
+    """Return the folder's name, or the repository's in a download cache (models--owner--name/snapshots/...)."""
     for parent in source.resolve().parents:
         if parent.name == "snapshots" and parent.parent.name.startswith("models--"):
             return parent.parent.name.split("--")[-1]
     return source.resolve().name
 
 
-def _work(decoder: Decoder) -> tuple[int, int]:
-    """Operations for a token in the middle of a prompt, and bytes of weights that computing one token reads."""
+def _flops_and_bytes(decoder: Decoder) -> tuple[int, int]:
+    """Return the FLOPs of a prompt token before the last, and the bytes of weights that computing one token reads."""
     graph = decoder.model.graph
     dynamic = dynamic_values(graph)
     head = set(decoder.head.nodes) if decoder.head is not None else set()
-    operations = bytes_read = 0
+    flops = bytes_read = 0
     for node in graph:
-        if node.op_type not in _PRODUCTS:
+        if node.op_type not in _MATRIX_PRODUCTS:
             continue
         weights = [value for value in node.inputs if value is not None and value not in dynamic]
         if not weights or not any(value in dynamic for value in node.inputs):
             continue
         bytes_read += sum(tensor.nbytes for tensor in _tensors(weights))
         if node not in head:
-            operations += 2 * _elements(node, weights)
-    return operations, bytes_read
+            flops += 2 * _elements(node, weights)
+    return flops, bytes_read
 
 
 def _elements(node: ir.Node, weights: list[ir.Value]) -> int:
-    """Elements of a product's weight."""
+    """Return the number of elements of a matrix product's weight."""
     sizes = [a.as_int() for a in node.attributes.values() if a.name in ("N", "K") and a.type == ir.AttributeType.INT]
     if len(sizes) == 2:
         return prod(sizes)
@@ -127,17 +131,17 @@ def _elements(node: ir.Node, weights: list[ir.Value]) -> int:
 
 
 def _tensors(values: list[ir.Value]) -> list[ir.TensorProtocol]:
-    """Stored tensors that constant values are computed from."""
-    found: dict[ir.Value, ir.TensorProtocol] = {}
+    """Return the stored tensors that constant values are computed from."""
+    tensors: dict[ir.Value, ir.TensorProtocol] = {}
     pending, seen = list(values), set(values)
     while pending:
         value = pending.pop()
         tensor = ir.convenience.get_const_tensor(value)
         producer = value.producer()
         if tensor is not None:
-            found[value] = tensor
+            tensors[value] = tensor
         elif producer is not None:
-            fresh = [v for v in producer.inputs if v is not None and v not in seen]
-            seen.update(fresh)
-            pending.extend(fresh)
-    return list(found.values())
+            unseen = [v for v in producer.inputs if v is not None and v not in seen]
+            seen.update(unseen)
+            pending.extend(unseen)
+    return list(tensors.values())

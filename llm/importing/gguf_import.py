@@ -1,10 +1,10 @@
-"""From a GGUF file to a bundle: weights carried over block by block, two graphs, the tokenizer.
+"""Imports a GGUF file: converts its weights block by block, and writes two graphs and the tokenizer.
 
-Each quantised weight is stored twice, once for each graph. For the one that reads prompts: in 8 bits and blocks of 64,
-which integer kernels multiply faster than blocks of 32 (OpenVINO 2026.4 reads 512 tokens in 0.88 of the time; with one
-scale a row 0.84, but then the answers' divergence from float32 doubles). For the one that decodes: in the blocks of the
-file, exactly, since there bytes read are time, and fewer of them outweigh the extra product that the offsets of Q4_1
-need. Measured with SmolLM2-135M on two Zen 5 cores.
+Each quantised weight is stored twice, once for each graph. The graph for prefill has them in 8 bits and blocks of 64,
+which integer kernels multiply faster than blocks of 32 (OpenVINO 2026.4 computes 512 tokens in 0.88 of the time; with
+one scale per row 0.84, but then the divergence from float32 doubles). The graph for decode has them exactly, in the
+file's own blocks: decode is memory-bound, and fewer bytes outweigh the extra product for the offsets of Q4_1. Measured
+with SmolLM2-135M on two Zen 5 cores.
 """
 
 from __future__ import annotations
@@ -37,46 +37,52 @@ from ..graphs.decoder_layers import Layer, ModelWeights
 from ..graphs.weights_file import Span, Weight, WeightsFile
 
 WEIGHTS_FILE = "weights.bin"
-_ROTATED_IN_PLACE = 16
-"""ONNX Runtime's GroupQueryAttention rotates heads whose size is a multiple of this."""
+_ROTARY_HEAD_MULTIPLE = 16
+"""ONNX Runtime's GroupQueryAttention applies rotary embeddings to heads whose size is a multiple of this."""
 
 
-def import_gguf(source: Path, folder: Path, *, precision: str, progress: Progress) -> Bundle:
-    """Write a bundle's files into an empty folder; its description is left to the caller to save.
+def import_gguf(source: Path, folder: Path, *, weights: str, progress: Progress) -> Bundle:
+    """Write a bundle's files into an empty folder, except its description, which the caller saves last.
 
     Parameters
     ----------
     source : Path
     folder : Path
-    precision : {"blocks", "float32"}
-        Keep quantised weights in blocks, or widen everything to float32 (four times the size; a reference).
+    weights : {"blocks", "float32"}
+        Store quantised weights in blocks, or everything in float32 (four times the size; a reference).
     progress : callable
-        Called with the steps done, all steps, and what is being done.
+
+    Returns
+    -------
+    Bundle
+        Without `source_sha256` and `importer`.
 
     Raises
     ------
     InvalidModel, UnsupportedModel
-        From reading the file.
+        If the file is damaged or of an unsupported kind.
+    OSError
+        If a file cannot be written.
     """
     file = GgufFile.open(source)
     config = read_config(file)
     notes: list[str] = []
     if config.sliding_window is not None and config.sliding_window < config.context_length:
-        # Up to the window, attention over a window is attention over everything.
+        # Within the window, sliding-window attention equals full attention.
         notes.append(f"context limited to the model's sliding window of {config.sliding_window} tokens")
         config = replace(config, context_length=config.sliding_window)
     read_tokenizer(file, config).save(folder)
-    in_place = config.head_dim % _ROTATED_IN_PLACE == 0
+    in_place = config.head_dim % _ROTARY_HEAD_MULTIPLE == 0
     with WeightsFile(folder / WEIGHTS_FILE) as output:
-        carrier = _Carrier(file, config, output, in_blocks=precision == "blocks", exact=in_place)
-        weights = carrier.carry(progress)
+        converter = _WeightConverter(file, config, output, in_blocks=weights == "blocks", exact=in_place)
+        converted = converter.convert(progress)
     progress(1, 1, "writing the graphs")
-    read = [weight for layer in weights.exact_layers for weight in _products_of(layer)]
-    write_standard(folder / "standard.onnx", config, weights, WEIGHTS_FILE)
+    decode_weights = [weight for layer in converted.exact_layers for weight in _products_of(layer)]
+    write_standard(folder / "standard.onnx", config, converted, WEIGHTS_FILE)
     graphs: tuple[PhaseGraph, ...]
-    group = _wide_block(config) if precision == "blocks" else None
+    group = _wide_block(config) if weights == "blocks" else None
     if in_place:
-        write_in_place(folder / "in_place.onnx", config, weights, WEIGHTS_FILE)
+        write_in_place(folder / "in_place.onnx", config, converted, WEIGHTS_FILE)
         standard = PhaseGraph("standard.onnx", cache="grown", engines=("openvino",), fresh=True, scale_group=group)
         graphs = (standard, PhaseGraph("in_place.onnx", cache="in-place"))
     else:
@@ -94,14 +100,14 @@ def import_gguf(source: Path, folder: Path, *, precision: str, progress: Progres
         context_length=config.context_length,
         graphs=graphs,
         weights_bytes=(folder / WEIGHTS_FILE).stat().st_size,
-        flops_per_token=sum(2 * weight.shape[0] * weight.shape[1] for weight in read),
-        decode_bytes_per_token=_bytes(weights.output) + sum(map(_bytes, read)),
+        flops_per_token=sum(2 * weight.shape[0] * weight.shape[1] for weight in decode_weights),
+        decode_bytes_per_token=_bytes(converted.output) + sum(map(_bytes, decode_weights)),
         notes=tuple(notes),
     )
 
 
-class _Carrier:
-    """Carries the weights of one file over, layer by layer."""
+class _WeightConverter:
+    """Converts the weights of one file, layer by layer."""
 
     def __init__(
         self, file: GgufFile, config: LlamaConfig, output: WeightsFile, *, in_blocks: bool, exact: bool
@@ -113,10 +119,9 @@ class _Carrier:
         self._wants_exact = exact and in_blocks
         self._block = _wide_block(config)
 
-    def carry(self, progress: Progress) -> ModelWeights:
+    def convert(self, progress: Progress) -> ModelWeights:
         config, output = self._config, self._output
-        steps = config.layers + 1
-        progress(0, steps, "embedding")
+        progress(0, config.layers + 1, "embedding")
         embedding = self._table("token_embd.weight")
         head = embedding if config.tied_embeddings else self._table("output.weight")
         cosines, sines = rope_cache(config, config.context_length)
@@ -124,7 +129,7 @@ class _Carrier:
         norm = self._vector("output_norm.weight")
         layers, exact = [], []
         for index in range(config.layers):
-            progress(index + 1, steps, f"layer {index + 1} of {config.layers}")
+            progress(index + 1, config.layers + 1, f"layer {index + 1} of {config.layers}")
             layers.append(self._layer(f"blk.{index}."))
             exact.append(self._exact(layers[-1], f"blk.{index}."))
         return ModelWeights(embedding, head, norm, *tables, tuple(layers), tuple(exact))
@@ -141,7 +146,7 @@ class _Carrier:
         )
 
     def _exact(self, layer: Layer, prefix: str) -> Layer:
-        """The layer with its quantised weights in the file's own blocks."""
+        """Return the layer with its quantised weights in the file's own blocks."""
         exact: dict[str, Any] = {}
         for name, (tensors, orders) in self._products(prefix).items():
             bits = 4 if all(tensor.type != "Q8_0" for tensor in tensors) else 8
@@ -166,14 +171,14 @@ class _Carrier:
         return self._output.add_blocks(concat_rows(ordered) if len(ordered) > 1 else ordered[0])
 
     def _table(self, name: str) -> Weight:
-        """The embedding, whose rows are looked up too, or the output projection."""
+        """Convert the embedding, whose rows are looked up too, or the output projection."""
         tensor = self._file.tensors[name]
         if self._in_blocks and _quantised([tensor]):
             return self._output.add_blocks(to_matmulnbits(tensor, 8))
         return self._output.add_dense(dequantise(tensor))
 
     def _products(self, prefix: str) -> dict[str, tuple[list[GgufTensor], list[np.ndarray | None]]]:
-        """Fields of a `Layer` that hold a product: the tensors of its stack, and new orders of their rows."""
+        """Return, for each weight of a `Layer`, the tensors that it stacks and the new orders of their rows."""
         names = {
             "qkv": ["attn_q", "attn_k", "attn_v"],
             "attention_output": ["attn_output"],
@@ -196,7 +201,7 @@ class _Carrier:
         return self._output.add(np.concatenate(ordered))
 
     def _orders(self) -> list[np.ndarray | None]:
-        """New row orders of Q, K and V."""
+        """Return the new row orders of Q, K and V."""
         config = self._config
         if not config.rope_interleaved:
             return [None, None, None]
@@ -206,12 +211,12 @@ class _Carrier:
         return self._output.add(dequantise(self._file.tensors[name]))
 
     def _head_norm(self, name: str) -> Span | None:
-        """Weight of a norm over one head, whose elements follow no row order since its file rotates by halves."""
+        """Convert the norm over one head; it needs no reordering, since such files rotate by halves."""
         return self._vector(name) if self._config.qk_norm else None
 
 
 def _wide_block(config: LlamaConfig) -> int:
-    """Weights in a wide block, and inputs of a product that share a scale when they are rounded to 8 bits too."""
+    """Return the weights in a wide block: also the inputs of a product that share a scale if rounded to 8 bits."""
     return 64 if math.gcd(config.hidden, config.ffn, config.heads * config.head_dim) % 64 == 0 else BLOCK
 
 

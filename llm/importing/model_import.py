@@ -1,7 +1,7 @@
-"""Finds out what kind of language model a path is, and makes a bundle of it, once.
+"""Imports a language model of any supported format into a bundle, once.
 
-Bundles are kept in a folder of their own under the user's cache, named by the content of what they were made from. A
-bundle is written aside and renamed when whole, so that an import that fails or is interrupted leaves nothing behind.
+Bundles are cached in a folder under the user's cache directory, named by a hash of their source. A bundle is written to
+a temporary folder and renamed when complete, so that a failed or interrupted import leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import shutil
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import platformdirs
 
@@ -20,107 +21,87 @@ from trisect.runtime.errors import InvalidModel, StorageFailed, TrisectError, Un
 from trisect.runtime.progress import Progress, no_progress
 
 from ..bundle import BUNDLE_FILE, Bundle
-from .folder_import import import_folder, is_model_folder
+from .folder_config import is_model_folder
+from .folder_import import import_folder
 from .gguf_import import import_gguf
 from .hub import fetch_from_hub, looks_like_hub_id
 
 IMPORTER = "5"
 """Changes whenever the same source would give other files."""
 
+WeightFormat = Literal["blocks", "float32"]
+"""Quantised weights in blocks as in the source, or widened to float32."""
+
 
 def bundles_folder() -> Path:
-    """Where bundles are kept: ``$TRISECT_BUNDLES``, else under the user's cache."""
+    """Return the folder of cached bundles: ``$TRISECT_BUNDLES``, by default under the user's cache directory."""
     chosen = os.environ.get("TRISECT_BUNDLES")
     return Path(chosen) if chosen else Path(platformdirs.user_cache_dir("trisect", appauthor=False)) / "bundles"
 
 
 def open_model(
-    model: str | Path, *, precision: str = "blocks", folder: Path | None = None, progress: Progress = no_progress
+    model: str | Path,
+    *,
+    weights: WeightFormat = "blocks",
+    folder: Path | None = None,
+    progress: Progress = no_progress,
 ) -> Bundle:
-    """The bundle of a language model, imported now if it was not before.
+    """Return the bundle of a language model, imported now if it was not before.
 
     Parameters
     ----------
     model : str or Path
-        A GGUF file; a folder as onnxruntime-genai's builder or optimum writes it; a bundle; or a Hugging Face id.
-    precision : {"blocks", "float32"}
-        For GGUF: keep quantised weights in blocks, or widen everything to float32.
+        A GGUF file; a folder written by onnxruntime-genai's builder or optimum; a bundle; or a Hugging Face id.
+    weights : {"blocks", "float32"}
+        For GGUF: store quantised weights in blocks, or widened to float32.
     folder : Path, optional
-        Where to put the bundle instead of the cache.
-    progress : callable, optional
-        Called with the steps done, all steps, and what is being done.
+        Where to write the bundle; by default the cache.
+    progress : callable
 
     Raises
     ------
     InvalidModel, UnsupportedModel
-        Where there is no such model, or it cannot be read.
+        If there is no such model, or it cannot be read.
     StorageFailed
-        Where the disk is full or refuses.
+        If the disk is full or not writable.
     """
     path = Path(model)
-    if not os.path.exists(path):  # Path.exists passes on the system's complaint of a name that is too long
+    if not os.path.exists(path):  # Path.exists raises for a name that is too long
         if not looks_like_hub_id(str(model)):
-            raise InvalidModel(f"there is no model at {model}", remedy="give a .gguf file, a model folder or a hub id")
+            raise InvalidModel(
+                f"there is no model at {model}", remedy="give a .gguf file, a model folder or a Hugging Face id"
+            )
         path = fetch_from_hub(str(model), progress)
     if (path / BUNDLE_FILE).is_file():
         return Bundle.load(path)
     if path.is_file() and path.suffix == ".onnx":
         raise UnsupportedModel(
-            f"{path} is a single ONNX file", remedy="give the folder it is in, with its configuration and tokenizer"
+            f"{path} is a single ONNX file", remedy="give its folder, with configuration and tokenizer"
         )
     if path.is_dir() and not is_model_folder(path):
         raise InvalidModel(
             f"{path} holds no language model",
             remedy="it needs ONNX files beside genai_config.json, or beside config.json and tokenizer.json",
         )
-    progress(0, 1, "reading")
+    progress(0, 100, "reading")
     sha256 = _fingerprint(path)
-    importer = f"{IMPORTER}-{precision}"
+    importer = f"{IMPORTER}-{weights}"
     target = folder or bundles_folder() / f"{path.name if path.is_dir() else path.stem}-{sha256[:12]}-{importer}"
-    found = _whole_bundle(target)
-    if found is not None and (found.source_sha256, found.importer) == (sha256, importer):
-        return found
+    present = _complete_bundle(target)
+    if present is not None and (present.source_sha256, present.importer) == (sha256, importer):
+        return present
     if folder is not None:
-        _refuse_other_content(folder, found)
-    return _make(path, target, sha256, importer, precision, progress)
-
-
-def _whole_bundle(target: Path) -> Bundle | None:
-    """The bundle in a folder; None where there is none, or a damaged one, which is then made again."""
-    try:
-        return Bundle.load(target)
-    except InvalidModel:
-        return None
-
-
-def _refuse_other_content(folder: Path, found: Bundle | None) -> None:
-    """What an import replaces as a whole must not be anything but what an import made."""
-    remedy = "choose another folder"
-    if found is not None:
-        raise InvalidModel(f"{folder} holds the bundle of another model", remedy=remedy)
-    try:
-        strange = folder.exists() and not (folder / BUNDLE_FILE).is_file() and any(folder.iterdir())
-    except OSError as error:
-        raise _storage_failed(folder, error) from error
-    if strange:
-        raise StorageFailed(f"{folder} holds something else", remedy=remedy)
-
-
-def _make(path: Path, target: Path, sha256: str, importer: str, precision: str, progress: Progress) -> Bundle:
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    except OSError as error:
-        raise _storage_failed(target, error) from error
+        _refuse_other_content(folder, present)
+    aside = _temporary_folder(target)
     try:
         if path.is_dir():
             bundle = import_folder(path, aside, progress=progress)
         else:
-            bundle = import_gguf(path, aside, precision=precision, progress=progress)
+            bundle = import_gguf(path, aside, weights=weights, progress=progress)
         replace(bundle, source_sha256=sha256, importer=importer).save(aside)
-        found = _whole_bundle(target)
-        if found is not None and found.source_sha256 == sha256:  # another process was quicker
-            return found
+        present = _complete_bundle(target)
+        if present is not None and present.source_sha256 == sha256:  # another process was faster
+            return present
         if target.exists():
             shutil.rmtree(target)
         aside.rename(target)
@@ -131,15 +112,45 @@ def _make(path: Path, target: Path, sha256: str, importer: str, precision: str, 
     return Bundle.load(target)
 
 
+def _complete_bundle(target: Path) -> Bundle | None:
+    """Return the bundle in a folder; None if there is none, or a damaged one, which is then imported again."""
+    try:
+        return Bundle.load(target)
+    except InvalidModel:
+        return None
+
+
+def _refuse_other_content(folder: Path, present: Bundle | None) -> None:
+    """Raise an error if a folder that the import would replace holds anything but a bundle of this model."""
+    remedy = "choose another folder"
+    if present is not None:
+        raise InvalidModel(f"{folder} holds the bundle of another model", remedy=remedy)
+    try:
+        is_foreign = folder.exists() and not (folder / BUNDLE_FILE).is_file() and any(folder.iterdir())
+    except OSError as error:
+        raise _storage_failed(folder, error) from error
+    if is_foreign:
+        raise StorageFailed(f"{folder} holds other files than a bundle", remedy=remedy)
+
+
+def _temporary_folder(target: Path) -> Path:
+    """Return a new folder beside the target, on the same disk."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    except OSError as error:
+        raise _storage_failed(target, error) from error
+
+
 def _storage_failed(target: Path, error: OSError) -> TrisectError:
     if error.errno == errno.ENOSPC:
         remedy = f"free some space, or set TRISECT_BUNDLES to a folder on another disk than {target.parent}"
-        return StorageFailed("the disk is full; nothing of the import was kept", remedy=remedy)
+        return StorageFailed("the disk is full; the incomplete import was removed", remedy=remedy)
     return StorageFailed(f"cannot write {target}: {error.strerror or error}", remedy="choose another folder")
 
 
 def _fingerprint(path: Path) -> str:
-    """SHA-256 of a file; of a folder's models, by the names, sizes and times of their files."""
+    """Return the SHA-256 of a file, or of the names, sizes and times of a folder's files."""
     digest = hashlib.sha256()
     try:
         if path.is_file():

@@ -1,61 +1,29 @@
-"""The text at both ends of a generation: a prompt made into token ids, and ids made into an answer as they come."""
+"""The text of an answer, decoded token by token and ended by stop sequences."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from trisect.runtime.errors import ContextExceeded, InvalidInput
+from trisect.runtime.errors import InvalidInput
 
-from ..bundle import Bundle
 from .tokenizer import Tokenizer
 
 
-def encode_prompt(tokenizer: Tokenizer, prompt: str, *, chat: bool) -> list[int]:
-    """Token ids of a prompt, as one user's turn of a chat or as plain text.
-
-    Raises
-    ------
-    InvalidInput
-        Where there is nothing to answer.
-    """
-    ids = tokenizer.encode_chat([{"role": "user", "content": prompt}]) if chat else tokenizer.encode(prompt)
-    if not prompt or not ids:
-        raise InvalidInput("the prompt is empty", remedy="give some text")
-    return ids
-
-
-def check_prompt(bundle: Bundle, ids: Sequence[int]) -> None:
-    """Refuse token ids that a model cannot read.
-
-    Raises
-    ------
-    InvalidInput
-        Where there are none, or one is not in the vocabulary.
-    ContextExceeded
-        Where there are too many.
-    """
-    if not len(ids):
-        raise InvalidInput("the prompt has no tokens", remedy="give some text")
-    wrong = next((token for token in ids if not 0 <= token < bundle.vocab), None)
-    if wrong is not None:
-        raise InvalidInput(
-            f"token {wrong} is not in the model's vocabulary of {bundle.vocab}", remedy="use its tokenizer"
-        )
-    if len(ids) > bundle.context_length:
-        message = f"the prompt has {len(ids)} tokens, the model's context {bundle.context_length}"
-        raise ContextExceeded(message, remedy="shorten the prompt")
-
-
-class Answer:
-    """The text so far, held back where it may be the beginning of a stop text.
+class AnswerText:
+    """The text so far; the part that may be the beginning of a stop sequence is withheld.
 
     Parameters
     ----------
     tokenizer : Tokenizer
     stop : str or sequence of str
-        Texts that end the answer.
+        Stop sequences: texts that end the answer and are not part of it.
     on_text : callable, optional
-        Called with each piece of text that is certain to stay.
+        Called with each piece of text as soon as it is final.
+
+    Raises
+    ------
+    InvalidInput
+        If a stop sequence is empty.
     """
 
     def __init__(
@@ -63,47 +31,47 @@ class Answer:
     ) -> None:
         stop = (stop,) if isinstance(stop, str) else tuple(stop)
         if not all(stop):
-            raise InvalidInput("a stop text is empty", remedy="leave it out")
+            raise InvalidInput("a stop sequence is empty", remedy="leave it out")
         self.ids: list[int] = []
         self.text = ""
         self._tokenizer = tokenizer
-        self._pieces = tokenizer.stream()
+        self._decoder = tokenizer.stream()
         self._stop = stop
-        self._longest = max(map(len, stop), default=0)
+        self._max_stop_length = max(map(len, stop), default=0)
         self._on_text = on_text
-        # Where no one wants the text before the end, it is decoded once, at the end.
-        self._in_pieces = on_text is not None or bool(stop)
-        self._told = 0
+        # If nobody needs the text before the end, it is decoded once, at the end.
+        self._incremental = on_text is not None or bool(stop)
+        self._emitted = 0
         self._stopped = False
 
     def push(self, token: int) -> bool:
-        """Add a token; True where a stop text is now complete."""
+        """Add a token; return True if a stop sequence is now complete."""
         self.ids.append(token)
-        if not self._in_pieces:
+        if not self._incremental:
             return False
-        begin = max(0, len(self.text) - self._longest)
-        self.text += self._pieces.push(token)
-        found = [at for at in (self.text.find(text, begin) for text in self._stop) if at >= 0]
-        if found:
-            self.text = self.text[: min(found)]
+        begin = max(0, len(self.text) - self._max_stop_length)
+        self.text += self._decoder.push(token)
+        positions = [at for at in (self.text.find(text, begin) for text in self._stop) if at >= 0]
+        if positions:
+            self.text = self.text[: min(positions)]
             self._stopped = True
-        self._tell(len(self.text) if self._stopped else len(self.text) - self._undecided())
+        self._emit(len(self.text) if self._stopped else len(self.text) - self._withheld_length())
         return self._stopped
 
     def finish(self) -> None:
-        """Tell what was held back."""
-        if not self._in_pieces:
+        """Emit what was withheld."""
+        if not self._incremental:
             self.text = self._tokenizer.decode(self.ids)
         elif not self._stopped:
-            self.text += self._pieces.finish()
-        self._tell(len(self.text))
+            self.text += self._decoder.finish()
+        self._emit(len(self.text))
 
-    def _undecided(self) -> int:
-        """Length of the longest end of the text that begins a stop text."""
+    def _withheld_length(self) -> int:
+        """Return the length of the longest suffix of the text that is a prefix of a stop sequence."""
         return max((n for text in self._stop for n in range(1, len(text)) if self.text.endswith(text[:n])), default=0)
 
-    def _tell(self, until: int) -> None:
-        if until > self._told:
+    def _emit(self, until: int) -> None:
+        if until > self._emitted:
             if self._on_text is not None:
-                self._on_text(self.text[self._told : until])
-            self._told = until
+                self._on_text(self.text[self._emitted : until])
+            self._emitted = until

@@ -1,7 +1,7 @@
-"""Writes a conversation in a model's own chat format.
+"""Formats a conversation with a model's chat template.
 
-Chat templates are Jinja programs that come with model files from anywhere, so they run in a sandbox that reaches no
-attribute of Python's and changes none of the objects given to it, and what they may produce is bounded.
+Chat templates are Jinja programs from untrusted model files: they run in a sandbox without access to Python's
+attributes and without changing the objects passed in, and the length of their output is limited.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ CHATML = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-"""The format that models without a template are most likely to know."""
+"""ChatML: the format that models without a template most likely know."""
 
-_LONGEST_TEMPLATE = 1 << 20
-_LONGEST_TEXT = 1 << 26
+_MAX_TEMPLATE_LENGTH = 1 << 20
+_MAX_TEXT_LENGTH = 1 << 26
 
 
-class _GenerationMarks(Extension):
-    """Reads ``{% generation %}`` blocks, which mark the assistant's text for training, as their content."""
+class _GenerationBlock(Extension):
+    """Renders the content of ``{% generation %}`` blocks, which mark the assistant's text for training."""
 
     tags = {"generation"}  # noqa: RUF012  (declared so by Jinja)
 
@@ -46,25 +46,25 @@ def render_chat(
     eos_token: str = "",
     add_generation_prompt: bool = True,
 ) -> str:
-    """The text of a conversation.
+    """Return the text of a conversation.
 
     Parameters
     ----------
     template : str or None
-        Jinja source as model files bring it; None = `CHATML`.
+        Jinja source from the model files; None = `CHATML`.
     messages : sequence of mapping
         Each with ``role`` and ``content``.
     bos_token, eos_token : str
-        What the template may put around it.
+        Text of the special tokens that the template may insert.
     add_generation_prompt : bool
-        End with the beginning of the assistant's answer.
+        End with the header of the assistant's answer.
 
     Raises
     ------
     InvalidInput
-        Where a message lacks its role or content, or the template refuses the conversation.
+        If a message lacks its role or content, or the template rejects the conversation.
     InvalidModel
-        Where the template is not sound.
+        If the template is malformed, too long, or tries something forbidden.
 
     Examples
     --------
@@ -75,7 +75,7 @@ def render_chat(
     """
     for index, message in enumerate(messages):
         if not isinstance(message.get("role"), str) or "content" not in message:
-            raise InvalidInput(f"message {index} has no role and content", remedy='give {"role": ..., "content": ...}')
+            raise InvalidInput(f"message {index} lacks role or content", remedy='give {"role": ..., "content": ...}')
     program = _compile(CHATML if template is None else template)
     pieces, length = [], 0
     try:
@@ -87,24 +87,31 @@ def render_chat(
         ):
             pieces.append(piece)
             length += len(piece)
-            if length > _LONGEST_TEXT:
-                raise InvalidModel("the model's chat template does not end", remedy="use a plain prompt")
+            if length > _MAX_TEXT_LENGTH:
+                raise InvalidModel(
+                    f"the model's chat template writes more than {_MAX_TEXT_LENGTH} characters",
+                    remedy="use a plain prompt",
+                )
     except jinja2.exceptions.SecurityError as error:
-        raise InvalidModel(f"the model's chat template does what it may not: {error}") from error
+        raise InvalidModel(
+            f"the model's chat template is not allowed in the sandbox: {error}", remedy="use a plain prompt"
+        ) from error
     except InvalidModel:
         raise
-    except Exception as error:  # a template can fail in every way that a program can
-        raise InvalidInput(f"the model's chat template refuses these messages: {error}") from error
+    except Exception as error:  # a template is a program: it can fail in any way
+        raise InvalidInput(f"the model's chat template rejects these messages: {error}") from error
     return "".join(pieces)
 
 
 @functools.lru_cache(maxsize=8)
 def _compile(template: str) -> jinja2.Template:
-    if len(template) > _LONGEST_TEMPLATE:
-        raise InvalidModel(f"a chat template of {len(template)} characters")
-    # What transformers gives a template; templates in the wild rely on each of these.
+    if len(template) > _MAX_TEMPLATE_LENGTH:
+        raise InvalidModel(
+            f"the model's chat template has {len(template)} characters, at most {_MAX_TEMPLATE_LENGTH} are allowed"
+        )
+    # As transformers provides it; published templates rely on each of these.
     environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationMarks, "jinja2.ext.loopcontrols"]
+        trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationBlock, "jinja2.ext.loopcontrols"]
     )
     environment.filters["tojson"] = _to_json
     environment.globals["raise_exception"] = _raise_exception
@@ -112,7 +119,7 @@ def _compile(template: str) -> jinja2.Template:
     try:
         return environment.from_string(template)
     except (jinja2.TemplateSyntaxError, RecursionError) as error:
-        raise InvalidModel(f"the model's chat template is not sound: {error}", remedy="use a plain prompt") from error
+        raise InvalidModel(f"the model's chat template is malformed: {error}", remedy="use a plain prompt") from error
 
 
 def _raise_exception(message: str) -> None:
@@ -120,5 +127,5 @@ def _raise_exception(message: str) -> None:
 
 
 def _to_json(value: Any, indent: int | None = None, ensure_ascii: bool = False) -> str:
-    # Jinja's own escapes < and > for HTML, which would garble markup.
+    # Jinja's own filter escapes < and > for HTML, which would garble special tokens.
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent)

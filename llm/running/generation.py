@@ -1,7 +1,7 @@
-"""Writes an answer token by token: prefill on one device, decode on the same or on another.
+"""Generates text token by token: prefill on one device, decode on the same or on another.
 
-A `LanguageSession` holds a model loaded for one pair of devices. The tokens of a prompt are computed in chunks by the
-prefill device, the KV cache changes hands once, and the decode device computes one token at a time from then on.
+A `LanguageSession` holds a model loaded for one pair of devices. The prefill device computes the prompt in chunks and
+hands the KV cache over once; the decode device computes one token at a time from then on.
 """
 
 from __future__ import annotations
@@ -17,19 +17,20 @@ from trisect.runtime.device import Device
 from trisect.runtime.errors import InvalidInput
 
 from ..bundle import Bundle
-from .answer_text import Answer, check_prompt, encode_prompt
+from .answer_text import AnswerText
 from .kv_cache import KvCache
+from .prompt import Prompt, tokenise
 from .runners import Runner, load_runner
 from .sampling import Sampler, SamplingOptions
 from .tokenizer import Tokenizer
 
 DEFAULT_CHUNK_TOKENS = 2048
-"""Tokens of a prompt computed at once: bounds the memory that activations take."""
+"""Prompt tokens computed at once: limits the memory for activations."""
 
 
 @dataclass(frozen=True)
 class GenerationStats:
-    """What one answer took, measured."""
+    """Measured times and sizes of one generation."""
 
     prefill: str
     """Device id."""
@@ -38,32 +39,32 @@ class GenerationStats:
     new_tokens: int
     load_s: float
     prefill_s: float
-    """All of the prompt, up to its scores; handing over is not in it."""
+    """Whole prompt up to its scores, without handing over."""
     kv_s: float
     """Copying keys and values between the devices."""
     kv_bytes: int
-    """What was copied; 0 where one device does both."""
+    """Size of what was copied; 0 if one device does both phases."""
     decode_s: float
-    """The tokens after the first."""
+    """All tokens after the first."""
     end_to_end_s: float
-    """From token ids to the last token; loading is not in it."""
+    """From token ids to the last token, without loading."""
     weights_copies: int
-    """How many engines hold the weights in memory, each in a layout of its own."""
+    """Number of engines that hold the weights in memory, each in its own layout."""
 
     @property
     def prefill_tok_s(self) -> float:
-        """Prompt tokens a second."""
+        """Prompt tokens per second."""
         return self.prompt_tokens / self.prefill_s if self.prefill_s else 0.0
 
     @property
     def decode_tok_s(self) -> float:
-        """New tokens a second, of those after the first."""
+        """New tokens per second, after the first."""
         return (self.new_tokens - 1) / self.decode_s if self.decode_s and self.new_tokens > 1 else 0.0
 
 
 @dataclass(frozen=True)
 class Generation:
-    """An answer."""
+    """A generated answer."""
 
     text: str
     token_ids: tuple[int, ...]
@@ -72,30 +73,27 @@ class Generation:
     """Why it ended: ``eos``, ``stop``, ``length`` or ``context``."""
 
 
-class _Clock:
-    """When the parts of one answer were done."""
+class _PhaseTimer:
+    """Times the phases of one generation."""
 
     def __init__(self) -> None:
-        self._begun = self._prompt_done = self._last = time.perf_counter()
+        self._begin = self._prompt_done = self._last_token = time.perf_counter()
         self.kv_s = 0.0
 
-    def begin(self) -> None:
-        self._begun = time.perf_counter()
-
-    def prefilled(self, kv_s: float) -> None:
-        self._prompt_done = self._last = time.perf_counter()
+    def prompt_done(self, kv_s: float) -> None:
+        self._prompt_done = self._last_token = time.perf_counter()
         self.kv_s = kv_s
 
-    def token(self) -> None:
-        self._last = time.perf_counter()
+    def token_done(self) -> None:
+        self._last_token = time.perf_counter()
 
     @property
     def prefill_s(self) -> float:
-        return self._prompt_done - self._begun - self.kv_s
+        return self._prompt_done - self._begin - self.kv_s
 
     @property
     def decode_s(self) -> float:
-        return self._last - self._prompt_done
+        return self._last_token - self._prompt_done
 
 
 class LanguageSession:
@@ -107,11 +105,13 @@ class LanguageSession:
     prefill, decode : Device
         May be the same; the model is then loaded once.
     threads : int, optional
-        Computing threads of each engine; None = the engine's default.
+        Compute threads of each engine; None = the engine's default.
     precision : {"fast", "float32"}
         ``float32`` computes in float32 throughout, as a reference.
     chunk_tokens : int
-        Tokens of a prompt computed at once.
+        Prompt tokens computed at once.
+    tokenizer : Tokenizer, optional
+        The bundle's, if it is loaded already.
     """
 
     def __init__(
@@ -123,21 +123,25 @@ class LanguageSession:
         threads: int | None = None,
         precision: str = "fast",
         chunk_tokens: int = DEFAULT_CHUNK_TOKENS,
+        tokenizer: Tokenizer | None = None,
     ) -> None:
-        begun = time.perf_counter()
+        begin = time.perf_counter()
         if chunk_tokens < 1:
             raise InvalidInput(f"chunk_tokens is {chunk_tokens}", remedy="give 1 or more")
         self.bundle = bundle
-        self.tokenizer = Tokenizer.load(bundle.folder)
+        self.tokenizer = tokenizer or Tokenizer.load(bundle.folder)
         self._chunk_tokens = chunk_tokens
-        self._splits = prefill.id != decode.id
-        options = {"threads": threads, "precision": precision}
-        self._prefill: Runner = load_runner(bundle, prefill, decodes=not self._splits, share=self._splits, **options)  # type: ignore[arg-type]
-        self._decode: Runner = self._prefill
-        if self._splits:
-            self._decode = load_runner(bundle, decode, decodes=True, share=False, **options)  # type: ignore[arg-type]
+        self._is_split = prefill.id != decode.id
+
+        def load(device: Device, *, decodes: bool, exports_cache: bool) -> Runner:
+            return load_runner(
+                bundle, device, threads=threads, precision=precision, decodes=decodes, exports_cache=exports_cache
+            )
+
+        self._prefill = load(prefill, decodes=not self._is_split, exports_cache=self._is_split)
+        self._decode = load(decode, decodes=True, exports_cache=False) if self._is_split else self._prefill
         self._cache: KvCache | None = None
-        self.load_s = time.perf_counter() - begun
+        self.load_s = time.perf_counter() - begin
 
     def __enter__(self) -> Self:
         return self
@@ -146,19 +150,19 @@ class LanguageSession:
         self.close()
 
     def close(self) -> None:
-        """Give the devices' memory back."""
+        """Release the devices' memory."""
         self._prefill.close()
         self._decode.close()
         self._cache = None
 
     @property
     def decode_runner(self) -> Runner:
-        """What computes single tokens, for measurements below this level."""
+        """The runner that computes single tokens, for measurements of the runner alone."""
         return self._decode
 
     def generate(
         self,
-        prompt: str | Sequence[int],
+        prompt: str | Sequence[int] | Prompt,
         *,
         max_new_tokens: int = 64,
         sampling: SamplingOptions | None = None,
@@ -167,36 +171,36 @@ class LanguageSession:
         ignore_eos: bool = False,
         on_text: Callable[[str], None] | None = None,
     ) -> Generation:
-        """Answer a prompt.
+        """Generate an answer to a prompt.
 
         Parameters
         ----------
-        prompt : str or sequence of int
-            Text, or token ids as they are.
+        prompt : str or sequence of int or Prompt
+            Text, or token ids as they are; a `Prompt` is not checked again.
         max_new_tokens : int
         sampling : SamplingOptions, optional
             None = greedy.
         stop : str or sequence of str
-            Texts that end the answer; they are not part of it.
+            Stop sequences: texts that end the answer and are not part of it.
         chat : bool
-            Put text into the model's chat format.
+            Format text with the model's chat template.
         ignore_eos : bool
-            Go on after the model has ended its answer, for measurements.
+            Continue after an end-of-sequence token, for measurements.
         on_text : callable, optional
-            Called with each piece of text as it is made.
+            Called with each piece of text as it is generated.
 
         Raises
         ------
         InvalidInput
-            For an empty prompt, or one with ids that the model does not have.
+            For an empty prompt, a token outside the vocabulary, or `max_new_tokens` below 1.
         ContextExceeded
-            Where prompt and answer do not fit into the model's context.
+            If the prompt does not fit into the model's context.
         """
-        ids = encode_prompt(self.tokenizer, prompt, chat=chat) if isinstance(prompt, str) else list(prompt)
-        answer = Answer(self.tokenizer, stop, on_text)
-        clock = _Clock()
+        ids = tokenise(self.bundle, self.tokenizer, prompt, chat=chat).ids
+        answer = AnswerText(self.tokenizer, stop, on_text)
+        timer = _PhaseTimer()
         finish = ""
-        for token in self._tokens(ids, max_new_tokens, sampling or SamplingOptions(), clock):
+        for token in self._tokens(ids, max_new_tokens, sampling or SamplingOptions(), timer):
             if token in self.tokenizer.eos_ids and not ignore_eos:
                 finish = "eos"
                 break
@@ -204,105 +208,78 @@ class LanguageSession:
                 finish = "stop"
                 break
         answer.finish()
-        full = len(ids) + len(answer.ids) >= self.bundle.context_length
-        finish = finish or ("context" if full and len(answer.ids) < max_new_tokens else "length")
-        return Generation(answer.text, tuple(answer.ids), self._stats(ids, answer, clock), finish)
-
-    def stream(
-        self,
-        prompt: str | Sequence[int],
-        *,
-        max_new_tokens: int = 64,
-        sampling: SamplingOptions | None = None,
-        stop: str | Sequence[str] = (),
-        chat: bool = True,
-    ) -> Iterator[str]:
-        """Pieces of the answer's text as they are made; see `generate`."""
-        ids = encode_prompt(self.tokenizer, prompt, chat=chat) if isinstance(prompt, str) else list(prompt)
-        pieces: list[str] = []
-        answer = Answer(self.tokenizer, stop, pieces.append)
-        for token in self._tokens(ids, max_new_tokens, sampling or SamplingOptions(), _Clock()):
-            ended = token in self.tokenizer.eos_ids or answer.push(token)
-            yield from pieces
-            pieces.clear()
-            if ended:
-                break
-        answer.finish()
-        yield from pieces
+        context_is_full = len(ids) + len(answer.ids) >= self.bundle.context_length
+        finish = finish or ("context" if context_is_full and len(answer.ids) < max_new_tokens else "length")
+        return Generation(answer.text, tuple(answer.ids), self._stats(ids, answer, timer), finish)
 
     def scores(self, ids: Sequence[int], following: Sequence[int]) -> np.ndarray:
-        """Scores after a prompt and after each of the tokens that follow it, whatever the model would have chosen.
+        """Return the scores after a prompt and after each of the given tokens that follow it (teacher forcing).
 
         Parameters
         ----------
         ids : sequence of int
             The prompt, computed by the prefill device.
         following : sequence of int
-            Tokens put in one by one on the decode device.
+            Tokens computed one by one on the decode device.
 
         Returns
         -------
         numpy.ndarray
             float32 [1 + len(following), vocabulary].
         """
-        clock = _Clock()
-        rows = [self._prefill_scores(list(ids), len(following) + 1, clock).copy()]
+        prompt = tokenise(self.bundle, self.tokenizer, ids).ids
+        rows = [self._prefill_scores(prompt, len(following) + 1, _PhaseTimer()).copy()]
         for at, token in enumerate(following):
             rows.append(self._decode.forward(np.array([token]), len(ids) + at).copy())
         return np.stack(rows)
 
-    def _tokens(self, ids: list[int], most: int, sampling: SamplingOptions, clock: _Clock) -> Iterator[int]:
-        """New tokens; stops after `most`, or where the context is full."""
-        if most < 1:
-            raise InvalidInput(f"max_new_tokens is {most}", remedy="ask for 1 or more")
-        clock.begin()
-        scores = self._prefill_scores(ids, most, clock)
+    def _tokens(
+        self, ids: Sequence[int], max_new_tokens: int, sampling: SamplingOptions, timer: _PhaseTimer
+    ) -> Iterator[int]:
+        """Yield new tokens, until there are `max_new_tokens` or the context is full."""
+        if max_new_tokens < 1:
+            raise InvalidInput(f"max_new_tokens is {max_new_tokens}", remedy="ask for 1 or more")
+        scores = self._prefill_scores(ids, max_new_tokens, timer)
         sampler = Sampler(sampling, ids)
         position = len(ids)
-        for count in range(1, most + 1):
+        for count in range(1, max_new_tokens + 1):
             token = sampler.choose(scores)
-            clock.token()
+            timer.token_done()
             yield token
-            if count == most or position == self.bundle.context_length:
+            if count == max_new_tokens or position == self.bundle.context_length:
                 return
             scores = self._decode.forward(np.array([token]), position)
             position += 1
 
-    def _prefill_scores(self, ids: list[int], new_tokens: int, clock: _Clock) -> np.ndarray:
-        """Compute a prompt in chunks and hand its cache to the decode device."""
-        limit = self.bundle.context_length
-        check_prompt(self.bundle, ids)
-        cache = self._room_for(min(len(ids) + new_tokens, limit))
-        self._prefill.reset(cache)
+    def _prefill_scores(self, ids: Sequence[int], new_tokens: int, timer: _PhaseTimer) -> np.ndarray:
+        """Compute a prompt in chunks and hand its cache over to the decode device."""
+        capacity = min(len(ids) + new_tokens, self.bundle.context_length)
+        if self._cache is None:
+            self._cache = self.bundle.new_cache(capacity)
+        self._cache.clear()
+        self._cache.reserve(capacity)
+        self._prefill.reset(self._cache)
         before = self._prefill.handover_s + self._decode.handover_s
         scores = np.empty(0, np.float32)
         array = np.asarray(ids, np.int64)
         for start in range(0, len(ids), self._chunk_tokens):
             scores = self._prefill.forward(array[start : start + self._chunk_tokens], start)
-        if self._splits:
-            self._decode.take(cache)
-        clock.prefilled(self._prefill.handover_s + self._decode.handover_s - before)
+        if self._is_split:
+            self._decode.continue_from(self._cache)
+        timer.prompt_done(self._prefill.handover_s + self._decode.handover_s - before)
         return scores
 
-    def _room_for(self, tokens: int) -> KvCache:
-        bundle = self.bundle
-        if self._cache is None:
-            self._cache = KvCache(bundle.layers, bundle.kv_heads, bundle.head_dim, bundle.context_length, tokens)
-        self._cache.clear()
-        self._cache.reserve(tokens)
-        return self._cache
-
-    def _stats(self, ids: list[int], answer: Answer, clock: _Clock) -> GenerationStats:
+    def _stats(self, ids: Sequence[int], answer: AnswerText, timer: _PhaseTimer) -> GenerationStats:
         return GenerationStats(
             prefill=self._prefill.device.id,
             decode=self._decode.device.id,
             prompt_tokens=len(ids),
             new_tokens=len(answer.ids),
             load_s=self.load_s,
-            prefill_s=clock.prefill_s,
-            kv_s=clock.kv_s,
-            kv_bytes=self.bundle.cache_bytes_per_token * len(ids) if self._splits else 0,
-            decode_s=clock.decode_s,
-            end_to_end_s=clock.prefill_s + clock.kv_s + clock.decode_s,
-            weights_copies=2 if self._splits else 1,
+            prefill_s=timer.prefill_s,
+            kv_s=timer.kv_s,
+            kv_bytes=self.bundle.cache_bytes_per_token * len(ids) if self._is_split else 0,
+            decode_s=timer.decode_s,
+            end_to_end_s=timer.prefill_s + timer.kv_s + timer.decode_s,
+            weights_copies=2 if self._is_split else 1,
         )

@@ -1,10 +1,10 @@
-"""Runs a language model's graph on one device, whatever way that device has of keeping the KV cache.
+"""Runs a language model's graph on one device, with the way of keeping the KV cache that its engine supports.
 
-A `Runner` computes the scores after some more tokens; where the cache lies is its own affair. Three kinds:
+A `Runner` computes the scores (logits) after further tokens. There are three, chosen by the engine's capabilities:
 
-- `InPlaceRunner`: the graph reads and extends the buffers of a `KvCache` where they are (GroupQueryAttention);
-- `StatefulRunner`: the engine keeps the cache inside the compiled model (OpenVINO);
-- `GrowingRunner`: past in, present out, by reference: any graph on any engine.
+- `InPlaceRunner`: the graph reads and extends the buffers of a `KvCache` in place (GroupQueryAttention);
+- `StatefulRunner`: the engine keeps the cache inside the compiled model;
+- `GrowingRunner`: past in, present out, passed by reference; works with any graph on any engine.
 """
 
 from __future__ import annotations
@@ -16,45 +16,61 @@ from typing import Protocol
 
 import numpy as np
 
+from trisect.runtime import engines
 from trisect.runtime.device import Device
-from trisect.runtime.engines import load
 from trisect.runtime.engines.base import Binding, LoadOptions, Module, StatefulModule
 from trisect.runtime.errors import EngineFailed
 from trisect.runtime.tensors.dtypes import dtype_of
 
 from ..bundle import Bundle
-from .kv_cache import KvCache, past_names
+from .kv_cache import KvCache, fresh_name, past_names, present_name
 
-_STATEFUL_ENGINES = ("openvino",)
+_SPIN_LIMIT_US = 1000
 
 
 class Runner(Protocol):
-    """A language model on one device."""
+    """A language model loaded on one device."""
 
     device: Device
     handover_s: float
     """Time spent so far on copying keys and values from or to a `KvCache`."""
 
     def forward(self, ids: np.ndarray, start: int) -> np.ndarray:
-        """Scores, float32 [vocabulary], after tokens int64 [n] that follow `start` earlier ones.
+        """Return the scores after tokens that follow `start` earlier ones.
 
-        The array returned is overwritten by the next call.
+        Parameters
+        ----------
+        ids : ndarray
+            int64 [n], or [batch, n] on a runner loaded for a batch.
+        start : int
+
+        Returns
+        -------
+        ndarray
+            float32 [vocabulary] or [batch, vocabulary]; overwritten by the next call.
         """
 
-    def take(self, cache: KvCache) -> None:
+    def continue_from(self, cache: KvCache) -> None:
         """Continue from a cache that another runner filled."""
 
     def reset(self, cache: KvCache) -> None:
-        """Begin anew. Of a runner loaded to share, what it computes ends up in this cache."""
+        """Start a new sequence; a runner loaded with `exports_cache` writes its keys and values to this cache."""
 
     def close(self) -> None:
-        """Give the device's memory back."""
+        """Release the device's memory."""
 
 
 def load_runner(
-    bundle: Bundle, device: Device, *, threads: int | None = None, precision: str = "fast", decodes: bool, share: bool
+    bundle: Bundle,
+    device: Device,
+    *,
+    threads: int | None = None,
+    precision: str = "fast",
+    decodes: bool,
+    exports_cache: bool,
+    batch: int = 1,
 ) -> Runner:
-    """Load the graph that suits a device.
+    """Load the bundle's graph that suits a device.
 
     Parameters
     ----------
@@ -63,203 +79,213 @@ def load_runner(
     threads : int, optional
     precision : {"fast", "float32"}
     decodes : bool
-        It will compute single tokens too: idle threads may spin between them.
-    share : bool
-        Another runner will continue from what this one computes.
+        It will compute single tokens too: idle threads may spin in between.
+    exports_cache : bool
+        Another runner will continue from the keys and values that this one computes.
+    batch : int
+        Number of sequences that the graph takes.
+
+    Raises
+    ------
+    InvalidModel
+        If the bundle has no graph for the device's engine.
+    EngineFailed
+        If the engine cannot load the graph.
     """
-    graph = bundle.graph_for(device.engine)
+    graph = bundle.graph_for(device)
     path = Path(bundle.folder) / graph.file
-    # While one device works on a request the other rests, so spinning takes nothing from it but the last millisecond.
-    extra = {"session.intra_op.spin_duration_us": 1000} if device.engine == "ort" else {}
-    options = LoadOptions(threads=threads, precision=precision, spin=decodes, extra=extra)
+    shape = (batch, bundle.kv_heads, 0, bundle.head_dim)
+    past = past_names(bundle.layers)
     if graph.cache == "in-place":
-        if device.engine == "ort":
-            return InPlaceRunner(load(path, device, options), bundle)
+        # Prefill and decode alternate, so spinning delays the other engine by the last millisecond at most.
+        options = LoadOptions(threads=threads, precision=precision, spin=decodes, spin_limit_us=_SPIN_LIMIT_US)
+        return InPlaceRunner(engines.load(path, device, options), batch, bundle.vocab)
+    state = {name: present_name(name) for name in past}
+    if not engines.capabilities(device).internal_state:
+        options = LoadOptions(threads=threads, precision=precision, spin=decodes, outputs=("logits", *state.values()))
+        return GrowingRunner(engines.load(path, device, options), past, shape, exports_cache=exports_cache)
+    fresh = tuple(map(fresh_name, past)) if graph.fresh and exports_cache else ()
+    options = LoadOptions(
+        threads=threads, precision=precision, state=state, outputs=("logits", *fresh), native_outputs=fresh,
+        scale_group=graph.scale_group,
+    )  # fmt: skip
+    module = engines.load(path, device, options)
+    if not isinstance(module, StatefulModule):
         raise EngineFailed(
-            f"{device.id} cannot extend a KV cache in place", remedy="choose another device", device=device.id
+            f"{device.id} did not keep the KV cache inside the model", remedy="choose another device", device=device.id
         )
-    names = [name for _, _, name in past_names(bundle.layers)]
-    state = {name: name.replace("past_key_values", "present") for name in names}
-    fresh = [name.replace("past_key_values", "fresh") for name in names] if graph.fresh else []
-    if device.engine in _STATEFUL_ENGINES:
-        wanted = ("logits", *(fresh if share else ()))
-        options = LoadOptions(
-            threads=threads, precision=precision, state=state, outputs=wanted, native_outputs=tuple(fresh),
-            scale_group=graph.scale_group,
-        )  # fmt: skip
-        module = load(path, device, options)
-        if not isinstance(module, StatefulModule):
-            raise EngineFailed(f"{device.id} does not keep state", remedy="choose another device", device=device.id)
-        return StatefulRunner(module, bundle, share=share)
-    options = LoadOptions(threads=threads, precision=precision, spin=decodes, outputs=("logits", *state.values()))
-    return GrowingRunner(load(path, device, options), bundle, share=share)
+    return StatefulRunner(module, past, shape, bundle.vocab, exports_cache=exports_cache)
 
 
 class InPlaceRunner:
-    """Reads and extends a `KvCache` in place; handing over costs nothing."""
+    """Reads and extends a `KvCache` in place; a hand-over costs nothing."""
 
-    def __init__(self, module: Module, bundle: Bundle) -> None:
+    def __init__(self, module: Module, batch: int, vocab: int) -> None:
         self.device = module.device
         self.handover_s = 0.0
         self.module = module
         self._cache: KvCache | None = None
-        self._logits = np.zeros((1, 1, bundle.vocab), np.float32)
-        self._last = np.zeros(1, np.int32)
+        self._logits = np.zeros((batch, 1, vocab), np.float32)
+        self._last = np.zeros(batch, np.int32)
         self._total = np.zeros((), np.int32)
-        self._one = np.zeros((1, 1), np.int64)
+        self._token = np.zeros((batch, 1), np.int64)
         self._step: Binding | None = None
         self._generation = -1
 
     def forward(self, ids: np.ndarray, start: int) -> np.ndarray:
         """See `Runner.forward`."""
-        cache = self._held()
-        total = start + len(ids)
-        cache.reserve(total)
-        self._last[0] = total - 1
-        self._total[...] = total
-        if len(ids) == 1:
+        cache = self._cache
+        if cache is None:
+            raise EngineFailed(
+                f"the runner on {self.device.id} has no cache", remedy="reset it first", device=self.device.id
+            )
+        count = ids.shape[-1]
+        cache.reserve(start + count)
+        self._last[:] = start + count - 1
+        self._total[...] = start + count
+        if count == 1:
             if self._step is None or self._generation != cache.generation:
-                self._step, self._generation = self._bind(self._one, cache), cache.generation
-            self._one[0, 0] = ids[0]
+                self._step, self._generation = self._bind(self._token, cache), cache.generation
+            self._token[:, 0] = ids[..., 0]
             self._step.run()
         else:
-            self._bind(np.ascontiguousarray(ids[None]), cache).run()
-        cache.length = total
-        scores: np.ndarray = self._logits[0, 0]
-        return scores
+            self._bind(np.ascontiguousarray(np.atleast_2d(ids)), cache).run()
+        cache.length = start + count
+        return _scores(self._logits, ids)
 
-    def take(self, cache: KvCache) -> None:
-        """See `Runner.take`."""
+    def continue_from(self, cache: KvCache) -> None:
+        """See `Runner.continue_from`."""
         if cache is not self._cache:
             self._cache, self._step = cache, None
 
     def reset(self, cache: KvCache) -> None:
         """See `Runner.reset`."""
-        self.take(cache)
+        self.continue_from(cache)
 
     def close(self) -> None:
         """See `Runner.close`."""
         self._step = self._cache = None
         self.module.close()
 
-    def _held(self) -> KvCache:
-        if self._cache is None:
-            raise EngineFailed(
-                f"the runner on {self.device.id} has no cache", remedy="reset it first", device=self.device.id
-            )
-        return self._cache
-
     def _bind(self, ids: np.ndarray, cache: KvCache) -> Binding:
-        buffers = dict(cache.buffers)
-        presents = {name.replace("past_key_values", "present"): buffer for name, buffer in buffers.items()}
-        inputs = {"input_ids": ids, "seqlens_k": self._last, "total_sequence_length": self._total, **buffers}
+        presents = {present_name(name): buffer for name, buffer in cache.buffers.items()}
+        inputs = {"input_ids": ids, "seqlens_k": self._last, "total_sequence_length": self._total, **cache.buffers}
         return self.module.bind(inputs, {"logits": self._logits, **presents})
 
 
 class StatefulRunner:
-    """The engine keeps the cache; it is copied out as it is made, or in before the first step."""
+    """Lets the engine keep the cache; copies it out after each run, or in before the first decode step."""
 
-    def __init__(self, module: StatefulModule, bundle: Bundle, *, share: bool) -> None:
+    def __init__(
+        self,
+        module: StatefulModule,
+        past: Sequence[str],
+        shape: tuple[int, int, int, int],
+        vocab: int,
+        *,
+        exports_cache: bool,
+    ) -> None:
         self.device = module.device
         self.handover_s = 0.0
         self._module = module
-        self._names = [name for _, _, name in past_names(bundle.layers)]
-        self._wants = {spec.name for spec in module.inputs}
+        self._past = past
+        self._inputs = {spec.name for spec in module.inputs}
         self._fresh = {spec.name: dtype_of(spec.dtype) for spec in module.outputs if spec.name.startswith("fresh.")}
-        self._share = share
-        self._shape = (1, bundle.kv_heads, 0, bundle.head_dim)
-        self._rooms: dict[str, np.ndarray] = {}
-        self._logits = np.zeros((1, 1, bundle.vocab), np.float32)
+        self._exports_cache = exports_cache
+        self._shape = shape
+        self._buffers: dict[str, np.ndarray] = {}
+        self._logits = np.zeros((shape[0], 1, vocab), np.float32)
         self._cache: KvCache | None = None
 
     def forward(self, ids: np.ndarray, start: int) -> np.ndarray:
         """See `Runner.forward`."""
-        fresh = {name: self._room(name, len(ids)) for name in self._fresh}
-        binding = self._module.bind(_feeds(self._wants, ids, start), {"logits": self._logits, **fresh})
+        count = ids.shape[-1]
+        fresh = {name: self._output_buffer(name, count) for name in self._fresh}
+        binding = self._module.bind(_feeds(self._inputs, ids, start), {"logits": self._logits, **fresh})
         binding.run()
         if self._cache is not None:
-            begun = time.perf_counter()
-            self._give(self._cache, fresh, start, len(ids))
-            self.handover_s += time.perf_counter() - begun
-        scores: np.ndarray = self._logits[0, 0]
-        return scores
+            begin = time.perf_counter()
+            self._export(self._cache, fresh, start, count)
+            self.handover_s += time.perf_counter() - begin
+        return _scores(self._logits, ids)
 
-    def take(self, cache: KvCache) -> None:
-        """See `Runner.take`."""
-        begun = time.perf_counter()
+    def continue_from(self, cache: KvCache) -> None:
+        """See `Runner.continue_from`."""
+        begin = time.perf_counter()
         self._module.reset_state()
         self._module.set_state(cache.filled())
         self._cache = None
-        self.handover_s += time.perf_counter() - begun
+        self.handover_s += time.perf_counter() - begin
 
     def reset(self, cache: KvCache) -> None:
         """See `Runner.reset`."""
         self._module.reset_state()
-        self._cache = cache if self._share else None
+        self._cache = cache if self._exports_cache else None
 
     def close(self) -> None:
         """See `Runner.close`."""
         self._cache = None
         self._module.close()
 
-    def _room(self, name: str, count: int) -> np.ndarray:
-        """An array for an output, kept from run to run: memory that is new costs more than what is written to it."""
-        _, heads, _, dim = self._shape
-        room = self._rooms.get(name)
-        if room is None or room.size < heads * count * dim:
-            room = self._rooms[name] = np.empty(heads * count * dim, self._fresh[name])
-        return room[: heads * count * dim].reshape(1, heads, count, dim)
+    def _output_buffer(self, name: str, count: int) -> np.ndarray:
+        """Return an array for an output, reused between runs: touching new memory costs more than writing to it."""
+        batch, heads, _, dim = self._shape
+        size = batch * heads * count * dim
+        buffer = self._buffers.get(name)
+        if buffer is None or buffer.size < size:
+            buffer = self._buffers[name] = np.empty(size, self._fresh[name])
+        return buffer[:size].reshape(batch, heads, count, dim)
 
-    def _give(self, cache: KvCache, fresh: dict[str, np.ndarray], start: int, count: int) -> None:
+    def _export(self, cache: KvCache, fresh: dict[str, np.ndarray], start: int, count: int) -> None:
         cache.reserve(start + count)
         if fresh:
-            for name in self._names:
-                cache.write(name, fresh[name.replace("past_key_values", "fresh")], start)
+            for name in self._past:
+                cache.write(name, fresh[fresh_name(name)], start)
         else:
-            for name, past in self._module.get_state().items():
-                cache.write(name, past[:, :, start:], start)
+            for name, values in self._module.get_state().items():
+                cache.write(name, values[:, :, start:], start)
         cache.length = start + count
 
 
 class GrowingRunner:
-    """Gives the last run's presents to the next as its past, by reference."""
+    """Passes the presents of one run to the next as its past, by reference."""
 
-    def __init__(self, module: Module, bundle: Bundle, *, share: bool) -> None:
+    def __init__(
+        self, module: Module, past: Sequence[str], shape: tuple[int, int, int, int], *, exports_cache: bool
+    ) -> None:
         self.device = module.device
         self.handover_s = 0.0
         self._module = module
-        self._names = [name for _, _, name in past_names(bundle.layers)]
-        self._wants = {spec.name for spec in module.inputs}
-        self._nothing = np.zeros((1, bundle.kv_heads, 0, bundle.head_dim), np.float32)
-        self._past = dict.fromkeys(self._names, self._nothing)
-        self._share = share
+        self._inputs = {spec.name for spec in module.inputs}
+        self._empty = dict.fromkeys(past, np.zeros(shape, np.float32))
+        self._past = self._empty
+        self._exports_cache = exports_cache
         self._cache: KvCache | None = None
 
     def forward(self, ids: np.ndarray, start: int) -> np.ndarray:
         """See `Runner.forward`."""
-        outputs = self._module.run(_feeds(self._wants, ids, start) | self._past)
-        self._past = {name: outputs[name.replace("past_key_values", "present")] for name in self._names}
+        outputs = self._module.run(_feeds(self._inputs, ids, start) | self._past)
+        self._past = {name: outputs[present_name(name)] for name in self._empty}
         if self._cache is not None:
-            begun = time.perf_counter()
-            self._cache.reserve(start + len(ids))
+            begin = time.perf_counter()
+            self._cache.reserve(start + ids.shape[-1])
             for name, present in self._past.items():
                 self._cache.write(name, present[:, :, start:], start)
-            self._cache.length = start + len(ids)
-            self.handover_s += time.perf_counter() - begun
-        logits: np.ndarray = outputs["logits"][0, -1]
-        return logits
+            self._cache.length = start + ids.shape[-1]
+            self.handover_s += time.perf_counter() - begin
+        return _scores(outputs["logits"], ids)
 
-    def take(self, cache: KvCache) -> None:
-        """See `Runner.take`."""
-        begun = time.perf_counter()
+    def continue_from(self, cache: KvCache) -> None:
+        """See `Runner.continue_from`."""
+        begin = time.perf_counter()
         self._past = {name: np.ascontiguousarray(past) for name, past in cache.filled().items()}
         self._cache = None
-        self.handover_s += time.perf_counter() - begun
+        self.handover_s += time.perf_counter() - begin
 
     def reset(self, cache: KvCache) -> None:
         """See `Runner.reset`."""
-        self._past = dict.fromkeys(self._names, self._nothing)
-        self._cache = cache if self._share else None
+        self._past = self._empty
+        self._cache = cache if self._exports_cache else None
 
     def close(self) -> None:
         """See `Runner.close`."""
@@ -268,14 +294,22 @@ class GrowingRunner:
         self._module.close()
 
 
-def _feeds(wanted: set[str], ids: Sequence[int] | np.ndarray, start: int) -> dict[str, np.ndarray]:
-    count = len(ids)
-    feeds = {"input_ids": np.ascontiguousarray(ids, np.int64)[None]}
-    if "position_ids" in wanted:
-        feeds["position_ids"] = np.arange(start, start + count, dtype=np.int64)[None]
-    if "seqlens_k" in wanted:
-        feeds["seqlens_k"] = np.array([start + count - 1], np.int32)
+def _feeds(inputs: set[str], ids: np.ndarray, start: int) -> dict[str, np.ndarray]:
+    """Return the inputs other than the cache, of those that the graph has."""
+    rows = np.ascontiguousarray(np.atleast_2d(ids), np.int64)
+    batch, count = rows.shape
+    feeds = {"input_ids": rows}
+    if "position_ids" in inputs:
+        feeds["position_ids"] = np.tile(np.arange(start, start + count, dtype=np.int64), (batch, 1))
+    if "seqlens_k" in inputs:
+        feeds["seqlens_k"] = np.full(batch, start + count - 1, np.int32)
         feeds["total_sequence_length"] = np.array(start + count, np.int32)
-    if "attention_mask" in wanted:
-        feeds["attention_mask"] = np.ones((1, start + count), np.int64)
+    if "attention_mask" in inputs:
+        feeds["attention_mask"] = np.ones((batch, start + count), np.int64)
     return feeds
+
+
+def _scores(logits: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """Return the last token's scores: without the batch axis where the ids have none."""
+    scores: np.ndarray = logits[0, -1] if ids.ndim == 1 else logits[:, -1]
+    return scores

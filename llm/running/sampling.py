@@ -1,4 +1,4 @@
-"""Chooses the next token from scores: greedy, or sampled with the usual controls, the same under the same seed."""
+"""Chooses the next token from scores: greedy, or sampled with temperature, top-k, top-p and repetition penalty."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from trisect.runtime.errors import InvalidInput
 
 @dataclass(frozen=True)
 class SamplingOptions:
-    """How to choose tokens. The controls work in the order in which they stand here.
+    """How to sample tokens. The options are applied in the order in which they are listed here.
 
     Examples
     --------
@@ -21,13 +21,13 @@ class SamplingOptions:
     """
 
     repetition_penalty: float = 1.0
-    """Divide the scores (multiply, where negative) of tokens that were seen (Keskar et al., arXiv 1909.05858)."""
+    """Divide the scores (multiply, if negative) of tokens that occurred before (Keskar et al., arXiv 1909.05858)."""
     temperature: float = 0.0
-    """Divide all scores by it before the softmax; 0 = always the best token."""
+    """Divide all scores by it before the softmax; 0 = greedy."""
     top_k: int = 0
-    """Keep the best k tokens; 0 = all."""
+    """Sample from the k tokens with the highest scores; 0 = all."""
     top_p: float = 1.0
-    """Keep the fewest tokens that together have this probability (Holtzman et al., arXiv 1904.09751)."""
+    """Sample from the smallest set of tokens with this total probability (Holtzman et al., arXiv 1904.09751)."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -44,18 +44,18 @@ class SamplingOptions:
 
     @property
     def is_greedy(self) -> bool:
-        """True where chance has no part in it."""
+        """Whether the token with the highest score is always chosen."""
         return self.temperature == 0
 
 
 class Sampler:
-    """Chooses one token after another for one answer.
+    """Samples the tokens of one answer.
 
     Parameters
     ----------
     options : SamplingOptions
     seen : sequence of int
-        The prompt's tokens, for the repetition penalty.
+        The prompt's tokens, which the repetition penalty applies to.
     """
 
     def __init__(self, options: SamplingOptions, seen: Sequence[int]) -> None:
@@ -64,12 +64,12 @@ class Sampler:
         self._seen = set(seen)
 
     def choose(self, scores: np.ndarray) -> int:
-        """The next token, from scores float32 [vocabulary]; they are not changed.
+        """Return the next token, from scores float32 [vocabulary], which are not changed.
 
         Raises
         ------
         InvalidInput
-            Where the scores are not numbers: the model is broken, or its precision too low.
+            If the scores are not finite: the model is damaged, or its precision too low.
         """
         options = self._options
         if options.repetition_penalty != 1.0:
@@ -78,26 +78,26 @@ class Sampler:
             scores[seen] *= np.where(scores[seen] > 0, 1 / options.repetition_penalty, options.repetition_penalty)
         best = int(scores.argmax())
         if not np.isfinite(scores[best]):
-            raise InvalidInput("the model's scores are not numbers", remedy="try --precision float32")
-        token = best if options.is_greedy else self._draw(scores)
+            raise InvalidInput("the model's scores are not finite numbers", remedy="try --precision float32")
+        token = best if options.is_greedy else self._sample(scores)
         self._seen.add(token)
         return token
 
-    def _draw(self, scores: np.ndarray) -> int:
+    def _sample(self, scores: np.ndarray) -> int:
         options = self._options
         if 0 < options.top_k < len(scores):
-            kept = np.argpartition(scores, -options.top_k)[-options.top_k :]
+            candidates = np.argpartition(scores, -options.top_k)[-options.top_k :]
         else:
-            kept = np.arange(len(scores))
-        # Equal scores in the order of their ids, so that the draw does not depend on how the partition left them.
-        kept = kept[np.lexsort((kept, -scores[kept]))]
-        # The best subtracted first: at a temperature near 0 only that stays finite.
-        behind = scores[kept].astype(np.float64) - float(scores[kept[0]])
+            candidates = np.arange(len(scores))
+        # Equal scores are ordered by id, so that the sample does not depend on the order after partitioning.
+        candidates = candidates[np.lexsort((candidates, -scores[candidates]))]
+        # Subtract the maximum first: at a temperature near 0 only that stays finite.
+        difference = scores[candidates].astype(np.float64) - float(scores[candidates[0]])
         with np.errstate(over="ignore"):
-            weights = np.exp(behind / options.temperature)
+            weights = np.exp(difference / options.temperature)
         weights /= weights.sum()
         if options.top_p < 1:
-            enough = int(np.searchsorted(np.cumsum(weights), options.top_p)) + 1
-            kept, weights = kept[:enough], weights[:enough] / weights[:enough].sum()
+            count = int(np.searchsorted(np.cumsum(weights), options.top_p)) + 1
+            candidates, weights = candidates[:count], weights[:count] / weights[:count].sum()
         drawn = int(np.searchsorted(np.cumsum(weights), self._random.random(), side="right"))
-        return int(kept[min(drawn, len(kept) - 1)])
+        return int(candidates[min(drawn, len(candidates) - 1)])

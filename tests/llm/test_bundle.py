@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.llm import tiny_llms as kit
 from tests.llm.tiny_llms import TinyLlms
 from trisect.llm.bundle import BUNDLE_FILE, Bundle, PhaseGraph
 from trisect.runtime.errors import InvalidModel
@@ -75,14 +76,17 @@ def test_missing_files_are_named(folder: Path, tmp_path: Path) -> None:
         Bundle.load(folder)
 
 
-def test_a_device_takes_the_graph_made_for_its_engine(folder: Path) -> None:
+def test_a_device_takes_the_graph_that_suits_its_engines_cache(folder: Path) -> None:
     bundle = Bundle.load(folder)
-    assert bundle.graph_for("openvino").file == "standard.onnx"
-    assert bundle.graph_for("ort").file == "in_place.onnx"
-    assert bundle.graph_for("another").file == "in_place.onnx"
-    only = replace(bundle, graphs=(PhaseGraph("standard.onnx", cache="grown", engines=("openvino",)),))
-    with pytest.raises(InvalidModel, match="no graph that ort runs"):
-        only.graph_for("ort")
+    ort, openvino = kit.device("cpu:ort"), kit.device("cpu:openvino")
+    assert bundle.graph_for(openvino).file == "standard.onnx"
+    assert bundle.graph_for(ort).file == "in_place.onnx"
+    assert bundle.graph_for(replace(ort, engine="another")).file == "standard.onnx"
+    grown = replace(bundle, graphs=(PhaseGraph("standard.onnx", cache="grown", engines=("openvino",)),))
+    assert grown.graph_for(ort).file == "standard.onnx"
+    in_place = replace(bundle, graphs=(PhaseGraph("in_place.onnx", cache="in-place"),))
+    with pytest.raises(InvalidModel, match="in place, which cpu:openvino cannot do"):
+        in_place.graph_for(openvino)
 
 
 def test_the_key_names_source_and_importer(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Generating text the way a user does: devices chosen from measurements, and one clear line for whatever is wrong."""
+"""`trisect.generate` and the commands: devices are chosen from measurements, and every error is one line."""
 
 from __future__ import annotations
 
@@ -20,50 +20,19 @@ from tests.llm import tiny_llms as kit
 from tests.llm.gguf_factory import write_tiny_gguf
 from tests.llm.oracle_llama import Oracle
 from trisect.cli import main
-from trisect.llm import generate as language
-from trisect.llm.bundle import Bundle
+from trisect.llm.generate import open_bundle
 from trisect.llm.graphs.weights_file import WeightsFile
-from trisect.llm.phases import phase_measurement as phases
-from trisect.llm.phases.phase_measurement import phases_path
+from trisect.llm.phases.device_choice import choose_devices
 from trisect.runtime import engines
 from trisect.runtime.errors import (
     ContextExceeded,
-    EngineFailed,
     InvalidInput,
     InvalidModel,
-    InvalidProfile,
     StorageFailed,
     UnknownDevice,
 )
 
 ORT, OPENVINO = "cpu:ort", "cpu:openvino"
-
-
-@pytest.fixture
-def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Bundles and profiles of this test's own."""
-    monkeypatch.setenv("TRISECT_BUNDLES", str(tmp_path / "bundles"))
-    monkeypatch.setenv("TRISECT_PROFILES", str(tmp_path / "profiles"))
-    return tmp_path
-
-
-@pytest.fixture
-def gguf(folders: Path) -> Path:
-    return write_tiny_gguf(folders / "tiny.gguf", quant="F32")
-
-
-@pytest.fixture
-def measurements(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
-    """Devices of each measurement that is made."""
-    made: list[list[str]] = []
-    real = language.measure_phases
-
-    def measure(bundle: Bundle, devices: Any, **options: Any) -> Any:
-        made.append([device.id for device in devices])
-        return real(bundle, devices, **options | {"rounds": 1})
-
-    monkeypatch.setattr(language, "measure_phases", measure)
-    return made
 
 
 def refused(*words: object, capsys: pytest.CaptureFixture[str]) -> str:
@@ -89,8 +58,8 @@ def test_devices_are_chosen_from_measurements_made_once(gguf: Path, measurements
     again = trisect.generate(gguf, ids, max_new_tokens=8, threads=1, progress=lambda *step: told.append(step))
     assert again.token_ids == answer.token_ids
     assert len(measurements) == 1
-    bundle = language.open_bundle(gguf)
-    choice = language.choose_devices(bundle, prompt_tokens=20, new_tokens=8, threads=1)
+    bundle = open_bundle(gguf)
+    choice = choose_devices(bundle, prompt_tokens=20, new_tokens=8, threads=1)
     assert len(choice.predictions) == len(engines.discover()) ** 2
     assert choice.predicted is choice.predictions[0]
     assert (choice.prefill.id, choice.decode.id) == (choice.predictions[0].prefill, choice.predictions[0].decode)
@@ -126,65 +95,6 @@ def test_devices_that_are_given_need_no_measurement(
         for seed in (1, 1, 2)
     ]
     assert sampled[0] == sampled[1] != sampled[2]
-
-
-def test_one_choice_left_open_is_measured(gguf: Path, measurements: list[list[str]]) -> None:
-    bundle = language.open_bundle(gguf)
-    choice = language.choose_devices(bundle, OPENVINO, "auto", prompt_tokens=20, new_tokens=8, threads=1)
-    assert len(measurements) == 1
-    assert {p.prefill for p in choice.predictions} == {OPENVINO}
-    assert {p.decode for p in choice.predictions} == {d.id for d in engines.discover()}
-    forced = language.choose_devices(bundle, OPENVINO, ORT, prompt_tokens=20, new_tokens=8, threads=1)
-    assert [(p.prefill, p.decode) for p in forced.predictions] == [(OPENVINO, ORT)]
-    alone = language.choose_devices(bundle, ORT, ORT, prompt_tokens=20, new_tokens=8, threads=1)
-    assert alone.notes == ()  # there are others; they were not asked for
-    assert len(measurements) == 1
-
-
-@pytest.mark.parametrize("only", [ORT, OPENVINO])
-def test_one_engine_is_enough_and_is_said(
-    gguf: Path, monkeypatch: pytest.MonkeyPatch, measurements: list[list[str]], only: str
-) -> None:
-    monkeypatch.setattr(engines, "discover", lambda: [kit.device(only)])
-    bundle = language.open_bundle(gguf)
-    choice = language.choose_devices(bundle, prompt_tokens=20, new_tokens=8, threads=1)
-    assert choice.prefill.id == choice.decode.id == only
-    assert any(only in note and "nothing to split over" in note for note in choice.notes)
-    answer = trisect.generate(gguf, [1, 2, 3], max_new_tokens=4, threads=1)
-    assert (answer.stats.prefill, answer.stats.decode, answer.stats.kv_bytes) == (only, only, 0)
-    with pytest.raises(UnknownDevice, match=f"there are: {only}"):
-        trisect.generate(gguf, [1], prefill=ORT if only == OPENVINO else OPENVINO)
-
-
-def test_a_device_that_breaks_is_left_out_and_said(
-    gguf: Path, monkeypatch: pytest.MonkeyPatch, measurements: list[list[str]]
-) -> None:
-    real = phases.load_runner
-
-    def load(bundle: Bundle, device: Any, **options: Any) -> Any:
-        if device.id == OPENVINO:
-            raise EngineFailed("cpu:openvino cannot load in_place.onnx: no driver")
-        return real(bundle, device, **options)
-
-    monkeypatch.setattr(phases, "load_runner", load)
-    bundle = language.open_bundle(gguf)
-    choice = language.choose_devices(bundle, prompt_tokens=20, new_tokens=8, threads=1)
-    assert choice.prefill.id == choice.decode.id == ORT
-    assert any("cpu:openvino is left out" in note and "no driver" in note for note in choice.notes)
-    with pytest.raises(EngineFailed, match=r"no device of 'cpu:openvino' can run prefill.*no driver"):
-        language.choose_devices(bundle, OPENVINO, "auto", prompt_tokens=20, new_tokens=8, threads=1)
-
-
-def test_a_damaged_profile_is_a_clear_error(gguf: Path, measurements: list[list[str]]) -> None:
-    bundle = language.open_bundle(gguf)
-    language.choose_devices(bundle, prompt_tokens=20, new_tokens=8, threads=1)
-    path = phases_path(bundle, "fast", 1)
-    path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(InvalidProfile, match=r"damaged.*move it away; it is measured again"):
-        language.choose_devices(bundle, prompt_tokens=20, new_tokens=8, threads=1)
-    path.rename(path.with_suffix(".old"))
-    assert language.choose_devices(bundle, prompt_tokens=20, new_tokens=8, threads=1).predictions
-    assert len(measurements) == 2
 
 
 def test_what_can_be_refused_at_once_is(gguf: Path, folders: Path, measurements: list[list[str]]) -> None:
@@ -249,7 +159,7 @@ def test_a_full_disk_while_importing_is_one_line(
     with monkeypatch.context() as patch:
         patch.setattr(WeightsFile, "add", full)
         line = refused("import", gguf, "-o", folders / "bundle", capsys=capsys)
-        assert "the disk is full; nothing of the import was kept" in line
+        assert "the disk is full; the incomplete import was removed" in line
         with pytest.raises(StorageFailed):
             trisect.generate(gguf, "hello")
     assert not (folders / "bundle").exists()
@@ -275,7 +185,7 @@ def test_a_damaged_bundle_is_one_line(gguf: Path, folders: Path, capsys: pytest.
 @pytest.mark.skipif(sys.platform == "win32", reason="sends a Unix signal")
 def test_ctrl_c_while_generating(folders: Path) -> None:
     path = write_tiny_gguf(folders / "long.gguf", quant="F32", metadata={"llama.context_length": 1 << 16})
-    bundle = language.open_bundle(path)
+    bundle = open_bundle(path)
     # No token ends its answer.
     prompting = Path(bundle.folder) / "prompting.json"
     prompting.write_text(json.dumps(json.loads(prompting.read_text()) | {"eos_ids": []}))

@@ -1,4 +1,4 @@
-"""Tiny language models, imported once a session, and the ways there are to run their graphs."""
+"""Tiny language models, imported once per test session, and runners of every kind for them."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import numpy as np
 from tests.llm.gguf_factory import write_tiny_gguf
 from tests.llm.oracle_llama import Oracle
 from trisect.llm.bundle import Bundle, PhaseGraph
-from trisect.llm.importing.model_import import open_model
-from trisect.llm.running.kv_cache import KvCache, past_names
+from trisect.llm.importing.model_import import WeightFormat, open_model
+from trisect.llm.running.kv_cache import KvCache, past_names, present_name
 from trisect.llm.running.runners import GrowingRunner, Runner, load_runner
 from trisect.runtime.device import Device
 from trisect.runtime.engines import discover, load
@@ -36,20 +36,20 @@ class TinyLlm:
 
 
 class TinyLlms:
-    """Makes them, one of each kind."""
+    """Writes and imports tiny models, each variant once."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._made: dict[str, TinyLlm] = {}
 
-    def get(self, arch: str = "llama", quant: str = "F32", precision: str = "blocks", **changes: Any) -> TinyLlm:
-        """See `write_tiny_gguf` for what can be changed."""
-        key = repr((arch, quant, precision, sorted(changes.items())))
+    def get(self, arch: str = "llama", quant: str = "F32", weights: WeightFormat = "blocks", **changes: Any) -> TinyLlm:
+        """Return a model; see `write_tiny_gguf` for what can be changed."""
+        key = repr((arch, quant, weights, sorted(changes.items())))
         if key not in self._made:
             folder = self._folder / str(len(self._made))
             folder.mkdir()
             path = write_tiny_gguf(folder / "tiny.gguf", arch, quant, **changes)
-            self._made[key] = TinyLlm(path, open_model(path, precision=precision, folder=folder / "bundle"))
+            self._made[key] = TinyLlm(path, open_model(path, weights=weights, folder=folder / "bundle"))
         return self._made[key]
 
 
@@ -73,12 +73,13 @@ def stateful(bundle: Bundle, **options: Any) -> Runner:
     return _load(bundle, "cpu:openvino", **options)
 
 
-def growing_openvino(bundle: Bundle, *, share: bool = False) -> Runner:
+def growing_openvino(bundle: Bundle, *, exports_cache: bool = False) -> Runner:
     """The standard graph on OpenVINO, past in and present out."""
-    presents = [name.replace("past_key_values", "present") for _, _, name in past_names(bundle.layers)]
-    options = LoadOptions(threads=1, outputs=("logits", *presents))
+    past = past_names(bundle.layers)
+    options = LoadOptions(threads=1, outputs=("logits", *map(present_name, past)))
     module = load(Path(bundle.folder) / GROWN.file, device("cpu:openvino"), options)
-    return GrowingRunner(module, bundle, share=share)
+    shape = (1, bundle.kv_heads, 0, bundle.head_dim)
+    return GrowingRunner(module, past, shape, exports_cache=exports_cache)
 
 
 KINDS: dict[str, Callable[..., Runner]] = {
@@ -86,13 +87,13 @@ KINDS: dict[str, Callable[..., Runner]] = {
 }
 
 
-def _load(bundle: Bundle, name: str, *, share: bool = False, precision: str = "float32") -> Runner:
-    return load_runner(bundle, device(name), threads=1, precision=precision, decodes=True, share=share)
+def _load(bundle: Bundle, name: str, *, exports_cache: bool = False, precision: str = "float32") -> Runner:
+    return load_runner(bundle, device(name), threads=1, precision=precision, decodes=True, exports_cache=exports_cache)
 
 
 def cache_for(bundle: Bundle, capacity: int = 64) -> KvCache:
     """An empty cache of a model."""
-    return KvCache(bundle.layers, bundle.kv_heads, bundle.head_dim, bundle.context_length, capacity)
+    return bundle.new_cache(capacity)
 
 
 def tokens(count: int, seed: int = 0, vocab: int = 384) -> np.ndarray:

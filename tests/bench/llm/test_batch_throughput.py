@@ -45,7 +45,7 @@ def device(request: pytest.FixtureRequest) -> Device:
 
 def takes_batches(bundle: Bundle, device: Device) -> bool:
     """OpenVINO converts GroupQueryAttention for one sequence only, and says so."""
-    graph = onnx.load(Path(bundle.folder) / bundle.graph_for(device.engine).file, load_external_data=False).graph
+    graph = onnx.load(Path(bundle.folder) / bundle.graph_for(device).file, load_external_data=False).graph
     return device.engine != "openvino" or all(node.op_type != "GroupQueryAttention" for node in graph.node)
 
 
@@ -54,9 +54,9 @@ def test_sequences_side_by_side_get_the_scores_that_each_gets_alone(bundle: Bund
     if not takes_batches(bundle, device):
         pytest.skip("OpenVINO's GroupQueryAttention is for one sequence")
     ids = np.random.default_rng(5).integers(0, bundle.vocab, (3, 9))
-    alone = batching._each_alone(bundle, device, ids, 1)
+    alone = batching.single_scores(bundle, device, ids, 1)
     assert np.abs(alone[0] - alone[1]).max() > 0.1
-    with batching._loaded(bundle, device, 3, 32, 1) as rows:
+    with batching.load_batch(bundle, device, 3, 32, 1) as rows:
         for order in ([0, 1, 2], [2, 0, 0]):
             rows.reset()
             rows.forward(ids[order, :5], 0)
@@ -85,15 +85,15 @@ def test_a_batch_that_computes_something_else_is_left_out(
         """Gives each sequence the scores of its neighbour."""
 
         def forward(self, ids: np.ndarray, start: int) -> np.ndarray:
-            return batching._each_alone(bundle, device, short, 1)[::-1] if start else np.zeros(1)
+            return batching.single_scores(bundle, device, short, 1)[::-1] if start else np.zeros(1)
 
         def reset(self) -> None:
             pass
 
     short = np.random.default_rng(1).integers(0, bundle.vocab, (2, 8))
-    alone = batching._each_alone(bundle, device, short, 1)
+    alone = batching.single_scores(bundle, device, short, 1)
     with pytest.raises(EngineFailed, match="other scores than alone"):
-        batching._check(Mixed(), short, alone)  # type: ignore[arg-type]
+        batching.check_scores(Mixed(), short, alone)  # type: ignore[arg-type]
 
 
 def test_bad_sizes_and_graphs(bundle: Bundle) -> None:

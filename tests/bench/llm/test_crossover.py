@@ -9,7 +9,7 @@ import pytest
 from tests.bench.browser import CHROMIUM, opened
 from trisect.bench.llm.batch_throughput import BatchPoint
 from trisect.bench.llm.crossover import crossover
-from trisect.llm.phases.phase_measurement import DevicePhases, Handover, PhasePoint, PhaseProfile
+from trisect.llm.phases.phase_profile import DevicePhases, Handover, PhasePoint, PhaseProfile
 from trisect.profiles.stored.profile_data import Provenance
 
 

@@ -203,5 +203,5 @@ def test_refuses_bad_scores(tmp_path: Path, scores: list[float] | None) -> None:
 def test_refuses_unknown_kinds_by_name(tmp_path: Path) -> None:
     with pytest.raises(UnsupportedModel, match=r"'kimi-k2'; .*smollm"):
         tiny(tmp_path, pre="kimi-k2")
-    with pytest.raises(UnsupportedModel, match=r"'bert'; .*gpt2, llama"):
+    with pytest.raises(UnsupportedModel, match=r"'bert'; .*gpt2 and llama"):
         tiny(tmp_path, metadata={"tokenizer.ggml.model": "bert"})

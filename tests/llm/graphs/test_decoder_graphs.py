@@ -188,7 +188,7 @@ def test_both_graphs_point_into_one_file_that_holds_nothing_twice(tiny_llms: Tin
 @pytest.mark.parametrize("kind", list(kit.KINDS))
 def test_keys_and_values_are_those_of_numpy(tiny_llms: TinyLlms, arch: str, kind: str) -> None:
     tiny = tiny_llms.get(arch, "F32", "float32")
-    runner = kit.KINDS[kind](tiny.bundle, share=True)
+    runner = kit.KINDS[kind](tiny.bundle, exports_cache=True)
     cache = kit.cache_for(tiny.bundle)
     runner.reset(cache)
     kit.run_in_parts(runner, IDS, PARTS)

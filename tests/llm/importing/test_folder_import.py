@@ -31,8 +31,8 @@ from tests.llm.llm_folder_factory import (
     write_optimum_folder,
 )
 from trisect.llm.bundle import Bundle
-from trisect.llm.importing.folder_config import choose_graph, read_folder_tokenizer
-from trisect.llm.importing.folder_import import import_folder, is_model_folder
+from trisect.llm.importing.folder_config import choose_graph, is_model_folder, read_folder_tokenizer
+from trisect.llm.importing.folder_import import import_folder
 from trisect.llm.importing.model_import import open_model
 from trisect.llm.running.kv_cache import KvCache
 from trisect.llm.running.runners import Runner, load_runner
@@ -73,7 +73,7 @@ def imported(source: Path) -> Bundle:
 
 def runner(bundle: Bundle, engine: str, **options: Any) -> Runner:
     device = next(d for d in trisect.devices("auto") if d.engine == engine)
-    settings = {"threads": 1, "precision": "float32", "decodes": True, "share": False, **options}
+    settings = {"threads": 1, "precision": "float32", "decodes": True, "exports_cache": False, **options}
     return load_runner(bundle, device, **settings)
 
 
@@ -107,11 +107,11 @@ def test_engines_hand_over_to_one_another(tmp_path: Path, kind: str, first: str,
     source = WRITERS[kind](tmp_path / "m")
     bundle = imported(source)
     cache = cache_of(bundle)
-    prefill, decode = runner(bundle, first, share=True), runner(bundle, second)
+    prefill, decode = runner(bundle, first, exports_cache=True), runner(bundle, second)
     prefill.reset(cache)
     prefill.forward(IDS[:5], 0)
     prefill.forward(IDS[5:9], 5)
-    decode.take(cache)
+    decode.continue_from(cache)
     decode.forward(IDS[9:10], 9)
     np.testing.assert_allclose(decode.forward(IDS[10:], 10), last_scores(source / "model.onnx", IDS), atol=1e-4)
 
@@ -227,7 +227,7 @@ def test_work_of_products_in_blocks(tmp_path: Path) -> None:
 def test_context_ends_where_the_rotation_tables_do(tmp_path: Path) -> None:
     bundle = imported(write_genai_folder(tmp_path / "m", context_length=10 * CONTEXT))
     assert bundle.context_length == CONTEXT
-    assert "rotation" in bundle.notes[0]
+    assert "rotary embedding tables" in bundle.notes[0]
 
 
 def test_weights_are_linked_where_the_disk_allows(tmp_path: Path) -> None:
@@ -408,7 +408,7 @@ def test_other_interfaces_are_refused_by_name(
         ({"vocab_size": 97}, "logits"),
         ({"num_hidden_layers": 3}, "lacks past_key_values.2.key"),
         ({"num_hidden_layers": 10**9}, "num_hidden_layers = 1000000000"),
-        ({"max_position_embeddings": None}, "does not say max_position_embeddings"),
+        ({"max_position_embeddings": None}, "lacks max_position_embeddings"),
         ({"max_position_embeddings": "many"}, "max_position_embeddings = 'many'"),
         ({"eos_token_id": 4000}, "4000"),
     ],

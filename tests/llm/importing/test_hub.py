@@ -123,8 +123,8 @@ def test_fetching(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest
     assert info["timeout"] > 0
     assert download["etag_timeout"] > 0
     assert download["allow_patterns"] == sorted([*TEXTS, "onnx/model.onnx"])
-    assert [done for done, what in told if what == "fetching"] == [0.25, 1.0]
-    assert told[-1] == (1.0, "fetched a/b")
+    assert [done for done, what in told if what == "downloading"] == [0.25, 1.0]
+    assert told[-1] == (1.0, "downloaded a/b")
     assert capfd.readouterr() == ("", "")
 
 
@@ -150,7 +150,7 @@ def test_a_model_of_the_hub_is_imported(tmp_path: Path, monkeypatch: pytest.Monk
     [
         (response(RepositoryNotFoundError, 404), InvalidModel, "neither a path a/b nor a model"),
         (response(GatedRepoError, 403), InvalidModel, "accepted its terms"),
-        (TimeoutError("timed out"), InvalidModel, "not fetched before.*timed out"),
+        (TimeoutError("timed out"), InvalidModel, "not downloaded before.*timed out"),
         (ConnectionError("no route\nto host"), InvalidModel, r"\(no route to host\)"),
         (ValueError(), InvalidModel, r"\(ValueError\)"),
         (OSError(errno.ENOSPC, "No space left on device"), StorageFailed, "disk is full"),
@@ -176,7 +176,7 @@ def test_half_a_snapshot_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     write_optimum_folder(tmp_path, file="onnx/model.onnx")
     (tmp_path / "onnx" / "model.onnx").unlink()
     FakeHub(monkeypatch, [], tmp_path).fails = ConnectionError("no route")
-    with pytest.raises(InvalidModel, match="not fetched before"):
+    with pytest.raises(InvalidModel, match="not downloaded before"):
         fetch_from_hub("a/b", no_progress)
 
 
@@ -184,7 +184,7 @@ def test_the_real_cache_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     """Of the hub's own library, without a connection: a snapshot of which only some files were wanted is found."""
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(InvalidModel, match="not fetched before"):
+    with pytest.raises(InvalidModel, match="not downloaded before"):
         fetch_from_hub("a/b", no_progress)
     revision = "1" * 40
     snapshot = tmp_path / "models--a--b" / "snapshots" / revision

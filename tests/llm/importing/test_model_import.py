@@ -84,7 +84,7 @@ def test_what_a_bundle_says_of_its_model(bundles: Path, tmp_path: Path) -> None:
 
 
 def test_another_precision_is_another_bundle(bundles: Path, gguf: Path) -> None:
-    blocks, wide = open_model(gguf), open_model(gguf, precision="float32")
+    blocks, wide = open_model(gguf), open_model(gguf, weights="float32")
     assert blocks.folder != wide.folder
     assert blocks.key != wide.key
     assert wide.weights_bytes > blocks.weights_bytes
@@ -133,7 +133,7 @@ def test_nothing_else_is_overwritten(gguf: Path, tmp_path: Path, carried: list[P
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "letter.txt").write_text("dear")
-    with pytest.raises(StorageFailed, match="holds something else; choose another folder"):
+    with pytest.raises(StorageFailed, match="holds other files than a bundle; choose another folder"):
         open_model(gguf, folder=mine)
     with pytest.raises(StorageFailed):
         open_model(gguf, folder=mine / "letter.txt")

@@ -7,9 +7,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.llm.tiny_llms import TinyLlms
-from trisect.llm.running.answer_text import Answer, check_prompt, encode_prompt
+from trisect.llm.running.answer_text import AnswerText
 from trisect.llm.running.tokenizer import Tokenizer
-from trisect.runtime.errors import ContextExceeded, InvalidInput
+from trisect.runtime.errors import InvalidInput
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +20,7 @@ def tokenizer(tiny_llms: TinyLlms) -> Tokenizer:
 def write(tokenizer: Tokenizer, text: str, stop: str | tuple[str, ...]) -> tuple[str, list[str], bool]:
     """The answer that the tokens of a text make, its pieces, and whether it was stopped."""
     pieces: list[str] = []
-    answer = Answer(tokenizer, stop, pieces.append)
+    answer = AnswerText(tokenizer, stop, pieces.append)
     stopped = any(answer.push(token) for token in tokenizer.encode(text, add_special=False, parse_special=False))
     answer.finish()
     return answer.text, pieces, stopped
@@ -50,7 +50,7 @@ def test_with_several_stop_texts_none_is_left(tokenizer: Tokenizer, text: str, s
 
 def test_text_is_told_as_soon_as_it_is_certain(tokenizer: Tokenizer) -> None:
     pieces: list[str] = []
-    answer = Answer(tokenizer, ("lox",), pieces.append)
+    answer = AnswerText(tokenizer, ("lox",), pieces.append)
     told = []
     for token in tokenizer.encode("abhelloa", add_special=False):
         answer.push(token)
@@ -67,7 +67,7 @@ def test_what_was_held_back_is_told_at_the_end(tokenizer: Tokenizer) -> None:
 
 def test_half_a_character_at_the_end_is_told(tokenizer: Tokenizer) -> None:
     ids = tokenizer.encode("世", add_special=False)[:2]
-    answer = Answer(tokenizer, ())
+    answer = AnswerText(tokenizer, ())
     for token in ids:
         assert not answer.push(token)
     assert answer.text == ""
@@ -81,26 +81,5 @@ def test_a_stop_text_alone_is_one_text(tokenizer: Tokenizer) -> None:
 
 def test_an_empty_stop_text_is_refused(tokenizer: Tokenizer) -> None:
     for stop in ("", ("a", "")):
-        with pytest.raises(InvalidInput, match="stop text is empty"):
-            Answer(tokenizer, stop)
-
-
-def test_prompts(tokenizer: Tokenizer) -> None:
-    assert encode_prompt(tokenizer, "hello", chat=False) == tokenizer.encode("hello")
-    chat = encode_prompt(tokenizer, "hello", chat=True)
-    assert chat == tokenizer.encode("<|im_start|>user\nhello<|im_end|>\n<|im_start|>assistant\n", add_special=False)
-    for chat_format in (True, False):
-        with pytest.raises(InvalidInput, match="prompt is empty"):
-            encode_prompt(tokenizer, "", chat=chat_format)
-
-
-def test_ids_that_a_model_cannot_read_are_refused(tiny_llms: TinyLlms) -> None:
-    bundle = tiny_llms.get().bundle
-    check_prompt(bundle, [0] * 256)
-    with pytest.raises(ContextExceeded, match="257 tokens, the model's context 256"):
-        check_prompt(bundle, [0] * 257)
-    with pytest.raises(InvalidInput, match="no tokens"):
-        check_prompt(bundle, [])
-    for wrong in (-1, 384):
-        with pytest.raises(InvalidInput, match=f"token {wrong} is not"):
-            check_prompt(bundle, [0, wrong])
+        with pytest.raises(InvalidInput, match="stop sequence is empty"):
+            AnswerText(tokenizer, stop)

@@ -110,9 +110,7 @@ def test_text_and_its_pieces(session: LanguageSession) -> None:
         answer = session.generate("hello", max_new_tokens=40, sampling=sampling, on_text=pieces.append)
         assert "".join(pieces) == answer.text
         assert answer.text == session.tokenizer.decode(answer.token_ids)
-        streamed = list(session.stream("hello", max_new_tokens=40, sampling=sampling))
-        assert "".join(streamed) == answer.text
-        assert len(streamed) > 1
+        assert len(pieces) > 1
 
 
 def test_a_prompt_as_text_and_as_ids(session: LanguageSession) -> None:
@@ -141,7 +139,6 @@ def test_an_answer_ends_at_an_end_token(session: LanguageSession, monkeypatch: p
     answer = session.generate([5, 6, 7], max_new_tokens=20)
     assert (answer.finish, answer.token_ids) == ("eos", whole[:count])
     assert answer.text == tokenizer.decode(whole[:count])
-    assert "".join(session.stream([5, 6, 7], max_new_tokens=20)) == answer.text
     assert session.generate([5, 6, 7], max_new_tokens=20, ignore_eos=True).token_ids == whole
     assert session.generate([5, 6, 7], max_new_tokens=count).finish == "length"
 
@@ -155,7 +152,6 @@ def test_an_answer_ends_before_a_stop_text(session: LanguageSession) -> None:
         pieces: list[str] = []
         answer = session.generate("hello", max_new_tokens=60, sampling=sampling, stop=stops, on_text=pieces.append)
         assert (answer.finish, answer.text, "".join(pieces)) == ("stop", expected, expected)
-        assert "".join(session.stream("hello", max_new_tokens=60, sampling=sampling, stop=stops)) == expected
     assert session.generate("hello", max_new_tokens=60, sampling=sampling, stop=["\0\0"]).text == whole
 
 

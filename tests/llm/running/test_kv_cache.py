@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from trisect.llm.running.kv_cache import KvCache, past_names
+from trisect.llm.running.kv_cache import KvCache, cache_bytes_per_token, past_names
 from trisect.runtime.errors import ContextExceeded
 
 
@@ -15,17 +15,17 @@ def make(context_length: int = 2048, capacity: int = 10) -> KvCache:
 
 def test_names_and_shapes() -> None:
     cache = make()
-    names = [name for _, _, name in past_names(2)]
+    names = past_names(2)
     assert names == [f"past_key_values.{layer}.{part}" for layer in (0, 1) for part in ("key", "value")]
     assert list(cache.buffers) == names
     assert {buffer.shape for buffer in cache.buffers.values()} == {(1, 3, 256, 4)}
-    assert cache.bytes_per_token == sum(buffer.nbytes for buffer in cache.buffers.values()) // 256
+    assert cache_bytes_per_token(2, 3, 4) == sum(buffer.nbytes for buffer in cache.buffers.values()) // 256
 
 
 def test_growing_keeps_what_was_written_and_changes_the_generation() -> None:
     cache = make()
     rows = np.random.default_rng(0).normal(size=(1, 3, 200, 4)).astype(np.float32)
-    for _, _, name in past_names(2):
+    for name in past_names(2):
         cache.write(name, rows, 0)
     cache.length = 200
     before, generation = dict(cache.buffers), cache.generation

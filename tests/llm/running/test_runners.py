@@ -14,7 +14,7 @@ from tests.llm import tiny_llms as kit
 from tests.llm.tiny_llms import TinyLlms
 from trisect.llm.bundle import PhaseGraph
 from trisect.llm.running.runners import InPlaceRunner, Runner, load_runner
-from trisect.runtime.errors import ContextExceeded, EngineFailed, TrisectError
+from trisect.runtime.errors import ContextExceeded, EngineFailed, InvalidModel, TrisectError
 
 NEW = 24
 EXACT = 1e-4
@@ -36,13 +36,13 @@ def test_any_runner_continues_from_any_other(tiny_llms: TinyLlms, arch: str, fir
     tiny = tiny_llms.get(arch, "F32", "float32")
     prompt = kit.tokens(30, seed=5)
     expected = tiny.oracle.greedy(prompt.tolist(), NEW)
-    filler, writer = kit.KINDS[first](tiny.bundle, share=True), kit.KINDS[second](tiny.bundle)
+    filler, writer = kit.KINDS[first](tiny.bundle, exports_cache=True), kit.KINDS[second](tiny.bundle)
     cache = kit.cache_for(tiny.bundle)
     for _ in range(2):  # the second time finds everything used
         cache.clear()
         filler.reset(cache)
         scores = kit.run_in_parts(filler, prompt, (20, 10))[-1]
-        writer.take(cache)
+        writer.continue_from(cache)
         ids, rows = greedy(writer, scores, len(prompt))
         assert ids == expected
         reference = tiny.oracle.logits([*prompt.tolist(), *ids])[len(prompt) :]
@@ -71,7 +71,7 @@ def test_a_cache_grows_while_it_is_used(tiny_llms: TinyLlms, kind: str, share: b
     tiny = tiny_llms.get("llama", "F32", "float32", metadata={"llama.context_length": 700})
     ids = kit.tokens(530, seed=7)
     cache = kit.cache_for(tiny.bundle, capacity=4)
-    runner = kit.KINDS[kind](tiny.bundle, share=share)
+    runner = kit.KINDS[kind](tiny.bundle, exports_cache=share)
     runner.reset(cache)
     kit.run_in_parts(runner, ids, (250, *[1] * 8))  # passes 256 in steps of one token
     scores = kit.run_in_parts(runner, ids, (258, 14), start=258)[-1]  # and 512 with many
@@ -121,20 +121,20 @@ def test_state_is_read_where_a_graph_has_no_fresh_outputs(tiny_llms: TinyLlms, t
     onnx.save(model, tmp_path / "standard.onnx")
     (tmp_path / "weights.bin").hardlink_to(Path(tiny.bundle.folder) / "weights.bin")
     bundle = replace(tiny.bundle, folder=str(tmp_path), graphs=(PhaseGraph("standard.onnx", cache="grown"),))
-    runner, writer = kit.stateful(bundle, share=True), kit.in_place(tiny.bundle)
+    runner, writer = kit.stateful(bundle, exports_cache=True), kit.in_place(tiny.bundle)
     cache = kit.cache_for(bundle)
     runner.reset(cache)
     prompt = kit.tokens(30, seed=5)
     scores = kit.run_in_parts(runner, prompt, (20, 10))[-1]
-    writer.take(cache)
+    writer.continue_from(cache)
     assert greedy(writer, scores, 30)[0] == tiny.oracle.greedy(prompt.tolist(), NEW)
 
 
 def test_only_onnx_runtime_extends_a_cache_in_place(tiny_llms: TinyLlms) -> None:
     bundle = replace(tiny_llms.get().bundle, graphs=(PhaseGraph("in_place.onnx", cache="in-place"),))
     assert isinstance(kit.in_place(bundle), InPlaceRunner)
-    with pytest.raises(EngineFailed, match="cpu:openvino cannot extend a KV cache in place"):
-        load_runner(bundle, kit.device("cpu:openvino"), threads=1, decodes=True, share=False)
+    with pytest.raises(InvalidModel, match="needs a KV cache extended in place, which cpu:openvino cannot do"):
+        load_runner(bundle, kit.device("cpu:openvino"), threads=1, decodes=True, exports_cache=False)
 
 
 @pytest.mark.parametrize("name", ["cpu:ort", "cpu:openvino"])
@@ -150,5 +150,5 @@ def test_damaged_files_are_one_line(tmp_path: Path, name: str, damage: str) -> N
         for file in folder.glob("*.onnx"):
             file.write_bytes(file.read_bytes()[:-100])
     with pytest.raises(TrisectError) as caught:
-        load_runner(bundle, kit.device(name), threads=1, decodes=True, share=False)
+        load_runner(bundle, kit.device(name), threads=1, decodes=True, exports_cache=False)
     assert "\n" not in str(caught.value)

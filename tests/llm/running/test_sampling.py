@@ -95,7 +95,7 @@ def test_impossible_tokens_are_never_drawn() -> None:
 
 @pytest.mark.parametrize("scores", [np.array([1.0, np.nan]), np.array([np.inf, 1.0]), np.full(3, -np.inf)])
 def test_scores_that_are_no_numbers_are_refused(scores: np.ndarray) -> None:
-    with pytest.raises(InvalidInput, match="not numbers"):
+    with pytest.raises(InvalidInput, match="not finite numbers"):
         Sampler(SamplingOptions(temperature=1.0), []).choose(scores.astype(np.float32))
 
 

@@ -16,7 +16,7 @@ from ..output import duration, note, print_json, print_table, progress_bar, size
 
 if TYPE_CHECKING:
     from trisect.llm.bundle import Bundle
-    from trisect.llm.generate import MeasuredRequest
+    from trisect.llm.phases.request_measurement import MeasuredRequest
 
 _PROMPT_REMEDY = "use either --prompt TEXT or --prompt-file FILE"
 
@@ -69,26 +69,33 @@ def generate(
     debug: Debug = False,
 ) -> None:
     """Generate text; tokens are printed as they are generated."""
-    from trisect.llm import generate as language
+    from trisect.llm.generate import check_devices, open_bundle
+    from trisect.llm.phases.device_choice import choose_devices
+    from trisect.llm.phases.request_measurement import measure_request
     from trisect.llm.running.generation import LanguageSession
+    from trisect.llm.running.prompt import tokenise
     from trisect.llm.running.sampling import SamplingOptions
+    from trisect.llm.running.tokenizer import Tokenizer
 
-    text = _prompt(prompt, prompt_file)
+    text = _prompt_text(prompt, prompt_file)
     sampling = SamplingOptions(repetition_penalty, temperature, top_k, top_p, seed)
-    language.check_devices(prefill, decode)
-    with progress_bar("preparing") as report:
-        bundle = language.open_bundle(model, precision=precision, progress=report)
-        ids = language.prompt_ids(bundle, text, chat=chat)
-        choice = language.choose_devices(
-            bundle, prefill, decode, prompt_tokens=len(ids), new_tokens=max_new_tokens, threads=threads,
-            precision=precision, progress=report,
+    check_devices(prefill, decode)
+    with progress_bar("preparing") as progress:
+        bundle = open_bundle(model, precision=precision, progress=progress)
+        tokenizer = Tokenizer.load(bundle.folder)
+        tokens = tokenise(bundle, tokenizer, text, chat=chat)
+        choice = choose_devices(
+            bundle, prefill, decode, prompt_tokens=len(tokens.ids), new_tokens=max_new_tokens, threads=threads,
+            precision=precision, progress=progress,
         )  # fmt: skip
     for line in (*bundle.notes, *choice.notes):
         note(line)
-    with LanguageSession(bundle, choice.prefill, choice.decode, threads=threads, precision=precision) as session:
+    with LanguageSession(
+        bundle, choice.prefill, choice.decode, threads=threads, precision=precision, tokenizer=tokenizer
+    ) as session:
         try:
             result = session.generate(
-                ids, max_new_tokens=max_new_tokens, sampling=sampling, stop=tuple(stop or ()),
+                tokens, max_new_tokens=max_new_tokens, sampling=sampling, stop=tuple(stop or ()),
                 on_text=None if json else _stream,
             )  # fmt: skip
         except KeyboardInterrupt:
@@ -101,10 +108,11 @@ def generate(
     if table:
         # The chosen pair, and each device alone.
         pairs = [p for at, p in enumerate(choice.predictions) if at == 0 or not p.is_split]
-        with progress_bar("comparing") as report:
-            measured = language.measure_request(
-                bundle, ids, pairs, new_tokens=max_new_tokens, threads=threads, precision=precision, progress=report
-            )
+        with progress_bar("comparing") as progress:
+            measured = measure_request(
+                bundle, tokens.ids, pairs, new_tokens=max_new_tokens, threads=threads, precision=precision,
+                progress=progress,
+            )  # fmt: skip
     if json:
         document = {
             "text": result.text, "token_ids": result.token_ids, "finish": result.finish, "stats": result.stats,
@@ -115,10 +123,10 @@ def generate(
     if table and not measured:
         note("no table: both devices are set, and no others are measured to compare them with")
     if measured:
-        _print_comparison(measured, bundle, len(ids), max_new_tokens)
+        _print_comparison(measured, bundle, len(tokens.ids), max_new_tokens)
 
 
-def _prompt(prompt: str | None, path: Path | None) -> str:
+def _prompt_text(prompt: str | None, path: Path | None) -> str:
     if (prompt is None) == (path is None):
         raise InvalidInput("no prompt" if prompt is None else "expected one prompt, got two", remedy=_PROMPT_REMEDY)
     if path is not None:
@@ -138,7 +146,7 @@ def _print_comparison(measured: Sequence[MeasuredRequest], bundle: Bundle, promp
     rows = []
     for at, request in enumerate(measured):
         stats, predicted = request.stats, request.predicted
-        labels = [word for word, holds in (("chosen", at == 0), ("fastest", request is best)) if holds]
+        remarks = [word for word, applies in (("chosen", at == 0), ("fastest", request is best)) if applies]
         rows.append(
             (
                 stats.prefill,
@@ -147,7 +155,7 @@ def _print_comparison(measured: Sequence[MeasuredRequest], bundle: Bundle, promp
                 f"{stats.decode_tok_s:,.0f} ({_rate(new_tokens - 1, predicted.decode_s)})",
                 f"{size(stats.kv_bytes)}, {duration(stats.kv_s)}" if predicted.is_split else "-",
                 f"{duration(stats.end_to_end_s)} ({duration(predicted.end_to_end_s)})",
-                ", ".join(labels),
+                ", ".join(remarks),
             )
         )
     columns = ["prefill on", "decode on", "prefill tok/s", "decode tok/s", "KV hand-over", "end to end", ""]

@@ -1,7 +1,7 @@
-"""Which device should read a prompt and which should write the answer: predicted from measured curves, and chosen.
+"""Predicts from a phase profile how long a request takes on a pair of devices, and ranks the pairs.
 
-There is no rule in it that a GPU or an NPU be better at either phase: what was measured decides. Where a pair gains
-less than the measurements can tell, one device does both, since a second one holds the weights a second time.
+The measured curves alone decide: no kind of device is assumed to be better at a phase. If a pair gains less than the
+measurements can resolve, one device does both phases, since a second engine holds the weights a second time.
 """
 
 from __future__ import annotations
@@ -13,14 +13,15 @@ import numpy as np
 
 from trisect.runtime.errors import ProfileMissing
 
-from .phase_measurement import PhasePoint, PhaseProfile
+from .phase_profile import PhasePoint, PhaseProfile
 
 _INDISTINGUISHABLE = 0.03
+"""Relative difference of two times below which measurements cannot tell them apart."""
 
 
 @dataclass(frozen=True)
 class PhasePrediction:
-    """What one request is predicted to take on a pair of devices."""
+    """Predicted times of one request on a prefill and a decode device."""
 
     prefill: str
     """Device id."""
@@ -32,47 +33,47 @@ class PhasePrediction:
 
     @property
     def end_to_end_s(self) -> float:
-        """From the prompt's ids to the last token."""
+        """From the prompt's token ids to the last token."""
         return self.prefill_s + self.kv_s + self.decode_s
 
     @property
     def is_split(self) -> bool:
-        """True where two devices share the work."""
+        """Whether prefill and decode are on different devices."""
         return self.prefill != self.decode
 
 
 def predict_phases(
     profile: PhaseProfile, prefill: str, decode: str, *, prompt_tokens: int, new_tokens: int
 ) -> PhasePrediction:
-    """Predict one pair.
+    """Predict a request on one pair of devices.
 
-    Prefill is read from its curve; decode is integrated over the growing context.
+    Prefill is interpolated on its curve; decode is summed over the growing context.
 
     Raises
     ------
     ProfileMissing
-        Where a device, or the hand-over between the two, was not measured.
+        If a device, or the hand-over between the two, was not measured.
     """
     for device in (prefill, decode):
         if device not in profile.devices:
             raise ProfileMissing(f"the phases of this model were not measured on {device}", remedy="measure it first")
     kv_s = 0.0
     if prefill != decode:
-        found = [h.points for h in profile.handovers if (h.source, h.target) == (prefill, decode)]
-        if not found:
+        curve = next((h.points for h in profile.handovers if (h.source, h.target) == (prefill, decode)), None)
+        if curve is None:
             raise ProfileMissing(f"handing over from {prefill} to {decode} was not measured", remedy="measure it first")
-        kv_s = float(_at(found[0], np.array([prompt_tokens]))[0])
+        kv_s = float(_interpolate(curve, np.array([prompt_tokens]))[0])
     contexts = prompt_tokens + np.arange(max(0, new_tokens - 1))
     return PhasePrediction(
         prefill,
         decode,
-        prefill_s=float(_at(profile.devices[prefill].prefill, np.array([prompt_tokens]))[0]),
+        prefill_s=float(_interpolate(profile.devices[prefill].prefill, np.array([prompt_tokens]))[0]),
         kv_s=kv_s,
-        decode_s=float(_at(profile.devices[decode].decode, contexts).sum()),
+        decode_s=float(_interpolate(profile.devices[decode].decode, contexts).sum()),
     )
 
 
-def choose_phases(
+def rank_device_pairs(
     profile: PhaseProfile,
     *,
     prefill: Sequence[str],
@@ -80,19 +81,19 @@ def choose_phases(
     prompt_tokens: int,
     new_tokens: int,
 ) -> list[PhasePrediction]:
-    """All pairs of the devices allowed for each phase, the best first.
+    """Return the predictions of all pairs of the devices allowed for each phase, best first.
 
     Parameters
     ----------
     profile : PhaseProfile
     prefill, decode : sequence of str
-        Device ids allowed for the phase; one each to force a pair.
+        Device ids allowed for the phase.
     prompt_tokens, new_tokens : int
 
     Raises
     ------
     ProfileMissing
-        Where one of them was not measured.
+        If one of them was not measured.
     """
     predictions = [
         predict_phases(profile, first, second, prompt_tokens=prompt_tokens, new_tokens=new_tokens)
@@ -101,13 +102,13 @@ def choose_phases(
     ]
     predictions.sort(key=lambda p: p.end_to_end_s)
     limit = predictions[0].end_to_end_s * (1 + _INDISTINGUISHABLE)
-    # A stable sort: among those that are as good as the best, singles come first, the quicker ones before.
+    # A stable sort: of those that cannot be told from the best, single devices come first, in order of their times.
     as_good = [p for p in predictions if p.end_to_end_s <= limit]
     return sorted(as_good, key=lambda p: p.is_split) + predictions[len(as_good) :]
 
 
-def _at(points: Sequence[PhasePoint], tokens: np.ndarray) -> np.ndarray:
-    """Times at lengths, linear between measurements and on from the last two."""
+def _interpolate(points: Sequence[PhasePoint], tokens: np.ndarray) -> np.ndarray:
+    """Return times at numbers of tokens: linear between the points, extrapolated from the last two beyond them."""
     x = np.array([point.tokens for point in points], np.float64)
     y = np.array([point.time_s for point in points])
     result: np.ndarray = np.interp(tokens, x, y)

@@ -1,4 +1,4 @@
-"""Prediction and choice of a pair from synthetic curves, whose results can be calculated by hand."""
+"""Prediction and choice of a pair from curves made up so that the answers can be reckoned by hand."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import itertools
 
 import pytest
 
-from trisect.llm.phases.phase_choice import PhasePrediction, choose_phases, predict_phases
-from trisect.llm.phases.phase_measurement import DevicePhases, Handover, PhasePoint, PhaseProfile
+from trisect.llm.phases.phase_prediction import PhasePrediction, predict_phases, rank_device_pairs
+from trisect.llm.phases.phase_profile import DevicePhases, Handover, PhasePoint, PhaseProfile
 from trisect.profiles.stored.profile_data import Provenance
 from trisect.runtime.errors import ProfileMissing
 
@@ -40,7 +40,7 @@ def linear(prefill: float, decode: float) -> tuple[Curve, Curve]:
 
 def best(profile: PhaseProfile, prompt: int, new: int) -> PhasePrediction:
     ids = list(profile.devices)
-    return choose_phases(profile, prefill=ids, decode=ids, prompt_tokens=prompt, new_tokens=new)[0]
+    return rank_device_pairs(profile, prefill=ids, decode=ids, prompt_tokens=prompt, new_tokens=new)[0]
 
 
 def test_prefill_lies_between_and_beyond_what_was_measured() -> None:
@@ -117,7 +117,7 @@ def test_a_gain_too_small_to_be_measured_is_no_reason_to_split() -> None:
 def test_all_pairs_come_the_best_first() -> None:
     devices = {"a": linear(0.003, 0.01), "b": linear(0.001, 0.03), "c": linear(0.002, 0.02)}
     profile = synthetic(devices)
-    found = choose_phases(profile, prefill=list(devices), decode=list(devices), prompt_tokens=300, new_tokens=30)
+    found = rank_device_pairs(profile, prefill=list(devices), decode=list(devices), prompt_tokens=300, new_tokens=30)
     assert {(p.prefill, p.decode) for p in found} == set(itertools.product(devices, repeat=2))
     times = [p.end_to_end_s for p in found]
     brute = {(a, b): 300 * devices[a][0][1] + 29 * devices[b][1][1] for a, b in itertools.product(devices, repeat=2)}
@@ -127,7 +127,7 @@ def test_all_pairs_come_the_best_first() -> None:
 
 def test_only_what_is_allowed_is_chosen() -> None:
     profile = synthetic({"a": linear(0.001, 0.001), "b": linear(1, 1), "c": linear(1, 1)})
-    found = choose_phases(profile, prefill=["b"], decode=["c"], prompt_tokens=10, new_tokens=10)
+    found = rank_device_pairs(profile, prefill=["b"], decode=["c"], prompt_tokens=10, new_tokens=10)
     assert [(p.prefill, p.decode) for p in found] == [("b", "c")]
-    found = choose_phases(profile, prefill=["b", "c"], decode=["b"], prompt_tokens=10, new_tokens=10)
+    found = rank_device_pairs(profile, prefill=["b", "c"], decode=["b"], prompt_tokens=10, new_tokens=10)
     assert [(p.prefill, p.decode) for p in found] == [("b", "b"), ("c", "b")]  # as good: the single comes first

@@ -1,0 +1,155 @@
+"""Chooses the devices for prefill and decode of a request from measurements, which are made when they are missing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from trisect.runtime import engines
+from trisect.runtime.device import Device
+from trisect.runtime.errors import EngineFailed, InvalidModel, ProfileMissing
+from trisect.runtime.progress import Progress, no_progress
+
+from ..bundle import Bundle
+from .phase_measurement import measure_phases
+from .phase_prediction import PhasePrediction, rank_device_pairs
+from .phase_profile import PhaseProfile, load_phases, phases_path, save_phases
+
+
+@dataclass(frozen=True)
+class DeviceChoice:
+    """Devices chosen for a request, with the predictions that they were chosen by."""
+
+    prefill: Device
+    decode: Device
+    predictions: tuple[PhasePrediction, ...]
+    """Of all allowed pairs, best first; empty if there was one pair only and nothing is measured."""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def predicted(self) -> PhasePrediction | None:
+        """Prediction for the chosen pair."""
+        return self.predictions[0] if self.predictions else None
+
+
+def choose_devices(
+    bundle: Bundle,
+    prefill: str = "auto",
+    decode: str = "auto",
+    *,
+    prompt_tokens: int,
+    new_tokens: int,
+    threads: int | None = None,
+    precision: str = "fast",
+    progress: Progress = no_progress,
+) -> DeviceChoice:
+    """Choose a device for each phase from measurements, and predict how long the request takes.
+
+    Parameters
+    ----------
+    bundle : Bundle
+    prefill, decode : str
+        Allowed device ids or kinds, comma-separated, or ``auto``.
+    prompt_tokens, new_tokens : int
+        Size of the request; `new_tokens` is an upper limit.
+    threads : int, optional
+    precision : {"fast", "float32"}
+    progress : callable
+
+    Raises
+    ------
+    UnknownDevice
+        For a name that no engine on this machine lists.
+    EngineFailed
+        If no allowed device can run the model.
+    """
+    candidates = {"prefill": engines.find_hardware(prefill), "decode": engines.find_hardware(decode)}
+    devices = {device.id: device for allowed in candidates.values() for device in allowed}
+    if all(len(allowed) == 1 for allowed in candidates.values()):
+        try:
+            load_phases(phases_path(bundle, precision, threads), bundle, list(devices.values()))
+        except ProfileMissing:  # measuring half a minute is too long just to predict the only pair
+            notes = _notes((prefill, decode), devices, {})
+            return DeviceChoice(candidates["prefill"][0], candidates["decode"][0], (), notes)
+    profile, excluded = measured_phases(bundle, devices, threads=threads, precision=precision, progress=progress)
+    for phase, wanted in (("prefill", prefill), ("decode", decode)):
+        candidates[phase] = [device for device in candidates[phase] if device.id not in excluded]
+        if not candidates[phase]:
+            reasons = "; ".join(excluded.values())
+            raise EngineFailed(f"no device of {wanted!r} can run {phase}: {reasons}", remedy="choose another device")
+    predictions = rank_device_pairs(
+        profile,
+        prefill=[device.id for device in candidates["prefill"]],
+        decode=[device.id for device in candidates["decode"]],
+        prompt_tokens=prompt_tokens,
+        new_tokens=min(new_tokens, max(1, bundle.context_length - prompt_tokens)),
+    )
+    best = predictions[0]
+    notes = _notes((prefill, decode), devices, excluded)
+    return DeviceChoice(devices[best.prefill], devices[best.decode], tuple(predictions), notes)
+
+
+def measured_phases(
+    bundle: Bundle,
+    devices: Mapping[str, Device],
+    *,
+    threads: int | None,
+    precision: str,
+    progress: Progress = no_progress,
+) -> tuple[PhaseProfile, dict[str, str]]:
+    """Return the phase profile of a model, from disk or measured now, and the devices that cannot run the model.
+
+    Parameters
+    ----------
+    bundle : Bundle
+    devices : mapping of str to Device
+        By id.
+    threads : int, optional
+    precision : {"fast", "float32"}
+    progress : callable
+
+    Returns
+    -------
+    profile : PhaseProfile
+    excluded : dict of str to str
+        Device id -> reason.
+
+    Raises
+    ------
+    EngineFailed
+        If no device can run the model, or an engine failed in a way that concerns no single device.
+    """
+    path = phases_path(bundle, precision, threads)
+    able = dict(devices)
+    excluded: dict[str, str] = {}
+    for device in devices.values():
+        try:
+            bundle.graph_for(device)
+        except InvalidModel as error:
+            del able[device.id]
+            excluded[device.id] = error.message
+    while able:
+        try:
+            return load_phases(path, bundle, list(able.values())), excluded
+        except ProfileMissing:
+            pass
+        try:
+            profile = measure_phases(
+                bundle, list(able.values()), threads=threads, precision=precision, progress=progress
+            )
+            save_phases(profile, path)
+            return profile, excluded
+        except EngineFailed as error:
+            if error.device not in able:
+                raise
+            del able[error.device]
+            excluded[error.device] = error.message
+    raise EngineFailed(f"no device can run {bundle.name}: {'; '.join(excluded.values())}", remedy="try another model")
+
+
+def _notes(wanted: Sequence[str], devices: Mapping[str, Device], excluded: Mapping[str, str]) -> tuple[str, ...]:
+    notes = [f"{device} is left out: {reason}" for device, reason in excluded.items()]
+    able = [device for device in devices if device not in excluded]
+    if "auto" in wanted and len(able) == 1:
+        notes.append(f"{able[0]} is the only device here that can run this model: nothing to split over")
+    return tuple(notes)

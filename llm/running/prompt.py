@@ -1,0 +1,64 @@
+"""A prompt as token ids, checked against the model once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from trisect.runtime.errors import ContextExceeded, InvalidInput
+
+from ..bundle import Bundle
+from .tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """Token ids that the model can read: at least one, all in its vocabulary, no more than its context holds.
+
+    Made by `tokenise`, which checks them.
+    """
+
+    ids: tuple[int, ...]
+
+
+def tokenise(
+    bundle: Bundle, tokenizer: Tokenizer, prompt: str | Sequence[int] | Prompt, *, chat: bool = True
+) -> Prompt:
+    """Return the token ids of a prompt, checked.
+
+    Parameters
+    ----------
+    bundle : Bundle
+    tokenizer : Tokenizer
+        The bundle's.
+    prompt : str or sequence of int or Prompt
+        Text; or token ids as they are; or an already tokenised prompt, which is returned unchanged.
+    chat : bool
+        Format text as one user message of a chat; otherwise encode it as plain text.
+
+    Raises
+    ------
+    InvalidInput
+        If the prompt is empty, or a token is not in the vocabulary.
+    ContextExceeded
+        If it has more tokens than the model's context holds.
+    """
+    if isinstance(prompt, Prompt):
+        return prompt
+    if isinstance(prompt, str):
+        if not prompt:
+            raise InvalidInput("the prompt is empty", remedy="give some text")
+        ids = tokenizer.encode_chat([{"role": "user", "content": prompt}]) if chat else tokenizer.encode(prompt)
+    else:
+        ids = list(prompt)
+    if not ids:
+        raise InvalidInput("the prompt has no tokens", remedy="give some text")
+    unknown = next((token for token in ids if not 0 <= token < bundle.vocab), None)
+    if unknown is not None:
+        raise InvalidInput(
+            f"token {unknown} is not in the model's vocabulary of {bundle.vocab}", remedy="use its tokenizer"
+        )
+    if len(ids) > bundle.context_length:
+        message = f"the prompt has {len(ids)} tokens, the model's context {bundle.context_length}"
+        raise ContextExceeded(message, remedy="shorten the prompt")
+    return Prompt(tuple(ids))
