@@ -26,7 +26,7 @@ from trisect.profiles.synthetic_networks.network_builder import NOISE
 from trisect.runtime import engines
 from trisect.runtime.device import Device
 from trisect.runtime.engines.base import LoadOptions, ProfilingEngine
-from trisect.runtime.engines.common.kernels import Kernel, scaled
+from trisect.runtime.engines.common.kernels import Kernel, scale_to_total
 from trisect.runtime.errors import EngineFailed
 from trisect.runtime.plans.plan import Plan
 from trisect.runtime.plans.plan_feeds import plan_feeds
@@ -106,7 +106,7 @@ def _segment_kernels(
     kernels = []
     for (segment, feeds), time_s in zip(_segments_with_feeds(plan), trial.segments_s, strict=True):
         inside_s = max(time_s - calls_s.get(segment.device, 0.0), time_s * _CALL_SHARE_MAX)
-        kernels.append(scaled(_measure_kernels(plan, segment, feeds, profiling_s, options), inside_s))
+        kernels.append(scale_to_total(_measure_kernels(plan, segment, feeds, profiling_s, options), inside_s))
     return kernels
 
 

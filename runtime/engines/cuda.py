@@ -17,8 +17,9 @@ import onnxruntime as ort
 from ..device import Device
 from ..errors import EngineFailed, EngineMissing
 from .base import EngineCapabilities, LoadOptions
+from .ort_parts.ort_module import OrtModule
 from .ort_parts.ort_providers import ep_devices, kind_of, register, tiny_model, unit_of
-from .ort_parts.ort_session import OrtModule, Provider, open_module
+from .ort_parts.ort_session import Provider, open_module
 
 EP = "CUDAExecutionProvider"
 _LIBRARIES = ("libonnxruntime_providers_cuda.so", "onnxruntime_providers_cuda.dll")

@@ -12,7 +12,8 @@ from .base import EngineCapabilities, LoadOptions
 from .common.host_info import cpu_name, host_memory_bytes
 from .common.kernels import Kernel
 from .ort_parts.ort_kernels import measure_kernels
-from .ort_parts.ort_session import OrtModule, open_module
+from .ort_parts.ort_module import OrtModule
+from .ort_parts.ort_session import open_module
 
 _DEVICE_ID = "cpu:ort"
 

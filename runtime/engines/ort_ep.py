@@ -19,8 +19,9 @@ from ..device import Device, Kind
 from ..errors import EngineFailed, EngineMissing
 from . import cuda, qnn, webgpu
 from .base import LoadOptions
+from .ort_parts.ort_module import OrtModule
 from .ort_parts.ort_providers import kind_of, register
-from .ort_parts.ort_session import OrtModule, Provider, open_module
+from .ort_parts.ort_session import Provider, open_module
 
 ENVIRONMENT = "TRISECT_ORT_EPS"
 _ELSEWHERE = ("CPUExecutionProvider", cuda.EP, qnn.EP, webgpu.EP)

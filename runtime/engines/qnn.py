@@ -14,8 +14,9 @@ from typing import Any
 from ..device import Device, Limits
 from ..errors import EngineMissing
 from .base import EngineCapabilities, LoadOptions
+from .ort_parts.ort_module import OrtModule
 from .ort_parts.ort_providers import STDERR, STDOUT, diverted, ep_devices, kind_of, plugin, register, unit_of
-from .ort_parts.ort_session import OrtModule, Provider, open_module
+from .ort_parts.ort_session import Provider, open_module
 
 EP = "QNNExecutionProvider"
 _LIMITS = Limits(

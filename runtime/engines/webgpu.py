@@ -14,8 +14,9 @@ from pathlib import Path
 from ..device import Device, Limits
 from ..errors import EngineFailed, EngineMissing
 from .base import EngineCapabilities, LoadOptions
+from .ort_parts.ort_module import OrtModule
 from .ort_parts.ort_providers import STDERR, diverted, ep_devices, kind_of, plugin, quiet, register, tiny_model, unit_of
-from .ort_parts.ort_session import OrtModule, Provider, open_module
+from .ort_parts.ort_session import Provider, open_module
 
 EP = "WebGpuExecutionProvider"
 _DRIVER = "install a GPU driver with Vulkan, or for a software one Mesa 25 or newer (Debian: mesa-vulkan-drivers)"

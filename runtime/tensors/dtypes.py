@@ -7,6 +7,8 @@ everywhere and converts in the engines. bfloat16, the 8-bit floats and the 2-, 4
 
 from __future__ import annotations
 
+from typing import Any
+
 import ml_dtypes
 import numpy as np
 from onnx import helper
@@ -59,7 +61,8 @@ def bits_of(name: str) -> int:
     dtype = dtype_of(name)
     if container_of(name) is not None or name in _NUMPY:
         return 8 * dtype.itemsize
-    return (ml_dtypes.iinfo(dtype) if name.startswith(("int", "uint")) else ml_dtypes.finfo(dtype)).bits
+    limits: Any = ml_dtypes.iinfo if name.startswith(("int", "uint")) else ml_dtypes.finfo
+    return int(limits(dtype).bits)
 
 
 def is_numpy_dtype(name: str) -> bool:

@@ -1,8 +1,8 @@
-"""What an engine made of a model: the kernels that it runs, which of the model's nodes are in each, and their times.
+"""Maps an engine's profiler events to model nodes: which nodes each kernel computes, and its time.
 
-An engine fuses nodes, puts others in their place and adds some that change layouts. Only it knows which, so an engine
-that has a profiler tells (`trisect.runtime.engines.base.ProfilingEngine`); here its tale is brought in line with the
-model's own nodes: each node that runs is in exactly one kernel, and no time is left over.
+An engine fuses and replaces nodes, and adds layout changes; its profiler reports the steps that it really runs
+(`trisect.runtime.engines.base.ProfilingEngine`). Here these are mapped to the model's nodes: each node that runs is in
+exactly one kernel, and all measured time is assigned.
 """
 
 from __future__ import annotations
@@ -15,23 +15,25 @@ from dataclasses import dataclass, replace
 import onnx
 from networkx.utils import UnionFind
 
-_WARM_UP, _FEWEST, _MOST = 4, 8, 200
-_MOST_WATCHING_S, _MOST_UNSEEN_S = 15e-6, 5e-6
-_LEAST_LEFT = 0.25
+_WARM_UP_RUNS, _RUNS_MIN, _RUNS_MAX = 4, 8, 200
+_PROFILING_MAX_S, _UNPROFILED_MAX_S = 15e-6, 5e-6
+"""Limits of the profiler's overhead for each step, and of the time for each step that it does not see."""
+_SHARE_MIN = 0.25
+"""Of a kernel's time that remains after the profiler's overhead is subtracted."""
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """Some of a model's nodes as an engine runs them: at once, or so that nobody can tell them apart."""
+    """Nodes of a model that an engine computes together, or whose times cannot be separated."""
 
     nodes: tuple[str, ...]
     """In the model's order."""
     time_s: float
-    """Of a call, changes of layout left out."""
+    """Per run, without layout changes."""
     layout_s: float = 0.0
-    """What changes of a tensor's layout before these nodes (or behind the last of all) take."""
+    """Time of layout changes before these nodes, or after the model's last node."""
     steps: int = 1
-    """Of the engine, those that change layouts left out."""
+    """Number of the engine's steps, without layout changes."""
 
     @property
     def total_s(self) -> float:
@@ -39,30 +41,30 @@ class Kernel:
 
 
 @dataclass(frozen=True)
-class EngineKernel:
-    """One step of an engine, as its profiler tells."""
+class ProfiledStep:
+    """One step of an engine, as its profiler reports it."""
 
     name: str
     nodes: tuple[str, ...]
-    """Of the model's nodes, those that the engine itself names; none for what it added."""
+    """The model's nodes that the engine names for this step; none for a step that it added."""
     time_s: float
     inputs: tuple[str, ...] = ()
-    """Names of the steps whose output this one reads."""
+    """Names of the steps whose outputs this one reads."""
     is_layout: bool = False
-    """Whether it only changes a tensor's layout."""
+    """Whether the step only changes a tensor's layout."""
 
 
-def kernels_of(model: onnx.ModelProto, steps: Sequence[EngineKernel]) -> tuple[Kernel, ...]:
-    """A model's nodes in the kernels of an engine.
+def map_to_nodes(model: onnx.ModelProto, steps: Sequence[ProfiledStep]) -> tuple[Kernel, ...]:
+    """Map an engine's profiled steps to the model's nodes.
 
-    A step that the engine made up belongs to the next step after it that names a node, else to the last one before it;
-    a node that no step names was computed together with the one that reads it, else with what it reads.
+    A step that names no node is assigned to the next step after it that does, else to the last one before it. A node
+    that no step names was fused with the node that reads it, else with those that it reads.
 
     Parameters
     ----------
     model : onnx.ModelProto
         With names for all nodes.
-    steps : sequence of EngineKernel
+    steps : sequence of ProfiledStep
 
     Returns
     -------
@@ -72,11 +74,11 @@ def kernels_of(model: onnx.ModelProto, steps: Sequence[EngineKernel]) -> tuple[K
     Examples
     --------
     >>> from onnx import helper
-    >>> conv, relu = (helper.make_node(op, given, [made], name=op) for op, given, made in
+    >>> conv, relu = (helper.make_node(op, inputs, [output], name=op) for op, inputs, output in
     ...               [("Conv", ["x", "w"], "y"), ("Relu", ["y"], "z")])
     >>> model = helper.make_model(helper.make_graph([conv, relu], "g", [], []))
-    >>> reorder = EngineKernel("reorder", (), 1e-6, is_layout=True)
-    >>> kernels_of(model, [reorder, EngineKernel("fused", ("Relu",), 5e-6, ("reorder",))])
+    >>> reorder = ProfiledStep("reorder", (), 1e-6, is_layout=True)
+    >>> map_to_nodes(model, [reorder, ProfiledStep("fused", ("Relu",), 5e-6, ("reorder",))])
     (Kernel(nodes=('Conv', 'Relu'), time_s=5e-06, layout_s=1e-06, steps=1),)
     """
     order = [node.name for node in model.graph.node]
@@ -85,47 +87,47 @@ def kernels_of(model: onnx.ModelProto, steps: Sequence[EngineKernel]) -> tuple[K
         return ()
     groups: UnionFind[str] = UnionFind()
     for step in steps:
-        known = [node for node in step.nodes if node in named]
-        for node in known[1:]:
-            groups.union(known[0], node)
-    place = {step.name: step.nodes[0] for step in steps if step.nodes}
-    _settle(place, [step.name for step in steps], {step.name: step.inputs for step in steps})
-    home = {node: node for node in order if node in named}
-    _settle(home, order, _inputs_of(model))
-    for node, beside in home.items():
-        groups.union(beside, node)
-    plain: dict[str, float] = defaultdict(float)
-    layout: dict[str, float] = defaultdict(float)
+        nodes = [node for node in step.nodes if node in named]
+        for node in nodes[1:]:
+            groups.union(nodes[0], node)
+    node_of_step = {step.name: step.nodes[0] for step in steps if step.nodes}
+    _assign_nearest(node_of_step, [step.name for step in steps], {step.name: step.inputs for step in steps})
+    fused_with = {node: node for node in order if node in named}
+    _assign_nearest(fused_with, order, _predecessors(model))
+    for node, other in fused_with.items():
+        groups.union(other, node)
+    times_s: dict[str, float] = defaultdict(float)
+    layouts_s: dict[str, float] = defaultdict(float)
     counts: Counter[str] = Counter()
     for step in steps:
-        if step.name in place and step.time_s > 0:
-            key = groups[place[step.name]]
-            (layout if step.is_layout else plain)[key] += step.time_s
+        if step.name in node_of_step and step.time_s > 0:
+            key = groups[node_of_step[step.name]]
+            (layouts_s if step.is_layout else times_s)[key] += step.time_s
             counts[key] += not step.is_layout
     members: dict[str, list[str]] = defaultdict(list)
     for node in order:
-        if node in home:
+        if node in fused_with:
             members[groups[node]].append(node)
-    return tuple(Kernel(tuple(nodes), plain[key], layout[key], counts[key]) for key, nodes in members.items())
+    return tuple(Kernel(tuple(nodes), times_s[key], layouts_s[key], counts[key]) for key, nodes in members.items())
 
 
-def repeat(run: Callable[[], object], duration_s: float) -> int:
-    """Call something for so long, and say how many of the calls only warmed it up."""
-    for _ in range(_WARM_UP):
+def run_repeatedly(run: Callable[[], object], duration_s: float) -> int:
+    """Warm up, then repeat a call for a time; return the number of warm-up calls."""
+    for _ in range(_WARM_UP_RUNS):
         run()
-    end_s, done = time.perf_counter() + duration_s, 0
-    while done < _FEWEST or (done < _MOST and time.perf_counter() < end_s):
+    end_s, count = time.perf_counter() + duration_s, 0
+    while count < _RUNS_MIN or (count < _RUNS_MAX and time.perf_counter() < end_s):
         run()
-        done += 1
-    return _WARM_UP
+        count += 1
+    return _WARM_UP_RUNS
 
 
-def middle_mean(values: Sequence[float]) -> float:
-    """Mean of the middle half: as steady as a median, finer than the clock that the values were read from.
+def interquartile_mean(values: Sequence[float]) -> float:
+    """Return the mean of the middle half: as robust as a median, but finer than the resolution of the values.
 
     Examples
     --------
-    >>> middle_mean([3.0, 4.0, 100.0, 3.0])
+    >>> interquartile_mean([3.0, 4.0, 100.0, 3.0])
     3.5
     """
     ordered = sorted(values)
@@ -134,29 +136,29 @@ def middle_mean(values: Sequence[float]) -> float:
     return sum(middle) / len(middle) if middle else 0.0
 
 
-def scaled(kernels: Sequence[Kernel], total_s: float) -> tuple[Kernel, ...]:
-    """Kernels that take so long together, which a profiler made slower, and perhaps did not see all of.
+def scale_to_total(kernels: Sequence[Kernel], total_s: float) -> tuple[Kernel, ...]:
+    """Correct profiled times so that they add up to the time of a run without the profiler.
 
-    Each step's start and end cost a profiler, and what lies between two steps it does not see: that is the same for all
-    steps, and is taken off (or added) first, as far as it is likely. What is left was a slower or a quicker machine.
+    The profiler's overhead is the same for each step, and so is the time between two steps, which it does not see:
+    that is subtracted (or added) first, within limits. The rest is scaled, as the speed of the machine varies.
 
     Examples
     --------
-    >>> [round(k.time_s * 1e6) for k in scaled([Kernel(("a",), 10e-6), Kernel(("b",), 30e-6)], 30e-6)]
+    >>> [round(k.time_s * 1e6) for k in scale_to_total([Kernel(("a",), 10e-6), Kernel(("b",), 30e-6)], 30e-6)]
     [5, 25]
-    >>> [round(k.time_s, 3) for k in scaled([Kernel(("a",), 1.0), Kernel(("b",), 3.0)], 2.0)]
+    >>> [round(k.time_s, 3) for k in scale_to_total([Kernel(("a",), 1.0), Kernel(("b",), 3.0)], 2.0)]
     [0.5, 1.5]
     """
-    told_s = sum(kernel.total_s for kernel in kernels)
+    profiled_s = sum(kernel.total_s for kernel in kernels)
     steps = sum(kernel.steps + (kernel.layout_s > 0) for kernel in kernels)
-    if told_s <= 0 or not steps:
+    if profiled_s <= 0 or not steps:
         return tuple(kernels)
-    each_s = max(-_MOST_WATCHING_S, min(_MOST_UNSEEN_S, (total_s - told_s) / steps))
+    per_step_s = max(-_PROFILING_MAX_S, min(_UNPROFILED_MAX_S, (total_s - profiled_s) / steps))
     kernels = [
         replace(
             kernel,
-            time_s=max(kernel.time_s + kernel.steps * each_s, kernel.time_s * _LEAST_LEFT),
-            layout_s=max(kernel.layout_s + each_s, kernel.layout_s * _LEAST_LEFT) if kernel.layout_s > 0 else 0.0,
+            time_s=max(kernel.time_s + kernel.steps * per_step_s, kernel.time_s * _SHARE_MIN),
+            layout_s=max(kernel.layout_s + per_step_s, kernel.layout_s * _SHARE_MIN) if kernel.layout_s > 0 else 0.0,
         )
         for kernel in kernels
     ]
@@ -164,33 +166,34 @@ def scaled(kernels: Sequence[Kernel], total_s: float) -> tuple[Kernel, ...]:
     return tuple(replace(k, time_s=k.time_s * factor, layout_s=k.layout_s * factor) for k in kernels)
 
 
-def _settle(place: dict[str, str], order: Sequence[str], inputs: Mapping[str, Sequence[str]]) -> None:
-    """Give each name without a place that of its nearest reader, else that of the nearest name that it reads."""
+def _assign_nearest(assigned: dict[str, str], order: Sequence[str], inputs: Mapping[str, Sequence[str]]) -> None:
+    """Assign to each missing name what its nearest reader has, else what the nearest of its inputs has, in place."""
     readers: dict[str, list[str]] = defaultdict(list)
     for name in order:
         for source in inputs.get(name, ()):
             readers[source].append(name)
-    settled = dict(place)
+    known = dict(assigned)
     for name in order:
-        if name not in place:
-            found = _nearest(name, readers, settled) or _nearest(name, inputs, settled)
-            if found is not None:
-                place[name] = settled[found]
+        if name not in assigned:
+            nearest = _nearest(name, readers, known) or _nearest(name, inputs, known)
+            if nearest is not None:
+                assigned[name] = known[nearest]
 
 
-def _nearest(start: str, beside: Mapping[str, Sequence[str]], wanted: Mapping[str, str]) -> str | None:
-    queue, seen = deque([start]), {start}
+def _nearest(start: str, neighbours: Mapping[str, Sequence[str]], targets: Mapping[str, str]) -> str | None:
+    """Return the target that a breadth-first search reaches first."""
+    queue, visited = deque([start]), {start}
     while queue:
-        for name in beside.get(queue.popleft(), ()):
-            if name in wanted:
+        for name in neighbours.get(queue.popleft(), ()):
+            if name in targets:
                 return name
-            if name not in seen:
-                seen.add(name)
+            if name not in visited:
+                visited.add(name)
                 queue.append(name)
     return None
 
 
-def _inputs_of(model: onnx.ModelProto) -> dict[str, list[str]]:
-    """Node -> the nodes that it reads from."""
-    maker = {made: node.name for node in model.graph.node for made in node.output if made}
-    return {node.name: [maker[given] for given in node.input if given in maker] for node in model.graph.node}
+def _predecessors(model: onnx.ModelProto) -> dict[str, list[str]]:
+    """Return for each node the nodes whose outputs it reads."""
+    producers = {output: node.name for node in model.graph.node for output in node.output if output}
+    return {node.name: [producers[name] for name in node.input if name in producers] for node in model.graph.node}

@@ -15,7 +15,7 @@ import onnx
 import openvino as ov
 
 from ...tensors.tensor_spec import Arrays
-from ..common.kernels import EngineKernel, Kernel, kernels_of, middle_mean, repeat
+from ..common.kernels import Kernel, ProfiledStep, interquartile_mean, map_to_nodes, run_repeatedly
 from .openvino_module import OpenVinoModule
 
 _TRUNCATED_S = 0.5e-6
@@ -50,14 +50,14 @@ def measure_kernels(model: Path, module: OpenVinoModule, feeds: Arrays, duration
             if info.status == info.Status.EXECUTED:
                 times_s[info.node_name].append(info.real_time.total_seconds() + _TRUNCATED_S)
 
-    warm = repeat(run, duration_s)
-    middle_s = {name: middle_mean(taken[warm:]) for name, taken in times_s.items()}
+    warm = run_repeatedly(run, duration_s)
+    middle_s = {name: interquartile_mean(taken[warm:]) for name, taken in times_s.items()}
     whole = onnx.load(model, load_external_data=False)
     inside = request.get_compiled_model().get_runtime_model()
-    return kernels_of(whole, list(_steps(whole, inside, middle_s)))
+    return map_to_nodes(whole, list(_steps(whole, inside, middle_s)))
 
 
-def _steps(whole: onnx.ModelProto, inside: ov.Model, times_s: Mapping[str, float]) -> Iterator[EngineKernel]:
+def _steps(whole: onnx.ModelProto, inside: ov.Model, times_s: Mapping[str, float]) -> Iterator[ProfiledStep]:
     names = {node.name for node in whole.graph.node}
     makers = {made: node.name for node in whole.graph.node for made in node.output if made}
 
@@ -82,4 +82,4 @@ def _steps(whole: onnx.ModelProto, inside: ov.Model, times_s: Mapping[str, float
         layers = told["originalLayersNames"].astype(str).split(",") if "originalLayersNames" in told else []
         nodes = {node for layer in layers if (node := node_of(layer)) is not None}
         is_layout = kind == _LAYOUT
-        yield EngineKernel(name, () if is_layout else tuple(sorted(nodes)), times_s.get(name, 0.0), given, is_layout)
+        yield ProfiledStep(name, () if is_layout else tuple(sorted(nodes)), times_s.get(name, 0.0), given, is_layout)

@@ -20,7 +20,7 @@ from ...errors import EngineFailed
 from ...tensors.tensor_spec import Arrays
 from ..base import LoadOptions
 from ..common.engine_errors import vendor_message
-from ..common.kernels import EngineKernel, Kernel, kernels_of, middle_mean, repeat
+from ..common.kernels import Kernel, ProfiledStep, interquartile_mean, map_to_nodes, run_repeatedly
 from .ort_session import affinity_of, session_options
 
 _LAYOUTS = frozenset({"ReorderInput", "ReorderOutput"})
@@ -69,19 +69,19 @@ def measure_kernels(
         settings.add_session_config_entry("session.optimized_model_external_initializers_file_name", "weights")
         try:
             session = ort.InferenceSession(str(model), settings, providers=[device.native], enable_fallback=0)
-            warm = repeat(run, duration_s)
+            warm = run_repeatedly(run, duration_s)
             told = Path(session.end_profiling()).read_bytes()
             inside = onnx.load(optimised, load_external_data=False)
         except Exception as error:  # its exceptions share no base
             raise EngineFailed(f"ONNX Runtime could not profile {model.name}: {vendor_message(error)}") from error
     events = msgspec.json.decode(told, type=list[_Event])
     whole = onnx.load(model, load_external_data=False)
-    return kernels_of(whole, list(_steps(whole, inside, events, warm)))
+    return map_to_nodes(whole, list(_steps(whole, inside, events, warm)))
 
 
 def _steps(
     whole: onnx.ModelProto, inside: onnx.ModelProto, events: Sequence[_Event], warm: int
-) -> Iterator[EngineKernel]:
+) -> Iterator[ProfiledStep]:
     durations_s: dict[str, list[float]] = defaultdict(list)
     for event in events:
         if event.name.endswith(_EVENT):
@@ -94,5 +94,5 @@ def _steps(
         known = {node.name} & names | {makers[made] for made in node.output if made in makers}
         known |= {makers[made] for made in [node.name.partition(_BLOCKED)[0]] if made in makers}
         given = (inside_makers[tensor] for tensor in node.input if tensor in inside_makers)
-        time_s = middle_mean(durations_s[node.name][warm:]) if node.name in durations_s else 0.0
-        yield EngineKernel(node.name, () if is_layout else tuple(sorted(known)), time_s, tuple(given), is_layout)
+        time_s = interquartile_mean(durations_s[node.name][warm:]) if node.name in durations_s else 0.0
+        yield ProfiledStep(node.name, () if is_layout else tuple(sorted(known)), time_s, tuple(given), is_layout)

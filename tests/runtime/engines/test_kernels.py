@@ -12,7 +12,13 @@ from onnx import TensorProto, helper, numpy_helper
 
 from trisect.runtime.engines import engine_for, find_devices, load
 from trisect.runtime.engines.base import LoadOptions, ProfilingEngine
-from trisect.runtime.engines.common.kernels import EngineKernel, Kernel, kernels_of, middle_mean, scaled
+from trisect.runtime.engines.common.kernels import (
+    Kernel,
+    ProfiledStep,
+    interquartile_mean,
+    map_to_nodes,
+    scale_to_total,
+)
 from trisect.runtime.errors import EngineFailed
 
 
@@ -21,17 +27,17 @@ def chain(*names: str) -> onnx.ModelProto:
     return helper.make_model(helper.make_graph(nodes, "chain", [], []))
 
 
-def step(name: str, nodes: tuple[str, ...], time_s: float, *inputs: str, layout: bool = False) -> EngineKernel:
-    return EngineKernel(name, nodes, time_s, inputs, layout)
+def step(name: str, nodes: tuple[str, ...], time_s: float, *inputs: str, layout: bool = False) -> ProfiledStep:
+    return ProfiledStep(name, nodes, time_s, inputs, layout)
 
 
 def test_a_node_that_no_step_names_is_with_the_one_that_reads_it() -> None:
-    found = kernels_of(chain("a", "b", "c"), [step("1", ("b",), 1.0), step("2", ("c",), 2.0, "1")])
+    found = map_to_nodes(chain("a", "b", "c"), [step("1", ("b",), 1.0), step("2", ("c",), 2.0, "1")])
     assert found == (Kernel(("a", "b"), 1.0), Kernel(("c",), 2.0))
 
 
 def test_the_last_node_is_with_the_one_before_it_where_nobody_reads_it() -> None:
-    found = kernels_of(chain("a", "b"), [step("1", ("a",), 1.0)])
+    found = map_to_nodes(chain("a", "b"), [step("1", ("a",), 1.0)])
     assert found == (Kernel(("a", "b"), 1.0),)
 
 
@@ -43,37 +49,37 @@ def test_a_step_of_the_engines_own_counts_for_the_next_that_names_a_node() -> No
         step("2", ("b",), 2.0, "reorder"),
         step("back", (), 16.0, "2", layout=True),
     ]
-    first, second = kernels_of(chain("a", "b"), steps)
+    first, second = map_to_nodes(chain("a", "b"), steps)
     assert (first.nodes, first.time_s, first.layout_s, first.steps) == (("a",), 5.0, 0.0, 2)
     assert (second.nodes, second.time_s, second.layout_s, second.steps) == (("b",), 2.0, 24.0, 1)
 
 
 def test_steps_that_share_a_node_cannot_be_told_apart() -> None:
-    found = kernels_of(chain("a", "b", "c"), [step("1", ("a", "b"), 1.0), step("2", ("b", "c"), 2.0, "1")])
+    found = map_to_nodes(chain("a", "b", "c"), [step("1", ("a", "b"), 1.0), step("2", ("b", "c"), 2.0, "1")])
     assert [(k.nodes, k.total_s, k.steps) for k in found] == [(("a", "b", "c"), 3.0, 2)]
 
 
 def test_a_tale_about_another_model_gives_nothing() -> None:
-    assert kernels_of(chain("a"), [step("1", ("z",), 1.0), step("2", (), 1.0)]) == ()
-    assert kernels_of(chain("a"), []) == ()
+    assert map_to_nodes(chain("a"), [step("1", ("z",), 1.0), step("2", (), 1.0)]) == ()
+    assert map_to_nodes(chain("a"), []) == ()
 
 
 def test_what_a_profiler_adds_is_taken_off_each_step_and_the_rest_off_all() -> None:
     told = [Kernel(("a",), 20e-6, 0.0, 2), Kernel(("b",), 100e-6, 10e-6, 1)]
-    found = scaled(told, 110e-6)  # 20 us too many over 4 steps
+    found = scale_to_total(told, 110e-6)  # 20 us too many over 4 steps
     assert [k.time_s for k in found] == pytest.approx([10e-6, 95e-6])
     assert found[1].layout_s == pytest.approx(5e-6)
     for total_s in (1e-6, 60e-6, 130e-6, 1.0):
-        again = scaled(told, total_s)
+        again = scale_to_total(told, total_s)
         assert sum(k.total_s for k in again) == pytest.approx(total_s)
         assert all(k.time_s > 0 for k in again)
-    assert scaled([], 1.0) == ()
+    assert scale_to_total([], 1.0) == ()
 
 
 def test_the_mean_of_the_middle_forgets_what_is_far_off() -> None:
-    assert middle_mean([]) == 0.0
-    assert middle_mean([5.0]) == 5.0
-    assert middle_mean([1.0, 2.0, 3.0, 4.0, 1000.0, 0.0, 2.0, 3.0]) == pytest.approx(2.5)
+    assert interquartile_mean([]) == 0.0
+    assert interquartile_mean([5.0]) == 5.0
+    assert interquartile_mean([1.0, 2.0, 3.0, 4.0, 1000.0, 0.0, 2.0, 3.0]) == pytest.approx(2.5)
 
 
 @pytest.fixture(scope="module")
