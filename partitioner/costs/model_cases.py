@@ -39,17 +39,17 @@ def model_cases(graph: Graph) -> Iterator[list[OperatorCase]]:
     with TemporaryDirectory(prefix="trisect-cases-") as folder:
         models = TaskModels(graph, nodes_of_tasks(tasks), Path(folder))
         for task, data in tasks.nodes(data=True):
-            case = _case(graph, task, data["work"], data["features"], models)
+            case = _case(graph, task, data["operators"], data["features"], models)
             if case is not None:
                 cases.setdefault(case.name, case)
         yield sorted(cases.values(), key=lambda case: (-case.flops, -case.size_bytes, case.name))
 
 
 def _case(
-    graph: Graph, task: str, work: tuple[OpFeatures, ...], heaviest: OpFeatures, models: TaskModels
+    graph: Graph, task: str, operators: tuple[OpFeatures, ...], heaviest: OpFeatures, models: TaskModels
 ) -> OperatorCase | None:
-    flops = sum(part.flops for part in work)
-    size_bytes = sum(part.bytes_read + part.bytes_written for part in work)
+    flops = sum(part.flops for part in operators)
+    size_bytes = sum(part.bytes_read + part.bytes_written for part in operators)
     if heaviest.op_class is OpClass.SHAPE or (flops < _FLOPS_MIN and size_bytes < _BYTES_MIN):
         return None
     nodes = models.members[task]

@@ -42,7 +42,7 @@ def features(node: ir.Node) -> OpFeatures:
         tuple(shape_of(v) if v.name else None for v in node.outputs),
         {key: attribute.value for key, attribute in node.attributes.items()},
     )
-    work = flops(call)
+    operations = flops(call)
     written = sum(size_bytes(v) for v in node.outputs if v.name)
     weights = sum(size_bytes(v) for v in node.inputs if v is not None and is_constant(v))
     read = sum(size_bytes(v) for v in node.inputs if v is not None)
@@ -56,9 +56,13 @@ def features(node: ir.Node) -> OpFeatures:
         read = weights = 0
     output = node.outputs[0] if node.outputs else None
     op_class = classify(
-        node.op_type, work, read + written, prod(call.output()), dtype_of(output) if output is not None else "float32"
+        node.op_type,
+        operations,
+        read + written,
+        prod(call.output()),
+        dtype_of(output) if output is not None else "float32",
     )
-    return OpFeatures(name, op_class, float(work), read, written, weights, _dtype(node))
+    return OpFeatures(name, op_class, float(operations), read, written, weights, _dtype(node))
 
 
 def _control_flow(node: ir.Node, name: str, bodies: list[ir.Graph]) -> OpFeatures:

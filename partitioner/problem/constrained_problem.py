@@ -30,7 +30,7 @@ def constrained(
     Parameters
     ----------
     problem : Problem
-        Its tasks may carry ``nodes`` (names of ONNX nodes in them) and ``work`` or ``features``.
+        Its tasks may carry ``nodes`` (names of ONNX nodes in them) and ``operators`` or ``features``.
     constants : collection of str
         Nodes of the model that need not run: they may be named, without effect.
     absent : sequence of Device
@@ -124,7 +124,7 @@ class _SelectorResolver:
             matches = [t for t, data in tasks if any(pattern.fullmatch(n) for n in _nodes(t, data))]
             return matches or self._no_match(selector, value, [], any(map(pattern.fullmatch, self.constants)))
         if kind == "op" and value:
-            types = {task: {f.op_type for f in _work(data)} for task, data in tasks}
+            types = {task: {f.op_type for f in _operators(data)} for task, data in tasks}
             matches = [t for t, ops in types.items() if value in ops | {op.rpartition("::")[2] for op in ops}]
             return matches or self._no_match(selector, value, {op for ops in types.values() for op in ops})
         if kind == "class" and value:
@@ -159,9 +159,9 @@ def _nodes(task: str, data: Mapping[str, object]) -> tuple[str, ...]:
     return nodes if isinstance(nodes, tuple) else (task,)
 
 
-def _work(data: Mapping[str, object]) -> tuple[OpFeatures, ...]:
-    work = data.get("work") or ((data["features"],) if data.get("features") is not None else ())
-    return work if isinstance(work, tuple) else ()
+def _operators(data: Mapping[str, object]) -> tuple[OpFeatures, ...]:
+    operators = data.get("operators") or ((data["features"],) if data.get("features") is not None else ())
+    return operators if isinstance(operators, tuple) else ()
 
 
 def _devices(text: str, problem: Problem, absent: Sequence[Device]) -> list[Device]:

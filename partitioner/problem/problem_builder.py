@@ -64,12 +64,12 @@ class ProblemInputs:
         _check_refusals(self.tasks, self.devices, self.refused)
         rows: dict[OpFeatures, dict[str, float]] = {}
 
-        def row_of(work: OpFeatures) -> dict[str, float]:
-            row = rows.get(work)
+        def row_of(operator: OpFeatures) -> dict[str, float]:
+            row = rows.get(operator)
             if row is None:
-                row = rows[work] = {
-                    d.id: self.costs.node_time_s(work, d.id)
-                    if not d.limits.dtypes or work.dtype in d.limits.dtypes
+                row = rows[operator] = {
+                    d.id: self.costs.node_time_s(operator, d.id)
+                    if not d.limits.dtypes or operator.dtype in d.limits.dtypes
                     else inf
                     for d in self.devices
                 }
@@ -77,7 +77,7 @@ class ProblemInputs:
 
         times_s: dict[str, dict[str, float]] = {}
         for task, task_data in self.tasks.nodes(data=True):
-            parts = [row_of(work) for work in task_data["work"]]
+            parts = [row_of(operator) for operator in task_data["operators"]]
             one_node = len(parts) == 1
             times_s[task] = dict(parts[0]) if one_node else {d.id: sum(p[d.id] for p in parts) for d in self.devices}
         if self.costs.models:

@@ -32,8 +32,8 @@ def task_graph(graph: Graph, *, keep_quantised: bool = True, together: Iterable[
     Returns
     -------
     networkx.DiGraph
-        In topological order. Tasks have ``nodes`` (names of ONNX nodes), ``work`` (the features of each), and of the
-        node with the most FLOPs ``features`` and ``batch`` (the first dimension of its output; None where unknown);
+        In topological order. Tasks have ``nodes`` (names of ONNX nodes), ``operators`` (the features of each), and of
+        the node with the most FLOPs ``features`` and ``batch`` (the first dimension of its output; None where unknown);
         edges have ``tensors``: name -> bytes.
     """
     running = {name: data for name, data in graph.digraph.nodes(data=True) if not data["constant"]}
@@ -47,10 +47,10 @@ def task_graph(graph: Graph, *, keep_quantised: bool = True, together: Iterable[
     tasks: TaskGraph = nx.DiGraph()
     owner: dict[str, str] = {}
     for group in _groups(running, edges, keep_quantised, together):
-        work = tuple(running[node]["features"] for node in group)
-        heaviest = work[0] if len(work) == 1 else max(work, key=lambda f: (f.flops, f.bytes_read + f.bytes_written))
-        batch = _batch(running[group[work.index(heaviest)]])
-        tasks.add_node(group[0], nodes=tuple(group), work=work, features=heaviest, batch=batch)
+        operators = tuple(running[node]["features"] for node in group)
+        heaviest = max(operators, key=lambda f: (f.flops, f.bytes_read + f.bytes_written))
+        batch = _batch(running[group[operators.index(heaviest)]])
+        tasks.add_node(group[0], nodes=tuple(group), operators=operators, features=heaviest, batch=batch)
         owner.update(dict.fromkeys(group, group[0]))
     joined: dict[tuple[str, str], dict[str, int]] = {}
     for source, target, data in edges:

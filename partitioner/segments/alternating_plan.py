@@ -116,7 +116,7 @@ def _numeric_results(
     with tempfile.TemporaryDirectory(prefix="trisect-try-") as folder:
         models = TaskModels(graph, members, Path(folder))
         for task, nodes in members.items():
-            if sum(features.flops for features in tasks.nodes[task]["work"]) > _TRIAL_FLOPS_MAX:
+            if sum(features.flops for features in tasks.nodes[task]["operators"]) > _TRIAL_FLOPS_MAX:
                 continue
             if any(has_subgraph(graph.nodes[node]) for node in nodes):
                 continue

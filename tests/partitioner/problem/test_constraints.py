@@ -29,7 +29,7 @@ def problem(**changes: Any) -> Problem:
     graph: nx.DiGraph[str] = nx.DiGraph()
     inner = features("QuantizeLinear", OpClass.ELEMENTWISE)
     conv = features("com.microsoft::FusedConv", OpClass.CONV)
-    graph.add_node("first", nodes=("first", "encoder/quantize"), work=(conv, inner), features=conv)
+    graph.add_node("first", nodes=("first", "encoder/quantize"), operators=(conv, inner), features=conv)
     graph.add_node("middle", features=features("Softmax", OpClass.NORM))
     graph.add_node("last", features=features("MatMul", OpClass.MATMUL))
     nx.add_path(graph, ["first", "middle", "last"])

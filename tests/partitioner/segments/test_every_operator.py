@@ -50,7 +50,7 @@ def test_every_test_case_of_onnx_is_read_at_its_shapes(tmp_path: Path) -> None:
         }
         graph = Graph.read(path, shapes)
         for task, data in task_graph(graph).nodes(data=True):
-            assert all(math.isfinite(work.flops) and work.flops >= 0 for work in data["work"]), (case.name, task)
+            assert all(math.isfinite(op.flops) and op.flops >= 0 for op in data["operators"]), (case.name, task)
         for spec, array in zip(graph.outputs, answers, strict=False):
             value = next(v for v in graph.model.graph.outputs if v.name == spec.name)
             if isinstance(array, np.ndarray) and value.shape is not None and "?" not in spec.shape:
