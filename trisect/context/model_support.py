@@ -20,6 +20,7 @@ from trisect.profiles.capabilities.op_support_limits import cached_limits, probe
 from trisect.profiles.costmodel.op_features import OpClass
 from trisect.profiles.costmodel.profile_costs import ProfileCosts
 from trisect.profiles.stored.profile_data import Profile
+from trisect.runtime import engines
 from trisect.runtime.device import Device
 from trisect.runtime.errors import EngineMissing, ProfileMissing, UnsupportedOperator
 from trisect.runtime.progress import Progress, no_progress
@@ -174,8 +175,8 @@ def _assess_language_model(description: ModelDescription, devices: Sequence[Devi
     support: dict[str, DeviceModelSupport] = {}
     for device in devices:
         refused = description.refused or _memory_shortage(needed, device)
-        if not refused and device.engine not in ("ort", "openvino") and device.reality != "published":
-            refused = "language models need ONNX Runtime on the CPU, or OpenVINO"
+        if not refused and device.reality != "published" and not engines.capabilities(device).language_models:
+            refused = f"the engine {device.engine} has no support for language models"
         rates = profile.devices.get(device.id)
         prefill = decode = None
         if not refused and rates is not None and rates.peak_flops and description.parameters:
