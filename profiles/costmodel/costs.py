@@ -8,7 +8,8 @@ from typing import Protocol, Self
 from .call_costs import WakeupCosts
 from .device_model import DeviceModel
 from .link_cost import LinkCost
-from .op_features import MemoryNeed, OpFeatures
+from .memory_need import MemoryNeed
+from .op_features import OpFeatures
 
 
 class Costs(Protocol):

@@ -1,7 +1,7 @@
-"""What a cost model may know about a piece of work: its features, and the questions a planner asks about it.
+"""The features of an operator by which it is costed, and the classes of operators.
 
-Everything above (the partitioner's graph, the scheduler's problem) and everything below (measured profiles) meets in
-these few types, so that a strategy never sees ONNX and a profile never sees a model.
+The partitioner's graph, the scheduler's problem and the measured profiles share these types, so that a strategy never
+sees ONNX and a profile never sees a model.
 """
 
 from __future__ import annotations
@@ -11,22 +11,22 @@ from enum import StrEnum
 
 
 class OpClass(StrEnum):
-    """What the hardware feels when an operator runs, decided at its actual shapes."""
+    """What limits the speed of an operator, decided at its actual shapes."""
 
     MATMUL = "matmul"
-    """Compute-bound matrix product: every weight byte is used for many rows."""
+    """Compute-bound matrix product: every weight is used for many rows."""
     MATVEC = "matvec"
-    """Memory-bound matrix product: few rows, so that reading the weights is the work."""
+    """Memory-bound matrix product: few rows, so that reading the weights dominates."""
     CONV = "conv"
     ATTENTION = "attention"
-    """A whole attention in one operator."""
+    """Fused attention in one operator."""
     RECURRENT = "recurrent"
-    """LSTM, GRU, RNN: steps that wait for each other."""
+    """LSTM, GRU, RNN: sequential steps."""
     NORM = "norm"
     """Normalisations, softmax, reductions: one pass over rows."""
     ELEMENTWISE = "elementwise"
     DATA_MOVEMENT = "data_movement"
-    """Moves or copies without computing: Gather, Transpose, Concat, Reshape, Cast."""
+    """Moves or copies without arithmetic: Gather, Transpose, Concat, Reshape, Cast."""
     SHAPE = "shape"
     """Arithmetic on shapes and indices: a few integers."""
     CONTROL_FLOW = "control_flow"
@@ -35,7 +35,7 @@ class OpClass(StrEnum):
 
 @dataclass(frozen=True)
 class OpFeatures:
-    """One operator's work at its actual shapes.
+    """The work of one operator at its actual shapes.
 
     Examples
     --------
@@ -45,41 +45,23 @@ class OpFeatures:
     """
 
     op_type: str
-    """Operator name; operators outside ONNX's own domain as ``domain::Name``."""
+    """Operator name; ``domain::Name`` outside ONNX's own domain."""
     op_class: OpClass
     flops: float
-    """Floating-point (or integer) operations, a multiply-add counted as two."""
+    """Floating-point or integer operations; a multiply-add counts as two."""
     bytes_read: int
-    """All that has to be read, weights included; a Gather counts what it picks, a view such as Reshape nothing."""
+    """Weights included; a Gather counts the elements it picks, a view such as Reshape counts none."""
     bytes_written: int
     weight_bytes: int
-    """The part of `bytes_read` that is constant from call to call."""
+    """The constant part of `bytes_read`."""
     dtype: str
-    """numpy's name of the dtype computed in (``float32``): that of the first tensor that is no index or mask."""
+    """numpy's name of the dtype computed in (``float32``): of the first tensor that is not an index or a mask."""
     body: tuple[OpFeatures, ...] = ()
-    """Of a control-flow operator, the operators of its heavier body; the figures above are theirs, all trips."""
+    """For control flow, the operators of the larger body; the figures above are their sums over all trips."""
     trips: int = 1
     """How often the body runs."""
 
     @property
     def intensity(self) -> float:
-        """Arithmetic intensity, FLOPs per byte moved."""
+        """Arithmetic intensity: FLOPs per byte moved."""
         return self.flops / max(1, self.bytes_read + self.bytes_written)
-
-
-@dataclass(frozen=True)
-class MemoryNeed:
-    """What a loaded model takes of a device's memory, measured.
-
-    Examples
-    --------
-    >>> MemoryNeed(model_bytes=1000.0, per_weight=2.0, per_tensor=1.5)
-    MemoryNeed(model_bytes=1000.0, per_weight=2.0, per_tensor=1.5)
-    """
-
-    model_bytes: float = 0.0
-    """Of each model (segment) that is loaded, whatever is in it."""
-    per_weight: float = 1.0
-    """For each byte of weights: an engine that lays them out anew may keep both."""
-    per_tensor: float = 1.0
-    """For each byte of tensors that lie there at once."""

@@ -19,13 +19,13 @@ import numpy as np
 
 from trisect.runtime.errors import ProfileMissing
 
-from ..measuring.memory_measurement import memory_need
 from ..stored.profile_data import DeviceProfile, Link, Point, Profile
 from .call_costs import WakeupCosts
 from .costs import Costs
 from .device_model import DeviceModel
 from .link_cost import LinkCost
-from .op_features import MemoryNeed, OpClass, OpFeatures
+from .memory_need import MemoryNeed, memory_need
+from .op_features import OpClass, OpFeatures
 
 _REMEDY = "run `trisect profile`"
 _SUBSTITUTES = {OpClass.CONTROL_FLOW: OpClass.ELEMENTWISE}

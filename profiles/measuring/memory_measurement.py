@@ -1,24 +1,24 @@
-"""Measures the memory that a loaded model takes beyond its weights, and what its weights and tensors take in it.
+"""Measures the memory that loaded models take: per model, per byte of weights, and per byte of tensors.
 
-Engines lay weights out anew, keep scratch memory, and hold on to what they once asked for: what a plan needs is more
-than its files. Each device gets a fresh process, started as the executor ``processes`` starts it, in which models are
-loaded one after the other; what the process grows by is theirs.
+Engines reorder weights, allocate scratch memory, and keep memory that they once allocated, so a plan needs more than
+the size of its files. For each device, models are loaded one after the other in a fresh process, started as the
+executor ``processes`` starts it; the growth of the process is attributed to the models.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import onnx
 import psutil
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper
 
 from trisect.runtime.device import Device
+from trisect.runtime.engines import capabilities
 from trisect.runtime.engines.base import LoadOptions
 from trisect.runtime.plans.plan_parts import Segment
 from trisect.runtime.tensors.tensor_spec import TensorSpec
@@ -26,115 +26,101 @@ from trisect.runtime.workers.tensor_pool import TensorPool
 from trisect.runtime.workers.worker_client import WorkerClient
 from trisect.runtime.workers.worker_process import WorkerProcess
 
-from ..costmodel.op_features import MemoryNeed
-from ..stored.profile_data import DeviceProfile, MemoryPoint
+from ..stored.profile_data import MemoryPoint
+from .onnx_builder import build_model
 
-_NULL = "null"
-"""The engine that holds nothing, and stands for devices that would."""
 _RUNS = 3
-_FEW = 4
+_WARM_UP_MODELS = 4
+"""The first models include the memory of the engine itself."""
 
 
 @dataclass(frozen=True)
 class MemoryModel:
-    """A model of known weights and tensors; its weights lie beside it in a file, as those of a plan do."""
+    """A model of known weights and tensors; its weights are in a file beside it, as those of a plan are."""
 
     name: str
     weights_bytes: int
     tensors_bytes: int
-    """The most that tensors take at once while it runs, when none is kept longer than it is needed."""
+    """Peak of the tensors that are alive at once during a run."""
     shape: tuple[int, ...]
-    write: Callable[[Path], None]
+    nodes: Sequence[onnx.NodeProto]
+    weight_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    constants: Mapping[str, np.ndarray] = field(default_factory=dict)
+    output_shape: tuple[int, ...] | None = None
+    """None = that of the input."""
+
+    def write(self, path: Path) -> None:
+        """Write the model, and its weights beside it."""
+        random = np.random.default_rng(0)
+        weights = {
+            name: (random.random(shape, np.float32) - 0.5) / np.float32(shape[-1])
+            for name, shape in self.weight_shapes.items()
+        }
+        output_shape = self.shape if self.output_shape is None else self.output_shape
+        model = build_model(self.nodes, self.shape, output_shape, {**weights, **self.constants})
+        location = f"{path.stem}.weights"
+        onnx.save_model(model, path, save_as_external_data=bool(weights), location=location, size_threshold=1024)
 
 
 def memory_models() -> list[MemoryModel]:
-    """A tiny one, two that are mostly weights, one that is mostly tensors."""
-    return [_elementwise("tiny", 4), _products(8, 1024), _convolutions(12, 256), _rows("tensors", 8192, 1024)]
+    """Return a minimal model, two that are mostly weights, and one that is mostly tensors."""
+    return [_minimal(4), _matmuls(8, 1024), _convolutions(12, 256), _large_tensors(8192, 1024)]
 
 
 def has_own_memory(device: Device) -> bool:
-    """Whether what a device holds is out of this system's sight; a GPU's or NPU's driver may keep it anywhere."""
-    return (device.is_real and device.kind != "cpu") or device.engine == _NULL or device.reality == "published"
+    """Return whether a device's memory is not that of the process: the driver of a GPU or NPU may place it anywhere."""
+    is_accelerator = device.is_real and device.kind != "cpu"
+    return is_accelerator or device.reality == "published" or not capabilities(device).uses_memory
 
 
 def measure_memory(device: Device, options: LoadOptions) -> tuple[MemoryPoint, ...]:
-    """What a process grows by when it loads and runs models.
+    """Measure the growth of a process that loads and runs models.
 
     Parameters
     ----------
     device : Device
-        One whose memory is the process's.
+        Without memory of its own.
     options : LoadOptions
 
     Raises
     ------
     EngineFailed
-        Where it cannot run the models.
+        When it cannot run the models.
     """
     pool = TensorPool(shared=True)
-    process = WorkerProcess()
+    worker_process = WorkerProcess()
     try:
-        worker, seen = WorkerClient(process.channel, pool, device), psutil.Process(process.pid)
-        found = []
+        worker, process = WorkerClient(worker_process.channel, pool, device), psutil.Process(worker_process.pid)
+        points = []
         with tempfile.TemporaryDirectory(prefix="trisect-memory-") as folder:
-            # The first models bring the engine itself in, and what it makes once for all.
-            for index, model in enumerate([memory_models()[0]] * _FEW + memory_models()):
+            for index, model in enumerate([memory_models()[0]] * _WARM_UP_MODELS + memory_models()):
                 file = Path(folder) / f"{index}.onnx"
                 model.write(file)
                 ends = (TensorSpec("x", "float32", model.shape),), (TensorSpec("y", "float32", ("n",)),)
                 segment = Segment(index, device.id, (model.name,), *ends, file.name)
-                before = seen.memory_info().rss
+                before = process.memory_info().rss
                 worker.load(segment, file, options)
                 feeds = {"x": np.ones(model.shape, np.float32)}
                 for _ in range(_RUNS):
                     worker.run(segment, feeds)
-                grown = max(0, seen.memory_info().rss - before)
-                if index >= _FEW:
-                    found.append(MemoryPoint(model.name, model.weights_bytes, model.tensors_bytes, grown))
-        return tuple(found)
+                grown = max(0, process.memory_info().rss - before)
+                if index >= _WARM_UP_MODELS:
+                    points.append(MemoryPoint(model.name, model.weights_bytes, model.tensors_bytes, grown))
+        return tuple(points)
     finally:
-        process.close()
+        worker_process.close()
         pool.close()
 
 
-def memory_need(profile: DeviceProfile) -> MemoryNeed | None:
-    """What models take on a device for each byte of weights and of tensors; None where nobody measured it.
-
-    Examples
-    --------
-    >>> points = (MemoryPoint("tiny", 0, 0, 1000), MemoryPoint("w", 10**6, 0, 2_001_000),
-    ...           MemoryPoint("t", 0, 10**6, 1_501_000))
-    >>> memory_need(DeviceProfile("cpu:a", "A", "1", 1e-5, 1e-6, memory=points))
-    MemoryNeed(model_bytes=1000.0, per_weight=2.0, per_tensor=1.5)
-    """
-    if not profile.memory:
-        return None
-    weighty = [point for point in profile.memory if point.weights_bytes > point.tensors_bytes]
-    moving = [point for point in profile.memory if point.tensors_bytes > point.weights_bytes]
-    tiny = min(profile.memory, key=lambda point: point.weights_bytes + point.tensors_bytes)
-    model_bytes = float(tiny.resident_bytes)
-
-    def share(points: list[MemoryPoint], of: Callable[[MemoryPoint], int]) -> float:
-        whole = sum(of(point) for point in points if point is not tiny)
-        taken = sum(max(0.0, point.resident_bytes - model_bytes) for point in points if point is not tiny)
-        return taken / whole if whole else 1.0
-
-    return MemoryNeed(
-        model_bytes, share(weighty, lambda point: point.weights_bytes), share(moving, lambda point: point.tensors_bytes)
-    )
+def _minimal(count: int) -> MemoryModel:
+    return MemoryModel("tiny", 0, 0, (count,), [helper.make_node("Softmax", ["x"], ["y"], axis=0)])
 
 
-def _elementwise(name: str, count: int) -> MemoryModel:
-    nodes = [helper.make_node("Softmax", ["x"], ["y"], axis=0)]
-    return MemoryModel(name, 0, 0, (count,), partial(_write, nodes, (count,), {}, 0))
-
-
-def _products(count: int, size: int) -> MemoryModel:
+def _matmuls(count: int, size: int) -> MemoryModel:
     names = ["x", *[f"t{i}" for i in range(1, count)], "y"]
     nodes = [helper.make_node("MatMul", [names[i], f"w{i}"], [names[i + 1]]) for i in range(count)]
     weights = {f"w{i}": (size, size) for i in range(count)}
-    return MemoryModel("weights of products", 4 * count * size * size, 8 * size, (1, size),
-                 partial(_write, nodes, (1, size), weights, 0))  # fmt: skip
+    return MemoryModel("weights of products", 4 * count * size * size, 8 * size, (1, size), nodes, weights)
 
 
 def _convolutions(count: int, channels: int) -> MemoryModel:
@@ -144,12 +130,11 @@ def _convolutions(count: int, channels: int) -> MemoryModel:
         for i in range(count)
     ]
     weights = {f"w{i}": (channels, channels, 3, 3) for i in range(count)}
-    return MemoryModel("weights of convolutions", 36 * count * channels**2, 512 * channels, shape,
-                 partial(_write, nodes, shape, weights, 0))  # fmt: skip
+    return MemoryModel("weights of convolutions", 36 * count * channels**2, 512 * channels, shape, nodes, weights)
 
 
-def _rows(name: str, rows: int, width: int) -> MemoryModel:
-    """Large tensors between a small input and a small output, in operators that no engine computes as one."""
+def _large_tensors(rows: int, width: int) -> MemoryModel:
+    """Large tensors between a small input and a small output, in operators that no engine fuses."""
     nodes = [
         helper.make_node("Expand", ["x", "shape"], ["a"]),
         helper.make_node("Softmax", ["a"], ["b"], axis=-1),
@@ -157,24 +142,5 @@ def _rows(name: str, rows: int, width: int) -> MemoryModel:
         helper.make_node("Softmax", ["c"], ["d"], axis=-1),
         helper.make_node("ReduceSum", ["d", "axes"], ["y"], keepdims=0),
     ]
-    return MemoryModel(name, 0, 8 * rows * width, (1, width), partial(_write, nodes, (1, width), {}, rows))
-
-
-def _write(
-    nodes: list[onnx.NodeProto], shape: tuple[int, ...], weights: Mapping[str, tuple[int, ...]], rows: int, path: Path
-) -> None:
-    random = np.random.default_rng(0)
-    made = [
-        numpy_helper.from_array((random.random(size, np.float32) - 0.5) / np.float32(size[-1]), name)
-        for name, size in weights.items()
-    ]
-    if rows:
-        made.append(numpy_helper.from_array(np.array([rows, shape[-1]], np.int64), "shape"))
-        made.append(numpy_helper.from_array(np.array([0, 1], np.int64), "axes"))
-    graph = helper.make_graph(
-        nodes, "memory", [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, () if rows else shape)], made,
-    )  # fmt: skip
-    model = helper.make_model(graph, ir_version=10, opset_imports=[helper.make_opsetid("", 18)])
-    beside = f"{path.stem}.weights"
-    onnx.save_model(model, path, save_as_external_data=bool(weights), location=beside, size_threshold=1024)
+    constants = {"shape": np.array([rows, width], np.int64), "axes": np.array([0, 1], np.int64)}
+    return MemoryModel("tensors", 0, 8 * rows * width, (1, width), nodes, {}, constants, ())

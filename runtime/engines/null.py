@@ -21,7 +21,7 @@ from ..tensors.conversions import ConversionLog
 from ..tensors.dtypes import dtype_of
 from ..tensors.feed_checks import check_buffers, check_feeds
 from ..tensors.tensor_spec import UNKNOWN_RANK, Arrays, TensorSpec
-from .base import LoadOptions
+from .base import EngineCapabilities, LoadOptions
 from .common.engine_errors import closed_module_error, vendor_message
 from .common.model_signature import bind_shape, bind_signature
 
@@ -34,6 +34,7 @@ class NullEngine:
 
     name = "null"
     package = "trisect"
+    capabilities = EngineCapabilities(uses_memory=False)
 
     def devices(self) -> list[Device]:
         """Return the devices that the environment variable names.

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from trisect.profiles.costmodel.call_costs import WakeupCosts
 from trisect.profiles.costmodel.link_cost import LinkCost
-from trisect.profiles.costmodel.op_features import MemoryNeed
+from trisect.profiles.costmodel.memory_need import MemoryNeed
 
 from .core_sharing import CoreSharing
 

@@ -12,7 +12,7 @@ from functools import cached_property
 from math import inf, isnan
 from pathlib import Path
 
-from trisect.profiles.costmodel.op_features import MemoryNeed
+from trisect.profiles.costmodel.memory_need import MemoryNeed
 from trisect.runtime.device import Device
 from trisect.runtime.errors import InfeasibleProblem, PowerUnknown, UnknownDevice, UnsupportedOperator
 

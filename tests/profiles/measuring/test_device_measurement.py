@@ -13,7 +13,8 @@ import onnx
 import pytest
 from onnx.reference import ReferenceEvaluator
 
-from trisect.profiles.costmodel.op_features import MemoryNeed, OpClass, OpFeatures
+from trisect.profiles.costmodel.memory_need import MemoryNeed
+from trisect.profiles.costmodel.op_features import OpClass, OpFeatures
 from trisect.profiles.costmodel.profile_costs import ProfileCosts
 from trisect.profiles.measuring import device_measurement as measuring
 from trisect.profiles.measuring import machine_limits as machine

@@ -141,7 +141,7 @@ def test_power_is_what_the_card_counted(machine, monkeypatch):
     monkeypatch.setattr(power, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
     machine(arc(Domain(GPU_DOMAIN, steps(1)), Domain(CARD, steps(50)), Domain(CARD, steps(7), on_subdevice=True)))
     assert power.can_measure_power(ARC)
-    assert power.power_w(ARC, lambda: None, lasting_s=1.0) == pytest.approx(50 / 1.25)
+    assert power.power_w(ARC, lambda: None, duration_s=1.0) == pytest.approx(50 / 1.25)
 
 
 def test_of_a_processors_gpu_only_its_own_domain_counts(machine):

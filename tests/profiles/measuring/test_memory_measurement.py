@@ -16,12 +16,11 @@ from trisect.partitioner.segments.convex_cut import best_cut
 from trisect.partitioner.strategies import propose
 from trisect.partitioner.strategies.common.placement_value import certificate, evaluate_proposal
 from trisect.profiles.costmodel.link_cost import LinkCost
-from trisect.profiles.costmodel.op_features import MemoryNeed
+from trisect.profiles.costmodel.memory_need import MemoryNeed, memory_need
 from trisect.profiles.measuring.memory_measurement import (
     has_own_memory,
     measure_memory,
     memory_models,
-    memory_need,
 )
 from trisect.profiles.stored.profile_data import DeviceProfile, MemoryPoint
 from trisect.runtime.device import Device
@@ -130,4 +129,4 @@ def test_what_an_engine_doubles_may_not_fit(problem):
     placement = dict.fromkeys(problem.graph, "cpu:a") | {"w": "gpu:b"}
     parts = [Part("gpu:b", ("w",)), Part("cpu:a", ("x", "y", "z"))]
     assert [v.kind for v in validate_rules(tight, placement, parts)] == ["memory"]
-    assert validate_rules(replace(tight, memory={}), placement, parts) == []
+    assert validate_rules(replace(tight, platform=replace(tight.platform, memory={})), placement, parts) == []

@@ -11,6 +11,7 @@ import pytest
 
 from trisect.profiles.measuring import power
 from trisect.runtime.device import Device
+from trisect.runtime.engines.base import EngineCapabilities
 
 CPU = Device("cpu:x", "cpu", "x", "a processor")
 GPU = Device("gpu:cuda#1", "gpu", "cuda", "a graphics card")
@@ -41,7 +42,7 @@ def test_a_processor_is_the_sum_of_its_packages(clock, rapl):
 
     assert power.can_measure_power(CPU)
     # Looks at 0, then before each call, then at the end: three calls between 0 and 1.25 s.
-    assert power.power_w(CPU, work, lasting_s=1.0) == pytest.approx(3 * 5 / 1.25)
+    assert power.power_w(CPU, work, duration_s=1.0) == pytest.approx(3 * 5 / 1.25)
 
 
 def test_a_counter_that_wrapped_is_no_figure(clock, rapl):
@@ -66,6 +67,7 @@ def test_a_simulator_draws_no_power_of_its_own(rapl):
 
 
 def test_a_graphics_card_is_asked_by_its_number(clock, monkeypatch):
+    monkeypatch.setattr(power, "capabilities", lambda device: EngineCapabilities(vendor="nvidia"))
     energy_mj = itertools.count(1000, 2500)
     asked = []
     monkeypatch.setitem(
@@ -77,7 +79,7 @@ def test_a_graphics_card_is_asked_by_its_number(clock, monkeypatch):
             nvmlDeviceGetTotalEnergyConsumption=lambda handle: next(energy_mj),
         ),
     )
-    assert power.power_w(GPU, lambda: None, lasting_s=1.0) == pytest.approx(2.5 / 1.25)
+    assert power.power_w(GPU, lambda: None, duration_s=1.0) == pytest.approx(2.5 / 1.25)
     assert asked == [1]
     monkeypatch.setitem(sys.modules, "pynvml", None)
     assert not power.can_measure_power(GPU)

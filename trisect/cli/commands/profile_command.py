@@ -96,7 +96,7 @@ def profile(
 
 
 def _print_memory(measured: Profile) -> None:
-    from trisect.profiles.measuring.memory_measurement import memory_need
+    from trisect.profiles.costmodel.memory_need import memory_need
 
     rows = []
     for d in measured.devices.values():
