@@ -18,7 +18,7 @@ from trisect.profiles.stored.profile_data import Profile
 from trisect.runtime.errors import InvalidInput, InvalidModel, InvalidProfile, UnknownDevice
 
 
-def test_devices_are_picked_by_id_kind_and_list() -> None:
+def test_devices_are_selected_by_id_kind_and_list() -> None:
     everything = api.devices()
     assert "cpu:ort" in [device.id for device in everything]
     assert [device.id for device in api.devices(["cpu:ort"])] == ["cpu:ort"]
@@ -26,7 +26,7 @@ def test_devices_are_picked_by_id_kind_and_list() -> None:
         api.devices("cpu:otr")
 
 
-def test_a_split_gives_the_models_answers(plan_folder: Path) -> None:
+def test_a_split_computes_the_models_outputs(plan_folder: Path) -> None:
     plan = trisect.Plan.load(plan_folder)
     assert len(plan.segments) == 3
     x = np.random.default_rng(1).standard_normal((3, 16)).astype(np.float32)
@@ -65,7 +65,7 @@ def test_run_repeats_and_takes_medians(plan_folder: Path) -> None:
     np.testing.assert_allclose(next(iter(result.outputs.values())), expected(x), rtol=1e-4, atol=1e-5)
 
 
-def test_run_makes_its_own_feeds_from_the_seed(plan_folder: Path) -> None:
+def test_run_generates_feeds_from_the_seed(plan_folder: Path) -> None:
     plan = trisect.Plan.load(plan_folder)
     first, same, other = (measured_runs.run(plan, repeat=1, seed=seed).outputs["r5"] for seed in (0, 0, 1))
     assert np.array_equal(first, same)
@@ -88,7 +88,7 @@ def test_verify_refuses_another_model(plan_folder: Path, model: Path, tmp_path: 
         trisect.verify(trisect.Plan.load(plan_folder), model=tmp_path / "nothing.onnx")
 
 
-def test_verify_says_what_to_do_when_the_model_is_gone(
+def test_verify_asks_for_the_model_when_its_file_is_missing(
     model: Path, measured: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -104,7 +104,7 @@ def test_verify_says_what_to_do_when_the_model_is_gone(
         trisect.verify(plan)
 
 
-def test_a_cache_that_cannot_be_written_fails_no_split(
+def test_a_split_succeeds_when_the_cache_cannot_be_written(
     model: Path, measured: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "cache").write_text("in the way")
@@ -112,7 +112,7 @@ def test_a_cache_that_cannot_be_written_fails_no_split(
     assert trisect.split(model, "cpu:ort", shapes={"batch": 1}).segments
 
 
-def test_what_was_measured_is_not_measured_again(model: Path, measured: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_measured_devices_are_not_measured_again(model: Path, measured: None, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object, **__: object) -> None:
         raise AssertionError("measured again")
 
@@ -120,7 +120,7 @@ def test_what_was_measured_is_not_measured_again(model: Path, measured: None, mo
     trisect.split(model, "cpu:ort", shapes={"batch": 1})
 
 
-def test_devices_nobody_measured_are_measured_once_the_model_is_known_to_be_sound(
+def test_unmeasured_devices_are_measured_once_after_the_model_is_checked(
     model: Path, measured: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     synthetic = store.load(store.default_path())
@@ -140,14 +140,14 @@ def test_devices_nobody_measured_are_measured_once_the_model_is_known_to_be_soun
     assert asked == [(["cpu:ort"], api.BRIEF_BUDGET_S)]
 
 
-def test_figures_of_another_version_of_an_engine_do_not_count(measured: None) -> None:
+def test_costs_of_another_engine_version_are_ignored(measured: None) -> None:
     stored = store.load(store.default_path())
     (device,) = api.devices("cpu:ort")
     assert "cpu:ort" in api._still_valid(stored, [device]).devices
     assert "cpu:ort" not in api._still_valid(stored, [replace(device, engine_version="0")]).devices
 
 
-def test_a_damaged_profile_is_refused_and_left_alone(
+def test_a_damaged_profile_is_refused_and_not_overwritten(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(store.ENVIRONMENT, str(tmp_path))

@@ -40,7 +40,7 @@ def a_profile(*devices: Device) -> Profile:
     return Profile(Provenance("measured", platform.node(), "", "", "", {}, None), "float32", profiles)
 
 
-def test_auto_lists_all_and_works_on_hardware_only(with_simulator, own_profiles, monkeypatch):
+def test_auto_lists_all_devices_and_measures_hardware_only(with_simulator, own_profiles, monkeypatch):
     asked = []
 
     def measure(devices, **_):
@@ -69,7 +69,7 @@ def test_a_device_of_a_missing_engine_names_what_to_install(monkeypatch, capsys)
         api.devices("cpu:otr")
 
 
-def test_a_plan_for_a_published_machine_is_made_and_not_run(model: Path, tmp_path: Path, own_profiles):
+def test_a_plan_for_a_published_machine_can_be_made_but_not_run(model: Path, tmp_path: Path, own_profiles):
     plan = api.split(model, shapes={"batch": 512}, machine="intel-core-ultra-7-155h", out=tmp_path / "plan")
     assert [device.id for device in plan.devices] == PUBLISHED
     assert {device.reality for device in plan.devices} == {"published"}
@@ -83,7 +83,7 @@ def test_a_plan_for_a_published_machine_is_made_and_not_run(model: Path, tmp_pat
     assert set(only.placement.values()) == {"npu:openvino"}
 
 
-def test_the_command_line_says_that_figures_are_published(model: Path, tmp_path: Path, capsys):
+def test_the_command_line_notes_that_costs_are_published(model: Path, tmp_path: Path, capsys):
     words = ["split", str(model), "-o", str(tmp_path / "plan"), "--shape", "batch=4", "--machine", "nvidia-h200"]
     assert main(words) == 0
     assert "predicted from the published profile of nvidia-h200; nothing was measured" in capsys.readouterr().err
@@ -93,7 +93,7 @@ def test_the_command_line_says_that_figures_are_published(model: Path, tmp_path:
     assert "npu:qnn" in out
 
 
-def test_an_interrupted_measurement_is_stored_and_gone_on_with(own_profiles, monkeypatch, capsys):
+def test_an_interrupted_measurement_is_stored_and_resumed(own_profiles, monkeypatch, capsys):
     partial = a_profile(ORT)
 
     def interrupted(devices, *, keep, **_):
@@ -115,7 +115,7 @@ def test_an_interrupted_measurement_is_stored_and_gone_on_with(own_profiles, mon
     assert seen == [partial]
 
 
-def test_a_budget_too_small_is_one_line_and_nothing_is_written(own_profiles, monkeypatch, capsys):
+def test_a_budget_that_is_too_small_is_refused_and_nothing_is_written(own_profiles, monkeypatch, capsys):
     monkeypatch.setattr(api, "measure", lambda *_, **__: pytest.fail("measured"))
     for budget_s in (0.5, 0.0, -1.0, float("nan")):
         with pytest.raises(InvalidInput, match="is too small: expected 1 s or more"):

@@ -1,4 +1,4 @@
-"""A cluster as a user meets it: one set of devices to list, plan for and run on."""
+"""Devices of a cluster: listing, planning and running on them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from trisect.runtime.errors import InvalidInput
 
 
 @pytest.mark.parametrize("words", [["devices"], ["profile"], ["split", "MODEL", "-o", "OUT"], ["run", "PLAN"]])
-def test_a_cluster_that_is_not_there(words, model, plan_folder, tmp_path, capsys):
+def test_an_unreachable_cluster_is_an_error(words, model, plan_folder, tmp_path, capsys):
     with socket.create_server(("127.0.0.1", 0)) as free:
         nobody = f"127.0.0.1:{free.getsockname()[1]}"
     real = {"MODEL": model, "OUT": tmp_path / "plan", "PLAN": plan_folder}

@@ -50,7 +50,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_a_split_goes_by_what_was_learned_and_goes_on_from_there(place: Path) -> None:
+def test_a_split_uses_the_fitted_overheads_and_fitting_resumes(place: Path) -> None:
     reports: list[str] = []
     store = network_fitting.fit_on_networks(
         DEVICES, budget_s=1.0, progress=lambda done, all_, what: reports.append(what)
@@ -103,11 +103,11 @@ def test_a_split_goes_by_what_was_learned_and_goes_on_from_there(place: Path) ->
     assert plan.predicted.latency_s > 0
 
 
-def test_without_segments_the_profile_alone_counts(place: Path) -> None:
+def test_without_segments_only_the_profile_is_used(place: Path) -> None:
     nothing = Profile(Provenance("measured", "", "", "", "", {}, None), "float32", {}, ())
     assert not network_fitting.costs_of(nothing, engines.find_devices(DEVICES)).models
 
 
-def test_one_device_teaches_nothing_of_splits(place: Path) -> None:
+def test_fitting_on_one_device_is_refused(place: Path) -> None:
     with pytest.raises(InvalidInput, match="expected two devices or more, found cpu:ort"):
         network_fitting.fit_on_networks("cpu:ort", budget_s=1.0)

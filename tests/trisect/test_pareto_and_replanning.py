@@ -1,4 +1,4 @@
-"""Constraints, time limits, fronts and planning anew, through the face and the command line."""
+"""Constraints, time limits, Pareto fronts and replanning, in Python and on the command line."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def split_words(model: Path, two_devices: str, tmp_path: Path) -> list[str]:
     return ["split", str(model), "--devices", two_devices, "--shape", "batch=3", "-o", str(tmp_path / "p")]
 
 
-def test_constraints_of_a_call(model: Path, two_devices: str) -> None:
+def test_constraints_of_a_split(model: Path, two_devices: str) -> None:
     one, other = two_devices.split(",")
     constraints = {"force": {"matmul0": one, "re:relu[45]": other}, "max_segments": 2}
     plan = trisect.split(model, two_devices, shapes=SHAPES, constraints=constraints)
@@ -39,7 +39,7 @@ def test_constraints_of_a_call(model: Path, two_devices: str) -> None:
 
 
 @pytest.mark.parametrize("limit", [0.0, -1.0, float("inf"), float("nan")])
-def test_time_limits_that_are_none(model: Path, two_devices: str, limit: float) -> None:
+def test_invalid_time_limits_are_refused(model: Path, two_devices: str, limit: float) -> None:
     with pytest.raises(InvalidInput, match=r"invalid time limit .* s: expected a positive number of seconds"):
         trisect.split(model, two_devices, shapes=SHAPES, time_limit_s=limit)
 
@@ -57,7 +57,7 @@ def test_seed_and_time_limit_reach_the_strategy(model: Path, two_devices: str) -
     assert (plan.seed, plan.time_limit_s) == (5, 2.5)
 
 
-def test_planning_anew_without_a_device(model: Path, two_devices: str, tmp_path: Path) -> None:
+def test_replanning_without_a_device(model: Path, two_devices: str, tmp_path: Path) -> None:
     one, other = two_devices.split(",")
     constraints = {"forbid": {"matmul0": other}, "colocate": [["matmul1", "matmul2"]]}
     plan = trisect.split(
@@ -78,7 +78,7 @@ def test_planning_anew_without_a_device(model: Path, two_devices: str, tmp_path:
     assert trisect.verify(again).ok
 
 
-def test_planning_anew_where_it_cannot_be(model: Path, two_devices: str) -> None:
+def test_replanning_that_is_infeasible(model: Path, two_devices: str) -> None:
     one, other = two_devices.split(",")
     plan = trisect.split(model, two_devices, f"single:{one}", shapes=SHAPES)
     freed = trisect.replan(plan, [one])  # a strategy that was told of the lost device gives way
@@ -166,7 +166,7 @@ def test_energy_of_a_published_machine(model: Path, tmp_path: Path) -> None:
     assert {device.reality for device in again.devices} == {"published"}
 
 
-def test_split_with_everything_on_the_command_line(
+def test_split_with_all_options_on_the_command_line(
     split_words: list[str], two_devices: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     one, other = two_devices.split(",")
@@ -254,6 +254,6 @@ def test_refusals(
     assert not (tmp_path / "p").exists()
 
 
-def test_a_folder_is_needed_unless_only_a_front_is_wanted(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_is_required_except_for_a_front(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["split", str(model)]) == 2
     assert "name one with --out" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""``trisect bench MODEL.onnx`` as a user types it."""
+"""The command ``trisect bench MODEL.onnx``."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def requests(synthetic: Comparison, monkeypatch: pytest.MonkeyPatch) -> list[Com
     return received
 
 
-def test_the_word_model_can_be_left_out(
+def test_the_subcommand_model_can_be_omitted(
     onnx_file: Path, requests: list[ComparisonRequest], capsys: pytest.CaptureFixture[str]
 ) -> None:
     for words in (["bench"], ["bench", "model"], ["bench", "--devices", "cpu:ort"]):
@@ -71,7 +71,7 @@ def test_the_group_shows_its_help_and_refuses_misspelt_commands(capsys: pytest.C
     assert "no-such-file.onnx" in capsys.readouterr().err
 
 
-def test_a_table_for_people(
+def test_results_as_a_table(
     onnx_file: Path, requests: list[ComparisonRequest], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["bench", str(onnx_file)]) == 0
@@ -123,7 +123,7 @@ def test_markdown_and_csv(
     assert float(rows[0]["predicted_latency_s"]) == pytest.approx(0.002)
 
 
-def test_traces_are_as_perfetto_wants_them(synthetic: Comparison) -> None:
+def test_traces_are_valid_for_perfetto(synthetic: Comparison) -> None:
     document = as_trace(synthetic)
     events = document["traceEvents"]
     names: dict[int, str] = {}
@@ -184,7 +184,7 @@ def test_energy_without_a_counter_is_refused_by_name(
     assert "choose another objective" in line
 
 
-def test_interrupted_prints_what_is_done(
+def test_an_interrupt_prints_the_results_so_far(
     onnx_file: Path, synthetic: Comparison, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(compare, "compare", lambda *a, **o: replace(synthetic, interrupted=True))
@@ -194,7 +194,7 @@ def test_interrupted_prints_what_is_done(
     assert err.endswith("interrupted\n")
 
 
-def test_bad_input_costs_no_measuring(
+def test_invalid_input_is_refused_before_measuring(
     onnx_file: Path, requests: list[ComparisonRequest], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for words in (
@@ -215,7 +215,7 @@ def test_bad_input_costs_no_measuring(
         parse_duration("-1s", "--limit")
 
 
-def test_strategies_of_a_file_of_ones_own(
+def test_strategies_of_a_users_file(
     onnx_file: Path, two_devices: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "mine.py"
@@ -240,7 +240,9 @@ def test_sizes_of_batches_and_prompts_are_checked_before_a_model_is_read(
     assert line.startswith(f"error: invalid {words[0]} '{words[1]}': expected positive integers")
 
 
-def test_really(onnx_file: Path, two_devices: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_real_comparison(
+    onnx_file: Path, two_devices: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     pytest.importorskip("plotly", reason="reports need plotly: pip install 'trisect[report]'")
     report, trace = tmp_path / "r.html", tmp_path / "t.json"
     words = ["--devices", two_devices, "--strategies", "single,zigzag", "--shape", "batch=3", "--budget", "1s"]

@@ -1,4 +1,4 @@
-"""What holds for every command: help, one JSON document, one line of error, exit codes, a quick start."""
+"""All commands: help, one JSON document, one-line errors, exit codes, fast start."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from trisect.runtime.errors import UnknownDevice, VerificationFailed
 
 
 def commands() -> dict[str, list[str]]:
-    """Words of every command there is -> its options."""
+    """Every command, with the names of its groups -> its options."""
     options_of: dict[str, list[str]] = {}
 
     def walk(node: object, words: list[str]) -> None:
@@ -39,7 +39,7 @@ def test_the_commands_are_those_of_the_design() -> None:
 
 
 @pytest.mark.parametrize("words", list(commands()))
-def test_every_command_takes_json_and_debug_and_explains_itself(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_command_has_json_debug_and_help(words: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert {"--json", "--debug"} <= set(commands()[words])
     assert main([*words.split(), "--help"]) == 0
     help_text = capsys.readouterr().out
@@ -62,7 +62,7 @@ def test_usage_errors_are_one_line_and_exit_2(words: str, capsys: pytest.Capture
     assert re.fullmatch(r"error: .+\n", err)
 
 
-def test_unknown_device_names_those_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_device_lists_the_available_ones(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["devices", "cpu:otr", "--json"]) == 2
     out, err = capsys.readouterr()
     assert out == ""
@@ -79,7 +79,7 @@ def test_unknown_device_names_those_there_are(capsys: pytest.CaptureFixture[str]
         (ZeroDivisionError("x"), 2, "error: internal error: ZeroDivisionError: x (run with --debug)\n"),
     ],
 )
-def test_whatever_is_raised_becomes_a_line_and_a_code(
+def test_every_exception_becomes_one_line_and_an_exit_code(
     raised: BaseException, code: int, text: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fail(wanted: str, **options: object) -> None:
@@ -113,19 +113,19 @@ def test_devices_as_a_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert "cpu:ort" in capsys.readouterr().out
 
 
-def test_json_has_no_words_outside_json(capsys: pytest.CaptureFixture[str]) -> None:
+def test_values_that_json_cannot_express_become_null(capsys: pytest.CaptureFixture[str]) -> None:
     import numpy as np
 
     output.print_json({"a": float("inf"), "b": float("nan"), "c": np.float32(0.5), "d": np.arange(2)})
     assert json.loads(capsys.readouterr().out) == {"a": None, "b": None, "c": 0.5, "d": [0, 1]}
 
 
-def test_a_table_prints_brackets_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_table_does_not_interpret_brackets_as_markup(capsys: pytest.CaptureFixture[str]) -> None:
     output.print_table(["[bold]name"], [["node[/red][0]"]])
     assert "node[/red][0]" in capsys.readouterr().out
 
 
-def test_a_reader_that_leaves_is_no_error() -> None:
+def test_a_closed_pipe_is_not_an_error() -> None:
     code = f"{sys.executable} -m trisect devices --json | head -c 1 >/dev/null; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", code], capture_output=True, text=True, check=False)
     assert done.stderr == ""

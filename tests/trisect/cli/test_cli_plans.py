@@ -1,4 +1,4 @@
-"""split, run, verify and explain as a user types them."""
+"""The commands split, run, verify and explain."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Call = Callable[..., Any]
 
 @pytest.fixture
 def as_json(capsys: pytest.CaptureFixture[str]) -> Call:
-    """Runs a command with ``--json`` and gives its document, after a look at everything else it did."""
+    """Runs a command with ``--json``, checks exit code and standard error, and returns the document."""
 
     def call(*words: object, code: int = 0) -> Any:
         assert main([*map(str, words), "--json"]) == code
@@ -55,7 +55,7 @@ def test_split_as_json(model: Path, two_devices: str, tmp_path: Path, as_json: C
     assert set(document) >= {"devices", "strategy", "objective", "seed", "shapes", "transfers"}
 
 
-def test_split_for_people(model: Path, measured: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_split_as_a_table(model: Path, measured: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["split", str(model), "--devices", "cpu:ort", "--shape", "batch=3", "-o", str(tmp_path / "p")]) == 0
     out, err = capsys.readouterr()
     assert "cpu:ort" in out
@@ -73,7 +73,7 @@ def test_run_as_json(plan_folder: Path, tmp_path: Path, as_json: Call) -> None:
         np.testing.assert_allclose(outputs["r5"], expected(x), rtol=1e-4, atol=1e-5)
 
 
-def test_run_for_people(plan_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_run_as_a_table(plan_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", str(plan_folder), "--repeat", "2"]) == 0
     out, err = capsys.readouterr()
     assert "segment 2" in out
@@ -112,7 +112,7 @@ def test_verify_in_processes_runs_the_split_there(
     (["--executor", "thread"], "there is no executor 'thread'; use one of processes, ray, threads"),
     (["--address", "127.0.0.1:1"], "127.0.0.1:1"),
 ])  # fmt: skip
-def test_verify_where_nothing_can_run(
+def test_verify_with_an_executor_that_does_not_exist(
     plan_folder: Path, words: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     if "--address" in words:
@@ -196,7 +196,7 @@ def test_pickled_feeds_are_not_read(plan_folder: Path, tmp_path: Path, capsys: p
     assert "cannot read arrays" in capsys.readouterr().err
 
 
-def test_outputs_are_written_whole_or_not_at_all(
+def test_outputs_are_written_completely_or_not_at_all(
     plan_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["run", str(plan_folder), "-o", str(tmp_path / "missing" / "out.npz"), "--repeat", "1"]) == 2
@@ -204,7 +204,7 @@ def test_outputs_are_written_whole_or_not_at_all(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_profile_as_json_and_for_people(
+def test_profile_as_json_and_as_a_table(
     as_json: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("TRISECT_PROFILES", str(tmp_path))

@@ -56,7 +56,7 @@ def written(folder: Path, text: str) -> Path:
     return path
 
 
-def test_the_six_policies_are_six_objectives(tmp_path: Path):
+def test_the_six_policies_lead_to_different_plans(tmp_path: Path):
     model = written(tmp_path, MIXED)
     policies = ("prefer-cpu", "prefer-gpu", "prefer-npu", "max-performance", "max-efficiency", "min-overall-power")
     graphs = {policy: create_context(machine=ULTRA, policy=policy).compile(model) for policy in policies}
@@ -77,7 +77,7 @@ def test_the_six_policies_are_six_objectives(tmp_path: Path):
     assert graphs["max-efficiency"].plan.objective == "energy"
 
 
-def test_low_power_is_the_npu_and_high_performance_the_gpu(tmp_path: Path):
+def test_low_power_selects_the_npu_and_high_performance_the_gpu(tmp_path: Path):
     model = written(tmp_path, MIXED)
     for machine in (ULTRA, "snapdragon-x-elite", "amd-ryzen-ai-9-hx-370"):
         low = create_context(machine=machine, power_preference="low-power").compile(model)
@@ -93,7 +93,7 @@ def test_a_server_of_many_gpus_is_one_context(tmp_path: Path):
     assert sum(device.kind == "gpu" for device in context.devices) == 8
 
 
-def test_a_graph_says_where_each_node_is_and_the_run_agrees(tmp_path: Path):
+def test_a_graph_reports_the_device_of_each_node_and_the_run_agrees(tmp_path: Path):
     model = written(tmp_path, SMALL)
     with create_context(devices="cpu").compile(model) as graph:
         x = np.linspace(0.5, 2, 6, dtype=np.float32).reshape(2, 3)
@@ -106,7 +106,7 @@ def test_a_graph_says_where_each_node_is_and_the_run_agrees(tmp_path: Path):
             graph.device_for("Exp_9")
 
 
-def test_the_engines_own_record_agrees(tmp_path: Path):
+def test_the_engines_own_assignment_agrees(tmp_path: Path):
     model = written(tmp_path, SMALL)
     graph = create_context(devices="cpu:ort").compile(model)
     options = onnxruntime.SessionOptions()
@@ -119,7 +119,7 @@ def test_the_engines_own_record_agrees(tmp_path: Path):
     assert named == {node for node in graph.plan.placement if graph.device_for(node) == "cpu:ort"}
 
 
-def test_what_the_wanted_device_refuses_falls_back_and_is_named(tmp_path: Path):
+def test_nodes_that_the_preferred_device_refuses_fall_back_and_are_named(tmp_path: Path):
     model = written(tmp_path, REFUSED_BY_OPENVINO)
     with pytest.raises(trisect.TrisectError, match="Det"):
         create_context(devices="cpu:openvino").compile(model)
@@ -166,7 +166,7 @@ def test_openvinos_device_strings_select_devices_and_set_hints(tmp_path: Path):
         create_context(devices="HETRO:GPU", machine=ULTRA)
 
 
-def test_hetero_here_splits_as_openvino_itself(tmp_path: Path):
+def test_hetero_splits_like_openvino(tmp_path: Path):
     import openvino
 
     model = written(tmp_path, SMALL)
@@ -263,7 +263,7 @@ def test_a_measured_run_answers_the_next_question(tmp_path: Path):
     assert after.measured_latency_s > 0
 
 
-def test_a_device_that_is_lost_in_use_is_planned_around_within_what_was_required(tmp_path: Path):
+def test_a_lost_device_is_replaced_within_the_requirements(tmp_path: Path):
     model = written(tmp_path, SMALL)
     x = np.full((2, 3), 2, np.float32)
     with create_context(devices="cpu").compile(model) as graph:

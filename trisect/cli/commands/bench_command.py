@@ -115,7 +115,7 @@ def llm(
 
 
 def _check_targets(result: LlmBench, qualities: Sequence[Quality]) -> Sequence[TargetCheck]:
-    """Hold the result against trisect's own targets, which only a checkout has."""
+    """Compare the result with trisect's own targets, which only a checkout has."""
     if importlib.util.find_spec("trisect.bench.acceptance") is None:
         return ()
     from trisect.bench.acceptance.llm_targets import llm_target_checks

@@ -189,9 +189,9 @@ def _notes(comparison: Comparison, report: Path | None, trace: Path | None) -> N
     if comparison.rounds == 0:
         note(f"nothing had to be measured: all results are cached since {comparison.date} (--fresh measures again)")
     elif comparison.resumed:
-        note(f"these figures include turns of earlier runs since {comparison.date} (--fresh ignores them)")
+        note(f"the results include rounds of earlier runs since {comparison.date} (--fresh ignores them)")
     if any(r.latency_low_s is None and r.failed is None for r in comparison.results):
-        note("±? = too few turns for a confidence interval: run it again to resume, or give a larger --budget")
+        note("±? = too few rounds for a confidence interval: run it again to resume, or increase --budget")
     best = comparison.best
     if best is not None:
         ties = ", ".join(result.name for result in comparison.ties)
