@@ -1,8 +1,8 @@
-"""A comparison as one HTML file to look at: self-contained, so that it can be mailed, kept and opened without network.
+"""The HTML report of a comparison: one self-contained file that opens without network.
 
-The drawing is done in the browser by plotly.js, which comes in Python's ``plotly`` package and is put into the page
-once; the graph of the model, of thousands of nodes, is drawn on a canvas by a few lines of our own. Names of models and
-nodes are anybody's text: they enter the page as escaped text or as data, never as markup.
+Plots are drawn in the browser by plotly.js, which comes with Python's ``plotly`` package and is embedded once; the
+model's graph of thousands of nodes is drawn on a canvas. Names of models and nodes are untrusted text: they enter the
+page as escaped text or as data, never as markup.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from trisect.runtime.atomic_write import write_atomically
 from trisect.runtime.errors import InvalidInput
 
 from ..comparing.comparison import Comparison
-from .report_data import Document, document
+from .report_data import ReportData, report_data
 
 __all__ = ["check_installed", "write_report"]
 
@@ -27,7 +27,7 @@ _PLOTLY = "plotly"
 
 
 def check_installed() -> None:
-    """Whether a report can be drawn at all.
+    """Check that the plotting library is installed.
 
     Raises
     ------
@@ -39,7 +39,7 @@ def check_installed() -> None:
 
 
 def write_report(comparison: Comparison, path: Path) -> None:
-    """Draw a comparison.
+    """Write the report of a comparison.
 
     Parameters
     ----------
@@ -52,19 +52,19 @@ def write_report(comparison: Comparison, path: Path) -> None:
     InvalidInput
         Where the plotting library is missing.
     InvalidModel
-        Where the model, whose graph is drawn, has gone since it was compared.
+        Where the model, whose graph is drawn, has been deleted since.
     StorageFailed
         Where the file cannot be written.
     """
     check_installed()
-    write_atomically(path, render(document(comparison)).encode())
+    write_atomically(path, render(report_data(comparison)).encode())
 
 
-def render(page: Document) -> str:
-    """The page's text."""
-    here = files(__package__)
+def render(page: ReportData) -> str:
+    """Return the page's HTML."""
+    templates = files(__package__)
     environment = jinja2.Environment(
-        loader=jinja2.FunctionLoader(lambda name: (here / name).read_text("utf-8")),
+        loader=jinja2.FunctionLoader(lambda name: (templates / name).read_text("utf-8")),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -74,18 +74,18 @@ def render(page: Document) -> str:
         page=page,
         data=script_data(page),
         plotly=plotly_script(),
-        script=markupsafe.Markup((here / "page.js").read_text("utf-8")),
-        style=markupsafe.Markup((here / "page.css").read_text("utf-8")),
+        script=markupsafe.Markup((templates / "page.js").read_text("utf-8")),
+        style=markupsafe.Markup((templates / "page.css").read_text("utf-8")),
     )
 
 
 def plotly_script() -> markupsafe.Markup:
-    """The plotting library, as it stands in its package."""
+    """Return the source of the plotting library."""
     return markupsafe.Markup(Path(str(files(_PLOTLY) / "package_data" / "plotly.min.js")).read_text("utf-8"))
 
 
 def script_data(page: object) -> markupsafe.Markup:
-    """JSON that no text in it can end the script element of."""
+    """Return JSON in which no text can end the script element."""
     text = msgspec.json.encode(page).decode()
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")

@@ -1,4 +1,4 @@
-"""Where the nodes of a graph are drawn: in layers from top to bottom, with few crossings, folded into columns.
+"""Layered layout of a graph, from top to bottom with few crossings, folded into columns.
 
 After Sugiyama, Tagawa and Toda 1981 (https://doi.org/10.1109/TSMC.1981.4308636): layers by the longest path, order
 within a layer by the mean position of the neighbours, swept down and up. A network is far deeper than wide; folded, it
@@ -13,28 +13,28 @@ from math import ceil, log, sqrt
 
 _SWEEPS = 4
 _ASPECT = 1.7
-_UNFOLDED = 12
-"""Layers that fill no screen, and are left as they are."""
+_UNFOLDED_LAYERS_MAX = 12
+"""Graphs with at most this many layers are not folded."""
 _GAP = 2.0
-"""Between columns, in nodes' widths."""
+"""Between columns, in node widths."""
 _ROW = 2.0
-"""Height of a layer, in nodes' widths."""
+"""Height of a layer, in node widths."""
 
 
 def layered(count: int, edges: Sequence[tuple[int, int]]) -> list[tuple[float, float]]:
-    """Place nodes.
+    """Return the coordinates of nodes.
 
     Parameters
     ----------
     count : int
-        Of nodes, numbered from 0 in topological order.
+        Number of nodes; they are numbered from 0 in topological order.
     edges : sequence of (int, int)
         From a lower number to a higher one.
 
     Returns
     -------
     list of (float, float)
-        x to the right and y downwards, in nodes' widths; no two the same.
+        x to the right and y downwards, in node widths; all distinct.
 
     Examples
     --------
@@ -64,7 +64,7 @@ def _layers(parents: Sequence[Sequence[int]]) -> list[list[int]]:
 def _rows(
     layers: list[list[int]], parents: Sequence[Sequence[int]], children: Sequence[Sequence[int]]
 ) -> list[list[int]]:
-    """Layers in the order that they are drawn in; one far wider than the others is broken into several rows."""
+    """Return the rows in drawing order; a layer far wider than the others is broken into several rows."""
     at = {node: float(i) for layer in layers for i, node in enumerate(layer)}
     for sweep in range(_SWEEPS):
         down = sweep % 2 == 0
@@ -77,35 +77,35 @@ def _rows(
 
 
 def _across(rows: Sequence[Sequence[int]], parents: Sequence[Sequence[int]]) -> dict[int, float]:
-    """x of each node: below its parents as far as its neighbours in the row let it, which keep a width between them."""
+    """Return x of each node: below its parents, at least one node width from its neighbours in the row."""
     at: dict[int, float] = {}
     for row in rows:
-        wished = [_mean([at[node] for node in parents[n]], 0.0) for n in row]
-        placed = list(wished)
+        targets = [_mean([at[node] for node in parents[n]], 0.0) for n in row]
+        placed = list(targets)
         for i, j in pairwise(range(len(row))):
             placed[j] = max(placed[j], placed[i] + 1)
-        shift = _mean([wish - x for wish, x in zip(wished, placed, strict=True)], 0.0)
+        shift = _mean([target - x for target, x in zip(targets, placed, strict=True)], 0.0)
         at.update((node, x + shift) for node, x in zip(row, placed, strict=True))
     return at
 
 
 def _folded(rows: Sequence[Sequence[int]], across: dict[int, float]) -> list[tuple[float, float]]:
-    most = len(rows) if len(rows) > _UNFOLDED else 1
-    columns = min(range(1, most + 1), key=lambda n: _unlikeness(rows, across, n)) if rows else 1
+    columns_max = len(rows) if len(rows) > _UNFOLDED_LAYERS_MAX else 1
+    columns = min(range(1, columns_max + 1), key=lambda n: _aspect_error(rows, across, n)) if rows else 1
     height = ceil(len(rows) / columns) if rows else 1
-    found: dict[int, tuple[float, float]] = {}
+    coordinates: dict[int, tuple[float, float]] = {}
     left = 0.0
     for begin in range(0, len(rows), height):
         part = rows[begin : begin + height]
         inside = [across[node] for row in part for node in row]
         for level, row in enumerate(part):
-            found.update((node, (left + across[node] - min(inside), level * _ROW)) for node in row)
+            coordinates.update((node, (left + across[node] - min(inside), level * _ROW)) for node in row)
         left += max(inside) - min(inside) + _GAP
-    return [found[node] for node in range(len(found))]
+    return [coordinates[node] for node in range(len(coordinates))]
 
 
-def _unlikeness(rows: Sequence[Sequence[int]], across: dict[int, float], columns: int) -> float:
-    """How far from a screen's shape so many columns would be."""
+def _aspect_error(rows: Sequence[Sequence[int]], across: dict[int, float], columns: int) -> float:
+    """Return the deviation of the aspect ratio from that of a screen."""
     height = ceil(len(rows) / columns)
     width = 0.0
     for begin in range(0, len(rows), height):

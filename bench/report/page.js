@@ -3,18 +3,18 @@
   const page = JSON.parse(document.getElementById("data").textContent);
   const found = page.comparison;
   const results = found.results.filter((r) => r.latency_s !== null && !r.failed);
-  const lanes = new Map(page.lanes.map((lane) => [lane.name, lane]));
+  const timelines = new Map(page.timelines.map((each) => [each.name, each]));
   const devices = found.devices.map((d) => d.id);
-  // Okabe and Ito's colours, which colour-blind people can tell apart, on light and on dark.
+  // Okabe and Ito's colours, distinguishable by colour-blind people, on light and dark backgrounds.
   const PALETTE = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8c6bb1", "#a6a600"];
   const colour = (number) => PALETTE[number % PALETTE.length];
   const deviceColour = (id) => colour(Math.max(0, devices.indexOf(id)));
   const byId = (id) => document.getElementById(id);
   const ms = (seconds) => seconds * 1e3;
-  // plotly reads a little markup in its labels; what is not ours must stay text.
+  // plotly interprets some markup in labels: escape untrusted text.
   const text = (value) => String(value).replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
   const brief = (value, most = 34) => (value.length > most ? `${value.slice(0, most - 1)}…` : value);
-  const figures = (value) => (value === null ? "not known" : Number(value.toPrecision(3)).toString());
+  const figures = (value) => (value === null ? "unknown" : Number(value.toPrecision(3)).toString());
   const variable = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
   function draw(id, traces, layout) {
@@ -33,13 +33,13 @@
     Plotly.react(place, traces, whole, { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["lasso2d", "select2d"] });
   }
 
-  // What results are sorted by: where its figures are, in which unit, and what was predicted of it.
+  // The objectives: their fields, units, and predicted values.
   const METRICS = {
     latency: { keys: ["latency_s", "latency_low_s", "latency_high_s"], scale: 1e3, unit: "ms", title: "latency, ms", predicted: (r) => r.predicted.latency_s },
-    throughput: { keys: ["throughput_hz", "throughput_low_hz", "throughput_high_hz"], scale: 1, unit: "a second", title: "inputs a second", predicted: (r) => r.predicted.throughput_hz },
-    energy: { keys: ["energy_j", "energy_low_j", "energy_high_j"], scale: 1e3, unit: "mJ", title: "energy of an input, mJ", predicted: (r) => r.predicted.energy_j },
-    // Of memory the weights and tensors alone are predicted, which is no measure of a whole process.
-    memory: { keys: ["peak_bytes", "peak_bytes", "peak_bytes"], scale: 1e-6, unit: "MB", title: "memory of its process, MB", predicted: () => null },
+    throughput: { keys: ["throughput_hz", "throughput_low_hz", "throughput_high_hz"], scale: 1, unit: "per second", title: "inputs per second", predicted: (r) => r.predicted.throughput_hz },
+    energy: { keys: ["energy_j", "energy_low_j", "energy_high_j"], scale: 1e3, unit: "mJ", title: "energy per input, mJ", predicted: (r) => r.predicted.energy_j },
+    // Predicted memory covers weights and tensors only, not the whole process.
+    memory: { keys: ["peak_bytes", "peak_bytes", "peak_bytes"], scale: 1e-6, unit: "MB", title: "peak memory of the process, MB", predicted: () => null },
   };
   const isMeasured = (metric) => results.some((r) => r[metric.keys[0]] !== null);
   const isPredicted = (metric) => results.some((r) => r.predicted && metric.predicted(r) && r[metric.keys[0]] !== null);
@@ -56,7 +56,7 @@
     const metric = ranked, value = measuredIn(metric);
     const shown = results.filter((r) => value(r) !== null).reverse();
     const names = shown.map((r) => text(brief(r.name)));
-    const guessed = shown.filter((r) => r.predicted && metric.predicted(r));
+    const predicted = shown.filter((r) => r.predicted && metric.predicted(r));
     const bars = (kind, name, paint) => {
       const some = shown.filter((r) => r.kind === kind);
       return {
@@ -68,7 +68,7 @@
     draw("ranking", [
       bars("strategy", "strategy", variable("--strategy")),
       bars("peer", "peer", variable("--peer")),
-      { type: "scatter", mode: "markers", name: "predicted", y: guessed.map((r) => text(brief(r.name))), x: guessed.map((r) => metric.predicted(r) * metric.scale),
+      { type: "scatter", mode: "markers", name: "predicted", y: predicted.map((r) => text(brief(r.name))), x: predicted.map((r) => metric.predicted(r) * metric.scale),
         marker: { symbol: "diamond", size: 9, color: variable("--mark") }, hovertemplate: `predicted %{x:.3g} ${metric.unit}<extra></extra>` },
     ], { height: 110 + 26 * shown.length, barmode: "overlay", xaxis: { title: { text: metric.title }, rangemode: "tozero" },
       yaxis: { automargin: true, categoryorder: "array", categoryarray: names } });
@@ -99,17 +99,17 @@
       { type: "scatter", mode: "lines", ...at(front), line: { color: variable("--mark"), shape: "hv", width: 1.5 }, hoverinfo: "skip" },
       { type: "scatter", mode: "markers", ...at(known), ...whiskers, marker: { size: 10, color: known.map((r) => variable(r.kind === "peer" ? "--peer" : "--strategy")) },
         text: known.map((r) => `${text(r.name)}<br>${figures(ms(r.latency_s))} ms, ${figures(r.energy_j * 1e3)} mJ`), hoverinfo: "text" },
-    ], { showlegend: false, xaxis: { title: { text: "latency, ms" }, rangemode: "tozero" }, yaxis: { title: { text: "energy of an input, mJ" }, rangemode: "tozero" } });
+    ], { showlegend: false, xaxis: { title: { text: "latency, ms" }, rangemode: "tozero" }, yaxis: { title: { text: "energy per input, mJ" }, rangemode: "tozero" } });
   }
 
-  function gantt(lane) {
-    const halves = [["predicted", lane.predicted, "y"], ["measured", lane.measured, "y2"]].filter(([, bars]) => bars.length);
-    const rows = devices.filter((id) => halves.some(([, bars]) => bars.some((b) => b.device === id)));
+  function gantt(shown) {
+    const halves = [["predicted", shown.predicted, "y"], ["measured", shown.measured, "y2"]].filter(([, events]) => events.length);
+    const rows = devices.filter((id) => halves.some(([, events]) => events.some((b) => b.device === id)));
     const traces = [];
-    for (const [source, bars, axis] of halves) {
+    for (const [source, events, axis] of halves) {
       for (const id of rows) {
-        for (const kind of ["compute", "moving"]) {
-          const some = bars.filter((b) => b.device === id && (b.kind === "compute") === (kind === "compute"));
+        for (const kind of ["compute", "transfer"]) {
+          const some = events.filter((b) => b.device === id && (b.kind === "compute") === (kind === "compute"));
           const label = (b) => `${text(b.name)} on ${text(id)}, ${source}<br>${figures(ms(b.start_s))} to ${figures(ms(b.end_s))} ms` + (b.size_bytes ? `, ${figures(b.size_bytes / 1e6)} MB` : "");
           const lasting = some.filter((b) => b.end_s > b.start_s);
           const instant = some.filter((b) => b.end_s <= b.start_s);
@@ -131,39 +131,39 @@
   }
 
   function roofline() {
-    const roofs = page.roofs.filter((roof) => roof.peak_flops || roof.dots.length);
+    const roofs = page.rooflines.filter((roof) => roof.peak_flops || roof.points.length);
     const bandwidth = page.read_bandwidth_bytes_per_s;
-    const classes = [...new Set([...page.work.map((w) => w.op_class), ...roofs.flatMap((r) => r.dots.map((d) => d.op_class))])];
+    const classes = [...new Set([...page.op_classes.map((w) => w.op_class), ...roofs.flatMap((r) => r.points.map((d) => d.op_class))])];
     const symbols = ["circle", "square", "triangle-up", "x", "star", "cross"];
-    const work = page.work.filter((w) => w.flops > 0 && w.size_bytes > 0);
-    const intensities = [...roofs.flatMap((r) => r.dots.map((d) => d.intensity)), ...work.map((w) => w.flops / w.size_bytes)];
-    if (!intensities.length) return byId("roofline").replaceChildren("No device has been measured yet: trisect profile");
+    const totals = page.op_classes.filter((w) => w.flops > 0 && w.size_bytes > 0);
+    const intensities = [...roofs.flatMap((r) => r.points.map((d) => d.intensity)), ...totals.map((w) => w.flops / w.size_bytes)];
+    if (!intensities.length) return byId("roofline").replaceChildren("No device is profiled yet: run trisect profile");
     const [low, high] = [Math.min(...intensities) / 2, Math.max(...intensities) * 2];
     const roofAt = (roof, x) => Math.min(roof.peak_flops, bandwidth ? bandwidth * x : Infinity);
     const traces = roofs.filter((r) => r.peak_flops).map((roof) => {
       const ridge = bandwidth ? roof.peak_flops / bandwidth : low;
       const x = [low, Math.min(Math.max(ridge, low), high), high];
-      return { type: "scatter", mode: "lines", name: `roof of ${text(roof.device)}`, x, y: x.map((i) => roofAt(roof, i) / 1e9), line: { color: deviceColour(roof.device), width: 2 }, hoverinfo: "name" };
+      return { type: "scatter", mode: "lines", name: `limit of ${text(roof.device)}`, x, y: x.map((i) => roofAt(roof, i) / 1e9), line: { color: deviceColour(roof.device), width: 2 }, hoverinfo: "name" };
     });
     roofs.forEach((roof, i) => classes.forEach((kind, c) => {
-      const dots = roof.dots.filter((d) => d.op_class === kind);
+      const dots = roof.points.filter((d) => d.op_class === kind);
       if (dots.length) traces.push({ type: "scatter", mode: "markers", name: `${text(kind)} on ${text(roof.device)}`, x: dots.map((d) => d.intensity), y: dots.map((d) => d.rate_flops / 1e9),
         marker: { symbol: symbols[i % symbols.length], size: 6, color: colour(c), opacity: 0.6 }, text: dots.map((d) => `${text(brief(d.case, 80))}<br>${text(roof.device)}: ${figures(d.rate_flops / 1e9)} GFLOP/s`), hoverinfo: "text" });
     }));
     const peaks = roofs.filter((r) => r.peak_flops);
-    if (peaks.length) work.forEach((w) => {
+    if (peaks.length) totals.forEach((w) => {
       const x = w.flops / w.size_bytes;
       traces.push({ type: "scatter", mode: "markers+text", showlegend: false, x: [x], y: [Math.max(...peaks.map((r) => roofAt(r, x))) / 1e9], text: [text(w.op_class)], textposition: "top center",
-        marker: { symbol: "diamond", size: 12, color: colour(classes.indexOf(w.op_class)), line: { width: 1.5, color: variable("--text") } }, hovertext: `${text(w.op_class)} of this model: ${figures(x)} FLOP a byte`, hoverinfo: "text" });
+        marker: { symbol: "diamond", size: 12, color: colour(classes.indexOf(w.op_class)), line: { width: 1.5, color: variable("--text") } }, hovertext: `${text(w.op_class)} of this model: ${figures(x)} FLOP per byte`, hoverinfo: "text" });
     });
-    draw("roofline", traces, { legend: { orientation: "v", x: 1.02, y: 0.94, font: { size: 10 } }, xaxis: { type: "log", title: { text: "operations for each byte moved" } }, yaxis: { type: "log", title: { text: "GFLOP/s" } } });
+    draw("roofline", traces, { legend: { orientation: "v", x: 1.02, y: 0.94, font: { size: 10 } }, xaxis: { type: "log", title: { text: "arithmetic intensity, FLOP per byte" } }, yaxis: { type: "log", title: { text: "GFLOP/s" } } });
   }
 
-  // The graph: a canvas, because thousands of nodes are too many for a document.
+  // The graph: a canvas, because thousands of elements would be slow.
   const canvas = byId("graph"), pen = canvas.getContext("2d"), tip = byId("tip");
   const { names, op_types, op_classes, flops, sizes_bytes, x: xs, y: ys, edges } = page.drawing;
   const WIDE = 0.8, HIGH = 0.9;
-  let view = { scale: 1, left: 0, top: 0 }, lane = null, hits = new Set(), pending = false;
+  let view = { scale: 1, left: 0, top: 0 }, selected = null, hits = new Set(), pending = false;
 
   const extent = () => [Math.min(...[0], ...bounds(xs)), Math.max(...bounds(xs)), Math.min(...bounds(ys)), Math.max(...bounds(ys))];
   const bounds = (list) => [list.reduce((a, b) => Math.min(a, b), Infinity), list.reduce((a, b) => Math.max(a, b), -Infinity)];
@@ -186,7 +186,7 @@
     pen.clearRect(0, 0, width, height);
     const { scale, left, top } = view;
     const px = (i) => (xs[i] - left) * scale, py = (i) => (ys[i] - top) * scale;
-    const where = lane ? lane.placement : [];
+    const where = selected ? selected.placement : [];
     for (const crossing of [false, true]) {
       pen.beginPath();
       for (const [a, b] of edges) {
@@ -238,19 +238,19 @@
     event.preventDefault();
     zoom(Math.exp(-event.deltaY / 400), event.offsetX, event.offsetY);
   }, { passive: false });
-  let held = null;
-  canvas.addEventListener("pointerdown", (event) => { held = { x: event.clientX, y: event.clientY, ...view }; canvas.setPointerCapture(event.pointerId); });
-  canvas.addEventListener("pointerup", () => { held = null; });
+  let drag = null;
+  canvas.addEventListener("pointerdown", (event) => { drag = { x: event.clientX, y: event.clientY, ...view }; canvas.setPointerCapture(event.pointerId); });
+  canvas.addEventListener("pointerup", () => { drag = null; });
   canvas.addEventListener("pointerleave", () => { tip.style.visibility = "hidden"; });
   canvas.addEventListener("pointermove", (event) => {
-    if (held) {
-      view = { ...view, left: held.left - (event.clientX - held.x) / view.scale, top: held.top - (event.clientY - held.y) / view.scale };
+    if (drag) {
+      view = { ...view, left: drag.left - (event.clientX - drag.x) / view.scale, top: drag.top - (event.clientY - drag.y) / view.scale };
       return repaint();
     }
     const i = nodeAt(event);
     tip.style.visibility = i < 0 ? "hidden" : "visible";
     if (i < 0) return;
-    const where = lane && lane.placement.length ? `\non ${devices[lane.placement[i]]}` : "";
+    const where = selected && selected.placement.length ? `\non ${devices[selected.placement[i]]}` : "";
     tip.textContent = `${names[i]}\n${op_types[i]}, ${op_classes[i]}${where}\n${figures(flops[i] / 1e6)} MFLOP, ${figures(sizes_bytes[i] / 1e6)} MB`;
     tip.style.left = `${Math.min(event.offsetX + 14, canvas.clientWidth - tip.offsetWidth - 4)}px`;
     tip.style.top = `${Math.min(event.offsetY + 14, canvas.clientHeight - tip.offsetHeight - 4)}px`;
@@ -271,7 +271,7 @@
     hits = new Set();
     if (part) names.forEach((name, i) => { if (name.toLowerCase().includes(part) || op_types[i].toLowerCase() === part) hits.add(i); });
     next = 0;
-    byId("hits").textContent = part ? `${hits.size} of ${names.length} nodes` + (hits.size ? ", Enter goes to the next" : "") : "";
+    byId("hits").textContent = part ? `${hits.size} of ${names.length} nodes` + (hits.size ? ", Enter: next" : "") : "";
     if (hits.size) goTo([...hits][0], false);
     repaint();
   }
@@ -286,12 +286,12 @@
   });
   byId("fit").addEventListener("click", fit);
 
-  // What is shown is in the address, so that a view can be passed on.
+  // The view is stored in the URL, so that it can be shared.
   const chooser = byId("result");
   for (const r of results) chooser.add(new Option(r.kind === "peer" ? `${r.name} (peer)` : r.name, r.name));
   function choose(name) {
-    lane = lanes.get(name) || null;
-    if (lane) gantt(lane);
+    selected = timelines.get(name) || null;
+    if (selected) gantt(selected);
     repaint();
   }
   function remember() {
@@ -306,9 +306,9 @@
       swatch.className = "swatch";
       swatch.style.background = colour(i);
       return [swatch, document.createTextNode(id)];
-    }), document.createTextNode(". Lines between devices are hand-overs. Drag to move, turn the wheel to zoom, point at a node to read it."));
+    }), document.createTextNode(". Highlighted edges are transfers between devices. Drag to pan, scroll to zoom, hover over a node for details."));
   }
-  function everything() {
+  function drawAll() {
     ranking();
     scatter();
     pareto();
@@ -319,21 +319,21 @@
   const theme = (dark) => { document.documentElement.dataset.theme = dark ? "dark" : "light"; };
   const prefers = window.matchMedia("(prefers-color-scheme: dark)");
   theme(prefers.matches);
-  prefers.addEventListener("change", (event) => { theme(event.matches); everything(); });
-  byId("theme").addEventListener("click", () => { theme(document.documentElement.dataset.theme !== "dark"); everything(); });
+  prefers.addEventListener("change", (event) => { theme(event.matches); drawAll(); });
+  byId("theme").addEventListener("click", () => { theme(document.documentElement.dataset.theme !== "dark"); drawAll(); });
   let before = null;
-  window.addEventListener("beforeprint", () => { before = document.documentElement.dataset.theme; theme(false); everything(); });
-  window.addEventListener("afterprint", () => { theme(before === "dark"); everything(); });
+  window.addEventListener("beforeprint", () => { before = document.documentElement.dataset.theme; theme(false); drawAll(); });
+  window.addEventListener("afterprint", () => { theme(before === "dark"); drawAll(); });
   new ResizeObserver(fit).observe(byId("frame"));
 
-  const given = new URLSearchParams(location.hash.slice(1));
-  const start = results.find((r) => r.name === given.get("result")) || results.find((r) => lanes.get(r.name)?.placement.length);
+  const address = new URLSearchParams(location.hash.slice(1));
+  const start = results.find((r) => r.name === address.get("result")) || results.find((r) => timelines.get(r.name)?.placement.length);
   if (start) chooser.value = start.name;
-  everything();
+  drawAll();
   fit();
-  if (given.get("find")) {
-    byId("search").value = given.get("find");
-    search(given.get("find"));
+  if (address.get("find")) {
+    byId("search").value = address.get("find");
+    search(address.get("find"));
   }
   document.documentElement.dataset.ready = String(results.length);
 })();

@@ -1,4 +1,4 @@
-"""What the page shows, as plain data: the ranking, timelines, the model's graph, its work beside the roofs."""
+"""The data of the report page: timelines of the results, the model's graph, its op classes, and device rooflines."""
 
 from __future__ import annotations
 
@@ -9,38 +9,26 @@ from dataclasses import dataclass
 from trisect import api
 from trisect.partitioner.graph.model_graph import Graph
 from trisect.profiles.stored.profile_data import Profile
-from trisect.runtime.plans.timeline import Timeline
+from trisect.runtime.plans.timeline import Event, Timeline
 
 from ..comparing.comparison import Comparison, ComparisonResult
 from .graph_layout import layered
 
 
 @dataclass(frozen=True)
-class Bar:
-    """An event of a timeline."""
+class ResultTimelines:
+    """The timelines of a result, and its placement of the graph's nodes."""
 
     name: str
-    kind: str
-    device: str
-    start_s: float
-    end_s: float
-    size_bytes: int
-
-
-@dataclass(frozen=True)
-class Lane:
-    """A result with its timelines, and where it puts each node of the graph."""
-
-    name: str
-    predicted: tuple[Bar, ...]
-    measured: tuple[Bar, ...]
+    predicted: tuple[Event, ...]
+    measured: tuple[Event, ...]
     placement: tuple[int, ...]
-    """Per node of the graph, the number of its device; empty for a peer, which does not tell."""
+    """For each node of the graph, the index of its device; empty for a peer, whose placement is unknown."""
 
 
 @dataclass(frozen=True)
-class Drawing:
-    """The model's graph, laid out; what is known before anything runs is left out."""
+class GraphDrawing:
+    """The model's graph with coordinates, without constant nodes."""
 
     names: tuple[str, ...]
     op_types: tuple[str, ...]
@@ -54,8 +42,8 @@ class Drawing:
 
 
 @dataclass(frozen=True)
-class Work:
-    """One op class of the model."""
+class OpClassTotals:
+    """Totals of one op class over the model."""
 
     op_class: str
     nodes: int
@@ -64,13 +52,13 @@ class Work:
 
     @property
     def intensity(self) -> float:
-        """Operations for each byte moved."""
+        """Arithmetic intensity in FLOP per byte."""
         return self.flops / self.size_bytes if self.size_bytes else 0.0
 
 
 @dataclass(frozen=True)
-class Dot:
-    """One operator that was measured on a device."""
+class OperatorPoint:
+    """One operator measured on a device."""
 
     case: str
     op_class: str
@@ -79,97 +67,96 @@ class Dot:
 
 
 @dataclass(frozen=True)
-class Roof:
-    """A device's limits and what was measured on it."""
+class DeviceRoofline:
+    """A device's peak and its measured operators."""
 
     device: str
     peak_flops: float | None
-    dots: tuple[Dot, ...]
+    points: tuple[OperatorPoint, ...]
 
 
 @dataclass(frozen=True)
-class Document:
-    """The whole page."""
+class ReportData:
+    """Everything that the page shows."""
 
     comparison: Comparison
-    lanes: tuple[Lane, ...]
-    drawing: Drawing
-    work: tuple[Work, ...]
-    roofs: tuple[Roof, ...]
+    timelines: tuple[ResultTimelines, ...]
+    drawing: GraphDrawing
+    op_classes: tuple[OpClassTotals, ...]
+    rooflines: tuple[DeviceRoofline, ...]
     read_bandwidth_bytes_per_s: float | None
 
 
-def document(comparison: Comparison) -> Document:
-    """Collect what the page shows of a comparison.
+def report_data(comparison: Comparison) -> ReportData:
+    """Collect the data of a comparison's report.
 
     Raises
     ------
     InvalidModel
-        Where the model has gone since.
+        Where the model has been deleted since.
     InvalidProfile
-        Where what was measured on this machine cannot be read.
+        Where this machine's profile cannot be read.
     """
     graph = Graph.read(comparison.path, comparison.shapes)
-    running = [name for name, constant in graph.digraph.nodes(data="constant") if not constant]
+    nodes = [name for name, constant in graph.digraph.nodes(data="constant") if not constant]
     profile = api.stored_profile()
     ids = [device.id for device in comparison.devices]
-    return Document(
+    return ReportData(
         comparison,
-        tuple(_lane(result, running, ids) for result in comparison.results if result.latency_s is not None),
-        _drawing(graph, running),
-        _work(graph, running),
-        tuple(_roofs(profile, ids)),
+        tuple(_timelines(result, nodes, ids) for result in comparison.results if result.latency_s is not None),
+        _drawing(graph, nodes),
+        _op_classes(graph, nodes),
+        tuple(_rooflines(profile, ids)),
         profile.read_bandwidth_bytes_per_s,
     )
 
 
-def _lane(result: ComparisonResult, nodes: Sequence[str], devices: Sequence[str]) -> Lane:
-    where = result.placement
-    numbers = tuple(devices.index(where[node]) for node in nodes) if where is not None else ()
-    return Lane(result.name, _bars(result.predicted), _bars(result.trace), numbers)
+def _timelines(result: ComparisonResult, nodes: Sequence[str], devices: Sequence[str]) -> ResultTimelines:
+    placement = result.placement
+    indices = tuple(devices.index(placement[node]) for node in nodes) if placement is not None else ()
+    return ResultTimelines(result.name, _first_item(result.predicted), _first_item(result.trace), indices)
 
 
-def _bars(timeline: Timeline | None) -> tuple[Bar, ...]:
-    events = [event for event in timeline.events if event.item == 0] if timeline is not None else []
-    return tuple(Bar(e.name, e.kind, e.device, e.start_s, e.end_s, e.size_bytes) for e in events)
+def _first_item(timeline: Timeline | None) -> tuple[Event, ...]:
+    return tuple(event for event in timeline.events if event.item == 0) if timeline is not None else ()
 
 
-def _drawing(graph: Graph, nodes: Sequence[str]) -> Drawing:
-    number = {name: i for i, name in enumerate(nodes)}
-    edges = tuple((number[a], number[b]) for a, b in graph.digraph.edges if a in number and b in number)
-    at = layered(len(nodes), edges)
+def _drawing(graph: Graph, nodes: Sequence[str]) -> GraphDrawing:
+    index = {name: i for i, name in enumerate(nodes)}
+    edges = tuple((index[a], index[b]) for a, b in graph.digraph.edges if a in index and b in index)
+    coordinates = layered(len(nodes), edges)
     data = [graph.digraph.nodes[name] for name in nodes]
-    return Drawing(
+    return GraphDrawing(
         names=tuple(nodes),
         op_types=tuple(str(d["op_type"]) for d in data),
         op_classes=tuple(d["op_class"].value for d in data),
         flops=tuple(float(d["flops"]) for d in data),
         sizes_bytes=tuple(int(d["bytes_read"] + d["bytes_written"]) for d in data),
-        x=tuple(round(x, 2) for x, _ in at),
-        y=tuple(round(y, 2) for _, y in at),
+        x=tuple(round(x, 2) for x, _ in coordinates),
+        y=tuple(round(y, 2) for _, y in coordinates),
         edges=edges,
     )
 
 
-def _work(graph: Graph, nodes: Sequence[str]) -> tuple[Work, ...]:
+def _op_classes(graph: Graph, nodes: Sequence[str]) -> tuple[OpClassTotals, ...]:
     by_class = defaultdict(list)
     for name in nodes:
         data = graph.digraph.nodes[name]
         by_class[data["op_class"].value].append((data["flops"], data["bytes_read"] + data["bytes_written"]))
-    found = [
-        Work(kind, len(all_), float(sum(f for f, _ in all_)), int(sum(b for _, b in all_)))
-        for kind, all_ in by_class.items()
+    totals = [
+        OpClassTotals(kind, len(values), float(sum(f for f, _ in values)), int(sum(b for _, b in values)))
+        for kind, values in by_class.items()
     ]
-    return tuple(sorted(found, key=lambda work: -work.flops))
+    return tuple(sorted(totals, key=lambda total: -total.flops))
 
 
-def _roofs(profile: Profile, ids: Sequence[str]) -> list[Roof]:
-    found = []
+def _rooflines(profile: Profile, ids: Sequence[str]) -> list[DeviceRoofline]:
+    rooflines = []
     for device in (profile.devices[id_] for id_ in ids if id_ in profile.devices):
-        dots = [
-            Dot(point.case, point.op_class.value, point.flops / point.size_bytes, point.rate_flops)
+        points = [
+            OperatorPoint(point.case, point.op_class.value, point.flops / point.size_bytes, point.rate_flops)
             for point in device.points
             if point.flops > 0 and point.size_bytes > 0
         ]
-        found.append(Roof(device.device, device.peak_flops, tuple(dots)))
-    return found
+        rooflines.append(DeviceRoofline(device.device, device.peak_flops, tuple(points)))
+    return rooflines

@@ -12,7 +12,7 @@ from trisect.cli.options import Check, Debug, Json
 from trisect.cli.output import note, print_json, print_table
 
 if TYPE_CHECKING:
-    from ..runtime_overhead import RuntimeFigure
+    from ..runtime_figure import RuntimeFigure
 
 
 def runtime(

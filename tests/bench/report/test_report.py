@@ -14,7 +14,7 @@ import pytest
 from tests.bench.browser import CHROMIUM, opened
 from tests.bench.comparing.comparisons import DEVICES, EVIL, store_synthetic_profile, synthetic_comparison, write_model
 from trisect.bench import report
-from trisect.bench.report.report_data import document
+from trisect.bench.report.report_data import report_data
 from trisect.partitioner.graph.model_graph import Graph
 from trisect.runtime.errors import InvalidInput, InvalidModel, StorageFailed
 
@@ -73,9 +73,9 @@ def test_holds_what_was_compared(text: str) -> None:
     ]  # fmt: skip
     assert len(data["drawing"]["names"]) == 25
     assert len(data["drawing"]["edges"]) == 24
-    assert {lane["name"] for lane in data["lanes"]} == {"auto", "heft", "opclass", "exact", "mine", "A peer"}
-    assert set(data["lanes"][0]["placement"]) == {0, 1, 2}
-    matmul = next(w for w in data["work"] if w["op_class"].startswith("mat"))
+    assert {each["name"] for each in data["timelines"]} == {"auto", "heft", "opclass", "exact", "mine", "A peer"}
+    assert set(data["timelines"][0]["placement"]) == {0, 1, 2}
+    matmul = next(w for w in data["op_classes"] if w["op_class"].startswith("mat"))
     assert matmul["nodes"] == 12
     assert matmul["flops"] == 12 * 2 * 3 * 16 * 16
     assert data["read_bandwidth_bytes_per_s"] == 1e10
@@ -116,7 +116,7 @@ def test_infinities_do_not_break_the_data(tmp_path: Path) -> None:
     comparison = synthetic_comparison(model, list(Graph.read(model, {"batch": 3}).nodes))
     wrong = replace(comparison.results[1], max_abs=float("inf"), max_rel=float("nan"), gap=float("inf"), ok=False)
     comparison = replace(comparison, results=(comparison.results[0], wrong))
-    text = report.render(document(comparison))
+    text = report.render(report_data(comparison))
     assert Page(text).data["comparison"]["results"][1]["max_abs"] is None
     assert "<strong>wrong</strong>" in text
 
