@@ -95,7 +95,7 @@ def measure_model(
     """
     start_s = time.monotonic()
     rows: dict[str, list[MeasuredSegment]] = defaultdict(list)
-    with TemporaryDirectory(prefix="trisect-learn-") as folder:
+    with TemporaryDirectory(prefix="trisect-networks-") as folder:
         model = TrialModel(Graph.read(path, shapes), devices)
         calls = measure_calls(devices)
         for i, device in enumerate(devices):
@@ -110,7 +110,7 @@ def measure_model(
 def _measure_network(number: int, devices: Sequence[Device], calls: CallCosts) -> list[tuple[str, MeasuredSegment]]:
     """Measure one network; nothing of one that would take too long, or that an engine refuses."""
     rows: list[tuple[str, MeasuredSegment]] = []
-    with TemporaryDirectory(prefix="trisect-learn-") as folder:
+    with TemporaryDirectory(prefix="trisect-networks-") as folder:
         path = Path(folder) / "network.onnx"
         path.write_bytes(synthetic_network(number))
         try:

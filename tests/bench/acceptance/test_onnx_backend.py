@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +12,6 @@ from onnx import TensorProto, helper
 
 import trisect.backend as backend
 from trisect.bench.acceptance.onnx_backend import PASSED_SHARE_MIN, CaseOutcome, ConformanceResult, bench_onnx_backend
-from trisect.partitioner.problem.numeric_trials import EQUAL, compare_with_reference, numeric_trials
-from trisect.runtime import engines
 from trisect.runtime.errors import InvalidInput, TrisectError, UnknownDevice
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -105,39 +101,3 @@ def test_what_does_not_fit_is_refused():
     assert not backend.is_compatible(nonsense)
     with pytest.raises(TrisectError):
         backend.run_model(nonsense, [np.zeros((1, 3), np.float32)])
-
-
-def piece(folder: Path, node: onnx.NodeProto, dtype: int) -> Path:
-    names = list(dict.fromkeys(node.input))
-    graph = helper.make_graph(
-        [node], "g", [helper.make_tensor_value_info(n, dtype, [8]) for n in names],
-        [helper.make_tensor_value_info("y", dtype, [8])],
-    )  # fmt: skip
-    path = folder / "piece.onnx"
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10), path)
-    return path
-
-
-def test_a_trial_tells_an_engine_that_computes_something_else(tmp_path):
-    openvino, ort, reference = engines.find_devices("cpu:openvino,cpu:ort,cpu:reference")
-    right = piece(tmp_path, helper.make_node("Neg", ["x"], ["y"]), TensorProto.FLOAT)
-    assert compare_with_reference(right, openvino, reference) == EQUAL
-    # OpenVINO computes float64 as float32: 1e30 - 1e30 is right, but so much more than float32 holds is not.
-    double = piece(tmp_path, helper.make_node("Mul", ["x", "x"], ["y"]), TensorProto.DOUBLE)
-    result = compare_with_reference(double, openvino, reference)
-    assert result.outcome == "different"
-    assert "'y' is off by" in result.reason
-    assert numeric_trials().run(double, ort, reference) == EQUAL
-    lost = piece(tmp_path, helper.make_node("Gather", ["x", "x"], ["y"]), TensorProto.INT64)
-    assert numeric_trials().run(lost, ort, reference).outcome in ("equal", "undecided")
-
-
-def test_a_process_that_dies_in_a_trial_is_replaced(tmp_path):
-    ort, reference = engines.find_devices("cpu:ort,cpu:reference")
-    right = piece(tmp_path, helper.make_node("Neg", ["x"], ["y"]), TensorProto.FLOAT)
-    trials = numeric_trials()
-    assert trials.run(right, ort, reference) == EQUAL
-    assert trials._process is not None
-    os.kill(trials._process.pid, signal.SIGKILL)
-    assert trials.run(right, ort, reference).outcome in ("equal", "failed")  # it may not have ended yet
-    assert trials.run(right, ort, reference) == EQUAL
