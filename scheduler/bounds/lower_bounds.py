@@ -11,6 +11,7 @@ from math import inf
 
 import numpy as np
 
+from ..problem.disjoint_sets import DisjointSets
 from ..problem.problem import Problem
 from ..problem.task_graph import tensor_edges
 from ..simulation.list_scheduling import TaskLists, task_lists
@@ -119,20 +120,11 @@ def upper_bound(problem: Problem) -> float:
 
 def _groups(problem: Problem) -> list[list[str]]:
     """Return the colocated groups, and every other task by itself."""
-    parent = {task: task for task in problem.graph}
-
-    def find(task: str) -> str:
-        while parent[task] != task:
-            task = parent[task]
-        return task
-
-    for together in problem.rules.colocated:
-        for task in together[1:]:
-            parent[find(task)] = find(together[0])
-    groups: dict[str, list[str]] = {}
-    for task in problem.graph:
-        groups.setdefault(find(task), []).append(task)
-    return list(groups.values())
+    groups = DisjointSets(problem.graph)
+    for colocated in problem.rules.colocated:
+        for task in colocated[1:]:
+            groups.merge(colocated[0], task)
+    return list(groups.members().values())
 
 
 def _table(problem: Problem, groups: list[list[str]]) -> np.ndarray:

@@ -1,7 +1,8 @@
-"""Latency when each accelerator is called once: its piece waits for what it reads, then fetches, computes and sends.
+"""Latency when each accelerator is called once: its piece waits for its inputs, then fetches, computes and sends.
 
-Hosts run any number of tasks side by side, so only the accelerators' pieces make anything wait. The search anneals over
-placements, each judged by the longest path through the pieces and the tasks left on the host.
+Hosts run any number of tasks in parallel, so only the pieces of accelerators delay others. The search anneals over
+placements, each evaluated by the longest path through the pieces and the tasks on the host (simulated annealing,
+Kirkpatrick et al. 1983, https://doi.org/10.1126/science.220.4598.671).
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ from .load_annealing import DeviceLoads
 from .offload_instance import OffloadInstance
 
 _CHECK_EVERY = 64
-_TIE = 0.02
-"""Weight of the accelerators' mean load: of two placements of one latency, that with slack is better to go on from."""
+_MEAN_LOAD_WEIGHT = 0.02
+"""Of the accelerators' mean load: of two placements with equal latency, the one with slack is the better start."""
 
 
 def finish_times(instance: OffloadInstance, where: Sequence[int], load: Sequence[float]) -> list[float] | None:
-    """When others can have the result of each step; None where pieces wait for each other.
+    """Return when the result of each step is available to others; None where pieces wait for each other.
 
     Parameters
     ----------
@@ -28,7 +29,7 @@ def finish_times(instance: OffloadInstance, where: Sequence[int], load: Sequence
     where : sequence of int
         Device of each group.
     load : sequence of float
-        Of each device, transfers included.
+        Load of each device, transfers included.
     """
     hosts, devices = instance.hosts, instance.devices
     steps = instance.steps
@@ -36,31 +37,31 @@ def finish_times(instance: OffloadInstance, where: Sequence[int], load: Sequence
     waiting = [0] * (devices + len(steps))
     members: list[list[int]] = [[] for _ in range(devices)]
     for i, step in enumerate(steps):
-        mine = unit[i]
-        if mine < devices:
-            members[mine].append(i)
+        own = unit[i]
+        if own < devices:
+            members[own].append(i)
         for other in step.preds:
-            if unit[other] != mine:
-                waiting[mine] += 1
+            if unit[other] != own:
+                waiting[own] += 1
     ready = [d for d in range(hosts, devices) if members[d] and not waiting[d]]
-    ready += [mine for mine in unit if mine >= devices and not waiting[mine]]
+    ready += [own for own in unit if own >= devices and not waiting[own]]
     start = [0.0] * (devices + len(steps))
     finish = [-1.0] * len(steps)
     done = 0
     while ready:
-        mine = ready.pop()
-        if mine < devices:
-            end = start[mine] + load[mine]
-            inside = members[mine]
+        own = ready.pop()
+        if own < devices:
+            end = start[own] + load[own]
+            inside = members[own]
         else:
-            inside = [mine - devices]
-            end = start[mine] + steps[mine - devices].host_time
+            inside = [own - devices]
+            end = start[own] + steps[own - devices].host_time
         for i in inside:
             finish[i] = end
             done += 1
             for other in steps[i].succs:
                 next_unit = unit[other]
-                if next_unit != mine:
+                if next_unit != own:
                     if end > start[next_unit]:
                         start[next_unit] = end
                     waiting[next_unit] -= 1
@@ -70,7 +71,7 @@ def finish_times(instance: OffloadInstance, where: Sequence[int], load: Sequence
 
 
 def latency(instance: OffloadInstance, where: Sequence[int]) -> float:
-    """Latency of a placement; infinite where pieces wait for each other or do not fit."""
+    """Return the latency of a placement; infinite where pieces wait for each other or exceed the memory."""
     state = DeviceLoads(instance, where)
     if any(held > instance.capacity for held in state.held[instance.hosts :]):
         return inf
@@ -88,7 +89,7 @@ def anneal_calls(
     initial_temperature: float = 0.02,
     goal: float = 0.0,
 ) -> tuple[float, list[int]]:
-    """Lower the latency from a placement that can be.
+    """Minimise the latency, starting from a valid placement.
 
     Parameters
     ----------
@@ -98,16 +99,16 @@ def anneal_calls(
     random : Random
     clock : TimeLimit
     steps : int
-        At most; cooling is spread over them.
+        Maximum number; cooling is spread over them.
     initial_temperature : float
-        Temperature at the start, relative to the latency.
+        Relative to the latency.
     goal : float
-        Stop when so good.
+        Stop at this value.
 
     Returns
     -------
     tuple of float and list of int
-        The least latency met, and its placement.
+        The least latency found, and its placement.
     """
     state = DeviceLoads(instance, where)
     hosts, devices, count = instance.hosts, instance.devices, instance.count
@@ -116,7 +117,9 @@ def anneal_calls(
 
     def energy(finish: list[float]) -> tuple[float, float]:
         longest = max(finish, default=0.0)
-        return longest, longest + _TIE * sum(state.load[d] for d in accelerators) / max(1, instance.accelerators)
+        return longest, longest + _MEAN_LOAD_WEIGHT * sum(state.load[d] for d in accelerators) / max(
+            1, instance.accelerators
+        )
 
     now_finish = finish_times(instance, state.where, state.load)
     if now_finish is None:
@@ -143,24 +146,24 @@ def anneal_calls(
             continue
         moved = [group]
         if rand() < 0.3:
-            # The group with its neighbours of the same piece: borders of pieces move by more than one operator.
+            # The group with neighbours in the same piece: boundaries of pieces move by more than one operator.
             moved += [g for g in near[group] if state.where[g] == source and rand() < 0.7]
         undo = []
-        fits = True
+        can_run = True
         for g in moved:
             leaves, arrives = state.change(g, target)
             if arrives == inf:
-                fits = False
+                can_run = False
                 break
             state.move(g, target, leaves, arrives)
             undo.append(g)
         finish = None
-        if fits and (target < hosts or state.held[target] <= instance.capacity):
+        if can_run and (target < hosts or state.held[target] <= instance.capacity):
             finish = finish_times(instance, state.where, state.load)
         if finish is not None:
-            longest, found = energy(finish)
-            if found <= current or rand() < exp((current - found) / temperature):
-                current = found
+            longest, changed = energy(finish)
+            if changed <= current or rand() < exp((current - changed) / temperature):
+                current = changed
                 if longest < best * (1 - 1e-12):
                     best, best_where = longest, list(state.where)
                 continue

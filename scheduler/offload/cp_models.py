@@ -1,17 +1,20 @@
-"""The two objectives as models for CP-SAT: they improve on what the searches found, and prove how good it is.
+"""The two objectives as models for CP-SAT, which improve the placements of the searches and prove bounds.
 
-Costs are rounded down to whole numbers, so what the solver proves of its model also holds for the problem.
+Costs are rounded down to integers, so that a bound of the model is a bound of the problem. CP-SAT:
+https://developers.google.com/optimization.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from graphlib import TopologicalSorter
 from itertools import pairwise
 from math import floor, inf
 from typing import TYPE_CHECKING
 
+from ..problem.task_graph import kahn_order
 from ..problem.time_limit import TimeLimit
+from .call_latency import finish_times
+from .load_annealing import DeviceLoads
 from .offload_instance import OffloadInstance
 
 if TYPE_CHECKING:
@@ -19,7 +22,7 @@ if TYPE_CHECKING:
 
 _WORKERS = 8
 _STEPS = 10**9
-"""Whole numbers from zero to the known value."""
+"""Integer steps from zero to the known value."""
 
 
 def improve_loads(
@@ -33,40 +36,40 @@ def improve_loads(
     *,
     contiguous: bool = False,
 ) -> tuple[list[int], float]:
-    """Look for a smaller largest load.
+    """Search for a smaller largest load.
 
     Parameters
     ----------
     instance : OffloadInstance
     where : sequence of int
-        Where to start: its largest load is `value`.
+        Device of each group in a known placement; its largest load is `value`.
     value : float
     least : float
-        A bound that is known.
+        A known bound.
     clock : TimeLimit
     seconds : float
-        Of the solver's own, deterministic time, which goes quicker than the clock where there are two cores.
+        Deterministic time of the solver, which passes faster than the clock with two or more cores.
     seed : int
     contiguous : bool
-        Whether the devices form a pipeline along the instance's order.
+        Whether the devices form a pipeline in the instance's order.
 
     Returns
     -------
     where : list of int
-        The best found; the given one when nothing better was.
+        The best placement found, or the known one.
     bound : float
-        What no placement's largest load is below.
+        Proven lower bound of the largest load.
     """
     from ortools.sat.python import cp_model
 
     model = cp_model.CpModel()
     scale = _STEPS / value if value > 0 else 1.0
     x = _assignment(model, instance)
-    largest = model.new_int_var(_whole(least, scale), _whole(value, scale) + 1, "largest")
+    largest = model.new_int_var(_integer(least, scale), _integer(value, scale) + 1, "largest")
     moved = _moved(model, instance, x)
     for device in range(instance.devices):
-        terms = [(_whole(t, scale), x[g][device]) for g, t in enumerate(_times(instance, device)) if t < inf]
-        terms += [(_whole(cost, scale), lit) for cost, lit in moved[device]]
+        terms = [(_integer(t, scale), x[g][device]) for g, t in enumerate(_times(instance, device)) if t < inf]
+        terms += [(_integer(cost, scale), lit) for cost, lit in moved[device]]
         model.add(sum(c * lit for c, lit in terms) <= largest)
     model.minimize(largest)
     if contiguous:
@@ -80,7 +83,7 @@ def _times(instance: OffloadInstance, device: int) -> list[float]:
     return instance.host_time if device < instance.hosts else instance.acc_time
 
 
-def _whole(value: float, scale: float) -> int:
+def _integer(value: float, scale: float) -> int:
     return floor(value * scale)
 
 
@@ -99,7 +102,7 @@ def _assignment(model: CpModel, instance: OffloadInstance) -> list[list[IntVar]]
 
 
 def _moved(model: CpModel, instance: OffloadInstance, x: list[list[IntVar]]) -> list[list[tuple[float, IntVar]]]:
-    """Per device, what it may have to send or fetch, with its cost."""
+    """Return, per device, the nets that it may send or fetch: cost, and binary variable."""
     moved: list[list[tuple[float, IntVar]]] = [[] for _ in range(instance.devices)]
     for net in instance.nets:
         for device in range(instance.hosts, instance.devices):
@@ -114,10 +117,10 @@ def _moved(model: CpModel, instance: OffloadInstance, x: list[list[IntVar]]) -> 
 
 
 def _pipeline(model: CpModel, instance: OffloadInstance, x: list[list[IntVar]]) -> None:
-    """No group behind its readers; equal devices are numbered along the pipeline, hosts and accelerators apart."""
+    """Add: no group after its readers; equal devices are numbered along the pipeline, hosts and accelerators apart."""
     hosts, devices = instance.hosts, instance.devices
     accelerators = range(hosts, devices)
-    # Whether a host comes behind an accelerator.
+    # Whether a host comes after an accelerator.
     behind = [{d: model.new_bool_var("") for d in accelerators} for _ in range(hosts)]
     for row in behind:
         for d in range(hosts + 1, devices):
@@ -137,11 +140,11 @@ def _pipeline(model: CpModel, instance: OffloadInstance, x: list[list[IntVar]]) 
 
 
 def _numbered(instance: OffloadInstance, where: Sequence[int]) -> list[int]:
-    """A pipeline's placement with equal devices numbered as they come in it."""
+    """Return a pipeline's placement with equal devices numbered along it."""
     following: dict[int, set[int]] = {d: set() for d in range(instance.devices)}
     for group, others in enumerate(instance.succs):
         following[where[group]].update(where[other] for other in others if where[other] != where[group])
-    order = list(TopologicalSorter(following).static_order())[::-1]
+    order = kahn_order(following)
     hosts = iter(range(instance.hosts))
     accelerators = iter(range(instance.hosts, instance.devices))
     new = {d: next(hosts if d < instance.hosts else accelerators) for d in order}
@@ -170,7 +173,7 @@ def _solve(
     solver.parameters.max_deterministic_time = max(0.01, seconds)
     solver.parameters.random_seed = seed
     solver.parameters.num_workers = _WORKERS
-    solver.parameters.interleave_search = True  # the one way in which several workers always do the same
+    solver.parameters.interleave_search = True  # the only deterministic mode with several workers
     status = solver.solve(model)
     if status != cp_model.OPTIMAL:
         clock.is_over()
@@ -189,21 +192,21 @@ def improve_calls(
     seconds: float,
     seed: int,
 ) -> tuple[list[int], float]:
-    """Look for a smaller latency; see `improve_loads`."""
+    """Search for a smaller latency; see `improve_loads`."""
     from ortools.sat.python import cp_model
 
     model = cp_model.CpModel()
     scale = _STEPS / value if value > 0 else 1.0
-    horizon = _whole(value, scale) + 1
+    horizon = _integer(value, scale) + 1
     hosts, devices = instance.hosts, instance.devices
     x = _assignment(model, instance)
     head, tail = critical_path(instance)
-    longest = model.new_int_var(min(horizon, _whole(least, scale)), horizon, "latency")
+    longest = model.new_int_var(min(horizon, _integer(least, scale)), horizon, "latency")
 
     def moments(least: float = 0.0) -> IntVar:
-        return model.new_int_var(min(horizon, _whole(least, scale)), horizon, "")
+        return model.new_int_var(min(horizon, _integer(least, scale)), horizon, "")
 
-    # `own`: when a step itself is through, its piece running them one by one. `out`: when others can have its result.
+    # `own`: when a step has finished, its piece running steps one by one. `out`: when others can use its result.
     steps = instance.steps
     own = [moments(early) for early in head]
     out = [moments(early) for early in head]
@@ -211,18 +214,18 @@ def improve_calls(
     end = {d: moments() for d in range(hosts, devices)}
     moved = _moved(model, instance, x)
     for d in range(hosts, devices):
-        load = [_whole(t, scale) * x[g][d] for g, t in enumerate(instance.acc_time) if t < inf]
-        load += [_whole(cost, scale) * pays for cost, pays in moved[d]]
+        load = [_integer(t, scale) * x[g][d] for g, t in enumerate(instance.acc_time) if t < inf]
+        load += [_integer(cost, scale) * pays for cost, pays in moved[d]]
         model.add(end[d] >= start[d] + sum(load))
         if d > hosts:
-            model.add(start[d] >= start[d - 1])  # equal accelerators: their order is ours to choose
+            model.add(start[d] >= start[d - 1])  # equal accelerators: breaks the symmetry
     for i, step in enumerate(steps):
         at = x[step.group]
-        on_host = _whole(step.host_time, scale) if step.host_time < inf else 0
-        on_acc = _whole(step.acc_time, scale) if step.acc_time < inf else 0
+        on_host = _integer(step.host_time, scale) if step.host_time < inf else 0
+        on_acc = _integer(step.acc_time, scale) if step.acc_time < inf else 0
         taken = on_host * sum(at[:hosts]) + on_acc * sum(at[hosts:])
         model.add(out[i] >= own[i])
-        model.add(longest >= own[i] + _whole(tail[i], scale))
+        model.add(longest >= own[i] + _integer(tail[i], scale))
         model.add(longest >= out[i])
         model.add(own[i] >= taken)
         for p in step.preds:
@@ -243,7 +246,7 @@ def improve_calls(
 
 
 def critical_path(instance: OffloadInstance) -> tuple[list[float], list[float]]:
-    """Per step, the least time from the start until it is done, and the least from then to the end."""
+    """Return, per step, the least time from the start until it has finished, and the least from then to the end."""
     steps = instance.steps
     least = [min(step.host_time, step.acc_time) for step in steps]
     head = [0.0] * len(steps)
@@ -256,9 +259,6 @@ def critical_path(instance: OffloadInstance) -> tuple[list[float], list[float]]:
 
 
 def _begin(instance: OffloadInstance, where: Sequence[int], device: int) -> float:
-    from .call_latency import finish_times
-    from .load_annealing import DeviceLoads
-
     load = DeviceLoads(instance, where).load
     finish = finish_times(instance, where, load)
     inside = [i for i, step in enumerate(instance.steps) if where[step.group] == device]

@@ -1,9 +1,9 @@
 """The exact pipeline: a dynamic programme over the downsets (predecessor-closed sets) of the graph.
 
-A pipeline is a chain of downsets, each device running what one has more than the last: Tarnawski et al.,
-https://arxiv.org/abs/2006.16423. Contracted graphs have few downsets. Here all transitions from one are computed at
-once on bit sets, and only those that can still lead to a value below a known one: a state whose remaining work does not
-fit on the remaining devices is left out.
+A pipeline is a chain of downsets, each device running the difference of two consecutive ones: Tarnawski et al. 2020,
+https://doi.org/10.48550/arXiv.2006.16423. Contracted graphs have few downsets. All transitions from one are computed
+at once on bit sets, and only those that can still lead to a value below a known one: a state whose remaining work does
+not fit on the remaining devices is pruned.
 """
 
 from __future__ import annotations
@@ -19,48 +19,45 @@ from .offload_instance import OffloadInstance
 
 _WORD = 64
 _EPSILON = 1e-9
+_MAX_DOWNSETS = 150_000
 
 
 @dataclass(frozen=True)
 class _Downsets:
-    """All downsets, sorted by work on an accelerator, then by size: what contains another comes after it."""
+    """All downsets, sorted by work on an accelerator, then by size: a superset follows its subsets."""
 
     words: NDArray[np.uint64]
-    """One row each, bit g for group g."""
+    """Bit sets: one row per downset, bit g for group g."""
     acc: NDArray[np.float64]
     host: NDArray[np.float64]
     size: NDArray[np.float64]
     no_acc: NDArray[np.int64]
-    """Groups inside that no accelerator can run."""
+    """Number of groups inside that no accelerator can run."""
     no_host: NDArray[np.int64]
     alone: NDArray[np.float64]
-    """Transfers of a device that runs exactly this downset."""
+    """Transfer cost of a device that runs exactly this downset."""
 
 
-def best_chain(
-    instance: OffloadInstance, limit: float, clock: TimeLimit, *, most: int = 150_000
-) -> tuple[bool, float, list[int] | None]:
-    """Look for a pipeline whose largest load is below a limit.
+def best_chain(instance: OffloadInstance, limit: float, clock: TimeLimit) -> tuple[bool, float, list[int] | None]:
+    """Search for a pipeline whose largest load is below a limit.
 
     Parameters
     ----------
     instance : OffloadInstance
     limit : float
-        A value that is already known.
+        Value of a known placement.
     clock : TimeLimit
-    most : int
-        Give up above so many downsets.
 
     Returns
     -------
     finished : bool
-        False where time or downsets ran out: then nothing is proven.
+        False where the time limit or the number of downsets was exceeded: then nothing is proven.
     value : float
         The optimum if it is below `limit`, else `limit`.
     where : list of int or None
-        Device of each group, if something better was found.
+        Device of each group, if a better pipeline was found.
     """
-    masks = _enumerate(instance, most, clock)
+    masks = _enumerate(instance, clock)
     if masks is None:
         return False, limit, None
     sets = _describe(instance, masks)
@@ -71,7 +68,7 @@ def best_chain(
     origin = np.full((total, k + 1, h + 1), -1, dtype=np.int64)
     best[0] = 0.0
     absorbed = _host_absorbs(instance, limit)
-    # The least work on accelerators that must be done after (k, h) devices, for the rest to fit on the others.
+    # The least work on accelerators that must be done after (a, b) devices, so that the rest fits on the others.
     needed = np.array(
         [[sets.acc[last] - (k - a) * limit - (h - b) * absorbed for b in range(h + 1)] for a in range(k + 1)]
     )
@@ -104,15 +101,15 @@ def best_chain(
 
 
 def masks_in_order(sets: _Downsets) -> list[int]:
-    """Downsets as Python's own integers."""
+    """Return the downsets as integers."""
     return [int.from_bytes(row.tobytes(), "little") for row in sets.words]
 
 
-def _enumerate(instance: OffloadInstance, most: int, clock: TimeLimit) -> list[int] | None:
+def _enumerate(instance: OffloadInstance, clock: TimeLimit) -> list[int] | None:
     preds = [sum(1 << p for p in instance.preds[g]) for g in range(instance.count)]
     ready = sum(1 << g for g in range(instance.count) if not preds[g])
     level = {0: ready}
-    found = [0]
+    downsets = [0]
     while level:
         following: dict[int, int] = {}
         for mask, ready in level.items():
@@ -127,11 +124,11 @@ def _enumerate(instance: OffloadInstance, most: int, clock: TimeLimit) -> list[i
                         if preds[s] & ~grown == 0:
                             freed |= 1 << s
                     following[grown] = ready ^ bit | freed
-        found.extend(following)
-        if len(found) > most or clock.is_over():
+        downsets.extend(following)
+        if len(downsets) > _MAX_DOWNSETS or clock.is_over():
             return None
         level = following
-    return found
+    return downsets
 
 
 def _describe(instance: OffloadInstance, masks: list[int]) -> _Downsets:
@@ -195,7 +192,7 @@ def _transitions(
         home_done = bool(mask >> net.home & 1)
         done = [r for r in net.readers if mask >> r & 1]
         if home_done == bool(done) and (not home_done or len(done) == len(net.readers)):
-            continue  # all before, or all still to come: `alone` has it right
+            continue  # all before, or all still to come: counted by `alone`
         readers_left = [r for r in net.readers if not mask >> r & 1]
         reads = np.zeros(len(found), dtype=bool)
         lacks = np.zeros(len(found), dtype=bool)
@@ -204,10 +201,10 @@ def _transitions(
             reads |= inside
             lacks |= ~inside
         if home_done:
-            # Alone, the downset would send what it lacks readers of; here somebody else has sent it, and this fetches.
+            # Alone, the downset would send to missing readers; here another device has sent it, and this one fetches.
             loads += net.cost * (reads.astype(float) - lacks)
         else:
-            # A reader came before its producer (a backward pass): alone, the downset would pay for it in any case.
+            # A reader precedes its producer (a backward pass): alone, the downset would pay for it in any case.
             home = _has(sets, found, net.home)
             loads += net.cost * (np.where(home, True, reads).astype(float) - np.where(home, lacks, True))
     keep = loads < limit

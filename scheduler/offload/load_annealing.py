@@ -1,7 +1,7 @@
-"""Simulated annealing over device loads, with the loads kept up to date move by move.
+"""Simulated annealing over device loads, with loads updated incrementally.
 
-Kirkpatrick et al., https://doi.org/10.1126/science.220.4598.671. What is lowered is a power mean of the loads: the
-largest alone would not tell a move that helps the second largest from one that helps nobody.
+Kirkpatrick et al. 1983, https://doi.org/10.1126/science.220.4598.671. The objective is a power mean of the loads: the
+largest alone would not distinguish a move that lowers the second largest from one that has no effect.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from ..problem.time_limit import TimeLimit
 from .offload_instance import OffloadInstance
 
 _CHECK_EVERY = 256
-_BLOCKS = 0.1
-"""How often a block of groups moves instead of one."""
+_BLOCK_SHARE = 0.1
+"""Share of moves of a block of groups instead of a single one."""
 _BLOCK_SIZES = (2, 3, 5, 8, 13, 21)
 
 
 class DeviceLoads:
-    """Where groups are, and what each device carries."""
+    """The device of each group, and the load and the memory use of each device."""
 
     def __init__(self, instance: OffloadInstance, where: Sequence[int]) -> None:
         self.instance = instance
@@ -39,7 +39,7 @@ class DeviceLoads:
         self.recount()
 
     def recount(self) -> None:
-        """Everything anew from `where`: also clears what rounding has left."""
+        """Recompute everything from `where`; this also clears rounding errors."""
         instance, where = self.instance, self.where
         self.load = [0.0] * instance.devices
         self.held = [0.0] * instance.devices
@@ -58,7 +58,7 @@ class DeviceLoads:
                     self.load[device] += net.cost
 
     def change(self, group: int, target: int) -> tuple[float, float]:
-        """What moving a group adds to the load of the device that it leaves, and of the one that it goes to."""
+        """Return what moving a group adds to the load of the device that it leaves, and of its target."""
         where, hosts = self.where, self.instance.hosts
         source = where[group]
         leaves = arrives = 0.0
@@ -97,7 +97,7 @@ class DeviceLoads:
         return leaves, arrives
 
     def move(self, group: int, target: int, leaves: float, arrives: float) -> None:
-        """Move a group; what that adds to the loads comes from `change`."""
+        """Move a group; `change` gives the changes of the loads."""
         source = self.where[group]
         self.load[source] += leaves
         self.load[target] += arrives
@@ -122,7 +122,7 @@ def anneal(
     initial_temperature: float = 0.3,
     power: int = 12,
 ) -> tuple[float, list[int]]:
-    """Lower the largest load from a placement that keeps memory's limits.
+    """Minimise the largest load, starting from a placement within the memory limits.
 
     Parameters
     ----------
@@ -132,18 +132,18 @@ def anneal(
     random : Random
     clock : TimeLimit
     steps : int
-        At most; cooling is spread over them.
+        Maximum number; cooling is spread over them.
     goal : float
-        Stop when so good.
+        Stop at this value.
     initial_temperature : float
-        Temperature at the start, relative to the power mean.
+        Relative to the power mean.
     power : int
-        Of the mean; the higher, the more the largest load alone counts.
+        Exponent of the mean; the higher, the more the largest load dominates.
 
     Returns
     -------
     tuple of float and list of int
-        The least largest load met, and its placement.
+        The least largest load found, and its placement.
     """
     state = DeviceLoads(instance, where)
     best, best_where = max(state.load), list(where)
@@ -162,7 +162,7 @@ def anneal(
             if step % (_CHECK_EVERY * 64) == 0:
                 state.recount()
                 load = state.load
-            # Anew each time: one very full device would leave nothing of the others' digits in a running sum.
+            # Recomputed each time: in a running sum one very large load would cancel the digits of the others.
             energy = sum((x / unit) ** power for x in load)
             temperature = initial_temperature * max(1 - step / steps, 1e-3) ** 3 * energy
         step += 1
@@ -179,7 +179,7 @@ def anneal(
             continue
         a, b = load[source], load[target]
         moved = [group]
-        if rand() < _BLOCKS:
+        if rand() < _BLOCK_SHARE:
             times = instance.acc_time if target >= hosts else instance.host_time
             moved = [g for g in _block(state, group, neighbours, random) if times[g] < inf]
         if len(moved) > 1:
@@ -210,11 +210,11 @@ def anneal(
 
 
 def _block(state: DeviceLoads, group: int, near: list[list[int]], random: Random) -> list[int]:
-    """A group with others around it on the same device, as many as is drawn."""
+    """Return a group with a random number of connected groups on the same device."""
     source, size = state.where[group], random.choice(_BLOCK_SIZES)
     block = [group]
     seen = {group}
-    for member in block:  # grows while it is walked
+    for member in block:  # grows during the loop
         if len(block) >= size:
             break
         for other in near[member]:
@@ -225,7 +225,7 @@ def _block(state: DeviceLoads, group: int, near: list[list[int]], random: Random
 
 
 def _move_all(state: DeviceLoads, groups: list[int], target: int) -> tuple[float, float]:
-    """Move groups of one device; what that adds to its load, and to the target's."""
+    """Move groups of one device; return what that adds to its load, and to the target's."""
     leaves = arrives = 0.0
     for group in groups:
         change = state.change(group, target)
@@ -236,9 +236,9 @@ def _move_all(state: DeviceLoads, groups: list[int], target: int) -> tuple[float
 
 
 def _neighbours(instance: OffloadInstance) -> list[list[int]]:
-    found: list[set[int]] = [set() for _ in range(instance.count)]
+    neighbours: list[set[int]] = [set() for _ in range(instance.count)]
     for net in instance.nets:
         for reader in net.readers:
-            found[net.home].add(reader)
-            found[reader].add(net.home)
-    return [sorted(f) for f in found]
+            neighbours[net.home].add(reader)
+            neighbours[reader].add(net.home)
+    return [sorted(groups) for groups in neighbours]

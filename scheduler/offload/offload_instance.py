@@ -1,7 +1,7 @@
-"""A Problem of hosts and equal accelerators as plain lists, contracted to what can really be decided.
+"""A problem of hosts and equal accelerators as plain lists, contracted to the decisions that matter.
 
-Colocated tasks become one group. A task whose best place is always beside its neighbour (a weight that only one
-operator reads) joins that neighbour's group: that loses no optimum and halves the graphs of operators.
+Colocated tasks become one group. A task whose best device is always its neighbour's (a weight that only one operator
+reads) is merged into that neighbour's group: that keeps the optimum and halves the graphs of operators.
 """
 
 from __future__ import annotations
@@ -14,12 +14,14 @@ import networkx as nx
 
 from trisect.runtime.errors import InfeasibleProblem
 
+from ..problem.disjoint_sets import DisjointSets
 from ..problem.problem import Problem
+from ..problem.task_graph import topological_order
 
 
 @dataclass(frozen=True)
 class Net:
-    """What one task makes: read by groups, moved at a cost, paid once by each accelerator that sends or fetches it."""
+    """A hyperedge: the output of one task and its readers. Each accelerator that sends or fetches it pays once."""
 
     home: int
     readers: tuple[int, ...]
@@ -28,35 +30,35 @@ class Net:
 
 @dataclass(frozen=True)
 class OffloadStep:
-    """A task as latency sees it: on a host it runs by itself, even where its group shares the device."""
+    """A task in the latency model: on a host it runs by itself, even where its group shares the device."""
 
     group: int
     host_time: float
     acc_time: float
     preds: tuple[int, ...]
-    """Other steps, all of them before this one."""
+    """Numbers of other steps, all smaller than its own."""
     succs: tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class OffloadInstance:
-    """Groups 0..n-1, devices 0..hosts-1 (hosts) and from there on (accelerators)."""
+    """Groups 0..n-1; devices 0..hosts-1 are hosts, the following ones accelerators."""
 
     groups: tuple[tuple[str, ...], ...]
-    """In topological order where the order matters."""
+    """Tasks of each group; in topological order, unless colocation makes the order cyclic."""
     host_time: list[float]
     acc_time: list[float]
     size: list[float]
     nets: list[Net]
     preds: list[list[int]]
-    """Order that a pipeline keeps: of forward tasks, between different groups."""
+    """Order constraints of a pipeline: of forward tasks, between different groups."""
     succs: list[list[int]]
     hosts: int
     accelerators: int
     capacity: float
     device_ids: tuple[str, ...]
     steps: tuple[OffloadStep, ...] = ()
-    """In topological order, without those that keep nobody waiting."""
+    """In topological order, without tasks that delay no other."""
 
     @property
     def count(self) -> int:
@@ -67,13 +69,13 @@ class OffloadInstance:
         return self.hosts + self.accelerators
 
     def to_placement(self, where: Iterable[int]) -> dict[str, str]:
-        """Placement of tasks from the device number of each group."""
+        """Return the placement of tasks from the device number of each group."""
         return {
             task: self.device_ids[device] for tasks, device in zip(self.groups, where, strict=True) for task in tasks
         }
 
     def from_placement(self, placement: Mapping[str, str]) -> list[int]:
-        """Device number of each group; of a group that is torn apart, that of its first task."""
+        """Return the device number of each group; of a divided group, that of its first task."""
         number = {device: i for i, device in enumerate(self.device_ids)}
         return [number[placement[tasks[0]]] for tasks in self.groups]
 
@@ -85,19 +87,19 @@ def make_instance(problem: Problem, *, contract: bool = True) -> OffloadInstance
     ----------
     problem : Problem
     contract : bool
-        Also join tasks whose best place is beside their neighbour. Off, only what must be together is joined.
+        Also merge tasks whose best device is their neighbour's; else only colocated ones.
 
     Raises
     ------
     InfeasibleProblem
-        When accelerators differ, or what must be together can run nowhere together.
+        When accelerators differ, or no device can run a colocated group.
     """
     hosts = [i for i, d in enumerate(problem.devices) if d.kind == "cpu"]
     accelerators = [i for i, d in enumerate(problem.devices) if d.kind != "cpu"]
     for kind in (hosts, accelerators):
         if any(times[i] != times[kind[0]] for times in problem.times_s.values() for i in kind):
             raise InfeasibleProblem(
-                "devices of one kind take different times", remedy="solve it with a strategy that is not exact"
+                "expected equal devices of each kind, found different times", remedy="use a strategy that is not exact"
             )
     device_ids = tuple(problem.devices[i].id for i in (*hosts, *accelerators))
     capacities = [problem.devices[i].memory_bytes for i in accelerators]
@@ -106,115 +108,102 @@ def make_instance(problem: Problem, *, contract: bool = True) -> OffloadInstance
 
 
 class _Contraction:
-    """Union-find over tasks, and what follows from it."""
+    """Contraction of tasks into groups, and the instance that follows."""
 
     def __init__(self, problem: Problem, hosts: list[int], accelerators: list[int], capacity: float) -> None:
         self.problem = problem
         self.hosts, self.accelerators, self.capacity = hosts, accelerators, capacity
-        self.tasks = list(nx.topological_sort(problem.graph))
-        self.parent = {task: task for task in self.tasks}
-        self.fits = sum(problem.rules.sizes_bytes.values()) <= capacity
+        self.tasks = topological_order(problem.graph)
+        self.groups = DisjointSets(self.tasks)
+        self.all_fit = sum(problem.rules.sizes_bytes.values()) <= capacity
         self.costs = {task: _cost(problem, task, hosts, accelerators) for task in self.tasks}
-
-    def find(self, task: str) -> str:
-        while self.parent[task] != task:
-            self.parent[task] = self.parent[self.parent[task]]
-            task = self.parent[task]
-        return task
-
-    def join(self, a: str, b: str) -> None:
-        self.parent[self.find(a)] = self.find(b)
 
     def result(self, device_ids: tuple[str, ...], contract: bool) -> OffloadInstance:
         rules = self.problem.rules
-        for together in rules.colocated:
-            for task in together[1:]:
-                self.join(task, together[0])
+        for colocated in rules.colocated:
+            for task in colocated[1:]:
+                self.groups.merge(colocated[0], task)
         if rules.contiguous:
-            # What lies between two tasks of a convex piece is in the piece.
+            # All tasks on paths between two tasks of a convex piece are in the piece.
             for component in list(nx.strongly_connected_components(self.order_graph())):
                 first, *others = sorted(component)
                 for other in others:
-                    self.join(other, first)
-        while contract and self.join_neighbours():
+                    self.groups.merge(first, other)
+        while contract and self.contract_neighbours():
             pass
         return self.numbered(device_ids)
 
     def order_graph(self) -> nx.DiGraph[str]:
         order: nx.DiGraph[str] = nx.DiGraph()
-        order.add_nodes_from(dict.fromkeys(self.find(task) for task in self.tasks))
+        order.add_nodes_from(dict.fromkeys(self.groups.find(task) for task in self.tasks))
         backward = self.problem.rules.backward
         for source, target in self.problem.graph.edges:
-            a, b = self.find(source), self.find(target)
+            a, b = self.groups.find(source), self.groups.find(target)
             if a != b and source not in backward and target not in backward:
                 order.add_edge(a, b)
         return order
 
-    def members(self) -> dict[str, list[str]]:
-        groups: dict[str, list[str]] = {}
-        for task in self.tasks:
-            groups.setdefault(self.find(task), []).append(task)
-        return groups
-
     def totals(self, tasks: list[str]) -> tuple[float, float, float]:
-        """Time on a host, time on an accelerator, bytes."""
+        """Return the time on a host, the time on an accelerator, and the bytes."""
         times, sizes = self.problem.times_s, self.problem.rules.sizes_bytes
         host = sum(times[t][self.hosts[0]] for t in tasks) if self.hosts else inf
         accelerator = sum(times[t][self.accelerators[0]] for t in tasks) if self.accelerators else inf
         return host, accelerator, sum(sizes.get(t, 0.0) for t in tasks)
 
-    def join_neighbours(self) -> bool:
-        """One round of joins that lose no optimum; False when there was none."""
+    def contract_neighbours(self) -> bool:
+        """Merge groups whose best device is their neighbour's; return False when there were none left."""
         graph = self.problem.graph
-        joined = False
+        merged = False
         stale: set[str] = set()
-        groups = self.members()
+        groups = self.groups.members()
         totals = {root: self.totals(tasks) for root, tasks in groups.items()}
         for root, tasks in groups.items():
             host, accelerator, size = totals[root]
-            if host > 0 or accelerator == inf or not (size == 0 or self.fits):
+            if host > 0 or accelerator == inf or not (size == 0 or self.all_fit):
                 continue
             inside = set(tasks)
-            fed = {p for t in tasks for p in graph.predecessors(t) if p not in inside}
-            read = {self.find(s) for t in tasks for s in graph.successors(t) if s not in inside}
-            made = [t for t in tasks if any(s not in inside for s in graph.successors(t))]
-            sources = {self.find(p) for p in fed}
+            inputs = {p for t in tasks for p in graph.predecessors(t) if p not in inside}
+            readers = {self.groups.find(s) for t in tasks for s in graph.successors(t) if s not in inside}
+            producers = [t for t in tasks if any(s not in inside for s in graph.successors(t))]
+            sources = {self.groups.find(p) for p in inputs}
             target = None
-            if not fed and len(read) == 1 and accelerator <= sum(self.costs[t] for t in made):
-                target = next(iter(read))
-            elif not made and len(fed) == 1 and accelerator == 0:
+            if not inputs and len(readers) == 1 and accelerator <= sum(self.costs[t] for t in producers):
+                target = next(iter(readers))
+            elif not producers and len(inputs) == 1 and accelerator == 0:
                 target = next(iter(sources))
-            elif len(fed) == 1 and len(made) == 1 and accelerator == 0:
-                arriving, leaving = self.costs[next(iter(fed))], self.costs[made[0]]
-                only = all(s in inside for s in graph.successors(next(iter(fed))))
+            elif len(inputs) == 1 and len(producers) == 1 and accelerator == 0:
+                arriving, leaving = self.costs[next(iter(inputs))], self.costs[producers[0]]
+                only = all(s in inside for s in graph.successors(next(iter(inputs))))
                 if only and arriving >= leaving:
                     target = next(iter(sources))
-                elif len(read) == 1 and arriving <= leaving:
-                    target = next(iter(read))
-            touched = {root, *sources, *read}
+                elif len(readers) == 1 and arriving <= leaving:
+                    target = next(iter(readers))
+            touched = {root, *sources, *readers}
             if target is None or touched & stale:
                 continue
             stale |= touched
-            self.join(root, target)
-            joined = True
-        return joined
+            self.groups.merge(target, root)
+            merged = True
+        return merged
 
     def numbered(self, device_ids: tuple[str, ...]) -> OffloadInstance:
-        groups = self.members()
+        groups = self.groups.members()
         order = self.order_graph()
         is_acyclic = nx.is_directed_acyclic_graph(order)
-        roots = list(nx.topological_sort(order)) if is_acyclic else list(groups)
+        roots = topological_order(order) if is_acyclic else list(groups)
         number = {root: i for i, root in enumerate(roots)}
-        home = {task: number[self.find(task)] for task in self.tasks}
+        group_of = {task: number[self.groups.find(task)] for task in self.tasks}
         nets = []
         for task in self.tasks:
-            readers = sorted({home[s] for s in self.problem.graph.successors(task)} - {home[task]})
+            readers = sorted({group_of[s] for s in self.problem.graph.successors(task)} - {group_of[task]})
             if readers and self.costs[task] > 0:
-                nets.append(Net(home[task], tuple(readers), self.costs[task]))
+                nets.append(Net(group_of[task], tuple(readers), self.costs[task]))
         totals = [self.totals(groups[root]) for root in roots]
         for root, (host, accelerator, _) in zip(roots, totals, strict=True):
             if host == inf and accelerator == inf:
-                raise InfeasibleProblem(f"no device can run {', '.join(groups[root][:3])} together")
+                raise InfeasibleProblem(
+                    f"no device can run {', '.join(groups[root][:3])} together", remedy="loosen a constraint"
+                )
         return OffloadInstance(
             groups=tuple(tuple(groups[root]) for root in roots),
             host_time=[t[0] for t in totals],
@@ -227,32 +216,32 @@ class _Contraction:
             accelerators=len(self.accelerators),
             capacity=self.capacity,
             device_ids=device_ids,
-            steps=self.steps(home),
+            steps=self.steps(group_of),
         )
 
-    def steps(self, home: Mapping[str, int]) -> tuple[OffloadStep, ...]:
-        """Tasks in order; not those that are there from the start and only read within their group."""
+    def steps(self, group_of: Mapping[str, int]) -> tuple[OffloadStep, ...]:
+        """Return the tasks in order, without sources that only their own group reads and that take no time."""
         graph, times = self.problem.graph, self.problem.times_s
-        kept: dict[str, int] = {}
+        number: dict[str, int] = {}
         for task in self.tasks:
             host = times[task][self.hosts[0]] if self.hosts else inf
-            inner = all(home[s] == home[task] for s in graph.successors(task))
+            inner = all(group_of[s] == group_of[task] for s in graph.successors(task))
             if host > 0 or graph.pred[task] or not inner:
-                kept[task] = len(kept)
+                number[task] = len(number)
         return tuple(
             OffloadStep(
-                home[task],
+                group_of[task],
                 times[task][self.hosts[0]] if self.hosts else inf,
                 times[task][self.accelerators[0]] if self.accelerators else inf,
-                tuple(kept[p] for p in graph.predecessors(task) if p in kept),
-                tuple(kept[t] for t in graph.successors(task)),
+                tuple(number[p] for p in graph.predecessors(task) if p in number),
+                tuple(number[t] for t in graph.successors(task)),
             )
-            for task in kept
+            for task in number
         )
 
 
 def _cost(problem: Problem, task: str, hosts: list[int], accelerators: list[int]) -> float:
-    """What it takes to move a task's output between an accelerator and the host: the same for every reader."""
+    """Return the cost of moving a task's output between an accelerator and the host, the same for every reader."""
     if not accelerators or not hosts:
         return 0.0
     device, host = problem.devices[accelerators[0]].id, problem.devices[hosts[0]].id

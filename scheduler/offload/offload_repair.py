@@ -1,7 +1,7 @@
-"""Any placement bent to the rules of the offload convention, so that rules of thumb can be compared with the rest.
+"""Repair of placements under the offload convention, so that heuristics can be compared with its own solvers.
 
-Heuristics for task graphs know nothing of colocation, memory or contiguous pieces. What they say is kept where the
-rules allow it.
+Heuristics for task graphs ignore colocation, memory and contiguous pieces. Their placement is changed only where it
+violates a rule.
 """
 
 from __future__ import annotations
@@ -18,34 +18,34 @@ from .pipeline_chain import best_intervals
 
 
 def repair_offload(problem: Problem, placement: Placement) -> dict[str, str]:
-    """The placement, changed as little as these rules of thumb manage, so that no rule is broken.
+    """Return the placement, changed where it would violate a rule.
 
-    A group of tasks that must be together goes where its first is. For contiguous throughput the order in which the
-    placement would drain the graph is cut anew, by `best_intervals`. For latency each accelerator keeps its longest run
-    of that order, and the host takes the rest.
+    A colocated group goes where its first task is. For contiguous throughput the order in which the placement would run
+    the graph is cut again by `best_intervals`. For latency each accelerator keeps its longest run of that order, and
+    the host gets the rest.
 
     Raises
     ------
     InfeasibleProblem
-        When nothing is found that fits.
+        When these heuristics find no valid placement.
     """
     instance = make_instance(problem, contract=False)
     where = instance.from_placement(placement)
-    where = [_able(instance, g, d) for g, d in enumerate(where)]
+    where = [_capable_device(instance, g, d) for g, d in enumerate(where)]
     if problem.objective == "latency":
-        where = _one_run_each(instance, _fit(instance, where))
+        where = _longest_runs(instance, _fit_memory(instance, where))
     elif problem.rules.contiguous:
-        found = best_intervals(instance, drained_order(instance, where))
-        if found is None:
+        pipeline = best_intervals(instance, drained_order(instance, where))
+        if pipeline is None:
             raise InfeasibleProblem("no pipeline along this order fits the devices' memory", remedy="use exact or auto")
-        where = found[1]
+        where = pipeline[1]
     else:
-        where = _fit(instance, where)
+        where = _fit_memory(instance, where)
     return instance.to_placement(where)
 
 
 def drained_order(instance: OffloadInstance, where: list[int]) -> list[int]:
-    """A topological order that stays on a device as long as something is ready there."""
+    """Return a topological order that stays on a device as long as a group is ready there."""
     waiting = [len(p) for p in instance.preds]
     ready: dict[int, list[int]] = {}
     for g in range(instance.count):
@@ -57,7 +57,7 @@ def drained_order(instance: OffloadInstance, where: list[int]) -> list[int]:
         if not ready.get(device):
             device = max(ready, key=lambda d: (len(ready[d]), -d), default=0)
             if not ready.get(device):
-                break  # groups that wait for each other, as colocated tasks may: only a host can run them
+                break  # groups in a cycle, as colocated tasks may be: only a host can run them
         group = ready[device].pop()
         order.append(group)
         for other in instance.succs[group]:
@@ -67,16 +67,16 @@ def drained_order(instance: OffloadInstance, where: list[int]) -> list[int]:
     return order
 
 
-def _able(instance: OffloadInstance, group: int, device: int) -> int:
-    """The device, or the first that can run the group."""
+def _capable_device(instance: OffloadInstance, group: int, device: int) -> int:
+    """Return the device, or the fastest one if it cannot run the group."""
     times = [
         instance.host_time[group] if d < instance.hosts else instance.acc_time[group] for d in range(instance.devices)
     ]
     return device if times[device] < inf else min(range(instance.devices), key=lambda d: times[d])
 
 
-def _fit(instance: OffloadInstance, where: list[int]) -> list[int]:
-    """Move what does not fit, the largest first, to where there is room; to a host if nowhere."""
+def _fit_memory(instance: OffloadInstance, where: list[int]) -> list[int]:
+    """Move groups that exceed a memory, the largest first, to accelerators with room; else to a host."""
     where = list(where)
     held = DeviceLoads(instance, where).held
     for g in sorted(range(instance.count), key=lambda g: -instance.size[g]):
@@ -91,14 +91,16 @@ def _fit(instance: OffloadInstance, where: list[int]) -> list[int]:
         if instance.host_time[g] < inf:
             options += range(instance.hosts)
         if not options:
-            raise InfeasibleProblem(f"no device has room for {instance.groups[g][0]!r}", remedy="use exact or auto")
+            raise InfeasibleProblem(
+                f"no device has enough memory for {instance.groups[g][0]!r}", remedy="use exact or auto"
+            )
         where[g] = options[0]
         held[source] -= instance.size[g]
         held[options[0]] += instance.size[g]
     return where
 
 
-def _one_run_each(instance: OffloadInstance, where: list[int]) -> list[int]:
+def _longest_runs(instance: OffloadInstance, where: list[int]) -> list[int]:
     if finish_times(instance, where, [0.0] * instance.devices) is not None:
         return where
     longest: dict[int, list[int]] = {}
@@ -110,7 +112,7 @@ def _one_run_each(instance: OffloadInstance, where: list[int]) -> list[int]:
                 longest[device] = run
             run = []
         run = [*run, group]
-    kept = {g for d, r in longest.items() if d >= instance.hosts for g in r}
-    if any(instance.host_time[g] == inf for g in range(instance.count) if g not in kept):
-        raise InfeasibleProblem("what only accelerators can run is not contiguous", remedy="use exact or auto")
-    return [d if g in kept else 0 for g, d in enumerate(where)]
+    on_accelerators = {g for d, r in longest.items() if d >= instance.hosts for g in r}
+    if any(instance.host_time[g] == inf for g in range(instance.count) if g not in on_accelerators):
+        raise InfeasibleProblem("tasks that only accelerators can run are not contiguous", remedy="use exact or auto")
+    return [d if g in on_accelerators else 0 for g, d in enumerate(where)]

@@ -1,7 +1,7 @@
-"""What a placement is worth under the rules of the offload convention, and which of them it breaks.
+"""The value of a placement under the offload convention, and its violations.
 
-Written from the definition, task by task on the problem's own graph: no solver's code is used here, so that a fault in
-a solver shows.
+Written from the definition, task by task on the problem's own graph: it shares no code with the solvers, so that it
+finds their faults.
 """
 
 from __future__ import annotations
@@ -11,18 +11,19 @@ from collections import defaultdict
 import networkx as nx
 
 from ..problem.problem import Placement, Problem
+from ..problem.task_graph import topological_order
 from ..simulation.validate import Violation, validate_placement
 
 
 def offload_value(problem: Problem, placement: Placement) -> float:
-    """Largest load of a device, or latency with one call of each accelerator; in the problem's unit of time.
+    """Return the largest load, or the latency with one call per accelerator, in the problem's unit of time.
 
     Parameters
     ----------
     problem : Problem
-        Of the offload convention.
+        With the convention ``offload``.
     placement : mapping of str to str
-        One without violations.
+        Without violations.
 
     Examples
     --------
@@ -46,7 +47,7 @@ def offload_value(problem: Problem, placement: Placement) -> float:
 
 
 def device_loads(problem: Problem, placement: Placement) -> dict[str, float]:
-    """Per device: times of its tasks and, for an accelerator, what it fetches and sends, each task's output once."""
+    """Return, per device, the times of its tasks and, for accelerators, its transfers, each task's output once."""
     host = _host(problem)
     loads = dict.fromkeys(problem.device_ids, 0.0)
     for task, device in placement.items():
@@ -62,10 +63,10 @@ def device_loads(problem: Problem, placement: Placement) -> dict[str, float]:
 
 
 def offload_violations(problem: Problem, placement: Placement) -> list[Violation]:
-    """Every rule that a placement breaks: devices, memory, colocation, contiguity."""
-    found = validate_placement(problem, placement)
-    if found:
-        return found
+    """Return every violation of a placement: devices, memory, colocation, contiguity."""
+    violations = validate_placement(problem, placement)
+    if violations:
+        return violations
     rules = problem.rules
     held: dict[str, float] = defaultdict(float)
     for task, size in rules.sizes_bytes.items():
@@ -73,17 +74,17 @@ def offload_violations(problem: Problem, placement: Placement) -> list[Violation
     for device in problem.devices:
         if device.memory_bytes is not None and held[device.id] > device.memory_bytes:
             text = f"{device.id} needs {held[device.id]:.0f} bytes and has {device.memory_bytes}"
-            found.append(Violation("memory", device.id, text))
+            violations.append(Violation("memory", device.id, text))
     for together in rules.colocated:
         if len({placement[task] for task in together}) > 1:
-            text = f"{together[0]} and others of its group are on different devices"
-            found.append(Violation("apart", together[0], text))
+            text = f"{together[0]} and tasks colocated with it are on different devices"
+            violations.append(Violation("apart", together[0], text))
     if rules.contiguous or problem.objective == "latency":
         pieces = _pieces(problem, placement)
         if not nx.is_directed_acyclic_graph(pieces):
-            circle = [a for a, _ in nx.find_cycle(pieces)]
-            found.append(Violation("cycle", circle[0], f"pieces wait for each other: {', '.join(circle)}"))
-    return found
+            cycle = [a for a, _ in nx.find_cycle(pieces)]
+            violations.append(Violation("cycle", cycle[0], f"pieces wait for each other: {', '.join(cycle)}"))
+    return violations
 
 
 def _host(problem: Problem) -> set[str]:
@@ -92,14 +93,14 @@ def _host(problem: Problem) -> set[str]:
 
 def _cost(problem: Problem, task: str, host: set[str]) -> float:
     sizes = [size for _, _, data in problem.graph.out_edges(task, data=True) for size in data["tensors"].values()]
-    away = [d.id for d in problem.devices if d.kind != "cpu"]
-    if not sizes or not away or not host:
+    accelerators = [d.id for d in problem.devices if d.kind != "cpu"]
+    if not sizes or not accelerators or not host:
         return 0.0
-    return problem.transfer_time(max(sizes), away[0], min(host))
+    return problem.transfer_time(max(sizes), accelerators[0], min(host))
 
 
 def _pieces(problem: Problem, placement: Placement) -> nx.DiGraph[str]:
-    """Who waits for whom: pieces of devices, and for latency the host's tasks one by one."""
+    """Return the precedence graph of the pieces of devices, and for latency of the host's tasks one by one."""
     host = _host(problem)
 
     def piece(task: str) -> str:
@@ -118,7 +119,7 @@ def _latency(problem: Problem, placement: Placement, loads: dict[str, float]) ->
     host = _host(problem)
     pieces = _pieces(problem, placement)
     end: dict[str, float] = {}
-    for name in nx.topological_sort(pieces):
+    for name in topological_order(pieces):
         begin = max((end[before] for before in pieces.predecessors(name)), default=0.0)
         if name in loads and name not in host:
             end[name] = begin + loads[name]

@@ -1,8 +1,9 @@
-"""What no largest load is below: work shared out as finely as one likes, and packed as whole tasks.
+"""A lower bound of the largest load: divisible work, and bin packing of whole tasks.
 
-Seen as packing, accelerators are bins of a capacity that is guessed and refuted. Dual feasible functions do that
-without search: they round sizes so that whatever fits before fits after, and then the sum alone shows that there are
-too many (Fekete and Schepers 2001, https://doi.org/10.1007/s101070100243). The hosts take what they are least bad at.
+Accelerators are bins whose capacity is guessed and refuted by bisection. Dual feasible functions refute it without
+search: they round sizes so that whatever fits before fits after, and then the sum alone shows that there are too many
+(Fekete and Schepers 2001, https://doi.org/10.1007/s101070100243). The hosts take the tasks at which they are least
+slower.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ from numpy.typing import NDArray
 from .offload_instance import OffloadInstance
 
 _ROUNDING = 1e-9
-_MAX_PARTS = 40
+_MAX_ROUNDINGS = 40
 _STEPS = 50
 _Sizes = NDArray[np.float64]
 
 
 def load_bound(instance: OffloadInstance) -> float:
-    """The largest load that some rounding refutes; transfers are left out.
+    """Return the largest load that some rounding refutes; transfers are left out.
 
     Examples
     --------
@@ -52,7 +53,7 @@ def load_bound(instance: OffloadInstance) -> float:
 def _refuted(
     instance: OffloadInstance, acc: _Sizes, host: _Sizes, rounding: Callable[[_Sizes], _Sizes], low: float, high: float
 ) -> float:
-    """The largest load between two that a rounding shows to be too small; `low` where it shows nothing."""
+    """Return the largest load between two that a rounding refutes; `low` where it refutes none."""
     if _fits(instance, acc, host, rounding, low * (1 + _ROUNDING)):
         return low
     for _ in range(_STEPS):
@@ -64,7 +65,7 @@ def _refuted(
 def _fits(
     instance: OffloadInstance, acc: _Sizes, host: _Sizes, rounding: Callable[[_Sizes], _Sizes], load: float
 ) -> bool:
-    """Whether the rounded work fits under a load, if hosts may take parts of tasks."""
+    """Return whether the rounded work fits under a load if hosts may take fractions of tasks."""
     if load <= 0:
         return not bool((np.minimum(acc, host) > 0).any())
     sizes = np.where(acc < inf, rounding(np.minimum(acc, load) / load * (1 - _ROUNDING)), inf)
@@ -85,11 +86,11 @@ def _fits(
 
 
 def _roundings(acc: _Sizes, load: float) -> Iterator[Callable[[_Sizes], _Sizes]]:
-    """Dual feasible functions: of numbers that sum up to at most 1, the images do too."""
-    for parts in range(1, _MAX_PARTS):
+    """Yield dual feasible functions: of numbers with a sum of at most 1, the images have one too."""
+    for parts in range(1, _MAX_ROUNDINGS):
         yield lambda sizes, k=parts: np.minimum(1.0, np.floor((k + 1) * sizes) / k)  # type: ignore[misc]
     if load <= 0:
         return
     ratios = np.unique(np.round(acc[(acc < inf) & (acc <= load / 2) & (acc > 0)] / load, 6))
-    for least in ratios[:: max(1, len(ratios) // _MAX_PARTS)]:
-        yield lambda sizes, t=least: np.where(sizes > 1 - t, 1.0, np.where(sizes < t, 0.0, sizes))  # type: ignore[misc]
+    for threshold in ratios[:: max(1, len(ratios) // _MAX_ROUNDINGS)]:
+        yield lambda sizes, t=threshold: np.where(sizes > 1 - t, 1.0, np.where(sizes < t, 0.0, sizes))  # type: ignore[misc]

@@ -1,10 +1,9 @@
-"""What no latency is below: the best way to run one path of the graph, with all that must come along.
+"""A lower bound of the latency: the best execution of one path of the graph, with all tasks that it implies.
 
-Steps of a path wait for each other, so the latency is at least what they take one after the other, on the host or in
-accelerators' calls. A call that runs two of them runs everything between them as well (pieces are convex), has to hold
-it, and fetches and sends what crosses the borders that are certain. Which steps share a call is a dynamic programme
-over intervals of the path. With memory for all and nothing to transfer this is the critical path; where pieces are
-forced apart, it is far above.
+Steps of a path run one after the other, on the host or in calls of accelerators. A call that runs two of them runs
+everything between them as well (pieces are convex), has to hold it in memory, and fetches and sends what certainly
+crosses its boundary. Which steps share a call is a dynamic programme over intervals of the path. With memory for all
+and nothing to transfer this is the critical path; where pieces are forced apart, it is far above.
 """
 
 from __future__ import annotations
@@ -22,18 +21,17 @@ _PATHS = 12
 _SPREAD = 0.5
 
 
-def path_bound(instance: OffloadInstance, seed: int = 0) -> float:
-    """The best bound of some paths: the critical one, and others drawn by disturbing times.
+def path_bound(instance: OffloadInstance) -> float:
+    """Return the best bound of some paths: the critical one, and others from randomly perturbed times.
 
     Parameters
     ----------
     instance : OffloadInstance
-        Whose steps are in topological order.
-    seed : int
+        With steps in topological order.
 
     Examples
     --------
-    A chain of two tasks that do not fit on one accelerator: what lies between them is sent and fetched.
+    A chain of two tasks that do not fit on one accelerator: the tensor between them is sent and fetched.
 
     >>> from trisect.scheduler.offload.offload_instance import Net, OffloadStep
     >>> steps = (OffloadStep(0, 9.0, 1.0, (), (1,)), OffloadStep(1, 9.0, 1.0, (0,), ()))
@@ -42,7 +40,7 @@ def path_bound(instance: OffloadInstance, seed: int = 0) -> float:
     >>> path_bound(instance)
     8.0
     """
-    random = Random(seed)
+    random = Random(0)
     best = 0.0
     seen: set[tuple[int, ...]] = set()
     for n in range(_PATHS):
@@ -54,7 +52,7 @@ def path_bound(instance: OffloadInstance, seed: int = 0) -> float:
 
 
 def _longest_path(instance: OffloadInstance, random: Random | None) -> list[int]:
-    """Steps of a path that takes longest, each where it is quickest; with disturbed times where lots are drawn."""
+    """Return the steps of a longest path, each on its fastest device; with random times if asked."""
     steps = instance.steps
     length = [0.0] * len(steps)
     before = [-1] * len(steps)
@@ -75,10 +73,10 @@ def _longest_path(instance: OffloadInstance, random: Random | None) -> list[int]
 
 
 def _along(instance: OffloadInstance, path: Sequence[int]) -> float:
-    """Least time for a path's steps, one after the other."""
-    count, most = len(path), min(instance.accelerators, len(path))
+    """Return the least time of a path's steps, one after the other."""
+    count, max_calls = len(path), min(instance.accelerators, len(path))
     # best[i, k]: the first i steps done, with at most k calls.
-    best = np.full((count + 1, most + 1), inf)
+    best = np.full((count + 1, max_calls + 1), inf)
     best[0] = 0.0
     calls = _PathCalls(instance, path)
     for i, step in enumerate(path):
@@ -91,7 +89,7 @@ def _along(instance: OffloadInstance, path: Sequence[int]) -> float:
 
 
 class _PathCalls:
-    """What a call takes at least that runs an interval of the path and no other step of it.
+    """The least times of calls that run an interval of the path and no other step of it.
 
     Parameters
     ----------
@@ -104,7 +102,7 @@ class _PathCalls:
         self.length = len(path)
         after, before = _positions(instance, path)
         none = self.length
-        # By group: its steps' (behind which of the path's steps at the latest, before which at the earliest).
+        # Per group, for each of its steps: the last step of the path before it, and the first one after it.
         self.spans: list[list[tuple[int, int]]] = [[] for _ in range(instance.count)]
         for step, behind, ahead in zip(instance.steps, after, before, strict=True):
             self.spans[step.group].append((behind, ahead))
@@ -134,9 +132,9 @@ class _PathCalls:
         if len(self.cost):
             home = first[self.home]
             reads = np.minimum.reduceat(first[self.readers], self.begins)
-            # Sent, from the interval that reaches its maker on, as long as a reader comes behind the interval.
+            # Sent, from the interval that contains its producer on, as long as a reader follows the interval.
             _add_between(load, home, np.maximum(home, self.read_late), self.cost)
-            # Fetched, from the interval that reaches a reader on, until its maker would be inside as well.
+            # Fetched, from the interval that contains a reader on, until its producer would be inside as well.
             is_before = self.made_early < i
             _add_between(load, reads, np.where(is_before, np.maximum(home, reads), reads), self.cost)
         load, size = np.cumsum(load)[i:none], np.cumsum(size)[i:none]
@@ -147,13 +145,13 @@ class _PathCalls:
 def _add_between(
     load: NDArray[np.float64], begin: NDArray[np.int64], end: NDArray[np.int64], cost: NDArray[np.float64]
 ) -> None:
-    """Add costs to running sums, from each begin up to before each end."""
+    """Add costs to running sums, from each begin up to but not including each end."""
     np.add.at(load, begin, cost)
     np.subtract.at(load, end, cost)
 
 
 def _positions(instance: OffloadInstance, path: Sequence[int]) -> tuple[list[int], list[int]]:
-    """Per step, the last of the path's steps that it is or follows, and the first that it is or comes before."""
+    """Return, per step, the last of the path's steps that it is or follows, and the first that it is or precedes."""
     steps, none = instance.steps, len(path)
     own = {step: position for position, step in enumerate(path)}
     after = [own.get(i, -1) for i in range(len(steps))]

@@ -1,4 +1,4 @@
-"""The best pipeline along one order of the graph: quick, and usually the optimum or close to it.
+"""The best pipeline along one topological order: fast, and usually optimal or close to it.
 
 Restricting convex pieces to intervals of a linear order leaves a dynamic programme over O(n^2) intervals. Tarnawski et
 al. (https://arxiv.org/abs/2006.16423) call it DPL.
@@ -15,11 +15,11 @@ import numpy as np
 from .offload_instance import OffloadInstance
 
 MAX_ORDERS = 400
-"""Orders that a search tries at most, drawn one after another."""
+"""Maximum number of random orders of a search."""
 
 
 def depth_first_order(instance: OffloadInstance, random: Random | None = None) -> list[int]:
-    """A topological order that finishes a branch before it turns to the next; drawn at random where asked."""
+    """Return a topological order that finishes a branch before the next one; a random one with a generator."""
     waiting = [len(p) for p in instance.preds]
     ready = [g for g in range(instance.count) if waiting[g] == 0]
     if random is not None:
@@ -41,7 +41,7 @@ def depth_first_order(instance: OffloadInstance, random: Random | None = None) -
 def best_intervals(
     instance: OffloadInstance, order: Sequence[int], limit: float = inf
 ) -> tuple[float, list[int]] | None:
-    """Cut an order into one interval per device, so that the largest load is least.
+    """Cut an order into one interval per device with the least largest load.
 
     Parameters
     ----------
@@ -49,7 +49,7 @@ def best_intervals(
     order : sequence of int
         Groups, topologically sorted.
     limit : float
-        Only loads below are of interest; the lower, the quicker.
+        Only loads below it are of interest; the lower, the faster.
 
     Returns
     -------
@@ -104,7 +104,7 @@ def _touching(instance: OffloadInstance) -> list[list[int]]:
 def _interval_loads(
     instance: OffloadInstance, order: Sequence[int], start: int, limit: float, touching: list[list[int]]
 ) -> tuple[list[float], list[float]]:
-    """DeviceLoads of the intervals that begin at `start`, by their length: on an accelerator, on a host."""
+    """Return the loads of the intervals that begin at `start`, by length: on an accelerator, on a host."""
     acc_loads: list[float] = []
     host_loads: list[float] = []
     work = moved = host = size = 0.0
@@ -133,6 +133,6 @@ def _interval_loads(
 
 
 def _moved(cost: float, home_inside: bool, inside: int, readers: int) -> float:
-    """What a device that holds so much of a net pays for it."""
+    """Return what a device pays for a net of which it has some readers or the producer."""
     crosses = inside < readers if home_inside else inside > 0
     return cost if crosses else 0.0

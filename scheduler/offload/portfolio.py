@@ -1,4 +1,4 @@
-"""The anytime portfolio for the offload convention: quick constructions, searches, then proofs, within a time limit."""
+"""The anytime portfolio for the offload convention: constructions, searches, then proofs, within a time limit."""
 
 from __future__ import annotations
 
@@ -25,22 +25,25 @@ from .step_counts import call_steps, load_steps
 
 _PROVEN = 1e-6
 _ORDERS = 12
-_TURNS = ((0.25, 0.25), (0.3, 0.4))
-"""Parts of the time for searching and for proving, by turns: what is easy to prove needs no long search. More than all,
-as the solver's own time goes quicker than the clock."""
-_ONLY_SEARCH = ((1.0, 0.0),)
-_PER_GROUP_S = 0.012
-_FROM_BEST = 0.3
-_AS_BEFORE = 0.5
+_ROUND_SHARES = ((0.25, 0.25), (0.3, 0.4))
+"""Fractions of the time for search and for proof, in alternation: an easy proof needs no long search. Their sum exceeds
+one, as the solver's deterministic time passes faster than the clock."""
+_RESTART_S_PER_GROUP = 0.012
+"""Minimum time of a restart."""
+_FROM_BEST_SHARE = 0.3
+"""Share of restarts that start from the best placement."""
+_SAME_SETTINGS_SHARE = 0.5
+"""Share of restarts with the settings of the first one, or of the best so far."""
 _MAX_LEVELS = 20
-_PER_DEVICE = 8
-_ROUGH = 0.75
-_MAX_ROUNDS = 20
+_MIN_CLUSTERS_PER_DEVICE = 8
+_COARSE_SHARE = 0.75
+"""Share of a restart's time for the coarse instance."""
+_MAX_RESTARTS = 20
 
 
 @dataclass(frozen=True)
 class _SearchState:
-    """The best so far, and what is proven."""
+    """The best placement so far, and the proven bound."""
 
     value: float
     where: list[int] | None
@@ -58,35 +61,33 @@ class _SearchState:
         return replace(self, value=value, where=where) if value < self.value else self
 
 
-def solve_offload(problem: Problem, time_limit_s: float, seed: int, *, exact: bool = True) -> Proposal:
-    """The best placement found in the time, with a bound.
+def solve_offload(problem: Problem, time_limit_s: float, seed: int) -> Proposal:
+    """Return the best placement found in the time, with a bound.
 
     Parameters
     ----------
     problem : Problem
     time_limit_s : float
     seed : int
-    exact : bool
-        Also try to prove; off, all the time goes into searching.
 
     Raises
     ------
     InfeasibleProblem
-        When nothing was found that keeps the rules.
+        When no valid placement was found.
     """
     clock = TimeLimit(time_limit_s)
     instance = make_instance(problem)
     random = Random(seed)
     if problem.objective == "latency":
-        found = _least_latency(instance, clock, random, exact)
+        state = _least_latency(instance, clock, random)
     elif problem.rules.contiguous:
-        found = _contiguous(instance, clock, random, exact)
+        state = _contiguous(instance, clock, random)
     else:
-        found = _anywhere(instance, clock, random, exact)
-    if found.where is None:
-        raise InfeasibleProblem("no placement was found that keeps the rules", remedy="allow more time or memory")
-    bound = min(found.bound, found.value)
-    return Proposal(instance.to_placement(found.where), bound, bound_by=found.bound_by, is_cut_short=clock.is_cut_short)
+        state = _anywhere(instance, clock, random)
+    if state.where is None:
+        raise InfeasibleProblem("no valid placement was found", remedy="allow more time or memory")
+    bound = min(state.bound, state.value)
+    return Proposal(instance.to_placement(state.where), bound, bound_by=state.bound_by, is_cut_short=clock.is_cut_short)
 
 
 def _best_chain_of_orders(
@@ -96,24 +97,24 @@ def _best_chain_of_orders(
     for i in range(orders):
         if where is not None and clock.is_over():
             break
-        found = best_intervals(instance, depth_first_order(instance, random if i else None), value)
-        if found is not None:
-            value, where = found
+        pipeline = best_intervals(instance, depth_first_order(instance, random if i else None), value)
+        if pipeline is not None:
+            value, where = pipeline
     return value, where
 
 
-def _contiguous(instance: OffloadInstance, clock: TimeLimit, random: Random, exact: bool) -> _SearchState:
+def _contiguous(instance: OffloadInstance, clock: TimeLimit, random: Random) -> _SearchState:
     state = _SearchState(inf, None, load_bound(instance), "load")
     state = state.with_placement(*_best_chain_of_orders(instance, random, clock, _ORDERS))
-    if exact and not state.is_proven:
-        known = state.value if state.where is not None else _anything(instance)
-        finished, found, better = best_chain(instance, known, clock)
+    if not state.is_proven:
+        known = state.value if state.where is not None else _upper_bound(instance)
+        finished, better_value, better = best_chain(instance, known, clock)
         if better is not None:
-            state = state.with_placement(found, better)
+            state = state.with_placement(better_value, better)
         if finished:
             return state.with_bound(state.value, "downsets")
         if state.where is not None and not clock.is_over():
-            proving = clock.seconds * _TURNS[-1][-1]
+            proving = clock.seconds * _ROUND_SHARES[-1][-1]
             seed = random.randrange(2**31)
             better, proven = improve_loads(
                 instance, state.where, state.value, state.bound, clock, proving, seed, contiguous=True
@@ -128,13 +129,13 @@ def _contiguous(instance: OffloadInstance, clock: TimeLimit, random: Random, exa
     return state
 
 
-def _anything(instance: OffloadInstance) -> float:
-    """Above any largest load."""
+def _upper_bound(instance: OffloadInstance) -> float:
+    """Return a value above any largest load."""
     times = (t for row in (instance.acc_time, instance.host_time) for t in row if t < inf)
     return 1.0 + sum(times) + 2 * sum(net.cost for net in instance.nets)
 
 
-def _anywhere(instance: OffloadInstance, clock: TimeLimit, random: Random, exact: bool) -> _SearchState:
+def _anywhere(instance: OffloadInstance, clock: TimeLimit, random: Random) -> _SearchState:
     state = _SearchState(inf, None, load_bound(instance), "load")
     state = state.with_placement(*_best_chain_of_orders(instance, random, clock, 3))
     if state.where is None:
@@ -143,7 +144,7 @@ def _anywhere(instance: OffloadInstance, clock: TimeLimit, random: Random, exact
             return state
         state = state.with_placement(max(DeviceLoads(instance, where).load), where)
     levels = _levels(instance, state.bound)
-    for searching, proving in _TURNS if exact else _ONLY_SEARCH:
+    for searching, proving in _ROUND_SHARES:
         state = _search_loads(instance, state, clock, clock.seconds * searching, levels, random)
         state = _prove(improve_loads, _largest_load, instance, state, clock, clock.seconds * proving, random)
     return state
@@ -158,7 +159,7 @@ def _prove(
     seconds: float,
     random: Random,
 ) -> _SearchState:
-    """Let CP-SAT better placement and bound, where there is something left to prove and time for it."""
+    """Improve placement and bound by CP-SAT, unless the placement is proven optimal or time is up."""
     if not seconds or state.where is None or state.is_proven or clock.is_over():
         return state
     better, proven = improve(instance, state.where, state.value, state.bound, clock, seconds, random.randrange(2**31))
@@ -173,47 +174,51 @@ def _search_loads(
     levels: Sequence[float],
     random: Random,
 ) -> _SearchState:
-    """Anneal from new starts, with other clusters and another cooling each time."""
-    rounds = _rounds(instance, seconds)
-    settings, least_found = None, inf
-    for _ in range(rounds):
+    """Anneal with restarts, each with other clusters and another cooling schedule."""
+    restarts = _restarts(instance, seconds)
+    settings, best_value = None, inf
+    for _ in range(restarts):
         if state.where is None or state.is_proven or clock.is_over():
             break
-        tried = settings if settings is not None and random.random() < _AS_BEFORE else _draw_settings(levels, random)
-        found, better = _from_clusters(instance, state, random, clock, seconds / rounds, tried)
-        if settings is None or found < least_found:
-            settings, least_found = tried, found
-        state = state.with_placement(found, better)
+        tried = (
+            settings
+            if settings is not None and random.random() < _SAME_SETTINGS_SHARE
+            else _random_settings(levels, random)
+        )
+        value, better = _from_clusters(instance, state, random, clock, seconds / restarts, tried)
+        if settings is None or value < best_value:
+            settings, best_value = tried, value
+        state = state.with_placement(value, better)
     return state
 
 
-def _rounds(instance: OffloadInstance, seconds: float) -> int:
-    """How often to start anew: seldom enough that a search gets somewhere."""
-    return max(2, min(_MAX_ROUNDS, int(seconds / (_PER_GROUP_S * max(1, instance.count)))))
+def _restarts(instance: OffloadInstance, seconds: float) -> int:
+    """Return the number of restarts: few enough that each search makes progress."""
+    return max(2, min(_MAX_RESTARTS, int(seconds / (_RESTART_S_PER_GROUP * max(1, instance.count)))))
 
 
 @dataclass(frozen=True)
 class _RestartSettings:
-    """What one restart tries: which nets hold clusters together, and how it cools."""
+    """Settings of one restart: the cost from which nets form clusters, and the cooling schedule."""
 
-    least: float
+    min_cost: float
     power: int
     initial_temperature: float
 
 
-def _draw_settings(levels: Sequence[float], random: Random) -> _RestartSettings:
+def _random_settings(levels: Sequence[float], random: Random) -> _RestartSettings:
     return _RestartSettings(random.choice(levels), random.choice((4, 8, 12)), 10 ** random.uniform(-1, 0))
 
 
-def _levels(instance: OffloadInstance, most: float) -> list[float]:
-    """Costs of nets that lead to different clusters, and to enough of them to share out evenly."""
+def _levels(instance: OffloadInstance, max_work: float) -> list[float]:
+    """Return costs of nets that lead to different clusterings with enough clusters to balance."""
     costs = sorted({net.cost for net in instance.nets}, reverse=True)
-    found: dict[int, float] = {instance.count: inf}
+    levels: dict[int, float] = {instance.count: inf}
     for cost in costs[:: -(-len(costs) // _MAX_LEVELS) or 1]:
-        count = max(cluster(instance, cost, most), default=-1) + 1
-        if count >= _PER_DEVICE * instance.devices:
-            found.setdefault(count, cost)
-    return list(found.values())
+        count = max(cluster(instance, cost, max_work), default=-1) + 1
+        if count >= _MIN_CLUSTERS_PER_DEVICE * instance.devices:
+            levels.setdefault(count, cost)
+    return list(levels.values())
 
 
 def _from_clusters(
@@ -224,57 +229,57 @@ def _from_clusters(
     seconds: float,
     settings: _RestartSettings,
 ) -> tuple[float, list[int]]:
-    """Anneal clusters of groups, then single groups; where to start is drawn."""
+    """Anneal clusters of groups, then single groups, from the best or from a random placement."""
     where = list(state.where or ())
-    home = cluster(instance, settings.least, state.bound)
-    coarse = coarse_instance(instance, home)
-    begin = None if random.random() < _FROM_BEST else first_fit(coarse, random)
+    cluster_of = cluster(instance, settings.min_cost, state.bound)
+    coarse = coarse_instance(instance, cluster_of)
+    begin = None if random.random() < _FROM_BEST_SHARE else first_fit(coarse, random)
     if begin is None:
         begin = [0] * coarse.count
-        for group, number in enumerate(home):
+        for group, number in enumerate(cluster_of):
             begin[number] = where[group]
     if _largest_load(coarse, begin) < inf:
-        steps = load_steps(coarse, seconds * _ROUGH)
-        _, found = anneal(
+        steps = load_steps(coarse, seconds * _COARSE_SHARE)
+        _, coarse_where = anneal(
             coarse, begin, random, clock, steps, initial_temperature=settings.initial_temperature, power=settings.power
         )
-        where = [found[number] for number in home]
-    steps = load_steps(instance, seconds * (1 - _ROUGH))
+        where = [coarse_where[number] for number in cluster_of]
+    steps = load_steps(instance, seconds * (1 - _COARSE_SHARE))
     return anneal(instance, where, random, clock, steps, goal=state.bound * (1 + _PROVEN), initial_temperature=0.1)
 
 
 def _largest_load(instance: OffloadInstance, where: Sequence[int]) -> float:
-    """Infinite where something does not fit or cannot run."""
+    """Return the largest load; infinite where a group does not fit or cannot run."""
     state = DeviceLoads(instance, where)
     fits = all(held <= instance.capacity for held in state.held[instance.hosts :])
     return max(state.load, default=0.0) if fits else inf
 
 
 def first_fit(instance: OffloadInstance, random: Random | None = None) -> list[int] | None:
-    """Any placement that keeps memory's limits: what needs an accelerator first, the largest first.
+    """Return a placement within the memory limits: groups that need an accelerator first, the largest first.
 
-    Each goes to the device that is least loaded then; with lots to draw, to any accelerator with room for it.
+    Each goes to the device with the least load; with a generator, to a random accelerator with room for it.
     """
-    room = [inf] * instance.hosts + [instance.capacity] * instance.accelerators
+    free = [inf] * instance.hosts + [instance.capacity] * instance.accelerators
     load = [0.0] * instance.devices
     where = [0] * instance.count
     for g in sorted(range(instance.count), key=lambda g: (instance.host_time[g] < inf, -instance.size[g])):
         options = [
             (load[d] + t, d)
             for d in range(instance.devices)
-            if room[d] >= instance.size[g]
+            if free[d] >= instance.size[g]
             and (t := instance.host_time[g] if d < instance.hosts else instance.acc_time[g]) < inf
         ]
         if not options:
             return None
-        drawn = [option for option in options if option[1] >= instance.hosts]
-        chosen = random.choice(drawn) if random is not None and drawn else min(options)
+        accelerators = [option for option in options if option[1] >= instance.hosts]
+        chosen = random.choice(accelerators) if random is not None and accelerators else min(options)
         load[chosen[1]], where[g] = chosen
-        room[where[g]] -= instance.size[g]
+        free[where[g]] -= instance.size[g]
     return where
 
 
-def _least_latency(instance: OffloadInstance, clock: TimeLimit, random: Random, exact: bool) -> _SearchState:
+def _least_latency(instance: OffloadInstance, clock: TimeLimit, random: Random) -> _SearchState:
     state = _SearchState(inf, None, path_bound(instance), "critical path")
     starts = starting_placements(instance)
     if not starts:
@@ -283,7 +288,7 @@ def _least_latency(instance: OffloadInstance, clock: TimeLimit, random: Random, 
     origins = [where for _, where in starts]
     work = sum(t for t in instance.acc_time if t < inf) / max(1, instance.accelerators)
     levels = _levels(instance, work)
-    for searching, proving in _TURNS if exact else _ONLY_SEARCH:
+    for searching, proving in _ROUND_SHARES:
         state = _search_calls(instance, state, clock, clock.seconds * searching, origins, levels, work, random)
         state = _prove(improve_calls, latency, instance, state, clock, clock.seconds * proving, random)
     return state
@@ -299,23 +304,23 @@ def _search_calls(
     work: float,
     random: Random,
 ) -> _SearchState:
-    """Anneal from each start and from the best, clusters first."""
-    rounds = max(len(origins) + 1, _rounds(instance, seconds))
-    for i in range(rounds):
+    """Anneal from each start and from the best placement, clusters first."""
+    restarts = max(len(origins) + 1, _restarts(instance, seconds))
+    for i in range(restarts):
         if state.where is None or state.is_proven or clock.is_over():
             break
         origin = origins[i] if i < len(origins) else random.choice([*origins, state.where, state.where])
-        home = cluster(instance, random.choice(levels), work)
-        coarse = coarse_instance(instance, home)
+        cluster_of = cluster(instance, random.choice(levels), work)
+        coarse = coarse_instance(instance, cluster_of)
         first: dict[int, int] = {}
-        for group, number in enumerate(home):
+        for group, number in enumerate(cluster_of):
             first.setdefault(number, origin[group])
         rough = [first[number] for number in range(coarse.count)]
         initial_temperature = 10 ** random.uniform(-2, -0.7)
-        steps = call_steps(instance, seconds / rounds / 2)
+        steps = call_steps(instance, seconds / restarts / 2)
         if latency(coarse, rough) < inf:
-            _, found_rough = anneal_calls(coarse, rough, random, clock, steps, initial_temperature=initial_temperature)
-            origin = [found_rough[number] for number in home]
+            _, coarse_where = anneal_calls(coarse, rough, random, clock, steps, initial_temperature=initial_temperature)
+            origin = [coarse_where[number] for number in cluster_of]
         goal = state.bound * (1 + _PROVEN)
         state = state.with_placement(
             *anneal_calls(
@@ -326,11 +331,11 @@ def _search_calls(
 
 
 def starting_placements(instance: OffloadInstance) -> list[tuple[float, list[int]]]:
-    """Placements to search from: the host alone, and pieces cut from an order for the largest load."""
+    """Return placements to start from, with their latencies: the host alone, and the best intervals of an order."""
     starts: list[tuple[float, Sequence[int]]] = []
     if all(t < inf for t in instance.host_time):
         starts.append((latency(instance, [0] * instance.count), [0] * instance.count))
-    chain = best_intervals(instance, depth_first_order(instance))
-    if chain is not None:
-        starts.append((latency(instance, chain[1]), chain[1]))
+    pipeline = best_intervals(instance, depth_first_order(instance))
+    if pipeline is not None:
+        starts.append((latency(instance, pipeline[1]), pipeline[1]))
     return [(value, list(where)) for value, where in starts if value < inf]

@@ -11,6 +11,7 @@ from dataclasses import replace
 from math import inf
 from operator import mul
 
+from trisect.scheduler.problem.disjoint_sets import DisjointSets
 from trisect.scheduler.problem.problem import Problem
 from trisect.scheduler.problem.solution import Proposal
 from trisect.scheduler.problem.task_graph import kahn_order
@@ -98,15 +99,9 @@ def _coarsen(lists: TaskLists) -> list[int]:
     count = len(lists.tasks)
     means = mean_times(lists)
     max_weight = sum(means) / _MIN_GROUPS
-    parent = list(range(count))
+    groups = DisjointSets(range(count))
     weight = means
     able = [sum(1 << d for d, time in enumerate(row) if time < inf) for row in lists.times]
-
-    def find(i: int) -> int:
-        while parent[i] != i:
-            parent[i] = parent[parent[i]]
-            i = parent[i]
-        return i
 
     edges = [(i, j) for i, row in enumerate(lists.succs) for j, _ in row]
     for _ in range(_LEVELS):
@@ -116,17 +111,17 @@ def _coarsen(lists: TaskLists) -> list[int]:
             arriving[b] += 1
         busy: set[int] = set()
         for a, b in edges:
-            only = leaving[a] == 1 or arriving[b] == 1
+            is_unique = leaving[a] == 1 or arriving[b] == 1
             free = a not in busy and b not in busy
-            if only and free and weight[a] + weight[b] <= max_weight and able[a] & able[b]:
-                parent[b] = a
+            if is_unique and free and weight[a] + weight[b] <= max_weight and able[a] & able[b]:
+                groups.merge(a, b)
                 weight[a] += weight[b]
                 able[a] &= able[b]
                 busy.update((a, b))
         if not busy:
             break
-        edges = list(dict.fromkeys((a, b) for i, j in edges if (a := find(i)) != (b := find(j))))
-    return [find(i) for i in range(count)]
+        edges = list(dict.fromkeys((a, b) for i, j in edges if (a := groups.find(i)) != (b := groups.find(j))))
+    return [groups.find(i) for i in range(count)]
 
 
 def _contracted(lists: TaskLists, home: list[int]) -> TaskLists:
