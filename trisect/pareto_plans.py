@@ -15,8 +15,8 @@ from trisect.partitioner.strategies import TIME_LIMIT_S
 from trisect.runtime.progress import Progress, no_progress
 from trisect.scheduler.problem.problem import Problem
 from trisect.scheduler.problem.rules import Objective
+from trisect.scheduler.problem.search_time_limit import check_time_limit
 from trisect.scheduler.problem.solution import Solution
-from trisect.scheduler.problem.time_limit import check_time_limit
 
 from . import api, cluster_devices, plan_origins
 

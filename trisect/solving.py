@@ -12,8 +12,8 @@ from trisect.partitioner.strategies import TIME_LIMIT_S, propose
 from trisect.partitioner.strategies.common.placement_value import certificate, closed_bound, evaluate_proposal
 from trisect.runtime.errors import InvalidInput
 from trisect.scheduler.problem.problem import Problem
+from trisect.scheduler.problem.search_time_limit import TimeLimit, check_time_limit
 from trisect.scheduler.problem.solution import Solution
-from trisect.scheduler.problem.time_limit import TimeLimit, check_time_limit
 
 
 def solve(

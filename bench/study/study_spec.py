@@ -14,7 +14,7 @@ import msgspec
 from trisect.partitioner.strategies import TIME_LIMIT_S, keywords, lookup
 from trisect.runtime.errors import InvalidInput
 from trisect.scheduler.problem.rules import Objective
-from trisect.scheduler.problem.time_limit import check_time_limit
+from trisect.scheduler.problem.search_time_limit import check_time_limit
 
 from .. import workloads
 from ..workloads import WorkloadChoice, WorkloadInstance

@@ -17,8 +17,8 @@ from typing import get_args
 from trisect.runtime.errors import InfeasibleProblem, InvalidInput
 from trisect.scheduler.problem.problem import Problem
 from trisect.scheduler.problem.rules import Objective
+from trisect.scheduler.problem.search_time_limit import TimeLimit
 from trisect.scheduler.problem.solution import Proposal, Solution
-from trisect.scheduler.problem.time_limit import TimeLimit
 from trisect.scheduler.simulation.simulate import evaluate
 
 from ..strategies import TIME_LIMIT_S, propose

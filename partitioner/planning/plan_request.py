@@ -13,7 +13,7 @@ from trisect.profiles.stored.segment_store import MeasuredSegment
 from trisect.runtime.device import Device
 from trisect.runtime.errors import InfeasibleProblem
 from trisect.scheduler.problem.rules import Objective
-from trisect.scheduler.problem.time_limit import check_time_limit
+from trisect.scheduler.problem.search_time_limit import check_time_limit
 
 from ..problem.constraints import Constraints
 from ..strategies import TIME_LIMIT_S

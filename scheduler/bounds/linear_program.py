@@ -17,7 +17,7 @@ from functools import partial
 from math import inf
 from typing import Literal
 
-from ..problem.time_limit import TimeLimit
+from ..problem.search_time_limit import TimeLimit
 
 Solver = Literal["cp", "milp"]
 Terms = Mapping[int, float]

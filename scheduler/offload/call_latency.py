@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from math import exp, inf
 from random import Random
 
-from ..problem.time_limit import TimeLimit
+from ..problem.search_time_limit import TimeLimit
 from .load_annealing import DeviceLoads
 from .offload_instance import OffloadInstance
 

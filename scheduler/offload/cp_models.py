@@ -11,8 +11,8 @@ from itertools import pairwise
 from math import floor, inf
 from typing import TYPE_CHECKING
 
+from ..problem.search_time_limit import TimeLimit
 from ..problem.task_graph import kahn_order
-from ..problem.time_limit import TimeLimit
 from .call_latency import finish_times
 from .load_annealing import DeviceLoads
 from .offload_instance import OffloadInstance

@@ -14,7 +14,7 @@ from math import inf
 import numpy as np
 from numpy.typing import NDArray
 
-from ..problem.time_limit import TimeLimit
+from ..problem.search_time_limit import TimeLimit
 from .offload_instance import OffloadInstance
 
 _WORD = 64

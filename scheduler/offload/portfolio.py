@@ -10,8 +10,8 @@ from random import Random
 from trisect.runtime.errors import InfeasibleProblem
 
 from ..problem.problem import Problem
+from ..problem.search_time_limit import TimeLimit
 from ..problem.solution import Proposal
-from ..problem.time_limit import TimeLimit
 from .call_latency import anneal_calls, latency
 from .coarsening import cluster, coarse_instance
 from .cp_models import improve_calls, improve_loads

@@ -19,8 +19,8 @@ from trisect.scheduler.offload.pipeline_chain import MAX_ORDERS, best_intervals,
 from trisect.scheduler.offload.portfolio import first_fit, starting_placements
 from trisect.scheduler.offload.step_counts import call_steps, load_steps
 from trisect.scheduler.problem.problem import Part, Problem
+from trisect.scheduler.problem.search_time_limit import TimeLimit
 from trisect.scheduler.problem.solution import Proposal
-from trisect.scheduler.problem.time_limit import TimeLimit
 from trisect.scheduler.simulation.list_scheduling import (
     priority_order,
     schedule_in_order,

@@ -20,8 +20,8 @@ from trisect.scheduler.bounds.lower_bounds import LowerBound
 from trisect.scheduler.bounds.segment_slots import solve_segments
 from trisect.scheduler.offload.portfolio import solve_offload
 from trisect.scheduler.problem.problem import Problem
+from trisect.scheduler.problem.search_time_limit import TimeLimit
 from trisect.scheduler.problem.solution import Proposal
-from trisect.scheduler.problem.time_limit import TimeLimit
 
 from .. import TIME_LIMIT_S, strategy
 from ..common.neighbourhood_search import best_quick_proposal, improve, move_count

@@ -13,9 +13,9 @@ from random import Random
 
 from trisect.runtime.errors import InfeasibleProblem
 from trisect.scheduler.problem.problem import Problem
+from trisect.scheduler.problem.search_time_limit import TimeLimit
 from trisect.scheduler.problem.solution import Proposal
 from trisect.scheduler.problem.task_graph import topological_order
-from trisect.scheduler.problem.time_limit import TimeLimit
 
 from .. import TIME_LIMIT_S, propose, strategy
 from ..common.neighbourhood_search import best_quick_proposal, move_count

@@ -24,7 +24,7 @@ from trisect.scheduler.offload.pipeline_chain import best_intervals, depth_first
 from trisect.scheduler.offload.portfolio import solve_offload
 from trisect.scheduler.problem.problem import Problem
 from trisect.scheduler.problem.rules import Objective, Rules
-from trisect.scheduler.problem.time_limit import TimeLimit
+from trisect.scheduler.problem.search_time_limit import TimeLimit
 
 
 def diamond(**rules: object) -> Problem:
