@@ -1,7 +1,7 @@
 """NVIDIA GPUs through ONNX Runtime's CUDA provider, which the package ``onnxruntime-gpu`` brings.
 
-Its library is registered as a plugin, so that ONNX Runtime itself lists the GPUs; a package too old for that has the
-provider built in, and then there is one GPU to be had.
+The provider's library is registered as a plugin, so that ONNX Runtime itself lists the GPUs. An older package has the
+provider built in: then only the first GPU is available.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .ort_parts.ort_session import Provider, open_module
 
 EP = "CUDAExecutionProvider"
 _LIBRARIES = ("libonnxruntime_providers_cuda.so", "onnxruntime_providers_cuda.dll")
-_DRIVER = "check nvidia-smi, and that CUDA 13 and cuDNN 9 are there (pip install 'onnxruntime-gpu[cuda,cudnn]')"
+_REMEDY = "check nvidia-smi, and that CUDA 13 and cuDNN 9 are installed (pip install 'onnxruntime-gpu[cuda,cudnn]')"
 
 
 class CudaEngine:
@@ -34,31 +34,31 @@ class CudaEngine:
     capabilities = EngineCapabilities(own_memory=True, vendor="nvidia")
 
     def devices(self) -> list[Device]:
-        """The GPUs that the provider lists.
+        """Return the GPUs that the provider lists.
 
         Raises
         ------
         EngineMissing
-            Where the package is not installed, or no driver shows a GPU.
+            Where the package is not installed, or no driver reports a GPU.
         """
         folder = Path(ort.__file__).parent / "capi"
         library = next((path for name in _LIBRARIES if (path := folder / name).is_file()), None)
         if library is None:
             raise EngineMissing("onnxruntime-gpu is not installed", remedy="pip install 'trisect[cuda]'")
-        # It looks for CUDA's libraries in their Python packages, and complains on standard output.
+        # It searches the Python packages for CUDA's libraries, and prints warnings to standard output.
         with contextlib.redirect_stdout(io.StringIO()):
             ort.preload_dlls()
         try:
             register(EP, str(library))
         except EngineMissing as error:
-            raise EngineMissing(f"CUDA cannot be used: {error.message}", remedy=_DRIVER) from error
-        found = [_device(index, unit) for index, unit in enumerate(_units())]
-        if not found and EP in ort.get_available_providers():
-            found = [_device(0, None)]
-            _try(found[0])
-        if not found:
-            raise EngineMissing("onnxruntime-gpu finds no NVIDIA GPU", remedy=_DRIVER)
-        return found
+            raise EngineMissing(f"CUDA cannot be used: {error.message}", remedy=_REMEDY) from error
+        devices = [_device(index, unit) for index, unit in enumerate(_units())]
+        if not devices and EP in ort.get_available_providers():
+            devices = [_device(0, None)]
+            _try(devices[0])
+        if not devices:
+            raise EngineMissing("onnxruntime-gpu finds no NVIDIA GPU", remedy=_REMEDY)
+        return devices
 
     def load(self, model: Path | bytes, device: Device, options: LoadOptions) -> OrtModule:
         """Load an ONNX file; see `Engine.load`.
@@ -66,9 +66,9 @@ class CudaEngine:
         Raises
         ------
         EngineFailed
-            With the reason in one line, or the nodes that the provider has no kernel for.
+            With the reason in one line, or the nodes for which the provider has no kernel.
         """
-        # TF32 keeps 10 bits of a float32: quick, and no reference.
+        # TF32 has 10 mantissa bits: fast, but not reference numerics.
         settings = {"use_tf32": "1" if options.precision == "fast" else "0"}
         units = _units()
         if not units and EP in ort.get_available_providers():
@@ -77,25 +77,25 @@ class CudaEngine:
 
 
 def _device(index: int, unit: Any) -> Device:
-    described = str(unit.device.metadata.get("Description") or "") if unit is not None else ""
+    description = str(unit.device.metadata.get("Description") or "") if unit is not None else ""
     return Device(
         id=f"gpu:cuda#{index}" if index else "gpu:cuda",
         kind="gpu",
         engine=CudaEngine.name,
-        name=described or "NVIDIA GPU",
+        name=description or "NVIDIA GPU",
         engine_version=ort.__version__,
         native=EP,
     )
 
 
 def _units() -> list[Any]:
-    return [found for found in ep_devices(EP) if kind_of(found) == "gpu"]
+    return [unit for unit in ep_devices(EP) if kind_of(unit) == "gpu"]
 
 
 @cache
 def _try(device: Device) -> None:
-    """Run one operator: the provider that is built in is there with or without a GPU."""
+    """Run one operator: a built-in provider is listed with or without a GPU."""
     try:
         CudaEngine().load(tiny_model(), device, LoadOptions()).close()
     except EngineFailed as error:
-        raise EngineMissing(f"onnxruntime-gpu finds no NVIDIA GPU: {error.message}", remedy=_DRIVER) from error
+        raise EngineMissing(f"onnxruntime-gpu finds no NVIDIA GPU: {error.message}", remedy=_REMEDY) from error

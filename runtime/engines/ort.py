@@ -1,4 +1,4 @@
-"""ONNX Runtime's own CPU kernels: the engine that trisect's reference numerics come from."""
+"""ONNX Runtime's CPU kernels: the engine of trisect's reference numerics."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class OrtEngine:
     capabilities = EngineCapabilities(in_place_kv_cache=True, external_data_folder=True)
 
     def devices(self) -> list[Device]:
-        """The CPU, always."""
+        """Return the CPU."""
         return [
             Device(
                 id=_DEVICE_ID,
@@ -40,7 +40,7 @@ class OrtEngine:
         ]
 
     def load(self, model: Path | bytes, device: Device, options: LoadOptions) -> OrtModule:
-        """Load an ONNX file; its weights are mapped from the file where they lie beside it.
+        """Load an ONNX file; external weights are memory-mapped.
 
         ``options.extra`` holds ONNX Runtime's session configuration entries.
 

@@ -1,8 +1,7 @@
-"""Whatever other execution providers ONNX Runtime lists: DirectML, OpenVINO, TensorRT RTX, MIGraphX, one's own.
+"""All other execution providers that ONNX Runtime lists: DirectML, OpenVINO, TensorRT RTX, MIGraphX, the user's own.
 
-There is no code here for any vendor. A provider that is registered before devices are looked for becomes a device;
-the command line registers what ``TRISECT_ORT_EPS`` names (``NAME=LIBRARY``, several parted by the system's path
-separator).
+No code here is specific to a vendor. A provider that is registered before devices are discovered becomes a device;
+the command line registers those in ``TRISECT_ORT_EPS`` (``NAME=LIBRARY``, separated by the system's path separator).
 """
 
 from __future__ import annotations
@@ -24,8 +23,8 @@ from .ort_parts.ort_providers import kind_of, register
 from .ort_parts.ort_session import Provider, open_module
 
 ENVIRONMENT = "TRISECT_ORT_EPS"
-_ELSEWHERE = ("CPUExecutionProvider", cuda.EP, qnn.EP, webgpu.EP)
-"""Providers that have an engine of their own in this folder."""
+_OWN_ENGINES = ("CPUExecutionProvider", cuda.EP, qnn.EP, webgpu.EP)
+"""Providers that have an engine of their own in this package."""
 
 
 class OrtProviderEngine:
@@ -35,7 +34,7 @@ class OrtProviderEngine:
     package = "onnxruntime"
 
     def devices(self) -> list[Device]:
-        """A device for each pair of provider and hardware that ONNX Runtime lists: ``gpu:dml``, ``npu:openvino-ep``.
+        """Return a device for each listed pair of provider and hardware: ``gpu:dml``, ``npu:openvino-ep``.
 
         Raises
         ------
@@ -43,8 +42,8 @@ class OrtProviderEngine:
             For a library named in ``TRISECT_ORT_EPS`` that cannot be loaded.
         """
         for entry in filter(None, os.environ.get(ENVIRONMENT, "").split(os.pathsep)):
-            name, parted, library = entry.partition("=")
-            if not parted:
+            name, separator, library = entry.partition("=")
+            if not separator:
                 raise EngineMissing(f"{ENVIRONMENT} has {entry!r}", remedy="write it as NAME=LIBRARY")
             register(name, library)
         return [device for device, _ in _listed()]
@@ -55,21 +54,21 @@ class OrtProviderEngine:
         Raises
         ------
         EngineFailed
-            With the reason in one line, or the nodes that the provider leaves to the CPU.
+            With the reason in one line, or the nodes that would fall back to the CPU.
         """
-        unit = next((unit for known, unit in _listed() if known.id == device.id), None)
+        unit = next((unit for listed, unit in _listed() if listed.id == device.id), None)
         if unit is None:
             raise EngineFailed(
-                f"{device.id} has gone: ONNX Runtime does not list it", remedy="see trisect devices", device=device.id
+                f"{device.id} is gone: ONNX Runtime does not list it", remedy="see trisect devices", device=device.id
             )
         return open_module(model, device, options, Provider([unit]))
 
 
 def _listed() -> list[tuple[Device, Any]]:
-    found: list[tuple[Device, Any]] = []
+    listed: list[tuple[Device, Any]] = []
     count: Counter[str] = Counter()
     for unit in ort.get_ep_devices():
-        if unit.ep_name in _ELSEWHERE:
+        if unit.ep_name in _OWN_ENGINES:
             continue
         kind = cast("Kind", kind_of(unit))
         base = f"{kind}:{_slug(unit.ep_name)}"
@@ -83,12 +82,12 @@ def _listed() -> list[tuple[Device, Any]]:
             engine_version=str(unit.ep_metadata.get("version") or ort.__version__),
             native=unit.ep_name,
         )
-        found.append((device, unit))
-    return found
+        listed.append((device, unit))
+    return listed
 
 
 def _slug(name: str) -> str:
-    """A provider's name as the second half of a device's id.
+    """Return a provider's name as the second half of a device id.
 
     Examples
     --------
@@ -96,4 +95,4 @@ def _slug(name: str) -> str:
     ('dml', 'openvino-ep', 'my-ep-2')
     """
     slug = re.sub(r"[^a-z0-9]+", "-", name.removesuffix("ExecutionProvider").lower()).strip("-") or "ep"
-    return f"{slug}-ep" if slug in ("openvino", "ort", "null") else slug  # names of engines here
+    return f"{slug}-ep" if slug in ("openvino", "ort", "null") else slug  # names of engines

@@ -1,6 +1,6 @@
 """Qualcomm's Hexagon NPU through ONNX Runtime's QNN plugin; on x86 its simulator, for placement and numerics.
 
-The NPU computes floats in half precision whatever is asked, and wants every shape fixed.
+The NPU always computes floats in half precision, and needs static shapes.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ..device import Device, Limits
 from ..errors import EngineMissing
 from .base import EngineCapabilities, LoadOptions
 from .ort_parts.ort_module import OrtModule
-from .ort_parts.ort_providers import STDERR, STDOUT, diverted, ep_devices, kind_of, plugin, register, unit_of
+from .ort_parts.ort_providers import STDERR, STDOUT, ep_devices, kind_of, plugin, redirected, register, unit_of
 from .ort_parts.ort_session import Provider, open_module
 
 EP = "QNNExecutionProvider"
@@ -28,7 +28,7 @@ _LIMITS = Limits(
 )  # fmt: skip
 _X86 = ("x86_64", "amd64")
 _SIMULATED_CHIP = {"htp_arch": "75", "soc_model": "57"}
-"""Snapdragon 8 Gen 3: the simulator has to be told which chip it is."""
+"""Snapdragon 8 Gen 3: the chip that the simulator emulates."""
 
 
 class QnnEngine:
@@ -39,7 +39,7 @@ class QnnEngine:
     capabilities = EngineCapabilities(vendor="qualcomm")
 
     def devices(self) -> list[Device]:
-        """The NPUs that the provider lists; on x86 the simulator.
+        """Return the NPUs that the provider lists; on x86 the simulator.
 
         Raises
         ------
@@ -48,8 +48,8 @@ class QnnEngine:
         """
         package = plugin("onnxruntime_qnn", "qnn")
         register(EP, package.get_library_path())
-        found = _units()
-        if not found:
+        units = _units()
+        if not units:
             raise EngineMissing("onnxruntime-qnn finds no Hexagon NPU on this machine")
         release = version("onnxruntime-qnn")
         return [
@@ -63,7 +63,7 @@ class QnnEngine:
                 native=EP,
                 limits=_LIMITS,
             )
-            for index, _ in enumerate(found)
+            for index, _ in enumerate(units)
         ]
 
     def load(self, model: Path | bytes, device: Device, options: LoadOptions) -> OrtModule:
@@ -72,22 +72,22 @@ class QnnEngine:
         Raises
         ------
         EngineFailed
-            With the reason in one line: a shape that is not fixed, or nodes that the NPU does not run.
+            With the reason in one line: a symbolic dimension, or nodes that the NPU does not support.
         """
         unit = unit_of(device, _units())
-        # Left to itself it gives the first and last (de)quantisation to the CPU, which would be a fallback.
+        # By default it runs the first and last (de)quantisation on the CPU, which would be a fallback.
         settings = {"backend_type": "htp", "offload_graph_io_quantization": "0"}
         if _is_simulated():
             settings |= _SIMULATED_CHIP
-        # The simulator greets on standard output, in the middle of a user's JSON.
-        with diverted(STDOUT, STDERR) if _is_simulated() else nullcontext():
+        # The simulator prints a banner to standard output, which may be the user's JSON.
+        with redirected(STDOUT, STDERR) if _is_simulated() else nullcontext():
             return open_module(model, device, options, Provider([unit], settings))
 
 
 def _units() -> list[Any]:
-    """The provider also lists the host's CPU: as a backend of its own, and on x86 to stand for the simulator."""
-    wanted = "cpu" if _is_simulated() else "npu"
-    return [found for found in ep_devices(EP) if kind_of(found) == wanted][: 1 if _is_simulated() else None]
+    """Return the provider's units; it also lists the host's CPU, which on x86 is the simulator."""
+    kind = "cpu" if _is_simulated() else "npu"
+    return [unit for unit in ep_devices(EP) if kind_of(unit) == kind][: 1 if _is_simulated() else None]
 
 
 def _is_simulated() -> bool:

@@ -1,7 +1,7 @@
 """Any GPU with a Vulkan, Metal or Direct3D driver, through ONNX Runtime's WebGPU plugin.
 
-Without a GPU the plugin can run on a software driver (Mesa's lavapipe): slow, but the same path of uploads, shaders and
-downloads, so that what is to run on a GPU can be tried on any machine. Such a device says that it is software.
+Without a GPU the plugin can run on a software driver (Mesa's lavapipe): slow, but with the same uploads, shaders and
+downloads, so that GPU plans can be tested on any machine. Such a device has the reality ``software``.
 """
 
 from __future__ import annotations
@@ -15,11 +15,21 @@ from ..device import Device, Limits
 from ..errors import EngineFailed, EngineMissing
 from .base import EngineCapabilities, LoadOptions
 from .ort_parts.ort_module import OrtModule
-from .ort_parts.ort_providers import STDERR, diverted, ep_devices, kind_of, plugin, quiet, register, tiny_model, unit_of
+from .ort_parts.ort_providers import (
+    STDERR,
+    ep_devices,
+    kind_of,
+    plugin,
+    quiet,
+    redirected,
+    register,
+    tiny_model,
+    unit_of,
+)
 from .ort_parts.ort_session import Provider, open_module
 
 EP = "WebGpuExecutionProvider"
-_DRIVER = "install a GPU driver with Vulkan, or for a software one Mesa 25 or newer (Debian: mesa-vulkan-drivers)"
+_REMEDY = "install a GPU driver with Vulkan, or for a software one Mesa 25 or newer (Debian: mesa-vulkan-drivers)"
 _LIMITS = Limits(dtypes=("float32", "float16", "int32", "uint32", "int64", "bool", "uint8", "int8"))
 
 
@@ -31,26 +41,26 @@ class WebGpuEngine:
     capabilities = EngineCapabilities(own_memory=True)
 
     def devices(self) -> list[Device]:
-        """The one adapter that the provider chooses.
+        """Return the one adapter that the provider selects.
 
         Raises
         ------
         EngineMissing
-            Where the plugin is not installed, or there is no driver that works.
+            Where the plugin is not installed, or no driver works.
         """
         package = plugin("onnxruntime_ep_webgpu", "webgpu")
-        # Read when the library is loaded. Only a machine without a GPU is offered the software driver.
+        # Read when the library is loaded. The software driver is used only on a machine without a GPU.
         os.environ.setdefault("ORT_WEBGPU_EP_ALLOW_SOFTWARE_ADAPTER", "1")
         register(EP, package.get_library_path())
-        found = ep_devices(EP)
-        if not found:
-            raise EngineMissing("onnxruntime-ep-webgpu finds no GPU", remedy=_DRIVER)
-        is_software = kind_of(found[0]) == "cpu"
+        adapters = ep_devices(EP)
+        if not adapters:
+            raise EngineMissing("onnxruntime-ep-webgpu finds no GPU", remedy=_REMEDY)
+        is_software = kind_of(adapters[0]) == "cpu"
         device = Device(
             id="gpu:webgpu",
             kind="gpu",
             engine=self.name,
-            name="WebGPU on a software driver" if is_software else f"WebGPU on {found[0].device.vendor or 'a GPU'}",
+            name="WebGPU on a software driver" if is_software else f"WebGPU on {adapters[0].device.vendor or 'a GPU'}",
             reality="software" if is_software else "hardware",
             engine_version=version("onnxruntime-ep-webgpu"),
             native=EP,
@@ -66,17 +76,17 @@ class WebGpuEngine:
         Raises
         ------
         EngineFailed
-            With the reason in one line, or the nodes that the provider has no kernel for.
+            With the reason in one line, or the nodes for which the provider has no kernel.
         """
         unit = unit_of(device, ep_devices(EP)[:1])
-        with quiet(), diverted(STDERR, None):  # Dawn warns there of limits of its own
+        with quiet(), redirected(STDERR, None):  # Dawn prints warnings there
             return open_module(model, device, options, Provider([unit], memory="webgpu"))
 
 
 @cache
 def _try(device: Device) -> None:
-    """Run one operator: the plugin promises a software driver without having looked for one."""
+    """Run one operator: the plugin lists a software driver without checking that there is one."""
     try:
         WebGpuEngine().load(tiny_model(), device, LoadOptions()).close()
     except EngineFailed as error:
-        raise EngineMissing("onnxruntime-ep-webgpu finds no GPU, nor a software driver", remedy=_DRIVER) from error
+        raise EngineMissing("onnxruntime-ep-webgpu finds no GPU, nor a software driver", remedy=_REMEDY) from error

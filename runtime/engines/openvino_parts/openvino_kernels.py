@@ -1,7 +1,7 @@
-"""Which kernels OpenVINO made of a model, and their times: its profiler beside its runtime model.
+"""Measures the kernels of a model with OpenVINO's profiler, and maps them to nodes with its runtime model.
 
-The runtime model names, for each step, the layers of the read model that went into it. Those are called after ONNX
-nodes or their outputs, with something behind a slash where one node became several layers.
+The runtime model lists for each step the layers of the original model that were fused into it. Layers have the names of
+ONNX nodes or of their outputs, with a suffix after a slash where one node became several layers.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from ..common.kernels import Kernel, ProfiledStep, interquartile_mean, map_to_no
 from .openvino_module import OpenVinoModule
 
 _TRUNCATED_S = 0.5e-6
-"""It counts whole microseconds, and cuts off the rest."""
+"""Half the resolution: the profiler truncates to whole microseconds."""
 _LAYOUT, _CONSTANT = "Reorder", "Const"
 
 
 def measure_kernels(model: Path, module: OpenVinoModule, feeds: Arrays, duration_s: float) -> tuple[Kernel, ...]:
-    """Run a module that was compiled with ``PERF_COUNT``, and read what its steps took.
+    """Run a module that was compiled with ``PERF_COUNT``, and read the times of its steps.
 
     Parameters
     ----------
     model : Path
-        That it was read from.
+        The file of the module.
     module : OpenVinoModule
     feeds : mapping of str to ndarray
     duration_s : float
@@ -50,36 +50,36 @@ def measure_kernels(model: Path, module: OpenVinoModule, feeds: Arrays, duration
             if info.status == info.Status.EXECUTED:
                 times_s[info.node_name].append(info.real_time.total_seconds() + _TRUNCATED_S)
 
-    warm = run_repeatedly(run, duration_s)
-    middle_s = {name: interquartile_mean(taken[warm:]) for name, taken in times_s.items()}
+    warm_up = run_repeatedly(run, duration_s)
+    step_times_s = {name: interquartile_mean(durations[warm_up:]) for name, durations in times_s.items()}
     whole = onnx.load(model, load_external_data=False)
-    inside = request.get_compiled_model().get_runtime_model()
-    return map_to_nodes(whole, list(_steps(whole, inside, middle_s)))
+    runtime_model = request.get_compiled_model().get_runtime_model()
+    return map_to_nodes(whole, list(_steps(whole, runtime_model, step_times_s)))
 
 
-def _steps(whole: onnx.ModelProto, inside: ov.Model, times_s: Mapping[str, float]) -> Iterator[ProfiledStep]:
+def _steps(whole: onnx.ModelProto, runtime_model: ov.Model, times_s: Mapping[str, float]) -> Iterator[ProfiledStep]:
     names = {node.name for node in whole.graph.node}
-    makers = {made: node.name for node in whole.graph.node for made in node.output if made}
+    producers = {output: node.name for node in whole.graph.node for output in node.output if output}
 
     def node_of(layer: str) -> str | None:
         for text in (layer, layer.rpartition("/")[0]):
             if text in names:
                 return text
-            if text in makers:
-                return makers[text]
+            if text in producers:
+                return producers[text]
         return None
 
-    fixed: set[str] = set()
-    for op in inside.get_ordered_ops():
-        told: Any = op.get_rt_info()
+    constants: set[str] = set()
+    for op in runtime_model.get_ordered_ops():
+        info: Any = op.get_rt_info()
         name = op.get_friendly_name()
-        given = tuple(value.get_node().get_friendly_name() for value in op.input_values())
-        kind = told["layerType"].astype(str) if "layerType" in told else ""
-        if kind == _CONSTANT or (given and fixed.issuperset(given)):
-            # Weights, brought into shape when the model is loaded, are called after the node that reads them.
-            fixed.add(name)
+        inputs = tuple(value.get_node().get_friendly_name() for value in op.input_values())
+        kind = info["layerType"].astype(str) if "layerType" in info else ""
+        if kind == _CONSTANT or (inputs and constants.issuperset(inputs)):
+            # Weights that are reordered when the model is loaded have the name of the node that reads them.
+            constants.add(name)
             continue
-        layers = told["originalLayersNames"].astype(str).split(",") if "originalLayersNames" in told else []
+        layers = info["originalLayersNames"].astype(str).split(",") if "originalLayersNames" in info else []
         nodes = {node for layer in layers if (node := node_of(layer)) is not None}
         is_layout = kind == _LAYOUT
-        yield ProfiledStep(name, () if is_layout else tuple(sorted(nodes)), times_s.get(name, 0.0), given, is_layout)
+        yield ProfiledStep(name, () if is_layout else tuple(sorted(nodes)), times_s.get(name, 0.0), inputs, is_layout)

@@ -1,7 +1,4 @@
-"""Changes to a model that OpenVINO has read, before it compiles it: outputs, dtypes and shapes that a caller wants.
-
-And a look at what it makes of one.
-"""
+"""Edits a model that OpenVINO has read before it is compiled: outputs, dtypes and shapes that a caller asks for."""
 
 from __future__ import annotations
 
@@ -16,15 +13,15 @@ from ...tensors.tensor_spec import UNKNOWN_RANK, TensorSpec
 from ..common.model_signature import Signature, bind_shape
 
 
-def drop_outputs(model: ov.Model, wanted: set[str]) -> None:
-    """Take away the outputs that nobody asks for, and with them what only they need."""
+def drop_outputs(model: ov.Model, used: set[str]) -> None:
+    """Remove unused outputs, and with them the nodes that only they need."""
     for result in model.get_results():
-        if wanted.isdisjoint(result.output(0).get_names()):
+        if used.isdisjoint(result.output(0).get_names()):
             model.remove_result(result)
 
 
 def leave_bfloat16(model: ov.Model, specs: list[TensorSpec], names: tuple[str, ...]) -> list[TensorSpec]:
-    """Declare float32 outputs as bfloat16, which they are inside: half the bytes to write, and nothing to convert."""
+    """Declare float32 outputs as bfloat16, in which they are computed: half the bytes to write, and no conversion."""
     narrowed = {spec.name for spec in specs if spec.name in names and spec.dtype == "float32"}
     for result in model.get_results():
         if not narrowed.isdisjoint(result.output(0).get_names()):
@@ -37,7 +34,7 @@ def leave_bfloat16(model: ov.Model, specs: list[TensorSpec], names: tuple[str, .
 
 
 def fix_shapes(model: ov.Model, declared: Signature, sizes: Mapping[str, int]) -> None:
-    """Put sizes in for symbolic dimensions, whose names only the file still knows."""
+    """Set the sizes of symbolic dimensions, whose names are only in the file."""
     fixed = {}
     for port in model.inputs:
         spec = next((spec for spec in declared.inputs if spec.name in port.names), None)
@@ -50,16 +47,16 @@ def fix_shapes(model: ov.Model, declared: Signature, sizes: Mapping[str, int]) -
 
 
 def convolves_channels_last(core: ov.Core, native: str, properties: Mapping[str, str]) -> bool:
-    """Whether a plugin computes convolutions on images with their channels last: a small one that it compiles tells.
+    """Return whether a plugin computes convolutions in NHWC, by compiling a small one.
 
-    The letters of a layout are axes, in the order in which they lie in memory.
+    The letters of a reported layout are axes, in the order in which they are stored: ``acdb`` is NHWC.
     """
     image = ops.parameter([1, 16, 32, 32], np.float32)
     weights = ops.constant(np.ones((16, 16, 3, 3), np.float32))
     convolved = ops.convolution(image, weights, [1, 1], [1, 1], [1, 1], [1, 1])
     compiled = core.compile_model(ov.Model([convolved], [image]), native, dict(properties))
-    found = [op.get_rt_info() for op in compiled.get_runtime_model().get_ops()]
+    reports = [op.get_rt_info() for op in compiled.get_runtime_model().get_ops()]
     return any(
         str(info["layerType"].astype(str)) == "Convolution" and str(info["outputLayouts"].astype(str)) == "acdb"
-        for info in found
+        for info in reports
     )

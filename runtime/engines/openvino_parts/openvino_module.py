@@ -43,18 +43,20 @@ class OpenVinoModule:
         self._request: ov.InferRequest | None = request
         self._in_ports = _ports(compiled.inputs, inputs)
         self._out_ports = _ports(compiled.outputs, outputs)
-        lost = next((spec.name for spec in outputs if spec.name not in self._out_ports), None)
-        if lost is not None:
+        missing = next((spec.name for spec in outputs if spec.name not in self._out_ports), None)
+        if missing is not None:
             raise EngineFailed(
-                f"{device.id} lost the output {lost!r} while compiling", remedy="place it elsewhere", device=device.id
+                f"{device.id} has no output {missing!r} after compiling",
+                remedy="place it elsewhere",
+                device=device.id,
             )
         self._empty = {name: (port.get_element_type(), _empty_shape(port)) for name, port in self._out_ports.items()}
 
     def run(self, feeds: Arrays, log: ConversionLog | None = None) -> dict[str, np.ndarray]:
-        """Compute once; see `Module.run`. Outputs are written where they are returned, never copied."""
+        """Compute once; see `Module.run`. Outputs are never copied."""
         checked = check_feeds(self.inputs, feeds, log)
         inputs = {name: as_tensor(array, name, log) for name, array in checked.items()}
-        # Tensors of the run's own: it sizes them, and the arrays returned keep them alive without a copy.
+        # The run allocates these tensors, and the arrays returned keep them alive without a copy.
         outputs = {name: ov.Tensor(dtype, shape) for name, (dtype, shape) in self._empty.items()}
         self._infer(object(), inputs, outputs)
         return {spec.name: as_array(outputs[spec.name], spec, log) for spec in self.outputs}
@@ -62,16 +64,19 @@ class OpenVinoModule:
     def bind(self, inputs: Arrays, outputs: Arrays) -> OpenVinoBinding:
         """Fix buffers; see `Module.bind`."""
         check_buffers(inputs, self.inputs, outputs, self.outputs)
-        reading = {name: as_tensor(array) for name, array in inputs.items()}
-        writing = {name: ov.Tensor(*empty) for name, empty in self._empty.items() if name not in outputs}
-        writing |= {name: as_tensor(array) for name, array in outputs.items()}
-        return OpenVinoBinding(self, reading, writing, outputs)
+        sources = {name: as_tensor(array) for name, array in inputs.items()}
+        targets = {name: ov.Tensor(*empty) for name, empty in self._empty.items() if name not in outputs}
+        targets |= {name: as_tensor(array) for name, array in outputs.items()}
+        return OpenVinoBinding(self, sources, targets, outputs)
 
     def set_state(self, values: Arrays) -> None:
-        """Put tensors in the state; see `StatefulModule.set_state`."""
+        """Overwrite state tensors; see `StatefulModule.set_state`."""
         unknown = set(values) - set(self._state.values())
         if unknown:
-            raise InvalidInput(f"{min(unknown)!r} is no state of this model", remedy="name the inputs given as state")
+            raise InvalidInput(
+                f"{min(unknown)!r} is no state of this model",
+                remedy="name inputs of LoadOptions.state",
+            )
         with self._lock, self._failures("set its state"):
             for variable in self._open().query_state():
                 name = self._state[variable.name]
@@ -79,8 +84,8 @@ class OpenVinoModule:
                     variable.state = as_tensor(contiguous(values[name]))
 
     def get_state(self) -> dict[str, np.ndarray]:
-        """Copies of the state's tensors; see `StatefulModule.get_state`."""
-        with self._lock, self._failures("give its state"):
+        """Return copies of the state tensors; see `StatefulModule.get_state`."""
+        with self._lock, self._failures("return its state"):
             return {self._state[state.name]: np.array(state.state.data) for state in self._open().query_state()}
 
     def reset_state(self) -> None:
@@ -89,7 +94,7 @@ class OpenVinoModule:
             self._open().reset_state()
 
     def close(self) -> None:
-        """Give the memory back; a second call does nothing."""
+        """Free the memory; a second call does nothing."""
         with self._lock:
             self._request = None
             self._compiled = None
@@ -125,7 +130,7 @@ class OpenVinoModule:
             raise self._failed(doing, error) from error
 
     def _failed(self, doing: str, error: Exception) -> EngineFailed:
-        """Of plugins, which raise RuntimeError, TypeError and ValueError alike."""
+        """Return the error of a plugin; they raise RuntimeError, TypeError and ValueError alike."""
         return engine_error(self.device, f"could not {doing}", error)
 
 
@@ -146,15 +151,14 @@ class OpenVinoBinding:
         self._module._infer(self, self._inputs, self._outputs)
 
     def output(self, name: str) -> np.ndarray:
-        """The array of an output; see `Binding.output`. One that the engine holds is overwritten by the next run."""
+        """Return the array of an output; see `Binding.output`. The next run overwrites the engine's own arrays."""
         return self._bound[name] if name in self._bound else as_array(self._outputs[name], self._specs[name])
 
 
 def _ports(ports: list[Any], specs: tuple[TensorSpec, ...]) -> dict[str, Any]:
-    """Name -> port, of those that are left.
+    """Return the port of each name that the compiled model still has.
 
-    OpenVINO keeps the file's order, but merges the names of tensors that it finds equal and drops inputs that decide
-    nothing.
+    OpenVINO keeps the file's order, but merges the names of tensors that are equal, and removes unused inputs.
     """
     if len(ports) == len(specs):
         return {spec.name: port for spec, port in zip(specs, ports, strict=True)}
@@ -162,7 +166,7 @@ def _ports(ports: list[Any], specs: tuple[TensorSpec, ...]) -> dict[str, Any]:
 
 
 def _empty_shape(port: Any) -> ov.Shape:
-    """The shape that an output's tensor starts with: of no elements where the run decides its size."""
+    """Return the initial shape of an output's tensor: without elements where the run determines its size."""
     shape = port.get_partial_shape()
     if shape.rank.is_dynamic:
         return ov.Shape([0])

@@ -26,11 +26,11 @@ NON_NUMPY_TYPES = {
 """OpenVINO's types for the dtypes that numpy lacks."""
 _NON_NUMPY_DTYPES = frozenset(dtype_of(name) for name in NON_NUMPY_TYPES)
 _LONG_LONG = {"q": np.int64, "Q": np.uint64} if np.dtype("q") == np.int64 else {}
-"""C's long long, which ONNX Runtime's 64-bit integers come as: equal to int64 for numpy, unknown to OpenVINO."""
+"""C's long long, the dtype of ONNX Runtime's 64-bit integers: equal to int64 for numpy, but unknown to OpenVINO."""
 
 
 def as_tensor(array: np.ndarray, name: str = "", log: ConversionLog | None = None) -> ov.Tensor:
-    """A tensor over the array's own memory; over a copy where several elements share a byte."""
+    """Return a tensor over the array's memory; over a copy where several elements share a byte."""
     if array.dtype.char in _LONG_LONG:
         array = array.view(_LONG_LONG[array.dtype.char])
     if array.dtype in _NON_NUMPY_DTYPES:
@@ -43,7 +43,7 @@ def as_tensor(array: np.ndarray, name: str = "", log: ConversionLog | None = Non
         if log is not None:
             log.record(name, start_s, raw.nbytes)
         return ov.Tensor(raw, ov.Shape(array.shape), ov_type)
-    if not array.flags.writeable:  # the constructor that takes a type does not ask for more than reading
+    if not array.flags.writeable:  # only the constructor with a type accepts read-only memory
         return ov.Tensor(array, array.shape, ov.Type(array.dtype))
     return ov.Tensor(array, shared_memory=True)
 

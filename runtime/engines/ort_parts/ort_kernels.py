@@ -1,7 +1,7 @@
-"""Which kernels ONNX Runtime made of a model, and their times: its profiler's events beside its optimised graph.
+"""Measures the kernels of a model with ONNX Runtime's profiler, and maps them to nodes with its optimised graph.
 
-Events are named after the optimised graph's nodes. A fusion keeps the output of its last node, or a name made of it,
-and convolutions in blocks of channels (``..._nchwc``) have ReorderInput and ReorderOutput around them.
+Events have the names of the optimised graph's nodes. A fused node keeps the output of its last node, or a name derived
+from it; convolutions in the layout NCHWc (``..._nchwc``) are surrounded by ReorderInput and ReorderOutput.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from .ort_session import affinity_of, session_options
 _LAYOUTS = frozenset({"ReorderInput", "ReorderOutput"})
 _EVENT, _BLOCKED = "_kernel_time", "_nchwc"
 _TRUNCATED_S = 0.5e-6
-"""It counts whole microseconds, and cuts off the rest."""
+"""Half the resolution: the profiler truncates to whole microseconds."""
 
 
-class _Event(msgspec.Struct):
+class _ProfilerEvent(msgspec.Struct):
     name: str = ""
     dur: float = 0.0
 
@@ -37,7 +37,7 @@ class _Event(msgspec.Struct):
 def measure_kernels(
     model: Path, device: Device, options: LoadOptions, feeds: Arrays, duration_s: float
 ) -> tuple[Kernel, ...]:
-    """Run a model under the profiler.
+    """Run a model with the profiler enabled.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ def measure_kernels(
     device : Device
     options : LoadOptions
     feeds : mapping of str to ndarray
-        Checked before.
+        Already checked.
     duration_s : float
 
     Raises
@@ -69,30 +69,30 @@ def measure_kernels(
         settings.add_session_config_entry("session.optimized_model_external_initializers_file_name", "weights")
         try:
             session = ort.InferenceSession(str(model), settings, providers=[device.native], enable_fallback=0)
-            warm = run_repeatedly(run, duration_s)
-            told = Path(session.end_profiling()).read_bytes()
-            inside = onnx.load(optimised, load_external_data=False)
+            warm_up = run_repeatedly(run, duration_s)
+            profile = Path(session.end_profiling()).read_bytes()
+            optimised_model = onnx.load(optimised, load_external_data=False)
         except Exception as error:  # its exceptions share no base
             raise EngineFailed(f"ONNX Runtime could not profile {model.name}: {vendor_message(error)}") from error
-    events = msgspec.json.decode(told, type=list[_Event])
+    events = msgspec.json.decode(profile, type=list[_ProfilerEvent])
     whole = onnx.load(model, load_external_data=False)
-    return map_to_nodes(whole, list(_steps(whole, inside, events, warm)))
+    return map_to_nodes(whole, list(_steps(whole, optimised_model, events, warm_up)))
 
 
 def _steps(
-    whole: onnx.ModelProto, inside: onnx.ModelProto, events: Sequence[_Event], warm: int
+    whole: onnx.ModelProto, optimised: onnx.ModelProto, events: Sequence[_ProfilerEvent], warm_up: int
 ) -> Iterator[ProfiledStep]:
     durations_s: dict[str, list[float]] = defaultdict(list)
     for event in events:
         if event.name.endswith(_EVENT):
             durations_s[event.name.removesuffix(_EVENT)].append(event.dur * 1e-6 + _TRUNCATED_S)
     names = {node.name for node in whole.graph.node}
-    makers = {made: node.name for node in whole.graph.node for made in node.output if made}
-    inside_makers = {made: node.name for node in inside.graph.node for made in node.output if made}
-    for node in inside.graph.node:
+    producers = {output: node.name for node in whole.graph.node for output in node.output if output}
+    optimised_producers = {output: node.name for node in optimised.graph.node for output in node.output if output}
+    for node in optimised.graph.node:
         is_layout = node.op_type in _LAYOUTS
-        known = {node.name} & names | {makers[made] for made in node.output if made in makers}
-        known |= {makers[made] for made in [node.name.partition(_BLOCKED)[0]] if made in makers}
-        given = (inside_makers[tensor] for tensor in node.input if tensor in inside_makers)
-        time_s = interquartile_mean(durations_s[node.name][warm:]) if node.name in durations_s else 0.0
-        yield ProfiledStep(node.name, () if is_layout else tuple(sorted(known)), time_s, tuple(given), is_layout)
+        known = {node.name} & names | {producers[output] for output in node.output if output in producers}
+        known |= {producers[output] for output in [node.name.partition(_BLOCKED)[0]] if output in producers}
+        inputs = (optimised_producers[name] for name in node.input if name in optimised_producers)
+        time_s = interquartile_mean(durations_s[node.name][warm_up:]) if node.name in durations_s else 0.0
+        yield ProfiledStep(node.name, () if is_layout else tuple(sorted(known)), time_s, tuple(inputs), is_layout)

@@ -38,7 +38,7 @@ class OrtModule:
         self._dtypes = {spec.name: spec.dtype for spec in (*inputs, *outputs)}
         self._plain = all(is_numpy_dtype(spec.dtype) and container_of(spec.dtype) is None for spec in inputs + outputs)
         self.converts = not self._plain
-        self._gives_numpys = all(is_numpy_dtype(spec.dtype) for spec in outputs)
+        self._has_numpy_outputs = all(is_numpy_dtype(spec.dtype) for spec in outputs)
 
     def run(self, feeds: Arrays, log: ConversionLog | None = None) -> dict[str, np.ndarray]:
         """Compute once; see `Module.run`."""
@@ -49,14 +49,14 @@ class OrtModule:
         try:
             if self._plain:
                 return dict(zip(self._names, session.run(self._names, checked), strict=True))
-            if self._gives_numpys:
-                given = {name: self._given(name, array, log) for name, array in checked.items()}
+            if self._has_numpy_outputs:
+                inputs = {name: self._input(name, array, log) for name, array in checked.items()}
                 return {
                     name: pack(self._dtypes[name], value) if container_of(self._dtypes[name]) else np.asarray(value)
-                    for name, value in zip(self._names, session.run(self._names, given), strict=True)
+                    for name, value in zip(self._names, session.run(self._names, inputs), strict=True)
                 }
-            given = {name: to_ort_value(name, array, self._dtypes[name], log) for name, array in checked.items()}
-            values = session.run_with_ort_values(self._names, given)
+            inputs = {name: to_ort_value(name, array, self._dtypes[name], log) for name, array in checked.items()}
+            values = session.run_with_ort_values(self._names, inputs)
             return {
                 name: to_array(name, value, self._dtypes[name], log)
                 for name, value in zip(self._names, values, strict=True)
@@ -64,14 +64,14 @@ class OrtModule:
         except Exception as error:
             raise engine_error(self.device, "could not run", error) from error
 
-    def _given(self, name: str, array: np.ndarray, log: ConversionLog | None) -> Any:
+    def _input(self, name: str, array: np.ndarray, log: ConversionLog | None) -> Any:
         dtype = self._dtypes[name]
         if container_of(dtype) is not None:
             return unpack(dtype, array)
         return array if is_numpy_dtype(dtype) else to_ort_value(name, array, dtype, log)
 
     def bind(self, inputs: Arrays, outputs: Arrays) -> OrtBinding:
-        """Fix buffers; see `Module.bind`. One array may be an input and an output: it is then updated in place."""
+        """Fix buffers; see `Module.bind`. An array bound as input and output is updated in place."""
         check_buffers(inputs, self.inputs, outputs, self.outputs)
         session = self._open()
         try:
@@ -80,7 +80,7 @@ class OrtModule:
             raise engine_error(self.device, "cannot bind the buffers", error) from error
 
     def close(self) -> None:
-        """Give the memory back; a second call does nothing."""
+        """Free the memory; a second call does nothing."""
         self._session = None
 
     def _open(self) -> ort.InferenceSession:
@@ -110,9 +110,9 @@ class OrtBinding:
         values = {name: wrap_array(array, array.dtype.name) for name, array in inputs.items()}
         for name, value in values.items():
             self._binding.bind_ortvalue_input(name, value)
-        # Binding copies what the device cannot read where it is: such an input is stale after one run.
-        places = [info.name for info in session.get_input_memory_infos()]
-        self._uploads = {} if all(place == "Cpu" for place in places) else values
+        # Binding copies what the device cannot read in place: such an input has to be bound again for each run.
+        memories = [info.name for info in session.get_input_memory_infos()]
+        self._uploads = {} if all(memory == "Cpu" for memory in memories) else values
         for name in self._position:
             if name in outputs:
                 self._binding.bind_ortvalue_output(name, wrap_array(outputs[name], outputs[name].dtype.name))
@@ -131,7 +131,7 @@ class OrtBinding:
             raise engine_error(self._device, "could not run", error) from error
 
     def output(self, name: str) -> np.ndarray:
-        """The array of an output; see `Binding.output`."""
+        """Return the array of an output; see `Binding.output`."""
         if name in self._bound:
             return self._bound[name]
         index, dtype = self._position[name]

@@ -1,4 +1,4 @@
-"""How engines on ONNX Runtime get at execution providers: what brings them, registration, units, their noise."""
+"""Execution providers of ONNX Runtime: plugin packages, registration, hardware units, unwanted output."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from ..common.engine_errors import vendor_message
 
 STDOUT, STDERR = 1, 2
 _WARNING, _FATAL = 2, 4
-_DIVERTING = threading.Lock()
+_REDIRECTION = threading.Lock()
 
 
 def plugin(package: str, extra: str) -> ModuleType:
-    """A package that brings an execution provider.
+    """Import a package that contains an execution provider.
 
     Raises
     ------
     EngineMissing
-        Where it is not installed; names the extra that brings it.
+        Where it is not installed; names the extra that installs it.
     """
     try:
         return importlib.import_module(package)
@@ -41,16 +41,16 @@ def plugin(package: str, extra: str) -> ModuleType:
         raise EngineMissing(f"{name} is not installed", remedy=f"pip install 'trisect[{extra}]'") from error
 
 
-@cache  # a second registration fails, and has been seen to break sessions of the first
+@cache  # a second registration fails, and was observed to break sessions of the first
 def register(name: str, library: str) -> None:
-    """Make a provider's library known to ONNX Runtime, once.
+    """Register a provider's library with ONNX Runtime, once.
 
     Raises
     ------
     EngineMissing
-        For a library that cannot be loaded: of another version, or whose driver is broken.
+        For a library that cannot be loaded: a version mismatch, or a broken driver.
     """
-    if ep_devices(name):  # the user has done so already
+    if ep_devices(name):  # the user has registered it
         return
     try:
         with quiet():
@@ -61,34 +61,34 @@ def register(name: str, library: str) -> None:
 
 
 def ep_devices(name: str) -> list[Any]:
-    """The devices that ONNX Runtime lists for a provider."""
-    return [found for found in ort.get_ep_devices() if found.ep_name == name]
+    """Return the hardware units that ONNX Runtime lists for a provider."""
+    return [unit for unit in ort.get_ep_devices() if unit.ep_name == name]
 
 
 def kind_of(ep_device: Any) -> str:
-    """``cpu``, ``gpu`` or ``npu``, as the provider itself says."""
+    """Return ``cpu``, ``gpu`` or ``npu``, as the provider reports."""
     return str(ep_device.device.type.name).lower()
 
 
 def unit_of(device: Device, units: Sequence[Any]) -> Any:
-    """The unit that a device's number stands for.
+    """Return the unit that a device's index selects.
 
     Raises
     ------
     EngineFailed
-        When it was unplugged or switched off since, or was never on this machine.
+        When it was unplugged or disabled, or is not on this machine.
     """
     _, _, number = device.id.partition("#")
     if int(number or 0) >= len(units):
         raise EngineFailed(
-            f"{device.id} has gone: ONNX Runtime does not list it", remedy="see trisect devices", device=device.id
+            f"{device.id} is gone: ONNX Runtime does not list it", remedy="see trisect devices", device=device.id
         )
     return units[int(number or 0)]
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """No warnings of the default logger, which providers write to while they look for hardware."""
+    """Suppress the default logger, to which providers write while they search for hardware."""
     ort.set_default_logger_severity(_FATAL)
     try:
         yield
@@ -98,33 +98,33 @@ def quiet() -> Iterator[None]:
 
 @cache
 def tiny_model() -> bytes:
-    """One operator that every provider has, to see whether a device works at all."""
-    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy"]
-    graph = helper.make_graph([helper.make_node("Neg", ["x"], ["y"])], "tiny", ends[:1], ends[1:])
+    """Return a model of one operator that every provider supports, to test whether a device works at all."""
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy")
+    graph = helper.make_graph([helper.make_node("Neg", ["x"], ["y"])], "tiny", [x], [y])
     model = helper.make_model(graph, ir_version=10, opset_imports=[helper.make_opsetid("", 18)])
     return model.SerializeToString()
 
 
 @contextmanager
-def diverted(stream: int, target: int | None) -> Iterator[None]:
-    """Send what a library's own code writes to a standard stream elsewhere; None = nowhere.
+def redirected(stream: int, target: int | None) -> Iterator[None]:
+    """Redirect what native code writes to a standard stream of this process; None = discard it.
 
-    Libraries underneath write there from C, past Python's `sys.stdout`; only whole streams of the process can be moved.
+    Native libraries bypass Python's `sys.stdout`; only the stream of the whole process can be redirected.
     """
     if os.name != "posix":
         yield
         return
     library = ctypes.CDLL(None)
-    with _DIVERTING:
+    with _REDIRECTION:
         sys.stdout.flush()
         library.fflush(None)
-        kept = os.dup(stream)
-        aside = os.open(os.devnull, os.O_WRONLY) if target is None else os.dup(target)
-        os.dup2(aside, stream)
-        os.close(aside)
+        original = os.dup(stream)
+        replacement = os.open(os.devnull, os.O_WRONLY) if target is None else os.dup(target)
+        os.dup2(replacement, stream)
+        os.close(replacement)
         try:
             yield
         finally:
             library.fflush(None)
-            os.dup2(kept, stream)
-            os.close(kept)
+            os.dup2(original, stream)
+            os.close(original)

@@ -33,7 +33,7 @@ def to_array(name: str, value: ort.OrtValue, dtype: str, log: ConversionLog | No
 
 
 def wrap_array(array: np.ndarray, dtype: str) -> ort.OrtValue:
-    """An OrtValue over the array's own memory; over a copy where ONNX Runtime stores several elements a byte."""
+    """Return an OrtValue over the array's memory; over a copy where several elements share a byte."""
     if is_numpy_dtype(dtype):
         return ort.OrtValue.ortvalue_from_numpy(array)
     number, bits = onnx_dtype_number(dtype), bits_of(dtype)
@@ -48,7 +48,7 @@ def wrap_array(array: np.ndarray, dtype: str) -> ort.OrtValue:
 def unwrap_value(value: ort.OrtValue, dtype: str) -> np.ndarray:
     if is_numpy_dtype(dtype):
         return cast("np.ndarray", value.numpy())
-    # OrtValue.numpy() refuses what numpy has no dtype for, and the memory is freed with the value: copy the bits out.
+    # OrtValue.numpy() rejects dtypes that numpy lacks, and the memory is freed with the value: copy the bits.
     bits, shape = bits_of(dtype), tuple(value.shape())
     raw = np.empty(shape if bits >= 8 else value.tensor_size_in_bytes(), f"u{max(bits // 8, 1)}")
     ctypes.memmove(raw.ctypes.data, value.data_ptr(), raw.nbytes)

@@ -199,7 +199,7 @@ def test_whatever_onnx_runtime_lists_becomes_a_device(monkeypatch):
     ]
     assert all((d.engine, d.engine_version) == ("ort_ep", "7.1") for d in found)
     monkeypatch.setattr(ort_ep.ort, "get_ep_devices", list)
-    with pytest.raises(EngineFailed, match="gpu:dml has gone"):
+    with pytest.raises(EngineFailed, match="gpu:dml is gone"):
         ort_ep.OrtProviderEngine().load(b"", found[0], LoadOptions())
 
 
@@ -235,7 +235,7 @@ def test_libraries_named_in_the_environment_are_registered(monkeypatch):
 def test_a_device_that_has_gone_is_one_line(monkeypatch, engine, provider, model):
     monkeypatch.setattr(_ort_providers.ort, "get_ep_devices", list)
     device = Device(f"gpu:{engine.name}", "gpu", engine.name, "x", native=provider)
-    with pytest.raises(EngineFailed, match=rf"{device.id} has gone: .*; see trisect devices"):
+    with pytest.raises(EngineFailed, match=rf"{device.id} is gone: .*; see trisect devices"):
         engine().load(model("g (float[4] x) => (float[4] y) { y=Neg(x) }"), device, LoadOptions())
 
 
@@ -243,7 +243,7 @@ def test_the_second_of_two_units_is_the_second():
     units = ["first", "second"]
     assert _ort_providers.unit_of(Device("gpu:cuda", "gpu", "cuda", "x"), units) == "first"
     assert _ort_providers.unit_of(Device("gpu:cuda#1", "gpu", "cuda", "x"), units) == "second"
-    with pytest.raises(EngineFailed, match="gpu:cuda#2 has gone"):
+    with pytest.raises(EngineFailed, match="gpu:cuda#2 is gone"):
         _ort_providers.unit_of(Device("gpu:cuda#2", "gpu", "cuda", "x"), units)
 
 
