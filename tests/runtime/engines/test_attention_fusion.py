@@ -175,7 +175,7 @@ def test_where_nothing_can_be_fused_the_answer_is_the_same(
 ) -> None:
     tiny = tiny_llms.get(arch, "F32", "float32")
     monkeypatch.setattr(engine, "fuse_attention", lambda model, state: False)
-    runner = kit.stateful(tiny.bundle, share=True)
+    runner = kit.stateful(tiny.bundle, exports_cache=True)
     ids = kit.tokens(20, seed=4)
     parts = (12, 1, 6, 1)
     cache = kit.cache_for(tiny.bundle)
@@ -183,6 +183,6 @@ def test_where_nothing_can_be_fused_the_answer_is_the_same(
     found = kit.run_in_parts(runner, ids, parts)
     np.testing.assert_allclose(found, tiny.oracle.logits(ids.tolist())[kit.ends(parts)], rtol=0, atol=1e-4)
     other = kit.in_place(tiny.bundle)
-    other.take(cache)
+    other.continue_from(cache)
     again = other.forward(ids[:1], 20)
     np.testing.assert_allclose(again, tiny.oracle.logits([*ids.tolist(), int(ids[0])])[-1], rtol=0, atol=1e-4)
