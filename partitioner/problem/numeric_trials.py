@@ -25,7 +25,7 @@ from trisect.runtime.engines import load
 from trisect.runtime.engines.base import LoadOptions, Module
 from trisect.runtime.errors import TrisectError
 from trisect.runtime.tensors.containers import unpack
-from trisect.runtime.tensors.synthetic_feeds import draw
+from trisect.runtime.tensors.synthetic_feeds import random_value
 from trisect.runtime.tensors.tensor_spec import UNKNOWN_RANK, TensorSpec
 from trisect.runtime.tensors.value_difference import compare
 
@@ -33,7 +33,7 @@ RELATIVE_TOLERANCE, ABSOLUTE_TOLERANCE = 1e-3, 1e-7
 """Tolerances of ONNX's own conformance tests."""
 _BFLOAT16_RELATIVE_TOLERANCE = 2.0**-6
 _DRAWS = (0, 0, 0, 0, 0, 1, 1, 2, 2)
-"""`wildness` of the inputs of each run; see `draw`."""
+"""`extremeness` of the inputs of each run; see `random_value`."""
 _OUTPUT_BYTES_MAX = 1 << 20
 _TIME_LIMIT_S = 60.0
 
@@ -120,9 +120,9 @@ def compare_with_reference(model: Path, device: Device, reference: Device) -> Nu
             return NumericResult("failed", error.message)
         seed = zlib.crc32(model.read_bytes())
         results = []
-        for draw_number, wildness in enumerate(_DRAWS):
+        for draw_number, extremeness in enumerate(_DRAWS):
             rng = np.random.default_rng((seed, draw_number))
-            feeds = {s.name: draw(s.dtype, _sizes(s), rng, wildness=wildness) for s in expected.inputs}
+            feeds = {s.name: random_value(s.dtype, _sizes(s), rng, extremeness=extremeness) for s in expected.inputs}
             results.append(_compare_once(actual, expected, feeds))
     problems = [result for result in results if result.outcome in ("different", "failed")]
     return problems[0] if problems else EQUAL if EQUAL in results else UNDECIDED

@@ -1,4 +1,4 @@
-"""Every constant tensor that an ONNX file holds or points at, wherever it hides."""
+"""Iterates over all constant tensors of an ONNX model: initialisers, attributes, bodies and functions."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import onnx
 
 
 def all_tensors(proto: onnx.ModelProto | onnx.GraphProto | onnx.NodeProto) -> Iterator[onnx.TensorProto]:
-    """Every constant tensor in a model, graph or node, those inside control-flow bodies and functions too.
+    """Yield every constant tensor in a model, graph or node, including control-flow bodies and functions.
 
     Yields
     ------

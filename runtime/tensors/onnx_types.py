@@ -1,4 +1,4 @@
-"""ONNX's types as trisect's `TensorSpec`s and back: tensors, and sequences, optionals and maps of them."""
+"""Converts ONNX types to `TensorSpec`s and back: tensors, and sequences, optionals and maps of them."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from .containers import container_of
 from .dtypes import onnx_dtype_name, onnx_dtype_number
 from .tensor_spec import UNKNOWN_RANK, TensorSpec
 
-_MOST_NESTED = 4
+_DEPTH_MAX = 4
 
 
-def spec_of(value: ValueInfoProto, label: str) -> TensorSpec:
-    """What a model declares of one of its inputs or outputs.
+def tensor_spec(value: ValueInfoProto, label: str) -> TensorSpec:
+    """Return the description of one of a model's inputs or outputs.
 
     Parameters
     ----------
@@ -29,7 +29,7 @@ def spec_of(value: ValueInfoProto, label: str) -> TensorSpec:
     Examples
     --------
     >>> from onnx.helper import make_tensor_sequence_value_info
-    >>> spec_of(make_tensor_sequence_value_info("s", TensorProto.FLOAT, None), "m.onnx")
+    >>> tensor_spec(make_tensor_sequence_value_info("s", TensorProto.FLOAT, None), "m.onnx")
     TensorSpec(name='s', dtype='seq(float32)', shape=('?',))
     """
     dtype = _dtype_name(value.type, f"{label}: {value.name!r}")
@@ -48,32 +48,32 @@ def spec_of(value: ValueInfoProto, label: str) -> TensorSpec:
 
 
 def type_of(dtype: str) -> TypeProto:
-    """ONNX's type of a dtype's name, with no shape in it.
+    """Return the ONNX type of a dtype's name, without a shape.
 
     Examples
     --------
     >>> type_of("optional(seq(int64))").optional_type.elem_type.sequence_type.elem_type.tensor_type.elem_type
     7
     """
-    made = TypeProto()
-    found = container_of(dtype)
-    if found is None:
-        made.tensor_type.elem_type = onnx_dtype_number(dtype)
-        return made
-    kind, content = found
+    proto = TypeProto()
+    container = container_of(dtype)
+    if container is None:
+        proto.tensor_type.elem_type = onnx_dtype_number(dtype)
+        return proto
+    kind, content = container
     if kind == "map":
         key, _, value = content.partition(",")
-        made.map_type.key_type = onnx_dtype_number(key)
-        made.map_type.value_type.CopyFrom(type_of(value))
+        proto.map_type.key_type = onnx_dtype_number(key)
+        proto.map_type.value_type.CopyFrom(type_of(value))
     elif kind == "seq":
-        made.sequence_type.elem_type.CopyFrom(type_of(content))
+        proto.sequence_type.elem_type.CopyFrom(type_of(content))
     else:
-        made.optional_type.elem_type.CopyFrom(type_of(content))
-    return made
+        proto.optional_type.elem_type.CopyFrom(type_of(content))
+    return proto
 
 
 def _dtype_name(declared: TypeProto, where: str, depth: int = 0) -> str:
-    if depth > _MOST_NESTED:
+    if depth > _DEPTH_MAX:
         raise InvalidModel(f"{where} has a type nested too deeply", remedy="export the model again")
     kind = declared.WhichOneof("value")
     if kind == "sequence_type":
@@ -86,11 +86,11 @@ def _dtype_name(declared: TypeProto, where: str, depth: int = 0) -> str:
     if kind != "tensor_type":
         found = (kind or "value without type").removesuffix("_type")
         raise UnsupportedModel(
-            f"{where} is a {found}, not a tensor", remedy="trisect carries tensors, sequences, optionals and maps"
+            f"{where} is a {found}, not a tensor", remedy="trisect supports tensors, sequences, optionals and maps"
         )
     name = onnx_dtype_name(declared.tensor_type.elem_type)
     if name is None:
         number = declared.tensor_type.elem_type
-        told = TensorProto.DataType.Name(number) if number in TensorProto.DataType.values() else str(number)
-        raise UnsupportedModel(f"{where} has dtype {told}, which cannot cross a model's boundary")
+        dtype = TensorProto.DataType.Name(number) if number in TensorProto.DataType.values() else str(number)
+        raise UnsupportedModel(f"{where} has dtype {dtype}, which cannot cross a model's boundary")
     return name

@@ -1,8 +1,8 @@
-"""How far one value is from another, for every type that flows: tensors of any dtype, texts, lists, optionals, maps."""
+"""Measures the difference of two values of any ONNX type: tensors of any dtype, strings, lists, optionals, maps."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 from typing import Any
 
@@ -12,88 +12,88 @@ _EXACT_KINDS = "biu"
 
 
 @dataclass(frozen=True)
-class Difference:
-    """The largest differences between two values; all 0 where they are the same."""
+class ValueDifference:
+    """The largest differences between two values; all 0 where they are equal."""
 
     max_abs: float
-    """Infinite where shapes differ or only one side has a NaN."""
+    """Infinite where shapes differ or only one value has a NaN."""
     max_rel: float
-    """`max_abs` as a share of the largest magnitude that was wanted."""
+    """`max_abs` relative to the largest magnitude of the expected value."""
     worst: float
-    """Largest difference as a share of what is allowed at that element; above 1 is wrong."""
+    """Largest difference relative to the tolerance at that element; above 1 is wrong."""
     where: tuple[int, ...] = ()
-    """Index of the worst element, behind that of its list where it is in one."""
+    """Index of the worst element, after the index in its list where there is one."""
 
     @classmethod
-    def total(cls) -> Difference:
-        """Values that cannot be compared at all: of another shape, length or kind."""
+    def total(cls) -> ValueDifference:
+        """Return the difference of values that cannot be compared: of another shape, length or type."""
         return cls(inf, inf, inf)
 
 
-_SAME = Difference(0.0, 0.0, 0.0)
+_SAME = ValueDifference(0.0, 0.0, 0.0)
 
 
-def compare(got: Any, wanted: Any, *, absolute: float, relative: float) -> Difference:
-    """Compare a value with the right one.
+def compare(actual: Any, expected: Any, *, absolute: float, relative: float) -> ValueDifference:
+    """Compare a value with the expected one.
 
     Parameters
     ----------
-    got, wanted : array, list, dict or None
+    actual, expected : array, list, dict or None
         Lists for sequences, None for an empty optional.
     absolute, relative : float
-        ``|got - wanted| <= absolute + relative * |wanted|`` is allowed at every element.
+        Tolerance: ``|actual - expected| <= absolute + relative * |expected|`` at every element.
 
     Examples
     --------
     >>> compare(np.array([1.0, 2.5]), np.array([1.0, 2.0]), absolute=0.0, relative=0.5)
-    Difference(max_abs=0.5, max_rel=0.25, worst=0.5, where=(1,))
+    ValueDifference(max_abs=0.5, max_rel=0.25, worst=0.5, where=(1,))
     >>> compare([np.zeros(2)], [], absolute=1.0, relative=1.0).max_abs
     inf
     """
-    if isinstance(wanted, (list, tuple, dict)):
-        return _compare_parts(got, wanted, absolute, relative)
-    if wanted is None or got is None:
-        return _SAME if got is wanted else Difference.total()
-    got, wanted = np.asarray(got), np.asarray(wanted)
-    if got.shape != wanted.shape or (got.dtype.kind in "OUS") != (wanted.dtype.kind in "OUS"):
-        return Difference.total()
-    if wanted.dtype.kind in "OUS":
-        unequal = np.argwhere(got.astype(str) != wanted.astype(str))
-        return Difference(inf, inf, inf, _index(unequal[0])) if len(unequal) else _SAME
-    return _compare_numbers(got, wanted, absolute, relative)
+    if isinstance(expected, (list, tuple, dict)):
+        return _compare_parts(actual, expected, absolute, relative)
+    if expected is None or actual is None:
+        return _SAME if actual is expected else ValueDifference.total()
+    actual, expected = np.asarray(actual), np.asarray(expected)
+    if actual.shape != expected.shape or (actual.dtype.kind in "OUS") != (expected.dtype.kind in "OUS"):
+        return ValueDifference.total()
+    if expected.dtype.kind in "OUS":
+        unequal = np.argwhere(actual.astype(str) != expected.astype(str))
+        return ValueDifference(inf, inf, inf, _index(unequal[0])) if len(unequal) else _SAME
+    return _compare_numbers(actual, expected, absolute, relative)
 
 
-def _compare_parts(got: Any, wanted: Any, absolute: float, relative: float) -> Difference:
-    is_map = isinstance(wanted, dict)
-    if is_map and (not isinstance(got, dict) or got.keys() != wanted.keys()):
-        return Difference.total()
-    if not is_map and (not isinstance(got, (list, tuple)) or len(got) != len(wanted)):
-        return Difference.total()
+def _compare_parts(actual: Any, expected: Any, absolute: float, relative: float) -> ValueDifference:
+    is_map = isinstance(expected, dict)
+    if is_map and (not isinstance(actual, dict) or actual.keys() != expected.keys()):
+        return ValueDifference.total()
+    if not is_map and (not isinstance(actual, (list, tuple)) or len(actual) != len(expected)):
+        return ValueDifference.total()
     worst = _SAME
-    for index, key in enumerate(wanted if is_map else range(len(wanted))):
-        found = compare(got[key], wanted[key], absolute=absolute, relative=relative)
-        if found.worst > worst.worst or (found.worst == worst.worst and found.max_abs > worst.max_abs):
-            worst = Difference(found.max_abs, found.max_rel, found.worst, (index, *found.where))
+    for index, key in enumerate(expected if is_map else range(len(expected))):
+        difference = compare(actual[key], expected[key], absolute=absolute, relative=relative)
+        if (difference.worst, difference.max_abs) > (worst.worst, worst.max_abs):
+            worst = replace(difference, where=(index, *difference.where))
     return worst
 
 
-def _compare_numbers(got: np.ndarray, wanted: np.ndarray, absolute: float, relative: float) -> Difference:
-    if not wanted.size:
+def _compare_numbers(actual: np.ndarray, expected: np.ndarray, absolute: float, relative: float) -> ValueDifference:
+    if not expected.size:
         return _SAME
-    wide = np.complex128 if "c" in (got.dtype.kind, wanted.dtype.kind) else np.float64
-    one, other = np.asarray(got, dtype=wide), np.asarray(wanted, dtype=wide)
-    same = (one == other) | (np.isnan(one) & np.isnan(other))
-    if got.dtype.kind in _EXACT_KINDS and wanted.dtype.kind in _EXACT_KINDS:
-        same = np.asarray(got == wanted)  # 64-bit integers are more than a float64 can tell apart
+    wide = np.complex128 if "c" in (actual.dtype.kind, expected.dtype.kind) else np.float64
+    x, y = np.asarray(actual, dtype=wide), np.asarray(expected, dtype=wide)
+    same = (x == y) | (np.isnan(x) & np.isnan(y))
+    if actual.dtype.kind in _EXACT_KINDS and expected.dtype.kind in _EXACT_KINDS:
+        same = np.asarray(actual == expected)  # float64 cannot represent all 64-bit integers
     with np.errstate(invalid="ignore", over="ignore"):
-        off = np.abs(one - other)
+        off = np.abs(x - y)
         off = np.where(same, 0.0, np.where(np.isnan(off) | (off == 0.0), inf, off))
-        size = np.abs(np.where(np.isfinite(other), other, 0.0))
+        size = np.abs(np.where(np.isfinite(y), y, 0.0))
         allowed = np.maximum(absolute + relative * size, np.finfo(np.float64).tiny)
         share = off / allowed
     at = int(np.argmax(share))
     max_abs, magnitude = float(off.max()), float(size.max())
-    return Difference(
+    return ValueDifference(
         max_abs,
         max_abs / magnitude if magnitude else max_abs,
         float(share.reshape(-1)[at]),
