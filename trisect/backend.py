@@ -34,7 +34,7 @@ from trisect.runtime.plans.plan import Plan
 from trisect.runtime.sessions.session import Session
 from trisect.runtime.tensors.containers import unpack
 from trisect.runtime.tensors.dtypes import onnx_dtype_number
-from trisect.runtime.tensors.onnx_types import tensor_spec
+from trisect.runtime.tensors.onnx_types import declared_spec
 from trisect.runtime.tensors.tensor_spec import UNKNOWN_RANK, TensorSpec
 
 _ALTERNATING = {"CPU": "cpu:ort,cpu:openvino", "CUDA": "gpu:cuda,cpu:ort"}
@@ -52,7 +52,7 @@ class PreparedModel(OnnxBackendRep):
         self._devices = devices
         self._options = LoadOptions(threads=threads)
         initializers = {tensor.name for tensor in model.graph.initializer}
-        self.inputs = tuple(tensor_spec(v, "the model") for v in model.graph.input if v.name not in initializers)
+        self.inputs = tuple(declared_spec(v, "the model") for v in model.graph.input if v.name not in initializers)
         self.plan: Plan | None = None
         """The plan; None until the first inputs set the sizes of the symbolic dimensions."""
         self._session: Session | None = None

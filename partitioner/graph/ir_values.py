@@ -8,7 +8,7 @@ from math import prod
 
 import onnx_ir as ir
 
-from trisect.runtime.tensors.onnx_types import tensor_spec as declared_spec
+from trisect.runtime.tensors.onnx_types import declared_spec
 from trisect.runtime.tensors.tensor_spec import UNKNOWN_RANK, TensorSpec
 
 from .op_call import Shape
@@ -71,7 +71,7 @@ def dims_of(shape: ir.Shape) -> tuple[int | str, ...]:
     return tuple(d if isinstance(d, int) and d >= 0 else "?" for d in shape)
 
 
-def tensor_spec(value: ir.Value) -> TensorSpec:
+def spec_of(value: ir.Value) -> TensorSpec:
     """Return name, dtype and shape of a value; a dimension that depends on data is ``"?"``."""
     if isinstance(value.type, (ir.SequenceType, ir.OptionalType)):
         return declared_spec(ir.serde.serialize_value(value), "the model")

@@ -12,7 +12,7 @@ from .tensor_spec import UNKNOWN_RANK, TensorSpec
 _DEPTH_MAX = 4
 
 
-def tensor_spec(value: ValueInfoProto, label: str) -> TensorSpec:
+def declared_spec(value: ValueInfoProto, label: str) -> TensorSpec:
     """Return the description of one of a model's inputs or outputs.
 
     Parameters
@@ -29,8 +29,8 @@ def tensor_spec(value: ValueInfoProto, label: str) -> TensorSpec:
     Examples
     --------
     >>> from onnx.helper import make_tensor_sequence_value_info
-    >>> tensor_spec(make_tensor_sequence_value_info("s", TensorProto.FLOAT, None), "m.onnx")
-    TensorSpec(name='s', dtype='seq(float32)', shape=('?',))
+    >>> declared_spec(make_tensor_sequence_value_info("s", TensorProto.FLOAT, None), "m.onnx")
+    TensorSpec(name='s', dtype='seq(float32)', shape=('?',), layout='NCHW')
     """
     dtype = _dtype_name(value.type, f"{label}: {value.name!r}")
     if value.type.HasField("sequence_type"):

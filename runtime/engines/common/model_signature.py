@@ -13,7 +13,7 @@ from onnx import TensorProto, ValueInfoProto
 
 from ...device import Device
 from ...errors import InvalidModel, TrisectError
-from ...tensors.onnx_types import tensor_spec
+from ...tensors.onnx_types import declared_spec
 from ...tensors.tensor_spec import TensorSpec
 from .engine_errors import engine_error, vendor_message
 
@@ -130,8 +130,8 @@ def _walk(file: BinaryIO, label: str) -> Signature:
         elif number == _INITIALIZER:
             initializers.update(_initializer_name(file, at, size))
     return Signature(
-        tuple(tensor_spec(value, label) for value in inputs if value.name not in initializers),
-        tuple(tensor_spec(value, label) for value in outputs),
+        tuple(declared_spec(value, label) for value in inputs if value.name not in initializers),
+        tuple(declared_spec(value, label) for value in outputs),
     )
 
 
