@@ -1,4 +1,4 @@
-"""Strategies that cut a model into pieces whatever it costs, so that cutting is tested and not only planned around."""
+"""Strategies that cut a model regardless of costs, so that cutting is tested."""
 
 from __future__ import annotations
 

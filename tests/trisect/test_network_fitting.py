@@ -81,13 +81,13 @@ def test_a_split_uses_the_fitted_overheads_and_fitting_resumes(place: Path) -> N
         min(problem.boundary_costs[name].leave_s) > 0 and min(problem.boundary_costs[name].enter_s) > 0
         for name in crossing
     )
-    wiser = network_fitting.fit_on_networks(DEVICES, budget_s=1e-6, model=place / "m.onnx")
-    own = [row for rows in wiser.devices.values() for row in rows if row.origin == "plan"]
+    extended = network_fitting.fit_on_networks(DEVICES, budget_s=1e-6, model=place / "m.onnx")
+    own = [row for rows in extended.devices.values() for row in rows if row.origin == "plan"]
     assert len([row for row in own if not row.is_kernel]) == 2  # the whole on each device
     assert len([row for row in own if row.is_kernel]) > 2
     assert (
         network_fitting.fit_on_networks(DEVICES, budget_s=1e-6, model=place / "m.onnx").devices.keys()
-        == wiser.devices.keys()
+        == extended.devices.keys()
     )
     costs = network_fitting.costs_of(known, devices)
     assert costs.models

@@ -45,15 +45,15 @@ def test_invalid_time_limits_are_refused(model: Path, two_devices: str, limit: f
 
 
 def test_seed_and_time_limit_reach_the_strategy(model: Path, two_devices: str) -> None:
-    heard: list[tuple[float, int]] = []
+    received: list[tuple[float, int]] = []
 
     @trisect.strategy("listening")
     def listening(problem: trisect.Problem, *, time_limit_s: float, seed: int) -> dict[str, str]:
-        heard.append((time_limit_s, seed))
+        received.append((time_limit_s, seed))
         return dict.fromkeys(problem.graph, problem.device_ids[0])
 
     plan = trisect.split(model, two_devices, "listening", shapes=SHAPES, seed=5, time_limit_s=2.5)
-    assert heard == [(2.5, 5)]
+    assert received == [(2.5, 5)]
     assert (plan.seed, plan.time_limit_s) == (5, 2.5)
 
 
@@ -81,7 +81,7 @@ def test_replanning_without_a_device(model: Path, two_devices: str, tmp_path: Pa
 def test_replanning_that_is_infeasible(model: Path, two_devices: str) -> None:
     one, other = two_devices.split(",")
     plan = trisect.split(model, two_devices, f"single:{one}", shapes=SHAPES)
-    freed = trisect.replan(plan, [one])  # a strategy that was told of the lost device gives way
+    freed = trisect.replan(plan, [one])  # `auto` replaces a strategy that names the lost device
     assert (freed.strategy, set(freed.placement.values())) == ("auto", {other})
     with pytest.raises(UnknownDevice, match="no device 'gpu:none' in this plan"):
         trisect.replan(plan, ["gpu:none"])

@@ -1,4 +1,4 @@
-"""A model that was run whole on a device costs there what it took, and the same question has the same answer."""
+"""A model that ran whole on a device costs there what was measured, and measurements are cached."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Kernels of a running model become sums of the same summands that its segments are made of, and lose no time."""
+"""Kernels of a running model become measured cost terms, whose times sum up to those of its segments."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ def test_kernels_take_as_long_as_the_segment_without_its_call(model: TrialModel,
     rows = kernel_segments(model, whole, trial, {device.id: trial.segments_s[0] / 4}, 0.02)
     assert {where for where, _ in rows} == {device.id}
     assert sum(row.time_s for _, row in rows) == pytest.approx(trial.segments_s[0] * 3 / 4, rel=0.05)
-    told = [term for _, row in rows for term in row.terms]
+    kernel_terms = [term for _, row in rows for term in row.terms]
     inside = [term for term in whole.terms[0] if term.kind not in ("border", "call")]
-    assert sorted(map(repr, told)) == sorted(map(repr, inside))
+    assert sorted(map(repr, kernel_terms)) == sorted(map(repr, inside))
 
 
-def test_an_engine_that_fails_at_it_tells_nothing(
+def test_an_engine_whose_profiler_fails_gives_no_kernels(
     model: TrialModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = model.whole(DEVICES[0], tmp_path / "whole")

@@ -1,4 +1,4 @@
-"""A model's operators are measured at the model's shapes, each kind once, and what is too small is left alone."""
+"""A model's operators become benchmark cases at the model's shapes, equal ones once and without small ones."""
 
 from __future__ import annotations
 

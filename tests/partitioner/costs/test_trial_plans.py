@@ -1,4 +1,4 @@
-"""Plans made to be measured must compute what the model does, and tell the work of each of their segments."""
+"""Plans made to be measured compute what the model does, and have the cost terms of each of their segments."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_a_random_cut_computes_the_same(tmp_path: Path) -> None:
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
 
 
-def test_each_segment_has_its_summands_and_all_work_is_told(tmp_path: Path) -> None:
+def test_the_cost_terms_of_the_segments_cover_all_operations(tmp_path: Path) -> None:
     model = made(tmp_path, 0)
     whole = model.whole(DEVICES[0], tmp_path / "whole")
     cut = model.random("b", 4, tmp_path / "cut")

@@ -17,7 +17,7 @@ from trisect.runtime.errors import InvalidModel, TrisectError, UnsupportedModel,
 
 
 def refusal(path: Path) -> str:
-    """Read a damaged model: what trisect says of it, nothing where it is still sound; no other error may come out."""
+    """Return the error message for a damaged model, if any; no error of another type may be raised."""
     try:
         Graph.read(path, {"batch": 1})
     except TrisectError as error:

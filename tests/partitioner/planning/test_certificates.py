@@ -1,4 +1,4 @@
-"""What a plan says of itself: objective, bound and how it is known, reasons, totals, metadata; the same every time."""
+"""What a plan records: objective, bound and its source, reasons, totals and metadata; the same every time."""
 
 from __future__ import annotations
 
@@ -39,17 +39,17 @@ def planned(model: Path, out: Path, strategy: str = "auto", objective: str = "la
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_golden_plans(model: Path, tmp_path: Path, strategy: str) -> None:
-    """Segments as they were when last agreed on: a change of one is a change of behaviour, and has to be told.
+    """Segments of golden plans: a change is a change of behaviour, and needs a reason in the commit.
 
-    Delete the file and run this test to write it anew.
+    Delete the file and run this test to write it again.
     """
     plan = planned(model, tmp_path / "plan", strategy, "throughput")
     found = [[segment.device, *segment.nodes] for segment in plan.segments]
     golden = json.loads(GOLDEN.read_text()) if GOLDEN.exists() else {}
     if strategy not in golden:
         GOLDEN.write_text(json.dumps({**golden, strategy: found}, indent=1, sort_keys=True) + "\n")
-        pytest.fail(f"there was no plan of {strategy}: look at the one that was written now, and keep it")
-    if not any("time limit" in note for note in plan.notes):  # stopped by the clock: the machine is too busy to tell
+        pytest.fail(f"there was no golden plan of {strategy}: review the one that was just written, and commit it")
+    if not any("time limit" in note for note in plan.notes):  # the machine was too busy to finish the search
         assert found == golden[strategy]
 
 
@@ -82,7 +82,7 @@ def test_each_objective_is_best_served_by_its_own_plan(model: Path, tmp_path: Pa
         assert totals[objective][i] == min(values[i] for values in totals.values())
     assert set(plans["energy"].placement.values()) == {
         "npu:one"
-    }  # four times slower than the GPU, thirty times thriftier
+    }  # four times slower than the GPU, at a thirtieth of its power
     assert len(set(plans["memory"].placement.values())) == 3  # weights are spread
 
 
@@ -151,7 +151,7 @@ def test_infeasible_memory_is_one_line(model: Path, tmp_path: Path) -> None:
 
 
 def test_segments_say_their_stage_where_the_format_has_a_field_for_it(tmp_path: Path) -> None:
-    for ir_version, told in ((10, []), (11, [0, 0, 1, 1])):
+    for ir_version, expected in ((10, []), (11, [0, 0, 1, 1])):
         text = f"""
         <ir_version: {ir_version}, opset_import: ["" : 21]> m (float[2, 4] x) => (float[2, 4] y) {{
             a = Relu(x) b = Neg(a) c = Abs(b) y = Tanh(c) }}"""
@@ -161,7 +161,7 @@ def test_segments_say_their_stage_where_the_format_has_a_field_for_it(tmp_path: 
         for segment in plan.segments:
             proto = onnx.load(Path(plan.folder) / segment.file)
             onnx.checker.check_model(proto)
-            assert [c.device[0] for c in proto.configuration] == ([segment.device] if told else [])
+            assert [c.device[0] for c in proto.configuration] == ([segment.device] if expected else [])
             stages += [c.pipeline_stage for node in proto.graph.node for c in node.device_configurations]
-        assert stages == told
+        assert stages == expected
         assert small_models.run_plan(plan, {"x": np.ones((2, 4), np.float32)})["y"].shape == (2, 4)

@@ -1,4 +1,4 @@
-"""Model file -> plan folder: what is written computes what the model computes, and is the same every time."""
+"""From a model file to a plan folder, which computes what the model computes and is the same every time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Running plans finds out what costs did not know: in a world with rules of its own, the quickest plan is found."""
+"""Refinement finds the fastest plan where measured times differ from the costs."""
 
 from __future__ import annotations
 
@@ -39,22 +39,22 @@ def test_a_device_that_is_slower_than_its_costs_say_loses_the_work(
     (favourite,) = {segment.device for segment in before.segments}
     other = next(d.id for d in (CPU, GPU) if d.id != favourite)
     monkeypatch.setattr(refining, "run_trial", world(lambda device: 1e-3 if device == favourite else 1e-4))
-    told: list[MeasuredSegment] = []
+    recorded: list[MeasuredSegment] = []
     plan = small_models.split(
         model, [CPU, GPU], FakeCosts(), shapes={"batch": 3}, out_folder=tmp_path / "plan", refine=4,
-        record=lambda found: told.extend(row for rows in found.values() for row in rows),
+        record=lambda measured: recorded.extend(row for rows in measured.values() for row in rows),
     )  # fmt: skip
     assert {segment.device for segment in plan.segments} == {other}
     assert plan.notes[-1].startswith("the quickest of 2 plans that ran: latency 1.21 ms, measured")
     assert Plan.load(tmp_path / "plan").placement == plan.placement
-    assert [len(told), told[0].origin] == [2, "plan"]
+    assert [len(recorded), recorded[0].origin] == [2, "plan"]
     assert not list(tmp_path.glob("trisect-refine-*"))
 
 
 def test_a_plan_that_gets_slower_is_not_kept(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = small_models.split(model, [CPU, GPU], FakeCosts(), shapes={"batch": 3}, out_folder=tmp_path / "before")
     (favourite,) = {segment.device for segment in before.segments}
-    # Both are far slower than the costs say, the other one even more: it looks better only until it has run.
+    # Both are far slower than their costs, the other one even more: it seems better only until it has run.
     monkeypatch.setattr(refining, "run_trial", world(lambda device: 1e-3 if device == favourite else 2e-3))
     plan = small_models.split(
         model, [CPU, GPU], FakeCosts(), shapes={"batch": 3}, out_folder=tmp_path / "plan", refine=4
@@ -66,7 +66,8 @@ def test_a_plan_that_gets_slower_is_not_kept(model: Path, tmp_path: Path, monkey
 def test_each_device_alone_runs_too_where_nobody_chose_a_strategy(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Every call is dear, which no cost says: a strategy that cuts often loses, and only `auto` may leave it.
+    # Calls are expensive, which the costs do not contain: `auto` finds a plan of one segment, a fixed strategy does
+    # not.
     monkeypatch.setattr(refining, "run_trial", world(lambda device: 1e-5, call_s=1.0))
     arguments = {"shapes": {"batch": 3}, "out_folder": tmp_path / "plan", "refine": 1}
     cut = small_models.split(model, [CPU, GPU], FakeCosts(), "test-blocks:3", **arguments)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""What a user may demand, how it is read, and what is said when it cannot be."""
+"""Constraints: how they are read, applied to a problem, and reported when they cannot be satisfied."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def problem(**changes: Any) -> Problem:
     nx.add_path(graph, ["first", "middle", "last"])
     times = {task: dict.fromkeys(IDS, 1.0) for task in graph}
     del times["middle"][NPU.id]
-    given = {"rules": Rules(sizes_bytes={"first": 300.0, "last": 500.0}), **changes}
-    return Problem.of(graph, [CPU, GPU, NPU], times, **given)
+    options = {"rules": Rules(sizes_bytes={"first": 300.0, "last": 500.0}), **changes}
+    return Problem.of(graph, [CPU, GPU, NPU], times, **options)
 
 
 @pytest.mark.parametrize(
@@ -133,8 +133,8 @@ def test_without_cpu_fallback_the_cpu_gets_only_what_is_forced_to_it() -> None:
         FallbackForbidden, match=r"only a CPU could run node 'middle' \(Softmax\).*gpu:b \(forbidden by"
     ):
         constrained(problem(), Constraints(forbid={"op:Softmax": "gpu"}, cpu_fallback=False))
-    told = Constraints(force={"middle": "cpu"}, cpu_fallback=False)
-    assert constrained(problem(), told).allowed("middle") == [CPU.id]
+    forced = Constraints(force={"middle": "cpu"}, cpu_fallback=False)
+    assert constrained(problem(), forced).allowed("middle") == [CPU.id]
     alone = Problem.of(nx.DiGraph([("x", "y")]), [CPU], lambda *_: 1.0)
     with pytest.raises(FallbackForbidden, match="no device left without CPU fallback: only cpu:a"):
         constrained(alone, Constraints(cpu_fallback=False))
@@ -193,7 +193,7 @@ def test_a_file_a_mapping_and_the_dataclass_say_the_same(tmp_path: Path) -> None
         ({"memory": {"gpu": -1}}, "memory of gpu -1: expected a number of bytes"),
     ],
 )
-def test_what_makes_no_sense_is_refused(given: dict[str, Any], message: str) -> None:
+def test_invalid_constraints_are_refused(given: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidInput, match=message):
         read_constraints(given)
 

@@ -1,4 +1,4 @@
-"""Predicted transfers to and from devices with memory of their own show the copies that they are made of."""
+"""Predicted transfers to and from devices with memory of their own contain copies."""
 
 from __future__ import annotations
 

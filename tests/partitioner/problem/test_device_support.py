@@ -1,4 +1,4 @@
-"""What a device refuses is never placed there, and a segment that does not compile is found when the plan is made."""
+"""Nodes are never placed on a device that does not support them, and segments are compiled when a plan is made."""
 
 from __future__ import annotations
 
@@ -193,7 +193,7 @@ def test_a_segment_that_compiles_nowhere_is_refused(tmp_path, known, picky):
 
 
 def test_planning_anew_ends(tmp_path, known, monkeypatch):
-    """Where one node after the other is refused, the plan is given up after a few."""
+    """Planning fails after a few attempts where one node after the other is refused."""
     real = Capabilities.supports
 
     def supports(self, candidate, device):
@@ -252,7 +252,7 @@ def test_a_quantised_weight_that_is_shared_ties_nothing_together(tmp_path):
 
 
 def test_a_real_model_goes_where_it_can_run(tmp_path, known, models):
-    """OpenVINO refuses silero's nested If: the one device that takes it gets it, and one that is alone says why."""
+    """OpenVINO refuses silero's nested If: it runs on the other device, or is refused with the reason without one."""
     path = models / "silero_vad.onnx"
     if not path.is_file():
         pytest.skip(f"{path.name} is not in {models}")

@@ -1,4 +1,4 @@
-"""Images handed over with their channels last: only where all around keep them so, and with the same answers."""
+"""Images cross segment boundaries in NHWC layout where both sides compute in it, and results stay the same."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def in_nhwc(plan: Plan) -> set[str]:
     }
 
 
-def test_only_images_that_all_around_keep_so_are_in_nhwc(
+def test_only_images_whose_segments_all_compute_in_nhwc_cross_in_it(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(boundary_layouts, "keeps_channels_last", lambda device: device in (CPU, CPU2))
@@ -69,7 +69,7 @@ def test_only_images_that_all_around_keep_so_are_in_nhwc(
     assert in_nhwc(placed(model, tmp_path / "2", [CPU, CPU2, GPU], {"a": 1, "b0": 1, "b": 1})) == {"a"}
     # One reader of a on a device that does not keep them so.
     assert in_nhwc(placed(model, tmp_path / "3", [CPU, CPU2, GPU], {"a": 1, "d": 2})) == set()
-    # Nobody whose engine says so.
+    # No engine that computes in NHWC.
     monkeypatch.setattr(boundary_layouts, "keeps_channels_last", lambda device: False)
     assert in_nhwc(placed(model, tmp_path / "4", [CPU, CPU2, GPU], {"a": 1})) == set()
 
@@ -146,16 +146,16 @@ def test_a_wrong_image_is_found_where_it_was_made(model: Path, tmp_path: Path, m
     assert not next(check for check in found.checks if check.name == "a").ok
 
 
-def test_nothing_is_learned_of_segments_that_reorder_no_image(
+def test_segments_with_nhwc_boundaries_are_not_recorded(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     inputs = prepare(PlanRequest(model, (CPU, CPU2)), DeviceData(FakeCosts()))
-    for keeps, learned in ((False, True), (True, False)):
+    for keeps, recorded in ((False, True), (True, False)):
         monkeypatch.setattr(boundary_layouts, "keeps_channels_last", lambda device, keeps=keeps: keeps)
         plan = placed(model, tmp_path / str(keeps), [CPU, CPU2], {"a": 1, "d": 1})
         count = len(plan.segments)
         found = refinement._measured_segments(inputs, plan, Trial(1.0, 0.0, (1.0,) * count, (0.0,) * count, 1, None))
-        assert bool(found.get(CPU2.id)) == learned
+        assert bool(found.get(CPU2.id)) == recorded
 
 
 def test_nobody_tells_of_devices_that_are_not_here() -> None:

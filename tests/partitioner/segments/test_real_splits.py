@@ -1,4 +1,4 @@
-"""Every real model, cut at random into 2 to 12 convex segments over real engines, against the model as it is."""
+"""Every real model, cut at random into 2 to 12 convex segments over real engines, against the whole model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cutting where what flows is no plain tensor, and files that older engines can still read."""
+"""Cuts at values that are not plain tensors, and files that older engines can read."""
 
 from __future__ import annotations
 
