@@ -21,7 +21,7 @@ from trisect.runtime.progress import Progress, no_progress
 from trisect.scheduler.benchmarks.problem_file import ProblemFile, ProblemFileEdge, ProblemFileTask, to_tables
 from trisect.scheduler.problem.problem import Problem
 
-from ..workloads.random_graphs import draw
+from ..workloads.random_graphs import random_problem
 from .statistics import ratio_to
 
 _GRID = 2.0**30
@@ -118,7 +118,7 @@ def find_adversary(
     steps = iterations // restarts
     for restart in range(restarts):
         random = Random(f"{seed} {restart} {strategy} {against}")
-        current = msgspec.structs.replace(draw(seed * restarts + restart, tasks, devices), convention=rules)
+        current = msgspec.structs.replace(random_problem(seed * restarts + restart, tasks, devices), convention=rules)
         found = contest.meet(current)
         begin = found.ratio
         for step in range(steps):

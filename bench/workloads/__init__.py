@@ -1,8 +1,8 @@
 """Workloads: named sets of placement problems to compare strategies on, found by name.
 
 A workload is one file in this folder with one decorated function, or an entry point of another package in the group
-``trisect.workloads`` (its name is the workload's, its object the decorated function). Nobody keeps a list. A user names
-one with its settings, ``random:layered?n=20,100&ccr=1``; a setting with several values makes a workload of each.
+``trisect.workloads`` (its name is the workload's, its object the decorated function). A user gives its name with
+settings, ``random:layered?n=20,100&ccr=1``; a setting with several values makes a workload of each.
 """
 
 from __future__ import annotations
@@ -24,42 +24,42 @@ from trisect.scheduler.problem.rules import Objective
 
 
 class UnknownWorkload(TrisectError):
-    """A workload's name that nobody registered."""
+    """No workload of this name is registered."""
 
 
 @dataclass(frozen=True)
 class WorkloadInstance:
-    """One problem of a workload, made when it is needed."""
+    """One problem of a workload, built on demand."""
 
     name: str
     make: Callable[[], Problem]
     seed: int | None = None
-    """The seed that it was drawn with; None for one that is always the same."""
+    """Random seed of the problem; None for a fixed one."""
     known_bound: float = 0.0
-    """What its authors or others have proven that no placement is below."""
+    """Published lower bound of any placement's value."""
 
 
 @dataclass(frozen=True)
 class WorkloadRequest:
-    """What a workload is asked for."""
+    """Arguments of a workload's function."""
 
     argument: str
-    """What stands behind the colon: a kind, a path."""
+    """Text after the colon: a kind, a path."""
     seeds: tuple[int, ...]
-    """For workloads that draw their instances: one instance each."""
+    """Random seeds: one random instance each."""
     objective: Objective | None
-    """None: whatever is usual for the workload."""
+    """None: the workload's default."""
 
 
 @dataclass(frozen=True)
 class Workload:
-    """A set of problems with where it comes from."""
+    """A set of problems with its provenance."""
 
     name: str
     provenance: str
-    """In one line: what it is, whose, where it is published."""
+    """In one line: content, authors, place of publication."""
     licence: str
-    """SPDX name where there is one."""
+    """SPDX identifier where there is one."""
     instances: Callable[..., Iterable[WorkloadInstance]]
     """``(request, **settings)``; its keyword-only parameters are the settings, of the type of their defaults."""
 
@@ -75,9 +75,11 @@ class WorkloadChoice:
 
     @property
     def text(self) -> str:
-        """How a user would write it."""
-        behind = "&".join(f"{key}={value}" for key, value in self.settings)
-        return self.workload.name + (f":{self.argument}" if self.argument else "") + (f"?{behind}" if behind else "")
+        """The choice as a user would write it."""
+        settings = "&".join(f"{key}={value}" for key, value in self.settings)
+        return (
+            self.workload.name + (f":{self.argument}" if self.argument else "") + (f"?{settings}" if settings else "")
+        )
 
 
 _REGISTERED: dict[str, Workload] = {}
@@ -103,10 +105,10 @@ def workload(
     return register
 
 
-def add(found: Workload) -> Workload:
-    """Make a workload known by its name."""
-    _REGISTERED[found.name] = found
-    return found
+def add(new: Workload) -> Workload:
+    """Register a workload under its name."""
+    _REGISTERED[new.name] = new
+    return new
 
 
 @cache
@@ -115,81 +117,84 @@ def _load_all() -> None:
         if not module.name.startswith("_"):
             import_module(f"{__name__}.{module.name}")
     for entry in entry_points(group="trisect.workloads"):
-        found = entry.load()
-        if isinstance(found, Workload):
-            _REGISTERED.setdefault(entry.name, found)
+        loaded = entry.load()
+        if isinstance(loaded, Workload):
+            _REGISTERED.setdefault(entry.name, loaded)
 
 
 def all_workloads() -> list[Workload]:
-    """All there are, by name."""
+    """Return all workloads, sorted by name."""
     _load_all()
     return [_REGISTERED[name] for name in sorted(_REGISTERED)]
 
 
 def choices(text: str) -> list[WorkloadChoice]:
-    """The workloads that a user's text names: one for each combination of its settings' values.
+    """Parse a user's text into workloads: one for each combination of its settings' values.
 
     Raises
     ------
     UnknownWorkload
         With the nearest name.
     InvalidInput
-        For a setting that the workload does not have, or a value that is none.
+        For an unknown setting, or an invalid value.
     """
     _load_all()
-    head, _, behind = text.strip().partition("?")
+    head, _, settings = text.strip().partition("?")
     name, _, argument = head.partition(":")
     if name not in _REGISTERED:
         near = difflib.get_close_matches(name, _REGISTERED, n=1)
         hint = f"did you mean {near[0]}? " if near else ""
         raise UnknownWorkload(f"no workload {name!r}", remedy=f"{hint}there are: {', '.join(sorted(_REGISTERED))}")
-    found = _REGISTERED[name]
-    given: dict[str, list[str]] = {}
-    for part in filter(None, behind.split("&")):
+    chosen = _REGISTERED[name]
+    values_of: dict[str, list[str]] = {}
+    for part in filter(None, settings.split("&")):
         key, _, values = part.partition("=")
-        given[key] = values.split(",")
-        for value in given[key]:
-            _setting(found, key, value)
-    keys = sorted(given)
+        values_of[key] = values.split(",")
+        for value in values_of[key]:
+            _setting(chosen, key, value)
+    keys = sorted(values_of)
     return [
-        WorkloadChoice(found, argument, tuple(zip(keys, row, strict=True)))
-        for row in product(*(given[k] for k in keys))
+        WorkloadChoice(chosen, argument, tuple(zip(keys, row, strict=True)))
+        for row in product(*(values_of[k] for k in keys))
     ]
 
 
 def instances(choice: WorkloadChoice, seeds: Iterable[int], objective: Objective | None) -> list[WorkloadInstance]:
-    """The problems of a chosen workload.
+    """Return the instances of a workload.
 
     Raises
     ------
     InvalidInput
-        When there is none, two have one name, or a setting makes no sense.
+        When there is none, two have the same name, or a setting is invalid.
     """
     settings = {key: _setting(choice.workload, key, value) for key, value in choice.settings}
-    found = list(choice.workload.instances(WorkloadRequest(choice.argument, tuple(seeds), objective), **settings))
-    if not found:
+    listed = list(choice.workload.instances(WorkloadRequest(choice.argument, tuple(seeds), objective), **settings))
+    if not listed:
         raise InvalidInput(f"the workload {choice.text} has no instance", remedy="check its settings and the objective")
-    names = {instance.name for instance in found}
-    if len(names) < len(found):
-        raise InvalidInput(f"the workload {choice.text} gives two instances one name", remedy="name them apart")
-    return found
+    names = {instance.name for instance in listed}
+    if len(names) < len(listed):
+        raise InvalidInput(
+            f"the workload {choice.text} has two instances of the same name",
+            remedy="give each instance a name of its own",
+        )
+    return listed
 
 
-def settings_of(found: Workload) -> dict[str, Any]:
-    """Its settings and what they are when nobody says."""
-    parameters = inspect.signature(found.instances).parameters
+def settings_of(chosen: Workload) -> dict[str, Any]:
+    """Return a workload's settings with their defaults."""
+    parameters = inspect.signature(chosen.instances).parameters
     return {name: p.default for name, p in parameters.items() if p.kind is p.KEYWORD_ONLY}
 
 
-def _setting(found: Workload, key: str, value: str) -> Any:
-    known = settings_of(found)
-    if key not in known:
-        near = difflib.get_close_matches(key, known, n=1)
+def _setting(chosen: Workload, key: str, value: str) -> Any:
+    defaults = settings_of(chosen)
+    if key not in defaults:
+        near = difflib.get_close_matches(key, defaults, n=1)
         hint = f"did you mean {near[0]}? " if near else ""
-        message = f"the workload {found.name} has no setting {key!r}"
-        raise InvalidInput(message, remedy=f"{hint}there are: {', '.join(known) or 'none'}")
+        message = f"the workload {chosen.name} has no setting {key!r}"
+        raise InvalidInput(message, remedy=f"{hint}there are: {', '.join(defaults) or 'none'}")
     try:
-        return type(known[key])(value)
+        return type(defaults[key])(value)
     except ValueError:
-        kind = {int: "a whole number", float: "a number"}.get(type(known[key]), "a value")
-        raise InvalidInput(f"{found.name}: {key} is {value!r}", remedy=f"give {kind}") from None
+        kind = {int: "a whole number", float: "a number"}.get(type(defaults[key]), "a value")
+        raise InvalidInput(f"{chosen.name}: {key} is {value!r}", remedy=f"give {kind}") from None

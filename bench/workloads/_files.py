@@ -1,4 +1,4 @@
-"""Files that workloads are made of: where they are, and one clear line where they are not."""
+"""Finds the files of workloads."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from trisect.runtime.errors import InvalidInput
 from ..datasets import ENVIRONMENT, folders
 
 
-def data_folder(name: str, given: str, source: str) -> Path:
-    """The folder of a published set: the one given, else the first of the usual places that has it.
+def data_folder(name: str, folder: str, source: str) -> Path:
+    """Return the folder of a published set: the user's, else the first default location that exists.
 
     Raises
     ------
     InvalidInput
-        When it is nowhere.
+        When there is none.
     """
-    places = [Path(given)] if given else [folder / name for folder in folders()]
-    found = next((place for place in places if place.is_dir()), None)
-    if found is None:
-        where = given or f"the folder that {ENVIRONMENT} names"
+    candidates = [Path(folder)] if folder else [parent / name for parent in folders()]
+    existing = next((path for path in candidates if path.is_dir()), None)
+    if existing is None:
+        where = folder or f"the folder in {ENVIRONMENT}"
         raise InvalidInput(f"the files of {name} are not in {where}", remedy=f"they are published at {source}")
-    return found
+    return existing
 
 
 def matching(pattern: str, suffixes: Sequence[str]) -> list[Path]:
-    """Files that a path, a folder or a glob pattern names, sorted.
+    """Return the files that a path, a folder or a glob pattern matches, sorted.
 
     Raises
     ------
@@ -37,20 +37,20 @@ def matching(pattern: str, suffixes: Sequence[str]) -> list[Path]:
     """
     path = Path(pattern).expanduser()
     if path.is_dir():
-        found = [file for file in path.iterdir() if file.suffix in suffixes]
+        files = [file for file in path.iterdir() if file.suffix in suffixes]
     elif path.is_file():
-        found = [path]
+        files = [path]
     else:
-        named = map(Path, glob(str(path), recursive=True))
-        found = [file for file in named if file.is_file() and file.suffix in suffixes]
-    if not found:
+        matches = map(Path, glob(str(path), recursive=True))
+        files = [file for file in matches if file.is_file() and file.suffix in suffixes]
+    if not files:
         raise InvalidInput(
             f"no {' or '.join(suffixes)} file at {pattern!r}", remedy="give a path, a folder or a pattern"
         )
-    return sorted(found)
+    return sorted(files)
 
 
 def names(paths: Sequence[Path]) -> dict[str, Path]:
-    """A name for each file: its own, or with its folder where two are called the same."""
-    own = [path.stem for path in paths]
-    return {(path.stem if own.count(path.stem) == 1 else path.with_suffix("").as_posix()): path for path in paths}
+    """Return a name for each file: its stem, or with its folder where stems are not unique."""
+    stems = [path.stem for path in paths]
+    return {(path.stem if stems.count(path.stem) == 1 else path.with_suffix("").as_posix()): path for path in paths}

@@ -1,4 +1,4 @@
-"""ONNX models as placement problems for a machine of published figures: predicted costs, nothing is run."""
+"""ONNX models as placement problems on a published machine: costs are predicted, nothing runs."""
 
 from __future__ import annotations
 
@@ -21,13 +21,15 @@ from trisect.scheduler.problem.rules import Objective
 from . import WorkloadInstance
 
 MACHINE = "intel-core-ultra-7-155h"
-"""A CPU, a GPU and an NPU in one package: where nobody says."""
+"""The default: a CPU, a GPU and an NPU in one package."""
 _GRID = 2.0**40
 
 
 class RoundedCosts(Costs):
-    """Costs rounded to 2^-40 s, a picosecond: the last bits that one machine's library of numbers makes otherwise than
-    another's are gone, and the same study gives the same numbers on both."""
+    """Costs rounded to 2^-40 s, a picosecond.
+
+    This removes the last bits, in which the math libraries of two machines differ: a study is reproducible on both.
+    """
 
     def __init__(self, costs: Costs) -> None:
         self._costs = costs
@@ -50,21 +52,21 @@ def _rounded(time_s: float) -> float:
 def model_instances(
     models: Mapping[str, tuple[Path, Mapping[str, int]]], machine: str, objective: Objective | None
 ) -> Iterable[WorkloadInstance]:
-    """An instance for each model: name -> file and the sizes of its symbolic dimensions."""
-    reference.machine(machine)  # an unknown one is refused before anything is read
+    """Yield an instance for each model: name -> file and the sizes of its symbolic dimensions."""
+    reference.machine(machine)  # raises for an unknown machine before anything is read
     for name, (path, shapes) in models.items():
         yield WorkloadInstance(name, partial(model_problem, path, shapes, machine, objective))
 
 
 def model_problem(path: Path, shapes: Mapping[str, int], machine: str, objective: Objective | None) -> Problem:
-    """The placement problem of a model on a published machine."""
+    """Return the placement problem of a model on a published machine."""
     graph = Graph.read(path, shapes)
-    found = reference.machine(machine)
-    power_w = {key: device.power_w for key, device in found.profile.devices.items() if device.power_w is not None}
+    platform = reference.machine(machine)
+    power_w = {key: device.power_w for key, device in platform.profile.devices.items() if device.power_w is not None}
     return ProblemInputs(
         graph,
         task_graph(graph),
-        tuple(found.devices),
+        tuple(platform.devices),
         _costs(machine),
         objective=objective or "latency",
         power_w=power_w,

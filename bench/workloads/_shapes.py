@@ -1,7 +1,7 @@
-"""Shapes of random task graphs, drawn from a generator of numbers and from nothing else.
+"""Shapes of random task graphs.
 
-Only ``random()``, whole numbers and comparisons are used: the same seed gives the same edges with every version of
-Python, on every machine.
+Only ``random()``, integers and comparisons are used: a seed gives the same edges with every version of Python, on every
+machine.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ Edges = list[tuple[int, int]]
 
 
 def layered(random: Random, n: int, width: int, degree: float) -> Edges:
-    """Layers of one to twice `width` less one tasks, each reading from some of the layer before.
+    """Return layers of 1 to ``2 * width - 1`` tasks, each task reading from some of the layer before.
 
     Examples
     --------
@@ -35,7 +35,7 @@ def layered(random: Random, n: int, width: int, degree: float) -> Edges:
 
 
 def fork_join(random: Random, n: int, width: int, degree: float) -> Edges:
-    """One task forks into up to `width` chains of up to `degree` tasks, which are joined by one, which forks, ...
+    """Return alternating forks and joins: up to `width` chains of up to `degree` tasks between them.
 
     Examples
     --------
@@ -62,7 +62,7 @@ def fork_join(random: Random, n: int, width: int, degree: float) -> Edges:
 
 
 def series_parallel(random: Random, n: int, width: int, degree: float) -> Edges:
-    """Edges replaced, one after the other, by a task in series or by tasks in parallel, until there are n tasks.
+    """Return a graph of n tasks, grown by replacing edges by a task in series or by tasks in parallel.
 
     Examples
     --------
@@ -86,15 +86,15 @@ def series_parallel(random: Random, n: int, width: int, degree: float) -> Edges:
 
 
 def erdos_renyi(random: Random, n: int, width: int, degree: float) -> Edges:
-    """Each pair of tasks is an edge with the same chance, `degree` successors a task on average.
+    """Return a graph in which each pair of tasks is an edge with equal probability, `degree` successors on average.
 
     Examples
     --------
     >>> len(erdos_renyi(Random("x"), 100, 0, 2.0)) in range(150, 250)
     True
     """
-    chance = 2 * degree / max(1, n - 1)
-    return [(a, b) for a in range(n) for b in range(a + 1, n) if random.random() < chance]
+    probability = 2 * degree / max(1, n - 1)
+    return [(a, b) for a in range(n) for b in range(a + 1, n) if random.random() < probability]
 
 
 SHAPES: dict[str, Callable[[Random, int, int, float], Edges]] = {
@@ -111,14 +111,14 @@ def _below(random: Random, limit: int) -> int:
 
 
 def _renumbered(edges: Edges, n: int) -> Edges:
-    """The same graph, its tasks numbered in a topological order."""
+    """Return the same graph, its tasks numbered in topological order."""
     waiting = [0] * n
     following: list[list[int]] = [[] for _ in range(n)]
     for a, b in sorted(edges):
         waiting[b] += 1
         following[a].append(b)
     order = [task for task in range(n) if not waiting[task]]
-    for task in order:  # grows while it is walked
+    for task in order:  # grows during iteration
         for other in following[task]:
             waiting[other] -= 1
             if not waiting[other]:

@@ -1,4 +1,4 @@
-"""``dnn-partitioning``: device-placement graphs of Tarnawski et al., with accelerators that serve a host."""
+"""``dnn-partitioning``: device-placement graphs of Tarnawski et al., with accelerators attached to a host."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ _SOURCE = "github.com/msr-fiddle/dnn-partitioning (fetch them with: python -m tr
 def dnn_partitioning(
     request: WorkloadRequest, *, folder: str = "", only: str = "", contiguous: str = "both"
 ) -> Iterator[WorkloadInstance]:
-    """Each graph under the objective that it was published for; for throughput with and without contiguity.
+    """Yield each graph with its published objective; for throughput with and without contiguity.
 
     Parameters
     ----------
     request : WorkloadRequest
     folder : str
-        Where the files are, in the authors' layout or any with ``throughput`` and ``latency`` in its folders' names.
+        Folder of the files, in the authors' layout or any whose folders start with ``throughput`` and ``latency``.
     only : str
-        Part of the names of the graphs wanted.
+        Substring of the names of the graphs.
     contiguous : str
         ``yes``, ``no`` or ``both``.
     """
-    wanted = {"yes": (True,), "no": (False,), "both": (True, False)}.get(contiguous)
-    if wanted is None:
+    options = {"yes": (True,), "no": (False,), "both": (True, False)}.get(contiguous)
+    if options is None:
         raise InvalidInput(f"dnn-partitioning: contiguous is {contiguous!r}", remedy="give yes, no or both")
     root = data_folder("dnn-partitioning", folder, _SOURCE)
     for path in sorted(root.rglob("*.json")):
@@ -46,7 +46,7 @@ def dnn_partitioning(
         name = inside.with_suffix("").as_posix()
         if objective is None or request.objective not in (None, objective) or only not in name:
             continue
-        for one_piece in wanted if objective == "throughput" else (False,):
+        for is_contiguous in options if objective == "throughput" else (False,):
             yield WorkloadInstance(
-                f"{name} contiguous" if one_piece else name, partial(Problem.read, path, objective, one_piece)
+                f"{name} contiguous" if is_contiguous else name, partial(Problem.read, path, objective, is_contiguous)
             )

@@ -13,7 +13,7 @@ from ._models import MACHINE, model_instances
 
 @workload("model", provenance="the user's own files", licence="as the files say")
 def model(request: WorkloadRequest, *, machine: str = MACHINE, shapes: str = "") -> Iterable[WorkloadInstance]:
-    """Each model that a path, a folder or a pattern names (``model:nets/*.onnx``), on a published machine.
+    """Yield each model that a path, a folder or a pattern matches (``model:nets/*.onnx``), on a published machine.
 
     Parameters
     ----------
@@ -24,13 +24,13 @@ def model(request: WorkloadRequest, *, machine: str = MACHINE, shapes: str = "")
     shapes : str
         Sizes of symbolic dimensions, ``batch:1;length:128``.
     """
-    found = names(matching(request.argument, [".onnx"]))
+    paths = names(matching(request.argument, [".onnx"]))
     sizes = sizes_of(shapes)
-    return model_instances({name: (path, sizes) for name, path in found.items()}, machine, request.objective)
+    return model_instances({name: (path, sizes) for name, path in paths.items()}, machine, request.objective)
 
 
 def sizes_of(text: str) -> dict[str, int]:
-    """Sizes of symbolic dimensions out of a setting.
+    """Parse sizes of symbolic dimensions.
 
     Examples
     --------

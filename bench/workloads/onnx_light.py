@@ -1,4 +1,4 @@
-"""``onnx-light``: the well-known networks that the onnx package ships for its own tests, without their weights."""
+"""``onnx-light``: well-known networks that the onnx package ships for its own tests, without weights."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ._models import MACHINE, model_instances
     licence="Apache-2.0",
 )
 def onnx_light(request: WorkloadRequest, *, machine: str = MACHINE, only: str = "") -> Iterable[WorkloadInstance]:
-    """Each network on a published machine.
+    """Yield each network on a published machine.
 
     Parameters
     ----------
@@ -25,10 +25,10 @@ def onnx_light(request: WorkloadRequest, *, machine: str = MACHINE, only: str = 
     machine : str
         See ``trisect devices --machine``.
     only : str
-        Part of the names wanted.
+        Substring of the names.
     """
     folder = Path(str(files("onnx"))) / "backend" / "test" / "data" / "light"
-    found = {name.removeprefix("light_"): path for name, path in names(matching(str(folder), [".onnx"])).items()}
-    nothing: dict[str, int] = {}
-    wanted = {name: (path, nothing) for name, path in found.items() if only in name}
-    return model_instances(wanted, machine, request.objective)
+    paths = {name.removeprefix("light_"): path for name, path in names(matching(str(folder), [".onnx"])).items()}
+    no_shapes: dict[str, int] = {}
+    models = {name: (path, no_shapes) for name, path in paths.items() if only in name}
+    return model_instances(models, machine, request.objective)

@@ -1,4 +1,4 @@
-"""``onnx-node``: the small graphs that the onnx package makes for its own tests of operators."""
+"""``onnx-node``: small graphs of the onnx package's own operator tests."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from ._models import MACHINE, model_problem
 
 @workload(
     "onnx-node",
-    provenance="test cases of operators, made by the onnx package (onnx.backend.test)",
+    provenance="operator test cases of the onnx package (onnx.backend.test)",
     licence="Apache-2.0",
 )
 def onnx_node(
     request: WorkloadRequest, *, machine: str = MACHINE, nodes: int = 8, limit: int = 40, only: str = ""
 ) -> Iterator[WorkloadInstance]:
-    """Each test case with so many nodes or more, on a published machine.
+    """Yield each test case with a minimum number of nodes, on a published machine.
 
     Parameters
     ----------
@@ -33,11 +33,11 @@ def onnx_node(
     machine : str
         See ``trisect devices --machine``.
     nodes : int
-        Smaller graphs leave nothing to place.
+        Minimum number of nodes.
     limit : int
-        At most so many, evenly picked; 0 for all.
+        Maximum number of instances, picked evenly; 0 for all.
     only : str
-        Part of the names wanted.
+        Substring of the names.
     """
     names = [name for name, (count, _) in _cases().items() if count >= nodes and only in name]
     if 0 < limit < len(names):
@@ -48,16 +48,16 @@ def onnx_node(
 
 @cache
 def _cases() -> dict[str, tuple[int, bytes]]:
-    """Name -> number of nodes and the file's content."""
+    """Return name -> number of nodes and content of the file."""
     from onnx.backend.test.case.node import collect_testcases
 
-    # Making them, onnx computes what they should give, and some of that warns.
+    # onnx computes their expected outputs, with some warnings.
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
-        found = {case.name: case.model for case in collect_testcases(None)}
+        models = {case.name: case.model for case in collect_testcases(None)}
     return {
         name.removeprefix("test_"): (len(model.graph.node), model.SerializeToString())
-        for name, model in sorted(found.items())
+        for name, model in sorted(models.items())
         if model is not None
     }
 

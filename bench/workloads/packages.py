@@ -15,13 +15,13 @@ from ._models import MACHINE, model_instances
 
 @workload(
     "packages",
-    provenance="models inside Python packages, each with its hash and licence in trisect.bench.models",
+    provenance="models in Python packages, each with its hash and licence in trisect.bench.models",
     licence="of each package: see trisect.bench.models",
 )
 def packages(
     request: WorkloadRequest, *, machine: str = MACHINE, folder: str = "", only: str = ""
 ) -> Iterable[WorkloadInstance]:
-    """Each model that was fetched, at the shapes that it is used with.
+    """Yield each fetched model at its usual shapes.
 
     Parameters
     ----------
@@ -29,20 +29,20 @@ def packages(
     machine : str
         See ``trisect devices --machine``.
     folder : str
-        Where ``python -m trisect.bench.models`` put them; ``TRISECT_MODELS``, else ``.cache/models``, when left out.
+        Folder of the models; default: ``TRISECT_MODELS``, else ``.cache/models``.
     only : str
-        Part of the names wanted.
+        Substring of the names.
     """
     root = Path(folder or os.environ.get("TRISECT_MODELS", ".cache/models"))
-    known = [file for package in PACKAGES.values() for file in package.files if file.name.endswith(".onnx")]
-    there = {
+    files = [file for package in PACKAGES.values() for file in package.files if file.name.endswith(".onnx")]
+    models = {
         file.name.removesuffix(".onnx"): (root / file.name, file.shapes)
-        for file in known
+        for file in files
         if only in file.name and (root / file.name).is_file()
     }
-    if not there:
+    if not models:
         raise InvalidInput(
             f"none of the models of Python packages is in {root}",
             remedy=f"run: python -m trisect.bench.models rapidocr silero-vad --to {root}",
         )
-    return model_instances(there, machine, request.objective)
+    return model_instances(models, machine, request.objective)

@@ -1,4 +1,4 @@
-"""``problems``: problem files, such as those that a search for hard instances saves."""
+"""``problems``: the user's problem files, such as those written by ``trisect bench adversary --out``."""
 
 from __future__ import annotations
 
@@ -13,6 +13,6 @@ from ._files import matching, names
 
 @workload("problems", provenance="the user's own problem files", licence="as the files say")
 def problems(request: WorkloadRequest) -> Iterator[WorkloadInstance]:
-    """Each problem that a path, a folder or a pattern names: ``problems:worst/*.json``."""
+    """Yield each problem that a path, a folder or a pattern matches: ``problems:worst/*.json``."""
     for name, path in names(matching(request.argument, [".json", ".stg"])).items():
         yield WorkloadInstance(name, partial(Problem.read, path, request.objective))

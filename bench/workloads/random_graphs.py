@@ -1,13 +1,15 @@
-"""``random``: task graphs drawn from a seed, of four shapes, for devices that differ as much as is asked for.
+"""``random``: random task graphs of four shapes, for devices of a chosen heterogeneity.
 
-Every time is a multiple of 2^-30 s and every bandwidth a power of two, so that sums of them are exact: the same seed
-gives the same bits on every machine.
+All times are multiples of 2^-30 s and all bandwidths powers of two, so that sums are exact: a seed gives the same bits
+on every machine.
 """
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
 from math import isfinite, isqrt
 from random import Random
 from typing import Literal, cast
@@ -22,21 +24,69 @@ from trisect.scheduler.benchmarks.problem_file import (
     to_tables,
 )
 from trisect.scheduler.problem.problem import Problem
+from trisect.scheduler.problem.rules import Objective
 
 from . import WorkloadInstance, WorkloadRequest, workload
 from ._shapes import SHAPES
 
 _GRID = 2.0**30
 _MEAN_S = 2.0**-10
-"""Mean time of a task on a device that is neither quick nor slow: a millisecond."""
+"""Mean time of a task on an average device."""
 _BANDWIDTH = 2.0**30
 _AFFINITIES = (0.25, 0.5, 1.0, 2.0, 4.0)
 _KINDS: tuple[Literal["cpu", "gpu", "npu"], ...] = ("cpu", "gpu", "npu")
-_MOST_TASKS = 1_000_000
-_MOST_PAIRS_TASKS = 5_000
+_TASKS_MAX = 1_000_000
+_ERDOS_RENYI_TASKS_MAX = 5_000
 
 
-@workload("random", provenance="drawn here from a seed: task graphs of known shapes and costs", licence="Apache-2.0")
+@dataclass(frozen=True)
+class RandomGraphSettings:
+    """Settings of a random graph; see `random_graphs`."""
+
+    shape: str
+    n: int
+    width: int
+    degree: float
+    devices: int
+    ccr: float
+    heterogeneity: float
+    affinity: float
+    classes: int
+
+    def key(self, seed: int) -> str:
+        """Return the seed of the generator; it contains all settings, so that no two of them share random numbers."""
+        return (
+            f"{self.shape} {self.n} {self.width} {self.degree} {self.devices} {self.ccr} {self.heterogeneity} "
+            f"{self.affinity} {self.classes} {seed}"
+        )
+
+    def check(self) -> None:
+        """Raise InvalidInput for an unknown shape, or for numbers out of range."""
+        if self.shape not in SHAPES:
+            near = difflib.get_close_matches(self.shape, SHAPES, n=1)
+            hint = f"did you mean random:{near[0]}? " if near else ""
+            raise InvalidInput(f"no random graphs {self.shape!r}", remedy=f"{hint}there are: {', '.join(SHAPES)}")
+        n_max = _ERDOS_RENYI_TASKS_MAX if self.shape == "erdos-renyi" else _TASKS_MAX
+        is_valid = (
+            1 <= self.n <= n_max
+            and 0 <= self.width <= self.n
+            and 1 <= self.devices <= 64
+            and 1 <= self.classes <= 1000
+            and 0 <= self.heterogeneity <= 2
+            and 0 <= self.affinity <= 1
+            and 0 <= self.ccr <= 1e6
+            and isfinite(self.degree)
+            and 1 <= self.degree <= self.n
+        )
+        if not is_valid:
+            raise InvalidInput(
+                f"invalid settings of random:{self.shape}",
+                remedy=f"n is 1 to {n_max}, width at most n, degree 1 to n, devices 1 to 64, classes 1 to 1000, ccr 0 "
+                "to 1e6, heterogeneity 0 to 2, affinity 0 to 1",
+            )
+
+
+@workload("random", provenance="random task graphs of known shapes and costs, drawn from a seed", licence="Apache-2.0")
 def random_graphs(
     request: WorkloadRequest,
     *,
@@ -50,99 +100,71 @@ def random_graphs(
     classes: int = 4,
     rules: str = "tasks",
 ) -> Iterator[WorkloadInstance]:
-    """One graph a seed.
+    """Yield one graph for each seed.
 
     Parameters
     ----------
     request : WorkloadRequest
         Its argument is the shape: layered, fork-join, series-parallel or erdos-renyi.
     n : int
-        Tasks.
+        Number of tasks.
     width : int
         Mean width; 0 for the square root of n.
     degree : float
-        Mean number of successors; of fork-join the longest branch.
+        Mean number of successors; for fork-join the longest branch.
     devices : int
     ccr : float
         Mean time of a transfer over mean time of a task.
     heterogeneity : float
-        From 0 (each device as quick as the others at a task) to 2: times spread over ``1 +- heterogeneity / 2``.
+        From 0 (all devices equally fast at a task) to 2: times spread over ``1 +- heterogeneity / 2``.
     affinity : float
-        From 0 to 1: how much each device is quicker or slower, up to four times, at each class of operators.
+        From 0 to 1: by how much, up to a factor of 4, each device is faster or slower at each class of operators.
     classes : int
-        Classes of operators.
+        Number of operator classes.
     rules : str
-        ``tasks`` (each task by itself) or ``segments`` (cut and called as the runtime does).
+        ``tasks`` (each task on its own) or ``segments`` (cut and called as by the runtime).
     """
-    if request.argument not in SHAPES:
-        near = difflib.get_close_matches(request.argument, SHAPES, n=1)
-        hint = f"did you mean random:{near[0]}? " if near else ""
-        raise InvalidInput(f"no random graphs {request.argument!r}", remedy=f"{hint}there are: {', '.join(SHAPES)}")
-    most = _MOST_PAIRS_TASKS if request.argument == "erdos-renyi" else _MOST_TASKS
-    sound = (
-        1 <= n <= most
-        and 0 <= width <= n
-        and 1 <= devices <= 64
-        and 1 <= classes <= 1000
-        and rules in ("tasks", "segments")
-        and 0 <= heterogeneity <= 2
-        and 0 <= affinity <= 1
-        and 0 <= ccr <= 1e6
-        and isfinite(degree)
-        and 1 <= degree <= n
-    )
-    if not sound:
-        raise InvalidInput(
-            f"no such graphs random:{request.argument}",
-            remedy=f"n is 1 to {most}, width at most n, degree 1 to n, devices 1 to 64, ccr from 0, heterogeneity 0 to "
-            "2, affinity 0 to 1, rules tasks or segments",
-        )
+    settings = RandomGraphSettings(request.argument, n, width, degree, devices, ccr, heterogeneity, affinity, classes)
+    settings.check()
+    if rules not in ("tasks", "segments"):
+        raise InvalidInput(f"random:{request.argument}: rules is {rules!r}", remedy="give tasks or segments")
     if rules == "tasks" and request.objective not in (None, "latency"):
-        message = f"random:{request.argument} goes by single tasks, whose objective is latency"
+        message = f"random:{request.argument} with rules=tasks has only the objective latency"
         raise InvalidInput(message, remedy="add rules=segments")
+    convention = cast(Literal["tasks", "segments"], rules)
     for seed in request.seeds:
-        # All that shapes the graph is in the generator's seed, so that no two settings share their draws.
-        key = f"{request.argument} {n} {width} {degree} {devices} {ccr} {heterogeneity} {affinity} {classes} {seed}"
-
-        def make(key: str = key, seed: int = seed) -> Problem:
-            tables = _draw(
-                Random(key), request.argument, n, width, degree, devices, ccr, heterogeneity, affinity, classes
-            )
-            convention = cast(Literal["tasks", "segments"], rules)
-            return Problem.from_tables(to_tables(_with_rules(tables, convention), f"seed {seed}", request.objective))
-
+        make = partial(_make_problem, settings, seed, convention, request.objective)
         yield WorkloadInstance(f"seed {seed}", make, seed)
 
 
-def _draw(
-    random: Random,
-    shape: str,
-    n: int,
-    width: int,
-    degree: float,
-    devices: int,
-    ccr: float,
-    heterogeneity: float,
-    affinity: float,
-    classes: int,
-) -> ProblemFile:
-    edges = SHAPES[shape](random, n, width or isqrt(n), degree)
-    factors = [[_AFFINITIES[int(random.random() * len(_AFFINITIES))] for _ in range(devices)] for _ in range(classes)]
+def _make_problem(
+    settings: RandomGraphSettings, seed: int, convention: Literal["tasks", "segments"], objective: Objective | None
+) -> Problem:
+    file = _draw(Random(settings.key(seed)), settings)
+    return Problem.from_tables(to_tables(_with_rules(file, convention), f"seed {seed}", objective))
+
+
+def _draw(random: Random, settings: RandomGraphSettings) -> ProblemFile:
+    edges = SHAPES[settings.shape](random, settings.n, settings.width or isqrt(settings.n), settings.degree)
+    factors = [
+        [_AFFINITIES[int(random.random() * len(_AFFINITIES))] for _ in range(settings.devices)]
+        for _ in range(settings.classes)
+    ]
     tasks = []
-    for i in range(n):
+    for i in range(settings.n):
         weight = _MEAN_S * 2 * random.random()
-        liked = factors[int(random.random() * classes)]
+        class_factors = factors[int(random.random() * settings.classes)]
         times = []
-        for factor in liked:
-            spread = 1 + heterogeneity * (random.random() - 0.5)
-            times.append(max(1.0, round(weight * (1 + affinity * (factor - 1)) * spread * _GRID)) / _GRID)
+        for factor in class_factors:
+            spread = 1 + settings.heterogeneity * (random.random() - 0.5)
+            times.append(max(1.0, round(weight * (1 + settings.affinity * (factor - 1)) * spread * _GRID)) / _GRID)
         tasks.append(ProblemFileTask(f"t{i}", tuple(times)))
-    sizes = [int(ccr * _MEAN_S * 2 * random.random() * _BANDWIDTH) for _ in range(n)]
-    names = [f"{_KINDS[min(i, 2)]}:{i}" for i in range(devices)]
+    sizes = [int(settings.ccr * _MEAN_S * 2 * random.random() * _BANDWIDTH) for _ in range(settings.n)]
+    names = [f"{_KINDS[min(i, 2)]}:{i}" for i in range(settings.devices)]
     return ProblemFile(
         tuple(ProblemFileDevice(name, _KINDS[min(i, 2)]) for i, name in enumerate(names)),
         tuple(tasks),
-        # A task makes one thing, and all that read it read all of it.
+        # A task has one output, which each of its readers reads as a whole.
         tuple(ProblemFileEdge(f"t{a}", f"t{b}", sizes[a]) for a, b in edges),
         tuple(ProblemFileLink(a, b, 0.0, _BANDWIDTH) for a in names for b in names if a != b),
     )
@@ -159,6 +181,7 @@ def _with_rules(tables: ProblemFile, convention: Literal["tasks", "segments"]) -
     )
 
 
-def draw(seed: int, tasks: int, devices: int) -> ProblemFile:
-    """Tables of one small random graph, to start a search from."""
-    return _draw(Random(f"start {seed} {tasks} {devices}"), "layered", tasks, 0, 2.0, devices, 1.0, 1.0, 0.5, 4)
+def random_problem(seed: int, tasks: int, devices: int) -> ProblemFile:
+    """Return one small random graph, as the start of a search."""
+    settings = RandomGraphSettings("layered", tasks, 0, 2.0, devices, 1.0, 1.0, 0.5, 4)
+    return _draw(Random(f"start {seed} {tasks} {devices}"), settings)

@@ -1,4 +1,4 @@
-"""``stg``: the Standard Task Graph set, equal processors and nothing to transfer: an anchor for correctness."""
+"""``stg``: the Standard Task Graph set, on identical processors without transfers: a reference for correctness."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ from ._files import data_folder
 def stg(
     request: WorkloadRequest, *, folder: str = "", processors: int = 4, only: str = "", limit: int = 0
 ) -> Iterator[WorkloadInstance]:
-    """Each graph on so many processors, with its published optimum (or what is proven of it) where that is at hand.
+    """Yield each graph, with its published optimum or lower bound where it is available.
 
     Parameters
     ----------
     request : WorkloadRequest
     folder : str
-        Where the ``.stg`` files are, with ``optimal.csv`` beside them where there is one.
+        Folder of the ``.stg`` files, and of ``optimal.csv`` if available.
     processors : int
     only : str
-        Part of the names of the graphs wanted.
+        Substring of the names of the graphs.
     limit : int
-        At most so many, evenly picked; 0 for all.
+        Maximum number of graphs, picked evenly; 0 for all.
     """
     if request.objective not in (None, "latency"):
-        raise InvalidInput(f"the workload stg has no {request.objective}", remedy="its objective is latency")
+        raise InvalidInput(f"the workload stg has no objective {request.objective}", remedy="its objective is latency")
     root = data_folder(
         "stg",
         folder,
@@ -54,7 +54,7 @@ def stg(
 
 
 def _published(path: Path) -> dict[tuple[str, int], float]:
-    """Lower bounds by file and number of processors."""
+    """Return the published lower bounds by file and number of processors."""
     if not path.is_file():
         return {}
     try:
@@ -64,4 +64,4 @@ def _published(path: Path) -> dict[tuple[str, int], float]:
                 for row in csv.DictReader(file)
             }
     except (KeyError, ValueError, IndexError, TypeError) as error:
-        raise InvalidModel(f"{path} is no table of optima", remedy="check the file, or move it away") from error
+        raise InvalidModel(f"{path} is not a table of optima", remedy="fix the file, or remove it") from error

@@ -162,7 +162,7 @@ def test_reading_and_writing_a_language_model_are_different_problems() -> None:
     assert OpClass.MATMUL in classes(prefill)
     assert OpClass.MATMUL not in classes(decode)
     # Embedding aside, a token costs two operations for each weight of the layers and the projection to the vocabulary.
-    flops = sum(work.flops for _, parts in decode.graph.nodes(data="work") for work in parts)
+    flops = sum(operator.flops for _, operators in decode.graph.nodes(data="operators") for operator in operators)
     assert flops == pytest.approx(2 * 134.5e6, rel=0.05)
 
 
