@@ -53,8 +53,8 @@ def test_what_is_fetched_is_a_workload(
 ) -> None:
     source = tmp_path / name
     source.write_bytes(pack(MEMBERS))
-    found = datasets.fetch_stg(source.as_uri(), sha256(source.read_bytes()).upper(), tmp_path / "data")
-    assert [path.relative_to(tmp_path / "data").as_posix() for path in found] == [
+    result = datasets.fetch_stg(source.as_uri(), sha256(source.read_bytes()).upper(), tmp_path / "data")
+    assert [path.relative_to(tmp_path / "data").as_posix() for path in result] == [
         "stg/50/rand0000.stg",
         "stg/optimal.csv",
     ]

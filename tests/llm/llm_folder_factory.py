@@ -31,14 +31,14 @@ def weights(seed: int = 0) -> dict[str, np.ndarray]:
         return generator.normal(0, 0.15, (rows, columns)).astype(np.float32)
 
     angles = np.arange(CONTEXT)[:, None] / 10000 ** (np.arange(0, HEAD_DIM, 2) / HEAD_DIM)
-    found = {
+    result = {
         "embedding": matrix(VOCAB, HIDDEN),
         "head": matrix(HIDDEN, VOCAB),
         "cosines": np.cos(angles).astype(np.float32),
         "sines": np.sin(angles).astype(np.float32),
     }
     for i in range(LAYERS):
-        found |= {
+        result |= {
             f"{i}.q": matrix(HIDDEN, HEADS * HEAD_DIM),
             f"{i}.k": matrix(HIDDEN, KV_HEADS * HEAD_DIM),
             f"{i}.v": matrix(HIDDEN, KV_HEADS * HEAD_DIM),
@@ -46,7 +46,7 @@ def weights(seed: int = 0) -> dict[str, np.ndarray]:
             f"{i}.up": matrix(HIDDEN, FFN),
             f"{i}.down": matrix(FFN, HIDDEN),
         }
-    return found
+    return result
 
 
 @dataclass

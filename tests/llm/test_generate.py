@@ -40,22 +40,22 @@ def refused(*words: object, capsys: pytest.CaptureFixture[str]) -> str:
     assert main([str(word) for word in words]) == 2
     out, err = capsys.readouterr()
     assert out == ""
-    found = re.fullmatch(r"error: (.+)\n", err)
-    assert found, err
+    match = re.fullmatch(r"error: (.+)\n", err)
+    assert match, err
     assert "internal error" not in err
-    return found[1]
+    return match[1]
 
 
 def test_devices_are_chosen_from_measurements_made_once(gguf: Path, measurements: list[list[str]]) -> None:
-    told: list[tuple[int, int, str]] = []
+    messages: list[tuple[int, int, str]] = []
     ids = kit.tokens(20).tolist()
-    answer = trisect.generate(gguf, ids, max_new_tokens=8, threads=1, progress=lambda *step: told.append(step))
+    answer = trisect.generate(gguf, ids, max_new_tokens=8, threads=1, progress=lambda *step: messages.append(step))
     assert measurements == [[d.id for d in engines.discover()]]
-    assert any(what.startswith("importing") for _, _, what in told)
-    assert any(what.startswith("prefill on") for _, _, what in told)
+    assert any(what.startswith("importing") for _, _, what in messages)
+    assert any(what.startswith("prefill on") for _, _, what in messages)
     assert len(answer.token_ids) <= 8
-    told.clear()
-    again = trisect.generate(gguf, ids, max_new_tokens=8, threads=1, progress=lambda *step: told.append(step))
+    messages.clear()
+    again = trisect.generate(gguf, ids, max_new_tokens=8, threads=1, progress=lambda *step: messages.append(step))
     assert again.token_ids == answer.token_ids
     assert len(measurements) == 1
     bundle = open_bundle(gguf)
@@ -71,7 +71,7 @@ def test_devices_that_are_given_need_no_measurement(
     gguf: Path, measurements: list[list[str]], prefill: str, decode: str
 ) -> None:
     ids = kit.tokens(12).tolist()
-    told: list[str] = []
+    messages: list[str] = []
     answer = trisect.generate(
         gguf,
         ids,
@@ -80,14 +80,14 @@ def test_devices_that_are_given_need_no_measurement(
         max_new_tokens=10,
         threads=1,
         precision="float32",
-        on_text=told.append,
+        on_text=messages.append,
     )
     assert measurements == []
     assert (answer.stats.prefill, answer.stats.decode) == (prefill, decode)
     oracle = Oracle(gguf)
     expected = oracle.greedy(ids, 10)
     assert list(answer.token_ids) == expected[: len(answer.token_ids)]
-    assert "".join(told) == answer.text
+    assert "".join(messages) == answer.text
     sampled = [
         trisect.generate(
             gguf, ids, prefill=prefill, decode=decode, max_new_tokens=10, temperature=1.0, seed=seed, threads=1

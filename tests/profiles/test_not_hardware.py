@@ -57,7 +57,7 @@ def test_a_measured_null_device_has_a_cost_for_every_class(null, monkeypatch):
 def test_a_null_device_costs_what_its_profile_says(null, products):
     """The GPU takes a second for an operation of a product, the NPU a thousandth and 5 ms for a call."""
 
-    def given(device, second_per_flop, call_s):
+    def value(device, second_per_flop, call_s):
         points = tuple(
             Point(f"{kind}:{flops:g}", kind, "given", flops, 0, flops * second_per_flop)
             for kind in (OpClass.MATVEC, OpClass.ELEMENTWISE)
@@ -67,7 +67,7 @@ def test_a_null_device_costs_what_its_profile_says(null, products):
 
     npu, gpu = null
     links = tuple(Link(a.id, b.id, 7e-3, None) for a, b in ((npu, gpu), (gpu, npu)))
-    devices = {npu.id: given(npu, 1e-3, 5e-3), gpu.id: given(gpu, 1.0, 1e-9)}
+    devices = {npu.id: value(npu, 1e-3, 5e-3), gpu.id: value(gpu, 1.0, 1e-9)}
     store.save(Profile(provenance(null, None), "float32", devices, links), store.default_path())
     flops = 2 * 64 * 64
     both = trisect.split(products, devices="npu:null,gpu:null", constraints={"force": {"bent": "gpu:null"}})

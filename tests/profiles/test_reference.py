@@ -38,9 +38,9 @@ def times(costs: ProfileCosts, features: OpFeatures) -> dict[str, float]:
     return {device: costs.node_time_s(features, device) for device in (CPU, GPU, NPU)}
 
 
-def faster(found: dict[str, float], best: str) -> float:
+def faster(result: dict[str, float], best: str) -> float:
     """How many times quicker the best is than the next."""
-    return min(time for device, time in found.items() if device != best) / found[best]
+    return min(time for device, time in result.items() if device != best) / result[best]
 
 
 # What arXiv:2409.14803 publishes of a machine with an Intel Core Ultra, one test for each statement.
@@ -74,8 +74,8 @@ def test_the_cpu_is_best_at_dot_products(core_ultra):
             OpFeatures("Mul", OpClass.ELEMENTWISE, count, 8 * count, 4 * count, 0, "float32"),
             OpFeatures("ReduceSum", OpClass.NORM, count, 4 * count, 4, 0, "float32"),
         )
-        found = {device: sum(core_ultra.node_time_s(part, device) for part in parts) for device in (CPU, GPU, NPU)}
-        assert faster(found, CPU) > 1
+        result = {device: sum(core_ultra.node_time_s(part, device) for part in parts) for device in (CPU, GPU, NPU)}
+        assert faster(result, CPU) > 1
 
 
 def test_the_npu_draws_half_the_power_or_less():
@@ -152,7 +152,7 @@ def test_an_unknown_machine_is_answered_with_those_there_are():
 
 
 @pytest.mark.parametrize(
-    ("spoil", "told"),
+    ("spoil", "message"),
     [
         (lambda d: d.pop("sources"), "not a sound reference profile"),
         (lambda d: d["devices"][0]["rates"]["matmul"].update(source="nobody"), "nobody says where cpu:ort matmul"),
@@ -161,9 +161,9 @@ def test_an_unknown_machine_is_answered_with_those_there_are():
         (lambda d: d["links"][0].update(speed=3), "not a sound reference profile"),
     ],
 )
-def test_a_damaged_file_is_one_line(spoil, told):
+def test_a_damaged_file_is_one_line(spoil, message):
     content = json.loads((files("trisect.profiles.reference") / "nvidia-h200.json").read_bytes())
     spoil(content)
-    with pytest.raises(InvalidProfile, match=told) as caught:
+    with pytest.raises(InvalidProfile, match=message) as caught:
         reference.read("nvidia-h200", json.dumps(content).encode())
     assert "\n" not in str(caught.value)

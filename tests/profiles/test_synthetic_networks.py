@@ -19,11 +19,11 @@ def test_a_network_runs_and_its_numbers_stay_finite(seed: int) -> None:
     settings = ort.SessionOptions()
     settings.intra_op_num_threads = 1
     session = ort.InferenceSession(synthetic_network(seed), settings)
-    given = session.get_inputs()[0]
+    inputs = session.get_inputs()[0]
     rng = np.random.default_rng(0)
-    whole = given.type == "tensor(int64)"
-    x = rng.integers(0, 8, given.shape) if whole else rng.standard_normal(given.shape).astype(np.float32)
-    out = session.run(None, {given.name: x})[0]
+    whole = inputs.type == "tensor(int64)"
+    x = rng.integers(0, 8, inputs.shape) if whole else rng.standard_normal(inputs.shape).astype(np.float32)
+    out = session.run(None, {inputs.name: x})[0]
     assert list(out.shape) == session.get_outputs()[0].shape
     assert np.isfinite(out).mean() > 0.99 or seed % 12 == 8  # arithmetic takes roots and exponentials of anything
 
@@ -34,9 +34,9 @@ def test_a_seed_is_a_network() -> None:
 
 
 def test_they_hold_the_operators_that_matter() -> None:
-    found: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     for seed in range(48):
-        found.update(node.op_type for node in onnx.load_from_string(synthetic_network(seed)).graph.node)
+        counts.update(node.op_type for node in onnx.load_from_string(synthetic_network(seed)).graph.node)
     wanted = "Conv BatchNormalization MatMul Softmax LayerNormalization LSTM Concat Resize MaxPool Gather Erf " \
         "QuantizeLinear ConvTranspose DynamicQuantizeLinear Transpose Sigmoid Clip Gemm Slice".split()  # fmt: skip
-    assert [op for op in wanted if not found[op]] == []
+    assert [op for op in wanted if not counts[op]] == []

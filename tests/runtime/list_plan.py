@@ -48,8 +48,8 @@ def lists_plan(folder: Path) -> Plan:
         graph = helper.make_graph(nodes, "g", inputs, outputs)
         file = folder / f"lists-{index}.onnx"
         onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), file)
-        told = read_signature(file)
-        segments.append(Segment(index, device, (f"node {index}",), told.inputs, told.outputs, file.name))
+        types = read_signature(file)
+        segments.append(Segment(index, device, (f"node {index}",), types.inputs, types.outputs, file.name))
     made = {spec.name: spec for segment in segments for spec in (*segment.inputs, *segment.outputs)}
     return Plan(
         model="lists.onnx", model_sha256="", devices=tuple(find_devices("cpu:ort,cpu:reference")), placement={},

@@ -55,8 +55,8 @@ def free() -> Iterator[None]:
 def helpers_of(path: Path, pinned: bool | None, mask: set[int]) -> list[list[int]]:
     """Where the threads may run that loading a model starts, in a process that may use a mask's cores."""
     arguments = [str(path), json.dumps(pinned), json.dumps(sorted(mask))]
-    told = subprocess.run([sys.executable, "-c", MASKS, *arguments], check=True, capture_output=True, text=True)
-    return json.loads(told.stdout)
+    lines = subprocess.run([sys.executable, "-c", MASKS, *arguments], check=True, capture_output=True, text=True)
+    return json.loads(lines.stdout)
 
 
 @several

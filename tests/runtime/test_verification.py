@@ -16,14 +16,14 @@ from trisect.runtime.verification import verify
 
 
 def test_a_right_split_passes_at_every_boundary(diamond, whole):
-    found = verify(diamond, whole)
-    assert found.ok
-    assert found.drift_segment is None
-    assert found.reference == "cpu:ort"
-    assert [check.name for check in found.checks] == ["a", "b", "l", "r", "y"]
-    assert [check.segment for check in found.checks] == [0, 0, 1, 2, 3]
-    assert found.max_abs <= 1e-5
-    assert found.max_rel <= 1e-5
+    verification = verify(diamond, whole)
+    assert verification.ok
+    assert verification.drift_segment is None
+    assert verification.reference == "cpu:ort"
+    assert [check.name for check in verification.checks] == ["a", "b", "l", "r", "y"]
+    assert [check.segment for check in verification.checks] == [0, 0, 1, 2, 3]
+    assert verification.max_abs <= 1e-5
+    assert verification.max_rel <= 1e-5
 
 
 def spoil(plan, index: int, model: bytes) -> None:
@@ -33,13 +33,13 @@ def spoil(plan, index: int, model: bytes) -> None:
 def test_the_first_wrong_segment_is_named(diamond, whole, model):
     spoil(diamond, 1, model("g (float[n,3] a) => (float[n,3] l) { l = Mul(a, a) }"))  # was a + a
     x = np.full((1, 3), 3, np.float32)
-    found = verify(diamond, whole, {"x": x})
-    assert not found.ok
-    assert found.drift_segment == 1
-    wrong = {check.name for check in found.checks if not check.ok}
+    verification = verify(diamond, whole, {"x": x})
+    assert not verification.ok
+    assert verification.drift_segment == 1
+    wrong = {check.name for check in verification.checks if not check.ok}
     assert wrong == {"l", "y"}
-    assert found.max_abs == pytest.approx(9 * 9 - 2 * 9)  # l is a*a = 81 instead of 18
-    assert found.max_rel == pytest.approx((81 - 18) / (2 * 9 + 3 + 3))
+    assert verification.max_abs == pytest.approx(9 * 9 - 2 * 9)  # l is a*a = 81 instead of 18
+    assert verification.max_rel == pytest.approx((81 - 18) / (2 * 9 + 3 + 3))
 
 
 def test_tolerance_follows_the_precision(diamond, whole, model):
@@ -60,10 +60,10 @@ def test_tolerance_follows_the_precision(diamond, whole, model):
 
 def test_nan_where_the_whole_model_has_a_number_is_wrong(diamond, whole, model):
     spoil(diamond, 2, model("g (float[n,3] b) => (float[n,3] r) { z = Sub(b, b) r = Div(z, z) }"))
-    found = verify(diamond, whole)
-    assert not found.ok
-    assert found.max_abs == float("inf")
-    assert found.drift_segment == 2
+    verification = verify(diamond, whole)
+    assert not verification.ok
+    assert verification.max_abs == float("inf")
+    assert verification.drift_segment == 2
 
 
 def test_bad_arguments_are_refused(diamond, whole, tmp_path):
@@ -134,6 +134,6 @@ def test_models_with_weights_beside_them_are_verified(make_plan, tmp_path):
     plan = make_plan(parts, [specs["x"]], [specs["y"]])
     save([product], ["x"], ["t"], tmp_path / "segment-0.onnx")
     save([product, negation], ["x"], ["y"], tmp_path / "whole.onnx")
-    found = verify(plan, tmp_path / "whole.onnx")
-    assert found.ok
-    assert [check.name for check in found.checks] == ["t", "y"]
+    verification = verify(plan, tmp_path / "whole.onnx")
+    assert verification.ok
+    assert [check.name for check in verification.checks] == ["t", "y"]

@@ -28,20 +28,20 @@ CHAIN = helper.make_model(
 
 
 def test_some_of_the_suite_passes_split():
-    found = bench_onnx_backend(every=61, alone=())
-    assert {outcome.kind for outcome in found.outcomes} == {
+    result = bench_onnx_backend(every=61, alone=())
+    assert {outcome.kind for outcome in result.outcomes} == {
         "Node", "Simple", "Real", "PyTorchConverted", "PyTorchOperator",
     }  # fmt: skip
-    assert [outcome for outcome in found.outcomes if outcome.status != "passed"] == []
-    devices = [device for outcome in found.outcomes for device in outcome.devices]
+    assert [outcome for outcome in result.outcomes if outcome.status != "passed"] == []
+    devices = [device for outcome in result.outcomes for device in outcome.devices]
     assert {"cpu:ort", "cpu:openvino"} <= set(devices)
 
 
 @pytest.mark.slow
 def test_the_whole_suite_passes_as_promised():
-    found = bench_onnx_backend()
-    assert found.count("passed") >= PASSED_SHARE_MIN * len(found.outcomes)
-    assert found.broken_by_splitting == ()
+    result = bench_onnx_backend()
+    assert result.count("passed") >= PASSED_SHARE_MIN * len(result.outcomes)
+    assert result.broken_by_splitting == ()
 
 
 def test_the_recorded_run_kept_its_promise_and_gives_each_failures_reason():
@@ -57,10 +57,10 @@ def test_a_case_that_only_splitting_breaks_is_told():
     outcomes = tuple(CaseOutcome(name, "Node", "passed") for name in "abcdefgh")
     broken = (*outcomes, CaseOutcome("i", "Node", "failed", "AssertionError: 1 is not 2"))
     alone = (*outcomes, CaseOutcome("i", "Node", "passed"))
-    found = ConformanceResult("2026-11-21", {}, broken, {"cpu:ort": alone})
-    assert found.broken_by_splitting == ("i",)
-    assert not found.met
-    assert found.document()["failed"] == [{"name": "i", "kind": "Node", "reason": "AssertionError: 1 is not 2"}]
+    result = ConformanceResult("2026-11-21", {}, broken, {"cpu:ort": alone})
+    assert result.broken_by_splitting == ("i",)
+    assert not result.met
+    assert result.document()["failed"] == [{"name": "i", "kind": "Node", "reason": "AssertionError: 1 is not 2"}]
 
 
 def test_every_node_is_a_segment_and_the_engines_take_turns():
@@ -79,10 +79,10 @@ def test_every_node_is_a_segment_and_the_engines_take_turns():
 
 def test_one_node_runs():
     node = helper.make_node("Add", ["a", "b"], ["c"])
-    given = np.ones((2, 2), np.float32)
-    np.testing.assert_array_equal(backend.run_node(node, [given, given])[0], given + given)
-    told = backend.run_node(node, {"a": given, "b": given}, outputs_info=[(np.dtype(np.float32), (2, 2))])
-    np.testing.assert_array_equal(told[0], given + given)
+    value = np.ones((2, 2), np.float32)
+    np.testing.assert_array_equal(backend.run_node(node, [value, value])[0], value + value)
+    messages = backend.run_node(node, {"a": value, "b": value}, outputs_info=[(np.dtype(np.float32), (2, 2))])
+    np.testing.assert_array_equal(messages[0], value + value)
 
 
 def test_what_does_not_fit_is_refused():

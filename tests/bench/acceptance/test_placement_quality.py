@@ -47,10 +47,10 @@ def test_a_training_graph_mirrors_its_forward_pass(tmp_path: Path) -> None:
     # The gradient of 3 waits for those of 4 and 5, the loss is behind both ends.
     assert sorted(problem.graph.predecessors("9")) == ["10", "11"]
     assert set(problem.graph.predecessors("10")) == {"4"}
-    found = solve(problem, "exact", time_limit_s=5)
-    assert found.violations == ()
-    assert found.gap == 0
-    assert all(found.placement[str(i)] == found.placement[str(i + 6)] for i in range(6))
+    solution = solve(problem, "exact", time_limit_s=5)
+    assert solution.violations == ()
+    assert solution.gap == 0
+    assert all(solution.placement[str(i)] == solution.placement[str(i + 6)] for i in range(6))
     assert len(problem_of(training(CONTENT, orphans=1.0), tmp_path).rules.colocated) == 0
 
 
@@ -65,9 +65,9 @@ def test_what_is_given_is_not_changed() -> None:
 def test_training_graphs_of_published_models_are_solved_to_the_optimum(tmp_path: Path) -> None:
     path = benchmark("dnn-partitioning/throughput/layer/bert24_inference.json")
     problem = problem_of(training(json.loads(path.read_text())), tmp_path, contiguous=True)
-    found = solve(problem, "exact", time_limit_s=20)
-    assert found.violations == ()
-    assert found.gap == 0
+    solution = solve(problem, "exact", time_limit_s=20)
+    assert solution.violations == ()
+    assert solution.gap == 0
 
 
 def test_rows_of_the_bench() -> None:

@@ -32,17 +32,17 @@ def test_ranks_count_only_pairs_that_differ() -> None:
 
 def test_figures_are_those_of_the_cuts_and_the_strictest_knowledge() -> None:
     runs = (run("cpu:ort", 1.0, 1.0, 9.0), run("0", 1.0, 1.1, 1.05), run("1", 2.0, 2.0, 3.0))
-    found = summarise([ModelRuns("m", 10, runs, 1e-6)], {"cpu:ort": 5}, {})
-    assert found.splits == 2
-    assert found.median_abs_error == pytest.approx(0.25)
-    assert found.repeatability == pytest.approx(0.05)
-    assert found.within_two_deviations == 0.5
-    assert [e.known for e in found.errors] == [
+    result = summarise([ModelRuns("m", 10, runs, 1e-6)], {"cpu:ort": 5}, {})
+    assert result.splits == 2
+    assert result.median_abs_error == pytest.approx(0.25)
+    assert result.repeatability == pytest.approx(0.05)
+    assert result.within_two_deviations == 0.5
+    assert [e.known for e in result.errors] == [
         "nothing of the model",
         "the model whole on each device",
         "that, and its other splits",
     ]
-    assert not found.met
+    assert not result.met
 
 
 def test_a_model_is_learned_for_cut_predicted_and_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,22 +52,22 @@ def test_a_model_is_learned_for_cut_predicted_and_run(tmp_path: Path, monkeypatc
     monkeypatch.setenv("TRISECT_PROFILES", str(tmp_path / "profiles"))
     monkeypatch.setattr(trials, "_PATIENCE", 1)  # this machine may be busy with other tests
     monkeypatch.setattr(network_measurement, "_DURATION_MIN_S", 0.002)
-    told: list[str] = []
+    messages: list[str] = []
     with pytest.raises(ProfileMissing, match=r"too few to learn from; run: trisect profile --networks"):
         bench_predict(tmp_path, splits=2, budget_s=1e-6)
     store = SegmentStore()
     while min([len(rows) for rows in store.devices.values()], default=0) < 40:
         store = fit_on_networks("cpu:ort,cpu:openvino", budget_s=1.0)
-    found = bench_predict(
-        tmp_path, splits=2, budget_s=1e-6, rounds=1, progress=lambda done, all_, what: told.append(what)
+    result = bench_predict(
+        tmp_path, splits=2, budget_s=1e-6, rounds=1, progress=lambda done, all_, what: messages.append(what)
     )
-    assert not found.left_out
-    assert (found.models, found.splits) == (1, 2)
-    assert [r.split for r in found.per_model[0].runs] == ["cpu:ort", "cpu:openvino", "0", "1"]
-    assert all(count >= 30 for count in found.learned_from.values())
-    assert found.repeatability >= 0
-    assert "made.onnx" in told
-    assert bench_predict(tmp_path, splits=2, budget_s=1e-6, rounds=1) == found  # kept: neither learned nor run again
+    assert not result.left_out
+    assert (result.models, result.splits) == (1, 2)
+    assert [r.split for r in result.per_model[0].runs] == ["cpu:ort", "cpu:openvino", "0", "1"]
+    assert all(count >= 30 for count in result.learned_from.values())
+    assert result.repeatability >= 0
+    assert "made.onnx" in messages
+    assert bench_predict(tmp_path, splits=2, budget_s=1e-6, rounds=1) == result  # kept: neither learned nor run again
 
 
 def test_bad_input_is_told_in_a_line(tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ def write_model(path: Path, layers: int = 6, *, prefix: str = "") -> Path:
 
 def store_synthetic_profile(power_w: float | None = None) -> None:
     """So that no split has to stop to measure."""
-    found = api.devices()
+    result = api.devices()
     points = tuple(
         Point(f"{kind}:{size}", kind, "synthetic", flops=2.0 * size, size_bytes=4 * size, time_s=1e-6 + size * 1e-9)
         for kind in OpClass
@@ -62,9 +62,9 @@ def store_synthetic_profile(power_w: float | None = None) -> None:
     )
     devices = {
         d.id: DeviceProfile(d.id, d.name, d.engine_version, 1e-5, 1e-6, points=points, peak_flops=1e11, power_w=power_w)
-        for d in found
+        for d in result
     }
-    links = tuple(Link(a.id, b.id, 1e-5, None) for a in found for b in found if a.id != b.id)
+    links = tuple(Link(a.id, b.id, 1e-5, None) for a in result for b in result if a.id != b.id)
     origin = Provenance("measured", platform.node(), "synthetic", "", "", {}, None)
     store.save(
         Profile(origin, "float32", devices, links, read_bandwidth_bytes_per_s=1e10),

@@ -103,12 +103,12 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def devices(cache: Path) -> str:
-    found = [device.id for device in api.devices("cpu:ort,cpu:openvino")]
-    return ",".join(found)
+    result = [device.id for device in api.devices("cpu:ort,cpu:openvino")]
+    return ",".join(result)
 
 
 @pytest.fixture(scope="module")
-def found(model: Path, devices: str, cache: Path) -> Comparison:
+def comparison(model: Path, devices: str, cache: Path) -> Comparison:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(candidates, "PLANNING_LIMIT_S", 5.0)
         return compare(
@@ -118,14 +118,14 @@ def found(model: Path, devices: str, cache: Path) -> Comparison:
         )
 
 
-def by_name(found: Comparison) -> dict[str, Any]:
-    return {result.name: result for result in found.results}
+def by_name(comparison: Comparison) -> dict[str, Any]:
+    return {result.name: result for result in comparison.results}
 
 
-def test_every_result_has_its_figures(found: Comparison) -> None:
-    results = by_name(found)
-    assert {r.name for r in found.results if r.failed} == set(BAD)
-    for result in found.results:
+def test_every_result_has_its_figures(comparison: Comparison) -> None:
+    results = by_name(comparison)
+    assert {r.name for r in comparison.results if r.failed} == set(BAD)
+    for result in comparison.results:
         if result.failed is None:
             assert result.turns >= 1
             assert result.calls >= result.turns
@@ -147,8 +147,8 @@ def test_every_result_has_its_figures(found: Comparison) -> None:
     assert results["single:cpu:ort"].transfers == 0
 
 
-def test_peers_are_labelled_and_what_comes_to_the_same_is_measured_once(found: Comparison) -> None:
-    results = by_name(found)
+def test_peers_are_labelled_and_what_comes_to_the_same_is_measured_once(comparison: Comparison) -> None:
+    results = by_name(comparison)
     peers = {name for name, result in results.items() if result.kind == "peer"}
     assert peers == {
         "ONNX Runtime alone", "ONNX Runtime's partitioning", "OpenVINO alone", "OpenVINO HETERO, CPU twice",
@@ -160,16 +160,16 @@ def test_peers_are_labelled_and_what_comes_to_the_same_is_measured_once(found: C
     assert results["OpenVINO alone"].predicted is None
 
 
-def test_sorted_best_first_failed_last(found: Comparison) -> None:
-    times = [result.latency_s for result in found.results if result.failed is None]
+def test_sorted_best_first_failed_last(comparison: Comparison) -> None:
+    times = [result.latency_s for result in comparison.results if result.failed is None]
     assert times == sorted(times)
-    assert [result.failed is not None for result in found.results] == [False] * len(times) + [True] * len(BAD)
-    assert found.best is found.results[0]
-    assert [result.best for result in found.results].count(True) == 1
+    assert [result.failed is not None for result in comparison.results] == [False] * len(times) + [True] * len(BAD)
+    assert comparison.best is comparison.results[0]
+    assert [result.best for result in comparison.results].count(True) == 1
 
 
-def test_what_spoils_a_strategy_is_told(found: Comparison) -> None:
-    results = by_name(found)
+def test_what_spoils_a_strategy_is_told(comparison: Comparison) -> None:
+    results = by_name(comparison)
     assert results["bench-raises"].failed == "ZeroDivisionError: no luck"
     assert "tpu:nowhere" in results["bench-unknown-device"].failed
     assert results["bench-forgets"].failed
@@ -178,8 +178,8 @@ def test_what_spoils_a_strategy_is_told(found: Comparison) -> None:
     assert results["bench-moody"].failed == "not deterministic: with seed 0 again, 25 of 25 nodes moved"
 
 
-def test_the_machine_is_told_of(found: Comparison) -> None:
-    noise = found.noise
+def test_the_machine_is_told_of(comparison: Comparison) -> None:
+    noise = comparison.noise
     assert noise is not None
     assert noise.others_share is not None
     assert 0 <= noise.others_share <= 1
@@ -189,12 +189,12 @@ def test_the_machine_is_told_of(found: Comparison) -> None:
 
 
 def test_agreeing_strategies_are_one_result(model: Path, devices: str, cache: Path) -> None:
-    found = compare(
+    comparison = compare(
         ComparisonRequest(
             model, "single:cpu:ort,random", "cpu:ort", shapes=SHAPES, budget_s=1.0, peers=False, fresh=True
         )
     )
-    (only,) = found.results
+    (only,) = comparison.results
     assert (only.name, only.also) == ("single:cpu:ort", ("random",))
 
 
@@ -218,12 +218,12 @@ def test_a_damaged_cache_is_measured_anew(model: Path, cache: Path) -> None:
         return compare(ComparisonRequest(model, "single", "cpu:ort", shapes=SHAPES, budget_s=1.0, peers=False))
 
     run()
-    for kept in (cache / "trisect" / "bench").iterdir():
-        kept.write_bytes(kept.read_bytes()[:-20])
+    for file in (cache / "trisect" / "bench").iterdir():
+        file.write_bytes(file.read_bytes()[:-20])
     assert not run().resumed
 
 
-def test_wrong_answers_never_win(found: Comparison) -> None:
+def test_wrong_answers_never_win(comparison: Comparison) -> None:
     quick = ContenderMeasurements(turns_s=((0.1,),), streams_hz=(10.0,), max_abs=9.0, max_rel=1.0, ok=False)
     slow = replace(quick, turns_s=((0.2,),), max_abs=0.0, max_rel=0.0, ok=True)
     made = [Candidate(name, contender=ContenderConfig(name, name, "x", Path(), ())) for name in ("quick", "slow")]

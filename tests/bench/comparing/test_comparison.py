@@ -73,8 +73,8 @@ def test_ties_are_of_what_is_compared(synthetic: Comparison) -> None:
     # The intervals of the others begin at 25, 30, 35 and 40 mJ.
     for high_j, expected in ((0.041, 4), (0.036, 3), (0.031, 2), (0.024, 0)):
         first = replace(best, best=True, energy_high_j=high_j)
-        found = names(replace(by_energy, results=(first, *by_energy.results[1:])))
-        assert found == ["exact", "opclass", "heft", "auto"][:expected]
+        result = names(replace(by_energy, results=(first, *by_energy.results[1:])))
+        assert result == ["exact", "opclass", "heft", "auto"][:expected]
 
 
 def test_throughput_turns_round_into_a_cost(synthetic: Comparison) -> None:

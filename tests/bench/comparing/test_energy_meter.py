@@ -162,14 +162,14 @@ def compared(model: Path, objective: Any) -> Comparison:
 def test_a_comparison_by_energy_is_measured_and_sorted(drawing: Path, tmp_path: Path) -> None:
     model = write_model(tmp_path / "branches.onnx")
     store_synthetic_profile(power_w=WATTS)
-    found = compared(model, "energy")
-    assert found.is_measured
-    energies = [result.energy_j for result in found.results]
+    actual = compared(model, "energy")
+    assert actual.is_measured
+    energies = [result.energy_j for result in actual.results]
     assert energies == sorted(energies)
-    assert {"single:cpu:ort", "ONNX Runtime alone"} <= {result.name for result in found.results}
-    plan = next(result for result in found.results if result.kind == "strategy")
+    assert {"single:cpu:ort", "ONNX Runtime alone"} <= {result.name for result in actual.results}
+    plan = next(result for result in actual.results if result.kind == "strategy")
     assert plan.value == pytest.approx(plan.predicted.energy_j)
-    for result in found.results:
+    for result in actual.results:
         # Of a machine that draws so much whatever it does, energy is power times time; a turn's calls are not all its
         # time, and the synthetic counter is late when the machine is busy.
         assert 0.3 < result.energy_j / (WATTS * result.latency_s) < 30

@@ -97,14 +97,14 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Any:
         ScriptedProcess.energies_j = dict(energies_j or {})
         saved: list[Mapping[str, ContenderMeasurements]] = []
         contenders = [ContenderConfig(f"key of {name}", name, "fake", Path("m"), (CPU,)) for name in scripts]
-        found = measure(
+        measurement = measure(
             contenders,
             MeasurementOptions(objective, Path("f"), Path("r"), {}, None, budget_s),
             known=known or {},
             save=lambda now: saved.append(dict(now)),
             progress=lambda *step: None,
         )
-        return found, saved
+        return measurement, saved
 
     return call
 
@@ -120,59 +120,61 @@ def unsteady(*values: float) -> Iterator[float]:
 
 
 def test_turns_alternate_until_all_are_narrow(run: Any) -> None:
-    found, saved = run({"a": always(1.0), "b": always(1.1)})
+    result, saved = run({"a": always(1.0), "b": always(1.1)})
     assert ScriptedProcess.turns == ["a", "b"] * 6
-    assert found.rounds == 6
+    assert result.rounds == 6
     assert len(saved) == 7
-    assert found.contenders["key of a"].interval_s == (1.0, 1.0)
-    assert found.contenders["key of b"].latency_s == 1.1
-    assert found.contenders["key of b"].throughput_hz == pytest.approx(1 / 1.1)
+    assert result.contenders["key of a"].interval_s == (1.0, 1.0)
+    assert result.contenders["key of b"].latency_s == 1.1
+    assert result.contenders["key of b"].throughput_hz == pytest.approx(1 / 1.1)
 
 
 def test_one_round_is_always_made_and_no_more_when_the_budget_is_spent(run: Any) -> None:
-    found, _ = run({"a": always(1.0), "b": always(1.0)}, budget_s=0.0)
+    result, _ = run({"a": always(1.0), "b": always(1.0)}, budget_s=0.0)
     assert ScriptedProcess.turns == ["a", "b"]
-    assert found.contenders["key of a"].interval_s is None
+    assert result.contenders["key of a"].interval_s is None
 
 
 def test_the_surely_beaten_take_no_further_turns(run: Any) -> None:
-    found, _ = run({"a": unsteady(1.0, 1.1, 0.9, *[1.0] * 60), "slow": unsteady(5.0, 6.0)})
+    result, _ = run({"a": unsteady(1.0, 1.1, 0.9, *[1.0] * 60), "slow": unsteady(5.0, 6.0)})
     assert ScriptedProcess.turns.count("slow") == 6
     assert ScriptedProcess.turns.count("a") > 6
-    assert found.contenders["key of a"].is_narrow()
-    assert not found.contenders["key of slow"].is_narrow()
+    assert result.contenders["key of a"].is_narrow()
+    assert not result.contenders["key of slow"].is_narrow()
 
 
 def test_who_is_beaten_in_time_may_be_best_in_energy(run: Any) -> None:
     slow = {"quick": always(1.0), "frugal": unsteady(5.0, 6.0)}
-    found, _ = run(slow, objective="energy", energies_j={"quick": 9.0, "frugal": 1.0})
+    result, _ = run(slow, objective="energy", energies_j={"quick": 9.0, "frugal": 1.0})
     assert ScriptedProcess.turns == ["quick", "frugal"] * 6  # the quick one is beaten by then
-    assert found.contenders["key of frugal"].energy_j == 1.0
-    assert found.contenders["key of frugal"].energies_j == (1.0,) * 6
+    assert result.contenders["key of frugal"].energy_j == 1.0
+    assert result.contenders["key of frugal"].energies_j == (1.0,) * 6
 
 
 def test_joules_of_one_are_not_held_against_seconds_of_another(run: Any) -> None:
-    found, _ = run({"counted": always(1.0), "unmetered": always(1.1)}, objective="energy", energies_j={"counted": 1e-3})
+    result, _ = run(
+        {"counted": always(1.0), "unmetered": always(1.1)}, objective="energy", energies_j={"counted": 1e-3}
+    )
     assert ScriptedProcess.turns == ["counted", "unmetered"] * 6
-    assert found.contenders["key of unmetered"].energy_j is None
-    assert found.contenders["key of unmetered"].energies_j == ()
+    assert result.contenders["key of unmetered"].energy_j is None
+    assert result.contenders["key of unmetered"].energies_j == ()
 
 
 def test_failures_are_theirs_alone(run: Any) -> None:
     breaks = iter([1.0, ChildProcessFailed("b", "its process ended (SIGSEGV)")])
-    found, _ = run({"a": always(1.0), "b": breaks, "unloadable": always(1.0)})
-    assert found.contenders["key of b"].failed == "its process ended (SIGSEGV)"
-    assert len(found.contenders["key of b"].turns_s) == 1
-    assert found.contenders["key of unloadable"].failed == "no such operator"
-    assert found.contenders["key of a"].is_narrow()
+    result, _ = run({"a": always(1.0), "b": breaks, "unloadable": always(1.0)})
+    assert result.contenders["key of b"].failed == "its process ended (SIGSEGV)"
+    assert len(result.contenders["key of b"].turns_s) == 1
+    assert result.contenders["key of unloadable"].failed == "no such operator"
+    assert result.contenders["key of a"].is_narrow()
 
 
 def test_interrupted_keeps_what_is_done(run: Any) -> None:
-    found, saved = run({"a": always(1.0), "b": iter([1.0, 1.0, KeyboardInterrupt()])})
-    assert found.interrupted
-    assert len(found.contenders["key of a"].turns_s) == 3
-    assert len(found.contenders["key of b"].turns_s) == 2
-    assert saved[-1] == found.contenders
+    result, saved = run({"a": always(1.0), "b": iter([1.0, 1.0, KeyboardInterrupt()])})
+    assert result.interrupted
+    assert len(result.contenders["key of a"].turns_s) == 3
+    assert len(result.contenders["key of b"].turns_s) == 2
+    assert saved[-1] == result.contenders
 
 
 def test_an_earlier_run_is_gone_on_from(run: Any) -> None:

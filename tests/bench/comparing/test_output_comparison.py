@@ -26,18 +26,18 @@ from trisect.bench.comparing.output_comparison import output_difference, read_te
 )
 def test_tensors_come_back_as_they_were(array: np.ndarray, tmp_path: Path) -> None:
     write_tensors(tmp_path / "t", {"a name": array})
-    (found,) = read_tensors(tmp_path / "t").values()
-    assert found.dtype == array.dtype
-    assert found.shape == array.shape
-    assert found.tolist() == array.tolist()
+    (result,) = read_tensors(tmp_path / "t").values()
+    assert result.dtype == array.dtype
+    assert result.shape == array.shape
+    assert result.tolist() == array.tolist()
 
 
 def test_difference_is_the_largest_of_all_outputs() -> None:
     wanted = {"a": np.array([1.0, 2.0]), "b": np.array([100.0])}
-    found = output_difference({"a": np.array([1.0, 2.0005]), "b": np.array([100.05])}, wanted)
-    assert found.max_abs == pytest.approx(0.05)
-    assert found.max_rel == pytest.approx(0.0005)
-    assert found.ok
+    result = output_difference({"a": np.array([1.0, 2.0005]), "b": np.array([100.05])}, wanted)
+    assert result.max_abs == pytest.approx(0.05)
+    assert result.max_rel == pytest.approx(0.0005)
+    assert result.ok
     assert not output_difference({"a": np.array([1.0, 2.1]), "b": np.array([100.0])}, wanted).ok
 
 
@@ -51,9 +51,9 @@ def test_difference_is_the_largest_of_all_outputs() -> None:
     ],
 )
 def test_what_cannot_be_compared_is_infinitely_far(got: dict[str, np.ndarray]) -> None:
-    found = output_difference(got, {"a": np.array([1.0, 2.0])})
-    assert not found.ok
-    assert found.max_abs == np.inf
+    result = output_difference(got, {"a": np.array([1.0, 2.0])})
+    assert not result.ok
+    assert result.max_abs == np.inf
 
 
 def test_equal_oddities_are_equal() -> None:

@@ -61,20 +61,20 @@ def test_sequences_side_by_side_get_the_scores_that_each_gets_alone(bundle: Bund
             rows.reset()
             rows.forward(ids[order, :5], 0)
             for at in range(5, 9):
-                found = rows.forward(ids[order, at : at + 1], at)
-            off = np.sqrt(np.square(found - alone[order]).mean(axis=1)) / alone.std()
+                result = rows.forward(ids[order, at : at + 1], at)
+            off = np.sqrt(np.square(result - alone[order]).mean(axis=1)) / alone.std()
             assert off.max() < 0.15
 
 
 def test_every_size_is_measured_on_every_device(bundle: Bundle, tmp_path: Path) -> None:
     notes: list[str] = []
     devices = select("cpu:ort,cpu:openvino", find_hardware("auto"))
-    found = bench_batches(bundle, devices, [1, 3], prompt_tokens=12, rounds=2, threads=1, notes=notes)
+    batches = bench_batches(bundle, devices, [1, 3], prompt_tokens=12, rounds=2, threads=1, notes=notes)
     able = {(d.id, n) for d in devices for n in (1, 3) if n == 1 or takes_batches(bundle, d)}
-    assert {(p.device, p.batch) for p in found} == able
+    assert {(p.device, p.batch) for p in batches} == able
     assert len(notes) == 4 - len(able)
     assert all("a batch of 3 on cpu:openvino is left out: " in note and "batch_size" in note for note in notes)
-    assert all(min(p.prefill_tok_s, p.decode_tok_s) > 0 and p.prompt_tokens == 12 for p in found)
+    assert all(min(p.prefill_tok_s, p.decode_tok_s) > 0 and p.prompt_tokens == 12 for p in batches)
     assert list((tmp_path / "cache" / "trisect").iterdir()) == []
 
 

@@ -31,38 +31,38 @@ def profile(*devices: str) -> PhaseProfile:
 
 
 def test_a_pair_pays_from_where_the_hand_over_is_earned_back() -> None:
-    found = crossover(profile("cpu:x", "gpu:x"), context_length=4096, cache_bytes_per_token=10)
-    assert len(found.crossings) > 20
-    for c in found.crossings:
+    result = crossover(profile("cpu:x", "gpu:x"), context_length=4096, cache_bytes_per_token=10)
+    assert len(result.crossings) > 20
+    for c in result.crossings:
         read, write = c.prompt_tokens, c.new_tokens - 1
         single = min(read * 1e-2 + write * 1e-2, read * 1e-3 + write * 2e-2)
         pair = min(read * 1e-3 + 0.1 + write * 1e-2, read * 1e-2 + 0.1 + write * 2e-2)
         assert (c.single_s, c.pair_s) == pytest.approx((single, pair))
         assert c.gain == pytest.approx(single / pair)
         assert c.prompt_tokens + c.new_tokens <= 4096
-    gains = {(c.prompt_tokens, c.new_tokens): c.gain for c in found.crossings}
+    gains = {(c.prompt_tokens, c.new_tokens): c.gain for c in result.crossings}
     assert gains[16, 1] < 1 < gains[512, 256]
 
 
 def test_curves_are_rates_of_what_was_measured() -> None:
-    found = crossover(profile("cpu:x", "gpu:x"), context_length=4096, cache_bytes_per_token=10)
-    rates = {(c.device, c.phase): {p.tokens: p.tok_s for p in c.points} for c in found.curves}
+    result = crossover(profile("cpu:x", "gpu:x"), context_length=4096, cache_bytes_per_token=10)
+    rates = {(c.device, c.phase): {p.tokens: p.tok_s for p in c.points} for c in result.curves}
     assert rates["gpu:x", "prefill"][512] == pytest.approx(1000)
     assert rates["gpu:x", "decode"][16] == pytest.approx(50)
-    assert found.handovers[0].size_bytes == (160, 640, 5120)
+    assert result.handovers[0].size_bytes == (160, 640, 5120)
 
 
 def test_one_device_has_curves_and_nothing_to_cross() -> None:
-    found = crossover(profile("cpu:x"), context_length=100, cache_bytes_per_token=10)
-    assert (len(found.curves), found.crossings) == (2, ())
+    result = crossover(profile("cpu:x"), context_length=100, cache_bytes_per_token=10)
+    assert (len(result.curves), result.crossings) == (2, ())
 
 
 def test_the_picture_holds_the_figures_and_no_markup_of_others(tmp_path: Path) -> None:
     pytest.importorskip("plotly")
     from trisect.bench.report.crossover_page import write_crossover
 
-    found = crossover(profile("cpu:x", "gpu:x"), context_length=4096, cache_bytes_per_token=10)
-    write_crossover("</script><script>alert(1)</script>", found, tmp_path / "picture.html")
+    result = crossover(profile("cpu:x", "gpu:x"), context_length=4096, cache_bytes_per_token=10)
+    write_crossover("</script><script>alert(1)</script>", result, tmp_path / "picture.html")
     text = (tmp_path / "picture.html").read_text()
     assert "alert(1)</script>" not in text
     assert '"device":"gpu:x"' in text
@@ -76,9 +76,9 @@ def test_the_picture_opens_in_a_browser_without_a_word_on_the_console(devices: t
     pytest.importorskip("plotly")
     from trisect.bench.report.crossover_page import write_crossover
 
-    found = crossover(profile(*devices), context_length=4096, cache_bytes_per_token=10)
+    result = crossover(profile(*devices), context_length=4096, cache_bytes_per_token=10)
     points = [BatchPoint(d, n, 64, 1000.0 + n, 100.0 * n) for d in devices for n in (1, 2, 4)]
-    write_crossover("m", found, tmp_path / "picture.html", points)
+    write_crossover("m", result, tmp_path / "picture.html", points)
     shown, console = opened(tmp_path / "picture.html")
     assert console == []
     assert 'data-ready="true"' in shown

@@ -52,9 +52,9 @@ def tokens(peer: str, model: str, vocab: int, settings: dict[str, object] | None
 def test_a_gguf_gives_the_tokens_that_trisect_gives(gguf: Path, cache: Path, tmp_path: Path) -> None:
     pytest.importorskip(NAME, reason="needs onnxruntime-genai: pip install 'trisect[peers]'")
     bundle = bundle_of(gguf, tmp_path)
-    found = tokens(NAME, source(NAME, str(gguf), bundle), bundle.vocab)
-    assert len(found) == NEW_TOKENS
-    assert found == tokens("_pair", bundle.folder, bundle.vocab, OURS)
+    result = tokens(NAME, source(NAME, str(gguf), bundle), bundle.vocab)
+    assert len(result) == NEW_TOKENS
+    assert result == tokens("_pair", bundle.folder, bundle.vocab, OURS)
 
 
 def test_its_own_folder_is_given_to_it_as_it_is(cache: Path, tmp_path: Path) -> None:
@@ -74,10 +74,10 @@ def test_its_own_folder_is_given_to_it_as_it_is(cache: Path, tmp_path: Path) -> 
 def test_it_is_compared_in_the_same_run(gguf: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip(NAME, reason="needs onnxruntime-genai: pip install 'trisect[peers]'")
     monkeypatch.setattr(llm, "external", lambda: [NAME])
-    found = bench_llm(
+    result = bench_llm(
         str(gguf), prompt_tokens=(8,), new_tokens=3, rounds=1, threads=1, progress=lambda done, total, what: None
     )
-    (run,) = [run for run in found.runs if run.peer == NAME]
+    (run,) = [run for run in result.runs if run.peer == NAME]
     assert min(run.prefill_tok_s, run.decode_tok_s, run.end_to_end_s, run.rss_bytes) > 0
 
 

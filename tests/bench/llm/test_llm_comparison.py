@@ -70,9 +70,9 @@ def test_divergence_ignores_a_shift_and_sees_a_change() -> None:
 
 def test_quality_of_every_pair_is_close_to_float32(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(quality, "is_installed", lambda package: False)
-    found = bench_quality(str(tiny), new_tokens=6, prompts=["a b c", "hello"], progress=silent)
-    assert len(found) == 4
-    for each in found:
+    result = bench_quality(str(tiny), new_tokens=6, prompts=["a b c", "hello"], progress=silent)
+    assert len(result) == 4
+    for each in result:
         assert each.tokens == 12
         assert each.mean_kl < 0.05
 

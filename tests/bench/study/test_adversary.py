@@ -17,22 +17,22 @@ from trisect.scheduler.benchmarks.problem_file import read_problem_file, to_tabl
 
 
 def test_it_finds_worse_than_chance_and_the_same_again() -> None:
-    found = find_adversary("heft", "cpop", iterations=120, restarts=2, seed=4)
-    assert found == find_adversary("heft", "cpop", iterations=120, restarts=2, seed=4)
-    assert found.ratio > 1.2 * found.start_ratio
-    assert find_adversary("heft", "cpop", iterations=120, restarts=2, seed=5).tables != found.tables
+    adversary = find_adversary("heft", "cpop", iterations=120, restarts=2, seed=4)
+    assert adversary == find_adversary("heft", "cpop", iterations=120, restarts=2, seed=4)
+    assert adversary.ratio > 1.2 * adversary.start_ratio
+    assert find_adversary("heft", "cpop", iterations=120, restarts=2, seed=5).tables != adversary.tables
 
 
 def test_the_problem_it_saves_is_as_hard_for_a_study(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "worst.json"
     words = ["bench", "adversary", "etf", "heft", "--iterations", "60", "--out", str(path), "--json"]
     assert main(words) == 0
-    told = json.loads(capsys.readouterr().out)
+    document = json.loads(capsys.readouterr().out)
     rows = {row.strategy: row for row in trisect.study(["etf", "heft"], [f"problems:{path}"], processes=1).rows}
-    assert rows["etf"].value / rows["heft"].value == told["ratio"]  # type: ignore[operator]
+    assert rows["etf"].value / rows["heft"].value == document["ratio"]  # type: ignore[operator]
     by_hand = trisect.solve(trisect.Problem.read(path), "etf")
-    assert by_hand.value == told["value"]
-    assert "seed 0" in told["tables"]["origin"]
+    assert by_hand.value == document["value"]
+    assert "seed 0" in document["tables"]["origin"]
 
 
 def test_a_strategy_that_fails_is_the_worst_there_is() -> None:
@@ -43,16 +43,16 @@ def test_a_strategy_that_fails_is_the_worst_there_is() -> None:
         return dict.fromkeys(problem.graph, problem.device_ids[0])
 
     try:
-        found = find_adversary("fails-on-chains", "heft", iterations=50, restarts=1)
-        assert (found.ratio, found.value) == (inf, None)
-        assert "ValueError" in found.reason
+        adversary = find_adversary("fails-on-chains", "heft", iterations=50, restarts=1)
+        assert (adversary.ratio, adversary.value) == (inf, None)
+        assert "ValueError" in adversary.reason
     finally:
         del strategies._REGISTERED["fails-on-chains"]
 
 
 def test_segments_are_searched_by_the_runtimes_rules() -> None:
-    found = find_adversary("heft", "single", iterations=30, restarts=1, rules="segments")
-    assert to_tables(found.tables, "x").rules.convention == "segments"
+    adversary = find_adversary("heft", "single", iterations=30, restarts=1, rules="segments")
+    assert to_tables(adversary.tables, "x").rules.convention == "segments"
 
 
 @pytest.mark.parametrize(

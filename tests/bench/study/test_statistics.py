@@ -36,26 +36,26 @@ def test_the_critical_difference_of_demsars_example() -> None:
 def test_the_test_of_ranks_agrees_with_the_formula_and_with_shuffling() -> None:
     random = np.random.default_rng(1)
     table = random.normal(size=(12, 4)) + np.array([0.0, 0.3, 0.6, 0.9])
-    found = rank_test({name: list(table[:, i]) for i, name in enumerate("abcd")})
-    assert found is not None
+    result = rank_test({name: list(table[:, i]) for i, name in enumerate("abcd")})
+    assert result is not None
     ordered = table.argsort(axis=1).argsort(axis=1) + 1
     sums = ordered.sum(axis=0)
-    assert found.chi_square == pytest.approx(12 / (12 * 4 * 5) * (sums**2).sum() - 3 * 12 * 5)
-    assert list(found.mean_ranks.values()) == pytest.approx(sums / 12)
+    assert result.chi_square == pytest.approx(12 / (12 * 4 * 5) * (sums**2).sum() - 3 * 12 * 5)
+    assert list(result.mean_ranks.values()) == pytest.approx(sums / 12)
     tied = table.round()
     assert rank_test(dict(zip("abcd", tied.T.tolist(), strict=True))).chi_square == pytest.approx(  # type: ignore[union-attr]
         friedmanchisquare(*tied.T).statistic
     )
     shuffled = [random.permuted(ordered, axis=1).sum(axis=0) for _ in range(4000)]
-    above = np.mean([12 / (12 * 4 * 5) * (s**2).sum() - 3 * 12 * 5 >= found.chi_square - 1e-9 for s in shuffled])
-    assert found.p_value == pytest.approx(above, abs=0.03)
+    above = np.mean([12 / (12 * 4 * 5) * (s**2).sum() - 3 * 12 * 5 >= result.chi_square - 1e-9 for s in shuffled])
+    assert result.p_value == pytest.approx(above, abs=0.03)
 
 
 def test_ties_share_ranks_and_leave_nothing_to_tell_apart() -> None:
-    found = rank_test({"a": [1.0, 1.0, 1.0], "b": [1.0, 1.0, 1.0]})
-    assert found is not None
-    assert (found.p_value, found.groups) == (1.0, (("a", "b"),))
-    assert found.mean_ranks == {"a": 1.5, "b": 1.5}
+    result = rank_test({"a": [1.0, 1.0, 1.0], "b": [1.0, 1.0, 1.0]})
+    assert result is not None
+    assert (result.p_value, result.groups) == (1.0, (("a", "b"),))
+    assert result.mean_ranks == {"a": 1.5, "b": 1.5}
     two = rank_test({"a": [1.0, 3.0, 1.0, 1.0], "b": [2.0, 2.0, 2.0, 2.0]})
     assert two is not None
     assert two.mean_ranks == {"a": 1.25, "b": 1.75}
@@ -97,27 +97,27 @@ def test_a_summary_by_hand() -> None:
         row("none", "a", None),
         row("none", "b", None),
     ]
-    found = summarise(rows)
-    by_name = {s.strategy: s for s in found.strategies}
+    result = summarise(rows)
+    by_name = {s.strategy: s for s in result.strategies}
     a, b = by_name["a"], by_name["b"]
-    assert found.blocks == 3  # what nobody solved says nothing of either
+    assert result.blocks == 3  # what nobody solved says nothing of either
     assert (a.mean_ratio, a.worst_ratio, a.best, a.failed, a.runs) == (1.5, 2.0, 1, 2, 5)
     assert (b.mean_ratio, b.worst_ratio, b.best, b.failed) == (pytest.approx(4 / 3), 2.0, 2, 1)
-    assert found.wins == {"a": {"b": pytest.approx(1 / 3)}, "b": {"a": pytest.approx(2 / 3)}}
+    assert result.wins == {"a": {"b": pytest.approx(1 / 3)}, "b": {"a": pytest.approx(2 / 3)}}
     assert a.profile[0] == pytest.approx(1 / 3)
     assert a.profile[-1] == pytest.approx(2 / 3)
     assert a.mean_gap == pytest.approx((1.0 + 1.0) / 2)
-    assert [s.strategy for s in found.strategies] == ["b", "a"]
-    assert "| b | 1.3333 |" in to_markdown(found)
+    assert [s.strategy for s in result.strategies] == ["b", "a"]
+    assert "| b | 1.3333 |" in to_markdown(result)
 
 
 def test_tables_are_safe_to_paste() -> None:
-    found = summarise([row("one", "a_b|50%", 1.0), row("two", "a_b|50%", 1.0)])
-    assert r"a\_b|50\%" in to_latex(found)
-    assert r"| a_b\|50% |" in to_markdown(found)
+    result = summarise([row("one", "a_b|50%", 1.0), row("two", "a_b|50%", 1.0)])
+    assert r"a\_b|50\%" in to_latex(result)
+    assert r"| a_b\|50% |" in to_markdown(result)
 
 
 def test_a_study_in_which_nobody_found_anything_has_a_summary() -> None:
-    found = summarise([row("one", "a", None)])
-    assert (found.blocks, found.strategies[0].failed, found.test) == (0, 1, None)
-    assert "| a | - |" in to_markdown(found)
+    result = summarise([row("one", "a", None)])
+    assert (result.blocks, result.strategies[0].failed, result.test) == (0, 1, None)
+    assert "| a | - |" in to_markdown(result)

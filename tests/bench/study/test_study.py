@@ -77,8 +77,8 @@ WRONG = {
 
 def test_a_strategy_that_does_wrong_is_a_row_and_the_study_goes_on(bad: None) -> None:
     names = ["heft", *WRONG, "good-but-held", "bad-forever-here", "single"]
-    found = trisect.study(names, ["random:layered?n=6"], seeds=[3], stop_after_s=1.0, time_limit_s=0.5, processes=2)
-    rows = {row.strategy: row for row in found.rows}
+    study = trisect.study(names, ["random:layered?n=6"], seeds=[3], stop_after_s=1.0, time_limit_s=0.5, processes=2)
+    rows = {row.strategy: row for row in study.rows}
     assert list(rows) == names
     assert {name for name, row in rows.items() if row.status == "ok"} == {"heft", "single", "good-but-held"}
     for name, (reason, rule) in WRONG.items():
@@ -86,7 +86,7 @@ def test_a_strategy_that_does_wrong_is_a_row_and_the_study_goes_on(bad: None) ->
         assert reason in rows[name].reason
         assert rows[name].value is None
     assert "not finished" in rows["bad-forever-here"].reason
-    summary = {s.strategy: s for s in found.summary().strategies}
+    summary = {s.strategy: s for s in study.summary().strategies}
     assert summary["bad-raises"].failed == 1
     assert summary["bad-raises"].mean_ratio is None
     assert summary["heft"].failed == 0
@@ -95,11 +95,11 @@ def test_a_strategy_that_does_wrong_is_a_row_and_the_study_goes_on(bad: None) ->
 def test_what_a_row_says_agrees_with_solving_it_oneself() -> None:
     from trisect.bench import workloads
 
-    found = trisect.study(["heft", "etf"], ["random:fork-join?n=15&ccr=2"], seeds=[0, 5], processes=1)
+    study = trisect.study(["heft", "etf"], ["random:fork-join?n=15&ccr=2"], seeds=[0, 5], processes=1)
     (choice,) = workloads.choices("random:fork-join?ccr=2&n=15")
     problems = {i.name: i.make() for i in workloads.instances(choice, [0, 5], None)}
-    assert len(found.rows) == 4
-    for row in found.rows:
+    assert len(study.rows) == 4
+    for row in study.rows:
         solution = trisect.solve(problems[row.instance], row.strategy)
         assert (row.value, row.bound) == (solution.value, solution.bound)
         assert row.gap == pytest.approx(solution.gap)
@@ -108,10 +108,10 @@ def test_what_a_row_says_agrees_with_solving_it_oneself() -> None:
 
 
 def test_seeds_draw_instances_or_are_given_to_strategies_that_draw_lots() -> None:
-    found = trisect.study(
+    study = trisect.study(
         ["heft", "random"], ["onnx-light?only=zfnet", "random:layered?n=5"], seeds=[1, 2], processes=1
     )
-    got = [(row.instance, row.strategy, row.seed) for row in found.rows]
+    got = [(row.instance, row.strategy, row.seed) for row in study.rows]
     assert got[:3] == [("zfnet512", "heft", 1), ("zfnet512", "random", 1), ("zfnet512", "random", 2)]
     assert got[3:] == [(f"seed {s}", name, s) for s in (1, 2) for name in ("heft", "random")]
 
@@ -161,28 +161,28 @@ def test_a_folder_of_another_study_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_every_form_of_the_results_holds_the_same_rows(tmp_path: Path) -> None:
-    found = trisect.study(["heft", "single:gpu:1"], ["random:erdos-renyi?n=6"], seeds=[0, 1], processes=1)
-    found.to_csv(tmp_path / "rows.csv")
+    study = trisect.study(["heft", "single:gpu:1"], ["random:erdos-renyi?n=6"], seeds=[0, 1], processes=1)
+    study.to_csv(tmp_path / "rows.csv")
     with (tmp_path / "rows.csv").open(newline="") as file:
         lines = list(csv.DictReader(file))
-    assert [line["strategy"] for line in lines] == [row.strategy for row in found.rows]
-    assert [float(line["value"]) for line in lines] == [row.value for row in found.rows]
-    found.to_sqlite(tmp_path / "rows.sqlite")
+    assert [line["strategy"] for line in lines] == [row.strategy for row in study.rows]
+    assert [float(line["value"]) for line in lines] == [row.value for row in study.rows]
+    study.to_sqlite(tmp_path / "rows.sqlite")
     with sqlite3.connect(tmp_path / "rows.sqlite") as table:
         assert table.execute("SELECT value, tasks FROM runs WHERE strategy = 'heft' AND seed = 1").fetchall() == [
-            (found.rows[2].value, 6)
+            (study.rows[2].value, 6)
         ]
     with pytest.raises(StorageFailed, match="already"):
-        found.to_sqlite(tmp_path / "rows.sqlite")
+        study.to_sqlite(tmp_path / "rows.sqlite")
     parquet = pytest.importorskip("pyarrow.parquet")
-    found.to_parquet(tmp_path / "rows.parquet")
+    study.to_parquet(tmp_path / "rows.parquet")
     table = parquet.read_table(tmp_path / "rows.parquet")
     assert table.column_names == list(COLUMNS)
-    assert [StudyRow(**row) for row in table.to_pylist()] == list(found.rows)
-    assert r"single:gpu:1 & " in found.to_latex()
+    assert [StudyRow(**row) for row in table.to_pylist()] == list(study.rows)
+    assert r"single:gpu:1 & " in study.to_latex()
     pytest.importorskip("pandas")
-    assert found.to_pandas().groupby("strategy")["value"].mean()["heft"] == pytest.approx(
-        sum(row.value or 0 for row in found.rows if row.strategy == "heft") / 2
+    assert study.to_pandas().groupby("strategy")["value"].mean()["heft"] == pytest.approx(
+        sum(row.value or 0 for row in study.rows if row.strategy == "heft") / 2
     )
 
 
@@ -192,10 +192,10 @@ def test_a_problem_that_cannot_be_made_is_nobodys_fault(tmp_path: Path) -> None:
         '{"format": "trisect-problem", "devices": [{"id": "cpu:0", "kind": "cpu"}], '
         '"tasks": [{"name": "a", "times_s": [1]}]}'
     )
-    found = trisect.study(["heft"], [f"problems:{tmp_path}"], processes=1)
-    assert [(row.instance, row.status) for row in found.rows] == [("cut", "no problem"), ("sound", "ok")]
-    assert "not a valid problem file" in found.rows[0].reason
-    summary = found.summary()
+    study = trisect.study(["heft"], [f"problems:{tmp_path}"], processes=1)
+    assert [(row.instance, row.status) for row in study.rows] == [("cut", "no problem"), ("sound", "ok")]
+    assert "not a valid problem file" in study.rows[0].reason
+    summary = study.summary()
     assert (summary.blocks, summary.unusable, summary.strategies[0].failed) == (1, 1, 0)
 
 

@@ -26,7 +26,7 @@ def problem(text: str, seed: int = 0) -> Problem:
 
 
 def test_every_workload_says_whose_it_is() -> None:
-    found = {w.name for w in all_workloads()}
+    result = {w.name for w in all_workloads()}
     assert {
         "dnn-partitioning",
         "stg",
@@ -37,7 +37,7 @@ def test_every_workload_says_whose_it_is() -> None:
         "llm",
         "random",
         "problems",
-    } <= found
+    } <= result
     assert all(w.provenance and w.licence for w in all_workloads())
 
 
@@ -100,8 +100,10 @@ def test_a_seed_gives_the_same_bits_on_every_machine(shape: str) -> None:
 
 
 def test_seeds_and_settings_change_what_is_drawn() -> None:
-    found = {fingerprint(problem(f"random:layered?{text}", seed)) for text in ("n=20", "n=20&ccr=2") for seed in (0, 1)}
-    assert len(found) == 4
+    result = {
+        fingerprint(problem(f"random:layered?{text}", seed)) for text in ("n=20", "n=20&ccr=2") for seed in (0, 1)
+    }
+    assert len(result) == 4
 
 
 @pytest.mark.parametrize("ccr", [0.1, 1.0, 10.0])
@@ -168,9 +170,9 @@ def test_reading_and_writing_a_language_model_are_different_problems() -> None:
 
 def test_small_graphs_of_onnxs_own_tests() -> None:
     (choice,) = choices("onnx-node?limit=3&only=expanded")
-    found = instances(choice, [0], None)
-    assert len(found) == 3
-    assert all(len(i.make().graph) > 1 for i in found)
+    result = instances(choice, [0], None)
+    assert len(result) == 3
+    assert all(len(i.make().graph) > 1 for i in result)
 
 
 def test_a_users_own_models_by_pattern(tmp_path: Path) -> None:
@@ -189,10 +191,10 @@ def test_a_users_own_models_by_pattern(tmp_path: Path) -> None:
 def test_published_graphs_under_the_objective_of_their_folder() -> None:
     benchmark("dnn-partitioning")
     (choice,) = choices("dnn-partitioning?only=bert24_inference")
-    found = {i.name: i.make() for i in instances(choice, [0], None)}
-    latency = [p for name, p in found.items() if name.startswith("latency")]
+    result = {i.name: i.make() for i in instances(choice, [0], None)}
+    latency = [p for name, p in result.items() if name.startswith("latency")]
     assert {p.objective for p in latency} == {"latency"}
-    assert sorted(p.rules.contiguous for name, p in found.items() if name.startswith("throughput")) == [False, True]
+    assert sorted(p.rules.contiguous for name, p in result.items() if name.startswith("throughput")) == [False, True]
     (only,) = instances(choice, [0], "latency")
     assert only.name.startswith("latency")
 
@@ -200,8 +202,8 @@ def test_published_graphs_under_the_objective_of_their_folder() -> None:
 def test_task_graphs_carry_their_published_optimum() -> None:
     benchmark("stg")
     (choice,) = choices("stg?processors=2&only=100_rand0000")
-    (found,) = instances(choice, [0], None)
-    assert found.known_bound == 291
+    (result,) = instances(choice, [0], None)
+    assert result.known_bound == 291
     with pytest.raises(InvalidInput, match="objective is latency"):
         instances(choice, [0], "throughput")
 
@@ -217,10 +219,10 @@ def test_fetching_checks_what_comes(tmp_path: Path) -> None:
     content = b'{"maxFPGAs": 1}'
     (source / "latency-inputs" / "a.json").write_bytes(content)
     file = datasets.DataFile("latency-inputs/a.json", len(content), hashlib.sha256(content).hexdigest())
-    found = datasets.fetch(tmp_path / "to", source=source.as_uri(), files=[file])
-    assert found[0].read_bytes() == content
+    result = datasets.fetch(tmp_path / "to", source=source.as_uri(), files=[file])
+    assert result[0].read_bytes() == content
     (source / "latency-inputs" / "a.json").write_bytes(b'{"maxFPGAs": 2}')
-    assert datasets.fetch(tmp_path / "to", source=source.as_uri(), files=[file]) == found  # there already
+    assert datasets.fetch(tmp_path / "to", source=source.as_uri(), files=[file]) == result  # there already
     with pytest.raises(InvalidModel, match="expected"):
         datasets.fetch(tmp_path / "other", source=source.as_uri(), files=[file])
     assert not list((tmp_path / "other").rglob("*.json"))

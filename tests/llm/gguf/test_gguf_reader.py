@@ -54,10 +54,10 @@ def test_agrees_with_the_gguf_package(sound: Path) -> None:
     ours, theirs = GgufFile.open(sound), gguf.GGUFReader(sound)
     assert ours.tensors.keys() == {t.name for t in theirs.tensors}
     for expected in theirs.tensors:
-        found = ours.tensors[expected.name]
-        assert found.shape == tuple(reversed(expected.shape.tolist()))
-        assert found.type == expected.tensor_type.name
-        assert found.data.tobytes() == expected.data.tobytes()
+        result = ours.tensors[expected.name]
+        assert result.shape == tuple(reversed(expected.shape.tolist()))
+        assert result.type == expected.tensor_type.name
+        assert result.data.tobytes() == expected.data.tobytes()
     for key, field in theirs.fields.items():
         if not key.startswith("GGUF."):
             value = ours.metadata[key]
@@ -84,9 +84,9 @@ def test_every_kind_of_value(tmp_path: Path) -> None:
 
 
 def test_tensors_are_views_of_the_file(sound: Path) -> None:
-    found = GgufFile.open(sound).tensors["token_embd.weight"]
-    assert not found.data.flags.writeable
-    assert not found.data.flags.owndata
+    result = GgufFile.open(sound).tensors["token_embd.weight"]
+    assert not result.data.flags.writeable
+    assert not result.data.flags.owndata
 
 
 def test_cut_anywhere(sound: Path, tmp_path: Path) -> None:
@@ -114,8 +114,8 @@ def test_noise_ends_in_a_refusal_or_a_sound_model(sound: Path, data: st.DataObje
     with contextlib.suppress(InvalidModel, UnsupportedModel):
         file = GgufFile.open(noisy)
         read_tokenizer(file, read_config(file))
-        for found in file.tensors.values():
-            dequantise(found)
+        for result in file.tensors.values():
+            dequantise(result)
 
 
 @pytest.mark.parametrize("content", [b"", b"GGUF", b"not a model at all, but long enough to hold a header"])

@@ -116,8 +116,8 @@ def test_any_q4_1_block_fits_into_8_bits(d: float, m: float, levels: bytes) -> N
     data = np.frombuffer(np.array([d, m], "<f2").tobytes() + levels, np.uint8).reshape(1, 20)
     tensor = GgufTensor("w", (1, 32), "Q4_1", data)
     weights = dequantise(tensor).astype(np.float64)
-    found = expand(to_matmulnbits(tensor, 8))
-    assert np.abs(found - weights).max() <= np.abs(weights).max() / 127 + 1e-12
+    result = expand(to_matmulnbits(tensor, 8))
+    assert np.abs(result - weights).max() <= np.abs(weights).max() / 127 + 1e-12
 
 
 @pytest.mark.parametrize(("kind", "bits"), [("Q8_0", 8), ("Q4_0", 4), ("Q4_0", 8), ("Q4_1", 8)])
@@ -170,8 +170,8 @@ def test_reordered_rows_rotate_alike() -> None:
 
     order = half_rotation_order(heads, head_dim)
     expected = interleaved(q.copy()) @ k[0]
-    found = halves(q.reshape(-1)[order].reshape(q.shape)) @ k.reshape(-1)[order].reshape(k.shape)[0]
-    assert found == pytest.approx(expected)
+    result = halves(q.reshape(-1)[order].reshape(q.shape)) @ k.reshape(-1)[order].reshape(k.shape)[0]
+    assert result == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(("kind", "bits"), [("F32", 8), ("F16", 4), ("Q8_0", 4), ("Q4_0", 2)])

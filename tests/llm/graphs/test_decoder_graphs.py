@@ -127,8 +127,8 @@ def test_what_decodes_has_4_bit_weights_exactly(tiny_llms: TinyLlms, quant: str)
     parts |= {"attention_output": ["attn_output"], "down": ["ffn_down"]}
     for product, names in parts.items():
         expected = np.concatenate([tiny.oracle.weight(f"blk.1.{name}.weight") for name in names])
-        found = _levels_as_float(model, folder, f"layer.1.{product}", offset=quant == "Q4_1")
-        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
+        result = _levels_as_float(model, folder, f"layer.1.{product}", offset=quant == "Q4_1")
+        np.testing.assert_allclose(result, expected, rtol=0, atol=1e-6)
 
 
 def _levels_as_float(model: onnx.ModelProto, folder: Path, name: str, *, offset: bool) -> np.ndarray:
@@ -197,8 +197,8 @@ def test_keys_and_values_are_those_of_numpy(tiny_llms: TinyLlms, arch: str, kind
     order = [*range(0, 16, 2), *range(1, 16, 2)] if arch == "llama" else list(range(16))
     for layer, (keys, values) in enumerate(tiny.oracle.run(IDS.tolist())[1]):
         filled = cache.filled()
-        found = filled[f"past_key_values.{layer}.key"][0].swapaxes(0, 1)
-        np.testing.assert_allclose(found, keys[..., order], rtol=0, atol=EXACT)
-        found = filled[f"past_key_values.{layer}.value"][0].swapaxes(0, 1)
-        np.testing.assert_allclose(found, values, rtol=0, atol=EXACT)
+        result = filled[f"past_key_values.{layer}.key"][0].swapaxes(0, 1)
+        np.testing.assert_allclose(result, keys[..., order], rtol=0, atol=EXACT)
+        result = filled[f"past_key_values.{layer}.value"][0].swapaxes(0, 1)
+        np.testing.assert_allclose(result, values, rtol=0, atol=EXACT)
     runner.close()

@@ -183,9 +183,9 @@ def test_a_head_of_another_form_is_left_alone_and_told(tmp_path: Path) -> None:
 def test_names_are_those_that_the_configuration_gives(tmp_path: Path) -> None:
     names = {"input_ids": "ids", "logits": "scores_out"}
     names |= {f"present.{i}.{p}": f"out_{p}_{i}" for i in range(LAYERS) for p in ("key", "value")}
-    said = {"inputs": {"input_ids": "ids"}, "outputs": {"logits": "scores_out", "present_key_names": "out_key_%d"}}
-    said["outputs"]["present_value_names"] = "out_value_%d"
-    source = write_genai_folder(tmp_path / "m", Build(names=names), decoder=said)
+    options = {"inputs": {"input_ids": "ids"}, "outputs": {"logits": "scores_out", "present_key_names": "out_key_%d"}}
+    options["outputs"]["present_value_names"] = "out_value_%d"
+    source = write_genai_folder(tmp_path / "m", Build(names=names), decoder=options)
     np.testing.assert_allclose(scores_of(imported(source), "ort"), last_scores(source / "model.onnx", IDS), atol=1e-4)
 
 
@@ -248,11 +248,11 @@ def test_weights_are_copied_where_it_does_not(tmp_path: Path, monkeypatch: pytes
 
     monkeypatch.setattr(os, "link", refuse)
     source = write_genai_folder(tmp_path / "m")
-    told: list[tuple[float, str]] = []
+    messages: list[tuple[float, str]] = []
     folder = tmp_path / "bundle"
     folder.mkdir()
-    import_folder(source, folder, progress=lambda done, total, what: told.append((done / total, what))).save(folder)
-    assert (1.0, f"copying {DATA_FILE}") in told
+    import_folder(source, folder, progress=lambda done, total, what: messages.append((done / total, what))).save(folder)
+    assert (1.0, f"copying {DATA_FILE}") in messages
     (source / DATA_FILE).rename(source / "gone")
     assert np.isfinite(scores_of(Bundle.load(folder), "ort")).all()
 

@@ -117,14 +117,14 @@ def test_repositories_without_a_model_for_us(files: list[str], says: str) -> Non
 
 def test_fetching(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     hub = FakeHub(monkeypatch, [*TEXTS, "onnx/model.onnx"], tmp_path)
-    told: list[tuple[float, str]] = []
-    assert fetch_from_hub("a/b", lambda done, total, text: told.append((done / total, text))) == tmp_path
+    messages: list[tuple[float, str]] = []
+    assert fetch_from_hub("a/b", lambda done, total, text: messages.append((done / total, text))) == tmp_path
     info, download = hub.asked
     assert info["timeout"] > 0
     assert download["etag_timeout"] > 0
     assert download["allow_patterns"] == sorted([*TEXTS, "onnx/model.onnx"])
-    assert [done for done, what in told if what == "downloading"] == [0.25, 1.0]
-    assert told[-1] == (1.0, "downloaded a/b")
+    assert [done for done, what in messages if what == "downloading"] == [0.25, 1.0]
+    assert messages[-1] == (1.0, "downloaded a/b")
     assert capfd.readouterr() == ("", "")
 
 

@@ -51,10 +51,10 @@ def test_everything_is_measured(bundle: Bundle, profile: PhaseProfile) -> None:
 
 
 def test_progress_counts_to_its_end(bundle: Bundle) -> None:
-    told: list[tuple[int, int, str]] = []
-    measure_phases(bundle, DEVICES[:1], threads=1, rounds=1, progress=lambda *step: told.append(step))
-    assert [done for done, _, _ in told] == list(range(1, told[-1][1] + 1))
-    assert {"loading on cpu:ort", "prefill on cpu:ort", "decode on cpu:ort"} == {what for _, _, what in told}
+    messages: list[tuple[int, int, str]] = []
+    measure_phases(bundle, DEVICES[:1], threads=1, rounds=1, progress=lambda *step: messages.append(step))
+    assert [done for done, _, _ in messages] == list(range(1, messages[-1][1] + 1))
+    assert {"loading on cpu:ort", "prefill on cpu:ort", "decode on cpu:ort"} == {what for _, _, what in messages}
 
 
 def test_one_device_hands_nothing_over(bundle: Bundle) -> None:
@@ -64,8 +64,8 @@ def test_one_device_hands_nothing_over(bundle: Bundle) -> None:
 @pytest.mark.parametrize("context", [14, 16, 20, 100])
 def test_short_contexts(tiny_llms: TinyLlms, context: int) -> None:
     short = tiny_llms.get("llama", "F32", metadata={"llama.context_length": context}).bundle
-    found = measure_phases(short, DEVICES, threads=1, rounds=1)
-    for measured in found.devices.values():
+    result = measure_phases(short, DEVICES, threads=1, rounds=1)
+    for measured in result.devices.values():
         assert all(point.tokens < context for point in (*measured.prefill, *measured.decode))
 
 
@@ -93,8 +93,8 @@ def test_runners_are_closed_whatever_happens(bundle: Bundle, monkeypatch: pytest
 
 
 def test_provenance_tells_this_machine() -> None:
-    found = provenance(DEVICES, 3)
-    assert found.threads == 3
-    assert found.engines == {device.engine: device.engine_version for device in DEVICES}
-    assert found.cpu
-    assert found.date.endswith("+00:00")
+    result = provenance(DEVICES, 3)
+    assert result.threads == 3
+    assert result.engines == {device.engine: device.engine_version for device in DEVICES}
+    assert result.cpu
+    assert result.date.endswith("+00:00")

@@ -58,21 +58,21 @@ def test_prefill_lies_between_and_beyond_what_was_measured() -> None:
 
 def test_a_curve_that_falls_is_not_followed_below_its_end() -> None:
     profile = synthetic({"a": ({10: 2.0, 20: 1.0}, {10: 0.2, 20: 0.1})})
-    found = predict_phases(profile, "a", "a", prompt_tokens=1000, new_tokens=2)
-    assert (found.prefill_s, found.decode_s) == (pytest.approx(1.0), pytest.approx(0.1))
+    result = predict_phases(profile, "a", "a", prompt_tokens=1000, new_tokens=2)
+    assert (result.prefill_s, result.decode_s) == (pytest.approx(1.0), pytest.approx(0.1))
 
 
 def test_a_single_point_holds_for_all_lengths() -> None:
     profile = synthetic({"a": ({1: 2.0}, {1: 0.5})})
-    found = predict_phases(profile, "a", "a", prompt_tokens=99, new_tokens=3)
-    assert (found.prefill_s, found.decode_s) == (2.0, pytest.approx(1.0))
+    result = predict_phases(profile, "a", "a", prompt_tokens=99, new_tokens=3)
+    assert (result.prefill_s, result.decode_s) == (2.0, pytest.approx(1.0))
 
 
 def test_decode_grows_with_the_context() -> None:
     profile = synthetic({"a": ({1: 1.0}, {100: 0.1, 200: 0.2})})
-    found = predict_phases(profile, "a", "a", prompt_tokens=110, new_tokens=4)
+    result = predict_phases(profile, "a", "a", prompt_tokens=110, new_tokens=4)
     # The first new token comes out of the prefill; three more lie behind 110, 111 and 112 tokens.
-    assert found.decode_s == pytest.approx(0.110 + 0.111 + 0.112)
+    assert result.decode_s == pytest.approx(0.110 + 0.111 + 0.112)
     assert predict_phases(profile, "a", "a", prompt_tokens=110, new_tokens=1).decode_s == 0
 
 
@@ -93,8 +93,8 @@ def test_handing_over_counts_between_two_devices_only() -> None:
 def test_what_was_measured_decides_not_the_kind_of_device(names: tuple[str, str]) -> None:
     quick_reader, quick_writer = names
     profile = synthetic({quick_reader: linear(0.001, 0.1), quick_writer: linear(0.01, 0.01)})
-    found = best(profile, prompt=500, new=50)
-    assert (found.prefill, found.decode) == (quick_reader, quick_writer)
+    result = best(profile, prompt=500, new=50)
+    assert (result.prefill, result.decode) == (quick_reader, quick_writer)
 
 
 def test_the_request_decides_too() -> None:
@@ -117,17 +117,17 @@ def test_a_gain_too_small_to_be_measured_is_no_reason_to_split() -> None:
 def test_all_pairs_come_the_best_first() -> None:
     devices = {"a": linear(0.003, 0.01), "b": linear(0.001, 0.03), "c": linear(0.002, 0.02)}
     profile = synthetic(devices)
-    found = rank_device_pairs(profile, prefill=list(devices), decode=list(devices), prompt_tokens=300, new_tokens=30)
-    assert {(p.prefill, p.decode) for p in found} == set(itertools.product(devices, repeat=2))
-    times = [p.end_to_end_s for p in found]
+    result = rank_device_pairs(profile, prefill=list(devices), decode=list(devices), prompt_tokens=300, new_tokens=30)
+    assert {(p.prefill, p.decode) for p in result} == set(itertools.product(devices, repeat=2))
+    times = [p.end_to_end_s for p in result]
     brute = {(a, b): 300 * devices[a][0][1] + 29 * devices[b][1][1] for a, b in itertools.product(devices, repeat=2)}
     assert times == pytest.approx(sorted(brute.values()))
-    assert (found[0].prefill, found[0].decode) == min(brute, key=lambda pair: brute[pair])
+    assert (result[0].prefill, result[0].decode) == min(brute, key=lambda pair: brute[pair])
 
 
 def test_only_what_is_allowed_is_chosen() -> None:
     profile = synthetic({"a": linear(0.001, 0.001), "b": linear(1, 1), "c": linear(1, 1)})
-    found = rank_device_pairs(profile, prefill=["b"], decode=["c"], prompt_tokens=10, new_tokens=10)
-    assert [(p.prefill, p.decode) for p in found] == [("b", "c")]
-    found = rank_device_pairs(profile, prefill=["b", "c"], decode=["b"], prompt_tokens=10, new_tokens=10)
-    assert [(p.prefill, p.decode) for p in found] == [("b", "b"), ("c", "b")]  # as good: the single comes first
+    result = rank_device_pairs(profile, prefill=["b"], decode=["c"], prompt_tokens=10, new_tokens=10)
+    assert [(p.prefill, p.decode) for p in result] == [("b", "c")]
+    result = rank_device_pairs(profile, prefill=["b", "c"], decode=["b"], prompt_tokens=10, new_tokens=10)
+    assert [(p.prefill, p.decode) for p in result] == [("b", "b"), ("c", "b")]  # as good: the single comes first

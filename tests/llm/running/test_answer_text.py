@@ -51,12 +51,12 @@ def test_with_several_stop_texts_none_is_left(tokenizer: Tokenizer, text: str, s
 def test_text_is_told_as_soon_as_it_is_certain(tokenizer: Tokenizer) -> None:
     pieces: list[str] = []
     answer = AnswerText(tokenizer, ("lox",), pieces.append)
-    told = []
+    messages = []
     for token in tokenizer.encode("abhelloa", add_special=False):
         answer.push(token)
-        told.append("".join(pieces))
-    assert told[-1] == "abhelloa"
-    assert any(text.endswith("hel") for text in told)  # "lo" may begin the stop text and waits
+        messages.append("".join(pieces))
+    assert messages[-1] == "abhelloa"
+    assert any(text.endswith("hel") for text in messages)  # "lo" may begin the stop text and waits
     answer.finish()
     assert "".join(pieces) == answer.text == "abhelloa"
 

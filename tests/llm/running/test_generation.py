@@ -196,9 +196,9 @@ def test_in_blocks_answers_stay_near_float32(
     smollm2_blocks: Bundle, reference: Reference, prefill: str, decode: str
 ) -> None:
     with open_session(smollm2_blocks, prefill, decode, precision="fast") as session:
-        found = [session.scores(*both) for both in zip(reference.prompts, reference.answers, strict=True)]
+        result = [session.scores(*both) for both in zip(reference.prompts, reference.answers, strict=True)]
     # After the reference's own tokens, one by one: what this one would have chosen does not matter.
-    expected, scores = np.concatenate(reference.scores), np.concatenate(found)
+    expected, scores = np.concatenate(reference.scores), np.concatenate(result)
     assert mean_kl(expected, scores) <= 0.01
     assert (expected.argmax(axis=-1) == scores.argmax(axis=-1)).mean() >= 0.9
 
@@ -212,13 +212,13 @@ def test_the_reference_is_what_numpy_computes(smollm2: Path, reference: Referenc
 
 @pytest.mark.slow
 def test_2000_tokens_of_a_real_text(smollm2_float32: Bundle) -> None:
-    found = []
+    result = []
     for prefill, chunk in ((ORT, 2048), (OPENVINO, 2048), (OPENVINO, 500)):
         with open_session(smollm2_float32, prefill, ORT, chunk=chunk) as session:
             ids = (session.tokenizer.encode("\n".join(PROMPTS), add_special=False) * 10)[:2000]
-            found.append(session.scores(ids, ids[:3]))
-    for scores in found[1:]:
-        np.testing.assert_allclose(scores, found[0], rtol=0, atol=1e-3)
+            result.append(session.scores(ids, ids[:3]))
+    for scores in result[1:]:
+        np.testing.assert_allclose(scores, result[0], rtol=0, atol=1e-3)
 
 
 def test_a_real_answer(smollm2_float32: Bundle) -> None:

@@ -56,12 +56,12 @@ def test_chunks_do_not_change_the_scores(tiny_llms: TinyLlms, kind: str) -> None
     tiny = tiny_llms.get("qwen2", "F32", "float32")
     ids = kit.tokens(40, seed=6)
     runner = kit.KINDS[kind](tiny.bundle)
-    found = []
+    result = []
     for parts in ((40,), (1,) * 40, (13, 1, 26), (39, 1)):
         runner.reset(kit.cache_for(tiny.bundle))
-        found.append(kit.run_in_parts(runner, ids, parts)[-1])
-    for scores in found[1:]:
-        np.testing.assert_allclose(scores, found[0], rtol=0, atol=EXACT)
+        result.append(kit.run_in_parts(runner, ids, parts)[-1])
+    for scores in result[1:]:
+        np.testing.assert_allclose(scores, result[0], rtol=0, atol=EXACT)
     runner.close()
 
 
@@ -115,9 +115,9 @@ def test_in_place_refuses_more_than_the_context_and_works_without_copies(tiny_ll
 def test_state_is_read_where_a_graph_has_no_fresh_outputs(tiny_llms: TinyLlms, tmp_path: Path) -> None:
     tiny = tiny_llms.get("llama", "F32", "float32")
     model = onnx.load(Path(tiny.bundle.folder) / "standard.onnx", load_external_data=False)
-    kept = [value for value in model.graph.output if not value.name.startswith("fresh.")]
+    outputs = [value for value in model.graph.output if not value.name.startswith("fresh.")]
     del model.graph.output[:]
-    model.graph.output.extend(kept)
+    model.graph.output.extend(outputs)
     onnx.save(model, tmp_path / "standard.onnx")
     (tmp_path / "weights.bin").hardlink_to(Path(tiny.bundle.folder) / "weights.bin")
     bundle = replace(tiny.bundle, folder=str(tmp_path), graphs=(PhaseGraph("standard.onnx", cache="grown"),))

@@ -31,8 +31,8 @@ def test_greedy_takes_the_best() -> None:
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
 def test_temperature_follows_the_softmax(temperature: float) -> None:
-    found = draws(20_000, temperature=temperature)
-    np.testing.assert_allclose(found, softmax(SCORES / temperature), atol=0.015)
+    result = draws(20_000, temperature=temperature)
+    np.testing.assert_allclose(result, softmax(SCORES / temperature), atol=0.015)
 
 
 @pytest.mark.parametrize("temperature", [1e-3, 1e-30, 5e-324])
@@ -42,9 +42,9 @@ def test_a_temperature_near_zero_is_greedy(temperature: float) -> None:
 
 
 def test_top_k_keeps_the_best() -> None:
-    found = draws(5000, temperature=1.0, top_k=2)
-    kept = np.array([0, np.exp(3.0), 0, np.exp(2.0), 0])
-    np.testing.assert_allclose(found, kept / kept.sum(), atol=0.03)
+    result = draws(5000, temperature=1.0, top_k=2)
+    expected = np.array([0, np.exp(3.0), 0, np.exp(2.0), 0])
+    np.testing.assert_allclose(result, expected / expected.sum(), atol=0.03)
     assert draws(200, temperature=5.0, top_k=1)[1] == 1
     np.testing.assert_array_equal(draws(300, temperature=1.0, top_k=99), draws(300, temperature=1.0))
 

@@ -50,12 +50,12 @@ def test_where_only_the_whole_is_known_it_takes_what_it_was_measured_to_take(
     predicted = {d: sum(plain.time(task, d) for task in plain.graph) for d in IDS}
     wanted = {d: took[d] / predicted[d] for d in IDS}
     monkeypatch.setattr(calibration, "_SCALE_MAX", 2 * max(*wanted.values(), *(1 / s for s in wanted.values())))
-    found = calibration.calibrate(inputs, tmp_path / "known.json")
+    result = calibration.calibrate(inputs, tmp_path / "known.json")
     problem = calibration.calibrated(inputs, tmp_path / "known.json").problem
     for device in IDS:
         assert sum(problem.time(task, device) for task in problem.graph) == pytest.approx(took[device])
     monkeypatch.setattr(calibration, "_measure_kernels", lambda *_: pytest.fail("measured twice"))
-    assert calibration.calibrate(inputs, tmp_path / "known.json") == found
+    assert calibration.calibrate(inputs, tmp_path / "known.json") == result
 
 
 def test_nodes_take_their_share_of_their_kernel_and_stay_together(
@@ -65,23 +65,23 @@ def test_nodes_take_their_share_of_their_kernel_and_stay_together(
     kernels = [([0, 1], 3e-3), *(([i], 1e-3) for i in range(2, len(names)))]
     monkeypatch.setattr(calibration, "_measure_kernels", lambda *_: calibration._ModelTimes(1.0, kernels))
     inputs = small_models.inputs_of(graph, DEVICES, costs())
-    found = calibration.calibrate(inputs, tmp_path / "known.json")
-    assert found.scales == {}
-    assert found.together == ((names[0], names[1]),) * 2
+    result = calibration.calibrate(inputs, tmp_path / "known.json")
+    assert result.scales == {}
+    assert result.together == ((names[0], names[1]),) * 2
     inputs = calibration.calibrated(inputs, tmp_path / "known.json")
     tasks = inputs.tasks
     assert tasks.nodes[names[0]]["nodes"] == (names[0], names[1])
     problem = inputs.problem
     assert problem.time(names[0], "cpu:ort") == pytest.approx(3e-3)
     assert sum(problem.time(task, "cpu:ort") for task in tasks) == pytest.approx(3e-3 + 1e-3 * (len(names) - 2))
-    assert all(found.nodes_s["cpu:ort"][name] > 0 for name in names)
+    assert all(result.nodes_s["cpu:ort"][name] > 0 for name in names)
 
 
 def test_a_real_model_is_really_run(graph: Graph, tmp_path: Path):
     inputs = small_models.inputs_of(graph, DEVICES, costs())
-    found = calibration.calibrate(inputs, tmp_path / "known.json")
-    assert set(found.nodes_s) == set(IDS)
-    for known_s in found.nodes_s.values():
+    result = calibration.calibrate(inputs, tmp_path / "known.json")
+    assert set(result.nodes_s) == set(IDS)
+    for known_s in result.nodes_s.values():
         assert set(known_s) == set(graph.nodes)
         assert 1e-7 < sum(known_s.values()) < 1.0
     (tmp_path / "known.json").write_bytes(b"{damaged")
@@ -107,8 +107,8 @@ def test_a_device_that_cannot_run_it_is_left_as_it_is(graph: Graph, tmp_path: Pa
     monkeypatch.setattr(calibration, "_measure_kernels", lambda *_: calibration._ModelTimes(1e-3))
     refused = {(task, "cpu:openvino"): "not supported" for task in task_graph(graph)}
     inputs = small_models.inputs_of(graph, DEVICES, costs(), refused=refused)
-    found = calibration.calibrate(inputs, tmp_path / "known.json")
-    assert set(found.scales) == {"cpu:ort"}
+    result = calibration.calibrate(inputs, tmp_path / "known.json")
+    assert set(result.scales) == {"cpu:ort"}
 
 
 def test_engines_on_one_processor_take_turns_and_a_split_must_gain_clearly(graph: Graph):

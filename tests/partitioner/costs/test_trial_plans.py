@@ -26,12 +26,12 @@ def made(folder: Path, seed: int) -> TrialModel:
 
 def test_a_random_cut_computes_the_same(tmp_path: Path) -> None:
     model = made(tmp_path, 1)
-    found = model.random("a", 6, tmp_path / "cut")
-    feeds = plan_feeds(found.plan)
+    result = model.random("a", 6, tmp_path / "cut")
+    feeds = plan_feeds(result.plan)
     expected = ort.InferenceSession(str(tmp_path / "m.onnx")).run(None, feeds)
-    with Session(found.plan) as session:
+    with Session(result.plan) as session:
         got = list(session.run(feeds).values())
-    assert len(found.plan.segments) > 1
+    assert len(result.plan.segments) > 1
     for a, b in zip(expected, got, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
 
@@ -55,8 +55,8 @@ def test_the_same_seed_cuts_the_same_way(tmp_path: Path) -> None:
 
 
 def test_a_trial_times_every_segment(tmp_path: Path) -> None:
-    found = made(tmp_path, 4).random("c", 3, tmp_path / "cut")
-    trial = run_trial(found.plan, plan_feeds(found.plan), lasting_s=0.01, fewest=3, most=5)
-    assert len(trial.segments_s) == len(found.plan.segments)
+    result = made(tmp_path, 4).random("c", 3, tmp_path / "cut")
+    trial = run_trial(result.plan, plan_feeds(result.plan), lasting_s=0.01, fewest=3, most=5)
+    assert len(trial.segments_s) == len(result.plan.segments)
     assert 3 <= trial.runs <= 5
     assert 0 < max(trial.segments_s) < trial.latency_s

@@ -36,8 +36,8 @@ def test_nodes_and_edges_of_an_mlp(tmp_path: Path) -> None:
 
 def test_the_same_node_changes_its_class_with_the_batch(tmp_path: Path) -> None:
     path = small_models.mlp(tmp_path / "m.onnx", layers=1, width=256)
-    found = [Graph.read(path, {"batch": b}).digraph.nodes["MatMul_0"]["op_class"] for b in (1, 256)]
-    assert found == [OpClass.MATVEC, OpClass.MATMUL]
+    result = [Graph.read(path, {"batch": b}).digraph.nodes["MatMul_0"]["op_class"] for b in (1, 256)]
+    assert result == [OpClass.MATVEC, OpClass.MATMUL]
 
 
 def test_unbound_unknown_and_negative_dimensions(tmp_path: Path) -> None:

@@ -44,13 +44,13 @@ def test_golden_plans(model: Path, tmp_path: Path, strategy: str) -> None:
     Delete the file and run this test to write it again.
     """
     plan = planned(model, tmp_path / "plan", strategy, "throughput")
-    found = [[segment.device, *segment.nodes] for segment in plan.segments]
+    result = [[segment.device, *segment.nodes] for segment in plan.segments]
     golden = json.loads(GOLDEN.read_text()) if GOLDEN.exists() else {}
     if strategy not in golden:
-        GOLDEN.write_text(json.dumps({**golden, strategy: found}, indent=1, sort_keys=True) + "\n")
+        GOLDEN.write_text(json.dumps({**golden, strategy: result}, indent=1, sort_keys=True) + "\n")
         pytest.fail(f"there was no golden plan of {strategy}: review the one that was just written, and commit it")
     if not any("time limit" in note for note in plan.notes):  # the machine was too busy to finish the search
-        assert found == golden[strategy]
+        assert result == golden[strategy]
 
 
 @pytest.mark.parametrize("objective", ["latency", "throughput", "energy", "memory"])

@@ -35,18 +35,18 @@ def test_a_front_is_what_trying_all_finds(problem: Problem, objectives: list[Obj
         )
         points.add((evaluation.value, evaluate(replace(problem, objective=second), evaluation.parts)[0]))
     best = {p for p in points if not any(q != p and q[0] <= p[0] and q[1] <= p[1] for q in points)}
-    found = pareto_front(problem, (first, second))
-    assert {(s.values[first], s.values[second]) for s in found} == best
-    assert [s.values[first] for s in found] == sorted(s.values[first] for s in found)
+    result = pareto_front(problem, (first, second))
+    assert {(s.values[first], s.values[second]) for s in result} == best
+    assert [s.values[first] for s in result] == sorted(s.values[first] for s in result)
 
 
 @settings(max_examples=4, deadline=None)
 @given(weighed(largest=12, devices=3))
 def test_a_front_that_is_searched_for_is_one(problem: Problem) -> None:
     with patch("trisect.partitioner.planning.pareto_front._ENUMERATED_MAX", 0):
-        found = pareto_front(problem, ("latency", "energy"), time_limit_s=0.5)
-    points = [(s.values["latency"], s.values["energy"]) for s in found]
-    for solution, point in zip(found, points, strict=True):
+        result = pareto_front(problem, ("latency", "energy"), time_limit_s=0.5)
+    points = [(s.values["latency"], s.values["energy"]) for s in result]
+    for solution, point in zip(result, points, strict=True):
         assert evaluate_proposal(replace(problem, objective="latency"), Proposal(solution.placement)).violations == ()
         assert not any(other != point and other[0] <= point[0] and other[1] <= point[1] for other in points)
     energy, latency = (replace(problem, objective=objective) for objective in ("energy", "latency"))

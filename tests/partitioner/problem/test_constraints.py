@@ -193,9 +193,9 @@ def test_a_file_a_mapping_and_the_dataclass_say_the_same(tmp_path: Path) -> None
         ({"memory": {"gpu": -1}}, "memory of gpu -1: expected a number of bytes"),
     ],
 )
-def test_invalid_constraints_are_refused(given: dict[str, Any], message: str) -> None:
+def test_invalid_constraints_are_refused(value: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidInput, match=message):
-        read_constraints(given)
+        read_constraints(value)
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:

@@ -277,8 +277,8 @@ def test_a_real_model_goes_where_it_can_run(tmp_path, known, models):
 @pytest.mark.parametrize("accelerator", ["npu:qnn", "gpu:webgpu", "gpu:cuda"])
 def test_a_plan_runs_over_a_cpu_and_an_accelerator(tmp_path, known, accelerator):
     """Sigmoid to the one, what it refuses (Det) to the other; numbers cross the border both ways."""
-    found = {device.id: device for device in discover()}
-    if accelerator not in found:
+    result = {device.id: device for device in discover()}
+    if accelerator not in result:
         pytest.skip(f"{accelerator}: {unavailable().get(accelerator.partition(':')[2], 'not on this machine')}")
     text = """
     <ir_version: 8, opset_import: ["" : 17]> m (float[4, 4] x) => (float[4, 4] y) {
@@ -288,7 +288,7 @@ def test_a_plan_runs_over_a_cpu_and_an_accelerator(tmp_path, known, accelerator)
     forced = dict.fromkeys(("MatMul_0", "Sigmoid_1", "Mul_3", "Relu_4"), accelerator)
     plan = small_models.split(
         path,
-        [found[accelerator], ORT],
+        [result[accelerator], ORT],
         FakeCosts(),
         out_folder=tmp_path / "plan",
         constraints={"force": forced},

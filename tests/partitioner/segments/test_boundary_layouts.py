@@ -106,8 +106,8 @@ def test_an_image_read_in_a_branch_is_transposed_too() -> None:
     boundary_layouts.add_layout_transposes(model.graph, ["a"], [])
     model.graph.input[1].CopyFrom(helper.make_tensor_value_info("a", onnx.TensorProto.FLOAT, [1, 8, 6, 4]))
     onnx.checker.check_model(model, full_check=True)
-    given = FEEDS["x"].transpose(0, 2, 3, 1)
-    (got,) = ReferenceEvaluator(model).run(None, {"c": np.array(True), "a": given})
+    value = FEEDS["x"].transpose(0, 2, 3, 1)
+    (got,) = ReferenceEvaluator(model).run(None, {"c": np.array(True), "a": value})
     np.testing.assert_array_equal(got, -FEEDS["x"])
 
 
@@ -117,9 +117,9 @@ def test_openvino_says_how_it_keeps_images_and_runs_what_is_in_nhwc(model: Path,
     devices = [first, replace(first, id=f"{first.id}#1")]
     plan = placed(model, tmp_path / "plan", devices, {"a": 1, "d": 1})
     assert in_nhwc(plan) == ({"a", "d"} if keeps else set())
-    found = verify(plan, model, FEEDS)
-    assert found.ok
-    assert {check.name for check in found.checks} == {"a", "d", "c", "m", "y"}
+    verification = verify(plan, model, FEEDS)
+    assert verification.ok
+    assert {check.name for check in verification.checks} == {"a", "d", "c", "m", "y"}
     with Session(plan, "processes") as session:
         got = session.run(FEEDS)
     for name, array in small_models.run_whole(model, FEEDS).items():
@@ -140,10 +140,10 @@ def test_a_wrong_image_is_found_where_it_was_made(model: Path, tmp_path: Path, m
             node.input[0] = "spoiled"
     spoiled.graph.node.insert(1, onnx.helper.make_node("Neg", ["a:NCHW"], ["spoiled"]))
     file.write_bytes(spoiled.SerializeToString())
-    found = verify(plan, model, FEEDS)
-    assert not found.ok
-    assert found.drift_segment == maker.index
-    assert not next(check for check in found.checks if check.name == "a").ok
+    verification = verify(plan, model, FEEDS)
+    assert not verification.ok
+    assert verification.drift_segment == maker.index
+    assert not next(check for check in verification.checks if check.name == "a").ok
 
 
 def test_segments_with_nhwc_boundaries_are_not_recorded(
@@ -154,8 +154,8 @@ def test_segments_with_nhwc_boundaries_are_not_recorded(
         monkeypatch.setattr(boundary_layouts, "keeps_channels_last", lambda device, keeps=keeps: keeps)
         plan = placed(model, tmp_path / str(keeps), [CPU, CPU2], {"a": 1, "d": 1})
         count = len(plan.segments)
-        found = refinement._measured_segments(inputs, plan, Trial(1.0, 0.0, (1.0,) * count, (0.0,) * count, 1, None))
-        assert bool(found.get(CPU2.id)) == recorded
+        result = refinement._measured_segments(inputs, plan, Trial(1.0, 0.0, (1.0,) * count, (0.0,) * count, 1, None))
+        assert bool(result.get(CPU2.id)) == recorded
 
 
 def test_nobody_tells_of_devices_that_are_not_here() -> None:

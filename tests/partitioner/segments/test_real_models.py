@@ -25,10 +25,10 @@ ATTEMPTS = ["auto", "single", "opclass", "test-blocks:2", "test-blocks:6", "test
 
 def find(models: Path, name: str) -> Path:
     """A model anywhere below the folder; skips where it is not."""
-    found = sorted(models.rglob(name)) if models.is_dir() else []
-    if not found:
+    result = sorted(models.rglob(name)) if models.is_dir() else []
+    if not result:
         pytest.skip(f"{name} is not in {models} (make test fetches it)")
-    return found[0]
+    return result[0]
 
 
 def feeds_for(graph: Graph) -> dict[str, np.ndarray]:

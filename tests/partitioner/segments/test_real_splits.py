@@ -84,21 +84,23 @@ def check(models: Path, name: str, count: int, seed: int, folder: Path) -> None:
     plan = random_plan(graph, count, seed, folder, capabilities)
     assert 2 <= len(plan.segments) <= count
     feeds = feeds_for(name, graph)
-    found = verify(plan, path, feeds, tolerance=TOLERANCE)
-    if not found.ok and any("Quantize" in node.op_type for node in graph.nodes.values()):
+    verification = verify(plan, path, feeds, tolerance=TOLERANCE)
+    if not verification.ok and any("Quantize" in node.op_type for node in graph.nodes.values()):
         # Engines round differently before they quantise again, and one step of 8 bits is much more than the tolerance:
         # a split may be as far off as a few such steps, and as the engines are apart by themselves.
-        assert found.max_abs <= 3 * apart(path, graph, feeds, plan) + TOLERANCE
+        assert verification.max_abs <= 3 * apart(path, graph, feeds, plan) + TOLERANCE
         return
-    wrong = [(check.name, check.segment, check.max_abs) for check in found.checks if not check.ok and check.is_output]
-    assert found.ok, f"cut {count} ways with seed {seed}: {wrong}, from segment {found.drift_segment}"
+    wrong = [
+        (check.name, check.segment, check.max_abs) for check in verification.checks if not check.ok and check.is_output
+    ]
+    assert verification.ok, f"cut {count} ways with seed {seed}: {wrong}, from segment {verification.drift_segment}"
 
 
 def apart(path: Path, graph: Graph, feeds: dict[str, np.ndarray] | None, plan: Plan) -> float:
     """How far OpenVINO's answers are from ONNX Runtime's, each with the whole model."""
-    given = feeds if feeds is not None else generate_feeds(onnx.load(path, load_external_data=False), plan)
+    value = feeds if feeds is not None else generate_feeds(onnx.load(path, load_external_data=False), plan)
     options = LoadOptions(shapes=graph.shapes)
-    ort, openvino = (engines.load(path, d, options).run(given) for d in engines.find_devices("cpu:ort,cpu:openvino"))
+    ort, openvino = (engines.load(path, d, options).run(value) for d in engines.find_devices("cpu:ort,cpu:openvino"))
     return max(float(np.abs(ort[name] - openvino[name]).max()) for name in ort)
 
 

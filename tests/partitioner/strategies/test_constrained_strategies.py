@@ -96,17 +96,17 @@ def all_values(problem: Problem) -> list[float]:
 @given(problem=demanding())
 def test_every_strategy_keeps_every_constraint_and_beats_no_bound(name: str, problem: Problem) -> None:
     try:
-        found = propose(problem, name, time_limit_s=0.2)
+        result = propose(problem, name, time_limit_s=0.2)
     except InfeasibleProblem:
         if name in ("auto", "exact"):
             assert all_values(problem) == []
         return
-    evaluation = evaluate_proposal(problem, found)
+    evaluation = evaluate_proposal(problem, result)
     if name == "single" and evaluation.violations:
         return  # says what was asked for, and is then refused
     assert evaluation.violations == ()
-    assert not broken_by_hand(problem, dict(found.placement)) or found.parts is not None
-    assert evaluation.value >= max(found.bound, simple_bound(problem)) * (1 - 1e-6)
+    assert not broken_by_hand(problem, dict(result.placement)) or result.parts is not None
+    assert evaluation.value >= max(result.bound, simple_bound(problem)) * (1 - 1e-6)
 
 
 @settings(max_examples=40, deadline=None)
@@ -125,9 +125,9 @@ def test_exact_is_the_best_of_all_for_every_objective_and_constraint(problem: Pr
         with pytest.raises(InfeasibleProblem):
             propose(problem, "exact")
         return
-    found = propose(problem, "exact")
-    assert evaluate_proposal(problem, found).value == pytest.approx(min(values))
-    assert certificate(problem, found).value == pytest.approx(min(values))
+    result = propose(problem, "exact")
+    assert evaluate_proposal(problem, result).value == pytest.approx(min(values))
+    assert certificate(problem, result).value == pytest.approx(min(values))
 
 
 @pytest.mark.parametrize("solver", ["cp", "milp"])
@@ -135,16 +135,16 @@ def test_exact_is_the_best_of_all_for_every_objective_and_constraint(problem: Pr
 @given(problem=weighed(largest=5))
 def test_both_solvers_prove_what_trying_all_cuts_finds(solver: str, problem: Problem) -> None:
     best = min(all_values(problem))
-    found = solve_segments(problem, None, inf, 20.0, 0, solver)  # type: ignore[arg-type]
-    assert found is not None
-    assert found.parts is not None
-    assert validate_parts(problem, found.placement, found.parts) == []
-    assert found.bound <= best * (1 + 1e-6)
+    segments = solve_segments(problem, None, inf, 20.0, 0, solver)  # type: ignore[arg-type]
+    assert segments is not None
+    assert segments.parts is not None
+    assert validate_parts(problem, segments.placement, segments.parts) == []
+    assert segments.bound <= best * (1 + 1e-6)
     # Every cut is looked at, not only those that a placement is usually cut into: it may be better, never worse.
     if problem.objective != "memory":  # whose tensors the solvers leave out
-        assert evaluate_proposal(problem, found).value <= best * (1 + 1e-4)
+        assert evaluate_proposal(problem, segments).value <= best * (1 + 1e-4)
     if problem.objective in ("throughput", "energy"):
-        assert found.bound == pytest.approx(evaluate_proposal(problem, found).value, rel=1e-3)
+        assert segments.bound == pytest.approx(evaluate_proposal(problem, segments).value, rel=1e-3)
 
 
 @settings(max_examples=12, deadline=None)
@@ -164,10 +164,10 @@ def test_the_same_seed_finds_the_same_however_long_it_takes() -> None:
     platform = Platform(default_link=LinkCost(0.7), call_overhead_s={"cpu:a": 0.3, "gpu:b": 0.3})
     problem = Problem.of(graph, devices(), times, platform)
     for name in ("local-search", "annealing", "genetic", "auto", "exact"):
-        found = [propose(problem, name, time_limit_s=2, seed=3) for _ in range(2)]
-        if not any(proposal.is_cut_short for proposal in found):
-            assert found[0].placement == found[1].placement, name
-            assert found[0].bound == found[1].bound, name
+        result = [propose(problem, name, time_limit_s=2, seed=3) for _ in range(2)]
+        if not any(proposal.is_cut_short for proposal in result):
+            assert result[0].placement == result[1].placement, name
+            assert result[0].bound == result[1].bound, name
 
 
 def devices() -> list[object]:

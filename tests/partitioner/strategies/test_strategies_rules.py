@@ -79,10 +79,10 @@ ANY = st.one_of(
 @given(problem=ANY)
 def test_quick_strategies_keep_all_rules_and_beat_no_bound(name: str, problem: Problem) -> None:
     try:
-        found = propose(problem, name)
+        result = propose(problem, name)
     except InfeasibleProblem:
         return  # a rule of thumb may find nothing that fits
-    evaluation = evaluate_proposal(problem, found)
+    evaluation = evaluate_proposal(problem, result)
     if name == "single" and problem.rules.convention == "offload":
         return  # says what was asked for, and is then refused
     assert evaluation.violations == ()
@@ -93,10 +93,10 @@ def test_quick_strategies_keep_all_rules_and_beat_no_bound(name: str, problem: P
 @settings(max_examples=6, deadline=None)
 @given(problem=ANY)
 def test_searching_strategies_keep_all_rules_and_beat_no_bound(name: str, problem: Problem) -> None:
-    found = propose(problem, name, time_limit_s=0.3)
-    evaluation = evaluate_proposal(problem, found)
+    result = propose(problem, name, time_limit_s=0.3)
+    evaluation = evaluate_proposal(problem, result)
     assert evaluation.violations == ()
-    assert evaluation.value >= max(found.bound, simple_bound(problem)) - 1e-6
+    assert evaluation.value >= max(result.bound, simple_bound(problem)) - 1e-6
 
 
 @settings(max_examples=25, deadline=None)
@@ -105,17 +105,17 @@ def test_exact_is_the_best_of_all_segments(case: tuple[Problem, dict[str, str]])
     problem, _ = case
     every = product(problem.device_ids, repeat=len(problem.graph))
     best = min(value_of(problem, dict(zip(problem.graph, where, strict=True))) for where in every)
-    found = propose(problem, "exact", time_limit_s=5)
-    assert evaluate_proposal(problem, found).value == pytest.approx(best)
-    assert found.bound == pytest.approx(best)
+    result = propose(problem, "exact", time_limit_s=5)
+    assert evaluate_proposal(problem, result).value == pytest.approx(best)
+    assert result.bound == pytest.approx(best)
 
 
 @settings(max_examples=15, deadline=None)
 @given(task_problems(largest=6))
 def test_exact_is_the_best_schedule_of_tasks(problem: Problem) -> None:
-    found = propose(problem, "exact", time_limit_s=1)
-    assert evaluate_proposal(problem, found).value == pytest.approx(best_makespan(problem))
-    assert found.bound == pytest.approx(best_makespan(problem))
+    result = propose(problem, "exact", time_limit_s=1)
+    assert evaluate_proposal(problem, result).value == pytest.approx(best_makespan(problem))
+    assert result.bound == pytest.approx(best_makespan(problem))
 
 
 @settings(max_examples=20, deadline=None)
@@ -156,10 +156,10 @@ def test_mincut_is_the_least_time_in_all(case: tuple[Problem, dict[str, str]]) -
 @given(offload_problems("throughput", contiguous=True, training=True))
 def test_dp_chain_is_never_better_than_the_optimum(problem: Problem) -> None:
     try:
-        found = propose(problem, "dp-chain")
+        result = propose(problem, "dp-chain")
     except InfeasibleProblem:
         return
-    assert evaluate_proposal(problem, found).value >= best_of_all(problem) - 1e-9
+    assert evaluate_proposal(problem, result).value >= best_of_all(problem) - 1e-9
 
 
 def test_the_same_seed_draws_the_same_lots() -> None:

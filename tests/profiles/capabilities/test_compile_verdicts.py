@@ -96,13 +96,13 @@ def test_nothing_learned_is_nothing_written(path):
 def test_a_damaged_file_is_moved_aside(path, content):
     path.parent.mkdir()
     path.write_bytes(content)
-    found = Capabilities(path)
-    assert found.known(NEG, ORT) is None
-    assert found.moved is not None
-    assert found.moved.read_bytes() == content
+    capabilities = Capabilities(path)
+    assert capabilities.known(NEG, ORT) is None
+    assert capabilities.moved is not None
+    assert capabilities.moved.read_bytes() == content
     assert not path.exists()
-    found.supports(NEG, ORT)
-    found.save()
+    capabilities.supports(NEG, ORT)
+    capabilities.save()
     assert Capabilities(path).known(NEG, ORT) == module.CompileVerdict(True)
 
 
@@ -115,14 +115,14 @@ def test_a_file_too_large_is_not_read(path, monkeypatch):
 
 def test_limits_need_no_asking(path, compiled):
     known = Capabilities(path)
-    for limits, about, told in (
+    for limits, about, messages in (
         (Limits(static_shapes=True), {"is_static": False}, "fixed shapes"),
         (Limits(maximum_rank=4), {"rank": 5}, "at most 4 dimensions, not 5"),
         (Limits(dtypes=("float16", "int8")), {"dtypes": frozenset({"int8", "float64"})}, "does not compute in float64"),
     ):
         verdict = known.supports(replace(NEG, **about), replace(ORT, limits=limits))
         assert not verdict.ok
-        assert told in verdict.reason
+        assert messages in verdict.reason
     assert compiled == []
     assert known.supports(NEG, replace(ORT, limits=Limits(("float32",), True, 1))).ok
 

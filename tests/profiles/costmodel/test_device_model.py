@@ -171,12 +171,12 @@ def test_segments_come_back_from_disk_and_belong_to_the_engine_they_were_measure
     path = tmp_path / "s.json"
     assert load_segments(path) == SegmentStore()
     save_segments(SegmentStore().adding([CPU], {"cpu:a": rows}, 2, 3.0), path)
-    found = load_segments(path)
-    assert found.of(CPU) == tuple(rows)
-    assert (found.networks, found.spent_s) == (2, 3.0)
+    segments = load_segments(path)
+    assert segments.of(CPU) == tuple(rows)
+    assert (segments.networks, segments.spent_s) == (2, 3.0)
     updated = Device("cpu:a", "cpu", "a", "A", engine_version="2")
-    assert found.of(updated) == ()
-    assert found.adding([updated], {"cpu:a": rows[:1]}, 3, 1.0).of(updated) == tuple(rows[:1])
+    assert segments.of(updated) == ()
+    assert segments.adding([updated], {"cpu:a": rows[:1]}, 3, 1.0).of(updated) == tuple(rows[:1])
 
 
 @pytest.mark.parametrize(

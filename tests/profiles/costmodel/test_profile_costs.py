@@ -33,8 +33,8 @@ def points(op_class: OpClass, op_type: str = "Op", factor: float = 1.0) -> list[
     ]
 
 
-def profile(found: list[Point], refused: dict[str, str] | None = None) -> Profile:
-    device = DeviceProfile("cpu:a", "A", "1", 1e-5, 1e-6, tuple(found), refused or {})
+def profile(result: list[Point], refused: dict[str, str] | None = None) -> Profile:
+    device = DeviceProfile("cpu:a", "A", "1", 1e-5, 1e-6, tuple(result), refused or {})
     other = DeviceProfile("cpu:b", "B", "1", 2e-5, 1e-6)
     links = (Link("cpu:a", "cpu:b", 1e-5, 1e9), Link("cpu:b", "cpu:a", 3e-5, None))
     return Profile(PROVENANCE, "float32", {"cpu:a": device, "cpu:b": other}, links)
@@ -75,18 +75,18 @@ def test_noise_in_one_point_stays_near_it_and_never_makes_more_work_cheaper():
 )
 @settings(max_examples=200, deadline=None)
 def test_any_points_give_a_positive_finite_time(rows, flops, size_bytes):
-    found = CostCurve([Point(str(i), OpClass.NORM, "Op", float(f), b, t) for i, (f, b, t) in enumerate(rows)])
-    time_s = found.time_s(float(flops), size_bytes)
+    curve = CostCurve([Point(str(i), OpClass.NORM, "Op", float(f), b, t) for i, (f, b, t) in enumerate(rows)])
+    time_s = curve.time_s(float(flops), size_bytes)
     assert math.isfinite(time_s)
     assert time_s >= 0
     assert CostCurve([Point("x", OpClass.NORM, "Op", 0.0, 10, 1e-6)]).time_s(0.0, 0) >= 0
-    assert found.time_s(2.0 * flops, size_bytes) >= time_s * (1 - 1e-9)
-    assert found.time_s(float(flops), 2 * size_bytes) >= time_s * (1 - 1e-9)
+    assert curve.time_s(2.0 * flops, size_bytes) >= time_s * (1 - 1e-9)
+    assert curve.time_s(float(flops), 2 * size_bytes) >= time_s * (1 - 1e-9)
 
 
 def test_an_operator_measured_itself_is_judged_by_its_own_points():
-    found = points(OpClass.DATA_MOVEMENT, "Concat") + points(OpClass.DATA_MOVEMENT, "Transpose", factor=50.0)
-    costs = ProfileCosts(profile(found))
+    result = points(OpClass.DATA_MOVEMENT, "Concat") + points(OpClass.DATA_MOVEMENT, "Transpose", factor=50.0)
+    costs = ProfileCosts(profile(result))
     times = {
         op: costs.node_time_s(work(OpClass.DATA_MOVEMENT, 1e7, 10**6, op), "cpu:a")
         for op in ("Concat", "Transpose", "Pad")

@@ -28,10 +28,10 @@ def test_a_form_computes_what_the_case_does(case, form):
     whole = ReferenceEvaluator(onnx.load_from_string(case.build())).run(None, {"x": case.feed()})[0]
     model = onnx.load_from_string(form.build())
     onnx.checker.check_model(model, full_check=True)
-    (found,) = load(form.build(), ORT).run(form.feeds()).values()
-    assert found.dtype == (np.float16 if "float16" in form.name else np.float32)
-    assert found.ndim == (4 if "rank 4" in form.name else whole.ndim)
-    error = np.std(found.reshape(whole.shape).astype(np.float32) - whole) / np.std(whole)
+    (result,) = load(form.build(), ORT).run(form.feeds()).values()
+    assert result.dtype == (np.float16 if "float16" in form.name else np.float32)
+    assert result.ndim == (4 if "rank 4" in form.name else whole.ndim)
+    error = np.std(result.reshape(whole.shape).astype(np.float32) - whole) / np.std(whole)
     assert error < (1e-5 if "rank 4" in form.name else 0.005 if "float16" in form.name else 0.15)
     assert (form.flops, form.size_bytes, form.repeats, form.op_class) == (
         case.flops, case.size_bytes, case.repeats, case.op_class,
@@ -83,10 +83,10 @@ def test_what_is_refused_in_one_form_is_measured_in_another(quick, monkeypatch):
     monkeypatch.setattr(measuring, "_bound", eight_bits_only)
     npu = replace(ORT, reality="simulated")
     first = measuring.measure([npu])
-    found = first.devices["cpu:ort"]
+    result = first.devices["cpu:ort"]
     names = [case.name for case in SMALL if case.op_class is OpClass.MATVEC]
-    assert [point.case for point in found.points] == [f"{name} as int8 QDQ" for name in names]
-    assert found.refused == dict.fromkeys(names, "no kernel for floats")
+    assert [point.case for point in result.points] == [f"{name} as int8 QDQ" for name in names]
+    assert result.refused == dict.fromkeys(names, "no kernel for floats")
     product = OpFeatures("MatMul", OpClass.MATVEC, 1e6, 10**5, 10**3, 0, "float32")
     assert 0 < ProfileCosts(first).node_time_s(product, "cpu:ort") < float("inf")
     monkeypatch.setattr(measuring, "_bound", lambda case, *rest: (_only_tiny(case), bound(case, *rest))[1])
@@ -107,9 +107,9 @@ def test_what_is_refused_in_every_form_is_refused(quick, monkeypatch):
         raise EngineFailed(f"not {case.name}")
 
     monkeypatch.setattr(measuring, "_bound", refusing)
-    found = measuring.measure([replace(ORT, reality="simulated")]).devices["cpu:ort"]
-    assert found.points == ()
-    assert found.refused["matvec:1x256x256"] == "not matvec:1x256x256"
+    result = measuring.measure([replace(ORT, reality="simulated")]).devices["cpu:ort"]
+    assert result.points == ()
+    assert result.refused["matvec:1x256x256"] == "not matvec:1x256x256"
     assert [name for name in tried if name.startswith("matvec:1x256x256")] == [
         f"matvec:1x256x256{form}" for form in ("", " as rank 4", " as float16", " as int8 QDQ")
     ]

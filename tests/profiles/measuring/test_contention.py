@@ -51,10 +51,10 @@ def test_each_is_timed_beside_the_other_as_a_session_runs_them(monkeypatch, exec
 
     monkeypatch.setattr(contention, "_opened", watched)
     monkeypatch.setattr(contention, "_busy", busy)
-    found = measure_contention(PAIR, LoadOptions(), executor, lasting_s=0.01)
-    assert [(row.device, row.beside) for row in found] == list(permutations(device.id for device in PAIR))
-    assert {row.executor for row in found} == {executor}
-    assert all(row.alone_s > 0 and row.together_s > 0 and row.slowdown >= 1 and row.date for row in found)
+    result = measure_contention(PAIR, LoadOptions(), executor, lasting_s=0.01)
+    assert [(row.device, row.beside) for row in result] == list(permutations(device.id for device in PAIR))
+    assert {row.executor for row in result} == {executor}
+    assert all(row.alone_s > 0 and row.together_s > 0 and row.slowdown >= 1 and row.date for row in result)
     assert opened == ["threads"] + ["processes"] * (executor == "processes")
     assert set(beside) == {"ThreadHost" if executor == "threads" else "WorkerHost"}
 
@@ -87,9 +87,9 @@ def test_what_a_device_takes_beside_the_other_is_told_of_it_and_not_of_the_other
 
     monkeypatch.setattr(contention, "_opened", opened)
     monkeypatch.setattr(contention, "_busy", busy)
-    found = measure_contention(PAIR, LoadOptions(), "threads", lasting_s=0.0)
-    assert {(row.device, row.beside, row.slowdown) for row in found} == {(first, second, 3.0), (second, first, 1.5)}
-    assert {row.alone_s for row in found} == {1.0}
+    result = measure_contention(PAIR, LoadOptions(), "threads", lasting_s=0.0)
+    assert {(row.device, row.beside, row.slowdown) for row in result} == {(first, second, 3.0), (second, first, 1.5)}
+    assert {row.alone_s for row in result} == {1.0}
 
 
 def test_the_other_is_at_work_all_the_while():

@@ -197,7 +197,7 @@ def test_read_bandwidth_is_a_rate(monkeypatch):
 
 def test_an_interruption_keeps_what_is_measured(quick, monkeypatch):
     bound = measuring._bound
-    kept = []
+    stored = []
 
     def interrupted(case, device, options):
         if case.name.startswith("norm"):
@@ -206,8 +206,8 @@ def test_an_interruption_keeps_what_is_measured(quick, monkeypatch):
 
     monkeypatch.setattr(measuring, "_bound", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        measuring.measure([ORT, OPENVINO], keep=kept.append)
-    (partial,) = kept
+        measuring.measure([ORT, OPENVINO], keep=stored.append)
+    (partial,) = stored
     names = [case.name for case in quick]
     cut = names.index("norm:layer:8x256")
     assert [point.case for point in partial.devices["cpu:ort"].points] == names[:cut]

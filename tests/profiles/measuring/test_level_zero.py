@@ -86,18 +86,18 @@ class Library:
             return 0
 
         def properties(handle, out):
-            found, card = ctypes.cast(out, ctypes.POINTER(_Properties))[0], cards[handle - 10]
-            assert found.stype == 1
-            found.core.type, found.core.flags = card.type, int(card.integrated)
-            found.core.name = card.name.encode()
+            result, card = ctypes.cast(out, ctypes.POINTER(_Properties))[0], cards[handle - 10]
+            assert result.stype == 1
+            result.core.type, result.core.flags = card.type, int(card.integrated)
+            result.core.name = card.name.encode()
             return 0
 
         def power_properties(handle, out):
-            found, domain = ctypes.cast(out, ctypes.POINTER(_Power))[0], self._domains[handle - 100]
-            assert found.stype == 0xD
-            more = ctypes.cast(found.pNext, ctypes.POINTER(_PowerExt))[0]
+            result, domain = ctypes.cast(out, ctypes.POINTER(_Power))[0], self._domains[handle - 100]
+            assert result.stype == 0xD
+            more = ctypes.cast(result.pNext, ctypes.POINTER(_PowerExt))[0]
             assert more.stype == 0x28
-            found.onSubdevice, more.domain = domain.on_subdevice, domain.kind
+            result.onSubdevice, more.domain = domain.on_subdevice, domain.kind
             return 0
 
         def energy(handle, out):

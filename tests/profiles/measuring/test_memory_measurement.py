@@ -55,8 +55,8 @@ def test_models_are_as_large_as_they_claim(model, tmp_path):
 def test_tensors_pass_through_the_model_that_is_mostly_tensors(tmp_path):
     model = memory_models()[-1]
     model.write(tmp_path / "m.onnx")
-    (found,) = ReferenceEvaluator(onnx.load(tmp_path / "m.onnx")).run(None, {"x": np.ones(model.shape, np.float32)})
-    assert found == pytest.approx(model.shape[-1], rel=1e-3)  # the shares of each column add up to one
+    (result,) = ReferenceEvaluator(onnx.load(tmp_path / "m.onnx")).run(None, {"x": np.ones(model.shape, np.float32)})
+    assert result == pytest.approx(model.shape[-1], rel=1e-3)  # the shares of each column add up to one
 
 
 def test_an_engine_holds_at_least_what_it_computes_with():
@@ -79,8 +79,8 @@ def test_weights_count_together_whatever_operator_has_them():
         MemoryPoint("tiny", 0, 0, 100), MemoryPoint("a", 1000, 10, 1100), MemoryPoint("b", 3000, 10, 6100),
         MemoryPoint("c", 0, 500, 1600),
     )  # fmt: skip
-    found = memory_need(DeviceProfile("cpu:a", "A", "1", 1e-5, 1e-6, memory=points))
-    assert found == MemoryNeed(100.0, (1000 + 6000) / 4000, 3.0)
+    result = memory_need(DeviceProfile("cpu:a", "A", "1", 1e-5, 1e-6, memory=points))
+    assert result == MemoryNeed(100.0, (1000 + 6000) / 4000, 3.0)
 
 
 @pytest.fixture
@@ -105,10 +105,10 @@ def test_a_peak_is_what_was_measured_for_each_byte(problem):
         "cpu:a": round(30 + 0.5 * 7500 + 1.5 * 3 * 64),
         "gpu:b": round(10 + 2.0 * 800 + 3.0 * 2 * 64),
     }
-    told = with_energy_and_memory(
+    messages = with_energy_and_memory(
         replace(problem, platform=replace(problem.platform, memory={"gpu:b": MemoryNeed()})), parts, schedule
     )
-    assert told.peak_basis == {"cpu:a": "weights and tensors", "gpu:b": "measured factors"}
+    assert messages.peak_basis == {"cpu:a": "weights and tensors", "gpu:b": "measured factors"}
 
 
 @pytest.mark.parametrize("strategy", ["exact", "auto"])
@@ -118,9 +118,9 @@ def test_no_placement_is_below_the_bound_and_a_strategy_that_proves_is_at_the_be
         _, value, _ = best_cut(problem, dict(zip(problem.graph, where, strict=True)), None)
         values.append(value)
     assert best_bound(problem).value <= min(values)
-    found = propose(problem, strategy, time_limit_s=10, seed=0)
-    assert certificate(problem, found).value <= min(values)
-    assert evaluate_proposal(problem, found).value <= 1.1 * min(values)
+    result = propose(problem, strategy, time_limit_s=10, seed=0)
+    assert certificate(problem, result).value <= min(values)
+    assert evaluate_proposal(problem, result).value <= 1.1 * min(values)
 
 
 def test_what_an_engine_doubles_may_not_fit(problem):

@@ -27,12 +27,12 @@ def profiles() -> dict[str, DeviceProfile]:
 
 
 def test_a_call_is_timed_behind_longer_and_longer_work() -> None:
-    found = wakeup.measure_wakeups(OPENVINO, ORT, LoadOptions())
-    assert {row.beside for row in found} == {"cpu:ort"}
-    idle_s = [row.idle_s for row in found]
+    wakeups = wakeup.measure_wakeups(OPENVINO, ORT, LoadOptions())
+    assert {row.beside for row in wakeups} == {"cpu:ort"}
+    idle_s = [row.idle_s for row in wakeups]
     assert idle_s == sorted(idle_s)
     assert idle_s[-1] > 3 * idle_s[0]
-    assert all(row.cold_s > 0 and row.warm_s > 0 for row in found)
+    assert all(row.cold_s > 0 and row.warm_s > 0 for row in wakeups)
 
 
 def test_first_and_last_call_of_a_turn_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,9 +49,9 @@ def test_first_and_last_call_of_a_turn_are_told_apart(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(wakeup, "_calling", calling)
     monkeypatch.setattr(wakeup.time, "perf_counter", lambda: now_s[0])
-    found = wakeup.measure_wakeups(OPENVINO, ORT, LoadOptions())
-    assert set(found) == {WakeupPoint("cpu:ort", 3.0, 5.0, 1.0)}
-    assert found[0].extra_s == 4.0
+    wakeups = wakeup.measure_wakeups(OPENVINO, ORT, LoadOptions())
+    assert set(wakeups) == {WakeupPoint("cpu:ort", 3.0, 5.0, 1.0)}
+    assert wakeups[0].extra_s == 4.0
     assert ran[:5] == ["cpu:ort", *["cpu:openvino"] * 4]
 
 

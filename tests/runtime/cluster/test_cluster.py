@@ -49,9 +49,9 @@ MIXED = {"cpu:ort": "head", "cpu:openvino": "edge1"}
 
 def test_nodes_are_called_as_they_were_labelled():
     with connect() as connection:
-        found = living_nodes(connection)
-        assert [(node.name, node.is_here) for node in found] == [("head", True), ("edge1", False), ("edge2", False)]
-        assert found[2].resources["trisect_cpu"] == 1
+        result = living_nodes(connection)
+        assert [(node.name, node.is_here) for node in result] == [("head", True), ("edge1", False), ("edge2", False)]
+        assert result[2].resources["trisect_cpu"] == 1
 
 
 def test_a_cluster_is_one_set_of_devices():
@@ -105,7 +105,7 @@ def test_every_kind_of_tensor_travels(make_plan):
         parts.append(("cpu:ort", f"g ({text} {inner}) => ({text} {out}) {{ {out} = Identity({inner}) }}"))
         outputs.append(replace(spec, name=out))
     plan = moved(make_plan(parts, specs, outputs), {"cpu:ort": "edge1"})
-    given = {
+    value = {
         "s": np.array(["a", "bc"], object),
         "b": np.array([1, 2, 3], ml_dtypes.bfloat16),
         "e": np.zeros((4, 0), np.float32),
@@ -113,8 +113,8 @@ def test_every_kind_of_tensor_travels(make_plan):
         "scalar": np.asarray(7, np.int64),
     }
     with Session(plan, "ray") as session:
-        out = session.run(given)
-    for name, array in given.items():
+        out = session.run(value)
+    for name, array in value.items():
         got = out[f"{name}2"]
         assert (got.dtype, got.shape) == (array.dtype, array.shape)
         assert got.tolist() == array.tolist()
@@ -240,10 +240,10 @@ def test_a_node_is_asked_whether_it_compiles(model):
 def test_hops_are_timed_between_all_nodes_but_this_one_and_itself():
     with connect() as connection:
         among = living_nodes(connection)[:2]
-        found = measure_transfers(connection, among, (1 << 10, 1 << 20))
+        transfers = measure_transfers(connection, among, (1 << 10, 1 << 20))
     here, there = (node.name for node in among)
-    assert set(found) == {(here, there), (there, here), (there, there)}
-    assert all(len(times) == 2 and min(times) > 0 for times in found.values())
+    assert set(transfers) == {(here, there), (there, here), (there, there)}
+    assert all(len(times) == 2 and min(times) > 0 for times in transfers.values())
 
 
 def test_nothing_is_left_of_the_sessions():

@@ -64,8 +64,8 @@ def test_an_actor_killed_in_the_middle_of_a_stream_costs_nothing_but_time(pipeli
             if number in (5, 20):
                 os.kill(pid_of(session, ("cpu:openvino", "cpu:ort")[number == 20]), signal.SIGKILL)
         assert number == 39
-        told = [event.kind for event in session.trace.events if event.kind in ("fault", "restart")]
-        assert told.count("restart") == 2
+        messages = [event.kind for event in session.trace.events if event.kind in ("fault", "restart")]
+        assert messages.count("restart") == 2
 
 
 def test_a_device_lost_for_good_moves_to_another(pipeline):

@@ -91,16 +91,16 @@ def test_fused_attention_equals_numpy(heads: int, kv_heads: int, batch: int, sca
         start = 0
         for part in PARTS:
             at = slice(start, start + part)
-            found = module.run({"q": q[:, :, at], "k": k[:, :, at], "v": v[:, :, at]})["y"]
-            np.testing.assert_allclose(found, reference[:, :, at], rtol=0, atol=1e-5)
+            outputs = module.run({"q": q[:, :, at], "k": k[:, :, at], "v": v[:, :, at]})["y"]
+            np.testing.assert_allclose(outputs, reference[:, :, at], rtol=0, atol=1e-5)
             start += part
         state = module.get_state()
         np.testing.assert_array_equal(state["past_k"], k)
         np.testing.assert_array_equal(state["past_v"], v)
         module.reset_state()
     module.set_state({"past_k": k[:, :, :7], "past_v": v[:, :, :7]})
-    found = module.run({"q": q[:, :, 7:], "k": k[:, :, 7:], "v": v[:, :, 7:]})["y"]
-    np.testing.assert_allclose(found, reference[:, :, 7:], rtol=0, atol=1e-5)
+    outputs = module.run({"q": q[:, :, 7:], "k": k[:, :, 7:], "v": v[:, :, 7:]})["y"]
+    np.testing.assert_allclose(outputs, reference[:, :, 7:], rtol=0, atol=1e-5)
     module.close()
 
 
@@ -117,11 +117,11 @@ def test_fused_attention_equals_numpy(heads: int, kv_heads: int, batch: int, sca
     ids=["not causal", "mask", "mask and causal", "any batch", "half the state", "too much state"],
 )
 def test_other_attention_is_left_as_it_is(model: onnx.ModelProto, state: Mapping[str, str]) -> None:
-    found = read(model)
-    before = types(found)
-    assert not fuse_attention(found, state)
-    assert types(found) == before
-    assert not any(BEAM_INPUT in port.names for port in found.inputs)
+    fused = read(model)
+    before = types(fused)
+    assert not fuse_attention(fused, state)
+    assert types(fused) == before
+    assert not any(BEAM_INPUT in port.names for port in fused.inputs)
 
 
 @pytest.mark.parametrize("causal", [0, 1])
@@ -134,10 +134,10 @@ def test_a_mask_that_is_an_input_still_counts(causal: int) -> None:
     mask = np.where(np.tri(10, dtype=bool), 0, -1e9).astype(np.float32)
     mask[:, 2] = -1e9
     mask[2, 2] = 0
-    found = module.run({"q": q, "k": k, "v": v, "mask": mask})["y"]
+    outputs = module.run({"q": q, "k": k, "v": v, "mask": mask})["y"]
     plain = expected(q, k, v, 0.3)
-    assert np.abs(found[:, :, :2] - plain[:, :, :2]).max() < 1e-5
-    assert np.abs(found[:, :, 3:] - plain[:, :, 3:]).max() > 1e-2
+    assert np.abs(outputs[:, :, :2] - plain[:, :, :2]).max() < 1e-5
+    assert np.abs(outputs[:, :, 3:] - plain[:, :, 3:]).max() > 1e-2
 
 
 @pytest.mark.parametrize("arch", ["llama", "qwen3"])
@@ -146,10 +146,10 @@ def test_a_decoder_is_fused_whole(tiny_llms: TinyLlms, arch: str) -> None:
     model = ov.Core().read_model(str(Path(bundle.folder) / "standard.onnx"))
     names = [f"past_key_values.{i}.{part}" for i in range(2) for part in ("key", "value")]
     assert fuse_attention(model, {name: name.replace("past_key_values", "present") for name in names})
-    found = types(model)
-    assert found.count("ScaledDotProductAttention") == 2
-    assert found.count("ReadValue") == found.count("Assign") == 4
-    assert "Tile" not in found
+    result = types(model)
+    assert result.count("ScaledDotProductAttention") == 2
+    assert result.count("ReadValue") == result.count("Assign") == 4
+    assert "Tile" not in result
     inputs = {name for port in model.inputs for name in port.names}
     assert inputs & {"input_ids", "position_ids", BEAM_INPUT, *names} == {"input_ids", "position_ids", BEAM_INPUT}
     outputs = {name for port in model.outputs for name in port.names}
@@ -180,8 +180,8 @@ def test_where_nothing_can_be_fused_the_answer_is_the_same(
     parts = (12, 1, 6, 1)
     cache = kit.cache_for(tiny.bundle)
     runner.reset(cache)
-    found = kit.run_in_parts(runner, ids, parts)
-    np.testing.assert_allclose(found, tiny.oracle.logits(ids.tolist())[kit.ends(parts)], rtol=0, atol=1e-4)
+    outputs = kit.run_in_parts(runner, ids, parts)
+    np.testing.assert_allclose(outputs, tiny.oracle.logits(ids.tolist())[kit.ends(parts)], rtol=0, atol=1e-4)
     other = kit.in_place(tiny.bundle)
     other.continue_from(cache)
     again = other.forward(ids[:1], 20)

@@ -53,9 +53,9 @@ def test_an_engine_without_its_package_is_absent_with_a_remedy(monkeypatch):
     monkeypatch.delitem(sys.modules, "trisect.runtime.engines.openvino", raising=False)
     engines._inventory.cache_clear()
     try:
-        found = [device.id for device in engines.discover()]
-        assert "cpu:ort" in found
-        assert "cpu:openvino" not in found
+        result = [device.id for device in engines.discover()]
+        assert "cpu:ort" in result
+        assert "cpu:openvino" not in result
         assert "pip install openvino" in engines.unavailable()["openvino"]
         with pytest.raises(EngineMissing, match="pip install openvino"):
             engines.engine_for(by_id("cpu:openvino"))
@@ -119,12 +119,12 @@ def test_a_third_party_engine_is_found_by_its_entry_point(monkeypatch):
 def test_run_computes_for_every_size_and_keeps_earlier_results(device, model):
     module = engines.load(model(TWO_OUTPUTS), device)
     rng = np.random.default_rng(0)
-    kept = []
+    results = []
     for rows in (2, 0, 5, 2):
         x, s = rng.standard_normal((rows, 3)).astype(np.float32), rng.standard_normal(3).astype(np.float32)
-        kept.append((x, s, module.run({"x": x, "s": s})))
+        results.append((x, s, module.run({"x": x, "s": s})))
     module.close()
-    for x, s, out in kept:
+    for x, s, out in results:
         assert list(out) == ["y", "z", "x2"]
         np.testing.assert_array_equal(out["y"], x + s)
         np.testing.assert_array_equal(out["z"], np.maximum(x, 0))
@@ -234,9 +234,9 @@ def test_damaged_models_end_in_one_clear_line(device, model, tmp_path):
     for bad in (b"", b"hello world", sound[: len(sound) // 2], b"\x3a\xff\xff\xff\xff\x7f" + sound):
         path = tmp_path / "bad.onnx"
         path.write_bytes(bad)
-        for given in (bad, path):
+        for value in (bad, path):
             with pytest.raises(InvalidModel) as caught:
-                engines.load(given, device)
+                engines.load(value, device)
             assert "\n" not in str(caught.value)
     with pytest.raises(InvalidModel, match=r"gone\.onnx"):
         engines.load(tmp_path / "gone.onnx", device)
@@ -246,14 +246,14 @@ def test_damaged_models_end_in_one_clear_line(device, model, tmp_path):
 def test_no_cut_of_a_model_ends_in_a_library_error(device, model):
     sound = model(TWO_OUTPUTS)
 
-    def told(cut: bytes) -> str:
+    def messages(cut: bytes) -> str:
         try:
             engines.load(cut, device).close()
         except TrisectError as error:
             return str(error)
         return ""  # a cut between two fields may leave a model
 
-    lines = [told(sound[:length]) for length in range(0, len(sound), 7)]
+    lines = [messages(sound[:length]) for length in range(0, len(sound), 7)]
     assert any(lines)
     assert all("\n" not in line for line in lines)
 
@@ -375,11 +375,11 @@ def test_signature_reads_no_weights(tmp_path):
     assert [spec.shape for spec in (*declared.inputs, *declared.outputs)] == [("n", 2), ("n", 2)]
 
 
-@pytest.mark.parametrize(("message", "told"), [
+@pytest.mark.parametrize(("message", "reason"), [
     ("", "RuntimeError"),
     ("[ONNXRuntimeError] : 9 : NOT_IMPLEMENTED : no kernel for Foo", "no kernel for Foo"),
     ("Exception from a.cpp:1:\nException from b.cpp:2:\n[CPU] MatMul 'z' Check 'k' failed at c.cpp:3:\nsizes differ\n",
      "[CPU] MatMul 'z': sizes differ"),
 ])  # fmt: skip
-def test_reason_is_the_line_that_says_something(message, told):
-    assert vendor_message(RuntimeError(message)) == told
+def test_reason_is_the_line_that_says_something(message, reason):
+    assert vendor_message(RuntimeError(message)) == reason

@@ -32,13 +32,13 @@ def step(name: str, nodes: tuple[str, ...], time_s: float, *inputs: str, layout:
 
 
 def test_a_node_that_no_step_names_is_with_the_one_that_reads_it() -> None:
-    found = map_to_nodes(chain("a", "b", "c"), [step("1", ("b",), 1.0), step("2", ("c",), 2.0, "1")])
-    assert found == (Kernel(("a", "b"), 1.0), Kernel(("c",), 2.0))
+    result = map_to_nodes(chain("a", "b", "c"), [step("1", ("b",), 1.0), step("2", ("c",), 2.0, "1")])
+    assert result == (Kernel(("a", "b"), 1.0), Kernel(("c",), 2.0))
 
 
 def test_the_last_node_is_with_the_one_before_it_where_nobody_reads_it() -> None:
-    found = map_to_nodes(chain("a", "b"), [step("1", ("a",), 1.0)])
-    assert found == (Kernel(("a", "b"), 1.0),)
+    result = map_to_nodes(chain("a", "b"), [step("1", ("a",), 1.0)])
+    assert result == (Kernel(("a", "b"), 1.0),)
 
 
 def test_a_step_of_the_engines_own_counts_for_the_next_that_names_a_node() -> None:
@@ -55,8 +55,8 @@ def test_a_step_of_the_engines_own_counts_for_the_next_that_names_a_node() -> No
 
 
 def test_steps_that_share_a_node_cannot_be_told_apart() -> None:
-    found = map_to_nodes(chain("a", "b", "c"), [step("1", ("a", "b"), 1.0), step("2", ("b", "c"), 2.0, "1")])
-    assert [(k.nodes, k.total_s, k.steps) for k in found] == [(("a", "b", "c"), 3.0, 2)]
+    result = map_to_nodes(chain("a", "b", "c"), [step("1", ("a", "b"), 1.0), step("2", ("b", "c"), 2.0, "1")])
+    assert [(k.nodes, k.total_s, k.steps) for k in result] == [(("a", "b", "c"), 3.0, 2)]
 
 
 def test_a_tale_about_another_model_gives_nothing() -> None:
@@ -65,12 +65,12 @@ def test_a_tale_about_another_model_gives_nothing() -> None:
 
 
 def test_what_a_profiler_adds_is_taken_off_each_step_and_the_rest_off_all() -> None:
-    told = [Kernel(("a",), 20e-6, 0.0, 2), Kernel(("b",), 100e-6, 10e-6, 1)]
-    found = scale_to_total(told, 110e-6)  # 20 us too many over 4 steps
-    assert [k.time_s for k in found] == pytest.approx([10e-6, 95e-6])
-    assert found[1].layout_s == pytest.approx(5e-6)
+    messages = [Kernel(("a",), 20e-6, 0.0, 2), Kernel(("b",), 100e-6, 10e-6, 1)]
+    result = scale_to_total(messages, 110e-6)  # 20 us too many over 4 steps
+    assert [k.time_s for k in result] == pytest.approx([10e-6, 95e-6])
+    assert result[1].layout_s == pytest.approx(5e-6)
     for total_s in (1e-6, 60e-6, 130e-6, 1.0):
-        again = scale_to_total(told, total_s)
+        again = scale_to_total(messages, total_s)
         assert sum(k.total_s for k in again) == pytest.approx(total_s)
         assert all(k.time_s > 0 for k in again)
     assert scale_to_total([], 1.0) == ()
@@ -109,11 +109,11 @@ def test_engines_tell_what_they_run(convolutions: Path, device_id: str) -> None:
     engine = engine_for(device)
     assert isinstance(engine, ProfilingEngine)
     feeds = {"x": np.ones((1, 3, 32, 32), np.float32)}
-    found = engine.kernels(convolutions, device, LoadOptions(pinned=True), feeds, 0.01)
+    result = engine.kernels(convolutions, device, LoadOptions(pinned=True), feeds, 0.01)
     names = [node.name for node in onnx.load(convolutions).graph.node]
-    assert sorted(node for kernel in found for node in kernel.nodes) == sorted(names)
-    assert all(kernel.total_s > 0 for kernel in found if "conv1" in kernel.nodes)
-    home = {node: i for i, kernel in enumerate(found) for node in kernel.nodes}
+    assert sorted(node for kernel in result for node in kernel.nodes) == sorted(names)
+    assert all(kernel.total_s > 0 for kernel in result if "conv1" in kernel.nodes)
+    home = {node: i for i, kernel in enumerate(result) for node in kernel.nodes}
     # Both fuse an activation into its convolution, and neither three convolutions into one.
     assert home["conv1"] == home["relu1"]
     assert len({home[f"conv{i}"] for i in range(3)}) == 3
@@ -130,18 +130,18 @@ def test_a_product_and_what_is_fused_with_it_are_one_kernel_that_takes_time(tmp_
         helper.make_node("Add", ["m", "b"], ["a"], name="bias"),
         helper.make_node("Softmax", ["a"], ["y"], name="softmax"),
     ]
-    given = [numpy_helper.from_array(rng.standard_normal(shape).astype("f"), n) for n, shape in weights.items()]
+    value = [numpy_helper.from_array(rng.standard_normal(shape).astype("f"), n) for n, shape in weights.items()]
     x, y = (helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, 64, w]) for n, w in (("x", 256), ("y", 512)))
     path = tmp_path / "m.onnx"
-    graph = helper.make_graph(nodes, "product", [x], [y], given)
+    graph = helper.make_graph(nodes, "product", [x], [y], value)
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10), path)
     (device,) = find_devices(device_id)
     engine = engine_for(device)
     assert isinstance(engine, ProfilingEngine)
-    found = engine.kernels(path, device, LoadOptions(), {"x": np.ones((1, 64, 256), np.float32)}, 0.01)
+    result = engine.kernels(path, device, LoadOptions(), {"x": np.ones((1, 64, 256), np.float32)}, 0.01)
     # The engine brings weights into shape when it loads them: that is no step that runs.
-    assert [kernel.nodes for kernel in found] == [("product", "bias"), ("softmax",)]
-    assert all(kernel.total_s > 0 for kernel in found)
+    assert [kernel.nodes for kernel in result] == [("product", "bias"), ("softmax",)]
+    assert all(kernel.total_s > 0 for kernel in result)
 
 
 def test_a_model_that_an_engine_cannot_run_is_told_in_a_line(tmp_path: Path) -> None:

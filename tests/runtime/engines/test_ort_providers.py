@@ -27,11 +27,11 @@ g (float[4,8] x) => (float[4,8] y, float[4] s) <float[8,8] w = {%s}> {
 
 @pytest.fixture(params=list(PLUGINS))
 def device(request) -> Device:
-    found = {device.id: device for device in engines.discover()}
-    if request.param not in found:
+    result = {device.id: device for device in engines.discover()}
+    if request.param not in result:
         name = request.param.partition(":")[2]
         pytest.skip(f"{request.param}: {engines.unavailable().get(name, 'not on this machine')}")
-    return found[request.param]
+    return result[request.param]
 
 
 def numpy_mlp(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -191,16 +191,16 @@ def test_whatever_onnx_runtime_lists_becomes_a_device(monkeypatch):
         unit("OpenVINOExecutionProvider", "NPU"),
     ]
     monkeypatch.setattr(ort_ep.ort, "get_ep_devices", lambda: listed)
-    found = ort_ep.OrtProviderEngine().devices()
-    assert [(d.id, d.kind, d.name) for d in found] == [
+    devices = ort_ep.OrtProviderEngine().devices()
+    assert [(d.id, d.kind, d.name) for d in devices] == [
         ("gpu:dml", "gpu", "ACME Radiance"),
         ("gpu:dml#1", "gpu", "DmlExecutionProvider on ACME"),
         ("npu:openvino-ep", "npu", "OpenVINOExecutionProvider on ACME"),
     ]
-    assert all((d.engine, d.engine_version) == ("ort_ep", "7.1") for d in found)
+    assert all((d.engine, d.engine_version) == ("ort_ep", "7.1") for d in devices)
     monkeypatch.setattr(ort_ep.ort, "get_ep_devices", list)
     with pytest.raises(EngineFailed, match="gpu:dml is gone"):
-        ort_ep.OrtProviderEngine().load(b"", found[0], LoadOptions())
+        ort_ep.OrtProviderEngine().load(b"", devices[0], LoadOptions())
 
 
 def test_a_provider_that_a_user_registered_really_runs(monkeypatch, model):

@@ -50,9 +50,9 @@ def test_results_stay_what_they_were(diamond, executor):
     """Memory that is used again must not be that of a result somebody still has; nor of feeds."""
     big = np.ones((200_000, 3), np.float32)
     with Session(diamond, executor, ONE) as session:
-        kept = [session.run({"x": big * number})["y"] for number in range(6)]
+        results = [session.run({"x": big * number})["y"] for number in range(6)]
         parts = [out["y"][::1000] for out in session.stream({"x": big * number} for number in range(6))]
-    for number, (whole, part) in enumerate(zip(kept, parts, strict=True)):
+    for number, (whole, part) in enumerate(zip(results, parts, strict=True)):
         assert (whole == expected(np.float32(number))).all()
         assert (part == expected(np.float32(number))).all()
         whole[:] = 0  # the caller's own
@@ -60,11 +60,11 @@ def test_results_stay_what_they_were(diamond, executor):
 
 def test_both_give_the_same_bits(diamond):
     x = np.random.default_rng(1).standard_normal((5000, 3)).astype(np.float32)
-    found = []
+    result = []
     for executor in EXECUTORS:
         with Session(diamond, executor, ONE) as session:
-            found.append(session.run({"x": x})["y"])
-    assert found[0].tobytes() == found[1].tobytes()
+            result.append(session.run({"x": x})["y"])
+    assert result[0].tobytes() == result[1].tobytes()
 
 
 @pytest.mark.parametrize(("text", "dtype", "value"), [
@@ -155,7 +155,7 @@ def test_async(diamond, executor):
                 await asyncio.sleep(0)
                 yield {"x": np.full((1, 3 if n != 2 else 4), n, np.float32)}
 
-        odd = [found async for found in session.astream(slowly(), window=2, on_error="yield")]
+        odd = [result async for result in session.astream(slowly(), window=2, on_error="yield")]
         with pytest.raises(InvalidInput):
             async for _ in session.astream(slowly()):
                 pass
@@ -164,18 +164,18 @@ def test_async(diamond, executor):
     with Session(diamond, executor, ONE) as session:
         run, streamed, odd = asyncio.run(everything(session))
     assert run == streamed == [expected(np.float32(n)) for n in range(8)]
-    assert [isinstance(found, InvalidInput) for found in odd] == [False, False, True, False, False]
+    assert [isinstance(result, InvalidInput) for result in odd] == [False, False, True, False, False]
 
 
 def test_items_that_fail_do_not_stop_a_stream_that_goes_on(diamond, executor):
     items = [{"x": np.full((1, 3 if n % 4 != 2 else 5), n, np.float32)} for n in range(10)]
-    told: list[tuple[int, int, str]] = []
+    messages: list[tuple[int, int, str]] = []
     with Session(diamond, executor, ONE) as session:
-        found = list(session.stream(items, on_error="yield", progress=lambda *step: told.append(step)))
-        assert [isinstance(out, InvalidInput) for out in found] == [n % 4 == 2 for n in range(10)]
-        assert [step[:2] for step in told] == [(n + 1, 10) for n in range(10)]
-        kept = list(session.stream(items, on_error="skip", window=1))
-        assert [out["y"][0, 0] for out in kept] == [expected(np.float32(n)) for n in range(10) if n % 4 != 2]
+        outputs = list(session.stream(items, on_error="yield", progress=lambda *step: messages.append(step)))
+        assert [isinstance(out, InvalidInput) for out in outputs] == [n % 4 == 2 for n in range(10)]
+        assert [step[:2] for step in messages] == [(n + 1, 10) for n in range(10)]
+        results = list(session.stream(items, on_error="skip", window=1))
+        assert [out["y"][0, 0] for out in results] == [expected(np.float32(n)) for n in range(10) if n % 4 != 2]
         with pytest.raises(InvalidInput, match="on_error is 'ignore'"):
             session.stream(items, on_error="ignore")
 
@@ -186,19 +186,19 @@ def test_micro_batches_give_what_single_items_give(diamond, micro_batch, window)
     rng = np.random.default_rng(0)
     items = [{"x": rng.standard_normal((rows, 3)).astype(np.float32)} for rows in (1, 2, 1, 3, 1, 0, 2)]
     with Session(diamond) as session:
-        found = list(session.stream(items, window, micro_batch=micro_batch))
+        outputs = list(session.stream(items, window, micro_batch=micro_batch))
         runs = len([event for event in session.trace.events if event.name == "segment 0"])
     assert runs == -(-len(items) // micro_batch)
-    for item, out in zip(items, found, strict=True):
+    for item, out in zip(items, outputs, strict=True):
         np.testing.assert_allclose(out["y"], expected(item["x"]), rtol=1e-6)
 
 
 def test_a_wrong_item_in_a_micro_batch_is_alone(diamond):
     items = [{"x": np.full((1, 3 if n != 3 else 4), n, np.float32)} for n in range(7)]
     with Session(diamond) as session:
-        found = list(session.stream(items, micro_batch=4, on_error="yield"))
-        assert [isinstance(out, InvalidInput) for out in found] == [n == 3 for n in range(7)]
-        assert [out["y"][0, 0] for out in found if isinstance(out, dict)] == [
+        outputs = list(session.stream(items, micro_batch=4, on_error="yield"))
+        assert [isinstance(out, InvalidInput) for out in outputs] == [n == 3 for n in range(7)]
+        assert [out["y"][0, 0] for out in outputs if isinstance(out, dict)] == [
             expected(np.float32(n)) for n in range(7) if n != 3
         ]
         with pytest.raises(InvalidInput, match="micro_batch is 0"):

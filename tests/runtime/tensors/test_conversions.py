@@ -80,6 +80,6 @@ def test_other_forms_of_numbers_than_the_hosts(make_plan, executor, dtype, numbe
     x = np.array([1, -2, 3, -4, 5], np.float32)
     with Session(plan, executor, ONE) as session:
         assert session.run({"x": x})["y"].tolist() == x.tolist()
-        found = converted(session)
+        result = converted(session)
     for device in ("cpu:ort", "cpu:openvino"):
-        assert [(name, size) for name, on, _, size in found if on == device] == made[device]
+        assert [(name, size) for name, on, _, size in result if on == device] == made[device]

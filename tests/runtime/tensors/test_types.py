@@ -71,20 +71,20 @@ def test_every_dtype_of_onnx_has_a_name_and_an_array(number):
 
 @pytest.mark.parametrize("dtype", OPENVINO_CARRIES)
 def test_openvino_carries_it(dtype):
-    given = values(dtype)
-    out = engines.load(identity(dtype), OPENVINO).run({"x": given})["y"]
-    assert out.dtype == given.dtype
-    np.testing.assert_array_equal(out.astype(np.float32), given.astype(np.float32))
+    value = values(dtype)
+    out = engines.load(identity(dtype), OPENVINO).run({"x": value})["y"]
+    assert out.dtype == value.dtype
+    np.testing.assert_array_equal(out.astype(np.float32), value.astype(np.float32))
 
 
 @pytest.mark.parametrize("dtype", ORT_CASTS)
 def test_onnx_runtime_takes_it_and_gives_it(dtype):
-    given = values(dtype, (7,))
-    widened = engines.load(cast(dtype, "float32"), ORT).run({"x": given})["y"]
-    np.testing.assert_array_equal(widened, given.astype(np.float32))
+    value = values(dtype, (7,))
+    widened = engines.load(cast(dtype, "float32"), ORT).run({"x": value})["y"]
+    np.testing.assert_array_equal(widened, value.astype(np.float32))
     back = engines.load(cast("float32", dtype), ORT).run({"x": widened})["y"]
-    assert back.dtype == given.dtype
-    np.testing.assert_array_equal(back.astype(np.float32), given.astype(np.float32))
+    assert back.dtype == value.dtype
+    np.testing.assert_array_equal(back.astype(np.float32), value.astype(np.float32))
 
 
 @pytest.mark.parametrize("dtype", ["complex64", "object", "float8_e4m3fnuz", "int2"])
@@ -96,17 +96,17 @@ def test_what_openvino_does_not_know_is_refused_when_it_is_loaded(dtype):
 def test_complex_numbers_are_refused_by_onnx_runtime_and_carried_by_the_reference():
     with pytest.raises(EngineFailed, match="complex64"):
         engines.load(identity("complex64"), ORT)
-    given = np.array([[1 + 2j]], np.complex64).repeat(3, 0)
-    np.testing.assert_array_equal(engines.load(identity("complex64"), REFERENCE).run({"x": given})["y"], given)
+    value = np.array([[1 + 2j]], np.complex64).repeat(3, 0)
+    np.testing.assert_array_equal(engines.load(identity("complex64"), REFERENCE).run({"x": value})["y"], value)
 
 
 @pytest.mark.parametrize("dtype", ["int4", "uint4", "float4_e2m1fn", "int2", "uint2"])
 @pytest.mark.parametrize("count", [0, 1, 5, 8])
 def test_parts_of_a_byte_are_packed_as_onnx_packs_them(dtype, count):
-    given = values(dtype, (count,))
-    packed = pack_bits(given, bits_of(dtype))
-    assert packed.tobytes() == onnx.numpy_helper.from_array(given).raw_data
-    np.testing.assert_array_equal(unpack_bits(packed, bits_of(dtype), (count,), given.dtype), given)
+    value = values(dtype, (count,))
+    packed = pack_bits(value, bits_of(dtype))
+    assert packed.tobytes() == onnx.numpy_helper.from_array(value).raw_data
+    np.testing.assert_array_equal(unpack_bits(packed, bits_of(dtype), (count,), value.dtype), value)
 
 
 def test_the_reference_is_found_by_its_name_only():
@@ -174,9 +174,9 @@ def test_lists_and_optionals_go_from_segment_to_segment(listed):
 
 def test_verify_compares_lists(listed):
     plan, whole = listed
-    found = verify(plan, whole)
-    assert found.ok
-    assert {check.name: check.dtype for check in found.checks} == {
+    verification = verify(plan, whole)
+    assert verification.ok
+    assert {check.name: check.dtype for check in verification.checks} == {
         "rows": "seq(float32)", "maybe": "optional(float32)", "count": "int64", "has": "bool",
     }  # fmt: skip
     spoiled = model_of(
@@ -186,9 +186,9 @@ def test_verify_compares_lists(listed):
     onnx.save(spoiled, Path(plan.folder) / plan.segments[0].file)
     x = np.zeros((3, 2), np.float32)
     x[1, 0] = 4
-    found = verify(plan, whole, {"x": x})
-    wrong = next(check for check in found.checks if check.name == "rows")
-    assert (found.ok, found.drift_segment, wrong.max_abs, wrong.where) == (True, 0, 8.0, (1, 0, 0))
+    verification = verify(plan, whole, {"x": x})
+    wrong = next(check for check in verification.checks if check.name == "rows")
+    assert (verification.ok, verification.drift_segment, wrong.max_abs, wrong.where) == (True, 0, 8.0, (1, 0, 0))
 
 
 def test_wrong_lists_are_refused_before_anything_runs():
@@ -198,13 +198,13 @@ def test_wrong_lists_are_refused_before_anything_runs():
     )
     assert module.run({"s": [np.zeros(2, np.float32), np.float32(1)]})["n"] == 2
     assert module.run({"s": []})["n"] == 0
-    for bad, said in (
+    for bad, options in (
         ([np.zeros(2)], "element 0 is float64"),
         (np.zeros(2, np.float32), "is a ndarray, not a list"),
         (None, "not a list"),
         ([[1.0]], "element 0 is a list"),
     ):
-        with pytest.raises(InvalidInput, match=said):
+        with pytest.raises(InvalidInput, match=options):
             module.run({"s": bad})
     with pytest.raises(InvalidInput, match="no fixed buffer"):
         check_buffers({"s": np.empty(0, object)}, module.inputs, {}, module.outputs)
@@ -222,8 +222,8 @@ def test_tensors_of_other_libraries_are_read_where_they_are():
     array = np.arange(6, dtype=np.float32).reshape(2, 3)
     foreign = SimpleNamespace(__dlpack__=array.__dlpack__, __dlpack_device__=array.__dlpack_device__)
     spec = read_signature(identity("float32", (2, 3))).inputs
-    for given in (foreign, ort.OrtValue.ortvalue_from_numpy(array)):
-        seen = check_feeds(spec, {"x": given})["x"]
+    for value in (foreign, ort.OrtValue.ortvalue_from_numpy(array)):
+        seen = check_feeds(spec, {"x": value})["x"]
         np.testing.assert_array_equal(seen, array)
         assert np.shares_memory(seen, array)
 

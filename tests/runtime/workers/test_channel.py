@@ -55,19 +55,19 @@ def test_descriptors_keep_to_their_messages_whatever_is_sent_around_them(ends):
 
 
 def test_whoever_waits_is_told_of_the_end(ends):
-    found: list[type] = []
+    result: list[type] = []
 
     def wait() -> None:
         try:
             ends[1].receive()
         except ChannelClosed:
-            found.append(ChannelClosed)
+            result.append(ChannelClosed)
 
     waiter = threading.Thread(target=wait)
     waiter.start()
     ends[0].close()
     waiter.join(10)
-    assert found == [ChannelClosed]
+    assert result == [ChannelClosed]
     with pytest.raises(ChannelClosed):
         ends[1].send(b"x" * 1_000_000)
 

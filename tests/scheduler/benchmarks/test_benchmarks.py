@@ -98,10 +98,10 @@ CONTIGUOUS = [
 @pytest.mark.parametrize(("name", "optimum"), CONTIGUOUS)
 def test_published_optima_of_pipelines_are_found_and_proven(name: str, optimum: float) -> None:
     path = benchmark(f"dnn-partitioning/throughput/{name}_inference.json")
-    found = solve(Problem.read(path, objective="throughput", contiguous=True), "exact", time_limit_s=60)
-    assert found.violations == ()
-    assert found.value == pytest.approx(optimum, abs=6e-4)
-    assert found.gap == 0
+    solution = solve(Problem.read(path, objective="throughput", contiguous=True), "exact", time_limit_s=60)
+    assert solution.violations == ()
+    assert solution.value == pytest.approx(optimum, abs=6e-4)
+    assert solution.gap == 0
 
 
 @pytest.mark.slow
@@ -109,9 +109,9 @@ def test_published_optima_of_others_are_found() -> None:
     path = benchmark("dnn-partitioning/throughput/operator/bert_l-3_inference.json")
     assert solve(Problem.read(path), "exact", time_limit_s=20).value == pytest.approx(21.908, abs=6e-4)
     path = benchmark("dnn-partitioning/latency/layer/bert24_inference.json")
-    found = solve(Problem.read(path, objective="latency"), "exact", time_limit_s=20)
-    assert found.value == pytest.approx(100.218, abs=1e-3)
-    assert found.gap < 1e-4
+    solution = solve(Problem.read(path, objective="latency"), "exact", time_limit_s=20)
+    assert solution.value == pytest.approx(100.218, abs=1e-3)
+    assert solution.gap < 1e-4
 
 
 @pytest.mark.parametrize(
@@ -141,9 +141,9 @@ def test_standard_task_graphs_are_never_beaten_and_nearly_reached() -> None:
         published = [float(word) for word in row["optimum_or_bounds"].replace(",", " ").split()]
         problem = Problem.read(folder / row["file"], processors=int(row["processors"]))
         for strategy in ("heft", "local-search"):
-            found = solve(problem, strategy, time_limit_s=0.2)
-            assert found.violations == ()
-            assert found.value >= published[0]
-            assert found.bound <= published[-1]
-        gaps.append(found.value / published[0] - 1)
+            solution = solve(problem, strategy, time_limit_s=0.2)
+            assert solution.violations == ()
+            assert solution.value >= published[0]
+            assert solution.bound <= published[-1]
+        gaps.append(solution.value / published[0] - 1)
     assert sum(gaps) / len(gaps) < 0.02

@@ -77,9 +77,9 @@ def offload_problems(
 
 def best_of_all(problem: Problem) -> float:
     """The optimum, by trying every placement."""
-    found = []
+    result = []
     for where in product(problem.device_ids, repeat=len(problem.graph)):
         placement = dict(zip(problem.graph, where, strict=True))
         if not offload_violations(problem, placement):
-            found.append(offload_value(problem, placement))
-    return min(found)
+            result.append(offload_value(problem, placement))
+    return min(result)

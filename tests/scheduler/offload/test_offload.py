@@ -124,10 +124,10 @@ def test_the_model_of_pipelines_finds_the_best_as_well(problem: Problem) -> None
 @given(offload_problems("throughput", contiguous=True))
 def test_a_chain_says_what_it_is_worth(problem: Problem) -> None:
     instance = make_instance(problem)
-    found = best_intervals(instance, depth_first_order(instance))
-    if found is not None:
-        assert offload_violations(problem, instance.to_placement(found[1])) == []
-        assert offload_value(problem, instance.to_placement(found[1])) == pytest.approx(found[0])
+    intervals = best_intervals(instance, depth_first_order(instance))
+    if intervals is not None:
+        assert offload_violations(problem, instance.to_placement(intervals[1])) == []
+        assert offload_value(problem, instance.to_placement(intervals[1])) == pytest.approx(intervals[0])
 
 
 @settings(max_examples=15, deadline=None)
@@ -144,10 +144,10 @@ def test_latency_is_solved_to_the_optimum(problem: Problem) -> None:
 
 def _check_exact(problem: Problem) -> None:
     optimum = best_of_all(problem)
-    found = solve_offload(problem, 1.0, seed=0)
-    assert offload_violations(problem, found.placement) == []
-    assert offload_value(problem, found.placement) == pytest.approx(optimum, abs=1e-6)
-    assert found.bound <= optimum + 1e-6
+    solution = solve_offload(problem, 1.0, seed=0)
+    assert offload_violations(problem, solution.placement) == []
+    assert offload_value(problem, solution.placement) == pytest.approx(optimum, abs=1e-6)
+    assert solution.bound <= optimum + 1e-6
 
 
 @settings(max_examples=40, deadline=None)
@@ -223,11 +223,11 @@ def test_contracting_loses_no_optimum(problem: Problem) -> None:
     def best(instance: object) -> float:
         from itertools import product
 
-        found = []
+        result = []
         for where in product(range(contracted.devices), repeat=instance.count):  # type: ignore[attr-defined]
             placement = instance.to_placement(where)  # type: ignore[attr-defined]
             if not offload_violations(problem, placement):
-                found.append(offload_value(problem, placement))
-        return min(found)
+                result.append(offload_value(problem, placement))
+        return min(result)
 
     assert best(contracted) == pytest.approx(best(whole))

@@ -104,9 +104,9 @@ def test_no_placement_is_below_what_is_said_to_be_proven(seed: int, objective: O
     assert solved is not None
     assert solved.bound <= best * (1 + 1e-6)
     for name in ("heft", "peft", "mincut", "opclass", "balanced", "dp-chain", "auto"):
-        found = propose(problem, name)
-        assert certificate(problem, found).value <= best * (1 + 1e-6)
-        assert evaluate_proposal(problem, found).value >= best * (1 - 1e-9)
+        result = propose(problem, name)
+        assert certificate(problem, result).value <= best * (1 + 1e-6)
+        assert evaluate_proposal(problem, result).value >= best * (1 - 1e-9)
 
 
 @pytest.mark.parametrize("seed", range(8))

@@ -132,7 +132,7 @@ def test_items_start_again_under_a_new_plan():
     assert state.retired == [old]
     assert all(queue.stopping for queue in old.queues.values())
     assert state.loaded.queues["b"].ready == [(first, 0), (second, 0)]
-    assert [found.loaded for found in (item, other)] == [state.loaded] * 2
+    assert [result.loaded for result in (item, other)] == [state.loaded] * 2
     assert not item.future.done()
     assert kinds(state) == ["fault", "replan"]
     state.check_accepts_items()
@@ -174,8 +174,8 @@ def test_without_a_usable_plan_the_items_say_why(answer, reason):
     replanning(state, answer, [])
     (first, item), (_, other) = with_items(state)
     lose(state, Recovery(state, no_loading), first)
-    for found in (item, other):
-        assert str(found.future.exception()) == f"a is lost: {KILLED.message}; no plan without it: {reason}"
+    for result in (item, other):
+        assert str(result.future.exception()) == f"a is lost: {KILLED.message}; no plan without it: {reason}"
     with pytest.raises(DeviceLost, match="a is lost"):
         state.check_accepts_items()
     assert kinds(state) == ["fault"]

@@ -72,9 +72,9 @@ def test_an_engine_that_breaks_on_one_item_breaks_that_item(make_plan):
     items = [{"x": x, "y": np.full((rows, 3), 5, np.float32)} for rows in (2, 3, 2, 4, 2)]
     for executor in ("threads", "processes"):
         with Session(plan, executor, ONE) as session:
-            found = list(session.stream(items, on_error="yield"))
-            assert [isinstance(out, EngineFailed) for out in found] == [False, True, False, True, False]
-            assert str(found[1]).startswith("segment 1 on cpu:ort (node 'node 1'): cpu:ort could not run: ")
-            assert all((out["z"] == -4).all() for out in found[::2])
+            outputs = list(session.stream(items, on_error="yield"))
+            assert [isinstance(out, EngineFailed) for out in outputs] == [False, True, False, True, False]
+            assert str(outputs[1]).startswith("segment 1 on cpu:ort (node 'node 1'): cpu:ort could not run: ")
+            assert all((out["z"] == -4).all() for out in outputs[::2])
             assert len(list(session.stream(items, on_error="skip"))) == 3
             assert session.incidents == ()

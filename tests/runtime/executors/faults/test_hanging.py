@@ -34,10 +34,10 @@ def stuck(monkeypatch):
         module = load(path, device, options)
         run = module.run
 
-        def running(given):
+        def running(value):
             if hang.is_set() and path.name == "segment-1.onnx" and device.id == "cpu:openvino":
                 gate.wait(60)
-            return run(given)
+            return run(value)
 
         monkeypatch.setattr(module, "run", running)
         return module

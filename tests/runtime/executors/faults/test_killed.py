@@ -29,8 +29,8 @@ def test_a_worker_killed_while_idle_is_back_for_the_next_item(pipeline, device):
         assert_right(2, session.run(feeds(2)))
         assert pid_of(session, device) != before
         assert incidents(session) == ["fault", "restart"]
-        told = [event for event in session.trace.events if event.kind in ("fault", "restart")]
-        assert [event.device for event in told] == [device, device]
+        messages = [event for event in session.trace.events if event.kind in ("fault", "restart")]
+        assert [event.device for event in messages] == [device, device]
         assert_right(3, session.run(feeds(3)))
         assert [e.kind for e in session.trace.events if e.kind in ("fault", "restart")] == []
 
@@ -149,10 +149,10 @@ def test_the_work_of_a_lost_device_moves_to_another(pipeline):
 
 def test_a_second_loss_is_told_of_the_plan_that_is_left(pipeline):
     """A planner is told of the devices that its plan lists, and of no others."""
-    told: list[list[str]] = []
+    messages: list[list[str]] = []
 
     def replan(plan, *, without):
-        told.append(list(without))
+        messages.append(list(without))
         left = tuple(device for device in plan.devices if device.id not in without)
         if not left:
             raise InfeasibleProblem("no device is left")
@@ -164,7 +164,7 @@ def test_a_second_loss_is_told_of_the_plan_that_is_left(pipeline):
         os.kill(pid_of(session, "cpu:openvino"), signal.SIGKILL)
         with pytest.raises(DeviceLost, match=r"cpu:openvino is lost.*no device is left"):
             session.run(feeds(2))
-    assert told == [["cpu:ort"], ["cpu:openvino"]]
+    assert messages == [["cpu:ort"], ["cpu:openvino"]]
 
 
 def test_a_new_plan_that_a_constraint_forbids_is_said(pipeline):

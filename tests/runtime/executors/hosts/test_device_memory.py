@@ -87,10 +87,10 @@ def uploads(monkeypatch) -> Counter[str]:
 
 @pytest.fixture
 def webgpu() -> Device:
-    found = next((device for device in discover() if device.id == "gpu:webgpu"), None)
-    if found is None:
+    result = next((device for device in discover() if device.id == "gpu:webgpu"), None)
+    if result is None:
         pytest.skip("no gpu:webgpu here: it wants onnxruntime-ep-webgpu and a Vulkan driver, Mesa's lavapipe will do")
-    return found
+    return result
 
 
 @pytest.fixture(params=["fake", "webgpu"])
@@ -189,8 +189,8 @@ def test_large_tensors_come_down_into_memory_that_is_used_again_and_stay_the_cal
     plan = planned([(gpu, "g (float[n,3] x) => (float[n,3] y) { y = Neg(x) }")])
     x = np.ones((100_000, 3), np.float32)
     with Session(plan, options=ONE) as session:
-        kept = [session.run({"x": x * k})["y"] for k in range(4)]
-    for k, y in enumerate(kept):
+        results = [session.run({"x": x * k})["y"] for k in range(4)]
+    for k, y in enumerate(results):
         assert (y == -k).all()
 
 
@@ -207,12 +207,12 @@ def test_the_devices_memory_is_free_again(planned, uploads):
         broken = X.copy()
         broken[0, 0] = BROKEN
         failed = list(session.stream(({"x": broken if k % 2 else X} for k in range(8)), on_error="yield"))
-        assert [isinstance(found, EngineFailed) for found in failed] == [False, True] * 4
-        for found in failed[::2]:
-            np.testing.assert_array_equal(found["y"], np.abs(2 * X) + X)
+        assert [isinstance(result, EngineFailed) for result in failed] == [False, True] * 4
+        for result in failed[::2]:
+            np.testing.assert_array_equal(result["y"], np.abs(2 * X) + X)
         gc.collect()
         assert len(FakeArray.alive) <= 3 * 6
-    del failed, found
+    del failed, result
     gc.collect()
     assert len(FakeArray.alive) == 0
 
