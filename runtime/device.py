@@ -1,8 +1,8 @@
-"""What a device is, and how a user names one.
+"""Describes devices, and selects them by the names that a user gives.
 
 A `Device` is one execution unit driven by one engine. Its id is ``kind:engine`` (``cpu:ort``, ``npu:qnn``), with
-``#index`` behind it for the second and later units of one kind. Devices are never made up from a hardware name: they
-come out of the engines' own lists (`trisect.runtime.engines.discover`).
+``#index`` after it for the second and later units of a kind. Devices are not derived from hardware names: the engines
+list them (`trisect.runtime.engines.discover`).
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ Reality = Literal["hardware", "software", "simulated", "published"]
 
 @dataclass(frozen=True)
 class Limits:
-    """What a device refuses whatever the model is."""
+    """Restrictions of a device that hold for every model."""
 
     dtypes: tuple[str, ...] = ()
-    """numpy/onnx names of the dtypes it computes in; empty = not restricted."""
+    """Names of the supported dtypes; empty = not restricted."""
     static_shapes: bool = False
     """True where every dimension must be a number before compiling."""
     maximum_rank: int | None = None
-    """Highest tensor rank; None = not restricted."""
+    """None = not restricted."""
 
 
 @dataclass(frozen=True)
 class Device:
-    """One execution unit: what it is and which engine drives it.
+    """One execution unit and the engine that drives it.
 
     Examples
     --------
@@ -44,44 +44,45 @@ class Device:
     kind: Kind
     engine: str
     name: str
-    """What the hardware calls itself."""
+    """Name of the hardware, as it reports it."""
     reality: Reality = "hardware"
     memory_bytes: int | None = None
     engine_version: str = ""
     native: str = ""
-    """How the engine itself names the device (``CPU``, ``GPU.1``, ``QNNExecutionProvider``)."""
+    """The engine's own name for the device (``CPU``, ``GPU.1``, ``QNNExecutionProvider``)."""
     limits: Limits = field(default_factory=Limits)
 
     @property
     def is_real(self) -> bool:
-        """True when figures measured on it are figures of hardware."""
+        """Return whether it is hardware, not software, simulated or published."""
         return self.reality == "hardware"
 
     @property
     def node(self) -> str:
-        """Of a cluster, whose device it is (``edge1`` of ``edge1/npu:qnn``); empty where no cluster is meant."""
+        """Name of its cluster node (``edge1`` of ``edge1/npu:qnn``); empty outside a cluster."""
         return self.id.rpartition("/")[0]
 
     @property
     def local_id(self) -> str:
-        """Its id on the machine that has it."""
+        """Its id on its own machine."""
         return self.id.rpartition("/")[2]
 
 
 def select(wanted: str | Iterable[str], available: Iterable[Device]) -> list[Device]:
-    """Pick devices by id, kind or ``auto`` from those that there are.
+    """Select devices by id, kind or ``auto``.
 
     Parameters
     ----------
     wanted : str or iterable of str
-        ``"auto"`` for all, or ids and kinds, comma-separated or one by one. Order is kept, doubles are dropped.
-        Of a cluster also nodes (``edge1``), kinds of a node (``edge1/npu``), and ids on whatever node (``npu:qnn``).
+        ``"auto"`` for all, or ids and kinds, comma-separated or one by one. Order is preserved, duplicates are removed.
+        In a cluster also nodes (``edge1``), kinds of a node (``edge1/npu``), and ids on any node (``npu:qnn``).
     available : iterable of Device
+        Devices to select from.
 
     Raises
     ------
     UnknownDevice
-        With the nearest name and the list of those there are.
+        With the most similar id and the list of available devices.
 
     Examples
     --------
@@ -93,19 +94,19 @@ def select(wanted: str | Iterable[str], available: Iterable[Device]) -> list[Dev
     names = [part.strip() for text in ([wanted] if isinstance(wanted, str) else wanted) for part in text.split(",")]
     chosen: dict[str, Device] = {}
     for name in filter(None, names):
-        found = [d for d in everything if name == "auto" or name in _names(d)]
-        if not found:
+        matching = [d for d in everything if name == "auto" or name in _names(d)]
+        if not matching:
             ids = [d.id for d in everything]
             near = difflib.get_close_matches(name, ids, n=1)
             hint = f"did you mean {near[0]}? " if near else ""
             raise UnknownDevice(f"no device {name!r} here", remedy=f"{hint}there are: {', '.join(ids) or 'none'}")
-        chosen.update((d.id, d) for d in found)
+        chosen.update((d.id, d) for d in matching)
     if not chosen:
         raise UnknownDevice("no device named", remedy="give ids such as cpu:ort, or auto")
     return list(chosen.values())
 
 
 def _names(device: Device) -> set[str]:
-    """What a user may call a device, alone or with others."""
+    """Return the names by which a user can select a device, alone or with others."""
     names = {device.id, device.kind}
     return names | {device.node, f"{device.node}/{device.kind}", device.local_id} if device.node else names

@@ -29,8 +29,6 @@ class TrisectError(Exception):
     no device 'gpu:cuba'; did you mean gpu:cuda?
     """
 
-    exit_code = 2
-
     def __init__(self, message: str, *, remedy: str | None = None, reason: str | None = None) -> None:
         self.message = message
         self.remedy = remedy
@@ -138,12 +136,6 @@ class InvalidProfile(TrisectError):
 
 class StorageFailed(TrisectError):
     """A file cannot be written: disk full, no permission, or removed meanwhile."""
-
-
-class VerificationFailed(TrisectError):
-    """The outputs of the split and of the whole model differ by more than the tolerance."""
-
-    exit_code = 1
 
 
 class ErrorRecord(NamedTuple):

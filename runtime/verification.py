@@ -1,13 +1,13 @@
-"""Checks a split against the whole model: same feeds, every boundary tensor and output side by side.
+"""Compares a split with the whole model on the same feeds: all outputs and boundary tensors.
 
-A split can be fast and wrong: another engine rounds differently, fuses differently, or has a bug in one kernel. Looking
-at the boundaries as well as at the outputs tells in which segment the answers begin to part.
+A split can be fast but wrong: engines round and fuse differently, or have a bug in one kernel. The boundary tensors
+show in which segment the results start to differ.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,31 +32,31 @@ from .tensors.tensor_spec import Arrays, TensorSpec
 from .tensors.value_difference import compare
 
 TOLERANCES: Mapping[str, float] = {"float32": 1e-3, "float16": 1e-2, "fast": 5e-2}
-"""Precision asked for -> how far a value may be off, absolutely plus relatively to the reference's value."""
+"""Requested precision -> absolute and relative tolerance of each value."""
 
 _REFERENCES = ("cpu:ort", "cpu:reference")
 
 
 @dataclass(frozen=True)
 class TensorCheck:
-    """One tensor of the split run beside the same tensor of the whole model."""
+    """Comparison of one tensor of the split with the same tensor of the whole model."""
 
     name: str
     segment: int
-    """Index of the segment that made it; -1 for an output that is an input passed through."""
+    """Index of the segment that produced it; -1 for an input that is also an output."""
     is_output: bool
-    """True for the model's outputs, False for a tensor on a boundary between segments."""
+    """True for the model's outputs, False for a boundary tensor."""
     max_abs: float
-    """Largest difference; infinite where shapes differ or only one side has a NaN."""
+    """Largest difference; infinite where shapes differ or only one value has a NaN."""
     max_rel: float
-    """`max_abs` as a share of the largest magnitude in the reference."""
+    """`max_abs` relative to the largest magnitude in the reference."""
     worst: float
-    """Largest difference as a share of what the tolerance allows at that element; above 1 is wrong."""
+    """Largest difference relative to the tolerance at that element; above 1 is wrong."""
     dtype: str = "float32"
     device: str = ""
-    """Id of the device that made it; empty for an input passed through."""
+    """Id of the device that produced it; empty for an input that is also an output."""
     where: tuple[int, ...] = ()
-    """Index of the element that is worst; behind that of its list where it is in one."""
+    """Index of the worst element, after the index in its list where there is one."""
 
     @property
     def ok(self) -> bool:
@@ -65,18 +65,18 @@ class TensorCheck:
 
 @dataclass(frozen=True)
 class Verification:
-    """How right a split was."""
+    """Result of comparing a split with the whole model."""
 
     checks: tuple[TensorCheck, ...]
     tolerance: float
     reference: str
     """Id of the device that ran the whole model."""
     drift_segment: int | None
-    """First segment that got right tensors and gave wrong ones; None where all is right."""
+    """First segment with correct inputs and wrong outputs; None where there is none."""
 
     @property
     def ok(self) -> bool:
-        """True when every output of the model is within the tolerance."""
+        """Return whether every output of the model is within the tolerance."""
         return all(check.ok for check in self.checks if check.is_output)
 
     @property
@@ -86,7 +86,7 @@ class Verification:
 
     @property
     def max_rel(self) -> float:
-        """Largest difference in any output, as a share of its largest magnitude."""
+        """Largest difference in any output, relative to its largest magnitude."""
         return max((check.max_rel for check in self.checks if check.is_output), default=0.0)
 
 
@@ -102,7 +102,7 @@ def verify(
     executor: str = "threads",
     address: str | None = None,
 ) -> Verification:
-    """Run a plan and its whole model on the same feeds, and compare.
+    """Run a plan and the whole model on the same feeds, and compare the results.
 
     Parameters
     ----------
@@ -112,47 +112,46 @@ def verify(
     feeds : mapping of str to array, optional
         Default: generated from the seed (see `generate_feeds`).
     reference : str, optional
-        Device that runs the whole model, in float32. When left out ``cpu:ort``, or ONNX's own ``cpu:reference`` where
-        that cannot.
+        Device that runs the whole model in float32; by default ``cpu:ort``, or ``cpu:reference`` where that cannot.
     precision : str
-        What the split runs in; sets the tolerance too (`TOLERANCES`).
+        Precision of the split; also selects the tolerance (`TOLERANCES`).
     tolerance : float, optional
-        ``|split - whole| <= tolerance + tolerance * |whole|`` must hold everywhere.
+        ``|split - whole| <= tolerance + tolerance * |whole|`` must hold for every element.
     executor, address : str
-        What carries the split out, as for `Session`; the whole model runs in this process.
+        Where the split runs, see `Session`; the whole model runs in this process.
 
     Raises
     ------
     UnknownDevice
-        For a reference that is not here.
+        For a reference device that does not exist.
     InvalidInput
-        For feeds that do not fit the model.
+        For feeds that do not match the model.
     InvalidModel
-        For a model file that cannot be read, or is not the one that was split.
+        For a model file that cannot be read, or that is not the one that was split.
     EngineFailed
-        Where either side cannot run.
+        Where the split or the whole model cannot run.
     ClusterFailed
         For a cluster that cannot be reached, or that lacks a device of the plan.
     """
     path = Path(model_path)
     devices = find_devices(reference if reference is not None else _REFERENCES)
     model = _read(path)
-    given = check_feeds(plan.inputs, feeds) if feeds is not None else generate_feeds(model, plan, seed)
-    made = set(_made_in(model))
-    extra = [spec for spec in _boundary(plan) if spec.name in made]
-    device, whole = _run_whole(model, path, devices, extra, given)
-    shown = replace(plan, outputs=(*plan.outputs, *extra))
-    with Session(shown, executor, LoadOptions(precision=precision), address=address) as session:
-        split = session.run(given)
+    feeds = check_feeds(plan.inputs, feeds) if feeds is not None else generate_feeds(model, plan, seed)
+    produced = {name for node in model.graph.node for name in node.output}
+    boundary = [spec for spec in _boundary(plan) if spec.name in produced]
+    device, whole = _run_whole(model, path, devices, boundary, feeds)
+    exposed = replace(plan, outputs=(*plan.outputs, *boundary))
+    with Session(exposed, executor, LoadOptions(precision=precision), address=address) as session:
+        split = session.run(feeds)
     allowed = TOLERANCES.get(precision, TOLERANCES["fast"]) if tolerance is None else tolerance
-    makers = {spec.name: segment for segment in plan.segments for spec in segment.outputs}
+    producers = {spec.name: segment for segment in plan.segments for spec in segment.outputs}
     outputs = {spec.name for spec in plan.outputs}
     missing = outputs - whole.keys()
     if missing:
         raise InvalidModel(f"{path.name} has no output {min(missing)!r}", remedy="give the model that was split")
     checks = tuple(
-        _check(spec, makers.get(spec.name), spec.name in outputs, split[spec.name], whole, allowed)
-        for spec in (*extra, *plan.outputs)
+        _check(spec, producers.get(spec.name), spec.name in outputs, split[spec.name], whole, allowed)
+        for spec in (*boundary, *plan.outputs)
     )
     return Verification(checks, allowed, device.id, _drift(plan, checks))
 
@@ -172,16 +171,11 @@ def _boundary(plan: Plan) -> list[TensorSpec]:
     return [s for segment in plan.segments for s in segment.outputs if s.name in read and s.name not in outputs]
 
 
-def _made_in(model: onnx.ModelProto) -> Iterator[str]:
-    for node in model.graph.node:
-        yield from node.output
-
-
 def _run_whole(
-    model: onnx.ModelProto, path: Path, devices: list[Device], extra: list[TensorSpec], feeds: Arrays
+    model: onnx.ModelProto, path: Path, devices: list[Device], boundary: list[TensorSpec], feeds: Arrays
 ) -> tuple[Device, dict[str, np.ndarray]]:
-    """What the first device that can run the model gives, and which that is."""
-    for spec in extra:
+    """Return the first device that can run the model, and its outputs."""
+    for spec in boundary:
         model.graph.output.append(onnx.ValueInfoProto(name=spec.name, type=type_of(spec.dtype)))
     for device in devices:
         try:
@@ -206,20 +200,27 @@ def _load_whole(model: onnx.ModelProto, path: Path, device: Device) -> Module:
 
 
 def _check(
-    spec: TensorSpec, maker: Segment | None, is_output: bool, split: np.ndarray, whole: Arrays, tolerance: float
+    spec: TensorSpec, producer: Segment | None, is_output: bool, split: np.ndarray, whole: Arrays, tolerance: float
 ) -> TensorCheck:
-    got, wanted = unpack(spec.dtype, in_model_layout(spec, split)), unpack(spec.dtype, whole[spec.name])
-    found = compare(got, wanted, absolute=tolerance, relative=tolerance)
+    actual, expected = unpack(spec.dtype, in_model_layout(spec, split)), unpack(spec.dtype, whole[spec.name])
+    difference = compare(actual, expected, absolute=tolerance, relative=tolerance)
     return TensorCheck(
-        spec.name, -1 if maker is None else maker.index, is_output, found.max_abs, found.max_rel, found.worst,
-        spec.dtype, "" if maker is None else maker.device, found.where,
-    )  # fmt: skip
+        spec.name,
+        -1 if producer is None else producer.index,
+        is_output,
+        difference.max_abs,
+        difference.max_rel,
+        difference.worst,
+        spec.dtype,
+        "" if producer is None else producer.device,
+        difference.where,
+    )
 
 
 def _drift(plan: Plan, checks: tuple[TensorCheck, ...]) -> int | None:
     wrong = {check.name for check in checks if not check.ok}
     for segment in plan.segments:
-        gives_wrong = any(spec.name in wrong for spec in segment.outputs)
-        if gives_wrong and not any(spec.name in wrong for spec in segment.inputs):
+        has_wrong_output = any(spec.name in wrong for spec in segment.outputs)
+        if has_wrong_output and not any(spec.name in wrong for spec in segment.inputs):
             return segment.index
     return None

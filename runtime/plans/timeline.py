@@ -1,7 +1,7 @@
-"""A timeline of events on devices: the one shape of what was predicted and of what was measured.
+"""A timeline of events on devices, predicted or measured.
 
-A `Schedule` (predicted, made by the scheduler) and a `Trace` (measured, made by a `Session`) are both this, so that
-the two can be laid side by side, exported and drawn by the same code.
+A `Schedule` (predicted by the scheduler) and a `Trace` (measured by a `Session`) have the same type, so that they are
+compared, exported and drawn by the same code.
 """
 
 from __future__ import annotations
@@ -11,32 +11,30 @@ from typing import Any, Literal
 
 Source = Literal["measured", "predicted"]
 PeakBasis = Literal["measured factors", "weights and tensors"]
-"""What a prediction of memory counts: weights and tensors times what the engine was measured to take for each byte and
-each segment, or only as they are."""
+"""Basis of a predicted memory peak: the bytes of weights and tensors, or these times the factors that were measured for
+the engine (memory per byte and per segment)."""
 Incident = Literal["fault", "restart", "replan"]
-"""What a session survived: a worker that died or hung, its return, a new plan without its device."""
-
+"""What a session recovered from: a crashed or hanging worker, its restart, a new plan without its device."""
 
 EventKind = Literal["compute", "transfer", "convert"] | Incident
 EventRow = tuple[str, EventKind, str, float, float, int, int]
-"""An event's fields, as they are noted while things happen: making an `Event` takes longer."""
+"""The fields of an `Event`, recorded while segments run: constructing an `Event` takes longer."""
 
 
 @dataclass(frozen=True)
 class Event:
-    """Something that occupied a device or a link for a while."""
+    """A period in which a device or a link was busy."""
 
     name: str
-    """Segment, tensor or phase; of an incident, what happened."""
+    """Segment, tensor or phase; a description of an incident."""
     kind: EventKind
-    """A conversion is a copy into another dtype, layout or memory: beside computing, or within it where the engine's
-    own call needs it."""
+    """``convert`` is a copy into another dtype, layout or memory: before or after the computation, or within it."""
     device: str
-    """Device id; for a transfer the receiving one; for a conversion the one that needed it."""
+    """Device id; for a transfer the receiving one; for a conversion the one that reads the copy."""
     start_s: float
     end_s: float
     item: int = 0
-    """Which input of a stream."""
+    """Index in a stream."""
     size_bytes: int = 0
 
     @property
@@ -46,7 +44,7 @@ class Event:
 
 @dataclass(frozen=True)
 class Timeline:
-    """Events with their totals; `source` says whether they were measured or predicted.
+    """Events with their totals, measured or predicted.
 
     Examples
     --------
@@ -60,15 +58,15 @@ class Timeline:
     """First start to last end of one item (the median item in a stream)."""
     throughput_hz: float
     energy_j: float | None = None
-    """None where nobody measured or modelled it."""
+    """None where it was neither measured nor modelled."""
     peak_bytes: dict[str, int] | None = None
     """Per device id, where known."""
     peak_basis: dict[str, PeakBasis] | None = None
-    """Per device id, what a predicted peak was made of."""
+    """Per device id, the basis of a predicted peak."""
 
     @classmethod
     def of(cls, events: list[Event], source: Source, **totals: Any) -> Timeline:
-        """Make a timeline and derive latency and throughput from its events."""
+        """Return a timeline with latency and throughput derived from its events."""
         spans: dict[int, tuple[float, float]] = {}
         for e in events:
             lo, hi = spans.get(e.item, (e.start_s, e.end_s))
@@ -81,14 +79,14 @@ class Timeline:
         return cls(events=tuple(events), source=source, **totals)
 
     def chrome_trace(self, process: int = 1, name: str | None = None) -> list[dict[str, Any]]:
-        """Events in Chrome's trace format (microseconds), to open in Perfetto.
+        """Return the events in Chrome's trace format (microseconds), to open in Perfetto.
 
         Parameters
         ----------
         process : int
-            Number of the group of tracks; timelines that are shown together need different ones.
+            Process number; timelines that are shown together need different ones.
         name : str, optional
-            Its title; the timeline's source when left out.
+            Title of the process; by default the timeline's source.
 
         Examples
         --------
@@ -96,18 +94,18 @@ class Timeline:
         2000.0
         """
         tracks = {device: number for number, device in enumerate(dict.fromkeys(e.device for e in self.events), 1)}
-        found = [_trace_name("process_name", process, 0, name or self.source)]
-        found += [_trace_name("thread_name", process, number, device) for device, number in tracks.items()]
+        rows = [_trace_name("process_name", process, 0, name or self.source)]
+        rows += [_trace_name("thread_name", process, number, device) for device, number in tracks.items()]
         for number, e in enumerate(self.events):
-            told = {"name": e.name, "cat": e.kind, "ts": e.start_s * 1e6, "pid": process, "tid": tracks[e.device]}
+            fields = {"name": e.name, "cat": e.kind, "ts": e.start_s * 1e6, "pid": process, "tid": tracks[e.device]}
             args = {"item": e.item, "size_bytes": e.size_bytes}
             if e.kind == "compute":
-                found.append({**told, "ph": "X", "dur": e.duration_s * 1e6, "args": args})
+                rows.append({**fields, "ph": "X", "dur": e.duration_s * 1e6, "args": args})
                 continue
-            # Transfers run beside computing and beside each other, which slices of one track must not.
-            found.append({**told, "ph": "b", "id": f"{process}.{number}", "args": args})
-            found.append({**told, "ph": "e", "id": f"{process}.{number}", "ts": e.end_s * 1e6})
-        return found
+            # Transfers overlap with computation and with each other, which is not allowed for slices of one track.
+            rows.append({**fields, "ph": "b", "id": f"{process}.{number}", "args": args})
+            rows.append({**fields, "ph": "e", "id": f"{process}.{number}", "ts": e.end_s * 1e6})
+        return rows
 
 
 def _trace_name(kind: str, process: int, thread: int, name: str) -> dict[str, Any]:

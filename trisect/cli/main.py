@@ -104,7 +104,7 @@ def run_app(application: typer.Typer, arguments: Sequence[str] | None, name: str
         code = application(args=words, prog_name=name, standalone_mode=False)
         sys.stdout.flush()
     except TrisectError as error:
-        return _report(str(error), error.exit_code)
+        return _report(str(error), 2)
     except TyperException as error:
         # Without a message, the help text was already shown, as for `trisect` alone.
         return _report(error.format_message(), 2) if error.format_message() else 2

@@ -13,7 +13,7 @@ import typer
 from trisect import __version__, api
 from trisect.cli import main, output
 from trisect.cli.main import app
-from trisect.runtime.errors import UnknownDevice, VerificationFailed
+from trisect.runtime.errors import UnknownDevice
 
 
 def commands() -> dict[str, list[str]]:
@@ -74,7 +74,6 @@ def test_an_unknown_device_lists_the_available_ones(capsys: pytest.CaptureFixtur
     ("raised", "code", "text"),
     [
         (UnknownDevice("a\nb", remedy="c"), 2, "error: a b; c\n"),
-        (VerificationFailed("differs"), 1, "error: differs\n"),
         (KeyboardInterrupt(), 130, "interrupted\n"),
         (ZeroDivisionError("x"), 2, "error: internal error: ZeroDivisionError: x (run with --debug)\n"),
     ],
