@@ -1,4 +1,4 @@
-"""Costs of a model's operators in context: fused with their neighbours, in the layouts that these leave."""
+"""Cost terms and costs of a model's operators in context: fused with neighbours, in the layouts that these leave."""
 
 from __future__ import annotations
 
@@ -7,13 +7,36 @@ from collections.abc import Sequence
 from trisect.profiles.costmodel.cost_terms import CostTerm
 from trisect.profiles.costmodel.costs import Costs
 from trisect.profiles.costmodel.device_model import DeviceModel
-from trisect.profiles.costmodel.segment_terms import boundary_terms
+from trisect.profiles.costmodel.segment_terms import boundary_terms, node_terms, segment_terms
 from trisect.runtime.device import Device
 from trisect.scheduler.problem.boundary_costs import BoundaryCost
 from trisect.scheduler.problem.task_graph import TaskGraph
 
 from ..graph.model_graph import Graph
-from .model_terms import node_terms_of
+
+
+def segment_terms_of(graph: Graph, nodes: Sequence[str]) -> tuple[CostTerm, ...]:
+    """Return the cost terms of some nodes as one segment; `nodes` in the model's order."""
+    instances = graph.op_instances
+    return tuple(segment_terms([instances[n] for n in nodes if n in instances], boundary_outputs(graph, nodes)))
+
+
+def node_terms_of(graph: Graph, nodes: Sequence[str]) -> dict[str, list[CostTerm]]:
+    """Return the cost terms of each node of a segment; those of its boundary are left out."""
+    instances = graph.op_instances
+    return node_terms([instances[n] for n in nodes if n in instances], boundary_outputs(graph, nodes))
+
+
+def boundary_outputs(graph: Graph, nodes: Sequence[str]) -> list[str]:
+    """Return the tensors that some nodes compute and other nodes, or the caller, read."""
+    inside = set(nodes)
+    model_outputs = {str(value.name) for value in graph.model.graph.outputs}
+    return [
+        str(value.name)
+        for name in nodes
+        for value in graph.nodes[name].outputs
+        if value.name in model_outputs or any(str(user.name) not in inside for user, _ in value.uses())
+    ]
 
 
 def fitted_task_times_s(graph: Graph, tasks: TaskGraph, costs: Costs) -> dict[str, dict[str, float]]:

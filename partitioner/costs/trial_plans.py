@@ -23,7 +23,7 @@ from ..problem.task_grouping import task_graph
 from ..segments.convex_cut import cut
 from ..segments.pieces import pieces_of_parts
 from ..segments.plan_of_pieces import plan_of_pieces
-from .model_terms import node_terms_of, segment_terms_of
+from .model_costs import node_terms_of, segment_terms_of
 
 
 @dataclass(frozen=True)

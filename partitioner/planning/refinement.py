@@ -24,7 +24,7 @@ from trisect.runtime.tensors.tensor_spec import Arrays
 from trisect.scheduler.problem.problem import Part
 from trisect.scheduler.simulation.part_times import boundary_time_s
 
-from ..costs.model_terms import segment_terms_of
+from ..costs.model_costs import segment_terms_of
 from ..problem.problem_builder import ProblemInputs
 from ..problem.task_grouping import task_of_node
 from .plan_request import SegmentRecorder
