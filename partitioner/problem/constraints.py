@@ -12,7 +12,9 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import msgspec
 
 from trisect.runtime.errors import InvalidInput
 
@@ -89,15 +91,43 @@ def read_constraints(source: Constraints | Mapping[str, Any] | str | Path | None
             near = difflib.get_close_matches(str(key), known, n=1)
             hint = f"did you mean {near[0]}? " if near else ""
             raise InvalidInput(f"{where}: unknown constraint {key!r}", remedy=f"{hint}choose from {', '.join(known)}")
+    try:
+        read = msgspec.convert(values, _ConstraintsTable)
+    except msgspec.ValidationError as error:
+        expected, _, path = str(error).partition(" - at `$.")
+        key = re.split(r"\W", path, maxsplit=1)[0]
+        raise InvalidInput(
+            f"{where}: {expected[0].lower()}{expected[1:]} in {key}, found {values[key]!r}", remedy=_REMEDY
+        ) from error
     return Constraints(
-        force=_targets(values.get("force", {}), f"{where}: force"),
-        forbid=_targets(values.get("forbid", {}), f"{where}: forbid"),
-        colocate=_groups(values.get("colocate", ()), f"{where}: colocate"),
-        max_segments=_count(values.get("max_segments"), f"{where}: max_segments"),
-        contiguous=_flag(values.get("contiguous", False), f"{where}: contiguous"),
-        cpu_fallback=_flag(values.get("cpu_fallback", True), f"{where}: cpu_fallback"),
-        memory={k: size_of(v, f"{where}: memory of {k}") for k, v in _table(values.get("memory", {}), where).items()},
+        force={selector: _joined(devices) for selector, devices in read.force.items()},
+        forbid={selector: _joined(devices) for selector, devices in read.forbid.items()},
+        colocate=tuple((group,) if isinstance(group, str) else tuple(group) for group in read.colocate),
+        max_segments=read.max_segments,
+        contiguous=read.contiguous,
+        cpu_fallback=read.cpu_fallback,
+        memory={device: size_of(size, f"{where}: memory of {device}") for device, size in read.memory.items()},
     )
+
+
+_Text = Annotated[str, msgspec.Meta(min_length=1)]
+_Texts = _Text | Annotated[list[_Text], msgspec.Meta(min_length=1)]
+
+
+class _ConstraintsTable(msgspec.Struct):
+    """Constraints as they are written in TOML."""
+
+    force: dict[str, _Texts] = {}
+    forbid: dict[str, _Texts] = {}
+    colocate: list[_Texts] = []
+    max_segments: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    contiguous: bool = False
+    cpu_fallback: bool = True
+    memory: dict[str, int | str] = {}
+
+
+def _joined(texts: str | list[str]) -> str:
+    return texts if isinstance(texts, str) else ",".join(texts)
 
 
 def parse_pairs(texts: Iterable[str], option: str) -> dict[str, str]:
@@ -153,48 +183,3 @@ def _parse(path: Path) -> dict[str, Any]:
         raise InvalidInput(f"cannot read the constraints {path}: {error.strerror}", remedy="check the path") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InvalidInput(f"{path} is invalid TOML: {error}", remedy=_REMEDY) from error
-
-
-def _table(value: object, where: str) -> dict[str, Any]:
-    if not isinstance(value, Mapping):
-        raise InvalidInput(f"{where}: expected a table, found {value!r}", remedy=_REMEDY)
-    return {str(key): each for key, each in value.items()}
-
-
-def _targets(value: object, where: str) -> dict[str, str]:
-    targets = {}
-    for selector, devices in _table(value, where).items():
-        named = devices if isinstance(devices, str) else ",".join(_texts(devices, f"{where} {selector}"))
-        if not named:
-            raise InvalidInput(f"{where} {selector}: expected a device, found none", remedy="name one by id or kind")
-        targets[selector] = named
-    return targets
-
-
-def _groups(value: object, where: str) -> tuple[tuple[str, ...], ...]:
-    if isinstance(value, str | Mapping) or not isinstance(value, Iterable):
-        raise InvalidInput(
-            f"{where}: expected groups of selectors, found {value!r}", remedy='for example [["a", "b"], ["op:LSTM"]]'
-        )
-    return tuple(tuple(_texts(group, where)) for group in value)
-
-
-def _texts(value: object, where: str) -> list[str]:
-    texts = [value] if isinstance(value, str) else list(value) if isinstance(value, Iterable) else []
-    if not texts or not all(isinstance(text, str) for text in texts):
-        raise InvalidInput(f"{where}: expected a list of texts, found {value!r}", remedy=_REMEDY)
-    return texts
-
-
-def _count(value: object, where: str) -> int | None:
-    if value is None:
-        return None
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise InvalidInput(f"{where}: expected a positive whole number, found {value!r}", remedy="correct it")
-    return value
-
-
-def _flag(value: object, where: str) -> bool:
-    if not isinstance(value, bool):
-        raise InvalidInput(f"{where}: expected true or false, found {value!r}", remedy="correct it")
-    return value

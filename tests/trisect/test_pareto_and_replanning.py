@@ -229,7 +229,7 @@ def test_explain_shows_certificate_summary_and_options(
     [
         (["--force", "matmul0"], "invalid --force 'matmul0': expected SELECTOR=DEVICE"),
         (["--forbid", "nobody=cpu"], "'nobody' matches nothing"),
-        (["--max-segments", "0"], "max_segments: expected a positive whole number, found 0"),
+        (["--max-segments", "0"], "expected `int` >= 1 in max_segments, found 0"),
         (["--no-cpu-fallback"], "no device left without CPU fallback"),
         (["--constraints", "nothing.toml"], "cannot read the constraints nothing.toml"),
         (["--time-limit", "0"], "invalid time limit 0.0 s: expected a positive number"),
