@@ -1,8 +1,7 @@
-"""Task graphs out of an archive that the user names: the Standard Task Graph set, from its authors' page.
+"""Extracts task graphs of an archive that the user downloads: the Standard Task Graph set.
 
-What they offer there may change, so whoever fetches an archive says where it is and which SHA-256 it must have, and
-nothing is kept of anything else. Archives are read member by member: no path of theirs leads out of the folder, and no
-member is larger than a task graph can be.
+The archives may change, so the user gives the SHA-256 too, and nothing else is stored. Members are checked one by one:
+no path leads out of the folder, and none is larger than a task graph can be.
 """
 
 from __future__ import annotations
@@ -22,23 +21,23 @@ from trisect.runtime.errors import InvalidInput, InvalidModel
 SUFFIX = ".stg"
 OPTIMA = "optimal.csv"
 LIMIT_BYTES = 256 << 20
-"""Of the archive, and of all that is taken out of it."""
+"""Of the archive, and of all extracted members."""
 _MEMBER_LIMIT_BYTES = 64 << 20
 
 
 def unpack(content: bytes, sha256: str, name: str, folder: Path) -> list[Path]:
-    """Put the task graphs of an archive into a folder.
+    """Extract the task graphs of an archive into a folder.
 
     Parameters
     ----------
     content : bytes
         A tar, compressed or not, a zip, or one ``.stg`` file.
     sha256 : str
-        That it must have, in hexadecimal.
+        The archive's hash, in hexadecimal.
     name : str
-        What the archive is called, for messages, and for a single file.
+        Name of the archive, for messages, and for a single file.
     folder : Path
-        Gets the ``.stg`` files below the folders that they have in the archive, and ``optimal.csv``.
+        Target of the ``.stg`` files, with their folders in the archive, and of ``optimal.csv``.
 
     Returns
     -------
@@ -48,25 +47,27 @@ def unpack(content: bytes, sha256: str, name: str, folder: Path) -> list[Path]:
     Raises
     ------
     InvalidInput
-        For a hash that is none.
+        For an invalid hash.
     InvalidModel
-        When the archive is another than the one with that hash, is damaged, or holds no task graph.
+        When the archive has another hash, is damaged, or holds no task graph.
     StorageFailed
         When the folder cannot be written.
     """
     check_sha256(sha256)
-    found = hashlib.sha256(content).hexdigest()
-    if found != sha256.lower():
-        raise InvalidModel(f"{name} has the SHA-256 {found}, not {sha256.lower()}", remedy="nothing of it was kept")
+    actual = hashlib.sha256(content).hexdigest()
+    if actual != sha256.lower():
+        raise InvalidModel(
+            f"{name} has the SHA-256 {actual}, expected {sha256.lower()}", remedy="nothing was stored; check the hash"
+        )
     try:
         files = dict(_members(content, name))
     except (tarfile.TarError, zipfile.BadZipFile, OSError, EOFError, RuntimeError) as error:
         raise InvalidModel(f"{name} is damaged: {error}", remedy="fetch it again") from error
     if not any(path.suffix == SUFFIX for path in files):
-        raise InvalidModel(f"{name} holds no {SUFFIX} file", remedy="name an archive of task graphs")
+        raise InvalidModel(f"{name} holds no {SUFFIX} file", remedy="give an archive of task graphs")
     written = []
     for path, text in files.items():
-        # The table of optima stands beside the set, wherever the archive has it.
+        # The table of optima goes to the top folder, wherever it is in the archive.
         target = folder / (path.name if path.name == OPTIMA else path)
         write_atomically(target, text)
         written.append(target)
@@ -74,7 +75,7 @@ def unpack(content: bytes, sha256: str, name: str, folder: Path) -> list[Path]:
 
 
 def check_sha256(sha256: str) -> None:
-    """Refuse what is no SHA-256.
+    """Check that a text is a SHA-256.
 
     Raises
     ------
@@ -82,22 +83,22 @@ def check_sha256(sha256: str) -> None:
     """
     if not re.fullmatch(r"[0-9a-fA-F]{64}", sha256):
         raise InvalidInput(
-            f"{sha256!r} is no SHA-256",
-            remedy="give 64 hexadecimal digits, as sha256sum prints of a copy that you trust",
+            f"{sha256!r} is not a SHA-256",
+            remedy="give 64 hexadecimal digits, as printed by sha256sum for a trusted copy",
         )
 
 
 def _members(content: bytes, name: str) -> Iterator[tuple[PurePosixPath, bytes]]:
-    left = LIMIT_BYTES
+    remaining = LIMIT_BYTES
     for member, size_bytes, read in _listed(content, name):
         path = PurePosixPath(member.replace("\\", "/"))
         if path.suffix != SUFFIX and path.name != OPTIMA:
             continue
         if path.is_absolute() or ".." in path.parts or ":" in member:
-            raise InvalidModel(f"{name} holds {member!r}, which leads out of its folder")
-        left -= size_bytes
-        if size_bytes > _MEMBER_LIMIT_BYTES or left < 0:
-            raise InvalidModel(f"{name} holds more than task graphs are large: {member!r}")
+            raise InvalidModel(f"{name} holds {member!r}, which leads out of the folder")
+        remaining -= size_bytes
+        if size_bytes > _MEMBER_LIMIT_BYTES or remaining < 0:
+            raise InvalidModel(f"{name} holds {member!r}, which is larger than any task graph")
         yield path, read()
 
 

@@ -1,7 +1,4 @@
-"""Which Python packages ship real models: files with their sizes, hashes, licences, and shapes to run them at.
-
-How they are fetched is in `models`.
-"""
+"""Python packages that ship real models: files with sizes, hashes, licences, and shapes; `models` fetches them."""
 
 from __future__ import annotations
 
@@ -19,13 +16,13 @@ class ModelFile:
     size_bytes: int
     sha256: str
     shapes: Mapping[str, int] = field(default_factory=dict)
-    """Sizes that its symbolic dimensions have in use, by name or as ``input.axis``: with these every test runs it."""
+    """Usual sizes of its symbolic dimensions, by name or as ``input.axis``."""
     stored_as: str | None = None
-    """Another file name than in the wheel, where that says nothing (``model.onnx``)."""
+    """File name, if that in the wheel is not descriptive (``model.onnx``)."""
 
     @property
     def name(self) -> str:
-        """File name it is stored under."""
+        """Name of the stored file."""
         return self.stored_as or PurePosixPath(self.path).name
 
 
@@ -34,9 +31,9 @@ class ModelPackage:
     """A Python package that ships models."""
 
     requirement: str
-    """Name and version as pip takes them."""
+    """Requirement for pip: name and version."""
     licence: str
-    """SPDX name of the licence of the package and its models."""
+    """SPDX identifier of the licence of the package and its models."""
     files: tuple[ModelFile, ...]
 
 
@@ -215,7 +212,7 @@ PACKAGES: dict[str, ModelPackage] = {
 
 
 def known_files() -> dict[str, ModelFile]:
-    """Every ONNX file of `PACKAGES`, by the name it is stored under.
+    """Return all ONNX files of `PACKAGES`, by the name of the stored file.
 
     Examples
     --------

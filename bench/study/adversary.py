@@ -1,8 +1,8 @@
-"""A search for small problems on which one strategy is worst against another.
+"""Search for small problems on which one strategy performs worst relative to another.
 
-Simulated annealing over tasks, their times, edges and what they carry, after PISA (Coleman and Krishnamachari 2024,
+Simulated annealing over tasks, their times, edges and edge sizes, after PISA (Coleman and Krishnamachari 2024,
 "PISA: An Adversarial Approach To Comparing Task Graph Scheduling Algorithms", https://doi.org/10.48550/arXiv.2403.07120).
-A comparison on random graphs says how strategies do on the average; this says how badly one can do, and shows where.
+A comparison on random graphs measures the average; this search finds bad cases.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import msgspec
 
 from trisect.partitioner.strategies import lookup, propose
 from trisect.partitioner.strategies.common.placement_value import evaluate_proposal
-from trisect.runtime.errors import InvalidInput
+from trisect.runtime.errors import InvalidInput, one_line
 from trisect.runtime.progress import Progress, no_progress
 from trisect.scheduler.benchmarks.problem_file import ProblemFile, ProblemFileEdge, ProblemFileTask, to_tables
 from trisect.scheduler.problem.problem import Problem
@@ -25,175 +25,164 @@ from ..workloads.random_graphs import random_problem
 from .statistics import ratio_to
 
 _GRID = 2.0**30
-_SHORTEST_S = 2.0**-20
-_LONGEST_S = 2.0**-6
-_LARGEST_BYTES = 2**24
-_HEAT = 0.1
-_LEAST_RATIO = 1e-6
-_FEWEST_TASKS = 3
-_MOST_TASKS = 200
+_TIME_MIN_S = 2.0**-20
+_TIME_MAX_S = 2.0**-6
+_SIZE_MAX_BYTES = 2**24
+_INITIAL_TEMPERATURE = 0.1
+_RATIO_MIN = 1e-6
+_TASKS_MIN = 3
+_TASKS_MAX = 200
 
 
 @dataclass(frozen=True)
 class Adversary:
-    """The worst problem that was found."""
+    """The worst problem found."""
 
     strategy: str
     against: str
     ratio: float
-    """Value of `strategy` over that of `against`, by simulation; infinite where `strategy` finds nothing there."""
+    """Value of `strategy` over that of `against`, by simulation; infinite where `strategy` fails."""
     value: float | None
     against_value: float
     start_ratio: float
-    """On the random problem that the best search began with."""
+    """On the random problem that the best restart began with."""
     seed: int
     iterations: int
     tried: int
-    """Problems on which both were run."""
+    """Number of problems on which both ran."""
     tables: ProblemFile
-    """The problem itself: `write_problem_file` makes a file of it, the workload ``problems`` reads that."""
+    """The problem: `write_problem_file` writes it, and the workload ``problems`` reads it."""
     reason: str = ""
-    """Why `strategy` has no value there."""
+    """Why `strategy` has no value."""
 
 
-def find_adversary(
-    strategy: str,
-    against: str,
-    *,
-    seed: int = 0,
-    iterations: int = 1000,
-    restarts: int = 5,
-    tasks: int = 8,
-    devices: int = 3,
-    rules: str = "tasks",
-    time_limit_s: float = 1.0,
-    progress: Progress = no_progress,
-) -> Adversary:
+@dataclass(frozen=True)
+class AdversarySearch:
+    """Settings of a search."""
+
+    strategy: str
+    """The strategy to challenge."""
+    against: str
+    """The strategy to compare it with."""
+    seed: int = 0
+    """Random seed; a search with strategies that have no time limit is reproducible."""
+    iterations: int = 1000
+    """Problems tried, over all restarts."""
+    restarts: int = 5
+    """Number of random problems to start from."""
+    tasks: int = 8
+    """Of the start problems; mutations add and remove tasks."""
+    devices: int = 3
+    rules: str = "tasks"
+    """``tasks`` (each task on its own) or ``segments`` (cut and called as by the runtime)."""
+    time_limit_s: float = 1.0
+    """For strategies that search, for each problem."""
+
+    def check(self) -> None:
+        """Raise UnknownStrategy or InvalidInput for settings that are not valid."""
+        lookup(self.strategy), lookup(self.against)
+        if self.strategy == self.against:
+            raise InvalidInput(f"{self.strategy} is compared with itself", remedy="give two different strategies")
+        if not (1 <= self.restarts <= self.iterations and 2 <= self.tasks <= _TASKS_MAX and 2 <= self.devices <= 16):
+            raise InvalidInput(
+                "invalid size of the search",
+                remedy=f"give 1 restart or more, at least as many iterations, 2 to {_TASKS_MAX} tasks, 2 to 16 devices",
+            )
+        if self.rules not in ("tasks", "segments"):
+            raise InvalidInput(f"no rules {self.rules!r}", remedy="give tasks or segments")
+
+
+def find_adversary(search: AdversarySearch, progress: Progress = no_progress) -> Adversary:
     """Search for a problem that is hard for one strategy and easy for another.
-
-    Parameters
-    ----------
-    strategy : str
-        The one to embarrass.
-    against : str
-        The one to compare it with.
-    seed : int
-        The same seed finds the same problem, for strategies that are not limited by time.
-    iterations : int
-        Problems tried, over all restarts.
-    restarts : int
-        How many random problems a search is begun from.
-    tasks : int
-        Of the problems to begin with; changes add and remove some.
-    devices : int
-    rules : str
-        ``tasks`` (each task by itself) or ``segments`` (cut and called as the runtime does).
-    time_limit_s : float
-        For strategies that search, for each problem.
-    progress : callable, optional
 
     Raises
     ------
     UnknownStrategy
     InvalidInput
-        For a strategy against itself, or sizes that make no sense.
+        For a strategy against itself, or sizes out of range.
 
     Examples
     --------
-    >>> found = find_adversary("roundrobin", "heft", iterations=30, restarts=1)
-    >>> found.ratio >= found.start_ratio > 0
+    >>> adversary = find_adversary(AdversarySearch("roundrobin", "heft", iterations=30, restarts=1))
+    >>> adversary.ratio >= adversary.start_ratio > 0
     True
     """
-    lookup(strategy), lookup(against)
-    if strategy == against:
-        raise InvalidInput(f"{strategy} against itself", remedy="name two strategies")
-    if not (iterations >= 1 and 1 <= restarts <= iterations and 2 <= tasks <= _MOST_TASKS and 2 <= devices <= 16):
-        raise InvalidInput(
-            "no such search", remedy=f"iterations and restarts from 1, tasks 2 to {_MOST_TASKS}, devices 2 to 16"
-        )
-    if rules not in ("tasks", "segments"):
-        raise InvalidInput(f"no rules {rules!r}", remedy="there are: tasks, segments")
-    contest = _Contest(strategy, against, seed, time_limit_s)
+    search.check()
+    strategy, against, seed, iterations = search.strategy, search.against, search.seed, search.iterations
+    pair = _StrategyPair(search)
     best: Adversary | None = None
-    steps = iterations // restarts
-    for restart in range(restarts):
+    steps = iterations // search.restarts
+    for restart in range(search.restarts):
         random = Random(f"{seed} {restart} {strategy} {against}")
-        current = msgspec.structs.replace(random_problem(seed * restarts + restart, tasks, devices), convention=rules)
-        found = contest.meet(current)
-        begin = found.ratio
+        start = random_problem(seed * search.restarts + restart, search.tasks, search.devices)
+        current = msgspec.structs.replace(start, convention=search.rules)
+        values = pair.evaluate(current)
+        start_ratio = values.ratio
         for step in range(steps):
-            if best is None or found.ratio > best.ratio:
+            if best is None or values.ratio > best.ratio:
                 best = Adversary(
-                    strategy,
-                    against,
-                    found.ratio,
-                    found.value,
-                    found.other,
-                    begin,
-                    seed,
-                    iterations,
-                    0,
-                    current,
-                    found.reason,
-                )
+                    strategy, against, values.ratio, values.value, values.against_value, start_ratio, seed, iterations,
+                    0, current, values.reason,
+                )  # fmt: skip
             if step % 10 == 0:
                 progress(restart * steps + step, iterations, f"{strategy} at {best.ratio:.3f} of {against}")
-            if found.ratio == inf:
-                break  # nothing is worse than no answer
-            changed = _changed(current, random, 2 * tasks)
-            new = contest.meet(changed)
-            heat = _HEAT * (1 - step / steps) * max(found.ratio, _LEAST_RATIO)
-            if new.ratio >= found.ratio or random.random() < exp((new.ratio - found.ratio) / heat):
-                current, found = changed, new
+            if values.ratio == inf:
+                break  # nothing is worse than a failure
+            mutated = _mutated(current, random, 2 * search.tasks)
+            new = pair.evaluate(mutated)
+            temperature = _INITIAL_TEMPERATURE * (1 - step / steps) * max(values.ratio, _RATIO_MIN)
+            if new.ratio >= values.ratio or random.random() < exp((new.ratio - values.ratio) / temperature):
+                current, values = mutated, new
     assert best is not None
     origin = (
         f"search of trisect for {strategy} against {against}, seed {seed}, {iterations} iterations: {best.ratio:.4g}"
     )
-    return replace(best, tried=contest.tried, tables=msgspec.structs.replace(best.tables, origin=origin))
+    return replace(best, tried=pair.tried, tables=msgspec.structs.replace(best.tables, origin=origin))
 
 
 @dataclass(frozen=True)
-class _Found:
+class _PairValues:
     ratio: float
     value: float | None
-    other: float
+    against_value: float
     reason: str = ""
 
 
-class _Contest:
-    """Two strategies side by side, and how many problems they have seen."""
+class _StrategyPair:
+    """Evaluates two strategies on problems, and counts these."""
 
-    def __init__(self, strategy: str, against: str, seed: int, time_limit_s: float) -> None:
-        self._names = strategy, against
-        self._seed, self._time_limit_s = seed, time_limit_s
+    def __init__(self, search: AdversarySearch) -> None:
+        self._search = search
         self.tried = 0
 
-    def meet(self, tables: ProblemFile) -> _Found:
-        """How much worse the first is; 0 where the second finds nothing, so that its faults are not looked for."""
+    def evaluate(self, tables: ProblemFile) -> _PairValues:
+        """Return the ratio of both values; 0 where the second fails, so that its faults are not searched for."""
         self.tried += 1
         problem = Problem.from_tables(to_tables(tables, "problem"))
-        value, reason = self._value(problem, self._names[0])
-        other, _ = self._value(problem, self._names[1])
-        if other is None:
-            return _Found(0.0, value, inf)
+        value, reason = self._value(problem, self._search.strategy)
+        against_value, _ = self._value(problem, self._search.against)
+        if against_value is None:
+            return _PairValues(0.0, value, inf)
         if value is None:
-            return _Found(inf, None, other, reason)
-        return _Found(ratio_to(other, value), value, other)
+            return _PairValues(inf, None, against_value, reason)
+        return _PairValues(ratio_to(against_value, value), value, against_value)
 
     def _value(self, problem: Problem, name: str) -> tuple[float | None, str]:
         try:
             evaluation = evaluate_proposal(
-                problem, propose(problem, name, time_limit_s=self._time_limit_s, seed=self._seed)
+                problem, propose(problem, name, time_limit_s=self._search.time_limit_s, seed=self._search.seed)
             )
-        except Exception as error:  # a strategy may fail in any way: that is what is looked for
-            return None, f"raised {type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        except Exception as error:  # a strategy may fail in any way, which is reported
+            return None, f"raised {one_line(error, 200)}"
         if evaluation.violations or not isfinite(evaluation.value):
-            return None, evaluation.violations[0].message if evaluation.violations else "its placement is worth nothing"
+            return None, evaluation.violations[
+                0
+            ].message if evaluation.violations else "its placement has no finite value"
         return evaluation.value, ""
 
 
-def _changed(tables: ProblemFile, random: Random, most_tasks: int) -> ProblemFile:
-    """The same problem but for one thing; tasks stay in a topological order."""
+def _mutated(tables: ProblemFile, random: Random, tasks_max: int) -> ProblemFile:
+    """Return the problem with one random change; tasks stay in topological order."""
     tasks, edges = list(tables.tasks), list(tables.edges)
     kind = random.random()
     if kind < 0.45:
@@ -206,14 +195,14 @@ def _changed(tables: ProblemFile, random: Random, most_tasks: int) -> ProblemFil
         edges = _with_edge(tasks, edges, random)
     elif kind < 0.9 and edges:
         edges.pop(_below(random, len(edges)))
-    elif kind < 0.95 and len(tasks) < most_tasks:
-        like = tasks[_below(random, len(tasks))]
+    elif kind < 0.95 and len(tasks) < tasks_max:
+        template = tasks[_below(random, len(tasks))]
         number = 1 + max(int(task.name[1:]) for task in tasks)
-        tasks.append(_other_times(ProblemFileTask(f"t{number}", like.times_s), random))
+        tasks.append(_other_times(ProblemFileTask(f"t{number}", template.times_s), random))
         edges = _with_edge(tasks, edges, random, last=True)
-    elif len(tasks) > _FEWEST_TASKS:
-        gone = tasks.pop(_below(random, len(tasks))).name
-        edges = [edge for edge in edges if gone not in (edge.source, edge.target)]
+    elif len(tasks) > _TASKS_MIN:
+        removed = tasks.pop(_below(random, len(tasks))).name
+        edges = [edge for edge in edges if removed not in (edge.source, edge.target)]
     return msgspec.structs.replace(tables, tasks=tuple(tasks), edges=tuple(edges))
 
 
@@ -223,20 +212,20 @@ def _other_times(task: ProblemFileTask, random: Random) -> ProblemFileTask:
     factor = 0.25 + 3.75 * random.random() ** 2
     for i, time_s in enumerate(times):
         if time_s is not None and (i == one or random.random() < 0.2):
-            times[i] = round(min(max(time_s * factor, _SHORTEST_S), _LONGEST_S) * _GRID) / _GRID
+            times[i] = round(min(max(time_s * factor, _TIME_MIN_S), _TIME_MAX_S) * _GRID) / _GRID
     return ProblemFileTask(task.name, tuple(times))
 
 
 def _other_size(size_bytes: int, random: Random) -> int:
     if random.random() < 0.15:
         return 0
-    return min(_LARGEST_BYTES, int((size_bytes + 4096) * (0.25 + 3.75 * random.random() ** 2)))
+    return min(_SIZE_MAX_BYTES, int((size_bytes + 4096) * (0.25 + 3.75 * random.random() ** 2)))
 
 
 def _with_edge(
     tasks: Sequence[ProblemFileTask], edges: Sequence[ProblemFileEdge], random: Random, last: bool = False
 ) -> list[ProblemFileEdge]:
-    """One edge more, where there is none yet; with `last` to the last task."""
+    """Return the edges with a random new one, or unchanged if it exists; with `last`, it leads to the last task."""
     b = len(tasks) - 1 if last else 1 + _below(random, len(tasks) - 1)
     a = _below(random, b)
     source, target = tasks[a].name, tasks[b].name

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from trisect.bench import archives, datasets
-from trisect.bench.workloads import Request, all_workloads
+from trisect.bench.workloads import WorkloadRequest, all_workloads
 from trisect.runtime.errors import InvalidInput, InvalidModel, StorageFailed
 
 GRAPH = b"""         2
@@ -60,7 +60,7 @@ def test_what_is_fetched_is_a_workload(
     ]
     monkeypatch.setenv(datasets.ENVIRONMENT, str(tmp_path / "data"))
     workload = next(w for w in all_workloads() if w.name == "stg")
-    (instance,) = workload.instances(Request("", (0,), None))
+    (instance,) = workload.instances(WorkloadRequest("", (0,), None))
     assert (instance.name, instance.known_bound) == ("50/rand0000", 12.0)
     problem = instance.make()
     assert [problem.time(node, problem.device_ids[0]) for node in problem.graph] == [0, 5, 7, 0]
@@ -78,9 +78,9 @@ def test_one_graph_by_itself(tmp_path: Path) -> None:
         (tar(MEMBERS)[:-40], "damaged"),
         (b"<html>not found</html>", "damaged"),
         (tar({"a.txt": b"nothing"}), "no .stg file"),
-        (tar({"../../a.stg": GRAPH}), "leads out of its folder"),
-        (tar({"/etc/a.stg": GRAPH}), "leads out of its folder"),
-        (zipped({"b/../../a.stg": GRAPH}), "leads out of its folder"),
+        (tar({"../../a.stg": GRAPH}), "leads out of the folder"),
+        (tar({"/etc/a.stg": GRAPH}), "leads out of the folder"),
+        (zipped({"b/../../a.stg": GRAPH}), "leads out of the folder"),
     ],
     ids=["cut", "a page", "no graph", "upwards", "absolute", "upwards in a zip"],
 )
@@ -103,16 +103,16 @@ def test_links_in_an_archive_are_not_followed(tmp_path: Path) -> None:
 def test_an_archive_that_swells_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(archives, "_MEMBER_LIMIT_BYTES", 1000)
     content = zipped({"a.stg": bytes(2000)})
-    with pytest.raises(InvalidModel, match="more than task graphs are large"):
+    with pytest.raises(InvalidModel, match="larger than any task graph"):
         archives.unpack(content, sha256(content), "a.zip", tmp_path / "stg")
 
 
 def test_another_hash_or_none(tmp_path: Path) -> None:
     source = tmp_path / "a.tgz"
     source.write_bytes(tar(MEMBERS))
-    with pytest.raises(InvalidModel, match=r"a\.tgz has the SHA-256 [0-9a-f]{64}, not 0{64}"):
+    with pytest.raises(InvalidModel, match=r"a\.tgz has the SHA-256 [0-9a-f]{64}, expected 0{64}"):
         datasets.fetch_stg(source.as_uri(), "0" * 64, tmp_path / "data")
-    with pytest.raises(InvalidInput, match="is no SHA-256"):
+    with pytest.raises(InvalidInput, match="is not a SHA-256"):
         datasets.fetch_stg(source.as_uri(), "", tmp_path / "data")
     assert not (tmp_path / "data").exists()
 
@@ -120,12 +120,12 @@ def test_another_hash_or_none(tmp_path: Path) -> None:
 def test_where_nothing_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(StorageFailed, match="cannot download"):
         datasets.fetch_stg((tmp_path / "none.tgz").as_uri(), "0" * 64, tmp_path)
-    with pytest.raises(InvalidInput, match="is no address"):
+    with pytest.raises(InvalidInput, match="invalid address"):
         datasets.fetch_stg("rnd50.tgz", "0" * 64, tmp_path)
     with pytest.raises(SystemExit) as ended:
         datasets.run(["--stg", (tmp_path / "none.tgz").as_uri(), "--sha256", "0" * 64, "--to", str(tmp_path)])
     assert ended.value.code == 2
-    assert "is this machine online?" in capsys.readouterr().err
+    assert "check the network connection" in capsys.readouterr().err
     with pytest.raises(SystemExit) as ended:
         datasets.run(["--sha256", "0" * 64])
     assert ended.value.code == 2

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import trisect
-from trisect.bench.study.adversary import find_adversary
+from trisect.bench.study.adversary import AdversarySearch, find_adversary
 from trisect.cli import main
 from trisect.partitioner import strategies
 from trisect.runtime.errors import InvalidInput, InvalidModel, UnsupportedOperator
@@ -17,10 +17,12 @@ from trisect.scheduler.benchmarks.problem_file import read_problem_file, to_tabl
 
 
 def test_it_finds_worse_than_chance_and_the_same_again() -> None:
-    adversary = find_adversary("heft", "cpop", iterations=120, restarts=2, seed=4)
-    assert adversary == find_adversary("heft", "cpop", iterations=120, restarts=2, seed=4)
+    adversary = find_adversary(AdversarySearch("heft", "cpop", iterations=120, restarts=2, seed=4))
+    assert adversary == find_adversary(AdversarySearch("heft", "cpop", iterations=120, restarts=2, seed=4))
     assert adversary.ratio > 1.2 * adversary.start_ratio
-    assert find_adversary("heft", "cpop", iterations=120, restarts=2, seed=5).tables != adversary.tables
+    assert (
+        find_adversary(AdversarySearch("heft", "cpop", iterations=120, restarts=2, seed=5)).tables != adversary.tables
+    )
 
 
 def test_the_problem_it_saves_is_as_hard_for_a_study(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -43,7 +45,7 @@ def test_a_strategy_that_fails_is_the_worst_there_is() -> None:
         return dict.fromkeys(problem.graph, problem.device_ids[0])
 
     try:
-        adversary = find_adversary("fails-on-chains", "heft", iterations=50, restarts=1)
+        adversary = find_adversary(AdversarySearch("fails-on-chains", "heft", iterations=50, restarts=1))
         assert (adversary.ratio, adversary.value) == (inf, None)
         assert "ValueError" in adversary.reason
     finally:
@@ -51,7 +53,7 @@ def test_a_strategy_that_fails_is_the_worst_there_is() -> None:
 
 
 def test_segments_are_searched_by_the_runtimes_rules() -> None:
-    adversary = find_adversary("heft", "single", iterations=30, restarts=1, rules="segments")
+    adversary = find_adversary(AdversarySearch("heft", "single", iterations=30, restarts=1, rules="segments"))
     assert to_tables(adversary.tables, "x").rules.convention == "segments"
 
 
@@ -60,13 +62,13 @@ def test_segments_are_searched_by_the_runtimes_rules() -> None:
 )
 def test_a_search_that_makes_no_sense_is_refused(settings: dict[str, object]) -> None:
     with pytest.raises(InvalidInput):
-        find_adversary("heft", "cpop", **settings)  # type: ignore[arg-type]
+        find_adversary(AdversarySearch("heft", "cpop", **settings))  # type: ignore[arg-type]
     with pytest.raises(InvalidInput, match="itself"):
-        find_adversary("heft", "heft")
+        find_adversary(AdversarySearch("heft", "heft"))
 
 
 def test_a_problem_file_survives_being_written() -> None:
-    tables = find_adversary("heft", "cpop", iterations=20, restarts=1).tables
+    tables = find_adversary(AdversarySearch("heft", "cpop", iterations=20, restarts=1)).tables
     assert read_problem_file(write_problem_file(tables).decode(), "x") == tables
     assert write_problem_file(tables) == write_problem_file(tables)
 

@@ -35,7 +35,7 @@ def adversary(
     debug: Debug = False,
 ) -> None:
     """Search for a problem on which one strategy is much worse than another, by simulation."""
-    from trisect.bench.study.adversary import find_adversary
+    from trisect.bench.study.adversary import AdversarySearch, find_adversary
     from trisect.bench.study.user_module import load as load_file
     from trisect.runtime.atomic_write import write_atomically
     from trisect.scheduler.benchmarks.problem_file import write_problem_file
@@ -43,10 +43,8 @@ def adversary(
     for file in load or ():
         load_file(file)
     with progress_bar("searching") as report:
-        worst = find_adversary(
-            strategy, against, seed=seed, iterations=iterations, restarts=restarts, tasks=tasks, devices=devices,
-            rules=rules, time_limit_s=time_limit, progress=report,
-        )  # fmt: skip
+        search = AdversarySearch(strategy, against, seed, iterations, restarts, tasks, devices, rules, time_limit)
+        worst = find_adversary(search, report)
     if out is not None:
         write_atomically(out, write_problem_file(worst.tables))
     if json:
