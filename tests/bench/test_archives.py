@@ -84,7 +84,7 @@ def test_one_graph_by_itself(tmp_path: Path) -> None:
     ],
     ids=["cut", "a page", "no graph", "upwards", "absolute", "upwards in a zip"],
 )
-def test_nothing_is_kept_of_a_bad_archive(content: bytes, message: str, tmp_path: Path) -> None:
+def test_nothing_of_an_invalid_archive_is_stored(content: bytes, message: str, tmp_path: Path) -> None:
     with pytest.raises(InvalidModel, match=message):
         archives.unpack(content, sha256(content), "a.tgz", tmp_path / "stg")
     assert not (tmp_path / "stg").exists()

@@ -18,5 +18,5 @@ def blocks(problem: Problem, count: str = "4") -> dict[str, str]:
 @strategy("test-random")
 def scattered(problem: Problem, seed: str = "0") -> dict[str, str]:
     """Every task on a device drawn by lot."""
-    lots = random.Random(int(seed))
-    return {task: lots.choice(problem.device_ids) for task in problem.graph}
+    rng = random.Random(int(seed))
+    return {task: rng.choice(problem.device_ids) for task in problem.graph}

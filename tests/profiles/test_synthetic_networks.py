@@ -1,4 +1,4 @@
-"""Made-up networks must be sound models that engines run, each the same for its seed, and of many kinds of work."""
+"""Synthetic networks are valid models that engines run, reproducible by their seeds, and of many op classes."""
 
 from __future__ import annotations
 

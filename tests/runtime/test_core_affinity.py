@@ -102,7 +102,7 @@ def test_a_caller_that_was_put_on_a_helpers_core_stays_there(free):
 
 @several
 def test_callers_keep_off_helpers_cores_in_a_session_and_threads_stay_free(make_plan, vector, monkeypatch, free):
-    """Whoever runs a segment takes a seat first: the caller, or for what is submitted the thread of the device."""
+    """The thread that runs a segment is pinned first: the caller, or the device's thread for submitted items."""
     plan = make_plan([("cpu:ort", "g (float[n,3] x) => (float[n,3] y) { y = Neg(x) }")], [vector("x")], [vector("y")])
     x = np.ones((2, 3), np.float32)
     seen: list[str] = []

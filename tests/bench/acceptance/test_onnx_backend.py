@@ -44,7 +44,7 @@ def test_the_whole_suite_passes_as_promised():
     assert result.broken_by_splitting == ()
 
 
-def test_the_recorded_run_kept_its_promise_and_gives_each_failures_reason():
+def test_the_recorded_run_met_its_target_and_has_a_reason_for_each_failure():
     recorded = json.loads((ROOT / "bench" / "results" / "onnx_backend.json").read_text())
     assert recorded["met"]
     assert recorded["passed"] + len(recorded["failed"]) + len(recorded["skipped"]) == recorded["cases"]
@@ -53,7 +53,7 @@ def test_the_recorded_run_kept_its_promise_and_gives_each_failures_reason():
     assert recorded["broken_by_splitting"] == []
 
 
-def test_a_case_that_only_splitting_breaks_is_told():
+def test_a_case_that_only_splitting_breaks_is_reported():
     outcomes = tuple(CaseOutcome(name, "Node", "passed") for name in "abcdefgh")
     broken = (*outcomes, CaseOutcome("i", "Node", "failed", "AssertionError: 1 is not 2"))
     alone = (*outcomes, CaseOutcome("i", "Node", "passed"))
@@ -79,10 +79,10 @@ def test_every_node_is_a_segment_and_the_engines_take_turns():
 
 def test_one_node_runs():
     node = helper.make_node("Add", ["a", "b"], ["c"])
-    value = np.ones((2, 2), np.float32)
-    np.testing.assert_array_equal(backend.run_node(node, [value, value])[0], value + value)
-    messages = backend.run_node(node, {"a": value, "b": value}, outputs_info=[(np.dtype(np.float32), (2, 2))])
-    np.testing.assert_array_equal(messages[0], value + value)
+    x = np.ones((2, 2), np.float32)
+    np.testing.assert_array_equal(backend.run_node(node, [x, x])[0], x + x)
+    outputs = backend.run_node(node, {"a": x, "b": x}, outputs_info=[(np.dtype(np.float32), (2, 2))])
+    np.testing.assert_array_equal(outputs[0], x + x)
 
 
 def test_what_does_not_fit_is_refused():

@@ -70,7 +70,7 @@ def test_a_model_is_learned_for_cut_predicted_and_run(tmp_path: Path, monkeypatc
     assert bench_predict(tmp_path, splits=2, budget_s=1e-6, rounds=1) == result  # kept: neither learned nor run again
 
 
-def test_bad_input_is_told_in_a_line(tmp_path: Path) -> None:
+def test_invalid_input_is_a_one_line_error(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="is one device"):
         bench_predict(tmp_path, devices="cpu:ort")
     with pytest.raises(InvalidModel, match="no known model in"):

@@ -168,7 +168,7 @@ def test_sorted_best_first_failed_last(comparison: Comparison) -> None:
     assert [result.best for result in comparison.results].count(True) == 1
 
 
-def test_what_spoils_a_strategy_is_told(comparison: Comparison) -> None:
+def test_failures_of_strategies_are_reported(comparison: Comparison) -> None:
     results = by_name(comparison)
     assert results["bench-raises"].failed == "ZeroDivisionError: no luck"
     assert "tpu:nowhere" in results["bench-unknown-device"].failed
@@ -178,7 +178,7 @@ def test_what_spoils_a_strategy_is_told(comparison: Comparison) -> None:
     assert results["bench-moody"].failed == "not deterministic: with seed 0 again, 25 of 25 nodes moved"
 
 
-def test_the_machine_is_told_of(comparison: Comparison) -> None:
+def test_the_machine_is_described(comparison: Comparison) -> None:
     noise = comparison.noise
     assert noise is not None
     assert noise.others_share is not None

@@ -1,4 +1,4 @@
-"""What is best by each objective, and what is not told apart from it."""
+"""The best result by each objective, and those that are not significantly different."""
 
 from __future__ import annotations
 

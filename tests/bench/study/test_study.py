@@ -107,7 +107,7 @@ def test_what_a_row_says_agrees_with_solving_it_oneself() -> None:
         assert (row.tasks, row.devices, row.objective) == (15, 3, "latency")
 
 
-def test_seeds_draw_instances_or_are_given_to_strategies_that_draw_lots() -> None:
+def test_seeds_select_instances_and_seed_stochastic_strategies() -> None:
     study = trisect.study(
         ["heft", "random"], ["onnx-light?only=zfnet", "random:layered?n=5"], seeds=[1, 2], processes=1
     )

@@ -168,7 +168,7 @@ def test_a_cache_that_other_operators_read_is_not_extended_in_place(tmp_path: Pa
     np.testing.assert_allclose(scores_of(bundle, "ort"), last_scores(source / "model.onnx", IDS), atol=1e-4)
 
 
-def test_a_head_of_another_form_is_left_alone_and_told(tmp_path: Path) -> None:
+def test_an_unknown_head_is_unchanged_and_has_a_note(tmp_path: Path) -> None:
     source = write_genai_folder(tmp_path / "m")
 
     def unusual(model: onnx.ModelProto) -> None:
@@ -189,7 +189,7 @@ def test_names_are_those_that_the_configuration_gives(tmp_path: Path) -> None:
     np.testing.assert_allclose(scores_of(imported(source), "ort"), last_scores(source / "model.onnx", IDS), atol=1e-4)
 
 
-def test_inner_tensors_may_have_the_names_of_the_border(tmp_path: Path) -> None:
+def test_inner_tensors_may_have_the_names_of_inputs_and_outputs(tmp_path: Path) -> None:
     names = {"mask/seqlens": "seqlens_k", "mask/width": "total_sequence_length", "0/norm": "fresh.0.key"}
     names |= {"input_ids": "tokens", "1/norm": "input_ids"}
     source = write_genai_folder(tmp_path / "m", Build(names=names), decoder={"inputs": {"input_ids": "tokens"}})

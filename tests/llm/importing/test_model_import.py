@@ -55,7 +55,7 @@ def listing(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*")}
 
 
-def test_an_import_is_kept_and_found_again(bundles: Path, gguf: Path, carried: list[Path]) -> None:
+def test_an_import_is_cached_and_reused(bundles: Path, gguf: Path, carried: list[Path]) -> None:
     steps: list[float] = []
     bundle = open_model(gguf, progress=lambda done, total, what: steps.append(done / total))
     assert steps == sorted(steps)

@@ -1,4 +1,4 @@
-"""Prediction and choice of a pair from curves made up so that the answers can be reckoned by hand."""
+"""Prediction and choice of a pair from synthetic curves, whose results can be calculated by hand."""
 
 from __future__ import annotations
 

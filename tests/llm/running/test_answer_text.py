@@ -48,7 +48,7 @@ def test_with_several_stop_texts_none_is_left(tokenizer: Tokenizer, text: str, s
     assert stopped or written == text
 
 
-def test_text_is_told_as_soon_as_it_is_certain(tokenizer: Tokenizer) -> None:
+def test_text_is_emitted_as_soon_as_it_is_certain(tokenizer: Tokenizer) -> None:
     pieces: list[str] = []
     answer = AnswerText(tokenizer, ("lox",), pieces.append)
     messages = []
@@ -61,11 +61,11 @@ def test_text_is_told_as_soon_as_it_is_certain(tokenizer: Tokenizer) -> None:
     assert "".join(pieces) == answer.text == "abhelloa"
 
 
-def test_what_was_held_back_is_told_at_the_end(tokenizer: Tokenizer) -> None:
+def test_withheld_text_is_emitted_at_the_end(tokenizer: Tokenizer) -> None:
     assert write(tokenizer, "hell", "lll")[:2] == ("hell", ["he", "ll"])
 
 
-def test_half_a_character_at_the_end_is_told(tokenizer: Tokenizer) -> None:
+def test_half_a_character_at_the_end_is_emitted(tokenizer: Tokenizer) -> None:
     ids = tokenizer.encode("世", add_special=False)[:2]
     answer = AnswerText(tokenizer, ())
     for token in ids:

@@ -65,7 +65,7 @@ def test_an_engine_whose_profiler_fails_gives_no_kernels(
     assert kernel_segments(model, whole, trial, {}) == []
 
 
-def test_calls_are_measured_awake_and_behind_others() -> None:
+def test_calls_are_measured_warm_and_after_others() -> None:
     calls = measure_calls(DEVICES)
     ids = {device.id for device in DEVICES}
     assert set(calls.warm) == set(calls.cold_s) == ids

@@ -55,7 +55,7 @@ def test_a_front_that_is_searched_for_is_one(problem: Problem) -> None:
         assert min(joules for _, joules in points) <= evaluate(energy, parts)[0] * (1 + 1e-9)
 
 
-def test_a_front_needs_two_objectives_that_can_be_told() -> None:
+def test_a_front_needs_two_objectives_that_can_be_computed() -> None:
     problem = Problem.of(nx.DiGraph([("x", "y")]), DEVICES[:2], lambda *_: 1.0)
     with pytest.raises(InvalidInput, match="expected two different objectives, found 'latency,latency'"):
         pareto(problem, ("latency", "latency"))

@@ -153,7 +153,7 @@ def test_outputs_that_nobody_computes(tmp_path: Path) -> None:
     np.testing.assert_array_equal(got["w"], floats(4))
 
 
-def test_constraints_and_capabilities_are_kept(tmp_path: Path) -> None:
+def test_constraints_and_capabilities_are_respected(tmp_path: Path) -> None:
     path = small_models.mlp(tmp_path / "m.onnx", layers=2)
     graph = Graph.read(path, {"batch": 1})
     plan = small_models.split(

@@ -51,7 +51,7 @@ def test_a_device_that_is_slower_than_its_costs_say_loses_the_work(
     assert not list(tmp_path.glob("trisect-refine-*"))
 
 
-def test_a_plan_that_gets_slower_is_not_kept(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plan_that_gets_slower_is_discarded(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = small_models.split(model, [CPU, GPU], FakeCosts(), shapes={"batch": 3}, out_folder=tmp_path / "before")
     (favourite,) = {segment.device for segment in before.segments}
     # Both are far slower than their costs, the other one even more: it seems better only until it has run.

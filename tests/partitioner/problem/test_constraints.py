@@ -179,7 +179,7 @@ def test_a_file_a_mapping_and_the_dataclass_say_the_same(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("value", "message"),
     [
         ({"forbidden": {}}, "unknown constraint 'forbidden'; did you mean forbid"),
         ({"max_segments": 0}, "expected `int` >= 1 in max_segments, found 0"),

@@ -217,7 +217,7 @@ def test_planning_anew_ends(tmp_path, known, monkeypatch):
     assert not (tmp_path / "plan").exists()
 
 
-def test_a_damaged_cache_of_verdicts_is_told_and_not_part_of_the_plan(tmp_path):
+def test_a_damaged_capability_cache_is_reported_and_not_part_of_the_plan(tmp_path):
     (tmp_path / "capabilities.json").write_text("{")
     known = Capabilities(tmp_path / "capabilities.json")
     path = small_models.mlp(tmp_path / "m.onnx", layers=1)

@@ -162,7 +162,7 @@ def test_dp_chain_is_never_better_than_the_optimum(problem: Problem) -> None:
     assert evaluate_proposal(problem, result).value >= best_of_all(problem) - 1e-9
 
 
-def test_the_same_seed_draws_the_same_lots() -> None:
+def test_the_same_seed_gives_the_same_placement() -> None:
     graph: nx.DiGraph[str] = nx.DiGraph([(f"n{i}", f"n{i + 1}") for i in range(30)])
     devices = [Device("cpu:0", "cpu", "t", ""), Device("gpu:0", "gpu", "t", "")]
     problem = Problem.of(graph, devices, lambda n, d: 1.0, Platform(default_link=LinkCost(0.5)))

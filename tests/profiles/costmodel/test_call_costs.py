@@ -20,6 +20,6 @@ def test_a_device_on_its_own_never_sleeps() -> None:
     assert CALLS.wakeup_costs.extra_s([("a", 1e-3), ("a", 2e-3)]) == [0.0, 0.0]
 
 
-def test_a_plan_takes_its_segments_their_wakings_and_the_hand_overs() -> None:
+def test_a_plans_time_is_its_segments_wake_up_costs_and_hand_overs() -> None:
     parts = [("a", 1e-3), ("b", 1e-3)]
     assert plan_latency_s(parts, CALLS) == pytest.approx(2e-3 + sum(CALLS.wakeup_costs.extra_s(parts)) + 3e-5)

@@ -103,7 +103,7 @@ def test_one_bad_measurement_does_not_spoil_the_rest() -> None:
     assert np.median(np.abs(off)) < 0.05
 
 
-def test_what_was_measured_itself_is_told_as_measured_and_corrects_its_like(model: DeviceModel) -> None:
+def test_measured_operators_are_reported_as_measured_and_correct_similar_ones(model: DeviceModel) -> None:
     odd = CostTerm("conv dense", (("flops", 18.0), ("inputs", 3.0)), ("odd",), exp(18.0), 1e5)
     real_s = 4 * model.time_s([odd])
     wiser = model.refined([MeasuredSegment((odd,), real_s, 0.01, "plan")])
@@ -149,7 +149,7 @@ def test_an_activation_behind_a_convolution_is_another_matter_than_one_alone() -
     assert "elementwise behind" not in kinds([conv("c", X, Y), relu], ["y", "z"])
 
 
-def test_layouts_are_changed_at_the_border_and_not_between_convolutions() -> None:
+def test_layouts_are_converted_at_boundaries_and_not_between_convolutions() -> None:
     both = kinds([conv("a", X, Y), conv("b", Y, Z)], ["z"])
     assert both.count("layout in") == both.count("layout out") == 1
     apart = kinds([conv("a", X, Y)], ["y"]) + kinds([conv("b", Y, Z)], ["z"])

@@ -72,7 +72,7 @@ class Sharer:
         return SegmentRun({}, 0.0, self.beside_s if self.at_work - {self.name} else 1.0)
 
 
-def test_what_a_device_takes_beside_the_other_is_told_of_it_and_not_of_the_other(monkeypatch):
+def test_contention_is_recorded_for_the_slowed_device_only(monkeypatch):
     first, second = (device.id for device in PAIR)
 
     @contextmanager

@@ -35,7 +35,7 @@ def test_a_call_is_timed_behind_longer_and_longer_work() -> None:
     assert all(row.cold_s > 0 and row.warm_s > 0 for row in wakeups)
 
 
-def test_first_and_last_call_of_a_turn_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_first_and_last_call_of_a_turn_are_distinguished(monkeypatch: pytest.MonkeyPatch) -> None:
     """In a world where the first call behind another takes 5 s, the next 2, all further ones 1."""
     now_s, taken_s = [0.0], [3.0, 5.0, 2.0, 1.0, 1.0]
     ran: list[str] = []
@@ -73,7 +73,7 @@ def test_what_is_known_stays_and_what_fails_is_left_out(monkeypatch: pytest.Monk
     assert asked[2:] == [("cpu:ort", "cpu:openvino")]
 
 
-def test_a_planner_is_told_and_a_file_keeps_it(tmp_path: Path) -> None:
+def test_wake_up_costs_reach_the_planner_and_the_file(tmp_path: Path) -> None:
     known = profiles()
     profile = Profile(Provenance("measured", "", "", "", "", {}, None), "float32", known)
     assert ProfileCosts(profile).wakeup_costs() is None

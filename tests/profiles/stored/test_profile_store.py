@@ -104,7 +104,7 @@ def test_a_newer_version_is_named(profile, tmp_path):
         load(path)
 
 
-def test_missing_files_and_unwritable_folders_are_told(profile, tmp_path):
+def test_missing_files_and_unwritable_folders_are_errors(profile, tmp_path):
     with pytest.raises(InvalidProfile, match="cannot be read"):
         load(tmp_path / "none.json")
     (tmp_path / "file").write_text("")

@@ -136,7 +136,7 @@ def answering(text: bytes) -> Iterator[str]:
         yield f"127.0.0.1:{server.getsockname()[1]}"
 
 
-def test_what_is_no_cluster_is_told_from_one(monkeypatch):
+def test_an_address_without_a_cluster_is_recognised(monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as free:
         nobody = f"127.0.0.1:{free.getsockname()[1]}"
     with pytest.raises(ClusterFailed, match="no Ray cluster can be reached at 127"):

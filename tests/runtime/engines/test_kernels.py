@@ -54,23 +54,23 @@ def test_a_step_of_the_engines_own_counts_for_the_next_that_names_a_node() -> No
     assert (second.nodes, second.time_s, second.layout_s, second.steps) == (("b",), 2.0, 24.0, 1)
 
 
-def test_steps_that_share_a_node_cannot_be_told_apart() -> None:
+def test_steps_that_share_a_node_cannot_be_distinguished() -> None:
     result = map_to_nodes(chain("a", "b", "c"), [step("1", ("a", "b"), 1.0), step("2", ("b", "c"), 2.0, "1")])
     assert [(k.nodes, k.total_s, k.steps) for k in result] == [(("a", "b", "c"), 3.0, 2)]
 
 
-def test_a_tale_about_another_model_gives_nothing() -> None:
+def test_a_profile_of_another_model_gives_no_kernels() -> None:
     assert map_to_nodes(chain("a"), [step("1", ("z",), 1.0), step("2", (), 1.0)]) == ()
     assert map_to_nodes(chain("a"), []) == ()
 
 
 def test_what_a_profiler_adds_is_taken_off_each_step_and_the_rest_off_all() -> None:
-    messages = [Kernel(("a",), 20e-6, 0.0, 2), Kernel(("b",), 100e-6, 10e-6, 1)]
-    result = scale_to_total(messages, 110e-6)  # 20 us too many over 4 steps
+    kernels = [Kernel(("a",), 20e-6, 0.0, 2), Kernel(("b",), 100e-6, 10e-6, 1)]
+    result = scale_to_total(kernels, 110e-6)  # 20 us too many over 4 steps
     assert [k.time_s for k in result] == pytest.approx([10e-6, 95e-6])
     assert result[1].layout_s == pytest.approx(5e-6)
     for total_s in (1e-6, 60e-6, 130e-6, 1.0):
-        again = scale_to_total(messages, total_s)
+        again = scale_to_total(kernels, total_s)
         assert sum(k.total_s for k in again) == pytest.approx(total_s)
         assert all(k.time_s > 0 for k in again)
     assert scale_to_total([], 1.0) == ()
@@ -144,7 +144,7 @@ def test_a_product_and_what_is_fused_with_it_are_one_kernel_that_takes_time(tmp_
     assert all(kernel.total_s > 0 for kernel in result)
 
 
-def test_a_model_that_an_engine_cannot_run_is_told_in_a_line(tmp_path: Path) -> None:
+def test_a_model_that_an_engine_cannot_run_is_a_one_line_error(tmp_path: Path) -> None:
     (device,) = find_devices("cpu:ort")
     engine = engine_for(device)
     assert isinstance(engine, ProfilingEngine)

@@ -145,7 +145,7 @@ def test_a_stream_gives_what_came_before_the_wrong_item(diamond):
 
 
 @pytest.mark.parametrize("wrong", ["4", 2.5, True, None, 0])
-def test_counts_of_the_wrong_type_are_told_in_a_line(diamond, wrong):
+def test_counts_of_the_wrong_type_are_a_one_line_error(diamond, wrong):
     if wrong not in (None, 2.5):
         with pytest.raises(InvalidInput, match="timeout"):
             Session(diamond, timeout_s=wrong)

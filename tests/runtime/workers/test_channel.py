@@ -54,20 +54,20 @@ def test_descriptors_keep_to_their_messages_whatever_is_sent_around_them(ends):
         os.close(file)
 
 
-def test_whoever_waits_is_told_of_the_end(ends):
-    result: list[type] = []
+def test_waiting_readers_are_notified_when_the_channel_closes(ends):
+    raised: list[type] = []
 
     def wait() -> None:
         try:
             ends[1].receive()
         except ChannelClosed:
-            result.append(ChannelClosed)
+            raised.append(ChannelClosed)
 
     waiter = threading.Thread(target=wait)
     waiter.start()
     ends[0].close()
     waiter.join(10)
-    assert result == [ChannelClosed]
+    assert raised == [ChannelClosed]
     with pytest.raises(ChannelClosed):
         ends[1].send(b"x" * 1_000_000)
 

@@ -81,7 +81,7 @@ def test_each_planted_fault_is_found() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(offload_problems("throughput", training=True), st.randoms(use_true_random=False))
-def test_loads_kept_up_to_date_are_those_of_the_definition(problem: Problem, random: Random) -> None:
+def test_incrementally_updated_loads_equal_the_definition(problem: Problem, random: Random) -> None:
     instance = make_instance(problem, contract=False)
     state = DeviceLoads(instance, [0] * instance.count)
     for _ in range(20):

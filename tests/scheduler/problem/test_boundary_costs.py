@@ -71,7 +71,7 @@ def test_a_tensor_is_paid_once_by_each_part_that_it_leaves_or_enters(problem: Pr
     assert boundary_time_s(problem, Part(A.id, ("x", "y", "z"))) == 0.0
 
 
-def test_moving_a_task_is_priced_with_its_borders(problem: Problem) -> None:
+def test_moving_a_task_includes_its_boundary_costs(problem: Problem) -> None:
     assert problem.crossing_time("t", 100, A, B) == 1.0 + 0.5 + 8.0
     assert problem.crossing_time("t", 100, A, A) == 0.0
     assert problem.crossing_time("other", 100, A, B) == 0.5
@@ -80,7 +80,7 @@ def test_moving_a_task_is_priced_with_its_borders(problem: Problem) -> None:
     assert crossing_time_s(problem, there, {"y"}, A.id) == 16.0 + 0.5 + 128.0
 
 
-def test_a_schedule_that_forgets_borders_is_found_out(problem: Problem) -> None:
+def test_a_schedule_without_boundary_costs_is_invalid(problem: Problem) -> None:
     parts = [Part(A.id, ("x",)), Part(B.id, ("y", "z"))]
     assert validate_schedule(problem, parts, simulate(problem, parts)) == []
     forgetful = simulate(replace(problem, boundary_costs={}), parts)
@@ -110,7 +110,7 @@ def test_no_placement_is_below_what_is_said_to_be_proven(seed: int, objective: O
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_a_solver_finds_the_best_pipeline_with_its_borders(seed: int) -> None:
+def test_a_solver_finds_the_best_pipeline_with_boundary_costs(seed: int) -> None:
     """One part for each device: the program then knows all that crosses."""
     loose = drawn(seed, "throughput")
     problem = replace(loose, rules=replace(loose.rules, contiguous=True))
@@ -125,7 +125,7 @@ def test_a_solver_finds_the_best_pipeline_with_its_borders(seed: int) -> None:
     assert solved.bound == pytest.approx(best, rel=1e-3)
 
 
-def test_dear_borders_keep_a_chain_on_one_device() -> None:
+def test_high_boundary_costs_keep_a_chain_on_one_device() -> None:
     """By times alone each second task would go to the other device."""
     graph = nx.DiGraph(itertools.pairwise("abcd"))
     for source, target in graph.edges:

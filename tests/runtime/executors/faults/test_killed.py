@@ -147,12 +147,12 @@ def test_the_work_of_a_lost_device_moves_to_another(pipeline):
         assert_right(7, session.run(feeds(7)))
 
 
-def test_a_second_loss_is_told_of_the_plan_that_is_left(pipeline):
-    """A planner is told of the devices that its plan lists, and of no others."""
-    messages: list[list[str]] = []
+def test_a_second_loss_replans_from_the_remaining_devices(pipeline):
+    """The planner receives lost devices that its plan lists, and no others."""
+    lost: list[list[str]] = []
 
     def replan(plan, *, without):
-        messages.append(list(without))
+        lost.append(list(without))
         left = tuple(device for device in plan.devices if device.id not in without)
         if not left:
             raise InfeasibleProblem("no device is left")
@@ -164,7 +164,7 @@ def test_a_second_loss_is_told_of_the_plan_that_is_left(pipeline):
         os.kill(pid_of(session, "cpu:openvino"), signal.SIGKILL)
         with pytest.raises(DeviceLost, match=r"cpu:openvino is lost.*no device is left"):
             session.run(feeds(2))
-    assert messages == [["cpu:ort"], ["cpu:openvino"]]
+    assert lost == [["cpu:ort"], ["cpu:openvino"]]
 
 
 def test_a_new_plan_that_a_constraint_forbids_is_said(pipeline):
@@ -202,7 +202,7 @@ def test_closing_in_the_middle_is_prompt_and_complete(pipeline):
 
 
 def test_a_worker_that_cannot_see_the_memory_is_started_again(pipeline, monkeypatch):
-    """It ends instead of answering what nobody asked: else each later answer would be taken for another's."""
+    """The worker exits instead of sending an unsolicited reply, after which replies would match wrong requests."""
     with Session(pipeline, "processes", ONE) as session:
         worker = hosts(session)["cpu:ort"]._client
         send = worker._send
