@@ -155,7 +155,9 @@ def profile(
             return cluster_devices.profile(cluster_devices.devices(address, wanted, real=True), budget_s, progress)
     chosen = engines.find_hardware(wanted)
     with model_cases(Graph.read(model, shapes)) if model is not None else nullcontext(()) as own:
-        measured = measure(chosen, budget_s=budget_s, known=_stored(), wanted=own, progress=progress, keep=_store)
+        measured = measure(
+            chosen, budget_s=budget_s, known=_stored(), model_cases=own, progress=progress, on_interrupt=_store
+        )
     _store(measured)
     return measured
 

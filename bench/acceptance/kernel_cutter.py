@@ -25,7 +25,7 @@ from trisect.partitioner.problem.task_grouping import task_graph
 from trisect.profiles.costmodel.costs import Costs
 from trisect.profiles.costmodel.link_cost import LinkCost
 from trisect.profiles.costmodel.op_features import OpFeatures
-from trisect.profiles.measuring.plan_trial import LoadedTrial, Trial, run_trial
+from trisect.profiles.measuring.plan_trial import PlanTiming, PlanTrial, run_trial
 from trisect.runtime.device import Device
 from trisect.runtime.engines import find_devices
 from trisect.runtime.engines.base import LoadOptions
@@ -145,16 +145,16 @@ class KernelCutter:
 
         return min(range(last), key=longer_s)
 
-    def run(self, ends: Sequence[int], plan: Plan) -> Trial:
+    def run(self, ends: Sequence[int], plan: Plan) -> PlanTiming:
         """Run the plan of these cuts interleaved with the whole model, and record the losses of the cuts.
 
         Returns
         -------
-        Trial
+        PlanTiming
             Scaled to the first time of the whole model, since a machine changes its speed.
         """
         feeds, options = self.feeds, self._options
-        with LoadedTrial(plan, feeds, options) as split, LoadedTrial(self._whole, feeds, options) as alone:
+        with PlanTrial(plan, feeds, options) as split, PlanTrial(self._whole, feeds, options) as alone:
             runs = [(split.run(), alone.run()) for _ in range(_REPEATS)]
         speed = sum(self._times_s) / median_trial([whole for _, whole in runs]).segments_s[0]
         trial = median_trial([part for part, _ in runs])

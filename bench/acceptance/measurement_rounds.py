@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from trisect.profiles.measuring.plan_trial import LoadedTrial, Trial
+from trisect.profiles.measuring.plan_trial import PlanTiming, PlanTrial
 from trisect.runtime.child_process import ChildProcess, ChildProcessFailed
 from trisect.runtime.errors import EngineFailed
 from trisect.runtime.plans.plan import Plan
@@ -23,7 +23,7 @@ _LASTING_S, _RUNS_MIN, _RUNS_MAX = 0.12, 5, 60
 _TIME_LIMIT_S = 300.0
 
 
-def measure_in_turns(plans: Sequence[Plan], *, processes: int, rounds: int) -> Iterator[list[list[Trial]]]:
+def measure_in_turns(plans: Sequence[Plan], *, processes: int, rounds: int) -> Iterator[list[list[PlanTiming]]]:
     """Run the same plans in several processes, one process after the other.
 
     Parameters
@@ -34,7 +34,7 @@ def measure_in_turns(plans: Sequence[Plan], *, processes: int, rounds: int) -> I
 
     Yields
     ------
-    list of list of Trial
+    list of list of PlanTiming
         One round: for each process, a trial of each plan.
 
     Raises
@@ -49,22 +49,22 @@ def measure_in_turns(plans: Sequence[Plan], *, processes: int, rounds: int) -> I
             yield [_trials(child, request) for child in children]
 
 
-def _trials(child: ChildProcess, request: dict[str, Any]) -> list[Trial]:
+def _trials(child: ChildProcess, request: dict[str, Any]) -> list[PlanTiming]:
     try:
-        return msgspec.convert(child.request(request, time_limit_s=_TIME_LIMIT_S), list[Trial])
+        return msgspec.convert(child.request(request, time_limit_s=_TIME_LIMIT_S), list[PlanTiming])
     except ChildProcessFailed as error:
         message = f"the splits did not run: {error.reason}"
         raise EngineFailed(message, remedy="leave the model out with --models", reason=error.reason) from error
 
 
-def median_trial(trials: Sequence[Trial]) -> Trial:
+def median_trial(trials: Sequence[PlanTiming]) -> PlanTiming:
     """Return the medians of several trials of one plan."""
     segments = np.median([trial.segments_s for trial in trials], axis=0)
     spreads = np.median([trial.spreads for trial in trials], axis=0)
     latencies = [trial.latency_s for trial in trials]
     low, middle, high = np.percentile(latencies, (25, 50, 75))
-    foreign = [trial.foreign for trial in trials if trial.foreign is not None]
-    return Trial(
+    foreign = [trial.other_load for trial in trials if trial.other_load is not None]
+    return PlanTiming(
         float(middle), float((high - low) / middle), tuple(map(float, segments)), tuple(map(float, spreads)),
         sum(trial.runs for trial in trials), float(np.median(foreign)) if foreign else None,
     )  # fmt: skip
@@ -74,11 +74,11 @@ class PlanRunner:
     """Loads plans at the first request, and runs them at each."""
 
     def __init__(self) -> None:
-        self._opened: list[LoadedTrial] = []
+        self._opened: list[PlanTrial] = []
 
-    def __call__(self, request: dict[str, Any]) -> list[Trial]:
+    def __call__(self, request: dict[str, Any]) -> list[PlanTiming]:
         """Run each plan, one after the other."""
         if not self._opened:
             plans = [Plan.load(folder) for folder in request["folders"]]
-            self._opened = [LoadedTrial(plan, plan_feeds(plan)) for plan in plans]
-        return [trial.run(lasting_s=_LASTING_S, fewest=_RUNS_MIN, most=_RUNS_MAX) for trial in self._opened]
+            self._opened = [PlanTrial(plan, plan_feeds(plan)) for plan in plans]
+        return [trial.run(duration_s=_LASTING_S, min_runs=_RUNS_MIN, max_runs=_RUNS_MAX) for trial in self._opened]

@@ -21,7 +21,7 @@ from trisect.partitioner.costs.trial_plans import TrialModel, TrialPlan
 from trisect.partitioner.graph.model_graph import Graph
 from trisect.profiles.costmodel.call_costs import CallCosts, plan_latency_s
 from trisect.profiles.costmodel.device_model import DeviceModel
-from trisect.profiles.measuring.plan_trial import Trial
+from trisect.profiles.measuring.plan_trial import PlanTiming
 from trisect.profiles.stored.segment_store import MeasuredSegment, SegmentStore
 from trisect.runtime.device import Device
 
@@ -119,7 +119,7 @@ def measure_model(
         for number in range(splits):
             plans[str(number)] = model.random(f"{file.name} {seed} {number}", _CUTS, Path(scratch) / f"cut{number}")
         calls = measure_calls(devices)
-        turns: list[list[list[Trial]]] = []
+        turns: list[list[list[PlanTiming]]] = []
         profiled: dict[str, list[list[tuple[str, MeasuredSegment]]]] = {device.id: [] for device in devices}
         for turn in measure_in_turns([p.plan for p in plans.values()], processes=2, rounds=rounds):
             turns.append(turn)
@@ -136,7 +136,7 @@ def measure_model(
     wholes = [row for name, rows in ran.items() if ":" in name for row in rows]
     unseen_models = refined(fitted.models, list(calls.warm.items()))
     profiled_models = refined(fitted.models, wholes + inside)
-    alone_s = [trial.beyond_s for _, trial in known.values() if len(trial.segments_s) == 1]
+    alone_s = [trial.session_overhead_s for _, trial in known.values() if len(trial.segments_s) == 1]
     session_s = float(np.median(alone_s)) if alone_s else calls.session_s
     runs, query_s = [], 0.0
     for index, (name, trial_plan) in enumerate(plans.items()):

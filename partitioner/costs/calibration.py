@@ -22,8 +22,8 @@ import msgspec
 import onnx
 
 from trisect.profiles.costmodel.costs import Costs
-from trisect.profiles.measuring.device_measurement import time_calls
 from trisect.profiles.measuring.plan_trial import run_trial
+from trisect.profiles.measuring.timing import time_calls
 from trisect.runtime.atomic_write import write_atomically
 from trisect.runtime.device import Device
 from trisect.runtime.engines import load
@@ -133,7 +133,9 @@ def _measure_kernels(inputs: ProblemInputs, device: Device) -> _ModelTimes:
             plan = TrialModel(graph, inputs.devices, inputs.refused).whole(device, Path(folder) / "plan").plan
             if any(segment.device != device.id for segment in plan.segments):
                 return _ModelTimes(None)
-            trial = run_trial(plan, plan_feeds(plan), lasting_s=_DURATION_MIN_S, fewest=_RUNS_MIN, most=_RUNS_MAX)
+            trial = run_trial(
+                plan, plan_feeds(plan), duration_s=_DURATION_MIN_S, min_runs=_RUNS_MIN, max_runs=_RUNS_MAX
+            )
             kernels = plan_kernels(plan, trial, {device.id: inputs.costs.call_overhead_s(device.id)})
     except (TrisectError, MemoryError) as error:
         return _not_run(device, error)
@@ -152,7 +154,7 @@ def _measure_whole_s(graph: Graph, device: Device) -> float | None:
             if once_s > _PROFILED_TIME_MAX_S:
                 return once_s
             return time_calls(
-                lambda: module.run(feeds), lasting_s=_DURATION_MIN_S, fewest=_RUNS_MIN, most=_RUNS_MAX
+                lambda: module.run(feeds), duration_s=_DURATION_MIN_S, min_runs=_RUNS_MIN, max_runs=_RUNS_MAX
             ).median_s
     except (TrisectError, MemoryError) as error:
         return _not_run(device, error).whole_s

@@ -20,7 +20,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from trisect.profiles.costmodel.call_costs import CallCosts
 from trisect.profiles.costmodel.cost_terms import CostTerm
-from trisect.profiles.measuring.plan_trial import Trial, run_trial
+from trisect.profiles.measuring.plan_trial import PlanTiming, run_trial
 from trisect.profiles.stored.segment_store import MeasuredSegment, Origin
 from trisect.profiles.synthetic_networks.network_builder import NOISE
 from trisect.runtime import engines
@@ -47,7 +47,7 @@ _CALL_SHARE_MAX = 0.5
 def kernel_segments(
     model: TrialModel,
     trial_plan: TrialPlan,
-    trial: Trial,
+    trial: PlanTiming,
     calls_s: Mapping[str, float],
     profiling_s: float = PROFILING_S,
     origin: Origin = "plan",
@@ -58,7 +58,7 @@ def kernel_segments(
     ----------
     model : TrialModel
         The model of the plan.
-    trial : Trial
+    trial : PlanTiming
         Measured times of its segments: kernel times are scaled to these, because profiling slows the engine.
     calls_s : mapping of str to float
         Device id -> seconds of a call of a nearly empty segment; see `measure_calls`.
@@ -81,7 +81,7 @@ def kernel_segments(
 
 def plan_kernels(
     plan: Plan,
-    trial: Trial,
+    trial: PlanTiming,
     calls_s: Mapping[str, float],
     profiling_s: float = PROFILING_S,
     threads: int | None = None,
@@ -100,7 +100,7 @@ def plan_kernels(
 
 
 def _segment_kernels(
-    plan: Plan, trial: Trial, calls_s: Mapping[str, float], profiling_s: float, threads: int | None = None
+    plan: Plan, trial: PlanTiming, calls_s: Mapping[str, float], profiling_s: float, threads: int | None = None
 ) -> list[tuple[Kernel, ...]]:
     options = LoadOptions(threads=threads, pinned=True)
     kernels = []
@@ -166,14 +166,14 @@ def measure_calls(devices: Sequence[Device]) -> CallCosts:
                     plan = model.whole(device, Path(folder) / f"warm {number}")
                     trial = _run(plan)
                     warm[device.id] = MeasuredSegment(plan.terms[0], trial.segments_s[0], trial.spreads[0], "network")
-                    starts_s.append(trial.beyond_s)
+                    starts_s.append(trial.session_overhead_s)
                     continue
                 other = devices[(number + 1) % len(devices)]
                 ends = {node: device.id if node in _ENDS else other.id for node in model.graph.nodes}
                 plan = model.placed(ends, Path(folder) / f"cold {rows} {number}")
                 trial = _run(plan)
                 small = [i for i, segment in enumerate(plan.plan.segments) if set(segment.nodes) <= set(_ENDS)]
-                hops_s.append((trial.beyond_s - starts_s[number]) / max(1, len(trial.segments_s) - 1))
+                hops_s.append((trial.session_overhead_s - starts_s[number]) / max(1, len(trial.segments_s) - 1))
                 if len(small) < len(trial.segments_s):
                     # The last end runs right after the long middle part.
                     meanwhile_s = sum(t for i, t in enumerate(trial.segments_s) if i not in small)
@@ -186,8 +186,8 @@ _RUNS_MAX = 300
 _MIDDLE_ROWS, _WIDTH = (1, 64, 512), 512
 
 
-def _run(plan: TrialPlan) -> Trial:
-    return run_trial(plan.plan, plan_feeds(plan.plan), most=_RUNS_MAX)
+def _run(plan: TrialPlan) -> PlanTiming:
+    return run_trial(plan.plan, plan_feeds(plan.plan), max_runs=_RUNS_MAX)
 
 
 def _bottleneck_model(rows: int) -> bytes:

@@ -63,7 +63,7 @@ def _case(
         shape=(),
         output_shape=(),
         build=partial(models.file, task),
-        given=lambda: {spec.name: _feed(spec) for spec in models.inputs(task)},
+        make_feeds=lambda: {spec.name: _feed(spec) for spec in models.inputs(task)},
     )
 
 

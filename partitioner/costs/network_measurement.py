@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from trisect.profiles.costmodel.call_costs import CallCosts
-from trisect.profiles.measuring.plan_trial import Trial, run_trial
+from trisect.profiles.measuring.plan_trial import PlanTiming, run_trial
 from trisect.profiles.stored.segment_store import MeasuredSegment, Origin, SegmentStore
 from trisect.profiles.synthetic_networks import synthetic_network
 from trisect.runtime.device import Device
@@ -130,12 +130,12 @@ def _measure_network(number: int, devices: Sequence[Device], calls: CallCosts) -
     return rows
 
 
-def _run(plan: Plan) -> Trial:
-    return run_trial(plan, plan_feeds(plan), lasting_s=_DURATION_MIN_S, fewest=_RUNS_MIN, most=_RUNS_MAX)
+def _run(plan: Plan) -> PlanTiming:
+    return run_trial(plan, plan_feeds(plan), duration_s=_DURATION_MIN_S, min_runs=_RUNS_MIN, max_runs=_RUNS_MAX)
 
 
 def measured_segments(
-    trial_plan: TrialPlan, trial: Trial, calls: CallCosts, origin: Origin = "network"
+    trial_plan: TrialPlan, trial: PlanTiming, calls: CallCosts, origin: Origin = "network"
 ) -> list[tuple[str, MeasuredSegment]]:
     """Return device id and time of each segment of a measured plan, as it would run in a loop of its own."""
     parts = [(part.device, time_s) for part, time_s in zip(trial_plan.plan.segments, trial.segments_s, strict=True)]

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from trisect.profiles.measuring.plan_trial import Trial, run_trial
+from trisect.profiles.measuring.plan_trial import PlanTiming, run_trial
 from trisect.profiles.stored.segment_store import MeasuredSegment
 from trisect.runtime.errors import InvalidInput, TrisectError
 from trisect.runtime.plans.plan import Plan
@@ -79,7 +79,7 @@ def refined(
                 return False
             progress(number, steps, f"running plan {len(measured) + 1}")
             feeds = plan_feeds(plan)
-            trial = run_trial(plan, feeds, most=_RUNS_MAX)
+            trial = run_trial(plan, feeds, max_runs=_RUNS_MAX)
             measured[key] = (_value_s(plan, trial, feeds), plan)
             warm = _without_wakeups(inputs, plan, trial)
             if record is not None:
@@ -111,7 +111,7 @@ def _check(inputs: ProblemInputs) -> None:
         raise InvalidInput(f"{', '.join(remote)} cannot be run from here", remedy="plan without --refine")
 
 
-def _value_s(plan: Plan, trial: Trial, feeds: Arrays) -> float:
+def _value_s(plan: Plan, trial: PlanTiming, feeds: Arrays) -> float:
     """Return the measured objective: seconds of a call, or per item of a stream."""
     if plan.objective == "latency":
         return trial.latency_s
@@ -125,7 +125,7 @@ def _value_s(plan: Plan, trial: Trial, feeds: Arrays) -> float:
     return sorted(durations_s)[_STREAMS // 2] / _STREAM_ITEMS
 
 
-def _corrected(inputs: ProblemInputs, plan: Plan, trial: Trial) -> ProblemInputs:
+def _corrected(inputs: ProblemInputs, plan: Plan, trial: PlanTiming) -> ProblemInputs:
     """Return the inputs with the tasks of each segment scaled to its measured time."""
     problem, owner = inputs.problem, task_of_node(inputs.tasks)
     factors = dict(inputs.factors)
@@ -141,7 +141,7 @@ def _corrected(inputs: ProblemInputs, plan: Plan, trial: Trial) -> ProblemInputs
     return replace(inputs, factors=factors)
 
 
-def _measured_segments(inputs: ProblemInputs, plan: Plan, trial: Trial) -> dict[str, list[MeasuredSegment]]:
+def _measured_segments(inputs: ProblemInputs, plan: Plan, trial: PlanTiming) -> dict[str, list[MeasuredSegment]]:
     segments: dict[str, list[MeasuredSegment]] = {}
     for segment, time_s, spread in zip(plan.segments, trial.segments_s, trial.spreads, strict=True):
         if any(spec.layout == "NHWC" for spec in (*segment.inputs, *segment.outputs)):
@@ -151,7 +151,7 @@ def _measured_segments(inputs: ProblemInputs, plan: Plan, trial: Trial) -> dict[
     return segments
 
 
-def _without_wakeups(inputs: ProblemInputs, plan: Plan, trial: Trial) -> Trial:
+def _without_wakeups(inputs: ProblemInputs, plan: Plan, trial: PlanTiming) -> PlanTiming:
     """Return the trial with the time that each segment would take in a loop of its own."""
     wakeup_costs = inputs.problem.platform.wakeup_costs
     if wakeup_costs is None:

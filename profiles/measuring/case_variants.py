@@ -1,7 +1,7 @@
-"""Other forms of a case, for devices that refuse it as it is: in half precision, in eight bits, with four dimensions.
+"""Variants of a case, for devices that refuse the original: in float16, in 8 bits, or with four dimensions.
 
-Older NPUs compute in eight bits only, others take no matrices but only images. What such a device runs in its own form
-is measured in that form, and the name of the point says so; what it refuses in every form it refuses.
+Some NPUs compute in 8 bits only, others support only four-dimensional tensors. Such a device is measured on the variant
+that it supports, which the name of the point states.
 """
 
 from __future__ import annotations
@@ -20,64 +20,64 @@ from .operator_cases import OperatorCase
 
 VARIANT_SEPARATOR = " as "
 _RANK = 4
-_RANKED = (OpClass.MATMUL, OpClass.MATVEC, OpClass.ELEMENTWISE, OpClass.NORM)
-"""Classes whose cases mean the same with ones in front of their shape."""
-_STEPS = 127
-_FLOATS = "cpu:ort"
+_RESHAPEABLE = (OpClass.MATMUL, OpClass.MATVEC, OpClass.ELEMENTWISE, OpClass.NORM)
+"""Classes whose cases stay the same with leading dimensions of 1."""
+_INT8_MAX = 127
+_CALIBRATION_DEVICE = "cpu:ort"
 
 
 def case_variants(case: OperatorCase) -> Iterator[OperatorCase]:
-    """The same work in the forms that a device may want it in.
+    """Yield the same operator in variants that a device may support.
 
     Parameters
     ----------
     case : OperatorCase
-        One that a device refused; a model's own operators are what they are and have no other form.
+        A case that a device refused; a model's own operators have no variants.
 
     Examples
     --------
-    >>> from .cases import small_cases
-    >>> [form.name for form in other_forms(small_cases()[1])]
+    >>> from trisect.profiles.measuring.operator_cases import small_cases
+    >>> [variant.name for variant in case_variants(small_cases()[1])]
     ['matvec:1x256x256 as rank 4', 'matvec:1x256x256 as float16', 'matvec:1x256x256 as int8 QDQ']
     """
-    if case.given is not None:
+    if case.make_feeds is not None:
         return
-    if case.op_class in _RANKED and len(case.shape) < _RANK:
-        yield _form(case, "rank 4", _ranked, np.dtype(np.float32), _with_ones)
-    yield _form(case, "float16", _halved, np.dtype(np.float16), tuple)
-    yield _form(case, "int8 QDQ", _quantised, np.dtype(np.float32), tuple)
+    if case.op_class in _RESHAPEABLE and len(case.shape) < _RANK:
+        yield _variant(case, "rank 4", _to_rank_4, np.dtype(np.float32), _pad_shape)
+    yield _variant(case, "float16", _to_float16, np.dtype(np.float16), tuple)
+    yield _variant(case, "int8 QDQ", _to_int8, np.dtype(np.float32), tuple)
 
 
-def _form(
+def _variant(
     case: OperatorCase,
     name: str,
-    change: Callable[[onnx.ModelProto, np.ndarray], onnx.ModelProto],
+    convert: Callable[[onnx.ModelProto, np.ndarray], onnx.ModelProto],
     dtype: np.dtype,
-    shaped: Callable[[tuple[int, ...]], tuple[int, ...]],
+    reshape: Callable[[tuple[int, ...]], tuple[int, ...]],
 ) -> OperatorCase:
     def build() -> bytes:
-        made = case.build()
-        assert isinstance(made, bytes)  # only a model's own operators are files
-        return change(onnx.load_from_string(made), case.feed()).SerializeToString()
+        content = case.build()
+        assert isinstance(content, bytes)  # only a model's own operators are files
+        return convert(onnx.load_from_string(content), case.feed()).SerializeToString()
 
-    def given() -> dict[str, np.ndarray]:
-        return {"x": case.feed().reshape(shaped(case.shape)).astype(dtype)}
+    def make_feeds() -> dict[str, np.ndarray]:
+        return {"x": case.feed().reshape(reshape(case.shape)).astype(dtype)}
 
-    return replace(case, name=f"{case.name}{VARIANT_SEPARATOR}{name}", build=build, given=given)
+    return replace(case, name=f"{case.name}{VARIANT_SEPARATOR}{name}", build=build, make_feeds=make_feeds)
 
 
-def _with_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
+def _pad_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
     return (*[1] * (_RANK - len(shape)), *shape)
 
 
-def _ranked(model: onnx.ModelProto, _: np.ndarray) -> onnx.ModelProto:
+def _to_rank_4(model: onnx.ModelProto, _: np.ndarray) -> onnx.ModelProto:
     for value in (*model.graph.input, *model.graph.output):
         shape = tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim)
-        value.CopyFrom(helper.make_tensor_value_info(value.name, TensorProto.FLOAT, _with_ones(shape)))
+        value.CopyFrom(helper.make_tensor_value_info(value.name, TensorProto.FLOAT, _pad_shape(shape)))
     return model
 
 
-def _halved(model: onnx.ModelProto, _: np.ndarray) -> onnx.ModelProto:
+def _to_float16(model: onnx.ModelProto, _: np.ndarray) -> onnx.ModelProto:
     for value in (*model.graph.input, *model.graph.output):
         value.type.tensor_type.elem_type = TensorProto.FLOAT16
     for tensor in model.graph.initializer:
@@ -86,54 +86,55 @@ def _halved(model: onnx.ModelProto, _: np.ndarray) -> onnx.ModelProto:
     return model
 
 
-def _quantised(model: onnx.ModelProto, feed: np.ndarray) -> onnx.ModelProto:
-    """Every tensor of floats between a quantise and a dequantise, as tools that quantise models write them."""
-    graph, largest = model.graph, _largest(model, feed)
-    known = {tensor.name: tensor for tensor in graph.initializer}
-    weights = {name for name, tensor in known.items() if tensor.data_type == TensorProto.FLOAT}
+def _to_int8(model: onnx.ModelProto, feed: np.ndarray) -> onnx.ModelProto:
+    """Return the model in QDQ format: each float tensor between a QuantizeLinear and a DequantizeLinear node."""
+    graph, magnitudes = model.graph, _magnitudes(model, feed)
+    initializers = {tensor.name: tensor for tensor in graph.initializer}
+    weights = {name for name, tensor in initializers.items() if tensor.data_type == TensorProto.FLOAT}
     nodes: list[onnx.NodeProto] = []
-    made: list[onnx.TensorProto] = []
+    added: list[onnx.TensorProto] = []
 
-    def scaled(name: str, most: float) -> list[str]:
-        made.append(numpy_helper.from_array(np.array(most / _STEPS, np.float32), f"{name}.scale"))
-        made.append(numpy_helper.from_array(np.array(0, np.int8), f"{name}.zero"))
+    def add_scale(name: str, magnitude: float) -> list[str]:
+        added.append(numpy_helper.from_array(np.array(magnitude / _INT8_MAX, np.float32), f"{name}.scale"))
+        added.append(numpy_helper.from_array(np.array(0, np.int8), f"{name}.zero"))
         return [f"{name}.scale", f"{name}.zero"]
 
+    def quantise(name: str, magnitude: float, result: str) -> None:
+        scale = add_scale(name, magnitude)
+        nodes.append(helper.make_node("QuantizeLinear", [name, *scale], [f"{name}.q"]))
+        nodes.append(helper.make_node("DequantizeLinear", [f"{name}.q", *scale], [result]))
+
     for name in sorted(weights):
-        array = numpy_helper.to_array(known[name])
-        most = float(np.abs(array).max()) or 1.0
-        steps = np.clip(np.round(array / (most / _STEPS)), -_STEPS, _STEPS).astype(np.int8)
-        made.append(numpy_helper.from_array(steps, f"{name}.steps"))
-        nodes.append(helper.make_node("DequantizeLinear", [f"{name}.steps", *scaled(name, most)], [f"{name}.dq"]))
-
-    def wrapped(name: str, most: float, result: str) -> None:
-        ends = scaled(name, most)
-        nodes.append(helper.make_node("QuantizeLinear", [name, *ends], [f"{name}.q"]))
-        nodes.append(helper.make_node("DequantizeLinear", [f"{name}.q", *ends], [result]))
-
-    wrapped("x", largest["x"], "x.dq")
+        array = numpy_helper.to_array(initializers[name])
+        magnitude = float(np.abs(array).max()) or 1.0
+        steps = np.clip(np.round(array / (magnitude / _INT8_MAX)), -_INT8_MAX, _INT8_MAX).astype(np.int8)
+        added.append(numpy_helper.from_array(steps, f"{name}.steps"))
+        scale = add_scale(name, magnitude)
+        nodes.append(helper.make_node("DequantizeLinear", [f"{name}.steps", *scale], [f"{name}.dq"]))
+    quantise("x", magnitudes["x"], "x.dq")
     outputs = {value.name for value in graph.output}
     for node in graph.node:
-        changed = onnx.NodeProto()
-        changed.CopyFrom(node)
-        changed.input[:] = [f"{name}.dq" if name in weights or (name not in known and name) else name
-                            for name in node.input]  # fmt: skip
+        float_node = onnx.NodeProto()
+        float_node.CopyFrom(node)
+        float_node.input[:] = [
+            f"{name}.dq" if name in weights or (name and name not in initializers) else name for name in node.input
+        ]
         (result,) = node.output
-        changed.output[:] = [f"{result}.float"]
-        nodes.append(changed)
-        wrapped(f"{result}.float", largest[result], result if result in outputs else f"{result}.dq")
-    kept = [tensor for name, tensor in known.items() if name not in weights]
-    changed_graph = helper.make_graph(nodes, graph.name, graph.input, graph.output, [*kept, *made])
-    return helper.make_model(changed_graph, ir_version=model.ir_version, opset_imports=model.opset_import)
+        float_node.output[:] = [f"{result}.float"]
+        nodes.append(float_node)
+        quantise(f"{result}.float", magnitudes[result], result if result in outputs else f"{result}.dq")
+    unchanged = [tensor for name, tensor in initializers.items() if name not in weights]
+    quantised = helper.make_graph(nodes, graph.name, graph.input, graph.output, [*unchanged, *added])
+    return helper.make_model(quantised, ir_version=model.ir_version, opset_imports=model.opset_import)
 
 
-def _largest(model: onnx.ModelProto, feed: np.ndarray) -> dict[str, float]:
-    """How far from zero each tensor gets: of a run in floats, as whoever quantises a model finds out."""
-    watched = onnx.shape_inference.infer_shapes(model)
-    watched.graph.output.extend(watched.graph.value_info)
-    module = load(watched.SerializeToString(), find_devices(_FLOATS)[0])
+def _magnitudes(model: onnx.ModelProto, feed: np.ndarray) -> dict[str, float]:
+    """Return the largest magnitude of each tensor in a float32 run, to calibrate the quantisation."""
+    with_all_outputs = onnx.shape_inference.infer_shapes(model)
+    with_all_outputs.graph.output.extend(with_all_outputs.graph.value_info)
+    module = load(with_all_outputs.SerializeToString(), find_devices(_CALIBRATION_DEVICE)[0])
     try:
-        found = {"x": feed, **module.run({"x": feed})}
+        tensors = {"x": feed, **module.run({"x": feed})}
     finally:
         module.close()
-    return {name: float(np.abs(array).max()) or 1.0 for name, array in found.items()}
+    return {name: float(np.abs(array).max()) or 1.0 for name, array in tensors.items()}

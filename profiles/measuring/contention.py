@@ -1,8 +1,8 @@
-"""Measures how much two engines slow each other when they compute on the same cores at once.
+"""Measures by how much two engines slow each other down when they compute on the same cores at once.
 
-They are run as a session runs them: by the hosts of the executor ``threads``, in this process with all cores for each,
-and by those of ``processes``, which share the cores out. Alone is always one engine with all cores, as operators were
-measured, so that a slowdown is what a measured time has to be multiplied with.
+They run as in a session: on the hosts of the executor ``threads``, in this process with all cores for each, and on
+those of ``processes``, which divide the cores. The reference is always one engine alone with all cores, as operators
+were measured, so that a measured time is multiplied by the slowdown.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import statistics
 import tempfile
 import threading
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -26,32 +25,32 @@ from trisect.runtime.engines.base import LoadOptions
 from trisect.runtime.executors.dispatch.host import Host
 from trisect.runtime.executors.processes import process_host
 from trisect.runtime.executors.threads import ThreadHost
-from trisect.runtime.plans.plan import Plan
 from trisect.runtime.plans.plan_parts import Segment
-from trisect.runtime.plans.timeline import Timeline
 from trisect.runtime.tensors.tensor_spec import TensorSpec
 from trisect.runtime.workers.tensor_pool import TensorPool
 
 from ..stored.profile_data import Contention
+from .measurement_plan import measurement_plan
 from .operator_cases import OperatorCase, contention_cases
+from .timing import repeat
 
 EXECUTORS = ("threads", "processes")
-_LASTING_S = 0.45
+_DURATION_S = 0.45
 _ROUNDS = 3
-_FEWEST, _WARM_UP = 3, 1
+_MIN_RUNS, _MAX_RUNS, _WARM_UP = 3, 1_000_000, 1
 _GRACE_S = 10.0
 
 
 def contending_pairs(devices: Sequence[Device]) -> list[tuple[Device, Device]]:
-    """Pairs of devices that compute on the same cores, each once."""
+    """Return the pairs of devices that compute on the same cores."""
     own = [device for device in devices if device.kind == "cpu" and device.is_real and not device.node]
     return [(a, b) for i, a in enumerate(own) for b in own[i + 1 :]]
 
 
 def measure_contention(
-    pair: tuple[Device, Device], options: LoadOptions, executor: str, *, lasting_s: float = _LASTING_S
+    pair: tuple[Device, Device], options: LoadOptions, executor: str, *, duration_s: float = _DURATION_S
 ) -> tuple[Contention, ...]:
-    """How much each of two devices slows the other, at compute-bound and at memory-bound work.
+    """Measure by how much each of two devices slows down the other, on a compute-bound and a memory-bound case.
 
     Parameters
     ----------
@@ -60,59 +59,60 @@ def measure_contention(
         Of both engines.
     executor : str
         ``"threads"`` or ``"processes"``.
-    lasting_s : float
-        How long each is timed.
+    duration_s : float
+        How long each device is timed.
 
     Raises
     ------
     EngineFailed
-        Where one of them cannot run the cases.
+        When one of them cannot run the cases.
     """
-    found: list[Contention] = []
+    rows: list[Contention] = []
     for case in contention_cases():
         with tempfile.TemporaryDirectory(prefix="trisect-contention-") as folder, ExitStack() as stack:
             segment, feeds = _segment(case, Path(folder)), {"x": case.feed()}
-            alone = stack.enter_context(_opened(pair, segment, Path(folder), options, "threads"))
-            both = alone
+            alone = stack.enter_context(_open_hosts(pair, segment, Path(folder), options, "threads"))
+            together = alone
             if executor != "threads":
-                both = stack.enter_context(_opened(pair, segment, Path(folder), options, executor))
+                together = stack.enter_context(_open_hosts(pair, segment, Path(folder), options, executor))
             for device, beside in permutations(pair):
                 quiet_s: list[float] = []
                 busy_s: list[float] = []
-                for _ in range(_ROUNDS):  # in turns: the machine may be slower now than a moment ago, for both
-                    quiet_s += _timed(alone[device.id], segment, feeds, lasting_s / _ROUNDS)
-                    with _busy(both[beside.id], segment, feeds):
-                        busy_s += _timed(both[device.id], segment, feeds, lasting_s / _ROUNDS)
+                for _ in range(_ROUNDS):  # alternating, because the machine's speed changes over time
+                    quiet_s += _time_runs(alone[device.id], segment, feeds, duration_s / _ROUNDS)
+                    with _keep_busy(together[beside.id], segment, feeds):
+                        busy_s += _time_runs(together[device.id], segment, feeds, duration_s / _ROUNDS)
                 low, together_s, high = statistics.quantiles(busy_s, n=4)
-                now = datetime.now(UTC).isoformat(timespec="seconds")
-                found.append(
+                rows.append(
                     Contention(
-                        device.id, beside.id, executor, case.op_class, statistics.median(quiet_s), together_s,
-                        (high - low) / together_s, now,
+                        device=device.id,
+                        beside=beside.id,
+                        executor=executor,
+                        op_class=case.op_class,
+                        alone_s=statistics.median(quiet_s),
+                        together_s=together_s,
+                        spread=(high - low) / together_s,
+                        date=datetime.now(UTC).isoformat(timespec="seconds"),
                     )
-                )  # fmt: skip
-    return tuple(found)
+                )
+    return tuple(rows)
 
 
 def _segment(case: OperatorCase, folder: Path) -> Segment:
-    made = case.build()
-    assert isinstance(made, bytes)
-    (folder / "segment.onnx").write_bytes(made)
+    content = case.build()
+    assert isinstance(content, bytes)
+    (folder / "segment.onnx").write_bytes(content)
     ends = (TensorSpec("x", "float32", case.shape),), (TensorSpec("y", "float32", case.output_shape),)
     return Segment(0, "", (case.name,), *ends, "segment.onnx")
 
 
 @contextmanager
-def _opened(
+def _open_hosts(
     devices: Sequence[Device], segment: Segment, folder: Path, options: LoadOptions, executor: str
 ) -> Iterator[dict[str, Host]]:
-    """The hosts that an executor would use for a stream of items."""
+    """The hosts that an executor uses for a stream of items, by device id."""
     pool = TensorPool(shared=executor == "processes")
-    plan = Plan(
-        model=segment.file, model_sha256="", devices=tuple(devices), placement={}, segments=(segment,), transfers=(),
-        inputs=segment.inputs, outputs=segment.outputs, strategy="contention", objective="throughput", seed=0,
-        shapes={}, predicted=Timeline.of([], source="predicted"), value=0.0, bound=0.0, folder=str(folder),
-    )  # fmt: skip
+    plan = measurement_plan("contention", devices, [segment], folder)
     cores = assign_cores(devices, options.threads, side_by_side=True)
     hosts: dict[str, Host] = {}
     with ExitStack() as stack:
@@ -130,29 +130,29 @@ def _opened(
 
 
 @contextmanager
-def _busy(host: Host, segment: Segment, feeds: Mapping[str, np.ndarray]) -> Iterator[None]:
-    """Keep a host at work for the time of a block.
+def _keep_busy(host: Host, segment: Segment, feeds: Mapping[str, np.ndarray]) -> Iterator[None]:
+    """Keep a host busy during a ``with`` block.
 
     Raises
     ------
     EngineFailed
-        Where it stopped working before the end: what was timed beside it then means nothing.
+        When it failed before the end: the times measured meanwhile are invalid.
     """
-    stop, begun = threading.Event(), threading.Event()
+    stop, started = threading.Event(), threading.Event()
     failures: list[BaseException] = []
 
     def work() -> None:
         try:
             while not stop.is_set():
                 host.run(segment, feeds)
-                begun.set()
-        except BaseException as error:  # told to whoever waits for this thread
+                started.set()
+        except BaseException as error:  # re-raised in the thread that waits for this one
             failures.append(error)
-            begun.set()
+            started.set()
 
     thread = threading.Thread(target=work, daemon=True, name="trisect-contention")
     thread.start()
-    begun.wait(_GRACE_S)
+    started.wait(_GRACE_S)
     try:
         yield
     finally:
@@ -162,13 +162,12 @@ def _busy(host: Host, segment: Segment, feeds: Mapping[str, np.ndarray]) -> Iter
         raise failures[0]
 
 
-def _timed(host: Host, segment: Segment, feeds: Mapping[str, np.ndarray], lasting_s: float) -> list[float]:
-    """Seconds of each run."""
+def _time_runs(host: Host, segment: Segment, feeds: Mapping[str, np.ndarray], duration_s: float) -> list[float]:
+    """Return the seconds of each run."""
     for _ in range(_WARM_UP):
         host.run(segment, feeds)
-    times: list[float] = []
-    until_s = time.perf_counter() + lasting_s
-    while len(times) < _FEWEST or time.perf_counter() < until_s:
+    times_s: list[float] = []
+    for _ in repeat(duration_s, _MIN_RUNS, _MAX_RUNS):
         ran = host.run(segment, feeds)
-        times.append(ran.end_s - ran.start_s)
-    return times
+        times_s.append(ran.end_s - ran.start_s)
+    return times_s

@@ -1,4 +1,4 @@
-"""Builds the small ONNX models that measurements run: one float32 input ``x``, one output ``y``."""
+"""Builds the small ONNX models that measurements run: one float32 input and one float32 output."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ def build_model(
     shape: Sequence[int | str],
     output_shape: Sequence[int | str],
     constants: Mapping[str, np.ndarray] | None = None,
+    *,
+    names: tuple[str, str] = ("x", "y"),
 ) -> onnx.ModelProto:
-    """Return a model of some nodes that read ``x`` and write ``y``.
+    """Return a model of some nodes.
 
     Parameters
     ----------
@@ -25,12 +27,14 @@ def build_model(
     shape, output_shape : sequence of int or str
     constants : mapping of str to ndarray, optional
         Initialisers.
+    names : tuple of str
+        Of the input and the output.
     """
     graph = helper.make_graph(
         list(nodes),
         "measurement",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, output_shape)],
+        [helper.make_tensor_value_info(names[0], TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info(names[1], TensorProto.FLOAT, output_shape)],
         [numpy_helper.from_array(np.ascontiguousarray(array), name) for name, array in (constants or {}).items()],
     )
     return helper.make_model(graph, ir_version=_IR_VERSION, opset_imports=[helper.make_opsetid("", _OPSET)])

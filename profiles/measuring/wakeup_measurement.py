@@ -1,7 +1,7 @@
-"""Measures how much longer a call takes after another engine has computed on the same cores for a while.
+"""Measures how much slower a minimal call is after another engine has computed on the same cores.
 
-The engine's threads have gone to sleep meanwhile and its data have left the caches, so the same call that is quick in a
-loop is several times slower behind it; the more so, the longer the other took.
+Meanwhile the engine's threads have stopped spinning and its data has left the caches, so that a call that is fast in a
+loop takes several times as long; more so, the longer the other engine computed.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ from .contention import contending_pairs
 from .operator_cases import OperatorCase, square_matmul, tiny_chain
 
 _SIZES = (192, 512, 1024)
-"""Of the matrix products that the other computes meanwhile: a fraction of a millisecond, some, and ten."""
+"""Sizes of the matrix products that the other device computes: a fraction of a millisecond, some, and ten."""
 _RUNS, _WARM_UP = 25, 3
 _CALLS = 4
-"""After so many its engine is warm again."""
+"""Number of calls after which the engine is warm again."""
 
 
 def add_wakeups(devices: Sequence[Device], known: MutableMapping[str, DeviceProfile], options: LoadOptions) -> None:
-    """Measure what is not known yet of pairs that share their cores; nothing of one that cannot run the cases."""
+    """Measure the wake-up costs that are not known yet, for pairs on the same cores that can run the cases."""
     for pair in contending_pairs(devices):
         for device, beside in permutations(pair):
-            before = known[device.id].wakeups
-            if all(found.beside != beside.id for found in before):
+            earlier = known[device.id].wakeups
+            if all(point.beside != beside.id for point in earlier):
                 with suppress(EngineFailed):
-                    more = measure_wakeups(device, beside, options)
-                    known[device.id] = msgspec.structs.replace(known[device.id], wakeups=(*before, *more))
+                    points = measure_wakeups(device, beside, options)
+                    known[device.id] = msgspec.structs.replace(known[device.id], wakeups=(*earlier, *points))
 
 
 def measure_wakeups(device: Device, beside: Device, options: LoadOptions) -> tuple[WakeupPoint, ...]:
-    """What a device takes for a tiny call behind longer and longer work of another.
+    """Time a device's minimal call after another device has computed for increasing times.
 
     Parameters
     ----------
@@ -56,25 +56,25 @@ def measure_wakeups(device: Device, beside: Device, options: LoadOptions) -> tup
     Raises
     ------
     EngineFailed
-        Where one of them cannot run the cases.
+        When one of them cannot run the cases.
     """
-    found = []
+    points = []
     with ExitStack() as stack:
-        tiny = _calling(tiny_chain(1), device, options, stack)
+        minimal = _load_call(tiny_chain(1), device, options, stack)
         for size in _SIZES:
-            other = _calling(square_matmul(size), beside, options, stack)
-            times_s = [[_timed(call) for call in (other, *[tiny] * _CALLS)] for _ in range(_WARM_UP + _RUNS)]
+            other = _load_call(square_matmul(size), beside, options, stack)
+            times_s = [[_time(call) for call in (other, *[minimal] * _CALLS)] for _ in range(_WARM_UP + _RUNS)]
             idle_s, cold_s, *_, warm_s = (statistics.median(row) for row in zip(*times_s[_WARM_UP:], strict=True))
-            found.append(WakeupPoint(beside.id, idle_s, cold_s, warm_s))
-    return tuple(found)
+            points.append(WakeupPoint(beside.id, idle_s, cold_s, warm_s))
+    return tuple(points)
 
 
-def _calling(case: OperatorCase, device: Device, options: LoadOptions, stack: ExitStack) -> Callable[[], object]:
+def _load_call(case: OperatorCase, device: Device, options: LoadOptions, stack: ExitStack) -> Callable[[], object]:
     module, feeds = stack.enter_context(closing(load(case.build(), device, options))), case.feeds()
     return lambda: module.run(feeds)
 
 
-def _timed(call: Callable[[], object]) -> float:
-    begun_s = time.perf_counter()
+def _time(call: Callable[[], object]) -> float:
+    start_s = time.perf_counter()
     call()
-    return time.perf_counter() - begun_s
+    return time.perf_counter() - start_s

@@ -10,7 +10,7 @@ import pytest
 from trisect.bench.acceptance.measurement_rounds import measure_in_turns, median_trial
 from trisect.partitioner.costs.trial_plans import TrialModel
 from trisect.partitioner.graph.model_graph import Graph
-from trisect.profiles.measuring.plan_trial import Trial
+from trisect.profiles.measuring.plan_trial import PlanTiming
 from trisect.profiles.synthetic_networks import synthetic_network
 from trisect.runtime import engines
 from trisect.runtime.errors import EngineFailed
@@ -36,8 +36,11 @@ def test_each_process_runs_every_plan_in_each_round(tmp_path: Path) -> None:
 
 
 def test_the_middle_of_trials_is_taken_segment_by_segment() -> None:
-    trials = [Trial(10.0, 0.1, (1.0, 9.0), (0.1, 0.2), 5, 0.0), Trial(12.0, 0.1, (3.0, 7.0), (0.1, 0.2), 5, 0.5)]
+    trials = [
+        PlanTiming(10.0, 0.1, (1.0, 9.0), (0.1, 0.2), 5, 0.0),
+        PlanTiming(12.0, 0.1, (3.0, 7.0), (0.1, 0.2), 5, 0.5),
+    ]
     trials.append(replace(trials[0], latency_s=30.0, segments_s=(2.0, 20.0)))
     result = median_trial(trials)
     assert (result.latency_s, result.segments_s, result.runs) == (12.0, (2.0, 9.0), 15)
-    assert result.foreign == 0.0
+    assert result.other_load == 0.0

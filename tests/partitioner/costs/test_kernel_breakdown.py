@@ -41,7 +41,7 @@ def test_changes_of_layout_are_measured_apart_where_the_engine_tells_them_apart(
 @pytest.mark.parametrize("device", DEVICES, ids=lambda device: device.id)
 def test_kernels_take_as_long_as_the_segment_without_its_call(model: TrialModel, tmp_path: Path, device) -> None:
     whole = model.whole(device, tmp_path / "whole")
-    trial = run_trial(whole.plan, plan_feeds(whole.plan), lasting_s=0.02, fewest=3, most=10)
+    trial = run_trial(whole.plan, plan_feeds(whole.plan), duration_s=0.02, min_runs=3, max_runs=10)
     rows = kernel_segments(model, whole, trial, {device.id: trial.segments_s[0] / 4}, 0.02)
     assert {where for where, _ in rows} == {device.id}
     assert sum(row.time_s for _, row in rows) == pytest.approx(trial.segments_s[0] * 3 / 4, rel=0.05)
@@ -54,7 +54,7 @@ def test_an_engine_whose_profiler_fails_gives_no_kernels(
     model: TrialModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = model.whole(DEVICES[0], tmp_path / "whole")
-    trial = run_trial(whole.plan, plan_feeds(whole.plan), lasting_s=0.01, fewest=2, most=2)
+    trial = run_trial(whole.plan, plan_feeds(whole.plan), duration_s=0.01, min_runs=2, max_runs=2)
     engine = engines.engine_for(DEVICES[0])
 
     def fail(*_: object) -> None:

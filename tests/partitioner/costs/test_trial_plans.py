@@ -56,7 +56,7 @@ def test_the_same_seed_cuts_the_same_way(tmp_path: Path) -> None:
 
 def test_a_trial_times_every_segment(tmp_path: Path) -> None:
     result = made(tmp_path, 4).random("c", 3, tmp_path / "cut")
-    trial = run_trial(result.plan, plan_feeds(result.plan), lasting_s=0.01, fewest=3, most=5)
+    trial = run_trial(result.plan, plan_feeds(result.plan), duration_s=0.01, min_runs=3, max_runs=5)
     assert len(trial.segments_s) == len(result.plan.segments)
     assert 3 <= trial.runs <= 5
     assert 0 < max(trial.segments_s) < trial.latency_s

@@ -10,7 +10,7 @@ import pytest
 from tests.partitioner import small_models
 from tests.partitioner.small_models import CPU, GPU, FakeCosts
 from trisect.partitioner.planning import refinement as refining
-from trisect.profiles.measuring.plan_trial import Trial
+from trisect.profiles.measuring.plan_trial import PlanTiming
 from trisect.profiles.stored.segment_store import MeasuredSegment
 from trisect.runtime.device import Device
 from trisect.runtime.errors import InvalidInput
@@ -22,12 +22,12 @@ def model(tmp_path: Path) -> Path:
     return small_models.mlp(tmp_path / "m.onnx", layers=4)
 
 
-def world(node_s: Callable[[str], float], call_s: float = 1e-5) -> Callable[..., Trial]:
+def world(node_s: Callable[[str], float], call_s: float = 1e-5) -> Callable[..., PlanTiming]:
     """Runs plans by rule: each node takes what its device takes, each segment a call."""
 
-    def run(plan: Plan, *_: object, **__: object) -> Trial:
+    def run(plan: Plan, *_: object, **__: object) -> PlanTiming:
         segments = tuple(call_s + node_s(s.device) * len(s.nodes) for s in plan.segments)
-        return Trial(sum(segments) + 1e-6, 0.0, segments, (0.0,) * len(segments), 1, None)
+        return PlanTiming(sum(segments) + 1e-6, 0.0, segments, (0.0,) * len(segments), 1, None)
 
     return run
 

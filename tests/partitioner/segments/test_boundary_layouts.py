@@ -17,7 +17,7 @@ from trisect.partitioner.planning import refinement
 from trisect.partitioner.planning.plan_request import DeviceData, PlanRequest
 from trisect.partitioner.planning.preparation import prepare
 from trisect.partitioner.segments import boundary_layouts
-from trisect.profiles.measuring.plan_trial import Trial
+from trisect.profiles.measuring.plan_trial import PlanTiming
 from trisect.runtime.device import Device
 from trisect.runtime.engines import find_devices, keeps_channels_last
 from trisect.runtime.plans.plan import Plan
@@ -154,7 +154,9 @@ def test_segments_with_nhwc_boundaries_are_not_recorded(
         monkeypatch.setattr(boundary_layouts, "keeps_channels_last", lambda device, keeps=keeps: keeps)
         plan = placed(model, tmp_path / str(keeps), [CPU, CPU2], {"a": 1, "d": 1})
         count = len(plan.segments)
-        result = refinement._measured_segments(inputs, plan, Trial(1.0, 0.0, (1.0,) * count, (0.0,) * count, 1, None))
+        result = refinement._measured_segments(
+            inputs, plan, PlanTiming(1.0, 0.0, (1.0,) * count, (0.0,) * count, 1, None)
+        )
         assert bool(result.get(CPU2.id)) == recorded
 
 

@@ -51,7 +51,7 @@ def test_eight_bits_are_in_the_model():
 
 
 def test_a_models_own_operators_have_no_other_form():
-    own = replace(SMALL[0], given=dict)
+    own = replace(SMALL[0], make_feeds=dict)
     assert list(case_variants(own)) == []
 
 
@@ -59,8 +59,8 @@ def test_small_cases_cover_every_class_early_with_little_work():
     wanted = {case.op_class for case in standard_cases()}
     assert {case.op_class for case in SMALL[: len(wanted)]} == wanted
     assert len({case.name for case in SMALL}) == len(SMALL)
-    assert max(size_bytes for _, size_bytes in (case.weight for case in SMALL)) <= 8 << 20
-    assert max(flops for flops, _ in (case.weight for case in SMALL)) < 1e8
+    assert max(size_bytes for _, size_bytes in (case.run_cost for case in SMALL)) <= 8 << 20
+    assert max(flops for flops, _ in (case.run_cost for case in SMALL)) < 1e8
 
 
 @pytest.fixture
@@ -73,14 +73,14 @@ def quick(monkeypatch):
 
 def test_what_is_refused_in_one_form_is_measured_in_another(quick, monkeypatch):
     """A chip of eight bits: it names the reason for floats, and has a cost for the class all the same."""
-    bound = measuring._bound
+    bound = measuring._time_case
 
     def eight_bits_only(case, device, options):
         if "int8" in case.name or case.name.startswith("tiny"):
             return bound(case, device, options)
         raise EngineFailed("no kernel for floats")
 
-    monkeypatch.setattr(measuring, "_bound", eight_bits_only)
+    monkeypatch.setattr(measuring, "_time_case", eight_bits_only)
     npu = replace(ORT, reality="simulated")
     first = measuring.measure([npu])
     result = first.devices["cpu:ort"]
@@ -89,7 +89,7 @@ def test_what_is_refused_in_one_form_is_measured_in_another(quick, monkeypatch):
     assert result.refused == dict.fromkeys(names, "no kernel for floats")
     product = OpFeatures("MatMul", OpClass.MATVEC, 1e6, 10**5, 10**3, 0, "float32")
     assert 0 < ProfileCosts(first).node_time_s(product, "cpu:ort") < float("inf")
-    monkeypatch.setattr(measuring, "_bound", lambda case, *rest: (_only_tiny(case), bound(case, *rest))[1])
+    monkeypatch.setattr(measuring, "_time_case", lambda case, *rest: (_only_tiny(case), bound(case, *rest))[1])
     assert measuring.measure([npu], known=first).devices == first.devices
 
 
@@ -98,7 +98,7 @@ def _only_tiny(case):
 
 
 def test_what_is_refused_in_every_form_is_refused(quick, monkeypatch):
-    bound, tried = measuring._bound, []
+    bound, tried = measuring._time_case, []
 
     def refusing(case, device, options):
         if case.name.startswith("tiny"):
@@ -106,7 +106,7 @@ def test_what_is_refused_in_every_form_is_refused(quick, monkeypatch):
         tried.append(case.name)
         raise EngineFailed(f"not {case.name}")
 
-    monkeypatch.setattr(measuring, "_bound", refusing)
+    monkeypatch.setattr(measuring, "_time_case", refusing)
     result = measuring.measure([replace(ORT, reality="simulated")]).devices["cpu:ort"]
     assert result.points == ()
     assert result.refused["matvec:1x256x256"] == "not matvec:1x256x256"
@@ -120,5 +120,5 @@ def test_a_simulator_times_few_calls(quick, monkeypatch):
     timing = measuring.CallTiming(1e-3, 0.0)
     monkeypatch.setattr(measuring, "time_calls", lambda call, **limits: (asked.append(limits), timing)[1])
     for reality in ("hardware", "simulated"):
-        measuring._bound(SMALL[1], replace(ORT, reality=reality), LoadOptions())
-    assert asked == [{}, {"fewest": 3}]
+        measuring._time_case(SMALL[1], replace(ORT, reality=reality), LoadOptions())
+    assert asked == [{}, {"min_runs": 3}]

@@ -39,7 +39,7 @@ def test_both_kinds_of_work_are_tried():
 def test_each_is_timed_beside_the_other_as_a_session_runs_them(monkeypatch, executor):
     monkeypatch.setattr(contention, "contention_cases", lambda: [ONE])
     opened, beside = [], []
-    real_opened, real_busy = contention._opened, contention._busy
+    real_opened, real_busy = contention._open_hosts, contention._keep_busy
 
     def watched(devices, segment, folder, options, how):
         opened.append(how)
@@ -49,9 +49,9 @@ def test_each_is_timed_beside_the_other_as_a_session_runs_them(monkeypatch, exec
         beside.append(type(host).__name__)
         return real_busy(host, segment, feeds)
 
-    monkeypatch.setattr(contention, "_opened", watched)
-    monkeypatch.setattr(contention, "_busy", busy)
-    result = measure_contention(PAIR, LoadOptions(), executor, lasting_s=0.01)
+    monkeypatch.setattr(contention, "_open_hosts", watched)
+    monkeypatch.setattr(contention, "_keep_busy", busy)
+    result = measure_contention(PAIR, LoadOptions(), executor, duration_s=0.01)
     assert [(row.device, row.beside) for row in result] == list(permutations(device.id for device in PAIR))
     assert {row.executor for row in result} == {executor}
     assert all(row.alone_s > 0 and row.together_s > 0 and row.slowdown >= 1 and row.date for row in result)
@@ -85,9 +85,9 @@ def test_contention_is_recorded_for_the_slowed_device_only(monkeypatch):
         yield
         Sharer.at_work.discard(host.name)
 
-    monkeypatch.setattr(contention, "_opened", opened)
-    monkeypatch.setattr(contention, "_busy", busy)
-    result = measure_contention(PAIR, LoadOptions(), "threads", lasting_s=0.0)
+    monkeypatch.setattr(contention, "_open_hosts", opened)
+    monkeypatch.setattr(contention, "_keep_busy", busy)
+    result = measure_contention(PAIR, LoadOptions(), "threads", duration_s=0.0)
     assert {(row.device, row.beside, row.slowdown) for row in result} == {(first, second, 3.0), (second, first, 1.5)}
     assert {row.alone_s for row in result} == {1.0}
 
@@ -100,7 +100,7 @@ def test_the_other_is_at_work_all_the_while():
             runs.append(threading.get_ident())
             time.sleep(0)
 
-    with contention._busy(Counting(), None, {}):
+    with contention._keep_busy(Counting(), None, {}):
         assert runs  # it has begun before anything is timed
         before = len(runs)
         while len(runs) < before + 3:
@@ -116,5 +116,5 @@ def test_a_device_that_fails_beside_another_spoils_the_figure():
         def run(self, segment, feeds):
             raise EngineFailed("no more memory")
 
-    with pytest.raises(EngineFailed, match="no more memory"), contention._busy(Broken(), None, {}):
+    with pytest.raises(EngineFailed, match="no more memory"), contention._keep_busy(Broken(), None, {}):
         pass

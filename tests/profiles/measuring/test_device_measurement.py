@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from dataclasses import replace
 from math import prod
-from types import SimpleNamespace
 
 import msgspec
 import numpy as np
@@ -130,8 +129,8 @@ def test_a_measured_profile_answers_a_planner(quick):
 def test_what_is_known_is_not_measured_again(quick, monkeypatch):
     first = measuring.measure([ORT])
     ran = []
-    bound = measuring._bound
-    monkeypatch.setattr(measuring, "_bound", lambda case, *rest: (ran.append(case.name), bound(case, *rest))[1])
+    bound = measuring._time_case
+    monkeypatch.setattr(measuring, "_time_case", lambda case, *rest: (ran.append(case.name), bound(case, *rest))[1])
     again = measuring.measure([ORT], known=first)
     assert again.devices == first.devices
     assert ran == ["tiny:1"]
@@ -157,30 +156,18 @@ def test_a_spent_budget_leaves_cases_for_the_next_time(quick):
 
 
 def test_an_operator_that_a_device_refuses_is_noted(quick, monkeypatch):
-    bound = measuring._bound
+    bound = measuring._time_case
 
     def refusing(case, device, options):
         if case.op_class is OpClass.NORM:
             raise EngineFailed("no kernel for LayerNormalization")
         return bound(case, device, options)
 
-    monkeypatch.setattr(measuring, "_bound", refusing)
+    monkeypatch.setattr(measuring, "_time_case", refusing)
     profile = measuring.measure([ORT])
     assert profile.devices["cpu:ort"].refused == {"norm:layer:8x256": "no kernel for LayerNormalization"}
     norm = OpFeatures("Softmax", OpClass.NORM, 1e5, 10**5, 10**5, 0, "float32")
     assert ProfileCosts(profile).node_time_s(norm, "cpu:ort") == float("inf")
-
-
-def test_time_calls_takes_the_median_and_the_spread(monkeypatch):
-    durations_s = [5.0, 1.0, 3.0, 2.0, 4.0]
-    reads = [0.0, *itertools.chain.from_iterable((10.0 * i, 10.0 * i + d) for i, d in enumerate(durations_s)), 99.0]
-    clock = iter(reads)
-    monkeypatch.setattr(measuring, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
-    calls = []
-    timing = measuring.time_calls(lambda: calls.append(1), lasting_s=0.0, fewest=5)
-    assert len(calls) == 7  # two of them to warm up
-    assert timing.median_s == 3.0
-    assert timing.spread == pytest.approx((4.0 - 2.0) / 3.0)
 
 
 def test_links_are_measured_at_every_size():
@@ -196,7 +183,7 @@ def test_read_bandwidth_is_a_rate(monkeypatch):
 
 
 def test_an_interruption_keeps_what_is_measured(quick, monkeypatch):
-    bound = measuring._bound
+    bound = measuring._time_case
     stored = []
 
     def interrupted(case, device, options):
@@ -204,15 +191,15 @@ def test_an_interruption_keeps_what_is_measured(quick, monkeypatch):
             raise KeyboardInterrupt
         return bound(case, device, options)
 
-    monkeypatch.setattr(measuring, "_bound", interrupted)
+    monkeypatch.setattr(measuring, "_time_case", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        measuring.measure([ORT, OPENVINO], keep=stored.append)
+        measuring.measure([ORT, OPENVINO], on_interrupt=stored.append)
     (partial,) = stored
     names = [case.name for case in quick]
     cut = names.index("norm:layer:8x256")
     assert [point.case for point in partial.devices["cpu:ort"].points] == names[:cut]
     assert len(partial.links) == 2
-    monkeypatch.setattr(measuring, "_bound", bound)
+    monkeypatch.setattr(measuring, "_time_case", bound)
     whole = measuring.measure([ORT, OPENVINO], known=partial)
     assert whole.devices["cpu:ort"].points[:cut] == partial.devices["cpu:ort"].points
     assert [point.case for point in whole.devices["cpu:ort"].points] == names
@@ -224,14 +211,14 @@ def test_an_interruption_before_anything_is_known_keeps_nothing(quick, monkeypat
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(measuring, "_begin", interrupted)
+    monkeypatch.setattr(measuring, "_measure_overheads", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        measuring.measure([ORT], keep=lambda profile: pytest.fail("nothing was measured"))
+        measuring.measure([ORT], on_interrupt=lambda profile: pytest.fail("nothing was measured"))
 
 
 def test_wanted_cases_come_first(quick):
     first = replace(quick[0], name="matmul:mine")
-    profile = measuring.measure([ORT], wanted=[first])
+    profile = measuring.measure([ORT], model_cases=[first])
     assert profile.devices["cpu:ort"].points[0].case == "matmul:mine"
     assert len(profile.devices["cpu:ort"].points) == len(quick) + 1
 
@@ -242,15 +229,15 @@ def test_what_would_take_minutes_is_left_out(quick):
     by_name = {case.name: case for case in CASES}
     small, large = by_name["matmul:64x256x256"], by_name["matvec:1x4096x4096"]
     quick_profile = msgspec.structs.replace(slow, peak_flops=1e12)
-    assert measuring._is_worth_it(large, ORT, quick_profile)
-    assert not measuring._is_worth_it(large, simulated, quick_profile)
-    assert measuring._is_worth_it(small, simulated, quick_profile)
-    assert not measuring._is_worth_it(small, ORT, slow)
+    assert measuring._is_affordable(large, ORT, quick_profile)
+    assert not measuring._is_affordable(large, simulated, quick_profile)
+    assert measuring._is_affordable(small, simulated, quick_profile)
+    assert not measuring._is_affordable(small, ORT, slow)
 
 
 def test_a_slow_device_is_not_given_the_large_product(monkeypatch):
     sizes = []
-    product = machine.square_product
+    product = machine.square_matmul
     monkeypatch.setattr(machine, "square_matmul", lambda size: (sizes.append(size), product(32))[1])
     monkeypatch.setattr(machine, "_LONG_S", 0.0)
     assert machine.peak_flops(ORT, LoadOptions()) > 0
@@ -273,7 +260,7 @@ def test_links_reach_as_far_as_time_and_device_allow(monkeypatch, reality, budge
 
     monkeypatch.setattr(measuring, "measure_link", link)
     known = {}
-    measuring._links([ORT, replace(OPENVINO, reality=reality)], known, LoadOptions(), budget_s)
+    measuring._measure_links([ORT, replace(OPENVINO, reality=reality)], known, LoadOptions(), budget_s)
     assert len(known) == 2
     assert {sizes[-1] for sizes in asked} == {largest}
     assert all(sizes[0] == 1024 for sizes in asked)

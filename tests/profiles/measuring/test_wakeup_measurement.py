@@ -47,7 +47,7 @@ def test_first_and_last_call_of_a_turn_are_distinguished(monkeypatch: pytest.Mon
 
         return call
 
-    monkeypatch.setattr(wakeup, "_calling", calling)
+    monkeypatch.setattr(wakeup, "_load_call", calling)
     monkeypatch.setattr(wakeup.time, "perf_counter", lambda: now_s[0])
     wakeups = wakeup.measure_wakeups(OPENVINO, ORT, LoadOptions())
     assert set(wakeups) == {WakeupPoint("cpu:ort", 3.0, 5.0, 1.0)}
