@@ -68,12 +68,12 @@ class Device:
         return self.id.rpartition("/")[2]
 
 
-def select(wanted: str | Iterable[str], available: Iterable[Device]) -> list[Device]:
+def select(selector: str | Iterable[str], available: Iterable[Device]) -> list[Device]:
     """Select devices by id, kind or ``auto``.
 
     Parameters
     ----------
-    wanted : str or iterable of str
+    selector : str or iterable of str
         ``"auto"`` for all, or ids and kinds, comma-separated or one by one. Order is preserved, duplicates are removed.
         In a cluster also nodes (``edge1``), kinds of a node (``edge1/npu``), and ids on any node (``npu:qnn``).
     available : iterable of Device
@@ -91,7 +91,9 @@ def select(wanted: str | Iterable[str], available: Iterable[Device]) -> list[Dev
     ['cpu:openvino', 'cpu:ort']
     """
     everything = list(available)
-    names = [part.strip() for text in ([wanted] if isinstance(wanted, str) else wanted) for part in text.split(",")]
+    names = [
+        part.strip() for text in ([selector] if isinstance(selector, str) else selector) for part in text.split(",")
+    ]
     chosen: dict[str, Device] = {}
     for name in filter(None, names):
         matching = [d for d in everything if name == "auto" or name in _names(d)]

@@ -57,12 +57,12 @@ def discover() -> list[Device]:
     return list(_inventory().devices)
 
 
-def find_devices(wanted: str | Iterable[str], available: Iterable[Device] | None = None) -> list[Device]:
+def find_devices(selector: str | Iterable[str], available: Iterable[Device] | None = None) -> list[Device]:
     """Select devices of this machine; see `trisect.runtime.device.select`.
 
     Parameters
     ----------
-    wanted : str or iterable of str
+    selector : str or iterable of str
     available : iterable of Device, optional
         Devices to select from; by default all of `discover`, and those used only by name (``cpu:reference``) that are
         named.
@@ -74,7 +74,7 @@ def find_devices(wanted: str | Iterable[str], available: Iterable[Device] | None
     EngineMissing
         For a device of an engine that cannot be used here, with the reason and what to install.
     """
-    texts = [wanted] if isinstance(wanted, str) else list(wanted)
+    texts = [selector] if isinstance(selector, str) else list(selector)
     names = {name.strip() for text in texts for name in text.split(",")}
     if available is None:
         available = [*discover(), *(device for device in _inventory().named_devices if device.id in names)]
@@ -88,14 +88,14 @@ def find_devices(wanted: str | Iterable[str], available: Iterable[Device] | None
         raise
 
 
-def find_hardware(wanted: str | Iterable[str]) -> list[Device]:
+def find_hardware(selector: str | Iterable[str]) -> list[Device]:
     """Select devices as `find_devices` does, but for ``auto`` skip simulators and software drivers.
 
     Simulators are slow, and what is measured on them holds for no hardware. ``auto`` selects them only on a machine
     that has nothing else.
     """
-    if wanted != "auto":
-        return find_devices(wanted)
+    if selector != "auto":
+        return find_devices(selector)
     everything = discover()
     return [device for device in everything if device.is_real] or everything
 

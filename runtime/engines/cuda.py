@@ -61,13 +61,7 @@ class CudaEngine:
         return devices
 
     def load(self, model: Path | bytes, device: Device, options: LoadOptions) -> OrtModule:
-        """Load an ONNX file; see `Engine.load`.
-
-        Raises
-        ------
-        EngineFailed
-            With the reason in one line, or the nodes for which the provider has no kernel.
-        """
+        """Load an ONNX file; see `Engine.load`. Nodes that would fall back to the CPU are an error."""
         # TF32 has 10 mantissa bits: fast, but not reference numerics.
         settings = {"use_tf32": "1" if options.precision == "fast" else "0"}
         units = _units()

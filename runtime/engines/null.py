@@ -152,7 +152,7 @@ class NullModule:
         for name, shape in shapes.items():
             if any(isinstance(dim, str) for dim in shape):
                 raise EngineFailed(
-                    f"{self.device.id} cannot tell the shape of {name!r}: it depends on values", device=self.device.id
+                    f"{self.device.id} cannot infer the shape of {name!r}: it depends on values", device=self.device.id
                 )
         return cast("dict[str, tuple[int, ...]]", shapes)
 
@@ -195,7 +195,7 @@ def _infer_shapes(model: Path | bytes, shapes: Mapping[str, tuple[int, ...]]) ->
             value.type.tensor_type.ClearField("shape")
         graph = onnx.shape_inference.infer_shapes(proto, data_prop=True).graph
     except Exception as error:  # protobuf and shape inference share no base class
-        raise EngineFailed(f"the shapes of the model cannot be told: {vendor_message(error)}") from error
+        raise EngineFailed(f"the shapes of the model cannot be inferred: {vendor_message(error)}") from error
     return {
         value.name: tuple(d.dim_value if d.HasField("dim_value") else "?" for d in value.type.tensor_type.shape.dim)
         if value.type.tensor_type.HasField("shape")

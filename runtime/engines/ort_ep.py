@@ -49,13 +49,7 @@ class OrtProviderEngine:
         return [device for device, _ in _listed()]
 
     def load(self, model: Path | bytes, device: Device, options: LoadOptions) -> OrtModule:
-        """Load an ONNX file; see `Engine.load`.
-
-        Raises
-        ------
-        EngineFailed
-            With the reason in one line, or the nodes that would fall back to the CPU.
-        """
+        """Load an ONNX file; see `Engine.load`. Nodes that would fall back to the CPU are an error."""
         unit = next((unit for listed, unit in _listed() if listed.id == device.id), None)
         if unit is None:
             raise EngineFailed(

@@ -67,13 +67,7 @@ class QnnEngine:
         ]
 
     def load(self, model: Path | bytes, device: Device, options: LoadOptions) -> OrtModule:
-        """Load an ONNX file; see `Engine.load`.
-
-        Raises
-        ------
-        EngineFailed
-            With the reason in one line: a symbolic dimension, or nodes that the NPU does not support.
-        """
+        """Load an ONNX file; see `Engine.load`. Nodes that would fall back to the CPU are an error."""
         unit = unit_of(device, _units())
         # By default it runs the first and last (de)quantisation on the CPU, which would be a fallback.
         settings = {"backend_type": "htp", "offload_graph_io_quantization": "0"}

@@ -71,13 +71,7 @@ class WebGpuEngine:
         return [device]
 
     def load(self, model: Path | bytes, device: Device, options: LoadOptions) -> OrtModule:
-        """Load an ONNX file; see `Engine.load`.
-
-        Raises
-        ------
-        EngineFailed
-            With the reason in one line, or the nodes for which the provider has no kernel.
-        """
+        """Load an ONNX file; see `Engine.load`. Nodes that would fall back to the CPU are an error."""
         unit = unit_of(device, ep_devices(EP)[:1])
         with quiet(), redirected(STDERR, None):  # Dawn prints warnings there
             return open_module(model, device, options, Provider([unit], memory="webgpu"))

@@ -1,9 +1,9 @@
-"""Puts a decoder's attention into the form that OpenVINO's CPU plugin has one fused kernel for.
+"""Rewrites a decoder's attention into the pattern for which OpenVINO's CPU plugin has one fused kernel.
 
-The plugin keeps ``ScaledDotProductAttention`` whole, with the KV cache inside, only where it finds the pattern that
-OpenVINO GenAI writes: a ReadValue, a Gather over beams, a Concat with what is new, a Broadcast of grouped heads. Its
-ONNX frontend writes something else (a Tile for the grouped heads, an explicit mask), and the plugin then takes the
-attention apart: a fifth of prefill's time at 512 tokens, a quarter of it at 1,500. The match is in the plugin's
+The plugin fuses ``ScaledDotProductAttention`` with the KV cache only where it matches the pattern that OpenVINO GenAI
+writes: a ReadValue, a Gather over beams, a Concat with the new tokens, a Broadcast of grouped heads. Its ONNX frontend
+writes another pattern (a Tile for the grouped heads, an explicit mask), for which the plugin decomposes the attention:
+that costs a fifth of prefill's time at 512 tokens, a quarter at 1,500. The pattern matching is in the plugin's
 ``stateful_sdpa_fusion.cpp`` (OpenVINO, Apache-2.0).
 """
 
@@ -19,17 +19,17 @@ from openvino.op.util import Variable, VariableInfo
 from openvino.utils.node_factory import NodeFactory
 
 BEAM_INPUT = "beam_idx"
-"""An int32 [batch] input that the fused model has in addition: which sequence of the cache each row continues.
+"""An additional int32 [batch] input of the fused model: the sequence of the cache that each row continues.
 
-Here each its own: 0, 1, 2, ..."""
+Here each row continues its own sequence: 0, 1, 2, ..."""
 
 _REPEATS_HEADS = ("Reshape", "Tile", "Unsqueeze", "Broadcast")
 _COMPARISONS = {"LessEqual", "GreaterEqual", "Less", "Greater"}
 
 
 @dataclass(frozen=True)
-class _Cached:
-    """Keys or values of one attention: what is new, and the model's input that holds the past."""
+class _CachedTensor:
+    """Keys or values of one attention: the new ones, and the model's input that contains the past ones."""
 
     parameter: str
     fresh: ov.Output
@@ -41,32 +41,31 @@ class _Cached:
 class _Attention:
     node: ov.Node
     query: ov.Output
-    key: _Cached
-    value: _Cached
+    key: _CachedTensor
+    value: _CachedTensor
     batch: int
 
 
 def fuse_attention(model: ov.Model, state: Mapping[str, str]) -> int:
-    """Move every attention's cache into the model and write the attention as the plugin's kernel wants it.
+    """Move the cache of every attention into the model, and rewrite the attention for the plugin's kernel.
 
     Parameters
     ----------
     model : openvino.Model
-        Changed in place, and only if all of it can be.
+        Changed in place, if all of its attentions can be rewritten; else unchanged.
     state : mapping
         Inputs (``past_key_values.N.key``) and the outputs that replace them.
 
     Returns
     -------
     int
-        How many sequences go side by side; 0 where an attention is of another form, or an input of `state` is not the
-        past of one.
+        Batch size; 0 where an attention has another form, or an input of `state` is not the past of one.
     """
-    found = [_recognise(node, state) for node in model.get_ordered_ops() if _type(node) == "ScaledDotProductAttention"]
-    attentions = [attention for attention in found if attention is not None]
+    matches = [_match(node, state) for node in model.get_ordered_ops() if _type(node) == "ScaledDotProductAttention"]
+    attentions = [attention for attention in matches if attention is not None]
     covered = {cached.parameter for attention in attentions for cached in (attention.key, attention.value)}
     batches = {attention.batch for attention in attentions}
-    if len(batches) != 1 or len(attentions) != len(found) or covered != set(state):
+    if len(batches) != 1 or len(attentions) != len(matches) or covered != set(state):
         return 0
     results = {name: result for result in model.get_results() for name in result.output(0).get_names()}
     parameters = {name: parameter for parameter in model.get_parameters() for name in parameter.output(0).get_names()}
@@ -79,7 +78,7 @@ def fuse_attention(model: ov.Model, state: Mapping[str, str]) -> int:
         value = _extend(model, attention.value, state, beam, attention.batch, heads)
         scale = attention.node.input_value(4) if attention.node.get_input_size() > 4 else None
         inputs = [attention.query, key, value]
-        if scale is not None:  # an input of its own, behind a mask that adds nothing
+        if scale is not None:  # the input after a mask, here one that adds zero
             inputs += [ops.constant(np.array(0, np.float32)).output(0), _output(scale)]
         fused = NodeFactory("opset13").create("ScaledDotProductAttention", inputs, {"causal": True})
         _whole_rows(attention.node).replace(fused.output(0))
@@ -90,8 +89,8 @@ def fuse_attention(model: ov.Model, state: Mapping[str, str]) -> int:
     return batches.pop()
 
 
-def _recognise(node: ov.Node, state: Mapping[str, str]) -> _Attention | None:
-    """A causal attention over a past that is an input of the model; None where it is anything else."""
+def _match(node: ov.Node, state: Mapping[str, str]) -> _Attention | None:
+    """Return a causal attention over a past that is an input of the model; None for any other."""
     key, value = (_cached(node.input_value(at), state) for at in (1, 2))
     batch = node.input_value(0).get_partial_shape()[0]
     if key is None or value is None or batch.is_dynamic or not _is_causal(node):
@@ -99,7 +98,7 @@ def _recognise(node: ov.Node, state: Mapping[str, str]) -> _Attention | None:
     return _Attention(node, _output(node.input_value(0)), key, value, batch.get_length())
 
 
-def _cached(source: ov.Output, state: Mapping[str, str]) -> _Cached | None:
+def _cached(source: ov.Output, state: Mapping[str, str]) -> _CachedTensor | None:
     node = source.get_node()
     while _type(node) in _REPEATS_HEADS:
         node = node.input_value(0).get_node()
@@ -110,13 +109,13 @@ def _cached(source: ov.Output, state: Mapping[str, str]) -> _Cached | None:
     shape = fresh.get_partial_shape()
     if _type(past.get_node()) != "Parameter" or not names or len(shape) != 4 or shape[1].is_dynamic:
         return None
-    return _Cached(names[0], _output(fresh), shape[1].get_length(), shape[3].get_length())
+    return _CachedTensor(names[0], _output(fresh), shape[1].get_length(), shape[3].get_length())
 
 
 def _is_causal(node: ov.Node) -> bool:
-    """True for the flag, or for the mask that the ONNX frontend builds of row and column numbers for a causal one.
+    """Return whether the causal flag is set, or the mask is the causal one that the ONNX frontend computes from indices.
 
-    A mask that a model computes from an input, of padding or of a window, is another matter and must stay.
+    A mask that depends on an input, for padding or a window, must be kept.
     """
     if node.get_attributes().get("causal"):
         return True
@@ -127,18 +126,18 @@ def _is_causal(node: ov.Node) -> bool:
 
 
 def _ancestors(node: ov.Node, limit: int) -> Iterator[ov.Node]:
-    """Nodes that a mask is computed from, stopping where only a shape is asked for."""
-    waiting, seen = [node], 0
-    while waiting and seen < limit:
-        current = waiting.pop()
-        seen += 1
+    """Yield the nodes from which a mask is computed; only shapes matter before a ShapeOf."""
+    pending, count = [node], 0
+    while pending and count < limit:
+        current = pending.pop()
+        count += 1
         yield current
         if _type(current) != "ShapeOf":
-            waiting += [current.input_value(at).get_node() for at in range(current.get_input_size())]
+            pending += [current.input_value(at).get_node() for at in range(current.get_input_size())]
 
 
 def _whole_rows(node: ov.Node) -> ov.Output:
-    """The attention's output behind what zeroes rows in which everything is masked: a causal mask leaves none."""
+    """Return the attention's output after the nodes that zero fully masked rows, which a causal mask does not have."""
     users = [port.get_node() for port in node.output(0).get_target_inputs()]
     selects = [user for user in users if _type(user) == "Select"]
     if len(selects) == 1 and {_type(user) for user in users} == {"IsNaN", "ConvertLike", "Select"}:
@@ -147,9 +146,9 @@ def _whole_rows(node: ov.Node) -> ov.Output:
 
 
 def _extend(
-    model: ov.Model, cached: _Cached, state: Mapping[str, str], beam: ov.Node, batch: int, heads: int
+    model: ov.Model, cached: _CachedTensor, state: Mapping[str, str], beam: ov.Node, batch: int, heads: int
 ) -> ov.Output:
-    """The cache with what is new behind it, repeated for grouped heads: [batch, heads, total, head dim]."""
+    """Return the cache with the new tokens appended, repeated for grouped heads: [batch, heads, total, head dim]."""
     info = VariableInfo()
     info.data_shape = ov.PartialShape([-1, cached.kv_heads, -1, cached.head_dim])
     info.data_type = ov.Type.f32
@@ -173,7 +172,7 @@ def _extend(
 
 
 def _output(source: ov.Output) -> ov.Output:
-    """A node's output, of what an input tells of it (which cannot be built on)."""
+    """Return a node's output; nodes cannot be built on the value of an input."""
     return source.get_node().output(source.get_index())
 
 
