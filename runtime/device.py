@@ -91,9 +91,8 @@ def select(selector: str | Iterable[str], available: Iterable[Device]) -> list[D
     ['cpu:openvino', 'cpu:ort']
     """
     everything = list(available)
-    names = [
-        part.strip() for text in ([selector] if isinstance(selector, str) else selector) for part in text.split(",")
-    ]
+    texts = [selector] if isinstance(selector, str) else selector
+    names = [name.strip() for text in texts for name in text.split(",")]
     chosen: dict[str, Device] = {}
     for name in filter(None, names):
         matching = [d for d in everything if name == "auto" or name in _names(d)]

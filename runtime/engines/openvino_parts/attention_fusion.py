@@ -113,7 +113,7 @@ def _cached(source: ov.Output, state: Mapping[str, str]) -> _CachedTensor | None
 
 
 def _is_causal(node: ov.Node) -> bool:
-    """Return whether the causal flag is set, or the mask is the causal one that the ONNX frontend computes from indices.
+    """Return whether the causal flag is set, or the mask is the causal one of the ONNX frontend.
 
     A mask that depends on an input, for padding or a window, must be kept.
     """

@@ -54,7 +54,7 @@ def test_shapes_are_those_that_a_real_engine_gives(model):
 
 def test_a_shape_that_depends_on_values_is_refused(model):
     module = engines.load(model("g (float[n] x) => (int64[r,k] i) { i = NonZero(x) }"), NULL)
-    with pytest.raises(EngineFailed, match="cannot tell the shape of 'i'"):
+    with pytest.raises(EngineFailed, match="cannot infer the shape of 'i'"):
         module.run({"x": np.ones(3, np.float32)})
 
 
