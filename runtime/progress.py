@@ -6,7 +6,7 @@ from typing import Protocol
 
 
 class Progress(Protocol):
-    """Called as ``progress(done, total, text)``: steps done, all steps (0 = unknown), and the step at hand."""
+    """Called as ``progress(done, total, text)``: steps done, all steps (0 = unknown), and the current step."""
 
     def __call__(self, done: int, total: int, text: str, /) -> None:
         """Report one step."""

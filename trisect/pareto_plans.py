@@ -35,28 +35,28 @@ def pareto(
     address: str | None = None,
     progress: Progress = no_progress,
 ) -> list[Solution]:
-    """Return placements of which none is better than another in both objectives.
+    """Return Pareto-optimal placements for two objectives.
 
-        Parameters
-        ----------
-        model : path or Problem
-            An ONNX file, or a problem of a model; devices, shapes, `out`, `machine` and `address` apply to a file only.
-        devices, shapes, constraints, time_limit_s, seed, machine, address, progress
-            As of `trisect.split`.
-        out : path, optional
-            Folder that gets a plan of each placement: ``00``, ``01``, ... in the order of the list.
+    Parameters
+    ----------
+    model : path or Problem
+        An ONNX file, or a problem of a model; devices, shapes, `out`, `machine` and `address` apply to a file only.
+    devices, shapes, constraints, time_limit_s, seed, machine, address, progress
+        As of `trisect.split`.
+    out : path, optional
+        Folder that gets a plan of each placement: ``00``, ``01``, ... in the order of the list.
 
-        Returns
-        -------
-        list of Solution
-            The best in the first objective first; `values` has both.
+    Returns
+    -------
+    list of Solution
+        The best in the first objective first; `values` has both.
 
-        Raises
-        ------
-        TrisectError
-            As `trisect.split`.
+    Raises
+    ------
+    TrisectError
+        As `trisect.split`.
 
-        Examples
+    Examples
     --------
     >>> import networkx as nx
     >>> from trisect.runtime.device import Device

@@ -58,7 +58,7 @@ def pareto_front(
     time_limit_s: float = TIME_LIMIT_S,
     seed: int = 0,
 ) -> list[Solution]:
-    """Return placements of which none is better than another in both objectives.
+    """Return Pareto-optimal placements for two objectives.
 
     Parameters
     ----------

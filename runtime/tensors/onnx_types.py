@@ -84,9 +84,9 @@ def _dtype_name(declared: TypeProto, where: str, depth: int = 0) -> str:
         key = onnx_dtype_name(declared.map_type.key_type)
         return f"map({key},{_dtype_name(declared.map_type.value_type, where, depth + 1)})"
     if kind != "tensor_type":
-        found = (kind or "value without type").removesuffix("_type")
+        kind_name = (kind or "value without type").removesuffix("_type")
         raise UnsupportedModel(
-            f"{where} is a {found}, not a tensor", remedy="trisect supports tensors, sequences, optionals and maps"
+            f"{where} is a {kind_name}, not a tensor", remedy="trisect supports tensors, sequences, optionals and maps"
         )
     name = onnx_dtype_name(declared.tensor_type.elem_type)
     if name is None:

@@ -187,8 +187,8 @@ def main(descriptor: int, port: int, cores: list[int]) -> None:
     stay_on(cores)
     if sys.platform == "linux":
         _die_with_parent()
-    watch = _exit_on_hangup if hasattr(select, "poll") else _exit_with_parent
-    threading.Thread(target=watch, args=(connected.fileno(), os.getppid()), daemon=True).start()
+    exit_when_orphaned = _exit_on_hangup if hasattr(select, "poll") else _exit_with_parent
+    threading.Thread(target=exit_when_orphaned, args=(connected.fileno(), os.getppid()), daemon=True).start()
     serve(Channel(connected))
 
 

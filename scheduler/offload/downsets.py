@@ -85,11 +85,11 @@ def best_chain(instance: OffloadInstance, limit: float, clock: TimeLimit) -> tup
                 continue
             after = needed[:, 1:] if is_host else needed[1:, :]
             least = after[alive].min() - _EPSILON
-            found, loads = _transitions(instance, sets, i, limit, least, is_host)
-            if not len(found):
+            successors, loads = _transitions(instance, sets, i, limit, least, is_host)
+            if not len(successors):
                 continue
             reached = np.maximum(source[None], loads[:, None, None])
-            target = (found, slice(None), slice(1, None)) if is_host else (found, slice(1, None), slice(None))
+            target = (successors, slice(None), slice(1, None)) if is_host else (successors, slice(1, None), slice(None))
             old = best[target]
             better = reached < np.minimum(old, limit)
             best[target] = np.where(better, reached, old)
@@ -180,13 +180,13 @@ def _transitions(
         keep = (sets.host[part] - sets.host[i] < limit) & (sets.no_host[part] == sets.no_host[i])
     else:
         keep = (sets.size[part] - sets.size[i] <= instance.capacity) & (sets.no_acc[part] == sets.no_acc[i])
-    found = np.flatnonzero(keep) + low
+    successors = np.flatnonzero(keep) + low
     for w in range(sets.words.shape[1]):
         mine = sets.words[i, w]
-        found = found[sets.words[found, w] & mine == mine]
+        successors = successors[sets.words[successors, w] & mine == mine]
     if is_host:
-        return found, sets.host[found] - sets.host[i]
-    loads = sets.acc[found] - sets.acc[i] + sets.alone[found]
+        return successors, sets.host[successors] - sets.host[i]
+    loads = sets.acc[successors] - sets.acc[i] + sets.alone[successors]
     mask = int.from_bytes(sets.words[i].tobytes(), "little")
     for net in instance.nets:
         home_done = bool(mask >> net.home & 1)
@@ -194,10 +194,10 @@ def _transitions(
         if home_done == bool(done) and (not home_done or len(done) == len(net.readers)):
             continue  # all before, or all still to come: counted by `alone`
         readers_left = [r for r in net.readers if not mask >> r & 1]
-        reads = np.zeros(len(found), dtype=bool)
-        lacks = np.zeros(len(found), dtype=bool)
+        reads = np.zeros(len(successors), dtype=bool)
+        lacks = np.zeros(len(successors), dtype=bool)
         for r in readers_left:
-            inside = _has(sets, found, r)
+            inside = _has(sets, successors, r)
             reads |= inside
             lacks |= ~inside
         if home_done:
@@ -205,16 +205,16 @@ def _transitions(
             loads += net.cost * (reads.astype(float) - lacks)
         else:
             # A reader precedes its producer (a backward pass): alone, the downset would pay for it in any case.
-            home = _has(sets, found, net.home)
+            home = _has(sets, successors, net.home)
             loads += net.cost * (np.where(home, True, reads).astype(float) - np.where(home, lacks, True))
     keep = loads < limit
-    return found[keep], loads[keep]
+    return successors[keep], loads[keep]
 
 
 def _has(sets: _Downsets, rows: NDArray[np.int64], group: int) -> NDArray[np.bool_]:
     bit = np.uint64(1) << np.uint64(group % _WORD)
-    found: NDArray[np.bool_] = (sets.words[rows, group // _WORD] & bit) != 0
-    return found
+    contains: NDArray[np.bool_] = (sets.words[rows, group // _WORD] & bit) != 0
+    return contains
 
 
 def _walk_back(
