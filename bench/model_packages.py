@@ -112,7 +112,7 @@ PACKAGES: dict[str, ModelPackage] = {
     ),
     "nudenet": ModelPackage(
         "nudenet==3.4.2",
-        # Its metadata says MIT, the licence in the package is this one: run here, and nothing of it is kept.
+        # Its metadata declares MIT, but the package contains this licence.
         "AGPL-3.0-only",
         (
             ModelFile(

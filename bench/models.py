@@ -80,7 +80,7 @@ def _download(requirement: str, folder: Path) -> Path:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     wheels = list(folder.glob("*.whl"))
     if done.returncode != 0 or not wheels:
-        lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or ["pip gave no wheel"]
+        lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or ["pip downloaded no wheel"]
         reason = lines[-1].removeprefix("ERROR: ")
         raise StorageFailed(f"cannot download {requirement}: {reason}", remedy="check the network connection")
     return wheels[0]

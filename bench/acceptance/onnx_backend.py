@@ -170,7 +170,7 @@ def _run(kind: str, case: unittest.TestCase) -> CaseOutcome:
 
 
 class _RecordingBackend(Backend):
-    """The split backend; it keeps the last model, whose segments tell the devices."""
+    """The split backend; it stores the last model, for the devices of its segments."""
 
     prepared: PreparedModel | None = None
 

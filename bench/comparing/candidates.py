@@ -112,7 +112,7 @@ def plan_candidates(
         except TimeLimitExceeded:
             candidates[strategy] = Candidate(strategy, failed=f"no placement within {PLANNING_LIMIT_S:g} s")
             continue
-        except (Exception, SystemExit) as error:  # a strategy is anybody's code
+        except (Exception, SystemExit) as error:  # a strategy may be the user's code: reported as its failure
             candidates[strategy] = Candidate(strategy, failed=one_line(error, 200))
             continue
         if moved:

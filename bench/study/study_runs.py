@@ -118,10 +118,10 @@ def _key(job: StudyJob, run: StudyRun) -> tuple[str, str, str, int]:
     return job.workload, job.instance, run.strategy, run.seed
 
 
-def _with_runs(jobs: Iterable[StudyJob], wanted: Callable[[StudyJob, StudyRun], bool]) -> list[StudyJob]:
-    """Return the jobs with the runs that are wanted; those without any are left out."""
-    kept = [replace(job, runs=tuple(run for run in job.runs if wanted(job, run))) for job in jobs]
-    return [job for job in kept if job.runs]
+def _with_runs(jobs: Iterable[StudyJob], condition: Callable[[StudyJob, StudyRun], bool]) -> list[StudyJob]:
+    """Return the jobs with the runs that satisfy a condition, without jobs that have none."""
+    filtered = [replace(job, runs=tuple(run for run in job.runs if condition(job, run))) for job in jobs]
+    return [job for job in filtered if job.runs]
 
 
 def _run(

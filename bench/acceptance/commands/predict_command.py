@@ -35,7 +35,7 @@ def predict(
 
     Measurements are cached: an interrupted run resumes where it stopped.
     """
-    from ..prediction_error import bench_predict
+    from ..prediction.prediction_error import bench_predict
     from ..target_check import exit_if_missed
 
     model_folder = folder or Path(os.environ.get("TRISECT_MODELS", ".cache/models"))

@@ -12,7 +12,7 @@ from trisect.cli.options import Check, Debug, Json
 from trisect.cli.output import note, print_json, print_table
 
 if TYPE_CHECKING:
-    from ..runtime_figure import RuntimeFigure
+    from ..runtime_cases.runtime_figure import RuntimeFigure
 
 
 def runtime(
@@ -27,7 +27,7 @@ def runtime(
     debug: Debug = False,
 ) -> None:
     """Measure calls, transfers, cuts, pipelines and long streams, each against its baseline."""
-    from ..runtime_overhead import bench_runtime
+    from ..runtime_cases.runtime_overhead import bench_runtime
     from ..target_check import exit_if_missed, verdict
 
     folder = models or Path(os.environ.get("TRISECT_MODELS", ".cache/models"))

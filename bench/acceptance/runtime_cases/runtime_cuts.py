@@ -27,11 +27,11 @@ from trisect.runtime.engines.common.model_signature import read_signature
 from trisect.runtime.plans.plan import Plan
 from trisect.runtime.sessions.session import Session
 
-from ..model_packages import known_files
+from ...model_packages import known_files
+from ..timing import median_ratio, run_interleaved, time_interleaved
 from .handmade_plans import model_path, temporary_folder, whole_model_plan
 from .kernel_cutter import KernelCutter
 from .runtime_figure import RuntimeFigure
-from .timing import median_ratio, run_interleaved, time_interleaved
 
 DETECTOR, TURN_DETECTION = "ch_PP-OCRv4_det_infer.onnx", "smart-turn-v3.2-cpu.onnx"
 _SIDE = 640

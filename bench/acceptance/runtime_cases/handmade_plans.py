@@ -18,7 +18,7 @@ from trisect.runtime.plans.plan_parts import Segment
 from trisect.runtime.plans.timeline import Timeline
 from trisect.runtime.tensors.tensor_spec import TensorSpec
 
-from ..model_packages import PACKAGES
+from ...model_packages import PACKAGES
 
 
 def device(name: str) -> Device:

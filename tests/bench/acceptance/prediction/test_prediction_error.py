@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from trisect.bench.acceptance import prediction_error as predict
-from trisect.bench.acceptance.prediction_error import bench_predict, kendall_tau, summarise
-from trisect.bench.acceptance.split_predictions import ModelRuns, SplitRun
+from trisect.bench.acceptance.prediction import prediction_error
+from trisect.bench.acceptance.prediction.prediction_error import bench_predict, kendall_tau, summarise
+from trisect.bench.acceptance.prediction.split_predictions import ModelRuns, SplitRun
 from trisect.bench.model_packages import ModelFile
 from trisect.network_fitting import fit_on_networks
 from trisect.partitioner.costs import network_measurement
@@ -48,7 +48,9 @@ def test_figures_are_those_of_the_cuts_and_the_strictest_knowledge() -> None:
 def test_a_model_is_learned_for_cut_predicted_and_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     content = synthetic_network(10)
     (tmp_path / "made.onnx").write_bytes(content)
-    monkeypatch.setattr(predict, "known_files", lambda: {"made.onnx": ModelFile("made.onnx", len(content), "0" * 64)})
+    monkeypatch.setattr(
+        prediction_error, "known_files", lambda: {"made.onnx": ModelFile("made.onnx", len(content), "0" * 64)}
+    )
     monkeypatch.setenv("TRISECT_PROFILES", str(tmp_path / "profiles"))
     monkeypatch.setattr(trials, "_PATIENCE", 1)  # this machine may be busy with other tests
     monkeypatch.setattr(network_measurement, "_DURATION_MIN_S", 0.002)

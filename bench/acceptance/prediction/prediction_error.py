@@ -19,7 +19,7 @@ from trisect.runtime.device import Device
 from trisect.runtime.errors import InvalidInput, InvalidModel, ProfileMissing, TrisectError
 from trisect.runtime.progress import Progress, no_progress
 
-from ..model_packages import known_files
+from ...model_packages import known_files
 from .split_predictions import ROUNDS, FittedDevices, ModelRuns, SplitRun, measure_model
 
 MEDIAN_MAX, P95_MAX, OF_REPEATABILITY_MAX, TAU_MIN, QUERY_MAX_S = 0.05, 0.15, 1.5, 0.9, 20e-6

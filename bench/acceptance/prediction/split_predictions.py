@@ -25,7 +25,7 @@ from trisect.profiles.measuring.plan_trial import PlanTiming
 from trisect.profiles.stored.segment_store import MeasuredSegment, SegmentStore
 from trisect.runtime.device import Device
 
-from ..model_packages import ModelFile
+from ...model_packages import ModelFile
 from .measurement_rounds import measure_in_turns, median_trial
 
 _CUTS = 7
@@ -85,8 +85,8 @@ class FittedDevices:
         """
         # Synthetic networks only: the store also holds measurements of the user's models.
         rows = {d.id: [row for row in store.of(d) if row.origin == "network"] for d in devices}
-        models = {device_id: DeviceModel.fit(found, device_id) for device_id, found in rows.items()}
-        return cls(models, {key: len(found) for key, found in rows.items()})
+        models = {device_id: DeviceModel.fit(segments, device_id) for device_id, segments in rows.items()}
+        return cls(models, {key: len(segments) for key, segments in rows.items()})
 
 
 def measure_model(

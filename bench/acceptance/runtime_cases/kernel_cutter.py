@@ -34,7 +34,7 @@ from trisect.runtime.plans.plan_feeds import plan_feeds
 from trisect.scheduler.problem.problem import Part
 from trisect.scheduler.problem.solution import Proposal
 
-from .measurement_rounds import median_trial
+from ..prediction.measurement_rounds import median_trial
 
 CANDIDATES = 16
 """Plans that are run before one is chosen."""
@@ -190,10 +190,10 @@ class KernelCutter:
         if (start, end) in self._seen_s:
             return statistics.median(self._seen_s[start, end])
         lost_s = _CALL_S
-        for index, (made, read, size_bytes) in enumerate(self._tensors):
-            if made <= start and any(start < place <= end for place in read):
+        for index, (producer, readers, size_bytes) in enumerate(self._tensors):
+            if producer <= start and any(start < reader <= end for reader in readers):
                 lost_s += size_bytes / _LAYOUT_BYTES_PER_S + self._extra_s.get(index, 0.0)
-            elif start < made <= end and any(place > end for place in read):
+            elif start < producer <= end and any(reader > end for reader in readers):
                 lost_s += size_bytes / _LAYOUT_BYTES_PER_S
         return lost_s
 
@@ -201,8 +201,8 @@ class KernelCutter:
         """Record the measured loss of a part; an excess over the model is attributed to the tensors that enter it."""
         lost_s = time_s - self._compute_s(start, end)
         entering = [
-            index for index, (made, read, _) in enumerate(self._tensors)
-            if made <= start and any(start < place <= end for place in read)
+            index for index, (producer, readers, _) in enumerate(self._tensors)
+            if producer <= start and any(start < reader <= end for reader in readers)
         ]  # fmt: skip
         excess_s = (lost_s - self._lost_s(start, end)) / max(1, len(entering))
         for index in entering:
@@ -232,4 +232,4 @@ def _tensors(graph: nx.DiGraph[str], row: Sequence[str]) -> list[tuple[int, list
         for tensor, size_bytes in data["tensors"].items():
             readers.setdefault((position[source], tensor), []).append(position[target])
             sizes[position[source], tensor] = size_bytes
-    return [(made, positions, sizes[made, tensor]) for (made, tensor), positions in readers.items()]
+    return [(producer, positions, sizes[producer, tensor]) for (producer, tensor), positions in readers.items()]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from trisect.bench.acceptance.measurement_rounds import measure_in_turns, median_trial
+from trisect.bench.acceptance.prediction.measurement_rounds import measure_in_turns, median_trial
 from trisect.partitioner.costs.trial_plans import TrialModel
 from trisect.partitioner.graph.model_graph import Graph
 from trisect.profiles.measuring.plan_trial import PlanTiming

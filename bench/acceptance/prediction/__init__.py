@@ -1,0 +1,1 @@
+"""The error of predictions, on random splits of real models."""

@@ -1,0 +1,1 @@
+"""The overhead and the speed-up of running a plan, case by case."""
