@@ -53,7 +53,7 @@ def output_difference(outputs: Arrays, reference: Arrays) -> OutputDifference:
     >>> output_difference({}, {"y": np.array([1.0])}).max_abs
     inf
     """
-    differences = [_difference(outputs[name] if name in outputs else None, array) for name, array in reference.items()]
+    differences = [_difference(outputs.get(name), array) for name, array in reference.items()]
     return OutputDifference(
         max((d.max_abs for d in differences), default=0.0),
         max((d.max_rel for d in differences), default=0.0),
