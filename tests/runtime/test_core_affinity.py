@@ -8,13 +8,14 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from trisect.runtime import core_affinity
-from trisect.runtime.core_affinity import CoreAffinity, cores
+from trisect.runtime.core_affinity import CoreAffinity, assign_cores, cores
 from trisect.runtime.engines import find_devices, load
 from trisect.runtime.engines.base import LoadOptions
 from trisect.runtime.sessions.session import Session
@@ -145,3 +146,14 @@ def test_numbers_of_one_core_go_together(monkeypatch, tmp_path):
     assert cores() == ((0, 2), (1,))
     (tmp_path / "0").write_text("0-1")
     assert cores() == ((0, 1), (2,))
+
+
+def test_cores_are_shared_out_to_devices_that_work_at_once(diamond, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2, 3, 6}, raising=False)
+    gpu = replace(diamond.devices[0], id="gpu:x", kind="gpu")
+    devices = [*diamond.devices, gpu]
+    ids = [device.id for device in devices]
+    assert assign_cores(devices, None, side_by_side=True) == dict(zip(ids, [(0, 1), (2, 3), ()], strict=True))
+    assert assign_cores(devices, None, side_by_side=False) == dict.fromkeys(ids, ())
+    assert assign_cores(devices, 1, side_by_side=False) == dict(zip(ids, [(0,), (1,), ()], strict=True))
+    assert assign_cores(devices, 4, side_by_side=True) == dict.fromkeys(ids, ())

@@ -13,7 +13,6 @@ import psutil
 import pytest
 
 from tests.runtime.list_plan import assert_lists_right, lists_feeds, lists_plan
-from trisect.runtime.core_affinity import assign_cores
 from trisect.runtime.engines.base import LoadOptions
 from trisect.runtime.errors import EngineFailed, InvalidInput, UnknownDevice
 from trisect.runtime.sessions import trace_recorder
@@ -113,18 +112,6 @@ def test_non_contiguous_and_read_only_feeds(diamond, executor):
         np.testing.assert_array_equal(session.run({"x": locked})["y"], expected(locked))
 
 
-def test_nan_is_refused_where_that_is_asked(diamond):
-    x = np.array([[1, np.nan, 2]], np.float32)
-    with Session(diamond, nan="refuse") as session:
-        with pytest.raises(InvalidInput, match="input 'x' contains NaN"):
-            session.run({"x": x})
-        assert session.run({"x": np.ones((1, 3), np.float32)})["y"][0, 0] == 4
-    with Session(diamond) as session:
-        assert np.isnan(session.run({"x": x})["y"][0, 1])
-    with pytest.raises(InvalidInput, match="nan is 'maybe'"):
-        Session(diamond, nan="maybe")
-
-
 def test_futures_and_callbacks(diamond, executor):
     with Session(diamond, executor, ONE) as session:
         futures = [session.submit({"x": np.full((1, 3), n, np.float32)}) for n in range(20)]
@@ -180,38 +167,6 @@ def test_items_that_fail_do_not_stop_a_stream_that_goes_on(diamond, executor):
             session.stream(items, on_error="ignore")
 
 
-@pytest.mark.parametrize("micro_batch", [2, 3, 50])
-@pytest.mark.parametrize("window", [1, 3])
-def test_micro_batches_give_what_single_items_give(diamond, micro_batch, window):
-    rng = np.random.default_rng(0)
-    items = [{"x": rng.standard_normal((rows, 3)).astype(np.float32)} for rows in (1, 2, 1, 3, 1, 0, 2)]
-    with Session(diamond) as session:
-        outputs = list(session.stream(items, window, micro_batch=micro_batch))
-        runs = len([event for event in session.trace.events if event.name == "segment 0"])
-    assert runs == -(-len(items) // micro_batch)
-    for item, out in zip(items, outputs, strict=True):
-        np.testing.assert_allclose(out["y"], expected(item["x"]), rtol=1e-6)
-
-
-def test_a_wrong_item_in_a_micro_batch_is_alone(diamond):
-    items = [{"x": np.full((1, 3 if n != 3 else 4), n, np.float32)} for n in range(7)]
-    with Session(diamond) as session:
-        outputs = list(session.stream(items, micro_batch=4, on_error="yield"))
-        assert [isinstance(out, InvalidInput) for out in outputs] == [n == 3 for n in range(7)]
-        assert [out["y"][0, 0] for out in outputs if isinstance(out, dict)] == [
-            expected(np.float32(n)) for n in range(7) if n != 3
-        ]
-        with pytest.raises(InvalidInput, match="micro_batch is 0"):
-            session.stream(items, micro_batch=0)
-
-
-def test_models_without_a_batch_dimension_are_not_batched(make_plan):
-    spec = [TensorSpec("x", "float32", (1, 3))], [TensorSpec("y", "float32", (1, 3))]
-    plan = make_plan([("cpu:ort", "g (float[1,3] x) => (float[1,3] y) { y = Neg(x) }")], *spec)
-    with Session(plan) as session, pytest.raises(InvalidInput, match="cannot be batched: 'x'"):
-        session.stream([], micro_batch=2)
-
-
 def test_a_plan_for_devices_of_another_machine(diamond, executor):
     away = tuple(replace(d, id="gpu:openvino", kind="gpu", native="GPU.7", name="Arc") for d in diamond.devices[:1])
     segments = tuple(replace(segment, device="gpu:openvino") for segment in diamond.segments)
@@ -229,17 +184,6 @@ def test_workers_stay_on_their_cores(diamond):
         masks = {id: os.sched_getaffinity(host.pid) for id, host in session._executor.hosts.hosts.items()}
     assert all(len(mask) == 1 for mask in masks.values())
     assert masks["cpu:ort"] != masks["cpu:openvino"]
-
-
-def test_cores_are_shared_out_to_devices_that_work_at_once(diamond, monkeypatch):
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2, 3, 6}, raising=False)
-    gpu = replace(diamond.devices[0], id="gpu:x", kind="gpu")
-    devices = [*diamond.devices, gpu]
-    ids = [device.id for device in devices]
-    assert assign_cores(devices, None, side_by_side=True) == dict(zip(ids, [(0, 1), (2, 3), ()], strict=True))
-    assert assign_cores(devices, None, side_by_side=False) == dict.fromkeys(ids, ())
-    assert assign_cores(devices, 1, side_by_side=False) == dict(zip(ids, [(0,), (1,), ()], strict=True))
-    assert assign_cores(devices, 4, side_by_side=True) == dict.fromkeys(ids, ())
 
 
 @pytest.mark.parametrize("memory", ["named", "descriptors"])

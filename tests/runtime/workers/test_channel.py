@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from trisect.runtime.workers.channel import Channel, ChannelClosed
+from trisect.runtime.workers.channel import TOKEN_BYTES, Channel, ChannelClosed, accept_with_token
 
 
 @pytest.fixture
@@ -80,3 +80,26 @@ def test_a_length_that_is_none_of_ours_is_refused():
         channel.receive()
     raw.close()
     channel.close()
+
+
+@pytest.mark.parametrize(("sent", "is_accepted"), [
+    (b"t" * TOKEN_BYTES, True), (b"u" * TOKEN_BYTES, False), (b"t" * (TOKEN_BYTES - 1), False), (b"", False),
+])  # fmt: skip
+def test_only_whoever_has_the_token_is_accepted(sent, is_accepted):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(20)
+        with socket.create_connection(server.getsockname()) as stranger:
+            stranger.sendall(sent)
+            stranger.shutdown(socket.SHUT_WR)
+            accepted = accept_with_token(server, b"t" * TOKEN_BYTES, 20)
+            assert (accepted is not None) == is_accepted
+            if accepted is not None:
+                accepted.sendall(b"welcome")
+                accepted.close()
+            assert stranger.recv(7, socket.MSG_WAITALL) == (b"welcome" if is_accepted else b"")
+
+
+def test_nobody_who_connects_is_no_error():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0.01)
+        assert accept_with_token(server, b"t" * TOKEN_BYTES, 20) is None

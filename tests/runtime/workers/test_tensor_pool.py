@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trisect.runtime.workers import tensor_pool as pool_module
-from trisect.runtime.workers.messages import deserialise, serialise
 from trisect.runtime.workers.tensor_pool import LARGE_BYTES, TensorPool, slot_bytes
 
 FLOAT = np.dtype("float32")
@@ -94,24 +92,3 @@ def test_results_outlive_the_pool():
     array = pool.copy(np.arange(1000))
     pool.close()
     assert array.sum() == 499_500
-
-
-@pytest.mark.parametrize("value", [
-    np.array(["a", "", "häß"], dtype=object),
-    np.array([[b"raw"]], dtype=object),
-    np.zeros((0, 3), np.int64),
-    np.array(2.5),
-    None,
-    [np.ones(2), None, "text", [np.zeros((1, 0))]],
-    {1: np.ones(1), "two": 3.5},
-])  # fmt: skip
-def test_what_has_no_place_in_memory_is_written_and_read_back(value):
-    def same(a, b) -> bool:
-        if isinstance(a, (list, dict)):
-            pairs = zip(a, b, strict=True) if isinstance(a, list) else ((a[key], b[key]) for key in a)
-            return type(a) is type(b) and len(a) == len(b) and all(same(x, y) for x, y in pairs)
-        if isinstance(a, np.ndarray):
-            return a.dtype == b.dtype and a.shape == b.shape and a.tolist() == b.tolist()
-        return a == b
-
-    assert same(value, deserialise(serialise(value)))
