@@ -45,7 +45,9 @@ def nhwc_boundaries(graph: Graph, pieces: Sequence[Piece], devices: Sequence[Dev
         return frozenset()
     home = {node: number for number, piece in enumerate(pieces) for node in piece.nodes}
     outputs = {str(value.name) for value in graph.model.graph.outputs}
-    images = {name for name, crossing in boundary_terms(list(graph.op_instances.values())).items() if crossing.is_image}
+    images = {
+        name for name, terms in boundary_terms(list(graph.op_instances.values())).items() if terms.is_channels_last
+    }
 
     def crosses(value: ir.Value, maker: int) -> bool:
         readers = {home.get(str(node.name)) for node, _ in value.uses()} - {maker}

@@ -1,8 +1,8 @@
-"""Fits the times of segments as sums of powers: each summand a product of powers of its sizes.
+"""Fits the times of segments as sums of terms, each a product of powers of its sizes.
 
-Only sums were measured (a segment's time), and each summand must stay positive. So the weights enter through an
-exponential, and are found by Gauss-Newton steps with a prior that pulls towards an analytic estimate: what nothing was
-learned about costs what its operations and bytes suggest. The same normal equations say how sure each weight is.
+Only sums were measured (a segment's time), and each term must stay positive: the weights are exponents, found by
+damped Gauss-Newton steps with a Gaussian prior around an analytic estimate. A term without training data therefore
+costs what its operations and bytes suggest. The normal equations also give the uncertainty of each weight.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .cost_terms import CostTerm
 
 _FLOPS_PER_S = 1.2e11
 _BYTES_PER_S = 2e10
-_LEAST_S = 2e-7
+_MIN_S = 2e-7
 _CENTRES = {
     "flops": 15.0, "inputs": 4.0, "outputs": 4.0, "pixels": 7.0, "window": 1.0, "bytes": 10.0, "rows": 4.0,
     "columns": 5.0, "depth": 4.0, "elements": 6.0, "narrow": 3.0, "hidden": 4.0, "channels": 4.0, "width": 4.0,
@@ -47,106 +47,110 @@ _PAIRS: Mapping[str, tuple[tuple[str, str], ...]] = {
     "quantise": (("bytes", "bytes"),),
 }  # fmt: skip
 _CROSSED = {kind: tuple((a, b, f"{a} x {b}") for a, b in pairs) for kind, pairs in _PAIRS.items()}
-_PLACES = (("bytes", 9.0), ("bytes", 12.0), ("pixels", 6.0), ("flops", 12.0))
-_BENDS = tuple((name, place, f"{name} beyond {place:g}") for name, place in _PLACES)
-_PRIOR_START, _PRIOR_MARK, _PRIOR_CROSS, _PRIOR_BEND, _PRIOR_SIZE = 2.0, 0.6, 0.1, 0.2, 0.35
-_SHARE_NOISE, _CLOCK_NOISE_S, _PROFILER_NOISE_S = 0.05, 4e-6, 5e-7
+_HINGE_POSITIONS = (("bytes", 9.0), ("bytes", 12.0), ("pixels", 6.0), ("flops", 12.0))
+_HINGES = tuple((name, position, f"{name} beyond {position:g}") for name, position in _HINGE_POSITIONS)
+_PRIOR_CONSTANT, _PRIOR_CATEGORY, _PRIOR_CROSS, _PRIOR_HINGE, _PRIOR_SIZE = 2.0, 0.6, 0.1, 0.2, 0.35
+_RELATIVE_NOISE, _CLOCK_NOISE_S, _PROFILER_NOISE_S = 0.05, 4e-6, 5e-7
 _OUTLIER = 3.0
 _STEPS = 25
-_FARTHEST = 1.5
+_MAX_STEP = 1.5
 _CLIP = 8.0
 
 
 @dataclass(frozen=True)
 class Observation:
-    """A segment's measured time and what it is made of."""
+    """A segment's measured time and its terms."""
 
     terms: tuple[CostTerm, ...]
     time_s: float
     is_kernel: bool = False
-    """Timed by an engine's own profiler, of which the clock is better than ours from outside."""
+    """Timed by an engine's profiler, whose clock is more precise than timing a call."""
 
 
 @dataclass
-class _Table:
-    """The terms of segments as sparse rows."""
+class _FeatureMatrix:
+    """The features of the terms of segments, as a sparse matrix."""
 
     segment: np.ndarray
+    """Of each term."""
     base_s: np.ndarray
+    """Analytic estimate of each term."""
     column: np.ndarray
+    """Of each entry, as `value` and `row`."""
     value: np.ndarray
     row: np.ndarray
-    count: int
+    """Position of the term."""
+    segments: int
 
 
 @dataclass
 class Regression:
-    """Weights of the summands, and how sure they are."""
+    """Weights of the features, and their uncertainty."""
 
     columns: dict[tuple[str, str], int] = field(default_factory=dict)
     ranges: dict[str, dict[str, tuple[float, float]]] = field(default_factory=dict)
-    """Kind -> size -> between what it was when this was fitted: powers bend, so beyond it the nearer end counts."""
+    """Kind -> size -> smallest and largest value of the training data; sizes are clamped to it."""
     weights: np.ndarray = field(default_factory=lambda: np.zeros(0))
     information: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
     """Inverse of the weights' covariance."""
-    _known_s: dict[CostTerm, float] = field(default_factory=dict)
+    _cached_s: dict[CostTerm, float] = field(default_factory=dict)
     _by_kind: dict[str, dict[str, float]] = field(default_factory=dict)
 
     @classmethod
     def fit(cls, observations: Sequence[Observation]) -> Regression:
         """Fit to measured segments."""
-        made = cls()
-        table = made._table([o.terms for o in observations], learn=True)
-        prior = np.array([_prior(name) for _, name in made.columns])
-        made.weights = np.zeros(len(prior))
+        regression = cls()
+        matrix = regression._matrix([o.terms for o in observations], fit=True)
+        prior = np.array([_prior(name) for _, name in regression.columns])
+        regression.weights = np.zeros(len(prior))
         times_s = np.array([o.time_s for o in observations])
         clock_s = np.where([o.is_kernel for o in observations], _PROFILER_NOISE_S, _CLOCK_NOISE_S)
-        made._descend(table, times_s, _SHARE_NOISE * times_s + clock_s, 1.0 / prior**2)
-        return made
+        regression._minimise(matrix, times_s, _RELATIVE_NOISE * times_s + clock_s, 1.0 / prior**2)
+        return regression
 
     def term_times_s(self, terms: Sequence[CostTerm]) -> np.ndarray:
-        """Seconds of each summand."""
+        """Return the seconds of each term."""
         return np.array([self._time_s(term) for term in terms])
 
     def deviation(self, terms: Sequence[CostTerm]) -> float:
-        """Standard deviation of the sum as a share of it, as far as the weights are unsure."""
-        table = self._table([tuple(terms)], learn=False)
-        times, total = self._times(table, self.weights)
+        """Return the standard deviation of the sum of terms as a share of it, due to uncertain weights."""
+        matrix = self._matrix([tuple(terms)], fit=False)
+        times, total = self._predict(matrix, self.weights)
         slope = np.zeros(len(self.weights))
-        np.add.at(slope, table.column, times[table.row] * table.value)
+        np.add.at(slope, matrix.column, times[matrix.row] * matrix.value)
         slope /= max(float(total[0]), 1e-12)
         learned = max(0.0, float(slope @ np.linalg.solve(self.information, slope)))
         shares = times / max(float(total[0]), 1e-12)
         return float(
-            np.sqrt(learned + sum(share**2 * self._never_seen(t) for share, t in zip(shares, terms, strict=True)))
+            np.sqrt(learned + sum(share**2 * self._unseen_variance(t) for share, t in zip(shares, terms, strict=True)))
         )
 
-    def _never_seen(self, term: CostTerm) -> float:
-        """Variance of a summand's logarithm by all that no segment so far had."""
+    def _unseen_variance(self, term: CostTerm) -> float:
+        """Return the variance of a term's logarithm due to features without training data."""
         missing = [(name, value) for name, value in self._features(term) if (term.kind, name) not in self.columns]
         return sum((_prior(name) * value) ** 2 for name, value in missing)
 
     def _time_s(self, term: CostTerm) -> float:
-        known_s = self._known_s.get(term)
-        if known_s is None:
+        time_s = self._cached_s.get(term)
+        if time_s is None:
             if not self._by_kind:
                 for (kind, name), column in self.columns.items():
                     self._by_kind.setdefault(kind, {})[name] = float(self.weights[column])
             weights = self._by_kind.get(term.kind, {})
             power = sum(weights.get(name, 0.0) * value for name, value in self._features(term))
-            known_s = self._known_s[term] = _base_s(term) * exp(min(max(power, -_CLIP), _CLIP))
-        return known_s
+            time_s = self._cached_s[term] = _base_s(term) * exp(min(max(power, -_CLIP), _CLIP))
+        return time_s
 
-    def _encode(self, term: CostTerm, learn: bool) -> tuple[np.ndarray, np.ndarray]:
+    def _encode(self, term: CostTerm, fit: bool) -> tuple[np.ndarray, np.ndarray]:
         columns, values = [], []
-        if learn:
+        if fit:
             known = self.ranges.setdefault(term.kind, {})
             for name, value in term.sizes:
                 low, high = known.get(name, (value, value))
                 known[name] = min(low, value), max(high, value)
         for name, value in self._features(term):
             key = (term.kind, name)
-            if learn and key not in self.columns:
+            if fit and key not in self.columns:
                 self.columns[key] = len(self.columns)
             if key in self.columns:
                 columns.append(self.columns[key])
@@ -160,16 +164,16 @@ class Regression:
             low, high = known.get(name, (value, value))
             sizes[name] = low if value < low else high if value > high else value
         scaled = {name: (value - _CENTRES.get(name, 0.0)) / 2 for name, value in sizes.items()}
-        found = [("start", 1.0), *scaled.items()]
+        features = [("start", 1.0), *scaled.items()]
         for a, b, crossed in _CROSSED.get(_family(term.kind), ()):
             if a in scaled and b in scaled:
-                found.append((crossed, scaled[a] * scaled[b]))
-        for name, place, bent in _BENDS:
+                features.append((crossed, scaled[a] * scaled[b]))
+        for name, position, hinge in _HINGES:
             if name in sizes:
-                found.append((bent, max(0.0, sizes[name] - place) / 2))
-        return found + [(_mark(mark), 1.0) for mark in term.marks]
+                features.append((hinge, max(0.0, sizes[name] - position) / 2))
+        return features + [(_category(category), 1.0) for category in term.categories]
 
-    def _table(self, segments: Sequence[Sequence[CostTerm]], learn: bool) -> _Table:
+    def _matrix(self, segments: Sequence[Sequence[CostTerm]], fit: bool) -> _FeatureMatrix:
         encoded: dict[CostTerm, tuple[np.ndarray, np.ndarray]] = {}
         owner: list[int] = []
         base: list[float] = []
@@ -177,30 +181,30 @@ class Regression:
         for index, terms in enumerate(segments):
             for term in terms:
                 if term not in encoded:
-                    encoded[term] = self._encode(term, learn)
-                found, factors = encoded[term]
-                columns.append(found)
+                    encoded[term] = self._encode(term, fit)
+                term_columns, factors = encoded[term]
+                columns.append(term_columns)
                 values.append(factors)
-                rows.append(np.full(len(found), len(owner)))
+                rows.append(np.full(len(term_columns), len(owner)))
                 owner.append(index)
                 base.append(_base_s(term))
         joined = [np.concatenate(part) if part else np.zeros(0) for part in (columns, values, rows)]
-        return _Table(np.array(owner), np.array(base), joined[0].astype(int), joined[1], joined[2].astype(int),
+        return _FeatureMatrix(np.array(owner), np.array(base), joined[0].astype(int), joined[1], joined[2].astype(int),
                       len(segments))  # fmt: skip
 
-    def _times(self, table: _Table, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        powers = np.bincount(table.row, table.value * weights[table.column], minlength=len(table.base_s))
-        times = table.base_s * np.exp(np.clip(powers, -_CLIP, _CLIP))
-        return times, np.bincount(table.segment, times, minlength=table.count)
+    def _predict(self, matrix: _FeatureMatrix, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        powers = np.bincount(matrix.row, matrix.value * weights[matrix.column], minlength=len(matrix.base_s))
+        times = matrix.base_s * np.exp(np.clip(powers, -_CLIP, _CLIP))
+        return times, np.bincount(matrix.segment, times, minlength=matrix.segments)
 
-    def _descend(
-        self, table: _Table, measured_s: np.ndarray, noise: np.ndarray, precision: np.ndarray
+    def _minimise(
+        self, matrix: _FeatureMatrix, measured_s: np.ndarray, noise: np.ndarray, precision: np.ndarray
     ) -> None:  # fmt: skip
-        """Gauss-Newton with damping; residuals far out count no more than their distance."""
-        pairs = table.segment[table.row] * len(precision) + table.column
+        """Levenberg-Marquardt with the Huber loss, so that outliers count linearly."""
+        pairs = matrix.segment[matrix.row] * len(precision) + matrix.column
 
         def cost(weights: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
-            times, total = self._times(table, weights)
+            times, total = self._predict(matrix, weights)
             off = (total - measured_s) / noise
             size = np.abs(off)
             loss = np.where(size < _OUTLIER, 0.5 * off**2, _OUTLIER * size - 0.5 * _OUTLIER**2).sum()
@@ -209,14 +213,14 @@ class Regression:
         damping = 1e-2
         value, times, off = cost(self.weights)
         for _ in range(_STEPS):
-            flat = np.bincount(pairs, times[table.row] * table.value, minlength=table.count * len(precision))
-            slopes = flat.reshape(table.count, -1) / noise[:, None]
+            flat = np.bincount(pairs, times[matrix.row] * matrix.value, minlength=matrix.segments * len(precision))
+            slopes = flat.reshape(matrix.segments, -1) / noise[:, None]
             trust = np.where(np.abs(off) < _OUTLIER, 1.0, _OUTLIER / np.maximum(np.abs(off), 1e-9))
             self.information = (slopes * trust[:, None]).T @ slopes + np.diag(precision)
             gradient = slopes.T @ (trust * off) + precision * self.weights
             for _ in range(_STEPS):
                 damped = self.information + damping * np.diag(np.diag(self.information))
-                tried = self.weights + np.clip(np.linalg.solve(damped, -gradient), -_FARTHEST, _FARTHEST)
+                tried = self.weights + np.clip(np.linalg.solve(damped, -gradient), -_MAX_STEP, _MAX_STEP)
                 new_value, new_times, new_off = cost(tried)
                 if new_value < value:
                     break
@@ -231,16 +235,16 @@ class Regression:
 
 
 def _base_s(term: CostTerm) -> float:
-    return term.flops / _FLOPS_PER_S + term.size_bytes / _BYTES_PER_S + _LEAST_S
+    return term.flops / _FLOPS_PER_S + term.size_bytes / _BYTES_PER_S + _MIN_S
 
 
 def _prior(name: str) -> float:
-    """How far a weight may be from the analytic estimate, as a standard deviation."""
+    """Return the prior standard deviation of a weight."""
     if name == "start":
-        return _PRIOR_START
+        return _PRIOR_CONSTANT
     if name.startswith("is "):
-        return _PRIOR_MARK
-    return _PRIOR_CROSS if " x " in name else _PRIOR_BEND if " beyond " in name else _PRIOR_SIZE
+        return _PRIOR_CATEGORY
+    return _PRIOR_CROSS if " x " in name else _PRIOR_HINGE if " beyond " in name else _PRIOR_SIZE
 
 
 @cache
@@ -249,5 +253,5 @@ def _family(kind: str) -> str:
 
 
 @cache
-def _mark(mark: str) -> str:
-    return f"is {mark}"
+def _category(category: str) -> str:
+    return f"is {category}"

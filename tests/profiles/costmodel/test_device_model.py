@@ -179,6 +179,15 @@ def test_segments_come_back_from_disk_and_belong_to_the_engine_they_were_measure
     assert segments.adding([updated], {"cpu:a": rows[:1]}, 3, 1.0).of(updated) == tuple(rows[:1])
 
 
+def test_categorical_features_keep_their_name_on_disk(tmp_path: Path) -> None:
+    path = tmp_path / "s.json"
+    rows = (MeasuredSegment((CostTerm("border", (("bytes", 1.0),), ("in",), 0.0, 4.0),), 1e-5, 0.0),)
+    save_segments(SegmentStore().adding([CPU], {"cpu:a": rows}, 1, 1.0), path)
+    (term,) = json.loads(path.read_text())["terms"]
+    assert term == {"kind": "border", "sizes": [["bytes", 1.0]], "marks": ["in"], "flops": 0.0, "size_bytes": 4.0}
+    assert load_segments(path).of(CPU) == rows
+
+
 @pytest.mark.parametrize(
     "change",
     [
