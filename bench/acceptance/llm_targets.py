@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from ..llm.answer_quality import Quality
-from ..llm.llm_comparison import LlmBench, LlmRun
+from ..llm.answer_quality import AnswerQuality
+from ..llm.llm_result import LlmBench, LlmRun
 from .target_check import TargetCheck
 
 _LONG, _SHORT = 512, 128
 
 
-def llm_target_checks(bench: LlmBench, quality: Iterable[Quality] = ()) -> list[TargetCheck]:
+def llm_target_checks(bench: LlmBench, quality: Iterable[AnswerQuality] = ()) -> list[TargetCheck]:
     """Return the checks of all targets that the comparison measured."""
     checks: list[TargetCheck | None] = []
     split = _split(bench, _LONG)

@@ -1,7 +1,7 @@
-"""How far the answers of a split, or of a quantised model, are from the float32 model's.
+"""Compares the next-token distributions of splits and quantised models with those of the float32 model.
 
-Teacher-forced: the float32 model writes an answer greedily; each contender is then asked for its scores after every
-token of that very answer. Compared are probabilities, not raw scores, which may shift by a constant.
+By teacher forcing: the float32 model generates an answer greedily, and each contender computes its scores after every
+token of that answer. Probabilities are compared, not scores (logits), which may be shifted by a constant.
 """
 
 from __future__ import annotations
@@ -15,37 +15,38 @@ import numpy as np
 from trisect.llm.generate import open_bundle
 from trisect.llm.running.generation import LanguageSession
 from trisect.llm.running.prompt import tokenise
-from trisect.runtime.device import select
-from trisect.runtime.engines import find_hardware
+from trisect.runtime.engines import find_devices, find_hardware
 from trisect.runtime.progress import Progress
 
 from ..peers import is_installed
 
+_REFERENCE = "cpu:ort"
+"""Device of the float32 model."""
 PROMPTS = Path(__file__).parents[1] / "prompts" / "twenty.txt"
 
 _Scores = Callable[[list[int], list[int]], np.ndarray]
 
 
 @dataclass(frozen=True)
-class Quality:
-    """One contender against the float32 model."""
+class AnswerQuality:
+    """One contender compared with the float32 model."""
 
     contender: str
     mean_kl: float
     """Kullback-Leibler divergence of the contender's next-token distribution from the float32 model's, in nats."""
     worst_kl: float
-    """Largest over all tokens."""
+    """Maximum over all tokens."""
     agreement: float
-    """Share of tokens at which both like the same one best."""
+    """Fraction of positions at which both have the same most likely token."""
     tokens: int
 
 
-def compare(reference: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """KL divergence and agreement at each position, of scores [positions, vocabulary].
+def compare_scores(reference: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return KL divergence and agreement at each position, of scores [positions, vocabulary].
 
     Examples
     --------
-    >>> kl, same = compare(np.array([[0.0, 1.0]]), np.array([[5.0, 6.0]]))
+    >>> kl, same = compare_scores(np.array([[0.0, 1.0]]), np.array([[5.0, 6.0]]))
     >>> round(float(kl[0]), 6), bool(same[0])
     (0.0, True)
     """
@@ -55,7 +56,7 @@ def compare(reference: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.nd
 
 def bench_quality(
     model: str, *, new_tokens: int = 48, prompts: Sequence[str] | None = None, progress: Progress
-) -> list[Quality]:
+) -> list[AnswerQuality]:
     """Compare every device and pair, and llama.cpp where it is installed, with the float32 model.
 
     Parameters
@@ -65,12 +66,12 @@ def bench_quality(
     new_tokens : int
         Length of each answer.
     prompts : sequence of str, optional
-        Default: the twenty in this folder.
+        By default the twenty in ``bench/prompts``.
     progress : callable
     """
     texts = prompts or PROMPTS.read_text("utf-8").splitlines()
     devices = find_hardware("auto")
-    reference_device = select("cpu:ort", devices)[0]
+    reference_device = find_devices(_REFERENCE)[0]
     cases: list[tuple[list[int], list[int], np.ndarray]] = []
     bundle = open_bundle(model, precision="float32", progress=progress)
     with LanguageSession(bundle, reference_device, reference_device, precision="float32") as session:
@@ -85,31 +86,29 @@ def bench_quality(
         for decode in devices:
             name = prefill.id if prefill.id == decode.id else f"{prefill.id} -> {decode.id}"
             with LanguageSession(bundle, prefill, decode) as session:
-                results.append(_judge(name, session.scores, cases, progress))
+                results.append(_compare_contender(name, session.scores, cases, progress))
     if is_installed("llama_cpp") and Path(model).is_file():
-        results.append(_judge("llama_cpp", _llama_cpp(model), cases, progress))
+        results.append(_compare_contender("llama_cpp", _llama_cpp(model), cases, progress))
     return results
 
 
-def _judge(
+def _compare_contender(
     name: str, scores: _Scores, cases: Sequence[tuple[list[int], list[int], np.ndarray]], progress: Progress
-) -> Quality:
-    divergence, same = [], []
+) -> AnswerQuality:
+    divergences, agreements = [], []
     for at, (ids, answer, expected) in enumerate(cases):
         progress(at, len(cases), name)
-        kl, agree = compare(expected, scores(ids, answer))
-        divergence.append(kl)
-        same.append(agree)
-    kl, agree = np.concatenate(divergence), np.concatenate(same)
-    return Quality(name, float(kl.mean()), float(kl.max()), float(agree.mean()), len(kl))
+        kl, agree = compare_scores(expected, scores(ids, answer))
+        divergences.append(kl)
+        agreements.append(agree)
+    kl, agree = np.concatenate(divergences), np.concatenate(agreements)
+    return AnswerQuality(name, float(kl.mean()), float(kl.max()), float(agree.mean()), len(kl))
 
 
 def _llama_cpp(model: str) -> _Scores:
-    from ..peers.llama_cpp import Peer
+    from ..peers.llama_cpp import load
 
-    peer = Peer()
-    peer.load(model, 0, {})
-    return peer.scores
+    return load(model, 0, {}).scores
 
 
 def _log_softmax(scores: np.ndarray) -> np.ndarray:

@@ -1,8 +1,8 @@
-"""A language model's graph for several sequences side by side, made of the bundle's, which is for one.
+"""Changes a language model's graph from one sequence to a batch.
 
-What is fixed to one sequence are the sizes of inputs and outputs, the constants that tensors are reshaped to, and
-where the last token is: a graph whose tokens are rows of one matrix has as many last rows as sequences. Whether the
-result computes the same is not believed but tried, by `trisect.bench.llm.batch_throughput`.
+Fixed to one sequence are the shapes of inputs and outputs, the constants that tensors are reshaped to, and the position
+of the last token: a graph whose tokens are rows of one matrix has as many last rows as sequences. The result is checked
+against single sequences by `trisect.bench.llm.batch_throughput`.
 """
 
 from __future__ import annotations
@@ -15,29 +15,29 @@ from trisect.runtime.errors import UnsupportedModel
 
 
 def for_batch(model: onnx.ModelProto, batch: int) -> None:
-    """Change a graph, read without its weights, so that it takes that many sequences of one length at a time.
+    """Change a graph, read without its weights, to a batch of sequences of one length.
 
     Raises
     ------
     UnsupportedModel
-        Where the graph is not for one sequence.
+        If the graph is not for one sequence.
     """
     graph = model.graph
     for value in [*graph.input, *graph.output]:
         sizes = value.type.tensor_type.shape.dim
-        if len(sizes) == 0 or value.name == "total_sequence_length":  # of all sequences
+        if len(sizes) == 0 or value.name == "total_sequence_length":  # the same for all sequences
             continue
         if sizes[0].dim_value != 1:
             raise UnsupportedModel(f"{value.name!r} is not for one sequence")
         sizes[0].dim_value = batch
-    del graph.value_info[:]  # of one sequence
+    del graph.value_info[:]  # shapes of one sequence
     constants = {tensor.name: tensor for tensor in graph.initializer}
     hidden = _reshape(graph, constants, batch)
     _last_rows(graph, constants, batch, hidden)
 
 
 def _reshape(graph: onnx.GraphProto, constants: dict[str, onnx.TensorProto], batch: int) -> int:
-    """Let activations be reshaped to so many sequences; returns how wide a token is."""
+    """Change the targets of reshapes to the batch size; return the width of a token, or 0."""
     weights = {name for name, tensor in constants.items() if tensor.external_data}
     widths = []
     for node in graph.node:
@@ -54,7 +54,7 @@ def _reshape(graph: onnx.GraphProto, constants: dict[str, onnx.TensorProto], bat
 
 
 def _last_rows(graph: onnx.GraphProto, constants: dict[str, onnx.TensorProto], batch: int, hidden: int) -> None:
-    """Take the last row of each sequence where the last of all rows was taken."""
+    """Gather the last row of each sequence where the last of all rows was gathered."""
     nodes: list[onnx.NodeProto] = []
     for node in graph.node:
         axis = next((attribute.i for attribute in node.attribute if attribute.name == "axis"), 0)
@@ -66,13 +66,13 @@ def _last_rows(graph: onnx.GraphProto, constants: dict[str, onnx.TensorProto], b
             nodes.append(node)
             continue
         name = node.output[0]
-        apart = numpy_helper.from_array(np.array([batch, -1, hidden], np.int64), f"{name}.apart")
-        together = numpy_helper.from_array(np.array([-1, hidden], np.int64), f"{name}.together")
-        graph.initializer.extend([apart, together])
+        separated = numpy_helper.from_array(np.array([batch, -1, hidden], np.int64), f"{name}.apart")
+        merged = numpy_helper.from_array(np.array([-1, hidden], np.int64), f"{name}.together")
+        graph.initializer.extend([separated, merged])
         nodes += [
-            helper.make_node("Reshape", [node.input[0], apart.name], [f"{name}.sequences"]),
+            helper.make_node("Reshape", [node.input[0], separated.name], [f"{name}.sequences"]),
             helper.make_node("Gather", [f"{name}.sequences", node.input[1]], [f"{name}.each"], axis=1),
-            helper.make_node("Reshape", [f"{name}.each", together.name], [name]),
+            helper.make_node("Reshape", [f"{name}.each", merged.name], [name]),
         ]
     del graph.node[:]
     graph.node.extend(nodes)

@@ -1,7 +1,7 @@
-"""Where two devices are better than one at a language model: both phases' measured curves, and what they predict.
+"""The crossover between one device and a pair: measured curves of both phases, and where a pair is faster.
 
-Reading a prompt and writing an answer are different work; whether the device that is quicker at one should hand over to
-the one that is quicker at the other depends on how long prompt and answer are.
+Prefill is compute-bound and decode memory-bound. Whether the device that is faster at prefill should hand over to the
+one that is faster at decode depends on the lengths of prompt and answer.
 """
 
 from __future__ import annotations
@@ -13,32 +13,32 @@ from typing import Literal
 from trisect.llm.phases.phase_prediction import rank_device_pairs
 from trisect.llm.phases.phase_profile import PhaseProfile
 
-_PROMPTS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
-_ANSWERS = (1, 4, 16, 64, 256, 1024, 4096)
+_PROMPT_TOKENS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
+_NEW_TOKENS = (1, 4, 16, 64, 256, 1024, 4096)
 
 
 @dataclass(frozen=True)
-class CurvePoint:
-    """One measured length."""
+class SpeedPoint:
+    """Measured speed at one length."""
 
     tokens: int
-    """Of the prompt; of decode those that are there already."""
+    """Of the prompt; for decode, of the context."""
     tok_s: float
     time_s: float
 
 
 @dataclass(frozen=True)
-class Curve:
-    """One phase on one device, measured."""
+class PhaseCurve:
+    """Measured speed of one phase on one device."""
 
     device: str
     phase: Literal["prefill", "decode"]
-    points: tuple[CurvePoint, ...]
+    points: tuple[SpeedPoint, ...]
 
 
 @dataclass(frozen=True)
 class HandoverCurve:
-    """What handing the KV cache over takes, measured."""
+    """Measured time of handing the KV cache over."""
 
     source: str
     target: str
@@ -48,49 +48,49 @@ class HandoverCurve:
 
 
 @dataclass(frozen=True)
-class Crossing:
-    """One length of prompt and of answer: predicted from the curves."""
+class RequestComparison:
+    """The best single device and the best pair for one request, predicted from the curves."""
 
     prompt_tokens: int
     new_tokens: int
     single: str
     single_s: float
     pair: str
-    """``prefill -> decode``: the best of the pairs."""
+    """``prefill -> decode``."""
     pair_s: float
 
     @property
     def gain(self) -> float:
-        """How many times quicker the pair is."""
+        """Speed-up by the pair."""
         return self.single_s / self.pair_s
 
 
 @dataclass(frozen=True)
 class Crossover:
-    """The whole picture of one model on this machine."""
+    """Curves of one model on this machine, and requests of many sizes."""
 
-    curves: tuple[Curve, ...]
+    curves: tuple[PhaseCurve, ...]
     handovers: tuple[HandoverCurve, ...]
-    crossings: tuple[Crossing, ...]
-    """Empty where there is one device."""
+    crossings: tuple[RequestComparison, ...]
+    """Empty if there is one device."""
 
 
 def crossover(profile: PhaseProfile, *, context_length: int, cache_bytes_per_token: int) -> Crossover:
-    """Picture a model whose phases were measured.
+    """Return the crossover of a model whose phases were measured.
 
     Parameters
     ----------
     profile : PhaseProfile
     context_length : int
-        Lengths beyond it are left out.
+        Longer requests are left out.
     cache_bytes_per_token : int
-        Of keys and values.
+        Size of its keys and values.
     """
     curves = []
-    for device, found in profile.devices.items():
-        read = tuple(CurvePoint(p.tokens, p.tokens / p.time_s, p.time_s) for p in found.prefill)
-        written = tuple(CurvePoint(p.tokens, 1 / p.time_s, p.time_s) for p in found.decode)
-        curves += [Curve(device, "prefill", read), Curve(device, "decode", written)]
+    for device, phases in profile.devices.items():
+        prefill = tuple(SpeedPoint(p.tokens, p.tokens / p.time_s, p.time_s) for p in phases.prefill)
+        decode = tuple(SpeedPoint(p.tokens, 1 / p.time_s, p.time_s) for p in phases.decode)
+        curves += [PhaseCurve(device, "prefill", prefill), PhaseCurve(device, "decode", decode)]
     handovers = [
         HandoverCurve(
             h.source,
@@ -103,18 +103,18 @@ def crossover(profile: PhaseProfile, *, context_length: int, cache_bytes_per_tok
     ]
     devices = list(profile.devices)
     crossings = [
-        _crossing(profile, devices, prompt, answer)
-        for prompt in _PROMPTS
-        for answer in _ANSWERS
+        _compare_request(profile, devices, prompt, answer)
+        for prompt in _PROMPT_TOKENS
+        for answer in _NEW_TOKENS
         if len(devices) > 1 and prompt + answer <= context_length
     ]
     return Crossover(tuple(curves), tuple(handovers), tuple(crossings))
 
 
-def _crossing(profile: PhaseProfile, devices: Sequence[str], prompt: int, answer: int) -> Crossing:
-    found = rank_device_pairs(profile, prefill=devices, decode=devices, prompt_tokens=prompt, new_tokens=answer)
-    single = min((p for p in found if not p.is_split), key=lambda p: p.end_to_end_s)
-    pair = min((p for p in found if p.is_split), key=lambda p: p.end_to_end_s)
-    return Crossing(
+def _compare_request(profile: PhaseProfile, devices: Sequence[str], prompt: int, answer: int) -> RequestComparison:
+    predictions = rank_device_pairs(profile, prefill=devices, decode=devices, prompt_tokens=prompt, new_tokens=answer)
+    single = min((p for p in predictions if not p.is_split), key=lambda p: p.end_to_end_s)
+    pair = min((p for p in predictions if p.is_split), key=lambda p: p.end_to_end_s)
+    return RequestComparison(
         prompt, answer, single.decode, single.end_to_end_s, f"{pair.prefill} -> {pair.decode}", pair.end_to_end_s
     )

@@ -1,7 +1,7 @@
-"""A bundle in the form that ONNX Runtime GenAI reads, so that it can be compared on the very same weights.
+"""Converts a bundle to the folder format of ONNX Runtime GenAI, to compare it on the same weights.
 
-Its graphs are nearly ours for ONNX Runtime: the same attention with the cache in one buffer. What differs is that it
-gives an attention mask, of which lengths are computed in the graph, where we give the lengths.
+Its graphs resemble the bundle's in-place graph: the same attention with the cache in one buffer. The difference is that
+it provides an attention mask, from which the graph computes the lengths, where a bundle's graph takes the lengths.
 """
 
 from __future__ import annotations
@@ -28,17 +28,16 @@ _LENGTHS = ("seqlens_k", "total_sequence_length")
 
 
 def genai_folder(bundle: Bundle) -> Path:
-    """The folder of a bundle for ONNX Runtime GenAI, written now if it was not before.
+    """Return the folder of a bundle for ONNX Runtime GenAI, written now if it was not before.
 
-    It is kept in the user's cache. The weights are the bundle's own file under a second name, or a copy where that is
-    on another disk.
+    It is in the user's cache. The weights are a hard link to the bundle's file, or a copy on another file system.
 
     Raises
     ------
     UnsupportedModel
-        Where the bundle has no graph that keeps its cache in one buffer.
+        If the bundle has no graph with its cache in one buffer.
     StorageFailed
-        Where the cache cannot be written.
+        If the cache cannot be written.
     """
     target = platformdirs.user_cache_path("trisect") / "bench" / "genai" / bundle.key
     if (target / CONFIG_FILE).is_file():  # written last
@@ -46,29 +45,29 @@ def genai_folder(bundle: Bundle) -> Path:
     graph = next((graph for graph in bundle.graphs if graph.cache == "in-place"), None)
     if graph is None:
         raise UnsupportedModel(
-            f"{bundle.name} has no graph that ONNX Runtime GenAI could run",
+            f"{bundle.name} has no graph that ONNX Runtime GenAI can run",
             remedy="give a GGUF file, or its own folder",
         )
     source = Path(bundle.folder)
     model = onnx.load(source / graph.file, load_external_data=False)
-    heads = _heads(model, bundle.name)
-    _take_a_mask(model.graph)
+    heads = _attention_heads(model, bundle.name)
+    _add_attention_mask(model.graph)
     write_graph(model, source, target / _GRAPH_FILE)
     write_atomically(target / CONFIG_FILE, msgspec.json.encode(_config(bundle, heads)))
     return target
 
 
-def _heads(model: onnx.ModelProto, name: str) -> int:
+def _attention_heads(model: onnx.ModelProto, name: str) -> int:
     attention = next((node for node in model.graph.node if node.op_type == _ATTENTION), None)
-    if attention is None or not set(_LENGTHS) <= {given.name for given in model.graph.input}:
-        raise UnsupportedModel(f"{name} has a graph of a form that is not ONNX Runtime GenAI's")
+    if attention is None or not set(_LENGTHS) <= {value.name for value in model.graph.input}:
+        raise UnsupportedModel(f"{name} has no graph in the form of ONNX Runtime GenAI")
     return next(int(attribute.i) for attribute in attention.attribute if attribute.name == "num_heads")
 
 
-def _take_a_mask(graph: onnx.GraphProto) -> None:
-    """Compute the lengths in the graph, of an attention mask int64 [1, total]: all ones, as nothing is padded."""
-    for given in [given for given in graph.input if given.name in _LENGTHS]:
-        graph.input.remove(given)
+def _add_attention_mask(graph: onnx.GraphProto) -> None:
+    """Compute the lengths in the graph from an attention mask int64 [1, total] of ones (without padding)."""
+    for value in [value for value in graph.input if value.name in _LENGTHS]:
+        graph.input.remove(value)
     graph.input.append(helper.make_tensor_value_info("attention_mask", TensorProto.INT64, [1, "total"]))
     one = numpy_helper.from_array(np.array([1], np.int64), "mask/one")
     graph.initializer.append(one)
@@ -111,7 +110,7 @@ def _config(bundle: Bundle, heads: int) -> dict[str, Any]:
         "context_length": bundle.context_length,
         "vocab_size": bundle.vocab,
         "bos_token_id": 0,
-        "pad_token_id": 0,  # and no eos_token_id: how long an answer is, is the caller's to say
+        "pad_token_id": 0,  # no eos_token_id: the caller decides how long an answer is
         "decoder": decoder,
     }
     return {"model": model, "search": {"do_sample": False, "past_present_share_buffer": True}}

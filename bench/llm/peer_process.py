@@ -1,4 +1,4 @@
-"""A peer that answers prompts, in a process of its own.
+"""A peer that answers prompts in a process of its own.
 
 {"peer": "openvino_genai", "model": "m.gguf", "threads": 2, "settings": {}}   ->  null
 {"ids": [1, 2, 3], "new_tokens": 64}                                          ->  {"timing": ..., "rss_bytes": ...}
@@ -13,7 +13,7 @@ import psutil
 
 from trisect.runtime.child_process import ChildProcess
 
-from ..peers import Peer, Timing, make
+from ..peers import Peer, PeerTiming, load_peer
 
 
 class PeerProcess(ChildProcess):
@@ -28,8 +28,8 @@ class PeerProcess(ChildProcess):
             self.close()
             raise
 
-    def run(self, ids: list[int], new_tokens: int) -> Timing:
-        """Answer one prompt.
+    def run(self, ids: list[int], new_tokens: int) -> PeerTiming:
+        """Answer one prompt; see `Peer.run`.
 
         Raises
         ------
@@ -38,7 +38,7 @@ class PeerProcess(ChildProcess):
         """
         reply = self.request({"ids": ids, "new_tokens": new_tokens})
         self.rss_bytes = max(self.rss_bytes, reply["rss_bytes"])
-        return msgspec.convert(reply["timing"], Timing)
+        return msgspec.convert(reply["timing"], PeerTiming)
 
 
 class PeerHandler:
@@ -50,9 +50,7 @@ class PeerHandler:
     def __call__(self, request: dict[str, Any]) -> dict[str, Any] | None:
         """Answer one request."""
         if self._peer is None:
-            peer = make(request["peer"])
-            peer.load(request["model"], request["threads"], request["settings"])
-            self._peer = peer
+            self._peer = load_peer(request["peer"], request["model"], request["threads"], request["settings"])
             return None
         timing = self._peer.run(request["ids"], request["new_tokens"])
         return {"timing": timing, "rss_bytes": psutil.Process().memory_info().rss}

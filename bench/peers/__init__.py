@@ -1,9 +1,9 @@
-"""Other systems that answer the same prompts with the same weights, one file each, found by name.
+"""Peers: other systems that answer the same prompts with the same weights, one file each, found by name.
 
-A file is called after the Python package that it needs, and holds a function ``source`` and a class ``Peer`` with a
-``load`` and a ``run``. The package is imported in ``load`` alone, which happens in a worker process of its own
-(`trisect.bench.llm.peer_process`), so that no engine's threads, memory or settings touch another's. A peer
-whose package is not installed, or that cannot read the model, is left out, with a note.
+A file is named after the Python package that it needs, and holds two functions: ``source`` returns the file or folder
+that the peer loads (`PeerSource`), and ``load`` returns a loaded `Peer` (`PeerLoader`). The package is imported in
+``load`` only, which runs in a process of its own (`trisect.bench.llm.peer_process`): no engine's threads, memory or
+settings affect another's. A peer that is not installed, or that cannot read the model, is left out with a note.
 """
 
 from __future__ import annotations
@@ -20,70 +20,68 @@ from trisect.runtime.errors import UnsupportedModel
 
 
 @dataclass(frozen=True)
-class Timing:
-    """What one answer took."""
+class PeerTiming:
+    """Measured times of one answer, and its tokens."""
 
     prefill_s: float
     kv_s: float
     decode_s: float
-    """The tokens after the first."""
+    """All tokens after the first."""
     end_to_end_s: float
     token_ids: tuple[int, ...]
-
-
-class Source(Protocol):
-    """What a peer loads of a model, in the form that it reads."""
-
-    def __call__(self, model: str, bundle: Bundle) -> str:
-        """The file or folder, from what the user gave or what trisect made of it.
-
-        Raises
-        ------
-        UnsupportedModel
-            Where there is none.
-        """
 
 
 class Peer(Protocol):
     """A system with a model loaded."""
 
-    def load(self, model: str, threads: int, settings: dict[str, Any]) -> None:
-        """Load a model; `model` is what the peer's `Source` gave, a bundle's folder for trisect's own contenders."""
-
-    def run(self, ids: list[int], new_tokens: int) -> Timing:
-        """Answer greedily with exactly so many tokens."""
+    def run(self, ids: list[int], new_tokens: int) -> PeerTiming:
+        """Answer a prompt greedily with exactly `new_tokens` tokens."""
 
 
-def make(name: str) -> Peer:
-    """The peer in the file of that name."""
-    peer: Peer = importlib.import_module(f"{__name__}.{name}").Peer()
-    return peer
+class PeerSource(Protocol):
+    """Returns what a peer loads."""
+
+    def __call__(self, model: str, bundle: Bundle) -> str:
+        """Return the file or folder to load: what the user named, or a form of the bundle.
+
+        Raises
+        ------
+        UnsupportedModel
+            If the peer cannot read the model in any form.
+        """
 
 
-def source(name: str, model: str, bundle: Bundle) -> str:
-    """What the peer of that name is to load.
+class PeerLoader(Protocol):
+    """Loads a peer."""
 
-    Raises
-    ------
-    UnsupportedModel
-        Where it cannot read the model in any form.
-    """
-    ask = cast("Source", importlib.import_module(f"{__name__}.{name}").source)
-    return ask(model, bundle)
+    def __call__(self, model: str, threads: int, settings: dict[str, Any]) -> Peer:
+        """Load a model; 0 threads = the peer's default."""
+
+
+def load_peer(name: str, model: str, threads: int, settings: dict[str, Any]) -> Peer:
+    """Load a model with the peer in the file of that name; see `PeerLoader`."""
+    load = cast("PeerLoader", importlib.import_module(f"{__name__}.{name}").load)
+    return load(model, threads, settings)
+
+
+def peer_source(name: str, model: str, bundle: Bundle) -> str:
+    """Return what the peer in the file of that name loads; see `PeerSource`."""
+    source = cast("PeerSource", importlib.import_module(f"{__name__}.{name}").source)
+    return source(model, bundle)
 
 
 def gguf_file(model: str, bundle: Bundle) -> str:
-    """The `Source` of peers that read GGUF files, and nothing that is made of one."""
+    """Return the GGUF file that the user named: the `PeerSource` of peers that read nothing else."""
     if not Path(model).is_file():
-        raise UnsupportedModel("it reads GGUF files")
+        raise UnsupportedModel("it reads GGUF files only", remedy="give a GGUF file")
     return model
 
 
-def external() -> list[str]:
-    """Peers that are other systems, in the order of their names; those with an underscore are our own contenders."""
+def external_peers() -> list[str]:
+    """Return the names of peers that are other systems, sorted; names with an underscore are trisect itself."""
     return sorted(info.name for info in pkgutil.iter_modules(__path__) if not info.name.startswith("_"))
 
 
 def is_installed(package: str) -> bool:
-    """Whether a package can be imported, without importing it."""
+    """Return whether a package can be imported, without importing it."""
     return importlib.util.find_spec(package) is not None

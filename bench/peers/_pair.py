@@ -1,4 +1,4 @@
-"""trisect itself, on one device or on a pair of them."""
+"""trisect itself, on one device or on a pair of devices."""
 
 from __future__ import annotations
 
@@ -10,24 +10,30 @@ from trisect.llm.running.generation import LanguageSession
 from trisect.runtime import engines
 from trisect.runtime.device import select
 
-from . import Timing
+from . import PeerTiming
 
 
-class Peer:
-    """`LanguageSession` on the devices that the settings name.
+class TrisectPeer:
+    """`LanguageSession` on a prefill and a decode device."""
 
-    With ``shared_graph`` every engine gets the one graph that all of them can run, as where a model is a single file.
-    """
+    def __init__(self, session: LanguageSession) -> None:
+        self._session = session
 
-    def load(self, model: str, threads: int, settings: dict[str, Any]) -> None:
-        bundle = Bundle.load(model)
-        if settings.get("shared_graph"):
-            shared = [replace(graph, cache="grown") for graph in bundle.graphs if not graph.engines]
-            bundle = replace(bundle, graphs=tuple(shared))
-        prefill, decode = (select(settings[phase], engines.discover())[0] for phase in ("prefill", "decode"))
-        self._session = LanguageSession(bundle, prefill, decode, threads=threads or None)
-
-    def run(self, ids: list[int], new_tokens: int) -> Timing:
+    def run(self, ids: list[int], new_tokens: int) -> PeerTiming:
+        """See `Peer.run`."""
         answer = self._session.generate(ids, max_new_tokens=new_tokens, ignore_eos=True)
         stats = answer.stats
-        return Timing(stats.prefill_s, stats.kv_s, stats.decode_s, stats.end_to_end_s, answer.token_ids)
+        return PeerTiming(stats.prefill_s, stats.kv_s, stats.decode_s, stats.end_to_end_s, answer.token_ids)
+
+
+def load(model: str, threads: int, settings: dict[str, Any]) -> TrisectPeer:
+    """Load a bundle on the devices ``prefill`` and ``decode`` of the settings.
+
+    With the setting ``shared_graph`` all engines run the same graph, as if the model were a single file.
+    """
+    bundle = Bundle.load(model)
+    if settings.get("shared_graph"):
+        shared = [replace(graph, cache="grown") for graph in bundle.graphs if graph.cache == "in-place"]
+        bundle = replace(bundle, graphs=tuple(shared))
+    prefill, decode = (select(settings[phase], engines.discover())[0] for phase in ("prefill", "decode"))
+    return TrisectPeer(LanguageSession(bundle, prefill, decode, threads=threads or None))

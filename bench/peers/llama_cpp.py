@@ -1,4 +1,4 @@
-"""llama.cpp on the same GGUF, through llama-cpp-python."""
+"""llama.cpp on the same GGUF file, through llama-cpp-python."""
 
 from __future__ import annotations
 
@@ -7,37 +7,35 @@ from typing import Any
 
 import numpy as np
 
-from . import Timing
+from . import PeerTiming
 from . import gguf_file as source
 
-__all__ = ["Peer", "source"]
+__all__ = ["LlamaCppPeer", "load", "source"]
 
 
-class Peer:
+class LlamaCppPeer:
     """`Llama.eval`, greedy."""
 
-    def load(self, model: str, threads: int, settings: dict[str, Any]) -> None:
-        import llama_cpp
+    def __init__(self, library: Any, model: Any) -> None:
+        self._library = library
+        self._model = model
 
-        self._library = llama_cpp
-        options: dict[str, Any] = {"n_threads": threads, "n_threads_batch": threads} if threads else {}
-        self._model = llama_cpp.Llama(model, n_ctx=2304, n_batch=512, verbose=False, **options)
-
-    def run(self, ids: list[int], new_tokens: int) -> Timing:
+    def run(self, ids: list[int], new_tokens: int) -> PeerTiming:
+        """See `Peer.run`."""
         model = self._model
         model.reset()
-        begun = time.perf_counter()
+        begin = time.perf_counter()
         model.eval(ids)
-        tokens = [self._best()]
+        tokens = [int(self._last_scores().argmax())]
         prompt_done = time.perf_counter()
         for _ in range(new_tokens - 1):
             model.eval(tokens[-1:])
-            tokens.append(self._best())
-        done = time.perf_counter()
-        return Timing(prompt_done - begun, 0.0, done - prompt_done, done - begun, tuple(tokens))
+            tokens.append(int(self._last_scores().argmax()))
+        end = time.perf_counter()
+        return PeerTiming(prompt_done - begin, 0.0, end - prompt_done, end - begin, tuple(tokens))
 
     def scores(self, ids: list[int], following: list[int]) -> np.ndarray:
-        """Scores after a prompt and after each token that follows it, float32 [1 + len(following), vocabulary]."""
+        """Return the scores after a prompt and after each following token, float32 [1 + len(following), vocabulary]."""
         self._model.reset()
         self._model.eval(ids)
         rows = [self._last_scores().copy()]
@@ -46,9 +44,14 @@ class Peer:
             rows.append(self._last_scores().copy())
         return np.stack(rows)
 
-    def _best(self) -> int:
-        return int(self._last_scores().argmax())
-
     def _last_scores(self) -> np.ndarray:
         pointer = self._library.llama_get_logits_ith(self._model.ctx, -1)
         return np.ctypeslib.as_array(pointer, (self._model.n_vocab(),))
+
+
+def load(model: str, threads: int, settings: dict[str, Any]) -> LlamaCppPeer:
+    """See `PeerLoader`."""
+    import llama_cpp
+
+    options: dict[str, Any] = {"n_threads": threads, "n_threads_batch": threads} if threads else {}
+    return LlamaCppPeer(llama_cpp, llama_cpp.Llama(model, n_ctx=2304, n_batch=512, verbose=False, **options))

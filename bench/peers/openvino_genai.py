@@ -1,4 +1,4 @@
-"""OpenVINO GenAI on the same GGUF: its own graph, its own reading of the weights."""
+"""OpenVINO GenAI on the same GGUF file, with its own graph and its own conversion of the weights."""
 
 from __future__ import annotations
 
@@ -7,26 +7,21 @@ from typing import Any
 
 import numpy as np
 
-from . import Timing
+from . import PeerTiming
 from . import gguf_file as source
 
-__all__ = ["Peer", "source"]
+__all__ = ["OpenVinoGenaiPeer", "load", "source"]
 
 
-class Peer:
-    """`LLMPipeline`, greedy, without the prefix cache, which would answer a repeated prompt from memory."""
+class OpenVinoGenaiPeer:
+    """`LLMPipeline`, greedy."""
 
-    def load(self, model: str, threads: int, settings: dict[str, Any]) -> None:
-        import openvino_genai as genai
+    def __init__(self, library: Any, pipeline: Any) -> None:
+        self._library = library
+        self._pipeline = pipeline
 
-        self._library = genai
-        scheduler = genai.SchedulerConfig()
-        scheduler.enable_prefix_caching = False
-        scheduler.max_num_batched_tokens = 8192
-        properties = {"INFERENCE_NUM_THREADS": threads} if threads else {}
-        self._pipeline = genai.LLMPipeline(model, "CPU", scheduler_config=scheduler, **properties)
-
-    def run(self, ids: list[int], new_tokens: int) -> Timing:
+    def run(self, ids: list[int], new_tokens: int) -> PeerTiming:
+        """See `Peer.run`."""
         import openvino as ov
 
         genai = self._library
@@ -36,8 +31,19 @@ class Peer:
         config.apply_chat_template = False
         mask = np.ones((1, len(ids)), np.int64)
         inputs = genai.TokenizedInputs(ov.Tensor(np.array([ids], np.int64)), ov.Tensor(mask))
-        begun = time.perf_counter()
+        begin = time.perf_counter()
         result = self._pipeline.generate(inputs, config)
-        elapsed = time.perf_counter() - begun
+        elapsed_s = time.perf_counter() - begin
         prefill_s = result.perf_metrics.get_ttft().mean / 1e3
-        return Timing(prefill_s, 0.0, elapsed - prefill_s, elapsed, tuple(result.tokens[0]))
+        return PeerTiming(prefill_s, 0.0, elapsed_s - prefill_s, elapsed_s, tuple(result.tokens[0]))
+
+
+def load(model: str, threads: int, settings: dict[str, Any]) -> OpenVinoGenaiPeer:
+    """See `PeerLoader`."""
+    import openvino_genai as genai
+
+    scheduler = genai.SchedulerConfig()
+    scheduler.enable_prefix_caching = False  # it would answer a repeated prompt from its cache
+    scheduler.max_num_batched_tokens = 8192
+    properties = {"INFERENCE_NUM_THREADS": threads} if threads else {}
+    return OpenVinoGenaiPeer(genai, genai.LLMPipeline(model, "CPU", scheduler_config=scheduler, **properties))

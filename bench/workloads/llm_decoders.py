@@ -1,4 +1,4 @@
-"""``llm``: decoders of published sizes, at one prefill and one decode step: one model, two very different problems."""
+"""``llm``: decoders of published sizes, as one problem for prefill and one for a decode step."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from . import WorkloadInstance, WorkloadRequest, workload
 from ._models import MACHINE, model_problem
 
 _WEIGHTS = "weights.bin"
-_MOST_TOKENS = 131_072
+_MAX_TOKENS = 131_072
 
 
 @dataclass(frozen=True)
-class _Sizes:
+class _DecoderSizes:
     layers: int
     hidden: int
     heads: int
@@ -40,12 +40,12 @@ class _Sizes:
 
 
 _MODELS = {
-    "smollm2-135m": _Sizes(30, 576, 9, 3, 64, 1536, 49152),
-    "qwen2.5-0.5b": _Sizes(24, 896, 14, 2, 64, 4864, 151936, qkv_bias=True),
-    "llama-3.2-1b": _Sizes(16, 2048, 32, 8, 64, 8192, 128256),
-    "llama-3.1-8b": _Sizes(32, 4096, 32, 8, 128, 14336, 128256, tied=False),
+    "smollm2-135m": _DecoderSizes(30, 576, 9, 3, 64, 1536, 49152),
+    "qwen2.5-0.5b": _DecoderSizes(24, 896, 14, 2, 64, 4864, 151936, qkv_bias=True),
+    "llama-3.2-1b": _DecoderSizes(16, 2048, 32, 8, 64, 8192, 128256),
+    "llama-3.1-8b": _DecoderSizes(32, 4096, 32, 8, 128, 14336, 128256, tied=False),
 }
-"""As the ``config.json`` of each says."""
+"""From the ``config.json`` of each."""
 
 
 @workload(
@@ -54,13 +54,14 @@ _MODELS = {
     licence="Apache-2.0",
 )
 def llm(request: WorkloadRequest, *, tokens: int = 512, machine: str = MACHINE) -> Iterator[WorkloadInstance]:
-    """Reading a prompt of so many tokens, and writing one token behind it, on a published machine.
+    """Yield the prefill of a prompt and one decode step after it, on a machine from the built-in database.
 
     Parameters
     ----------
     request : WorkloadRequest
-        Its argument is the model (``llm:llama-3.2-1b``); all when left out.
+        Its argument is the model (``llm:llama-3.2-1b``); by default all models.
     tokens : int
+        Length of the prompt.
     machine : str
         See ``trisect devices --machine``.
     """
@@ -68,8 +69,8 @@ def llm(request: WorkloadRequest, *, tokens: int = 512, machine: str = MACHINE) 
         near = difflib.get_close_matches(request.argument, _MODELS, n=1)
         hint = f"did you mean {near[0]}? " if near else ""
         raise InvalidInput(f"no decoder {request.argument!r}", remedy=f"{hint}there are: {', '.join(_MODELS)}")
-    if not 1 <= tokens <= _MOST_TOKENS:
-        raise InvalidInput(f"llm: tokens is {tokens}", remedy=f"give 1 to {_MOST_TOKENS}")
+    if not 1 <= tokens <= _MAX_TOKENS:
+        raise InvalidInput(f"llm: tokens is {tokens}", remedy=f"give 1 to {_MAX_TOKENS}")
     for name in [request.argument] if request.argument else list(_MODELS):
         for phase, new, past in (("prefill", tokens, 0), ("decode", 1, tokens)):
             make = partial(_problem, name, new, past, machine, request.objective)
@@ -83,8 +84,8 @@ def _problem(name: str, tokens: int, past: int, machine: str, objective: Objecti
         return model_problem(path, {"tokens": tokens, "past": past}, machine, objective)
 
 
-class _Nowhere:
-    """Places in a weights file that nobody writes: only shapes count."""
+class _UnwrittenWeights:
+    """Allocates positions in a weights file that is never written: only the shapes matter."""
 
     def __init__(self) -> None:
         self.size_bytes = 0
@@ -98,8 +99,8 @@ class _Nowhere:
         return Dense(self.span(rows, columns))
 
 
-def _write(path: Path, name: str, sizes: _Sizes) -> None:
-    file = _Nowhere()
+def _write(path: Path, name: str, sizes: _DecoderSizes) -> None:
+    file = _UnwrittenWeights()
     width = (sizes.heads + 2 * sizes.kv_heads) * sizes.head_dim
     layers = tuple(
         Layer(
@@ -116,22 +117,22 @@ def _write(path: Path, name: str, sizes: _Sizes) -> None:
         for _ in range(sizes.layers)
     )
     embedding = file.dense(sizes.vocab, sizes.hidden)
-    turns = file.span(_MOST_TOKENS, sizes.head_dim // 2)
+    rotary = file.span(_MAX_TOKENS, sizes.head_dim // 2)
     weights = ModelWeights(
         embedding=embedding,
         output=embedding if sizes.tied else file.dense(sizes.vocab, sizes.hidden),
         output_norm=file.span(sizes.hidden),
-        cosines=turns,
-        sines=turns,
+        cosines=rotary,
+        sines=rotary,
         layers=layers,
         exact_layers=layers,
     )
     write_standard(path, _config(name, sizes), weights, _WEIGHTS)
-    with (path.parent / _WEIGHTS).open("wb") as blank:
-        blank.truncate(file.size_bytes)  # a hole: it takes no room on the disk
+    with (path.parent / _WEIGHTS).open("wb") as sparse:
+        sparse.truncate(file.size_bytes)  # a sparse file, which takes no disk space
 
 
-def _config(name: str, sizes: _Sizes) -> LlamaConfig:
+def _config(name: str, sizes: _DecoderSizes) -> LlamaConfig:
     return LlamaConfig(
         architecture="llama",
         name=name,
@@ -141,7 +142,7 @@ def _config(name: str, sizes: _Sizes) -> LlamaConfig:
         kv_heads=sizes.kv_heads,
         head_dim=sizes.head_dim,
         ffn=sizes.ffn,
-        context_length=_MOST_TOKENS,
+        context_length=_MAX_TOKENS,
         vocab=sizes.vocab,
         norm_epsilon=1e-5,
         attention_scale=sizes.head_dim**-0.5,

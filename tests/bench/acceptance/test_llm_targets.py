@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from trisect.bench.acceptance.llm_targets import llm_target_checks
-from trisect.bench.llm.answer_quality import Quality
-from trisect.bench.llm.llm_comparison import AutoChoice, Limits, LlmBench, LlmRun
+from trisect.bench.llm.answer_quality import AnswerQuality
+from trisect.bench.llm.llm_result import AutoChoice, LlmBench, LlmRun, MachineUtilisation
 
 
 def run_of(prefill: str, decode: str, end_to_end_s: float, peer: str | None = None) -> LlmRun:
@@ -24,9 +24,9 @@ def test_targets_are_met_or_missed() -> None:
     )
     bench = LlmBench(
         "m", None, 1, runs, (AutoChoice(512, "cpu:ort", "cpu:ort", 1.4, 1.0),),
-        Limits(1e9, 1e12, 10, 1e9, decode_share=0.6, prefill_share=0.5), 0.01, 1.2, 1.0, 1.2, (),
+        MachineUtilisation(1e9, 1e12, 10, 1e9, decode_share=0.6, prefill_share=0.5), 0.01, 1.2, 1.0, 1.2, (),
     )  # fmt: skip
-    met = {check.what: check.met for check in llm_target_checks(bench, [Quality("a -> b", 0.02, 0.1, 0.9, 10)])}
+    met = {check.what: check.met for check in llm_target_checks(bench, [AnswerQuality("a -> b", 0.02, 0.1, 0.9, 10)])}
     assert met["split against ONNX Runtime alone, 512 tokens"]
     assert not met["split against openvino-genai, 512 tokens"]
     assert not met["auto against the best, 512 tokens"]

@@ -11,11 +11,11 @@ import pytest
 
 from tests.llm.gguf_factory import write_tiny_gguf
 from tests.llm.llm_folder_factory import CONTEXT, VOCAB, write_genai_folder, write_optimum_folder
-from trisect.bench.llm import llm_comparison as llm
+from trisect.bench.llm import llm_contenders
 from trisect.bench.llm.genai_folder import CONFIG_FILE, genai_folder
 from trisect.bench.llm.llm_comparison import bench_llm
 from trisect.bench.llm.peer_process import PeerProcess
-from trisect.bench.peers import source
+from trisect.bench.peers import peer_source
 from trisect.llm.bundle import Bundle
 from trisect.llm.importing.model_import import open_model
 from trisect.runtime.errors import StorageFailed, UnsupportedModel
@@ -52,7 +52,7 @@ def tokens(peer: str, model: str, vocab: int, settings: dict[str, object] | None
 def test_a_gguf_gives_the_tokens_that_trisect_gives(gguf: Path, cache: Path, tmp_path: Path) -> None:
     pytest.importorskip(NAME, reason="needs onnxruntime-genai: pip install 'trisect[peers]'")
     bundle = bundle_of(gguf, tmp_path)
-    result = tokens(NAME, source(NAME, str(gguf), bundle), bundle.vocab)
+    result = tokens(NAME, peer_source(NAME, str(gguf), bundle), bundle.vocab)
     assert len(result) == NEW_TOKENS
     assert result == tokens("_pair", bundle.folder, bundle.vocab, OURS)
 
@@ -61,7 +61,7 @@ def test_its_own_folder_is_given_to_it_as_it_is(cache: Path, tmp_path: Path) -> 
     pytest.importorskip(NAME, reason="needs onnxruntime-genai: pip install 'trisect[peers]'")
     folder = write_genai_folder(tmp_path / "m", context_length=CONTEXT)
     bundle = bundle_of(folder, tmp_path)
-    assert source(NAME, str(folder), bundle) == str(folder)
+    assert peer_source(NAME, str(folder), bundle) == str(folder)
     ours = tokens("_pair", bundle.folder, VOCAB, OURS)
     theirs = tokens(NAME, str(folder), VOCAB)
     assert len(theirs) == NEW_TOKENS
@@ -73,7 +73,7 @@ def test_its_own_folder_is_given_to_it_as_it_is(cache: Path, tmp_path: Path) -> 
 
 def test_it_is_compared_in_the_same_run(gguf: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip(NAME, reason="needs onnxruntime-genai: pip install 'trisect[peers]'")
-    monkeypatch.setattr(llm, "external", lambda: [NAME])
+    monkeypatch.setattr(llm_contenders, "external_peers", lambda: [NAME])
     result = bench_llm(
         str(gguf), prompt_tokens=(8,), new_tokens=3, rounds=1, threads=1, progress=lambda done, total, what: None
     )
@@ -105,12 +105,12 @@ def test_the_weights_are_there_once(gguf: Path, cache: Path, tmp_path: Path, mon
 def test_what_it_cannot_read_is_said(gguf: Path, cache: Path, tmp_path: Path) -> None:
     optimum = write_optimum_folder(tmp_path / "optimum")
     bundle = bundle_of(optimum, tmp_path)
-    with pytest.raises(UnsupportedModel, match="no graph that ONNX Runtime GenAI could run"):
-        source(NAME, str(optimum), bundle)
+    with pytest.raises(UnsupportedModel, match="no graph that ONNX Runtime GenAI can run"):
+        peer_source(NAME, str(optimum), bundle)
     for name in ("llama_cpp", "openvino_genai"):
-        assert source(name, str(gguf), bundle) == str(gguf)
-        with pytest.raises(UnsupportedModel, match="it reads GGUF files"):
-            source(name, str(optimum), bundle)
+        assert peer_source(name, str(gguf), bundle) == str(gguf)
+        with pytest.raises(UnsupportedModel, match="it reads GGUF files only"):
+            peer_source(name, str(optimum), bundle)
 
 
 def test_a_cache_that_cannot_be_written_is_said(gguf: Path, cache: Path, tmp_path: Path) -> None:

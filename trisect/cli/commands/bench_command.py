@@ -18,8 +18,8 @@ from . import bench_model_command as bench_model
 
 if TYPE_CHECKING:
     from trisect.bench.acceptance.target_check import TargetCheck
-    from trisect.bench.llm.answer_quality import Quality
-    from trisect.bench.llm.llm_comparison import LlmBench
+    from trisect.bench.llm.answer_quality import AnswerQuality
+    from trisect.bench.llm.llm_result import LlmBench
 
 _DEFAULT = "model"
 
@@ -114,7 +114,7 @@ def llm(
         raise typer.Exit(1)
 
 
-def _check_targets(result: LlmBench, qualities: Sequence[Quality]) -> Sequence[TargetCheck]:
+def _check_targets(result: LlmBench, qualities: Sequence[AnswerQuality]) -> Sequence[TargetCheck]:
     """Compare the result with trisect's own targets, which only a checkout has."""
     if importlib.util.find_spec("trisect.bench.acceptance") is None:
         return ()
