@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-from types import SimpleNamespace
-
 import ml_dtypes
 import numpy as np
 import onnx
@@ -14,16 +10,12 @@ from onnx import TensorProto, helper, numpy_helper
 
 from trisect.runtime import engines
 from trisect.runtime.device import Device
-from trisect.runtime.engines.base import EngineCapabilities, LoadOptions, StatefulModule
-from trisect.runtime.engines.common.engine_errors import vendor_message
-from trisect.runtime.engines.common.model_signature import read_signature
+from trisect.runtime.engines.base import LoadOptions, StatefulModule
 from trisect.runtime.errors import (
     EngineFailed,
-    EngineMissing,
     InvalidInput,
     InvalidModel,
     TrisectError,
-    UnsupportedModel,
 )
 
 DEVICES = [device for device in engines.discover() if device.id in ("cpu:ort", "cpu:openvino")]
@@ -41,78 +33,6 @@ GROWING = (
 
 def by_id(name: str) -> Device:
     return next(device for device in DEVICES if device.id == name)
-
-
-def test_both_engines_are_found():
-    assert {"cpu:ort", "cpu:openvino"} <= {device.id for device in DEVICES}
-    assert all(device.engine_version and device.name for device in DEVICES)
-
-
-def test_an_engine_without_its_package_is_absent_with_a_remedy(monkeypatch):
-    monkeypatch.setitem(sys.modules, "openvino", None)
-    monkeypatch.delitem(sys.modules, "trisect.runtime.engines.openvino", raising=False)
-    engines._inventory.cache_clear()
-    try:
-        result = [device.id for device in engines.discover()]
-        assert "cpu:ort" in result
-        assert "cpu:openvino" not in result
-        assert "pip install openvino" in engines.unavailable()["openvino"]
-        with pytest.raises(EngineMissing, match="pip install openvino"):
-            engines.engine_for(by_id("cpu:openvino"))
-        with pytest.raises(EngineMissing, match=r"'openvino' cannot be used here: .*pip install openvino"):
-            engines.find_devices("cpu:ort,cpu:openvino")
-    finally:
-        monkeypatch.undo()
-        engines._inventory.cache_clear()
-
-
-def test_a_broken_driver_takes_no_other_engine_along(monkeypatch):
-    class BrokenEngine:
-        def devices(self):
-            raise OSError("driver too old\nand more")
-
-    point = SimpleNamespace(name="broken", load=lambda: BrokenEngine)
-    monkeypatch.setattr(engines, "entry_points", lambda group: [point] if group == "trisect.engines" else [])
-    engines._inventory.cache_clear()
-    try:
-        assert engines.unavailable()["broken"] == "OSError: driver too old"
-        assert {device.id for device in DEVICES} <= {device.id for device in engines.discover()}
-    finally:
-        monkeypatch.undo()
-        engines._inventory.cache_clear()
-
-
-def test_each_engine_module_defines_one_engine_class_with_a_name_of_its_own():
-    classes = {name: load_class().__name__ for name, load_class in engines._engine_classes()}
-    files = {path.stem for path in Path(engines.__path__[0]).glob("*.py")} - {"__init__", "base"}
-    assert files <= set(classes)
-    assert len(classes) == len(set(classes.values()))
-
-
-def test_engines_state_what_they_can_do():
-    ort, openvino = engines.capabilities(by_id("cpu:ort")), engines.capabilities(by_id("cpu:openvino"))
-    assert (ort.in_place_kv_cache, ort.internal_state, ort.own_memory) == (True, False, False)
-    assert (openvino.in_place_kv_cache, openvino.internal_state, openvino.vendor) == (False, True, "intel")
-    assert engines.capabilities(Device("npu:unknown", "npu", "unknown", "x")) == EngineCapabilities()
-
-
-def test_a_third_party_engine_is_found_by_its_entry_point(monkeypatch):
-    class ThirdPartyEngine:
-        name = "mine"
-        package = "mine"
-
-        def devices(self):
-            return [Device("npu:mine", "npu", "mine", "toy")]
-
-    point = SimpleNamespace(name="mine", load=lambda: ThirdPartyEngine)
-    monkeypatch.setattr(engines, "entry_points", lambda group: [point])
-    engines._inventory.cache_clear()
-    try:
-        assert "npu:mine" in [device.id for device in engines.discover()]
-        assert engines.engine_for(Device("npu:mine", "npu", "mine", "toy")).name == "mine"
-    finally:
-        monkeypatch.undo()
-        engines._inventory.cache_clear()
 
 
 @ON_EVERY_DEVICE
@@ -220,14 +140,6 @@ def test_scalars_stay_scalars(device, model):
     assert out == -2
 
 
-def test_strings_run_on_ort_and_are_refused_by_openvino(model):
-    text = "g (string[n] x) => (string[n] y) { y = Identity(x) }"
-    out = engines.load(model(text), by_id("cpu:ort")).run({"x": np.array(["a", "bc"])})["y"]
-    assert list(out) == ["a", "bc"]
-    with pytest.raises(UnsupportedModel, match="'x' holds strings"):
-        engines.load(model(text), by_id("cpu:openvino"))
-
-
 @ON_EVERY_DEVICE
 def test_damaged_models_end_in_one_clear_line(device, model, tmp_path):
     sound = model(TWO_OUTPUTS)
@@ -293,35 +205,6 @@ def test_external_weights_are_found_beside_the_model(device, tmp_path):
     np.testing.assert_array_equal(engines.load(path, device).run({"x": x})["y"], x @ weight)
 
 
-def test_openvino_computes_in_float32_unless_asked_to_be_fast(model):
-    rng = np.random.default_rng(0)
-    a, b = rng.standard_normal((64, 256)).astype(np.float32), rng.standard_normal((256, 64)).astype(np.float32)
-    text = model("g (float[64,256] a, float[256,64] b) => (float[64,64] y) { y = MatMul(a, b) }")
-    exact = a.astype(np.float64) @ b.astype(np.float64)
-    reference = engines.load(text, by_id("cpu:openvino")).run({"a": a, "b": b})["y"]
-    fast = engines.load(text, by_id("cpu:openvino"), LoadOptions(precision="fast")).run({"a": a, "b": b})["y"]
-    assert np.abs(reference - exact).max() < 1e-4
-    assert np.abs(fast - exact).max() < 1.0
-
-
-def test_openvino_keeps_state_from_run_to_run(model):
-    options = LoadOptions(state={"past": "present"}, shapes={"b": 1})
-    module = engines.load(model(GROWING), by_id("cpu:openvino"), options)
-    assert isinstance(module, StatefulModule)
-    assert [spec.name for spec in module.inputs] == ["x"]
-    assert [spec.name for spec in module.outputs] == ["total"]
-    x = np.array([[1, 2, 3]], np.float32)
-    for count in (1, 2, 3):
-        np.testing.assert_array_equal(module.run({"x": x})["total"], count * x)
-    np.testing.assert_array_equal(module.get_state()["past"], np.repeat(x[:, None], 3, axis=1))
-    module.set_state({"past": np.full((1, 4, 3), 10, np.float32)})
-    np.testing.assert_array_equal(module.run({"x": x})["total"], 40 + x)
-    module.reset_state()
-    np.testing.assert_array_equal(module.run({"x": x})["total"], x)
-    with pytest.raises(InvalidInput, match="'nothing' is no state"):
-        module.set_state({"nothing": x})
-
-
 def test_an_engine_without_state_leaves_inputs_as_they_are(model):
     module = engines.load(model(GROWING), by_id("cpu:ort"), LoadOptions(state={"past": "present"}))
     assert not isinstance(module, StatefulModule)
@@ -338,48 +221,3 @@ def test_threads_and_extra_settings_reach_the_engine(device, model):
         {"x": np.ones((1, 3), np.float32), "s": np.ones(3, np.float32)}
     )
     np.testing.assert_array_equal(out["y"], np.full((1, 3), 2))
-
-
-def test_signature_reads_no_weights(tmp_path):
-    """A file whose weights are a hole of a terabyte is described at once."""
-    graph = helper.make_graph(
-        [helper.make_node("Add", ["x", "w"], ["y"])], "g",
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n"]) for name in "xw"],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
-        [numpy_helper.from_array(np.ones(1, np.float32), "w")],
-    )  # fmt: skip
-    declared = read_signature(helper.make_model(graph).SerializeToString())
-    assert [spec.name for spec in declared.inputs] == ["x"]  # w has a value already
-    assert declared.outputs[0].shape == ("...",)
-
-    def varint(number: int) -> bytes:
-        out = bytearray()
-        while number > 0x7F:
-            out.append(number & 0x7F | 0x80)
-            number >>= 7
-        return bytes([*out, number])
-
-    hole = 1 << 40
-    tensor_head = b"\x42\x01w" + b"\x4a" + varint(hole)  # name "w", then raw_data of that length
-    tensor = b"\x2a" + varint(len(tensor_head) + hole) + tensor_head
-    ends = b"".join(
-        bytes([tag]) + varint(len(text)) + text
-        for tag, name in ((0x5A, "x"), (0x62, "y"))
-        for text in [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 2]).SerializeToString()]
-    )
-    path = tmp_path / "huge.onnx"
-    with path.open("wb") as file:
-        file.write(b"\x3a" + varint(len(ends) + len(tensor) + hole) + ends + tensor)
-        file.truncate(file.tell() + hole)  # sparse: takes no disk
-    declared = read_signature(path)
-    assert [spec.shape for spec in (*declared.inputs, *declared.outputs)] == [("n", 2), ("n", 2)]
-
-
-@pytest.mark.parametrize(("message", "reason"), [
-    ("", "RuntimeError"),
-    ("[ONNXRuntimeError] : 9 : NOT_IMPLEMENTED : no kernel for Foo", "no kernel for Foo"),
-    ("Exception from a.cpp:1:\nException from b.cpp:2:\n[CPU] MatMul 'z' Check 'k' failed at c.cpp:3:\nsizes differ\n",
-     "[CPU] MatMul 'z': sizes differ"),
-])  # fmt: skip
-def test_reason_is_the_line_that_says_something(message, reason):
-    assert vendor_message(RuntimeError(message)) == reason

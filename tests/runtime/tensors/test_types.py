@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import ml_dtypes
 import numpy as np
 import onnx
-import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper
 
+from tests.runtime.typed_models import cast, identity, model_of, tensor, values
 from trisect.runtime import engines
 from trisect.runtime.engines.common.model_signature import read_signature
-from trisect.runtime.errors import EngineFailed, InvalidInput, TrisectError, UnsupportedModel
+from trisect.runtime.errors import UnsupportedModel
 from trisect.runtime.plans.plan import Plan
 from trisect.runtime.plans.plan_parts import Segment
 from trisect.runtime.plans.timeline import Timeline
 from trisect.runtime.sessions.session import Session
-from trisect.runtime.tensors.containers import pack_bits, unpack, unpack_bits
-from trisect.runtime.tensors.dtypes import bits_of, dtype_of, onnx_dtype_name, onnx_dtype_number
-from trisect.runtime.tensors.feed_checks import check_buffers, check_feeds
+from trisect.runtime.tensors.containers import unpack
 from trisect.runtime.verification import verify
 
 ORT, OPENVINO, REFERENCE = (engines.find_devices(name)[0] for name in ("cpu:ort", "cpu:openvino", "cpu:reference"))
@@ -33,40 +30,6 @@ OPENVINO_CARRIES = [
 ]  # fmt: skip
 SEQUENCE = helper.make_sequence_type_proto(helper.make_tensor_type_proto(TensorProto.FLOAT, None))
 OPTIONAL = helper.make_optional_type_proto(helper.make_tensor_type_proto(TensorProto.FLOAT, None))
-
-
-def tensor(name, dtype, shape=None):
-    return helper.make_tensor_value_info(name, onnx_dtype_number(dtype), shape)
-
-
-def model_of(nodes, inputs, outputs):
-    graph = helper.make_graph(nodes, "g", inputs, outputs)
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 25)], ir_version=10)
-
-
-def identity(dtype, shape=(3, "n")):
-    ends = (tensor(name, dtype, shape) for name in "xy")
-    return model_of([helper.make_node("Identity", ["x"], ["y"])], [next(ends)], [next(ends)]).SerializeToString()
-
-
-def cast(source, target):
-    node = helper.make_node("Cast", ["x"], ["y"], to=onnx_dtype_number(target))
-    return model_of([node], [tensor("x", source, ["n"])], [tensor("y", target, ["n"])]).SerializeToString()
-
-
-def values(dtype, shape=(3, 5)):
-    return (np.arange(np.prod(shape)).reshape(shape) % 2).astype(dtype_of(dtype))
-
-
-@pytest.mark.parametrize("number", NUMBERS)
-def test_every_dtype_of_onnx_has_a_name_and_an_array(number):
-    name = onnx_dtype_name(number)
-    assert name is not None
-    assert onnx_dtype_number(name) == number
-    expected = helper.tensor_dtype_to_np_dtype(number)
-    assert dtype_of(name) == expected
-    if expected.kind != "O":
-        assert bits_of(name) <= 8 * expected.itemsize
 
 
 @pytest.mark.parametrize("dtype", OPENVINO_CARRIES)
@@ -91,44 +54,6 @@ def test_onnx_runtime_takes_it_and_gives_it(dtype):
 def test_what_openvino_does_not_know_is_refused_when_it_is_loaded(dtype):
     with pytest.raises(UnsupportedModel, match="'x' holds"):
         engines.load(identity(dtype), OPENVINO)
-
-
-def test_complex_numbers_are_refused_by_onnx_runtime_and_carried_by_the_reference():
-    with pytest.raises(EngineFailed, match="complex64"):
-        engines.load(identity("complex64"), ORT)
-    value = np.array([[1 + 2j]], np.complex64).repeat(3, 0)
-    np.testing.assert_array_equal(engines.load(identity("complex64"), REFERENCE).run({"x": value})["y"], value)
-
-
-@pytest.mark.parametrize("dtype", ["int4", "uint4", "float4_e2m1fn", "int2", "uint2"])
-@pytest.mark.parametrize("count", [0, 1, 5, 8])
-def test_parts_of_a_byte_are_packed_as_onnx_packs_them(dtype, count):
-    value = values(dtype, (count,))
-    packed = pack_bits(value, bits_of(dtype))
-    assert packed.tobytes() == onnx.numpy_helper.from_array(value).raw_data
-    np.testing.assert_array_equal(unpack_bits(packed, bits_of(dtype), (count,), value.dtype), value)
-
-
-def test_the_reference_is_found_by_its_name_only():
-    assert "cpu:reference" not in [device.id for device in engines.discover()]
-    assert "cpu:reference" not in [device.id for device in engines.find_devices("cpu")]
-    assert not REFERENCE.is_real
-
-
-def test_the_reference_is_a_module_like_any_other():
-    module = engines.load(identity("float32"), REFERENCE)
-    x, y = values("float32"), np.empty((3, 5), np.float32)
-    binding = module.bind({"x": x}, {"y": y})
-    binding.run()
-    np.testing.assert_array_equal(binding.output("y"), x)
-    with pytest.raises(InvalidInput):
-        module.run({"x": x.astype(np.float64)})
-    module.close()
-    with pytest.raises(EngineFailed, match="closed"):
-        module.run({"x": x})
-    with pytest.raises(TrisectError, match="cannot load"):
-        engines.load(model_of([helper.make_node("Nonsense", ["x"], ["y"])], [tensor("x", "float32")],
-                              [tensor("y", "float32")]).SerializeToString(), REFERENCE)  # fmt: skip
 
 
 @pytest.fixture
@@ -191,53 +116,12 @@ def test_verify_compares_lists(listed):
     assert (verification.ok, verification.drift_segment, wrong.max_abs, wrong.where) == (True, 0, 8.0, (1, 0, 0))
 
 
-def test_wrong_lists_are_refused_before_anything_runs():
-    nodes = [helper.make_node("SequenceLength", ["s"], ["n"])]
-    module = engines.load(
-        model_of(nodes, [helper.make_value_info("s", SEQUENCE)], [tensor("n", "int64", [])]).SerializeToString(), ORT
-    )
-    assert module.run({"s": [np.zeros(2, np.float32), np.float32(1)]})["n"] == 2
-    assert module.run({"s": []})["n"] == 0
-    for bad, options in (
-        ([np.zeros(2)], "element 0 is float64"),
-        (np.zeros(2, np.float32), "is a ndarray, not a list"),
-        (None, "not a list"),
-        ([[1.0]], "element 0 is a list"),
-    ):
-        with pytest.raises(InvalidInput, match=options):
-            module.run({"s": bad})
-    with pytest.raises(InvalidInput, match="no fixed buffer"):
-        check_buffers({"s": np.empty(0, object)}, module.inputs, {}, module.outputs)
-
-
 def test_lists_of_what_numpy_lacks_are_refused_by_onnx_runtime_at_once():
     half = helper.make_sequence_type_proto(helper.make_tensor_type_proto(TensorProto.BFLOAT16, None))
     nodes = [helper.make_node("SequenceLength", ["s"], ["n"])]
     text = model_of(nodes, [helper.make_value_info("s", half)], [tensor("n", "int64", [])]).SerializeToString()
     with pytest.raises(UnsupportedModel, match=r"seq\(bfloat16\)"):
         engines.load(text, ORT)
-
-
-def test_tensors_of_other_libraries_are_read_where_they_are():
-    array = np.arange(6, dtype=np.float32).reshape(2, 3)
-    foreign = SimpleNamespace(__dlpack__=array.__dlpack__, __dlpack_device__=array.__dlpack_device__)
-    spec = read_signature(identity("float32", (2, 3))).inputs
-    for value in (foreign, ort.OrtValue.ortvalue_from_numpy(array)):
-        seen = check_feeds(spec, {"x": value})["x"]
-        np.testing.assert_array_equal(seen, array)
-        assert np.shares_memory(seen, array)
-
-
-def test_a_tensor_that_cannot_be_read_is_refused_in_one_line():
-    def fail(**_):
-        raise BufferError("the tensor is on a device")
-
-    spec = read_signature(identity("float32")).inputs
-    away = SimpleNamespace(__dlpack__=fail, __dlpack_device__=lambda: (2, 0))
-    with pytest.raises(InvalidInput, match=r"the tensor is on a device.*move it to the CPU"):
-        check_feeds(spec, {"x": away})
-    with pytest.raises(InvalidInput, match="is a list"):
-        check_feeds(spec, {"x": [[1.0]]})
 
 
 def test_empty_and_rankless_tensors_pass():

@@ -1,0 +1,51 @@
+"""Random feeds are reproducible, and a model can compute with them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+from onnx import parser
+
+from trisect.runtime.tensors.dtypes import dtype_of
+from trisect.runtime.tensors.synthetic_feeds import generate_feeds, random_value
+from trisect.runtime.tensors.tensor_spec import TensorSpec
+
+LOOKUP = """<ir_version: 10, opset_import: ["" : 18]>
+g (int64[n] ids, int64 length) => (float[n,2] y) <float[3,2] table = {1,2,3,4,5,6}> {
+    rows = Gather(table, ids)  scale = Cast<to = 1>(length)  y = Mul(rows, scale)
+}"""
+
+
+@dataclass
+class Inputs:
+    inputs: tuple[TensorSpec, ...]
+    shapes: dict[str, int] = field(default_factory=dict)
+
+
+def test_indices_are_within_their_table_and_lengths_are_one() -> None:
+    inputs = Inputs((TensorSpec("ids", "int64", ("n",)), TensorSpec("length", "int64", ())), {"n": 100})
+    feeds = generate_feeds(parser.parse_model(LOOKUP), inputs)
+    assert set(feeds["ids"].tolist()) == {0, 1, 2}
+    assert feeds["length"] == 1
+    again = generate_feeds(parser.parse_model(LOOKUP), inputs)
+    np.testing.assert_array_equal(feeds["ids"], again["ids"])
+    other = generate_feeds(parser.parse_model(LOOKUP), inputs, seed=1)
+    assert not np.array_equal(feeds["ids"], other["ids"])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int4", "uint2", "int64", "bool", "object", "complex64"])
+@pytest.mark.parametrize("extremeness", [0, 1, 2])
+def test_every_dtype_has_random_values(dtype: str, extremeness: int) -> None:
+    value = random_value(dtype, (4, 8), np.random.default_rng(0), extremeness=extremeness)
+    assert (value.shape, value.dtype) == ((4, 8), dtype_of(dtype))
+
+
+def test_extreme_values_are_infinite_or_negative() -> None:
+    rng = np.random.default_rng(0)
+    assert np.isfinite(random_value("float32", (64,), rng)).all()
+    assert not np.isfinite(random_value("float32", (64,), rng, extremeness=1)).all()
+    assert random_value("int64", (64,), rng).max() == 1
+    assert random_value("int64", (64,), rng, extremeness=2).min() < 0
+    assert np.isneginf(random_value("float32", (2, 3), rng, extremeness=2)[-1]).all()
