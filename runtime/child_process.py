@@ -70,7 +70,7 @@ class ChildProcess:
         self, make_handler: Callable[[], Handler], name: str, environment: Mapping[str, str] | None = None
     ) -> None:
         self._name = name
-        # A file: a pipe that nobody reads would fill up and block the process.
+        # A file: a pipe that is not read would fill up and block the process.
         self._output = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the process)
         target = repr((make_handler.__module__, make_handler.__qualname__))
         try:
@@ -219,5 +219,5 @@ def serve(module: str, make_handler: str) -> None:
 def _read_requests(requests: SimpleQueue[bytes]) -> None:
     for line in sys.stdin.buffer:
         requests.put(line)
-    # The parent has gone: nobody waits for what is still running.
+    # The parent has exited: what is still running is not waited for.
     os._exit(0)

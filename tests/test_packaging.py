@@ -1,4 +1,4 @@
-"""What `pip install .` puts into somebody's environment: the package trisect, whole, and nothing beside it."""
+"""What `pip install .` installs: the complete package trisect, and no other name."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ def replan(
     folder = Path(out) if out is not None else api.temporary_plan_folder()
     new = api.with_device_data(request, lambda data: make_plan(request, data, folder, progress), progress)
     plan_origins.record(new, path)
-    return replace(new, notes=(*new.notes, f"planned anew without {', '.join(without)}"))
+    return replace(new, notes=(*new.notes, f"replanned without {', '.join(without)}"))
 
 
 def _strategy(plan: Plan, without: Collection[str]) -> str:

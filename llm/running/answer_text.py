@@ -39,7 +39,7 @@ class AnswerText:
         self._stop = stop
         self._max_stop_length = max(map(len, stop), default=0)
         self._on_text = on_text
-        # If nobody needs the text before the end, it is decoded once, at the end.
+        # If the text is not needed before the end, it is decoded once, at the end.
         self._incremental = on_text is not None or bool(stop)
         self._emitted = 0
         self._stopped = False

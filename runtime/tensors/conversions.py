@@ -2,7 +2,7 @@
 
 Engines read and write the host's memory in place wherever they can. Where they cannot, a tensor is copied: a feed that
 is not C-ordered, 4-bit elements that numpy stores in bytes, a tensor that a GPU reads. Code that may copy takes a
-`ConversionLog`, so that a trace shows what the copies cost; None where nobody reads it.
+`ConversionLog`, so that a trace shows what the copies cost; None where it is not read.
 """
 
 from __future__ import annotations

@@ -124,7 +124,7 @@ def accept_with_token(server: socket.socket, token: bytes, timeout_s: float) -> 
     Returns
     -------
     socket or None
-        None where nobody connected in time, or without the token.
+        None where no worker connected in time, or it had no token.
     """
     try:
         connected, _ = server.accept()

@@ -80,7 +80,7 @@ def test_verify_finds_the_model_that_was_split(plan_folder: Path, model: Path, t
 
 def test_verify_refuses_another_model(plan_folder: Path, model: Path, tmp_path: Path) -> None:
     proto = onnx.load(model)
-    proto.producer_name = "somebody else"
+    proto.producer_name = "another producer"
     onnx.save(proto, tmp_path / "layers.onnx")
     with pytest.raises(InvalidInput, match="is not the model"):
         trisect.verify(trisect.Plan.load(plan_folder), model=tmp_path / "layers.onnx")

@@ -18,12 +18,12 @@ from trisect.runtime.errors import InvalidInput
 @pytest.mark.parametrize("words", [["devices"], ["profile"], ["split", "MODEL", "-o", "OUT"], ["run", "PLAN"]])
 def test_an_unreachable_cluster_is_an_error(words, model, plan_folder, tmp_path, capsys):
     with socket.create_server(("127.0.0.1", 0)) as free:
-        nobody = f"127.0.0.1:{free.getsockname()[1]}"
+        unreachable = f"127.0.0.1:{free.getsockname()[1]}"
     real = {"MODEL": model, "OUT": tmp_path / "plan", "PLAN": plan_folder}
-    assert main([*(str(real.get(word, word)) for word in words), "--address", nobody]) == 2
+    assert main([*(str(real.get(word, word)) for word in words), "--address", unreachable]) == 2
     out, err = capsys.readouterr()
     assert out == ""
-    assert f"no Ray cluster can be reached at {nobody}" in " ".join(err.split())
+    assert f"no Ray cluster can be reached at {unreachable}" in " ".join(err.split())
     assert not (tmp_path / "plan").exists()
 
 

@@ -73,7 +73,7 @@ def test_replanning_without_a_device(model: Path, two_devices: str, tmp_path: Pa
         3,
     )
     assert again.constraints == plan.constraints
-    assert f"planned anew without {other}" in again.notes
+    assert f"replanned without {other}" in again.notes
     assert plan_origins.find_model(again) == model
     assert trisect.verify(again).ok
 
@@ -228,7 +228,7 @@ def test_explain_shows_certificate_summary_and_options(
     ("words", "message"),
     [
         (["--force", "matmul0"], "invalid --force 'matmul0': expected SELECTOR=DEVICE"),
-        (["--forbid", "nobody=cpu"], "'nobody' matches nothing"),
+        (["--forbid", "missing=cpu"], "'missing' matches nothing"),
         (["--max-segments", "0"], "expected `int` >= 1 in max_segments, found 0"),
         (["--no-cpu-fallback"], "no device left without CPU fallback"),
         (["--constraints", "nothing.toml"], "cannot read the constraints nothing.toml"),

@@ -42,7 +42,7 @@ class DeviceQueue:
         self.hanging = False
         """The current run is being ended because it exceeded its time limit."""
         self.abandoned = False
-        """The thread hangs and cannot be ended: nobody waits for it, and its result is ignored."""
+        """The thread hangs and cannot be ended: it is not waited for, and its result is ignored."""
         self.lost_run: LostRun | None = None
         """What the queue's thread has to recover from before it runs anything else."""
         self.losses = 0

@@ -100,7 +100,7 @@ def test_a_summary_by_hand() -> None:
     result = summarise(rows)
     by_name = {s.strategy: s for s in result.strategies}
     a, b = by_name["a"], by_name["b"]
-    assert result.blocks == 3  # what nobody solved says nothing of either
+    assert result.blocks == 3  # an instance that no strategy solved does not count
     assert (a.mean_ratio, a.worst_ratio, a.best, a.failed, a.runs) == (1.5, 2.0, 1, 2, 5)
     assert (b.mean_ratio, b.worst_ratio, b.best, b.failed) == (pytest.approx(4 / 3), 2.0, 2, 1)
     assert result.wins == {"a": {"b": pytest.approx(1 / 3)}, "b": {"a": pytest.approx(2 / 3)}}
@@ -117,7 +117,7 @@ def test_tables_are_safe_to_paste() -> None:
     assert r"| a_b\|50% |" in to_markdown(result)
 
 
-def test_a_study_in_which_nobody_found_anything_has_a_summary() -> None:
+def test_a_study_without_any_solution_has_a_summary() -> None:
     result = summarise([row("one", "a", None)])
     assert (result.blocks, result.strategies[0].failed, result.test) == (0, 1, None)
     assert "| a | - |" in to_markdown(result)

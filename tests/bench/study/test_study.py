@@ -186,7 +186,7 @@ def test_every_form_of_the_results_holds_the_same_rows(tmp_path: Path) -> None:
     )
 
 
-def test_a_problem_that_cannot_be_made_is_nobodys_fault(tmp_path: Path) -> None:
+def test_a_problem_that_cannot_be_made_counts_against_no_strategy(tmp_path: Path) -> None:
     (tmp_path / "cut.json").write_text('{"format": "trisect-problem", "tasks": [')
     (tmp_path / "sound.json").write_text(
         '{"format": "trisect-problem", "devices": [{"id": "cpu:0", "kind": "cpu"}], '

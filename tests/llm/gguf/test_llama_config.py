@@ -121,7 +121,7 @@ def test_refuses_other_architectures_by_name(tmp_path: Path) -> None:
         config_of(tmp_path, arch="mamba")
 
 
-def test_refuses_tensors_that_nobody_would_read(tmp_path: Path) -> None:
+def test_refuses_tensors_that_are_never_read(tmp_path: Path) -> None:
     with pytest.raises(UnsupportedModel, match=r"blk\.0\.attn_output\.bias"):
         config_of(tmp_path, tensors={"blk.0.attn_output.bias": np.zeros(64)})
     with pytest.raises(UnsupportedModel, match=r"rope_freqs\.weight"):

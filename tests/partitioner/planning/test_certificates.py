@@ -86,7 +86,7 @@ def test_each_objective_is_best_served_by_its_own_plan(model: Path, tmp_path: Pa
     assert len(set(plans["memory"].placement.values())) == 3  # weights are spread
 
 
-def test_energy_that_nobody_knows_is_refused_by_name(model: Path, tmp_path: Path) -> None:
+def test_unknown_energy_is_refused_with_the_device(model: Path, tmp_path: Path) -> None:
     with pytest.raises(PowerUnknown, match=r"the power of gpu:one is not measured, and not published; .*\(cpu:one\)"):
         small_models.split(
             model, [CPU, GPU], COSTS, "auto", "energy", {"batch": 1}, 0, tmp_path / "p", power_w={"cpu:one": 9.0}

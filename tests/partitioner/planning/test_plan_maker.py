@@ -144,7 +144,7 @@ def test_what_is_no_tensor_is_carried_too(tmp_path: Path) -> None:
         np.testing.assert_array_equal(small_models.run_plan(plan, feeds)["y"], small_models.run_whole(path, feeds)["y"])
 
 
-def test_outputs_that_nobody_computes(tmp_path: Path) -> None:
+def test_outputs_that_no_node_computes(tmp_path: Path) -> None:
     text = """
     <ir_version: 8, opset_import: ["" : 17]> m (float[4] x) => (float[4] y, float[4] w) { y = Add(x, w) }"""
     path = small_models.write(tmp_path / "m.onnx", text, {"w": floats(4)})
@@ -171,8 +171,8 @@ def test_constraints_and_capabilities_are_respected(tmp_path: Path) -> None:
     assert set(small_models.inputs_of(graph, [CPU, halves], FakeCosts()).problem.allowed("Add_1")) == {"cpu:one"}
     with pytest.raises(UnsupportedOperator, match=r"'MatMul_0' \(MatMul\) runs on none of gpu:one"):
         _ = small_models.inputs_of(graph, [halves], FakeCosts()).problem
-    with pytest.raises(InvalidInput, match="'nobody' matches nothing"):
-        small_models.split(path, [CPU], FakeCosts(), shapes={"batch": 1}, constraints={"force": {"nobody": "cpu:one"}})
+    with pytest.raises(InvalidInput, match="'missing' matches nothing"):
+        small_models.split(path, [CPU], FakeCosts(), shapes={"batch": 1}, constraints={"force": {"missing": "cpu:one"}})
 
 
 def test_a_device_that_cannot_is_left_out(tmp_path: Path) -> None:

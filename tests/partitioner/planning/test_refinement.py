@@ -63,7 +63,7 @@ def test_a_plan_that_gets_slower_is_discarded(model: Path, tmp_path: Path, monke
     assert "of 2 plans" in plan.notes[-1]  # each device alone; the third, which the costs then favour, is one of these
 
 
-def test_each_device_alone_runs_too_where_nobody_chose_a_strategy(
+def test_each_device_alone_is_measured_for_the_default_strategy(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Calls are expensive, which the costs do not contain: `auto` finds a plan of one segment, a fixed strategy does

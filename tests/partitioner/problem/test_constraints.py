@@ -67,7 +67,7 @@ def test_selectors_select_by_name_pattern_operator_and_class(selector: str, sele
         ({"forbid": {"class:recurrent": "cpu"}}, "'class:recurrent' matches nothing"),
         ({"forbid": {"re:decoder.*": "cpu"}}, "'re:decoder.*' matches nothing"),
         ({"forbid": {"re:(": "cpu"}}, r"invalid regular expression 're:\('"),
-        ({"colocate": [["middle", "nobody"]]}, "'nobody' matches nothing"),
+        ({"colocate": [["middle", "missing"]]}, "'missing' matches nothing"),
     ],
 )
 def test_what_matches_nothing_is_refused_with_the_nearest(constraints: dict[str, Any], message: str) -> None:

@@ -160,7 +160,7 @@ def test_segments_with_nhwc_boundaries_are_not_recorded(
         assert bool(result.get(CPU2.id)) == recorded
 
 
-def test_nobody_tells_of_devices_that_are_not_here() -> None:
+def test_layouts_of_unavailable_devices_are_unknown() -> None:
     (first,) = find_devices("cpu:openvino")
     assert not keeps_channels_last(replace(first, id=f"edge1/{first.id}"))
     assert not keeps_channels_last(replace(first, reality="published"))

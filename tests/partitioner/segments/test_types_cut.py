@@ -78,7 +78,7 @@ def test_scalars_known_beforehand_stay_scalars(tmp_path):
     assert out == 16
 
 
-def test_what_nobody_needs_is_no_segment(tmp_path):
+def test_unused_nodes_are_not_in_a_segment(tmp_path):
     path = save(
         tmp_path,
         [

@@ -1,4 +1,4 @@
-"""A private Ray is nobody else's business, and leaves nothing behind; what is no cluster is told from one quickly."""
+"""A private Ray is isolated and leaves nothing behind; an address without a cluster is recognised quickly."""
 
 from __future__ import annotations
 
@@ -138,9 +138,9 @@ def answering(text: bytes) -> Iterator[str]:
 
 def test_an_address_without_a_cluster_is_recognised(monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as free:
-        nobody = f"127.0.0.1:{free.getsockname()[1]}"
+        unreachable = f"127.0.0.1:{free.getsockname()[1]}"
     with pytest.raises(ClusterFailed, match="no Ray cluster can be reached at 127"):
-        connect(nobody)
+        connect(unreachable)
     with (
         answering(b"HTTP/1.1 400 Bad Request\r\n\r\n") as address,
         pytest.raises(ClusterFailed, match="is not a Ray cluster"),
@@ -148,8 +148,8 @@ def test_an_address_without_a_cluster_is_recognised(monkeypatch):
         connect(address)
     with answering(b"") as address, pytest.raises(ClusterFailed, match=address):
         connect(address)
-    monkeypatch.setenv("RAY_ADDRESS", nobody)
-    with pytest.raises(ClusterFailed, match=nobody):
+    monkeypatch.setenv("RAY_ADDRESS", unreachable)
+    with pytest.raises(ClusterFailed, match=unreachable):
         connect()
 
 

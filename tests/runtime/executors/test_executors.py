@@ -46,7 +46,7 @@ def test_run_and_stream_match_the_formula(diamond, executor):
 
 
 def test_results_stay_what_they_were(diamond, executor):
-    """Memory that is used again must not be that of a result somebody still has; nor of feeds."""
+    """Memory of a result that the caller still holds, or of feeds, must not be reused."""
     big = np.ones((200_000, 3), np.float32)
     with Session(diamond, executor, ONE) as session:
         results = [session.run({"x": big * number})["y"] for number in range(6)]

@@ -85,7 +85,7 @@ def test_a_length_that_is_none_of_ours_is_refused():
 @pytest.mark.parametrize(("sent", "is_accepted"), [
     (b"t" * TOKEN_BYTES, True), (b"u" * TOKEN_BYTES, False), (b"t" * (TOKEN_BYTES - 1), False), (b"", False),
 ])  # fmt: skip
-def test_only_whoever_has_the_token_is_accepted(sent, is_accepted):
+def test_only_connections_with_the_token_are_accepted(sent, is_accepted):
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(20)
         with socket.create_connection(server.getsockname()) as stranger:
@@ -99,7 +99,7 @@ def test_only_whoever_has_the_token_is_accepted(sent, is_accepted):
             assert stranger.recv(7, socket.MSG_WAITALL) == (b"welcome" if is_accepted else b"")
 
 
-def test_nobody_who_connects_is_no_error():
+def test_without_a_connection_the_result_is_none():
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(0.01)
         assert accept_with_token(server, b"t" * TOKEN_BYTES, 20) is None

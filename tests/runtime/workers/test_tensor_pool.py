@@ -1,4 +1,4 @@
-"""Memory that is used again must never be that of an array somebody still has."""
+"""The memory of an array that is still referenced must never be reused."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ def test_it_agrees_with_playing_it_in_small_steps(first, second, slow_first, slo
 
 
 @given(LOADS, LOADS, st.floats(1.0, 4.0), st.floats(1.0, 4.0))
-def test_nobody_is_quicker_than_alone_nor_slower_than_all_the_while(first, second, slow_first, slow_second):
+def test_no_device_is_faster_than_alone_or_slower_than_always_shared(first, second, slow_first, slow_second):
     loads = {"a": first, "b": second}
     shared, apart = (pair(slow_first, slow_second, apart=apart).busy_s(loads) for apart in (False, True))
     for device in loads:
@@ -78,7 +78,7 @@ def problem() -> Problem:
 @pytest.mark.parametrize(
     ("where", "period_s"),
     [
-        (("cpu:a", "cpu:a"), 2.0),  # nobody beside it
+        (("cpu:a", "cpu:a"), 2.0),  # no contention
         (("cpu:a", "gpu:c"), 1.0),  # of other cores
         # cpu:b is done after 1.7 s, in which cpu:a did 1.7 / 1.9 of its second.
         (("cpu:a", "cpu:b"), 1.7 + (1 - 1.7 / 1.9)),

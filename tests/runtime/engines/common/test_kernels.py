@@ -36,7 +36,7 @@ def test_a_node_that_no_step_names_is_with_the_one_that_reads_it() -> None:
     assert result == (Kernel(("a", "b"), 1.0), Kernel(("c",), 2.0))
 
 
-def test_the_last_node_is_with_the_one_before_it_where_nobody_reads_it() -> None:
+def test_an_unread_last_node_is_in_the_kernel_of_the_one_before_it() -> None:
     result = map_to_nodes(chain("a", "b"), [step("1", ("a",), 1.0)])
     assert result == (Kernel(("a", "b"), 1.0),)
 

@@ -1,4 +1,4 @@
-"""What a device makes for itself stays in its memory; a copy is made where somebody else reads it, and once."""
+"""A device's intermediate tensors stay in its memory; a tensor that another device reads is copied once."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ BROKEN = -777.0
 
 
 class FakeArray:
-    """Memory that nobody but the fake device may read."""
+    """Memory that only the fake device may read."""
 
     alive: ClassVar[weakref.WeakSet[FakeArray]] = weakref.WeakSet()
     downloads = 0
