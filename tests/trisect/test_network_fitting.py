@@ -43,7 +43,7 @@ def plain_profile(devices: list[Device]) -> Profile:
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("TRISECT_PROFILES", str(tmp_path / "profiles"))
-    monkeypatch.setattr(trials, "_PATIENCE", 1)  # this machine may be busy with other tests
+    monkeypatch.setattr(trials, "_ATTEMPTS_MAX", 1)  # this machine may be busy with other tests
     monkeypatch.setattr(network_measurement, "_DURATION_MIN_S", 0.002)
     monkeypatch.setattr(fitted, "_MIN_SEGMENTS", 40)
     (tmp_path / "m.onnx").write_bytes(synthetic_network(101))

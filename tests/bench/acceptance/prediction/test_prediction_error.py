@@ -45,17 +45,17 @@ def test_figures_are_those_of_the_cuts_and_the_strictest_knowledge() -> None:
     assert not result.met
 
 
-def test_a_model_is_learned_for_cut_predicted_and_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_is_cut_predicted_and_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     content = synthetic_network(10)
     (tmp_path / "made.onnx").write_bytes(content)
     monkeypatch.setattr(
         prediction_error, "known_files", lambda: {"made.onnx": ModelFile("made.onnx", len(content), "0" * 64)}
     )
     monkeypatch.setenv("TRISECT_PROFILES", str(tmp_path / "profiles"))
-    monkeypatch.setattr(trials, "_PATIENCE", 1)  # this machine may be busy with other tests
+    monkeypatch.setattr(trials, "_ATTEMPTS_MAX", 1)  # this machine may be busy with other tests
     monkeypatch.setattr(network_measurement, "_DURATION_MIN_S", 0.002)
     messages: list[str] = []
-    with pytest.raises(ProfileMissing, match=r"too few to learn from; run: trisect profile --networks"):
+    with pytest.raises(ProfileMissing, match=r"too few to fit a cost model; run `trisect profile --networks"):
         bench_predict(tmp_path, splits=2, budget_s=1e-6)
     store = SegmentStore()
     while min([len(rows) for rows in store.devices.values()], default=0) < 40:
@@ -69,7 +69,9 @@ def test_a_model_is_learned_for_cut_predicted_and_run(tmp_path: Path, monkeypatc
     assert all(count >= 30 for count in result.learned_from.values())
     assert result.repeatability >= 0
     assert "made.onnx" in messages
-    assert bench_predict(tmp_path, splits=2, budget_s=1e-6, rounds=1) == result  # kept: neither learned nor run again
+    assert (
+        bench_predict(tmp_path, splits=2, budget_s=1e-6, rounds=1) == result
+    )  # cached: neither measured nor run again
 
 
 def test_invalid_input_is_a_one_line_error(tmp_path: Path) -> None:
