@@ -1,4 +1,4 @@
-"""Targets for language models, held against a comparison."""
+"""Targets for language models, compared with the results of a comparison."""
 
 from __future__ import annotations
 

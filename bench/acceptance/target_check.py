@@ -1,4 +1,4 @@
-"""A target held against a measurement, and the table that shows it."""
+"""A target compared with a measurement, and the table that shows it."""
 
 from __future__ import annotations
 

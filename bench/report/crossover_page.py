@@ -16,7 +16,7 @@ from ..llm.crossover import Crossover
 from . import check_installed, plotly_script, script_data
 
 
-def write_crossover(model: str, found: Crossover, path: Path, batches: Sequence[BatchPoint] = ()) -> None:
+def write_crossover(model: str, crossover: Crossover, path: Path, batches: Sequence[BatchPoint] = ()) -> None:
     """Draw a crossover, and both phases over the size of the batch where that was measured.
 
     Raises
@@ -31,7 +31,7 @@ def write_crossover(model: str, found: Crossover, path: Path, batches: Sequence[
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     text = environment.from_string((here / "crossover.html.j2").read_text("utf-8")).render(
         model=model,
-        data=script_data({"crossover": found, "batches": batches}),
+        data=script_data({"crossover": crossover, "batches": batches}),
         batches=batches,
         plotly=plotly_script(),
         script=markupsafe.Markup((here / "crossover.js").read_text("utf-8")),

@@ -26,7 +26,7 @@ HERE = [
         ("npu:qnn", ["edge1/npu:qnn"]),
     ],
 )
-def test_the_order_of_the_selector_is_kept(selector: str | list[str], ids: list[str]) -> None:
+def test_the_order_of_the_selector_is_preserved(selector: str | list[str], ids: list[str]) -> None:
     assert [device.id for device in select(selector, HERE)] == ids
 
 

@@ -2,7 +2,7 @@
 
 Each split runs in two processes that take turns: their difference is the repeatability, and no prediction can be
 better. Predictions are made with three kinds of knowledge: nothing of the model, its kernels in the whole model, or all
-splits but the one at hand.
+splits but the one that is predicted.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A measured figure of the runtime, held against its target."""
+"""A measured figure of the runtime, compared with its target."""
 
 from __future__ import annotations
 
