@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from math import inf
@@ -21,6 +21,8 @@ from .history import History, shapes_key
 from .model_support import ABILITY_RANK, ModelSupport, assess_model
 from .sources import describe_model
 from .sources.model_description import Source
+
+log = logging.getLogger(__name__)
 
 
 def can_run(
@@ -65,8 +67,10 @@ def can_run(
         answer = assess_model(description, available, profile, dict(shapes or {}), progress)
         if question:
             text = msgspec.json.encode(_RecordedAnswer(answer, description.key)).decode()
-            with contextlib.suppress(StorageFailed):  # an answer must not fail because the disk is full
+            try:
                 history.record_answer(question, text)
+            except StorageFailed as error:  # an answer must not fail because the disk is full
+                log.warning("the answer is not recorded: %s", error)
         answer = _with_run(answer, history, description.key, shapes)
     if history.moved is None:
         return answer

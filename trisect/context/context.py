@@ -6,8 +6,8 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -30,6 +30,8 @@ from .op_support import OpSupport, query_support
 from .openvino_strings import read_device_string, write_device_string
 from .policy_file import policy_path, read_policy
 from .sources.onnx_file import structure_key
+
+log = logging.getLogger(__name__)
 
 MAX_LATENCY_RATIO = 1.1
 """A plan meets ``require="low-latency"`` if no other permitted plan is predicted to be faster by more than this."""
@@ -253,9 +255,11 @@ class Context:
 
         def record_latency(plan: Plan, latency_s: float) -> None:
             devices = tuple(dict.fromkeys(segment.device for segment in plan.segments))
-            with suppress(StorageFailed):  # a run that succeeded must not fail because the disk is full
-                key = structure_key(parse_proto(Path(model)))
+            key = structure_key(parse_proto(Path(model)))
+            try:
                 History().record_run(key, devices, shapes_key(shapes), latency_s)
+            except StorageFailed as error:  # a run that succeeded must not fail because the disk is full
+                log.warning("the run is not recorded: %s", error)
 
         check_plan = partial(self._check_plan, plan_on=plan_on)
         return CompiledGraph(self._plan(plan_on, out), recompile, check_plan, record_latency, executor)

@@ -22,7 +22,7 @@ def can_run(
     sources: Annotated[
         list[str],
         typer.Argument(
-            metavar="MODEL...",
+            metavar="MODEL",
             help="An ONNX file (with or without weights), a GGUF file (or its first megabytes), a TFLite file, a "
             "language model's folder or config.json, or a model's name on a hub. Of several, the best one is selected.",
         ),
