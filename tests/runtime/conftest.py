@@ -30,7 +30,7 @@ MakePlan = Callable[..., Plan]
 
 
 def build(text: str) -> bytes:
-    """ONNX bytes of a graph in ONNX's text form, or of a model that says itself which opset it is of."""
+    """ONNX bytes of a graph in ONNX's text form, or of a whole model with its opsets."""
     return parser.parse_model(text if text.startswith("<") else f"{HEADER} {text}").SerializeToString()
 
 

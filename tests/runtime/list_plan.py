@@ -1,4 +1,4 @@
-"""A plan whose boundaries, inputs and outputs are lists, optionals and strings, and what it gives computed in numpy."""
+"""A plan whose boundaries, inputs and outputs are lists, optionals and strings, and its outputs computed in numpy."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def lists_feeds(rows: int) -> dict[str, object]:
 
 
 def assert_lists_right(feeds: dict[str, object], outputs: dict[str, np.ndarray]) -> None:
-    """Bit for bit what numpy makes of the feeds."""
+    """Check that outputs are bit for bit what numpy computes."""
     x, listed = feeds["x"], feeds["s"]
     same_tensors(outputs["rows"], [x[k : k + 1] for k in range(len(x))])
     more = [*(np.asarray(one).astype(np.float32) for one in listed), x]

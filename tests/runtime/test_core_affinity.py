@@ -1,4 +1,4 @@
-"""Sessions keep callers off the cores of engines' helpers, and leave everybody's own choice of cores alone."""
+"""Sessions keep callers off the cores of engines' helper threads, and respect cores that the user has chosen."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ def model_file(tmp_path: Path, model) -> Path:
 
 @pytest.fixture
 def free() -> Iterator[None]:
-    """This thread may run anywhere, before and after."""
+    """Lets this thread run on all cores, before and after a test."""
     os.sched_setaffinity(0, ALL)
     yield
     os.sched_setaffinity(0, ALL)
 
 
 def helpers_of(path: Path, pinned: bool | None, mask: set[int]) -> list[list[int]]:
-    """Where the threads may run that loading a model starts, in a process that may use a mask's cores."""
+    """The cores of the threads that loading a model starts, in a process restricted to the cores of a mask."""
     arguments = [str(path), json.dumps(pinned), json.dumps(sorted(mask))]
     lines = subprocess.run([sys.executable, "-c", MASKS, *arguments], check=True, capture_output=True, text=True)
     return json.loads(lines.stdout)
@@ -72,7 +72,7 @@ def test_helpers_stay_on_the_cores_that_the_process_may_use(model_file):
 
 
 @several
-def test_a_number_of_threads_that_leaves_cores_free_says_nothing_of_which(model_file):
+def test_a_number_of_threads_does_not_pin_them(model_file):
     (device,) = find_devices("cpu:ort")
     before = set(os.listdir("/proc/self/task"))
     module = load(model_file, device, LoadOptions(pinned=True, threads=len(cores()) + 1))
@@ -93,7 +93,7 @@ def test_a_caller_on_a_helpers_core_moves_away_and_keeps_its_freedom(free):
 
 
 @several
-def test_a_caller_that_was_put_on_a_helpers_core_stays_there(free):
+def test_a_caller_pinned_to_a_helpers_core_stays_there(free):
     physical = cores()
     os.sched_setaffinity(0, physical[1])
     CoreAffinity(physical).leave_helper_cores()
@@ -103,7 +103,7 @@ def test_a_caller_that_was_put_on_a_helpers_core_stays_there(free):
 
 @several
 def test_callers_keep_off_helpers_cores_in_a_session_and_threads_stay_free(make_plan, vector, monkeypatch, free):
-    """The thread that runs a segment is pinned first: the caller, or the device's thread for submitted items."""
+    """The thread that runs a segment leaves helpers' cores first: the caller, or the device's for submitted items."""
     plan = make_plan([("cpu:ort", "g (float[n,3] x) => (float[n,3] y) { y = Neg(x) }")], [vector("x")], [vector("y")])
     x = np.ones((2, 3), np.float32)
     seen: list[str] = []
@@ -137,7 +137,7 @@ def test_callers_keep_off_helpers_cores_in_a_session_and_threads_stay_free(make_
     assert seen == []
 
 
-def test_numbers_of_one_core_go_together(monkeypatch, tmp_path):
+def test_logical_processors_of_one_core_are_grouped(monkeypatch, tmp_path):
     """Two cores that run two threads each, one of which may not be used."""
     for number, siblings in enumerate(("0,2", "1,3", "0,2", "1,3")):
         (tmp_path / f"{number}").write_text(siblings)
@@ -148,7 +148,7 @@ def test_numbers_of_one_core_go_together(monkeypatch, tmp_path):
     assert cores() == ((0, 1), (2,))
 
 
-def test_cores_are_shared_out_to_devices_that_work_at_once(diamond, monkeypatch):
+def test_cores_are_divided_among_devices_that_work_at_the_same_time(diamond, monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2, 3, 6}, raising=False)
     gpu = replace(diamond.devices[0], id="gpu:x", kind="gpu")
     devices = [*diamond.devices, gpu]

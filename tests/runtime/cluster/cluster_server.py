@@ -1,4 +1,4 @@
-"""A Ray cluster of several nodes on this machine, in a process of its own: a command a line, an answer a line.
+"""A Ray cluster of several nodes on this machine, in a process of its own: one command, one answer per line.
 
 add NAME [RESOURCES as JSON]    kill NAME    (end of input: everything ends)
 """

@@ -1,4 +1,4 @@
-"""A private Ray, and a cluster of several nodes on this machine; a process can have one of them at a time."""
+"""A private Ray, and a cluster of several nodes on this machine; a process can use one of them at a time."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from tests.runtime.cluster.plans import SIZE, step
+from tests.runtime.pipeline import make_pipeline
 from trisect.runtime.cluster.ray_connection import RayConnection, connect
 from trisect.runtime.plans.plan import Plan
-from trisect.runtime.tensors.tensor_spec import TensorSpec
 
 SERVER = Path(__file__).with_name("cluster_server.py")
 TOKEN = "0123456789abcdef" * 4
@@ -34,19 +34,12 @@ pytest.importorskip("ray")
 
 @pytest.fixture
 def pipeline(make_plan: Callable[..., Plan]) -> Callable[..., Plan]:
-    """y = x + 18 in three segments, over devices in turn."""
-
-    def make(first: str = "cpu:ort", second: str = "cpu:openvino") -> Plan:
-        parts = [(first, step("x", "a")), (second, step("a", "b")), (first, step("b", "y"))]
-        specs = [TensorSpec(name, "float32", ("n", SIZE)) for name in ("x", "y")]
-        return make_plan(parts, [specs[0]], [specs[1]])
-
-    return make
+    return partial(make_pipeline, make_plan)
 
 
 @pytest.fixture(scope="module")
 def private_ray() -> Iterator[RayConnection]:
-    """Kept for a whole module: it takes seconds to start."""
+    """Shared by a whole module, as it takes seconds to start."""
     with connect() as connection:
         yield connection
 
@@ -85,7 +78,7 @@ class RunningCluster:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[RunningCluster]:
-    """A head and two nodes, which this process has joined."""
+    """A head node and two others, joined by this process."""
     running = RunningCluster()
     try:
         running.tell("add edge1")
@@ -101,7 +94,7 @@ def cluster() -> Iterator[RunningCluster]:
 
 @pytest.fixture
 def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[Plan], Plan]:
-    """A plan's folder under a path that means something to this process alone, as on a disk that nodes do not share."""
+    """Gives a plan's folder a path that only this process can open, as on a disk that nodes do not share."""
 
     def hidden(plan: Plan) -> Plan:
         monkeypatch.chdir(tmp_path)

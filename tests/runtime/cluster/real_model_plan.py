@@ -1,4 +1,4 @@
-"""A real model in two halves, on two engines."""
+"""A plan of a real model, in two halves on two engines."""
 
 from __future__ import annotations
 

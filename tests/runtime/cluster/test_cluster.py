@@ -1,4 +1,4 @@
-"""Several nodes as one set of devices: found, placed, fed and survived; this process sits on the head."""
+"""A plan on the devices of several nodes, also when one of them dies; this process runs on the head node."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import numpy as np
 import psutil
 import pytest
 
-from tests.runtime.cluster.plans import assert_right, feeds
 from tests.runtime.list_plan import assert_lists_right, lists_feeds, lists_plan
+from tests.runtime.pipeline import assert_right, feeds
 from trisect.profiles.measuring.cluster_profile import remote_compile_failure
 from trisect.runtime.cluster.cluster_nodes import cluster_devices, living_nodes
 from trisect.runtime.cluster.ray_connection import connect
@@ -47,7 +47,7 @@ FAR = {"cpu:ort": "edge1", "cpu:openvino": "edge2"}
 MIXED = {"cpu:ort": "head", "cpu:openvino": "edge1"}
 
 
-def test_nodes_are_called_as_they_were_labelled():
+def test_nodes_are_named_by_their_labels():
     with connect() as connection:
         result = living_nodes(connection)
         assert [(node.name, node.is_here) for node in result] == [("head", True), ("edge1", False), ("edge2", False)]
@@ -136,7 +136,7 @@ def test_lists_optionals_and_strings_travel(tmp_path, where):
                 assert all(one.flags.writeable for one in listed)  # the caller's own
 
 
-def test_a_plan_is_brought_to_nodes_that_do_not_share_its_folder(pipeline, elsewhere, tmp_path):
+def test_a_plan_is_copied_to_nodes_that_do_not_share_its_folder(pipeline, elsewhere, tmp_path):
     base = Path("/tmp")
     before = set(base.glob(SHIPPED))
     with Session(elsewhere(moved(pipeline(), FAR)), "ray", ONE) as session:
@@ -149,7 +149,7 @@ def test_a_plan_is_brought_to_nodes_that_do_not_share_its_folder(pipeline, elsew
     assert set(base.glob(SHIPPED)) <= before
 
 
-def test_a_file_that_is_not_as_planned_is_refused_on_arrival(pipeline, elsewhere):
+def test_a_file_that_changed_since_planning_is_refused(pipeline, elsewhere):
     plan = elsewhere(moved(pipeline(), FAR))
     wrong = tuple(replace(segment, sha256="0" * 64) for segment in plan.segments)
     with pytest.raises(
@@ -182,7 +182,7 @@ def test_a_declared_device_serves_one_session_at_a_time(pipeline, monkeypatch):
         assert_right(1, session.run(feeds(1)))
 
 
-def test_what_an_engine_far_away_says_names_segment_and_node(make_plan):
+def test_errors_of_a_remote_engine_name_segment_and_node(make_plan):
     text = "g (float[3] x, int64[1] k) => (float[1] y) { y = Gather(x, k) }"
     specs = [TensorSpec("x", "float32", (3,)), TensorSpec("k", "int64", (1,))]
     plan = moved(make_plan([("cpu:ort", text)], specs, [TensorSpec("y", "float32", (1,))]), {"cpu:ort": "edge1"})
@@ -194,7 +194,7 @@ def test_what_an_engine_far_away_says_names_segment_and_node(make_plan):
     assert (good["y"][0], last["y"][0]) == (0.0, 2.0)
 
 
-def test_an_actor_far_away_that_dies_is_started_again(pipeline):
+def test_a_remote_actor_that_dies_is_restarted(pipeline):
     with Session(moved(pipeline(), FAR), "ray", ONE) as session:
         for number, outputs in enumerate(session.stream(feeds(number) for number in range(16))):
             assert_right(number, outputs)
@@ -225,7 +225,7 @@ def test_a_node_that_dies_in_the_middle_of_a_stream(cluster, pipeline):
         Session(plan, "ray", ONE)
 
 
-def test_a_node_is_asked_whether_it_compiles(model):
+def test_a_node_reports_whether_it_compiles_a_model(model):
     with connect() as connection:
         ask = remote_compile_failure(connection)
         far = next(device for device in cluster_devices(connection) if device.id == "edge1/cpu:ort")
@@ -237,7 +237,7 @@ def test_a_node_is_asked_whether_it_compiles(model):
             assert "Nonsense" in ask(bad, device)
 
 
-def test_hops_are_timed_between_all_nodes_but_this_one_and_itself():
+def test_transfers_are_measured_between_all_nodes_except_this_one_and_itself():
     with connect() as connection:
         among = living_nodes(connection)[:2]
         transfers = measure_transfers(connection, among, (1 << 10, 1 << 20))

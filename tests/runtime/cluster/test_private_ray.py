@@ -1,4 +1,4 @@
-"""On a private Ray a plan gives what it gives elsewhere, and survives what happens to its actors."""
+"""On a private Ray a plan computes what it computes in one process, also when actors die or hang."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import numpy as np
 import psutil
 import pytest
 
-from tests.runtime.cluster.plans import assert_right, feeds
 from tests.runtime.cluster.real_model_plan import halves
 from tests.runtime.list_plan import assert_lists_right, lists_feeds, lists_plan
+from tests.runtime.pipeline import assert_right, feeds
 from trisect.runtime.engines.base import LoadOptions
 from trisect.runtime.errors import DeviceLost, EngineFailed, InvalidInput, UnknownDevice
 from trisect.runtime.sessions.session import Session
@@ -57,7 +57,7 @@ def test_threads_processes_and_ray_give_the_same_bits(pipeline):
             np.testing.assert_array_equal(got, expected)
 
 
-def test_an_actor_killed_in_the_middle_of_a_stream_costs_nothing_but_time(pipeline):
+def test_an_actor_killed_during_a_stream_loses_no_item(pipeline):
     with Session(pipeline(), "ray", ONE) as session:
         for number, outputs in enumerate(session.stream(feeds(number) for number in range(40))):
             assert_right(number, outputs)
@@ -136,7 +136,7 @@ def test_one_bad_item_does_not_stop_the_others(make_plan):
         assert (good["y"][0], last["y"][0]) == (0.0, 2.0)
 
 
-def test_strings_and_bfloat16_get_there(make_plan):
+def test_strings_and_bfloat16_are_passed(make_plan):
     specs = [TensorSpec("s", "object", (2,)), TensorSpec("b", "bfloat16", (3,))]
     parts = [
         ("cpu:ort", "g (string[2] s) => (string[2] t) { t = Identity(s) }"),

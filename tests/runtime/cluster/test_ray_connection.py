@@ -33,7 +33,7 @@ with connect() as connection:
 
 @pytest.fixture(autouse=True)
 def _own_temporary_folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """So that what others do on this machine does not show; short, for the sake of sockets' paths."""
+    """Hides the folders of other processes; the path is short, as it becomes part of sockets' paths."""
     with tempfile.TemporaryDirectory(prefix="t", dir="/tmp" if os.name == "posix" else None) as folder:
         monkeypatch.setattr(tempfile, "tempdir", folder)
         monkeypatch.setenv("TMPDIR", folder)
@@ -122,7 +122,7 @@ def test_a_folder_in_use_is_left_alone(tmp_path):
 
 @contextlib.contextmanager
 def answering(text: bytes) -> Iterator[str]:
-    """Something that listens and is no Ray."""
+    """A server that is not Ray."""
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def answer() -> None:
@@ -154,7 +154,7 @@ def test_an_address_without_a_cluster_is_recognised(monkeypatch):
 
 
 @pytest.mark.parametrize("address", ["somewhere", "host:port", "host:0", "host:70000", ":1", "ray://host:10001"])
-def test_an_address_that_is_none(address):
+def test_malformed_addresses(address):
     with pytest.raises(InvalidInput, match="address"):
         connect(address)
 

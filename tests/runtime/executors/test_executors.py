@@ -1,4 +1,4 @@
-"""Every executor gives the same numbers for the same plan, whatever the tensors are made of."""
+"""Every executor computes the same numbers for the same plan, for all dtypes and kinds of values."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_every_kind_of_tensor_is_carried(make_plan, executor, text, dtype, value
         assert out.tolist() == wanted.tolist()
 
 
-def test_outputs_whose_size_only_the_run_tells(make_plan, executor):
+def test_outputs_whose_size_depends_on_values(make_plan, executor):
     plan = make_plan(
         [("cpu:ort", "g (float[n] x) => (int64[r,m] i) { i = NonZero(x) }"),
          ("cpu:ort", "g (int64[r,m] i) => (int64[r,m] y) { y = Neg(i) }")],
@@ -189,7 +189,7 @@ def test_workers_stay_on_their_cores(diamond):
 @pytest.mark.parametrize("memory", ["named", "descriptors"])
 @pytest.mark.parametrize("channel", ["loopback", "unix"])
 def test_systems_without_unix_sockets_or_nameless_memory(diamond, monkeypatch, memory, channel):
-    """The ways of macOS and Windows, on whatever this is."""
+    """The mechanisms of macOS and Windows, on any system."""
     if memory == "named":
         monkeypatch.setattr(chunks, "HAS_MEMFD", False)
     elif channel == "loopback":

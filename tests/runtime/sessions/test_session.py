@@ -1,4 +1,4 @@
-"""A session must give what the whole model gives, in order, whatever runs beside it and whatever breaks."""
+"""A session computes what the whole model computes, in order, whatever runs beside it and whatever fails."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_items_really_overlap_on_different_devices(diamond, monkeypatch):
         np.testing.assert_array_equal(session.run({"x": np.ones((1, 3), np.float32)})["y"], np.full((1, 3), 4))
 
 
-def test_trace_tells_each_segment_in_order(diamond):
+def test_the_trace_has_each_segment_in_order(diamond):
     with Session(diamond) as session:
         assert session.trace.events == ()
         session.run({"x": np.ones((2, 3), np.float32)})
@@ -257,8 +257,8 @@ def test_a_plan_of_no_segments_passes_its_inputs_on(make_plan, vector):
         assert session.run({"x": np.ones((1, 3), np.float32)})["x"].sum() == 3
 
 
-def test_a_tensor_is_let_go_once_its_last_reader_is_done(make_plan, vector, monkeypatch):
-    """Of a chain of four, the first segment's tensor must be gone when the last one runs."""
+def test_a_tensor_is_freed_after_its_last_reader(make_plan, vector, monkeypatch):
+    """In a chain of four, the first segment's tensor is gone when the last segment runs."""
     names = ["x", "a", "b", "c", "y"]
     parts = [
         ("cpu:ort", f"g (float[n,3] {i}) => (float[n,3] {o}) {{ {o} = Neg({i}) }}")
@@ -313,7 +313,7 @@ def test_devices_are_plain_data(diamond):
     assert all(isinstance(device, Device) and device.is_real for device in diamond.devices)
 
 
-def test_what_is_no_plan_and_what_joins_no_cluster_are_refused(diamond, tmp_path):
+def test_other_objects_than_plans_and_addresses_without_ray_are_refused(diamond, tmp_path):
     with pytest.raises(InvalidInput, match=r"expected a Plan, got a \w*Path; load one from its folder: Plan.load"):
         Session(type(tmp_path)(diamond.folder))
     for executor in ("threads", "processes"):
@@ -321,7 +321,7 @@ def test_what_is_no_plan_and_what_joins_no_cluster_are_refused(diamond, tmp_path
             Session(diamond, executor, address="head:6379")
 
 
-def test_nan_is_refused_where_that_is_asked(diamond):
+def test_nan_is_refused_on_request(diamond):
     x = np.array([[1, np.nan, 2]], np.float32)
     with Session(diamond, nan="refuse") as session:
         with pytest.raises(InvalidInput, match="input 'x' contains NaN"):

@@ -72,7 +72,7 @@ def test_waiting_readers_are_notified_when_the_channel_closes(ends):
         ends[1].send(b"x" * 1_000_000)
 
 
-def test_a_length_that_is_none_of_ours_is_refused():
+def test_an_excessive_length_is_refused():
     raw, end = socket.socketpair()
     channel = Channel(end)
     raw.sendall(b"\xff\xff\xff\xff")

@@ -1,4 +1,4 @@
-"""What a driver and a worker say to each other arrives as it was sent, and nothing in it is executed."""
+"""Messages between driver and worker arrive as they were sent."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_objects_that_onnx_does_not_have_are_refused():
     [np.ones(2), None, "text", [np.zeros((1, 0))]],
     {1: np.ones(1), "two": 3.5},
 ])  # fmt: skip
-def test_what_has_no_place_in_memory_is_written_and_read_back(value):
+def test_values_without_a_place_in_memory_are_serialised(value):
     def same(a, b) -> bool:
         if isinstance(a, (list, dict)):
             pairs = zip(a, b, strict=True) if isinstance(a, list) else ((a[key], b[key]) for key in a)

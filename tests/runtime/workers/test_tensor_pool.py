@@ -20,7 +20,7 @@ def test_arrays_that_are_alive_never_share_memory(steps):
     for number, (count, drop) in enumerate(steps):
         array = pool.empty(FLOAT, (count,))
         array[:] = number
-        alive.append((array[: count // 2], number))  # a view is as good a claim as the array
+        alive.append((array[: count // 2], number))  # a view keeps the slot as the array does
         if drop:
             alive.pop(len(alive) // 2)
     for view, number in alive:
@@ -36,7 +36,7 @@ def test_a_slot_holds_what_it_is_for_and_wastes_a_quarter_at_most(size):
     assert slot_bytes(slot) == slot
 
 
-def test_memory_comes_back_and_is_used_again():
+def test_memory_is_reused():
     pool = TensorPool(shared=False)
     for _ in range(50):
         pool.empty(FLOAT, (LARGE_BYTES,))
@@ -45,7 +45,7 @@ def test_memory_comes_back_and_is_used_again():
     assert pool.size_bytes <= 4 * LARGE_BYTES + (8 << 20)
 
 
-def test_free_memory_beyond_the_limit_is_given_back(monkeypatch):
+def test_free_memory_beyond_the_limit_is_returned_to_the_system(monkeypatch):
     monkeypatch.setattr(pool_module, "_FREE_BYTES_MAX", 4 * LARGE_BYTES)
     pool = TensorPool(shared=True)
     held = [pool.empty(np.dtype("uint8"), (LARGE_BYTES,)) for _ in range(12)]
@@ -77,7 +77,7 @@ def test_only_what_lies_in_the_pool_is_found_there():
     assert (alias == 3).all()
 
 
-def test_an_alias_is_no_claim():
+def test_an_alias_does_not_keep_the_slot():
     pool = TensorPool(shared=False)
     array = pool.empty(FLOAT, (8,))
     alias, place = pool.alias(array), pool.locate(array)

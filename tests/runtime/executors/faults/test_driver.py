@@ -1,4 +1,4 @@
-"""When the driver ends, however it ends, no worker and no shared memory is left."""
+"""When the driver ends, normally or killed, no worker and no shared memory remains."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def saved(pipeline, tmp_path):
 
 @pytest.fixture
 def started() -> Iterator[Callable[[str], tuple[subprocess.Popen[str], list[int]]]]:
-    """Starts drivers; one that a failing test leaves must not be in the way of the others."""
+    """Starts drivers, and kills those that a failing test leaves."""
     drivers: list[subprocess.Popen[str]] = []
 
     def start(folder: str) -> tuple[subprocess.Popen[str], list[int]]:
@@ -62,7 +62,7 @@ def started() -> Iterator[Callable[[str], tuple[subprocess.Popen[str], list[int]
 
 
 def workers_of(driver: subprocess.Popen[str]) -> list[int]:
-    """Ids of its workers, once it streams."""
+    """Process ids of a driver's workers, once it streams."""
     assert driver.stdout is not None
     pids = [int(pid) for pid in driver.stdout.readline().split()]
     assert len(pids) == 2, driver.stderr.read() if driver.stderr else ""
@@ -94,8 +94,8 @@ def test_no_worker_and_no_memory_outlives_a_driver(saved, started, number):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
-def test_a_worker_in_the_middle_of_a_run_goes_too(saved, started):
-    """It is stopped, so it cannot even notice: the kernel ends it."""
+def test_a_worker_in_the_middle_of_a_run_ends_too(saved, started):
+    """The worker is stopped and cannot react: the kernel ends it."""
     driver, pids = started(saved)
     if sys.platform != "linux":
         pytest.skip("only Linux's kernel ends a process with its parent")
@@ -106,7 +106,7 @@ def test_a_worker_in_the_middle_of_a_run_goes_too(saved, started):
 
 
 def test_a_session_keeps_standard_output_clean(saved, tmp_path):
-    """Workers write to standard error, if at all: what a command prints must stay one document."""
+    """Workers write to standard error only: the output of a command must remain one document."""
     code = SCRIPT.replace(
         "for number, _ in", "session.run(feeds); import json; print(json.dumps([1])); sys.exit(0)\n    for number, _ in"
     )

@@ -1,4 +1,4 @@
-"""No memory, no disk, no processes: one clear line, nothing left behind, and the session goes on where it can."""
+"""Without memory, disk space or processes: a one-line error, nothing left behind, and a session that goes on."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import subprocess
 import numpy as np
 import pytest
 
-from tests.runtime.executors.faults.conftest import ONE, assert_right, feeds
+from tests.runtime.executors.faults.conftest import ONE
+from tests.runtime.pipeline import assert_right, feeds
 from trisect.runtime.errors import EngineFailed, OutOfMemory, TrisectError
 from trisect.runtime.sessions.session import Session
 from trisect.runtime.tensors.tensor_spec import TensorSpec
@@ -36,8 +37,8 @@ def test_full_shared_memory_costs_the_item_only(pipeline, place, monkeypatch):
 
 
 @pytest.mark.parametrize("executor", ["threads", "processes"])
-def test_an_operator_that_wants_too_much_fails_alone(make_plan, executor):
-    """An engine that cannot allocate says so; the session goes on."""
+def test_an_operator_that_needs_too_much_memory_fails_alone(make_plan, executor):
+    """An engine that cannot allocate memory reports an error; the session goes on."""
     text = "g (int64[n] s) => (float[m] y) { y = ConstantOfShape(s) }"
     plan = make_plan([("cpu:ort", text)], [TensorSpec("s", "int64", ("n",))], [TensorSpec("y", "float32", ("m",))])
     with Session(plan, executor, ONE) as session:

@@ -1,4 +1,4 @@
-"""A run that never ends is ended: its worker is treated as lost; where nothing can end it, its device is."""
+"""A worker whose run hangs is killed and restarted; a thread whose run hangs is given up with its device."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from dataclasses import replace
 
 import pytest
 
-from tests.runtime.executors.faults.conftest import ONE, assert_right, feeds, pid_of
+from tests.runtime.executors.faults.conftest import ONE, pid_of
+from tests.runtime.pipeline import assert_right, feeds
 from trisect.runtime.errors import DeviceLost, InvalidInput
 from trisect.runtime.executors import threads
 from trisect.runtime.sessions.session import Session
@@ -26,7 +27,7 @@ def test_a_worker_that_hangs_is_replaced(pipeline):
 
 @pytest.fixture
 def stuck(monkeypatch):
-    """Makes one segment wait for ever, once told to."""
+    """Makes one segment wait without end once the event is set."""
     gate, hang = threading.Event(), threading.Event()
     load = threads.load
 
@@ -47,7 +48,7 @@ def stuck(monkeypatch):
     gate.set()
 
 
-def test_a_thread_that_hangs_takes_its_device_along(pipeline, stuck):
+def test_a_thread_that_hangs_loses_its_device(pipeline, stuck):
     with Session(pipeline, "threads", ONE, timeout_s=0.5) as session:
         assert_right(0, session.run(feeds(0)))
         stuck.set()
@@ -72,6 +73,6 @@ def test_the_work_of_a_hanging_thread_moves_elsewhere(pipeline, stuck):
 
 
 @pytest.mark.parametrize("timeout_s", [0, -1, float("nan"), float("inf")])
-def test_senseless_timeouts_are_refused(pipeline, timeout_s):
+def test_invalid_timeouts_are_refused(pipeline, timeout_s):
     with pytest.raises(InvalidInput, match="timeout"):
         Session(pipeline, timeout_s=timeout_s)

@@ -1,4 +1,4 @@
-"""A worker that is killed costs time, never an item: each is answered once, in order, with the right numbers."""
+"""A worker that is killed loses no item: each has one result, in order, with the right numbers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from dataclasses import replace
 
 import pytest
 
-from tests.runtime.executors.faults.conftest import ONE, assert_right, feeds, hosts, is_running, pid_of
+from tests.runtime.executors.faults.conftest import ONE, hosts, is_running, pid_of
+from tests.runtime.pipeline import assert_right, feeds
 from trisect.runtime.errors import DeviceLost, EngineFailed, InfeasibleProblem
 from trisect.runtime.sessions.session import Session
 from trisect.runtime.workers.messages import MapChunk
@@ -77,7 +78,7 @@ def test_both_workers_killed_at_once(pipeline):
 
 
 def test_a_killed_worker_is_noticed_at_once(pipeline, monkeypatch):
-    """Noticing is over when the fault is noted; only then the restart begins."""
+    """The fault is recorded before the restart begins."""
     with Session(pipeline, "processes", ONE) as session:
         session.run(feeds(0))
         host = hosts(session)["cpu:openvino"]
@@ -110,7 +111,7 @@ def test_without_restarts_a_dead_worker_is_a_lost_device(pipeline):
 
 
 def test_a_worker_that_cannot_come_back_is_a_lost_device(pipeline):
-    """Its model is gone from the disk meanwhile."""
+    """Its model was deleted meanwhile."""
     with Session(pipeline, "processes", ONE) as session:
         session.run(feeds(0))
         (hosts(session)["cpu:openvino"]._folder / "segment-1.onnx").unlink()
@@ -121,7 +122,7 @@ def test_a_worker_that_cannot_come_back_is_a_lost_device(pipeline):
 
 
 def moved_to(device: str):
-    """Plans again by hand: all segments on one device."""
+    """A planner that places all segments on one device."""
 
     def replan(plan, *, without):
         assert device not in without
@@ -167,7 +168,7 @@ def test_a_second_loss_replans_from_the_remaining_devices(pipeline):
     assert lost == [["cpu:ort"], ["cpu:openvino"]]
 
 
-def test_a_new_plan_that_a_constraint_forbids_is_said(pipeline):
+def test_a_constraint_that_forbids_every_new_plan_is_named(pipeline):
     def forbidden(plan, *, without):
         raise InfeasibleProblem(f"no device left for Conv_3 without {', '.join(without)}", remedy="drop the constraint")
 
@@ -219,7 +220,7 @@ def test_a_worker_that_cannot_see_the_memory_is_started_again(pipeline, monkeypa
         assert incidents(session) == ["fault", "restart"]
 
 
-def test_ctrl_c_in_the_middle_of_a_call_mixes_no_answers_up(pipeline, monkeypatch):
+def test_ctrl_c_in_the_middle_of_a_call_mixes_up_no_replies(pipeline, monkeypatch):
     with Session(pipeline, "processes", ONE) as session:
         assert_right(0, session.run(feeds(0)))
         channel = hosts(session)["cpu:openvino"]._client._channel
