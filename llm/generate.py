@@ -47,7 +47,6 @@ def generate(
         Text, or token ids as they are.
     prefill, decode : str
         Device ids, or ``auto``: chosen from measurements on this machine, which are made now if they are missing.
-    max_new_tokens : int
     temperature, top_k, top_p, repetition_penalty, seed
         See `SamplingOptions`; the default is greedy.
     stop : str or sequence of str
@@ -56,7 +55,6 @@ def generate(
         Format the prompt with the model's chat template.
     threads : int, optional
         Compute threads of each engine.
-    precision : {"fast", "float32"}
     on_text : callable, optional
         Called with each piece of text as it is generated.
     progress : callable
@@ -108,7 +106,6 @@ def open_bundle(model: str | Path, *, precision: str = "fast", progress: Progres
         See `generate`.
     precision : {"fast", "float32"}
         ``float32`` imports the weights widened to float32.
-    progress : callable
 
     Raises
     ------

@@ -67,7 +67,6 @@ def bench_quality(
         Length of each answer.
     prompts : sequence of str, optional
         By default the twenty in ``bench/prompts``.
-    progress : callable
     """
     texts = prompts or PROMPTS.read_text("utf-8").splitlines()
     devices = find_hardware("auto")

@@ -85,18 +85,14 @@ def bench_batches(
 
     Parameters
     ----------
-    bundle : Bundle
-    devices : sequence of Device
     batches : sequence of int
         Batch sizes.
     prompt_tokens : int
         Of each sequence.
     rounds : int
         Number of measurements, of which the medians are returned.
-    threads : int, optional
     notes : list of str
         Gets a line for each device that cannot compute a batch, or computes it wrongly.
-    progress : callable
 
     Raises
     ------
@@ -167,11 +163,8 @@ def single_scores(bundle: Bundle, device: Device, ids: np.ndarray, threads: int 
 
     Parameters
     ----------
-    bundle : Bundle
-    device : Device
     ids : ndarray
         int64 [sequences, tokens].
-    threads : int or None
 
     Returns
     -------

@@ -80,7 +80,6 @@ def crossover(profile: PhaseProfile, *, context_length: int, cache_bytes_per_tok
 
     Parameters
     ----------
-    profile : PhaseProfile
     context_length : int
         Longer requests are left out.
     cache_bytes_per_token : int

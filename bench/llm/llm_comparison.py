@@ -47,14 +47,12 @@ def bench_llm(
         A GGUF file, a model folder, or a Hugging Face id.
     prompt_tokens : sequence of int
         Prompt lengths; `LlmBench.ratio` is of the last.
-    new_tokens : int
     batches : sequence of int
         Batch sizes to measure each device alone at, with prompts of the last length.
     rounds : int
         Number of measurements, after one warm-up.
     threads : int, optional
         Compute threads of every contender.
-    progress : callable
 
     Raises
     ------

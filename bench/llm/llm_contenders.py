@@ -63,7 +63,6 @@ def list_contenders(model: str, bundle: Bundle, devices: Sequence[Device], notes
     ----------
     model : str
         As the user named it.
-    bundle : Bundle
     devices : sequence of Device
         Those that can run the model.
     notes : list of str
@@ -101,15 +100,10 @@ def measure_interleaved(
 
     Parameters
     ----------
-    contenders : sequence of LlmContender
     prompts : sequence of sequence of int
         Token ids; each of another length.
-    new_tokens : int
-    rounds : int
-    threads : int or None
     notes : list of str
         Gets a line for each contender that fails, and is left out then.
-    progress : callable
     """
     timings: dict[LlmContender, dict[int, list[PeerTiming]]] = {}
     total = len(contenders) * (1 + (rounds + 1) * len(prompts))

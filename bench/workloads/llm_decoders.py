@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -26,25 +26,39 @@ _WEIGHTS = "weights.bin"
 _MAX_TOKENS = 131_072
 
 
-@dataclass(frozen=True)
-class _DecoderSizes:
-    layers: int
-    hidden: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    ffn: int
-    vocab: int
-    qkv_bias: bool = False
-    tied: bool = True
-
-
+_LLAMA = LlamaConfig(
+    architecture="llama",
+    name="",
+    layers=0,
+    hidden=0,
+    heads=0,
+    kv_heads=0,
+    head_dim=64,
+    ffn=0,
+    context_length=_MAX_TOKENS,
+    vocab=0,
+    norm_epsilon=1e-5,
+    attention_scale=1.0,
+    rope_frequencies=(),
+    rope_interleaved=False,
+    sliding_window=None,
+    tied_embeddings=True,
+    qkv_bias=False,
+    qk_norm=False,
+    bos_id=None,
+    eos_ids=(),
+)
 _MODELS = {
-    "smollm2-135m": _DecoderSizes(30, 576, 9, 3, 64, 1536, 49152),
-    "qwen2.5-0.5b": _DecoderSizes(24, 896, 14, 2, 64, 4864, 151936, qkv_bias=True),
-    "llama-3.2-1b": _DecoderSizes(16, 2048, 32, 8, 64, 8192, 128256),
-    "llama-3.1-8b": _DecoderSizes(32, 4096, 32, 8, 128, 14336, 128256, tied=False),
-}
+    "smollm2-135m": replace(_LLAMA, layers=30, hidden=576, heads=9, kv_heads=3, ffn=1536, vocab=49152),
+    "qwen2.5-0.5b": replace(
+        _LLAMA, layers=24, hidden=896, heads=14, kv_heads=2, ffn=4864, vocab=151936, qkv_bias=True
+    ),
+    "llama-3.2-1b": replace(_LLAMA, layers=16, hidden=2048, heads=32, kv_heads=8, ffn=8192, vocab=128256),
+    "llama-3.1-8b": replace(
+        _LLAMA, layers=32, hidden=4096, heads=32, kv_heads=8, head_dim=128, ffn=14336, vocab=128256,
+        tied_embeddings=False,
+    ),
+}  # fmt: skip
 """From the ``config.json`` of each."""
 
 
@@ -80,7 +94,7 @@ def llm(request: WorkloadRequest, *, tokens: int = 512, machine: str = MACHINE) 
 def _problem(name: str, tokens: int, past: int, machine: str, objective: Objective | None) -> Problem:
     with tempfile.TemporaryDirectory(prefix="trisect-llm-") as folder:
         path = Path(folder) / f"{name}.onnx"
-        _write(path, name, _MODELS[name])
+        _write(path, replace(_MODELS[name], name=name, attention_scale=_MODELS[name].head_dim ** -0.5))
         return model_problem(path, {"tokens": tokens, "past": past}, machine, objective)
 
 
@@ -99,59 +113,34 @@ class _UnwrittenWeights:
         return Dense(self.span(rows, columns))
 
 
-def _write(path: Path, name: str, sizes: _DecoderSizes) -> None:
+def _write(path: Path, config: LlamaConfig) -> None:
     file = _UnwrittenWeights()
-    width = (sizes.heads + 2 * sizes.kv_heads) * sizes.head_dim
+    width = (config.heads + 2 * config.kv_heads) * config.head_dim
     layers = tuple(
         Layer(
-            qkv=file.dense(width, sizes.hidden),
-            qkv_bias=file.span(width) if sizes.qkv_bias else None,
-            attention_output=file.dense(sizes.hidden, sizes.heads * sizes.head_dim),
-            gate_up=file.dense(2 * sizes.ffn, sizes.hidden),
-            down=file.dense(sizes.hidden, sizes.ffn),
-            attention_norm=file.span(sizes.hidden),
-            ffn_norm=file.span(sizes.hidden),
+            qkv=file.dense(width, config.hidden),
+            qkv_bias=file.span(width) if config.qkv_bias else None,
+            attention_output=file.dense(config.hidden, config.heads * config.head_dim),
+            gate_up=file.dense(2 * config.ffn, config.hidden),
+            down=file.dense(config.hidden, config.ffn),
+            attention_norm=file.span(config.hidden),
+            ffn_norm=file.span(config.hidden),
             query_norm=None,
             key_norm=None,
         )
-        for _ in range(sizes.layers)
+        for _ in range(config.layers)
     )
-    embedding = file.dense(sizes.vocab, sizes.hidden)
-    rotary = file.span(_MAX_TOKENS, sizes.head_dim // 2)
+    embedding = file.dense(config.vocab, config.hidden)
+    rotary = file.span(_MAX_TOKENS, config.head_dim // 2)
     weights = ModelWeights(
         embedding=embedding,
-        output=embedding if sizes.tied else file.dense(sizes.vocab, sizes.hidden),
-        output_norm=file.span(sizes.hidden),
+        output=embedding if config.tied_embeddings else file.dense(config.vocab, config.hidden),
+        output_norm=file.span(config.hidden),
         cosines=rotary,
         sines=rotary,
         layers=layers,
         exact_layers=layers,
     )
-    write_standard(path, _config(name, sizes), weights, _WEIGHTS)
+    write_standard(path, config, weights, _WEIGHTS)
     with (path.parent / _WEIGHTS).open("wb") as sparse:
         sparse.truncate(file.size_bytes)  # a sparse file, which takes no disk space
-
-
-def _config(name: str, sizes: _DecoderSizes) -> LlamaConfig:
-    return LlamaConfig(
-        architecture="llama",
-        name=name,
-        layers=sizes.layers,
-        hidden=sizes.hidden,
-        heads=sizes.heads,
-        kv_heads=sizes.kv_heads,
-        head_dim=sizes.head_dim,
-        ffn=sizes.ffn,
-        context_length=_MAX_TOKENS,
-        vocab=sizes.vocab,
-        norm_epsilon=1e-5,
-        attention_scale=sizes.head_dim**-0.5,
-        rope_frequencies=(),
-        rope_interleaved=False,
-        sliding_window=None,
-        tied_embeddings=sizes.tied,
-        qkv_bias=sizes.qkv_bias,
-        qk_norm=False,
-        bos_id=None,
-        eos_ids=(),
-    )

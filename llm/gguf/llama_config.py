@@ -50,7 +50,7 @@ class LlamaConfig:
     rope_frequencies: tuple[float, ...]
     """Radians per position, [head_dim / 2], including base, linear scaling and Llama 3's factors."""
     rope_interleaved: bool
-    """True where Q and K rows are in the order for interleaved rotation: see `blocks.half_rotation_order`."""
+    """Whether Q and K rows are in the order for interleaved rotation: see `quantised_blocks.half_rotation_order`."""
     sliding_window: int | None
     """Number of earlier tokens that attention sees; None = all."""
     tied_embeddings: bool

@@ -55,7 +55,6 @@ def adapt(model: ir.Model, config: DecoderConfig, *, in_place: bool) -> Decoder:
     ----------
     model : onnx_ir.Model
         As `load_model` returns it; changed.
-    config : DecoderConfig
     in_place : bool
         Adapt it to a cache in place, else to a growing one.
 

@@ -14,7 +14,6 @@ class GraphEditor:
 
     Parameters
     ----------
-    graph : onnx_ir.Graph
     purpose : str
         Part of the names; one editor per purpose.
     """

@@ -33,8 +33,6 @@ def import_folder(source: Path, folder: Path, *, progress: Progress) -> Bundle:
     ----------
     source : Path
         A folder that `is_model_folder` accepts.
-    folder : Path
-    progress : callable
 
     Returns
     -------

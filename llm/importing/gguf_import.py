@@ -46,11 +46,8 @@ def import_gguf(source: Path, folder: Path, *, weights: str, progress: Progress)
 
     Parameters
     ----------
-    source : Path
-    folder : Path
     weights : {"blocks", "float32"}
         Store quantised weights in blocks, or everything in float32 (four times the size; a reference).
-    progress : callable
 
     Returns
     -------

@@ -45,7 +45,6 @@ def fetch_from_hub(model: str, progress: Progress) -> Path:
     ----------
     model : str
         ``owner/name``.
-    progress : callable
 
     Raises
     ------

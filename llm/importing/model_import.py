@@ -56,7 +56,6 @@ def open_model(
         For GGUF: store quantised weights in blocks, or widened to float32.
     folder : Path, optional
         Where to write the bundle; by default the cache.
-    progress : callable
 
     Raises
     ------

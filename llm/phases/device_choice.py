@@ -47,14 +47,10 @@ def choose_devices(
 
     Parameters
     ----------
-    bundle : Bundle
     prefill, decode : str
         Allowed device ids or kinds, comma-separated, or ``auto``.
     prompt_tokens, new_tokens : int
         Size of the request; `new_tokens` is an upper limit.
-    threads : int, optional
-    precision : {"fast", "float32"}
-    progress : callable
 
     Raises
     ------
@@ -101,12 +97,8 @@ def measured_phases(
 
     Parameters
     ----------
-    bundle : Bundle
     devices : mapping of str to Device
         By id.
-    threads : int, optional
-    precision : {"fast", "float32"}
-    progress : callable
 
     Returns
     -------

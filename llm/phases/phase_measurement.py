@@ -46,14 +46,10 @@ def measure_phases(
 
     Parameters
     ----------
-    bundle : Bundle
-    devices : sequence of Device
     threads : int, optional
         Compute threads of each engine; None = the engine's default.
-    precision : {"fast", "float32"}
     rounds : int
         Number of measurements, of which the medians are returned.
-    progress : callable
 
     Raises
     ------

@@ -16,7 +16,7 @@ from trisect.runtime.errors import ProfileMissing
 from .phase_profile import PhasePoint, PhaseProfile
 
 _INDISTINGUISHABLE = 0.03
-"""Relative difference of two times below which measurements cannot tell them apart."""
+"""Relative difference of two times below which measurements cannot distinguish them."""
 
 
 @dataclass(frozen=True)
@@ -85,10 +85,8 @@ def rank_device_pairs(
 
     Parameters
     ----------
-    profile : PhaseProfile
     prefill, decode : sequence of str
         Device ids allowed for the phase.
-    prompt_tokens, new_tokens : int
 
     Raises
     ------
@@ -102,7 +100,7 @@ def rank_device_pairs(
     ]
     predictions.sort(key=lambda p: p.end_to_end_s)
     limit = predictions[0].end_to_end_s * (1 + _INDISTINGUISHABLE)
-    # A stable sort: of those that cannot be told from the best, single devices come first, in order of their times.
+    # A stable sort: of those indistinguishable from the best, single devices come first, in order of their times.
     as_good = [p for p in predictions if p.end_to_end_s <= limit]
     return sorted(as_good, key=lambda p: p.is_split) + predictions[len(as_good) :]
 

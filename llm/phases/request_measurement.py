@@ -37,17 +37,12 @@ def measure_request(
 
     Parameters
     ----------
-    bundle : Bundle
     prompt : sequence of int
         Token ids.
     predictions : iterable of PhasePrediction
         The pairs, with their predictions.
     new_tokens : int
         Number of tokens generated, also after an end-of-sequence token.
-    threads : int, optional
-    precision : {"fast", "float32"}
-    repeats : int
-    progress : callable
     """
     measured = []
     pairs = list(predictions)

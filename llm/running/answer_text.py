@@ -14,7 +14,6 @@ class AnswerText:
 
     Parameters
     ----------
-    tokenizer : Tokenizer
     stop : str or sequence of str
         Stop sequences: texts that end the answer and are not part of it.
     on_text : callable, optional

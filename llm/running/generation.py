@@ -101,7 +101,6 @@ class LanguageSession:
 
     Parameters
     ----------
-    bundle : Bundle
     prefill, decode : Device
         May be the same; the model is then loaded once.
     threads : int, optional
@@ -177,7 +176,6 @@ class LanguageSession:
         ----------
         prompt : str or sequence of int or Prompt
             Text, or token ids as they are; a `Prompt` is not checked again.
-        max_new_tokens : int
         sampling : SamplingOptions, optional
             None = greedy.
         stop : str or sequence of str

@@ -28,7 +28,6 @@ def tokenise(
 
     Parameters
     ----------
-    bundle : Bundle
     tokenizer : Tokenizer
         The bundle's.
     prompt : str or sequence of int or Prompt

@@ -42,7 +42,6 @@ class Runner(Protocol):
         ----------
         ids : ndarray
             int64 [n], or [batch, n] on a runner loaded for a batch.
-        start : int
 
         Returns
         -------
@@ -74,10 +73,6 @@ def load_runner(
 
     Parameters
     ----------
-    bundle : Bundle
-    device : Device
-    threads : int, optional
-    precision : {"fast", "float32"}
     decodes : bool
         It will compute single tokens too: idle threads may spin in between.
     exports_cache : bool

@@ -53,7 +53,6 @@ class Sampler:
 
     Parameters
     ----------
-    options : SamplingOptions
     seen : sequence of int
         The prompt's tokens, which the repetition penalty applies to.
     """

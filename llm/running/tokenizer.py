@@ -42,7 +42,6 @@ class Tokenizer:
     ----------
     document : str
         Content of a ``tokenizer.json``.
-    prompting : Prompting
 
     Raises
     ------
@@ -107,7 +106,6 @@ class Tokenizer:
 
         Parameters
         ----------
-        text : str
         add_special : bool
             Add the special tokens that the model expects around every text, such as a BOS token.
         parse_special : bool
@@ -204,7 +202,7 @@ class StreamingDetokenizer:
         Raises
         ------
         InvalidInput
-            Where the id is not in the vocabulary.
+            If the id is not in the vocabulary.
         """
         self._ids.append(token)
         text = self._tokenizer.decode(self._ids)
