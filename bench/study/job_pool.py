@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import logging
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -17,6 +18,8 @@ from .assessment import assess, size_of
 from .strategy_process import ProblemCache, StrategyProcess, StudySetup
 from .study_rows import ProblemSize, RunOutcome
 from .study_spec import StudyJob, StudyRun
+
+log = logging.getLogger(__name__)
 
 FinishedRun = tuple[StudyJob, StudyRun, ProblemSize, RunOutcome]
 OnRun = Callable[[StudyJob, StudyRun, ProblemSize, RunOutcome], None]
@@ -180,5 +183,6 @@ def pickled(value: Any) -> str | None:
 
     try:
         return base64.b64encode(cloudpickle.dumps(value)).decode()
-    except Exception:  # it refers to a lock, a file, a generator ...: it then runs in this process
+    except Exception as error:  # it refers to a lock, a file, a generator ...: it then runs in this process
+        log.debug("%r cannot be pickled: %s", value, error)
         return None

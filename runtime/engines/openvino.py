@@ -5,6 +5,7 @@ The CPU plugin computes in bfloat16 by default where the processor can; `LoadOpt
 
 from __future__ import annotations
 
+import logging
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +28,8 @@ from .openvino_parts.attention_fusion import BEAM_INPUT, fuse_attention
 from .openvino_parts.openvino_kernels import measure_kernels
 from .openvino_parts.openvino_model import convolves_channels_last, drop_outputs, fix_shapes, leave_bfloat16
 from .openvino_parts.openvino_module import OpenVinoModule
+
+log = logging.getLogger(__name__)
 
 _KINDS: dict[str, Kind] = {"CPU": "cpu", "GPU": "gpu", "NPU": "npu"}
 _FLOAT32 = {
@@ -128,7 +131,8 @@ class OpenVinoEngine:
             return False
         try:
             return convolves_channels_last(self._core, device.native, self._properties(device, LoadOptions()))
-        except Exception:  # a version that does not report its layouts
+        except Exception as error:  # a version that does not report its layouts
+            log.debug("the layouts of %s are unknown: %s", device.id, error)
             return False
 
     def kernels(
@@ -156,7 +160,8 @@ class OpenVinoEngine:
     def _property(self, native: str, name: str) -> Any:
         try:
             return self._core.get_property(native, name)
-        except Exception:  # a plugin without the property, or with a broken driver
+        except Exception as error:  # a plugin without the property, or with a broken driver
+            log.debug("%s has no property %s: %s", native, name, error)
             return None
 
     def _memory_bytes(self, native: str, kind: Kind) -> int | None:
