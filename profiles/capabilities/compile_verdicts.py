@@ -1,8 +1,8 @@
-"""What a device can run: asked of its engine by compiling the very piece, and remembered on disk.
+"""Which operators a device supports: asked of its engine by trial compilation, and cached on disk.
 
-A vendor's own query can say yes and the compiler then no, so a trial compile is the only word that counts. It takes
-milliseconds to seconds, and the answer is the same until the engine changes: it is kept by device, engine version and
-the piece's operators, dtypes and shapes.
+A vendor's query may accept an operator that the compiler then refuses, so only a trial compilation is conclusive. It
+takes milliseconds to seconds, and its result holds until the engine changes: it is cached by device, engine version,
+and the operators, dtypes and shapes compiled.
 """
 
 from __future__ import annotations
@@ -23,48 +23,48 @@ from ..stored.profile_store import default_path
 
 SCHEMA = 1
 _SIZE_LIMIT_BYTES = 64 << 20
-_REASON_LIMIT = 200
+_MAX_REASON_LENGTH = 200
 
 
 @dataclass(frozen=True)
 class CompileProbe:
-    """A piece of a model that a device may be able to run: a node, some that belong together, a segment."""
+    """A part of a model to compile on trial: a node, a group of nodes, a segment."""
 
     key: str
-    """Operators, dtypes and shapes: equal for pieces that a device treats alike."""
+    """Operators, dtypes and shapes: equal for parts that a device treats alike."""
     model: Callable[[], Path | bytes]
-    """The piece as an ONNX model; made only when nobody knows the answer."""
+    """Returns the part as an ONNX model; called only when the verdict is not cached."""
     dtypes: frozenset[str] = frozenset()
     """numpy's names of the dtypes that it computes in."""
     rank: int = 0
-    """Highest of its tensors."""
+    """Highest rank of its tensors."""
     is_static: bool = True
-    """Whether every shape is known before it runs."""
+    """Whether all shapes are known before it runs."""
 
 
 @dataclass(frozen=True)
 class CompileVerdict:
-    """A device's answer."""
+    """Whether a device supports a part of a model."""
 
     ok: bool
     reason: str = ""
     """Why not, in one line."""
 
 
-class _File(msgspec.Struct):
+class _VerdictFile(msgspec.Struct):
     schema: int
     verdicts: dict[str, dict[str, str]] = msgspec.field(default_factory=dict)
-    """Device, its name and its engine's version -> piece -> why not; empty = it can."""
+    """Device, its name and its engine's version -> key of the probe -> why not; empty = supported."""
 
 
 @dataclass
 class Capabilities:
-    """Verdicts, those of earlier processes included.
+    """Cache of verdicts, including those of earlier processes.
 
     Parameters
     ----------
     path : Path, optional
-        Where they are kept; beside the profiles when left out. A damaged file is moved aside, not mended.
+        File of the cache; beside the profiles when left out. A damaged file is moved aside.
 
     Examples
     --------
@@ -72,75 +72,73 @@ class Capabilities:
     >>> from onnx import parser
     >>> from trisect.runtime.engines import find_devices
     >>> text = '<ir_version: 10, opset_import: ["": 18]> g (float[2] x) => (float[2] y) { y = Neg(x) }'
-    >>> piece = CompileProbe("Neg float32[2]", parser.parse_model(text).SerializeToString)
+    >>> probe = CompileProbe("Neg float32[2]", parser.parse_model(text).SerializeToString)
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     Capabilities(Path(folder) / "verdicts.json").supports(piece, find_devices("cpu:ort")[0]).ok
+    ...     Capabilities(Path(folder) / "verdicts.json").supports(probe, find_devices("cpu:ort")[0]).ok
     True
     """
 
     path: Path = field(default_factory=lambda: default_path().parent / "capabilities.json")
     ask: Callable[[Path | bytes, Device], str] = field(default_factory=lambda: compile_failure)
-    """Why a device cannot compile a model (empty where it can): by trying it here, or where the device is."""
+    """Compiles a model on a device, here or on its node; returns why it failed, empty if it succeeded."""
     moved: Path | None = field(default=None, init=False)
-    """Where a damaged file was put."""
-    _known: dict[str, dict[str, str]] = field(init=False)
-    _fresh: dict[str, dict[str, str]] = field(default_factory=dict, init=False)
+    """Where a damaged file was moved."""
+    _verdicts: dict[str, dict[str, str]] = field(init=False)
+    _unsaved: dict[str, dict[str, str]] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
-        self._known = self._read()
+        self._verdicts = self._read()
 
-    def known(self, candidate: CompileProbe, device: Device) -> CompileVerdict | None:
-        """The answer, if nothing has to be compiled for it."""
-        refused = _beyond_limits(candidate, device)
-        if refused is None:
-            refused = self._known.get(_identity(device), {}).get(candidate.key)
-        return None if refused is None else CompileVerdict(not refused, refused)
+    def known(self, probe: CompileProbe, device: Device) -> CompileVerdict | None:
+        """Return the verdict if it needs no compilation: by the device's limits, or from the cache."""
+        reason = _limit_violation(probe, device)
+        if reason is None:
+            reason = self.verdicts(device).get(probe.key)
+        return None if reason is None else CompileVerdict(not reason, reason)
 
     def verdicts(self, device: Device) -> Mapping[str, str]:
-        """All answers of a device so far: piece -> why not; empty where it can."""
-        return self._known.get(_identity(device), {})
+        """Return all cached verdicts of a device: key -> why not; empty where supported."""
+        return self._verdicts.get(_identity(device), {})
 
-    def supports(self, candidate: CompileProbe, device: Device) -> CompileVerdict:
-        """Whether a device runs a piece, if need be by compiling it there.
+    def supports(self, probe: CompileProbe, device: Device) -> CompileVerdict:
+        """Return the verdict, compiling the part on the device if necessary.
 
         Raises
         ------
         EngineMissing
-            When nobody can be asked: the device's engine is not installed here, or it is of a published machine.
+            When the device's engine is not installed here, or the device is of a published machine.
         """
-        verdict = self.known(candidate, device)
-        if verdict is not None:
-            return verdict
-        return self.record(candidate, device, self.ask(candidate.model(), device))
+        verdict = self.known(probe, device)
+        return verdict or self.record(probe, device, self.ask(probe.model(), device))
 
-    def record(self, candidate: CompileProbe, device: Device, reason: str = "") -> CompileVerdict:
-        """Take an answer down that came about otherwise; no reason = the device can."""
-        for table in (self._known, self._fresh):
-            table.setdefault(_identity(device), {})[candidate.key] = reason
+    def record(self, probe: CompileProbe, device: Device, reason: str = "") -> CompileVerdict:
+        """Add a verdict that was obtained otherwise; no reason = supported."""
+        for table in (self._verdicts, self._unsaved):
+            table.setdefault(_identity(device), {})[probe.key] = reason
         return CompileVerdict(not reason, reason)
 
     def save(self) -> None:
-        """Keep what was learned, with what other processes have learned meanwhile.
+        """Write new verdicts, merged with those that other processes have written meanwhile.
 
         Raises
         ------
         StorageFailed
             Disk full or no permission.
         """
-        if not self._fresh:
+        if not self._unsaved:
             return
         merged = self._read()
-        for device, verdicts in self._fresh.items():
+        for device, verdicts in self._unsaved.items():
             merged.setdefault(device, {}).update(verdicts)
-        write_atomically(self.path, msgspec.json.format(msgspec.json.encode(_File(SCHEMA, merged)), indent=1))
-        self._fresh = {}
+        write_atomically(self.path, msgspec.json.format(msgspec.json.encode(_VerdictFile(SCHEMA, merged)), indent=1))
+        self._unsaved = {}
 
     def _read(self) -> dict[str, dict[str, str]]:
         try:
             if self.path.stat().st_size > _SIZE_LIMIT_BYTES:
                 raise ValueError("too large")
-            found = msgspec.json.decode(self.path.read_bytes(), type=_File)
-            if found.schema != SCHEMA:
+            file = msgspec.json.decode(self.path.read_bytes(), type=_VerdictFile)
+            if file.schema != SCHEMA:
                 raise ValueError("of another version")
         except FileNotFoundError:
             return {}
@@ -148,21 +146,21 @@ class Capabilities:
             self.moved = self.path.with_name(f"{self.path.name}.damaged")
             self.path.replace(self.moved)
             return {}
-        return found.verdicts
+        return file.verdicts
 
 
 def compile_failure(model: Path | bytes, device: Device) -> str:
-    """Why a device cannot compile a model; empty where it can.
+    """Compile a model on a device, and return why it failed; empty if it succeeded.
 
     Raises
     ------
     EngineMissing
-        When the device's engine is not installed here, or the device is of a machine that is not at hand.
+        When the device's engine is not installed here, or the device is of a published machine.
     """
     try:
         load(model, device, LoadOptions()).close()
     except (EngineFailed, UnsupportedModel) as error:
-        return error.reason[:_REASON_LIMIT]
+        return error.reason[:_MAX_REASON_LENGTH]
     return ""
 
 
@@ -170,12 +168,12 @@ def _identity(device: Device) -> str:
     return f"{device.local_id} | {device.name} | {device.engine} {device.engine_version}"
 
 
-def _beyond_limits(candidate: CompileProbe, device: Device) -> str | None:
-    """What the device refuses whatever the operator is; None where the operator decides."""
+def _limit_violation(probe: CompileProbe, device: Device) -> str | None:
+    """Return which limit of the device a part exceeds, whatever its operators are."""
     limits = device.limits
-    if limits.static_shapes and not candidate.is_static:
-        return "it wants fixed shapes"
-    if limits.maximum_rank is not None and candidate.rank > limits.maximum_rank:
-        return f"it takes tensors of at most {limits.maximum_rank} dimensions, not {candidate.rank}"
-    foreign = sorted(candidate.dtypes - set(limits.dtypes)) if limits.dtypes else []
-    return f"it does not compute in {foreign[0]}" if foreign else None
+    if limits.static_shapes and not probe.is_static:
+        return "it requires static shapes"
+    if limits.maximum_rank is not None and probe.rank > limits.maximum_rank:
+        return f"it supports tensors of rank {limits.maximum_rank} at most, not {probe.rank}"
+    unsupported = sorted(probe.dtypes - set(limits.dtypes)) if limits.dtypes else []
+    return f"it does not support dtype {unsupported[0]}" if unsupported else None

@@ -1,8 +1,8 @@
-"""What a device takes without any model at hand: which operators, in which dtypes, of which rank, found by trying.
+"""Which operators a device supports, in which dtypes and up to which rank, independent of any model.
 
-ONNX's own test cases give a sound small model for each operator. Each is compiled on the device, then again with its
-floats turned into every other dtype that the operator's specification allows. Nothing here is a copied table: what is
-listed was compiled. The answers are kept on disk until the engine changes.
+ONNX's own test cases provide a small valid model for each operator. Each is compiled on the device, then again with its
+floating-point tensors in every other dtype that the operator's specification allows. Verdicts are cached on disk until
+the engine changes.
 """
 
 from __future__ import annotations
@@ -22,107 +22,107 @@ from trisect.runtime.errors import EngineMissing
 from trisect.runtime.progress import Progress, no_progress
 from trisect.runtime.tensors.dtypes import onnx_dtype_name
 
+from ..measuring.onnx_builder import build_model
 from ..stored.profile_store import default_path
 from .compile_verdicts import Capabilities, CompileProbe
 
 MAX_RANK = 8
-"""No higher rank is tried; a device that takes it is not restricted."""
+"""Highest rank that is tried; a device that supports it is not restricted."""
 _FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16)
 _INTEGERS = (
     *(TensorProto.INT8, TensorProto.UINT8, TensorProto.INT16, TensorProto.UINT16),
     *(TensorProto.INT32, TensorProto.UINT32, TensorProto.INT64, TensorProto.UINT64, TensorProto.BOOL),
 )
-_SMALLEST_MODELS = 6
+_MODELS_MAX = 6
 _COMMON_OPSET, _COMMON_IR = 21, 10
 _VERSION = "limits 1"
 
 
 @dataclass(frozen=True)
 class OperatorLimits:
-    """One operator on one device."""
+    """The support for one operator on one device."""
 
     dtypes: tuple[str, ...]
-    """numpy's names of the dtypes of its main tensor that compile."""
+    """numpy's names of the supported dtypes of its main tensor."""
     refused: Mapping[str, str] = field(default_factory=dict)
     """Dtype -> why not."""
 
 
 @dataclass(frozen=True)
 class DeviceLimits:
-    """All that was found out about one device."""
+    """The operators, dtypes and shapes that one device supports."""
 
     device: str
     operators: Mapping[str, OperatorLimits]
-    """Operator (``domain::Name`` outside ONNX's own domain) -> what of it runs; one that never runs has no dtypes."""
+    """Operator (``domain::Name`` outside ONNX's own domain) -> its support; an unsupported one has no dtypes."""
     maximum_rank: int | None
-    """Highest rank of a tensor; None = not restricted as far as was tried."""
+    """Highest rank of a tensor; None = not restricted up to `MAX_RANK`."""
     static_shapes: bool
-    """Whether every dimension must be a number before compiling."""
+    """Whether all dimensions must be known before compiling."""
     quantised: tuple[str, ...]
-    """Integer dtypes that it dequantises."""
+    """Integer dtypes that it can dequantise."""
 
     @property
     def data_types(self) -> tuple[str, ...]:
-        """Dtypes in which any operator runs."""
+        """Dtypes that some operator supports."""
         return tuple(sorted({dtype for limits in self.operators.values() for dtype in limits.dtypes}))
 
 
 def cached_limits(device: Device, capabilities: Capabilities | None = None) -> DeviceLimits | None:
-    """What was found out earlier, without trying anything; None where nobody has tried."""
+    """Return the cached limits of a device, without compiling; None where it was not probed."""
     capabilities = capabilities or Capabilities(_path())
-    found = {key: reason for key, reason in capabilities.verdicts(device).items() if key.startswith(_VERSION)}
-    return _gathered(device, found) if f"{_VERSION} done" in found else None
+    verdicts = {key: reason for key, reason in capabilities.verdicts(device).items() if key.startswith(_VERSION)}
+    return _collect(device, verdicts) if f"{_VERSION} done" in verdicts else None
 
 
 def probe_limits(
     device: Device, capabilities: Capabilities | None = None, progress: Progress = no_progress
 ) -> DeviceLimits:
-    """Find out what a device takes, from earlier answers where there are some.
+    """Probe which operators a device supports, unless the limits are cached.
 
     Parameters
     ----------
     device : Device
     capabilities : Capabilities, optional
-        Where answers are kept; the user's own when left out.
+        Cache of verdicts; the user's own when left out.
     progress : callable, optional
-        Called with the trials done, all trials, and the operator at hand; the first time takes seconds to minutes.
+        The first time takes seconds to minutes.
 
     Raises
     ------
     EngineMissing
-        For a device that nobody can ask: its engine is not here, or it is of a published machine.
+        When the device's engine is not installed here, or the device is of a published machine.
     """
     capabilities = capabilities or Capabilities(_path())
-    earlier = cached_limits(device, capabilities)
-    if earlier is not None:
-        return earlier
-    trials = list(_trials())
+    if limits := cached_limits(device, capabilities):
+        return limits
+    probes = list(_probes())
     try:
-        for done, trial in enumerate(trials):
+        for done, probe in enumerate(probes):
             if done % 20 == 0:
-                progress(done, len(trials), f"{device.id}: {trial.key.removeprefix(_VERSION).strip()}")
-            capabilities.supports(trial, device)
+                progress(done, len(probes), f"{device.id}: {probe.key.removeprefix(_VERSION).strip()}")
+            capabilities.supports(probe, device)
         capabilities.record(CompileProbe(f"{_VERSION} done", bytes), device)
     except EngineMissing as error:
-        raise EngineMissing(f"nobody here can ask {device.id} what it takes", remedy=error.remedy) from error
+        raise EngineMissing(f"{device.id} cannot be probed from here", remedy=error.remedy) from error
     finally:
-        capabilities.save()  # an interrupted probing goes on where it was
-    progress(len(trials), len(trials), device.id)
-    found = cached_limits(device, capabilities)
-    assert found is not None
-    return found
+        capabilities.save()  # so that an interrupted probing can be resumed
+    progress(len(probes), len(probes), device.id)
+    limits = cached_limits(device, capabilities)
+    assert limits is not None
+    return limits
 
 
 def _path() -> Path:
     return default_path().parent / "limits.json"
 
 
-def _gathered(device: Device, found: Mapping[str, str]) -> DeviceLimits:
+def _collect(device: Device, verdicts: Mapping[str, str]) -> DeviceLimits:
     accepted: dict[str, list[str]] = {}
     refused: dict[str, dict[str, str]] = {}
     ranks: list[int] = []
     is_static = device.limits.static_shapes
-    for key, reason in found.items():
+    for key, reason in verdicts.items():
         what, _, rest = key.removeprefix(_VERSION).strip().partition(" ")
         if what == "rank" and not reason:
             ranks.append(int(rest))
@@ -141,7 +141,7 @@ def _gathered(device: Device, found: Mapping[str, str]) -> DeviceLimits:
     return DeviceLimits(device.id, limits, None if highest >= MAX_RANK else highest, is_static, dequantised)
 
 
-def _trials() -> Iterator[CompileProbe]:
+def _probes() -> Iterator[CompileProbe]:
     for rank in range(1, MAX_RANK + 1):
         yield CompileProbe(f"{_VERSION} rank {rank}", partial(_negation, (*[1] * (rank - 1), 2)))
     yield CompileProbe(f"{_VERSION} symbolic", partial(_negation, ("n", 2)))
@@ -155,34 +155,33 @@ def _trials() -> Iterator[CompileProbe]:
 
 
 def _negation(shape: Sequence[int | str]) -> bytes:
-    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in "xy")
-    graph = helper.make_graph([helper.make_node("Neg", ["x"], ["y"])], "limits", [x], [y])
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10).SerializeToString()
+    return build_model([helper.make_node("Neg", ["x"], ["y"])], shape, shape).SerializeToString()
 
 
 def _by_operator() -> dict[str, list[ModelProto]]:
-    """The smallest test models of each operator, of an opset in common use where the operator is that old."""
+    """Return the smallest test models of each operator, in a common opset where the operator exists in it."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the cases compute their expected outputs, at times beyond a dtype's range
+        warnings.simplefilter("ignore")  # the cases compute expected outputs, some beyond a dtype's range
         from onnx.backend.test.case.node import collect_testcases
 
         cases = collect_testcases(None)
-    found: dict[str, list[ModelProto]] = {}
+    by_operator: dict[str, list[ModelProto]] = {}
     for case in cases:
         if case.model is None or len(case.model.graph.node) != 1:
             continue
         node = case.model.graph.node[0]
         name = f"{node.domain}::{node.op_type}" if node.domain else node.op_type
-        found.setdefault(name, []).append(_as_in_use(case.model, case.data_sets[0][0] if case.data_sets else ()))
-    return {name: sorted(models, key=_plainness)[:_SMALLEST_MODELS] for name, models in found.items()}
+        model = _as_exported(case.model, case.data_sets[0][0] if case.data_sets else ())
+        by_operator.setdefault(name, []).append(model)
+    return {name: sorted(models, key=_complexity)[:_MODELS_MAX] for name, models in by_operator.items()}
 
 
-def _plainness(model: ModelProto) -> tuple[bool, bool, int]:
+def _complexity(model: ModelProto) -> tuple[bool, bool, int]:
     return model.opset_import[0].version > _COMMON_OPSET, _main_dtype(model) != TensorProto.FLOAT, model.ByteSize()
 
 
-def _as_in_use(model: ModelProto, feeds: Sequence[object]) -> ModelProto:
-    """The test's model as an exporter would write it: of a common opset, with axes and shapes as constants."""
+def _as_exported(model: ModelProto, feeds: Sequence[object]) -> ModelProto:
+    """Return a test's model as an exporter would write it: in a common opset, with axes and shapes as constants."""
     changed = ModelProto()
     changed.CopyFrom(model)
     for value, feed in list(zip(changed.graph.input, feeds, strict=False))[1:]:
@@ -203,7 +202,7 @@ def _as_in_use(model: ModelProto, feeds: Sequence[object]) -> ModelProto:
 
 
 def _variants(model: ModelProto) -> Iterable[tuple[str, ModelProto]]:
-    """The model in its own dtype and, where that is a float, in all others that the specification allows."""
+    """Return the model in its own dtype and, if that is floating-point, in all others that the specification allows."""
     own = _main_dtype(model)
     if own is None:
         return
@@ -229,7 +228,7 @@ def _name(number: int) -> str:
 
 
 def _main_dtype(model: ModelProto) -> int | None:
-    """Of the first tensor that goes in, or comes out where nothing does."""
+    """Return the dtype of the first input, or of the first output where there is no input."""
     for value in (*model.graph.input, *model.graph.output):
         if value.type.HasField("tensor_type"):
             return int(value.type.tensor_type.elem_type)

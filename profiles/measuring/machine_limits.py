@@ -1,6 +1,6 @@
-"""The machine's roofs: how fast its memory can be read and how fast a device can multiply.
+"""The limits of the machine's roofline: read bandwidth of the memory, and peak operations per second of a device.
 
-No plan is faster than these, so a report can say how near it came.
+No plan is faster than these, so a report can state how close it came.
 """
 
 from __future__ import annotations
@@ -16,44 +16,45 @@ from trisect.runtime.engines import load
 from trisect.runtime.engines.base import LoadOptions
 
 from .operator_cases import square_matmul
+from .timing import repeat
 
 _ARRAY_BYTES = 256 << 20
 _PRODUCT_SIZES = (256, 1024)
-_LONG_S = 0.002
-_REPEATS = 30
-_LASTING_S = 1.0
+_SLOW_S = 0.002
+_MAX_RUNS = 30
+_MAX_DURATION_S = 1.0
 
 
 def read_bandwidth_bytes_per_s(threads: int | None = None) -> float:
-    """Bytes a second that cores read from memory, the best of a few passes over more than the caches hold.
+    """Measure the read bandwidth of the memory: the best of some passes over more than the caches hold.
 
     Parameters
     ----------
     threads : int, optional
-        Reading at once; default: as many as there are cores for this process.
+        Number of reading threads; default: the number of cores available to this process.
     """
     workers = threads or _cores()
     array = np.ones(_ARRAY_BYTES // 8, np.float64)
     parts = np.array_split(array, workers)
     best_s = float("inf")
     with ThreadPoolExecutor(workers) as pool:
-        for _ in range(_REPEATS):
-            for kernel in (np.max, _dot):  # which of them keeps up with the memory depends on the processor
+        for _ in range(_MAX_RUNS):
+            for kernel in (np.max, _dot):  # which of them reaches the memory's limit depends on the processor
                 start_s = time.perf_counter()
-                list(pool.map(kernel, parts))  # numpy lets the interpreter's lock go while it reads
+                list(pool.map(kernel, parts))  # numpy releases the GIL
                 best_s = min(best_s, time.perf_counter() - start_s)
     return array.nbytes / best_s
 
 
 def peak_flops(device: Device, options: LoadOptions) -> float:
-    """Operations a second of a large square matrix product on a device, the best of a few.
+    """Measure the operations per second of a large square matrix product on a device: the best of some runs.
 
-    A device that is slow at a small one (a simulator) is not given the large one, which would take minutes.
+    The large product is skipped on a device that is slow at a small one (a simulator), where it would take minutes.
 
     Raises
     ------
     EngineFailed
-        Where the device cannot run it.
+        When the device cannot run it.
     """
     best = 0.0
     for size in _PRODUCT_SIZES:
@@ -63,17 +64,14 @@ def peak_flops(device: Device, options: LoadOptions) -> float:
             binding = module.bind(case.feeds(), case.buffers())
             binding.run()
             best_s = float("inf")
-            until_s = time.perf_counter() + _LASTING_S
-            for _ in range(_REPEATS):
+            for _ in repeat(_MAX_DURATION_S, 1, _MAX_RUNS):
                 start_s = time.perf_counter()
                 binding.run()
                 best_s = min(best_s, time.perf_counter() - start_s)
-                if time.perf_counter() > until_s:
-                    break
         finally:
             module.close()
         best = max(best, case.flops / best_s)
-        if best_s > _LONG_S:
+        if best_s > _SLOW_S:
             break
     return best
 

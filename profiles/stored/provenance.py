@@ -1,4 +1,4 @@
-"""Where and when a measurement was made, written down with it."""
+"""Records where and when a measurement was made."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from .profile_data import Provenance
 
 
 def provenance(devices: Sequence[Device], threads: int | None) -> Provenance:
-    """This machine, now.
+    """Return the provenance of a measurement made on this machine now.
 
     Parameters
     ----------
     devices : sequence of Device
-        What is being measured.
+        The measured devices.
     threads : int, optional
         Computing threads of each engine; None = the engine's default.
     """

@@ -116,9 +116,13 @@ def test_a_file_too_large_is_not_read(path, monkeypatch):
 def test_limits_need_no_asking(path, compiled):
     known = Capabilities(path)
     for limits, about, messages in (
-        (Limits(static_shapes=True), {"is_static": False}, "fixed shapes"),
-        (Limits(maximum_rank=4), {"rank": 5}, "at most 4 dimensions, not 5"),
-        (Limits(dtypes=("float16", "int8")), {"dtypes": frozenset({"int8", "float64"})}, "does not compute in float64"),
+        (Limits(static_shapes=True), {"is_static": False}, "requires static shapes"),
+        (Limits(maximum_rank=4), {"rank": 5}, "rank 4 at most, not 5"),
+        (
+            Limits(dtypes=("float16", "int8")),
+            {"dtypes": frozenset({"int8", "float64"})},
+            "does not support dtype float64",
+        ),
     ):
         verdict = known.supports(replace(NEG, **about), replace(ORT, limits=limits))
         assert not verdict.ok

@@ -239,10 +239,10 @@ def test_a_slow_device_is_not_given_the_large_product(monkeypatch):
     sizes = []
     product = machine.square_matmul
     monkeypatch.setattr(machine, "square_matmul", lambda size: (sizes.append(size), product(32))[1])
-    monkeypatch.setattr(machine, "_LONG_S", 0.0)
+    monkeypatch.setattr(machine, "_SLOW_S", 0.0)
     assert machine.peak_flops(ORT, LoadOptions()) > 0
     assert sizes == [256]
-    monkeypatch.setattr(machine, "_LONG_S", 60.0)
+    monkeypatch.setattr(machine, "_SLOW_S", 60.0)
     machine.peak_flops(ORT, LoadOptions())
     assert sizes == [256, 256, 1024]
 
