@@ -193,7 +193,12 @@ def _nearest(start: str, neighbours: Mapping[str, Sequence[str]], targets: Mappi
     return None
 
 
+def producers_of(model: onnx.ModelProto) -> dict[str, str]:
+    """Return for each tensor the name of the node that produces it."""
+    return {output: node.name for node in model.graph.node for output in node.output if output}
+
+
 def _predecessors(model: onnx.ModelProto) -> dict[str, list[str]]:
     """Return for each node the nodes whose outputs it reads."""
-    producers = {output: node.name for node in model.graph.node for output in node.output if output}
+    producers = producers_of(model)
     return {node.name: [producers[name] for name in node.input if name in producers] for node in model.graph.node}

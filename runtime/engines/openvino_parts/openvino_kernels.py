@@ -15,7 +15,7 @@ import onnx
 import openvino as ov
 
 from ...tensors.tensor_spec import Arrays
-from ..common.kernels import Kernel, ProfiledStep, interquartile_mean, map_to_nodes, run_repeatedly
+from ..common.kernels import Kernel, ProfiledStep, interquartile_mean, map_to_nodes, producers_of, run_repeatedly
 from .openvino_module import OpenVinoModule
 
 _TRUNCATED_S = 0.5e-6
@@ -24,25 +24,11 @@ _LAYOUT, _CONSTANT = "Reorder", "Const"
 
 
 def measure_kernels(model: Path, module: OpenVinoModule, feeds: Arrays, duration_s: float) -> tuple[Kernel, ...]:
-    """Run a module that was compiled with ``PERF_COUNT``, and read the times of its steps.
-
-    Parameters
-    ----------
-    model : Path
-        The file of the module.
-    module : OpenVinoModule
-    feeds : mapping of str to ndarray
-    duration_s : float
-
-    Raises
-    ------
-    EngineFailed
-        With OpenVINO's reason in one line.
-    """
+    """Run a module that was compiled from `model` with ``PERF_COUNT``; see `ProfilingEngine.kernels`."""
     times_s: dict[str, list[float]] = defaultdict(list)
     binding = module.bind(feeds, {})
     binding.run()
-    request = module._open()
+    request = module.request()
 
     def run() -> None:
         binding.run()
@@ -59,7 +45,7 @@ def measure_kernels(model: Path, module: OpenVinoModule, feeds: Arrays, duration
 
 def _steps(whole: onnx.ModelProto, runtime_model: ov.Model, times_s: Mapping[str, float]) -> Iterator[ProfiledStep]:
     names = {node.name for node in whole.graph.node}
-    producers = {output: node.name for node in whole.graph.node for output in node.output if output}
+    producers = producers_of(whole)
 
     def node_of(layer: str) -> str | None:
         for text in (layer, layer.rpartition("/")[0]):

@@ -78,7 +78,7 @@ class OpenVinoModule:
                 remedy="name inputs of LoadOptions.state",
             )
         with self._lock, self._failures("set its state"):
-            for variable in self._open().query_state():
+            for variable in self.request().query_state():
                 name = self._state[variable.name]
                 if name in values:
                     variable.state = as_tensor(contiguous(values[name]))
@@ -86,12 +86,12 @@ class OpenVinoModule:
     def get_state(self) -> dict[str, np.ndarray]:
         """Return copies of the state tensors; see `StatefulModule.get_state`."""
         with self._lock, self._failures("return its state"):
-            return {self._state[state.name]: np.array(state.state.data) for state in self._open().query_state()}
+            return {self._state[state.name]: np.array(state.state.data) for state in self.request().query_state()}
 
     def reset_state(self) -> None:
         """Empty the state; see `StatefulModule.reset_state`."""
         with self._lock, self._failures("reset its state"):
-            self._open().reset_state()
+            self.request().reset_state()
 
     def close(self) -> None:
         """Free the memory; a second call does nothing."""
@@ -100,14 +100,15 @@ class OpenVinoModule:
             self._compiled = None
             self._in_ports = self._out_ports = {}
 
-    def _open(self) -> ov.InferRequest:
+    def request(self) -> ov.InferRequest:
+        """Return the infer request of an open module."""
         if self._request is None:
             raise closed_module_error(self.device)
         return self._request
 
     def _infer(self, owner: object, inputs: Mapping[str, ov.Tensor], outputs: Mapping[str, ov.Tensor]) -> None:
         with self._lock:
-            request = self._open()
+            request = self.request()
             try:
                 if self._current is not owner:
                     self._current = None

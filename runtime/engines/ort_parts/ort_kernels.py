@@ -20,7 +20,7 @@ from ...errors import EngineFailed
 from ...tensors.tensor_spec import Arrays
 from ..base import LoadOptions
 from ..common.engine_errors import vendor_message
-from ..common.kernels import Kernel, ProfiledStep, interquartile_mean, map_to_nodes, run_repeatedly
+from ..common.kernels import Kernel, ProfiledStep, interquartile_mean, map_to_nodes, producers_of, run_repeatedly
 from .ort_session import affinity_of, session_options
 
 _LAYOUTS = frozenset({"ReorderInput", "ReorderOutput"})
@@ -37,22 +37,7 @@ class _ProfilerEvent(msgspec.Struct):
 def measure_kernels(
     model: Path, device: Device, options: LoadOptions, feeds: Arrays, duration_s: float
 ) -> tuple[Kernel, ...]:
-    """Run a model with the profiler enabled.
-
-    Parameters
-    ----------
-    model : Path
-    device : Device
-    options : LoadOptions
-    feeds : mapping of str to ndarray
-        Already checked.
-    duration_s : float
-
-    Raises
-    ------
-    EngineFailed
-        With ONNX Runtime's reason in one line.
-    """
+    """Run a model with the profiler enabled, on feeds that are already checked; see `ProfilingEngine.kernels`."""
     affinity = affinity_of(options)
     settings = session_options(options, affinity)
 
@@ -87,8 +72,7 @@ def _steps(
         if event.name.endswith(_EVENT):
             durations_s[event.name.removesuffix(_EVENT)].append(event.dur * 1e-6 + _TRUNCATED_S)
     names = {node.name for node in whole.graph.node}
-    producers = {output: node.name for node in whole.graph.node for output in node.output if output}
-    optimised_producers = {output: node.name for node in optimised.graph.node for output in node.output if output}
+    producers, optimised_producers = producers_of(whole), producers_of(optimised)
     for node in optimised.graph.node:
         is_layout = node.op_type in _LAYOUTS
         known = {node.name} & names | {producers[output] for output in node.output if output in producers}
