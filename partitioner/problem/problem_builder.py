@@ -75,21 +75,21 @@ class ProblemInputs:
                 }
             return row
 
-        times_s: dict[str, dict[str, float]] = {}
+        times_s: dict[str, dict[str, float]] = {}  # rows are shared between tasks: replaced below, not changed
         for task, task_data in self.tasks.nodes(data=True):
             parts = [row_of(operator) for operator in task_data["operators"]]
-            one_node = len(parts) == 1
-            times_s[task] = dict(parts[0]) if one_node else {d.id: sum(p[d.id] for p in parts) for d in self.devices}
+            times_s[task] = parts[0] if len(parts) == 1 else {d.id: sum(p[d.id] for p in parts) for d in self.devices}
         if self.costs.models:
             for task, fitted_s in fitted_task_times_s(self.graph, self.tasks, self.costs).items():
-                times_s[task].update({d: t for d, t in fitted_s.items() if times_s[task].get(d, inf) < inf})
+                row = times_s[task]
+                times_s[task] = {**row, **{d: t for d, t in fitted_s.items() if row.get(d, inf) < inf}}
         for device_id, known_s in self.nodes_s.items():
             for task, nodes in self.tasks.nodes(data="nodes"):
                 if times_s[task][device_id] < inf and all(node in known_s for node in nodes):
-                    times_s[task][device_id] = sum(known_s[node] for node in nodes)
+                    times_s[task] = {**times_s[task], device_id: sum(known_s[node] for node in nodes)}
         for task, device_id in self.refused:
             if task in times_s:
-                times_s[task][device_id] = inf
+                times_s[task] = {**times_s[task], device_id: inf}
         return times_s
 
     @cached_property
