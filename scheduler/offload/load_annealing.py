@@ -203,7 +203,7 @@ def anneal(
                 largest = max(load)
                 if largest < best * (1 - 1e-9):
                     best, best_where = largest, list(state.where)
-                    if best < 0.97 * unit:
+                    if 0 < best < 0.97 * unit:
                         unit = best
                         energy = sum((x / unit) ** power for x in load)
     return best, best_where

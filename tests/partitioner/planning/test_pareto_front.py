@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.partitioner.segments.test_convex_cut import DEVICES
-from tests.partitioner.strategies.test_constrained_strategies import OBJECTIVES, weighed
+from tests.partitioner.strategies.strategy_problems import OBJECTIVES, weighted_problems
 from trisect.pareto_plans import pareto
 from trisect.partitioner.planning.pareto_front import pareto_front
 from trisect.partitioner.strategies import propose
@@ -25,7 +25,7 @@ from trisect.scheduler.simulation.simulate import evaluate
 
 
 @settings(max_examples=20, deadline=None)
-@given(weighed(largest=6), st.permutations(OBJECTIVES))
+@given(weighted_problems(largest=6), st.permutations(OBJECTIVES))
 def test_a_front_is_what_trying_all_finds(problem: Problem, objectives: list[Objective]) -> None:
     first, second = objectives[:2]
     points = set()
@@ -41,7 +41,7 @@ def test_a_front_is_what_trying_all_finds(problem: Problem, objectives: list[Obj
 
 
 @settings(max_examples=4, deadline=None)
-@given(weighed(largest=12, devices=3))
+@given(weighted_problems(largest=12, devices=3))
 def test_a_front_that_is_searched_for_is_one(problem: Problem) -> None:
     with patch("trisect.partitioner.planning.pareto_front._ENUMERATED_MAX", 0):
         result = pareto_front(problem, ("latency", "energy"), time_limit_s=0.5)

@@ -1,4 +1,4 @@
-"""Random problems of the offload convention, and what they are worth by trying everything."""
+"""Random problems of the offload convention, and their optima by enumeration."""
 
 from __future__ import annotations
 
@@ -83,3 +83,19 @@ def best_of_all(problem: Problem) -> float:
         if not offload_violations(problem, placement):
             result.append(offload_value(problem, placement))
     return min(result)
+
+
+def diamond(**rules: object) -> Problem:
+    """a -> b, c -> d on a host and two accelerators; a's output costs 1 to move, the others' 10."""
+    graph: nx.DiGraph[str] = nx.DiGraph()
+    for source, target in (("a", "b"), ("a", "c"), ("b", "d"), ("c", "d")):
+        graph.add_edge(source, target, tensors={f"t{source}": 1 if source == "a" else 10})
+    devices = [Device("cpu:0", "cpu", "t", ""), *(Device(f"npu:{i}", "npu", "t", "", memory_bytes=5) for i in (0, 1))]
+    return Problem.of(
+        graph,
+        devices,
+        lambda node, device: 100.0 if device == "cpu:0" else 3.0,
+        by_way_of_host(devices),
+        objective="throughput",
+        rules=Rules(convention="offload", sizes_bytes={"a": 2.0, "b": 2.0}, **rules),  # type: ignore[arg-type]
+    )

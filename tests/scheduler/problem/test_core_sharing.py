@@ -96,7 +96,7 @@ def test_a_stream_is_as_slow_as_its_busiest_device(problem, where, period_s):
     assert max(busy_s) == pytest.approx(period_s)
 
 
-def test_two_engines_that_hinder_each_other_are_no_gain(problem):
+def test_two_engines_that_slow_each_other_down_gain_nothing(problem):
     """What a model of separate devices promised: twice the throughput of one."""
     one = evaluate(problem, [Part("cpu:a", ("x", "y"))])[0]
     two = evaluate(problem, [Part("cpu:a", ("x",)), Part("cpu:b", ("y",))])[0]

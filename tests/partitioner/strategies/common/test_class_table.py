@@ -27,7 +27,7 @@ def work(op_class: OpClass, size: int = 10**7) -> OpFeatures:
 @pytest.mark.parametrize(
     ("batch", "device"), [(1, "npu:x"), (8, "npu:x"), (9, "gpu:x"), (32, "gpu:x"), (33, "gpu:x"), (None, "gpu:x")]
 )
-def test_few_images_are_an_npus_work(batch: int | None, device: str) -> None:
+def test_small_batches_go_to_the_npu(batch: int | None, device: str) -> None:
     graph: nx.DiGraph[str] = nx.DiGraph()
     graph.add_node("conv", features=work(OpClass.CONV), batch=batch)
     problem = Problem.of(graph, DEVICES, lambda *_: 1.0)

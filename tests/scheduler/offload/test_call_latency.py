@@ -1,0 +1,25 @@
+"""Latency with one call per accelerator, against its definition."""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+from hypothesis import given, settings
+
+from tests.scheduler.offload.offload_cases import offload_problems
+from trisect.scheduler.offload.call_latency import anneal_calls, latency
+from trisect.scheduler.offload.offload_instance import make_instance
+from trisect.scheduler.offload.offload_value import offload_value, offload_violations
+from trisect.scheduler.problem.problem import Problem
+from trisect.scheduler.problem.search_time_limit import TimeLimit
+
+
+@settings(max_examples=40, deadline=None)
+@given(offload_problems("latency", largest=5))
+def test_the_latency_matches_its_definition(problem: Problem) -> None:
+    instance = make_instance(problem)
+    value, where = anneal_calls(instance, [0] * instance.count, Random(0), TimeLimit(60), 500)
+    assert offload_violations(problem, instance.to_placement(where)) == []
+    assert offload_value(problem, instance.to_placement(where)) == pytest.approx(value)
+    assert latency(instance, where) == pytest.approx(value)
