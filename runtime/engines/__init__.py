@@ -57,15 +57,10 @@ def discover() -> list[Device]:
     return list(_inventory().devices)
 
 
-def find_devices(selector: str | Iterable[str], available: Iterable[Device] | None = None) -> list[Device]:
+def find_devices(selector: str | Iterable[str]) -> list[Device]:
     """Select devices of this machine; see `trisect.runtime.device.select`.
 
-    Parameters
-    ----------
-    selector : str or iterable of str
-    available : iterable of Device, optional
-        Devices to select from; by default all of `discover`, and those used only by name (``cpu:reference``) that are
-        named.
+    Devices that are used only by name (``cpu:reference``) are found where their whole id is given.
 
     Raises
     ------
@@ -76,8 +71,7 @@ def find_devices(selector: str | Iterable[str], available: Iterable[Device] | No
     """
     texts = [selector] if isinstance(selector, str) else list(selector)
     names = {name.strip() for text in texts for name in text.split(",")}
-    if available is None:
-        available = [*discover(), *(device for device in _inventory().named_devices if device.id in names)]
+    available = [*discover(), *(device for device in _inventory().named_devices if device.id in names)]
     try:
         return select(texts, available)
     except UnknownDevice as error:

@@ -41,7 +41,17 @@ class ReferenceEngine:
 
     def named_devices(self) -> list[Device]:
         """Return the CPU, used only where a user names it: too slow to be chosen automatically."""
-        return [reference_device()]
+        return [
+            Device(
+                id=_DEVICE_ID,
+                kind="cpu",
+                engine=self.name,
+                name="ONNX's reference implementation in numpy",
+                reality="software",
+                engine_version=onnx.__version__,
+                native="ReferenceEvaluator",
+            )
+        ]
 
     def load(self, model: Path | bytes, device: Device, options: LoadOptions) -> ReferenceModule:
         """Load an ONNX file, weights and all.
@@ -58,25 +68,6 @@ class ReferenceEngine:
         except Exception as error:  # protobuf's errors and the evaluator's share no base
             raise engine_error(device, f"cannot load {model_label(model)}", error) from error
         return ReferenceModule(evaluator, device, signature.inputs, signature.outputs)
-
-
-def reference_device() -> Device:
-    """Return the device of ONNX's reference evaluator: one CPU thread.
-
-    Examples
-    --------
-    >>> reference_device().id
-    'cpu:reference'
-    """
-    return Device(
-        id=_DEVICE_ID,
-        kind="cpu",
-        engine=ReferenceEngine.name,
-        name="ONNX's reference implementation in numpy",
-        reality="software",
-        engine_version=onnx.__version__,
-        native="ReferenceEvaluator",
-    )
 
 
 class ReferenceModule:
