@@ -35,6 +35,7 @@ def cut(graph: TaskGraph, placement: Placement) -> list[Part]:
 
     Examples
     --------
+    >>> import networkx as nx
     >>> graph = nx.DiGraph([("a", "b"), ("b", "c"), ("a", "d"), ("d", "c")])
     >>> [part.nodes for part in cut(graph, {"a": "cpu", "b": "gpu", "c": "cpu", "d": "cpu"})]
     [('a', 'd'), ('b',), ('c',)]
@@ -64,6 +65,7 @@ def divide(graph: TaskGraph, parts: Sequence[Part]) -> list[Part]:
 
     Examples
     --------
+    >>> import networkx as nx
     >>> graph = nx.DiGraph([("a", "b"), ("b", "d"), ("a", "c"), ("c", "d")])
     >>> parts = cut(graph, {"a": "cpu", "b": "cpu", "c": "gpu", "d": "cpu"})
     >>> [part.nodes for part in parts], [part.nodes for part in divide(graph, parts)]

@@ -31,7 +31,7 @@ def synthetic_network(seed: int) -> bytes:
 
     Examples
     --------
-    >>> network(3) == network(3), len(network(3)) > 1000
+    >>> synthetic_network(3) == synthetic_network(3), len(synthetic_network(3)) > 1000
     (True, True)
     """
     return _FAMILIES[seed % len(_FAMILIES)](random.Random(f"network {seed}")).model()
