@@ -6,7 +6,7 @@ categorical feature (an operator's name, its context) shifts the curve, by littl
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import gcd, log, log2, prod
 from typing import Any, Literal
@@ -274,7 +274,7 @@ def _first_shape(op: OpInstance) -> tuple[int, ...]:
     return op.inputs[0].shape if op.inputs[0] is not None else ()
 
 
-def _term(kind: str, sizes: dict[str, float], categories: list[str], flops: float, size_bytes: float) -> CostTerm:
+def _term(kind: str, sizes: Mapping[str, float], categories: list[str], flops: float, size_bytes: float) -> CostTerm:
     logs = tuple((name, round(_log(value), 4)) for name, value in sizes.items())
     return CostTerm(kind, logs, tuple(categories), float(flops), float(size_bytes))
 

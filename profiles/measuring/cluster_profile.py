@@ -1,7 +1,7 @@
-"""A cluster's profile: each node measures its own devices, and the links between nodes are measured over the network.
+"""Measures a cluster: each node measures its own devices, and the links between nodes are measured over the network.
 
-A node's figures are kept on the node; those of the links beside this machine's own profile, for as long as the cluster
-has the same nodes.
+A node's profile is stored on the node; the links are stored beside this machine's own profile, for as long as the
+cluster has the same nodes.
 """
 
 from __future__ import annotations
@@ -25,97 +25,102 @@ from trisect.runtime.progress import Progress, no_progress
 
 from ..capabilities.compile_verdicts import compile_failure
 from ..stored import profile_store as store
-from ..stored.profile_data import DeviceProfile, Link, LinkPoint, Profile
+from ..stored.profile_data import DeviceProfile, Link, LinkPoint, Profile, Provenance
 from ..stored.provenance import provenance
 from .device_measurement import measure
 from .link_measurement import SIZES_BYTES, fit_link, measure_link
 
 _MARGIN_S = 120.0
-"""What a node may take beyond its budget, for what is measured whatever the budget."""
-_ASK_S = 120.0
+"""Time that a node may take beyond its budget, for what is measured regardless of the budget."""
+_COMPILE_TIMEOUT_S = 120.0
 
 
 def cluster_profile(
     connection: RayConnection, devices: Sequence[Device], *, budget_s: float, progress: Progress = no_progress
 ) -> Profile:
-    """Figures of a cluster's devices and of all links between them; what nobody measured yet is measured now.
+    """Return the profile of a cluster's devices and of all links between them, measuring what is not stored.
 
     Parameters
     ----------
-    connection : Connection
+    connection : RayConnection
     devices : sequence of Device
-        Of the cluster, under its names (`trisect.runtime.cluster.cluster_nodes.cluster_devices`).
+        Of the cluster, with its ids (`trisect.runtime.cluster.cluster_nodes.cluster_devices`).
     budget_s : float
-        For each node that has no figures of one of its devices.
+        For each node on which one of its devices is not measured yet.
     progress : callable, optional
 
     Raises
     ------
     ClusterFailed
-        For a node that is gone or does not answer.
+        For a node that is lost or does not answer.
     EngineFailed
         For a device that cannot run the smallest model.
     """
-    among = [node for node in living_nodes(connection) if any(device.node == node.name for device in devices)]
-    found: dict[str, DeviceProfile] = {}
-    links: dict[tuple[str, str], Link] = {}
-    for number, node in enumerate(among):
-        progress(number, len(among) + 1, f"measuring {node.name}")
+    used_nodes = [node for node in living_nodes(connection) if any(device.node == node.name for device in devices)]
+    profiles: dict[str, DeviceProfile] = {}
+    steps = len(used_nodes) + 1
+    for number, node in enumerate(used_nodes):
+        progress(number, steps, f"measuring {node.name}")
         own = tuple(device.local_id for device in devices if device.node == node.name)
-        # One after the other: nodes may be parts of one machine, and would disturb each other's figures.
-        answer = call_on_node(connection, node, _profile_here, own, budget_s, timeout_s=budget_s + _MARGIN_S)
-        there = msgspec.json.decode(answer, type=Profile)
-        for device_id, measured in there.devices.items():
+        # One after the other: nodes may share a machine, and would disturb each other's measurements.
+        answer = call_on_node(connection, node, _profile_on_node, own, budget_s, timeout_s=budget_s + _MARGIN_S)
+        for device_id, measured in msgspec.json.decode(answer, type=Profile).devices.items():
             name = f"{node.name}/{device_id}"
-            found[name] = msgspec.structs.replace(measured, device=name)
-    progress(len(among), len(among) + 1, "measuring the network")
-    links = _links(connection, among, devices)
-    progress(len(among) + 1, len(among) + 1, "done")
-    origin = replace(provenance(devices, None), host=", ".join(node.name for node in among))
-    return Profile(origin, "float32", found, tuple(links.values()))
+            profiles[name] = msgspec.structs.replace(measured, device=name)
+    progress(steps - 1, steps, "measuring the network")
+    links = _measure_links(connection, used_nodes, devices)
+    progress(steps, steps, "done")
+    return Profile(_cluster_provenance(used_nodes, devices), "float32", profiles, tuple(links.values()))
 
 
 def remote_compile_failure(connection: RayConnection) -> Callable[[Path | bytes, Device], str]:
-    """Ask the node that has a device whether it compiles a model; see `compile_verdicts.compile_failure`."""
-    among = {node.name: node for node in living_nodes(connection)}
-    here = {(device.id, device.name, device.engine_version) for device in discover()}
+    """Return a function that compiles a model on a device's node; see `compile_verdicts.compile_failure`."""
+    nodes = {node.name: node for node in living_nodes(connection)}
+    local = {(device.id, device.name, device.engine_version) for device in discover()}
 
-    def ask(model: Path | bytes, device: Device) -> str:
-        if (device.local_id, device.name, device.engine_version) in here:
-            return compile_failure(model, replace(device, id=device.local_id))
+    def compile_on_node(model: Path | bytes, device: Device) -> str:
+        local_device = replace(device, id=device.local_id)
+        if (device.local_id, device.name, device.engine_version) in local:
+            return compile_failure(model, local_device)
         content = model if isinstance(model, bytes) else onnx.load(model).SerializeToString()
-        given = msgspec.json.encode(replace(device, id=device.local_id))
-        return call_on_node(connection, among[device.node], _refusal_here, content, given, timeout_s=_ASK_S)
+        arguments = content, msgspec.json.encode(local_device)
+        return call_on_node(
+            connection, nodes[device.node], _compile_failure_on_node, *arguments, timeout_s=_COMPILE_TIMEOUT_S
+        )
 
-    return ask
+    return compile_on_node
 
 
-def _links(
-    connection: RayConnection, among: Sequence[ClusterNode], devices: Sequence[Device]
+def _measure_links(
+    connection: RayConnection, nodes: Sequence[ClusterNode], devices: Sequence[Device]
 ) -> dict[tuple[str, str], Link]:
-    """Between every two devices, as fast as between any two of their nodes."""
-    path = _links_path(among)
-    known = {(link.source, link.target): link for link in store.load(path).links} if path.exists() else {}
-    wanted = {(a.id, b.id) for a in devices for b in devices if a.id != b.id}
-    if wanted <= known.keys():
-        return {pair: known[pair] for pair in sorted(wanted)}
+    """Return the links between all devices, each as fast as that between the devices' nodes."""
+    path = _links_path(nodes)
+    stored = {(link.source, link.target): link for link in store.load(path).links} if path.exists() else {}
+    pairs = {(a.id, b.id) for a in devices for b in devices if a.id != b.id}
+    if pairs <= stored.keys():
+        return {pair: stored[pair] for pair in sorted(pairs)}
     by_node: defaultdict[str, list[Device]] = defaultdict(list)
     for device in devices:
         by_node[device.node].append(device)
     points: dict[tuple[str, str], tuple[LinkPoint, ...]] = {}
-    for pair, times in measure_transfers(connection, among, SIZES_BYTES).items():
+    for pair, times in measure_transfers(connection, nodes, SIZES_BYTES).items():
         points[pair] = tuple(LinkPoint(size, time_s) for size, time_s in zip(SIZES_BYTES, times, strict=True))
-    for node in among:
+    for node in nodes:
         if node.is_here and len(by_node[node.name]) > 1:
             first, second, *_ = by_node[node.name]
-            shared = measure_link(first, second, LoadOptions(), executor="ray", address=connection.address)
-            points[node.name, node.name] = shared.points
-    found = {
-        (a.id, b.id): _link(a, b, points[a.node, b.node]) for a in devices for b in devices if (a.id, b.id) in wanted
+            within_node = measure_link(first, second, LoadOptions(), executor="ray", address=connection.address)
+            points[node.name, node.name] = within_node.points
+    links = {
+        (a.id, b.id): _link(a, b, points[a.node, b.node]) for a in devices for b in devices if (a.id, b.id) in pairs
     }
-    origin = replace(provenance(devices, None), host=", ".join(node.name for node in among))
-    store.save(Profile(origin, "float32", {}, tuple({**known, **found}.values())), path)
-    return found
+    origin = _cluster_provenance(nodes, devices)
+    store.save(Profile(origin, "float32", {}, tuple({**stored, **links}.values())), path)
+    return links
+
+
+def _cluster_provenance(nodes: Sequence[ClusterNode], devices: Sequence[Device]) -> Provenance:
+    return replace(provenance(devices, None), host=", ".join(node.name for node in nodes))
 
 
 def _link(source: Device, target: Device, points: tuple[LinkPoint, ...]) -> Link:
@@ -123,33 +128,30 @@ def _link(source: Device, target: Device, points: tuple[LinkPoint, ...]) -> Link
     return Link(source.id, target.id, latency_s, bandwidth, points)
 
 
-def _links_path(among: Sequence[ClusterNode]) -> Path:
-    names = ",".join(sorted(node.name for node in among))
+def _links_path(nodes: Sequence[ClusterNode]) -> Path:
+    names = ",".join(sorted(node.name for node in nodes))
     key = hashlib.sha256(names.encode()).hexdigest()[:12]
     return store.default_path().with_name(f"cluster-{key}.json")
 
 
-def _profile_here(wanted: Sequence[str], budget_s: float) -> bytes:
-    """Runs on a node: its stored figures of these devices, measured now where there are none of this engine's version.
-
-    Written as JSON, as in a file.
-    """
+def _profile_on_node(device_ids: Sequence[str], budget_s: float) -> bytes:
+    """Return a node's profile of some devices as JSON; runs on the node, and measures what is missing or outdated."""
     path = store.default_path()
     stored = store.load_own(path)
-    devices = [device for device in discover() if device.id in wanted]
-    known: Mapping[str, DeviceProfile] = stored.devices if stored is not None else {}
-    fresh = all(
-        (found := known.get(device.id)) is not None
-        and (found.name, found.engine_version) == (device.name, device.engine_version)
-        and found.points
+    devices = [device for device in discover() if device.id in device_ids]
+    profiles: Mapping[str, DeviceProfile] = stored.devices if stored is not None else {}
+    is_current = all(
+        (profile := profiles.get(device.id)) is not None
+        and (profile.name, profile.engine_version) == (device.name, device.engine_version)
+        and profile.points
         for device in devices
     )
-    if stored is None or not fresh:
+    if stored is None or not is_current:
         stored = measure(devices, budget_s=budget_s, known=stored)
         store.save(stored, path)
     return msgspec.json.encode(replace(stored, devices={device.id: stored.devices[device.id] for device in devices}))
 
 
-def _refusal_here(model: bytes, device: bytes) -> str:
-    """Runs on a node: why a device there cannot compile a model."""
+def _compile_failure_on_node(model: bytes, device: bytes) -> str:
+    """Return why a device cannot compile a model; runs on the device's node."""
     return compile_failure(model, msgspec.json.decode(device, type=Device))

@@ -1,8 +1,8 @@
-"""Machines that are not at hand, from published figures only: what plans for them can be made and simulated with.
+"""Machines from published figures only, for which plans can be made and simulated.
 
-A file in this folder is one machine. Each figure in it says whether it was published, derived from published ones, or
-assumed because nobody published any, and from where; nothing in it was measured here, and nothing made from it is ever
-shown as measured.
+Each file in this folder describes one machine. Each figure states whether it was published, derived from published
+figures, or assumed because none are published, and names its source. Nothing here was measured by trisect, and no
+result is ever shown as measured.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from ..costmodel.op_features import OpClass
 from ..stored.profile_data import DeviceProfile, Link, Point, Profile, Provenance
 
 _COMPUTE = (OpClass.MATMUL, OpClass.CONV, OpClass.ATTENTION)
-"""Classes whose rate is in operations a second; that of the others is in bytes a second."""
+"""Classes whose rate is in operations per second; that of the others is in bytes per second."""
 _SIZES = (1e4, 1e7, 1e10)
 
 
 class Figure(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One number and where it comes from."""
+    """One number and its source."""
 
     value: float
     kind: Literal["published", "derived", "assumed"]
     source: str
-    """Key of the machine's `sources`; of an assumption why it is needed."""
+    """Key of the machine's `sources`; for an assumption, why it is needed."""
     how: str = ""
-    """How a derived figure was derived, or an assumed one chosen."""
+    """How a derived figure was derived, or why an assumed one was chosen."""
 
 
-class _Unit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class _DeviceFigures(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     id: str
     kind: Kind
     engine: str
@@ -51,38 +51,38 @@ class _Unit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     power_w: Figure | None = None
 
 
-class _Wire(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class _LinkFigures(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     between: tuple[str, str]
     latency_s: Figure
     bandwidth_bytes_per_s: Figure | None
 
 
-class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class _MachineFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     schema: int
     title: str
     precision: str
     sources: dict[str, str]
-    devices: list[_Unit]
-    links: list[_Wire]
+    devices: list[_DeviceFigures]
+    links: list[_LinkFigures]
     read_bandwidth_bytes_per_s: Figure
 
 
 @dataclass(frozen=True)
 class ReferenceMachine:
-    """A machine as it was published."""
+    """A machine described by published figures."""
 
     name: str
     title: str
     devices: tuple[Device, ...]
-    """With the reality ``published``."""
+    """Their reality is ``published``."""
     profile: Profile
     figures: Mapping[str, Figure]
-    """All that the profile was made from: ``npu:openvino matvec`` -> figure."""
+    """Figures from which the profile was made: ``npu:openvino matvec`` -> figure."""
     sources: Mapping[str, str]
 
 
 def names() -> list[str]:
-    """The machines that there are.
+    """Return the names of the machines.
 
     Examples
     --------
@@ -93,21 +93,21 @@ def names() -> list[str]:
 
 
 def machine(name: str) -> ReferenceMachine:
-    """One of them.
+    """Return a machine by its name.
 
     Raises
     ------
     UnknownDevice
-        With the nearest name and the list of those there are.
+        For an unknown name; the message lists the known ones.
     InvalidProfile
-        For a file that is damaged.
+        For a malformed file.
 
     Examples
     --------
-    >>> found = machine("nvidia-h200")
-    >>> [(device.id, device.reality) for device in found.devices]
+    >>> h200 = machine("nvidia-h200")
+    >>> [(device.id, device.reality) for device in h200.devices]
     [('cpu:ort', 'published'), ('gpu:cuda', 'published')]
-    >>> found.figures["gpu:cuda matvec"].kind
+    >>> h200.figures["gpu:cuda matvec"].kind
     'published'
     """
     if name not in names():
@@ -118,91 +118,90 @@ def machine(name: str) -> ReferenceMachine:
 
 
 def read(name: str, content: bytes) -> ReferenceMachine:
-    """A machine out of its file.
+    """Parse the file of a machine.
 
     Raises
     ------
     InvalidProfile
-        For a file that is damaged, or a figure that is impossible or whose source is not told.
+        For a malformed file, an impossible figure, or a figure without a source.
     """
     try:
-        found = msgspec.json.decode(content, type=_File)
+        file = msgspec.json.decode(content, type=_MachineFile)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidProfile(
-            f"{name} is not a sound reference profile: {error}", remedy="install trisect again"
+            f"the reference profile of {name} is malformed: {error}", remedy="install trisect again"
         ) from error
-    figures = dict(_figures(found))
+    figures = dict(_figures(file))
     for key, figure in figures.items():
         if not isfinite(figure.value) or figure.value < 0:
             raise InvalidProfile(f"{name}: {key} is impossible: {figure.value}")
-        if figure.kind != "assumed" and figure.source not in found.sources:
-            raise InvalidProfile(f"{name}: nobody says where {key} comes from")
+        if figure.kind != "assumed" and figure.source not in file.sources:
+            raise InvalidProfile(f"{name}: {key} has no source")
         if figure.kind != "published" and not figure.how:
-            raise InvalidProfile(f"{name}: {key} is {figure.kind}, and nobody says how")
-    return ReferenceMachine(
-        name, found.title, tuple(map(_device, found.devices)), _profile(found), figures, dict(found.sources)
-    )
+            raise InvalidProfile(f"{name}: {key} is {figure.kind}, but does not state how")
+    devices = tuple(map(_device, file.devices))
+    return ReferenceMachine(name, file.title, devices, _profile(file), figures, dict(file.sources))
 
 
-def _figures(found: _File) -> Iterator[tuple[str, Figure]]:
-    for unit in found.devices:
-        for op_class, figure in unit.rates.items():
-            yield f"{unit.id} {op_class.value}", figure
-        yield f"{unit.id} call", unit.call_overhead_s
-        yield f"{unit.id} node", unit.node_overhead_s
-        if unit.power_w is not None:
-            yield f"{unit.id} power", unit.power_w
-    for wire in found.links:
-        yield f"{' - '.join(wire.between)} latency", wire.latency_s
-        if wire.bandwidth_bytes_per_s is not None:
-            yield f"{' - '.join(wire.between)} bandwidth", wire.bandwidth_bytes_per_s
-    yield "memory", found.read_bandwidth_bytes_per_s
+def _figures(file: _MachineFile) -> Iterator[tuple[str, Figure]]:
+    for device in file.devices:
+        for op_class, figure in device.rates.items():
+            yield f"{device.id} {op_class.value}", figure
+        yield f"{device.id} call", device.call_overhead_s
+        yield f"{device.id} node", device.node_overhead_s
+        if device.power_w is not None:
+            yield f"{device.id} power", device.power_w
+    for link in file.links:
+        yield f"{' - '.join(link.between)} latency", link.latency_s
+        if link.bandwidth_bytes_per_s is not None:
+            yield f"{' - '.join(link.between)} bandwidth", link.bandwidth_bytes_per_s
+    yield "memory", file.read_bandwidth_bytes_per_s
 
 
-def _device(unit: _Unit) -> Device:
+def _device(device: _DeviceFigures) -> Device:
     return Device(
-        id=unit.id,
-        kind=unit.kind,
-        engine=unit.engine,
-        name=unit.name,
+        id=device.id,
+        kind=device.kind,
+        engine=device.engine,
+        name=device.name,
         reality="published",
-        memory_bytes=unit.memory_bytes,
-        limits=Limits(static_shapes=unit.static_shapes),
+        memory_bytes=device.memory_bytes,
+        limits=Limits(static_shapes=device.static_shapes),
     )
 
 
-def _profile(found: _File) -> Profile:
-    devices = {unit.id: _device_profile(unit) for unit in found.devices}
+def _profile(file: _MachineFile) -> Profile:
+    devices = {device.id: _device_profile(device) for device in file.devices}
     links = tuple(
         Link(
             source,
             target,
-            wire.latency_s.value,
-            wire.bandwidth_bytes_per_s.value if wire.bandwidth_bytes_per_s is not None else None,
+            link.latency_s.value,
+            link.bandwidth_bytes_per_s.value if link.bandwidth_bytes_per_s is not None else None,
         )
-        for wire in found.links
-        for source, target in (wire.between, wire.between[::-1])
+        for link in file.links
+        for source, target in (link.between, link.between[::-1])
     )
-    origin = Provenance("published", found.title, found.devices[0].name, "", "", {}, None)
-    return Profile(origin, found.precision, devices, links, found.read_bandwidth_bytes_per_s.value)
+    origin = Provenance("published", file.title, file.devices[0].name, "", "", {}, None)
+    return Profile(origin, file.precision, devices, links, file.read_bandwidth_bytes_per_s.value)
 
 
-def _device_profile(unit: _Unit) -> DeviceProfile:
-    points = tuple(_point(op_class, figure, size) for op_class, figure in unit.rates.items() for size in _SIZES)
-    product = unit.rates.get(OpClass.MATMUL)
+def _device_profile(device: _DeviceFigures) -> DeviceProfile:
+    points = tuple(_point(op_class, figure, size) for op_class, figure in device.rates.items() for size in _SIZES)
+    product = device.rates.get(OpClass.MATMUL)
     return DeviceProfile(
-        unit.id,
-        unit.name,
+        device.id,
+        device.name,
         "",
-        unit.call_overhead_s.value,
-        unit.node_overhead_s.value,
+        device.call_overhead_s.value,
+        device.node_overhead_s.value,
         points,
         peak_flops=product.value if product is not None else None,
-        power_w=unit.power_w.value if unit.power_w is not None else None,
+        power_w=device.power_w.value if device.power_w is not None else None,
     )
 
 
 def _point(op_class: OpClass, rate: Figure, size: float) -> Point:
-    """A time for so many operations or bytes; the other quantity is left at zero, so that only the one counts."""
+    """Return the time of a number of operations or bytes; the other quantity is zero, so that it does not count."""
     flops, size_bytes = (size, 0) if op_class in _COMPUTE else (0.0, int(size))
     return Point(f"{op_class.value}:published:{size:.0e}", op_class, "published", flops, size_bytes, size / rate.value)

@@ -1,8 +1,8 @@
-"""Networks made up at random, of the blocks that real ones are made of: what a cost model learns from.
+"""Random synthetic networks, made of the blocks of real ones: the training data of the cost models.
 
-An operator's time in a network is not its time alone: engines fuse it with its neighbours, keep tensors in layouts of
-their own, and find data in the caches or not. So the costs of an unseen model are learned from networks, and never
-from the models that somebody will ask about: sizes, order and choice of the blocks are drawn by lot.
+The time of an operator in a network differs from its time alone: engines fuse it with its neighbours, choose layouts,
+and find its data in the caches or not. The costs of an unseen model are therefore learned from networks whose sizes,
+order and choice of blocks are random, and never from the models that users ask about.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ _FAMILIES: tuple[Callable[[random.Random], NetworkBuilder], ...] = (
 
 
 def synthetic_network(seed: int) -> bytes:
-    """A network drawn by lot, as an ONNX model with fixed shapes.
+    """Return a random network, as an ONNX model with static shapes.
 
     Parameters
     ----------
     seed : int
-        The same seed gives the same network; seeds in a row go through the families of networks.
+        The same seed gives the same network; consecutive seeds cycle through the families of networks.
 
     Examples
     --------

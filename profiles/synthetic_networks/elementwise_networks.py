@@ -1,4 +1,4 @@
-"""Networks of small work: elementwise operators, reductions and moves, with a product here and there."""
+"""Networks of cheap operators: elementwise operators, reductions and data movements, with a few matrix products."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from .sequence_networks import layer_norm, linear
 
 
 def arithmetic(rng: random.Random) -> NetworkBuilder:
-    """Elementwise work, reductions and moves, with a product here and there, over one table."""
+    """Return a network of elementwise operators, reductions, data movements and a few products on one matrix."""
     tall, wide = rng.choice(((64, 16), (4096, 1024), (4096, 1024)))
     n = NetworkBuilder((1, pick(rng, 1, tall), pick(rng, 1, wide)), rng)
     while n.shape[1] * n.shape[2] > 600_000:
         n.shape = (1, n.shape[1] // 2, n.shape[2])
         n._input = helper.make_tensor_value_info("x", TensorProto.FLOAT, n.shape)
     for _ in range(rng.randint(8, 24)):
-        rng.choice(_STEPS)(n)
+        rng.choice(_BLOCKS)(n)
     return n
 
 
@@ -84,7 +84,7 @@ def _product(n: NetworkBuilder) -> None:
         activate(n, n.rng.choice(("Relu", "Gelu", "Tanh", "")))
 
 
-_STEPS: tuple[Callable[[NetworkBuilder], None], ...] = (
+_BLOCKS: tuple[Callable[[NetworkBuilder], None], ...] = (
     _binary,
     _binary,
     _unary,

@@ -1,4 +1,4 @@
-"""Networks over images: the blocks and heads of classifiers, detectors and segmenters."""
+"""Image networks: blocks and heads of classifiers, detectors and segmentation networks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .sequence_networks import encoder, heads_of, linear, no_head
 
 
 def squeeze_excite(n: NetworkBuilder) -> None:
-    """Scale channels by what a small bottleneck makes of their means."""
+    """Add a squeeze-and-excitation block."""
     before, shape = n.value, n.shape
     channels = shape[1]
     if n.rng.random() < 0.6:
@@ -25,7 +25,7 @@ def squeeze_excite(n: NetworkBuilder) -> None:
 
 
 def inverted_residual(n: NetworkBuilder, act: str, norm: bool) -> None:
-    """Widen, filter each channel, narrow again."""
+    """Add an inverted residual block: expand, depthwise convolution, project."""
     rng, before, shape = n.rng, n.value, n.shape
     inputs = shape[1]
     stride = rng.choice((1, 1, 1, 2, (2, 1))) if min(shape[2:]) >= 8 else 1
@@ -40,7 +40,7 @@ def inverted_residual(n: NetworkBuilder, act: str, norm: bool) -> None:
 
 
 def separable(n: NetworkBuilder, act: str, norm: bool) -> None:
-    """Filter each channel, then mix them."""
+    """Add a depthwise separable convolution."""
     rng = n.rng
     stride = rng.choice((1, 1, 2, (2, 1))) if min(n.shape[2:]) >= 8 else 1
     conv(n, n.shape[1], rng.choice((3, 3, 5)), stride, n.shape[1], act=act, norm=norm)
@@ -50,7 +50,7 @@ def separable(n: NetworkBuilder, act: str, norm: bool) -> None:
 
 
 def residual(n: NetworkBuilder, act: str, norm: bool) -> None:
-    """Two or three convolutions beside a shortcut."""
+    """Add a residual block of two or three convolutions."""
     rng, before, shape = n.rng, n.value, n.shape
     stride = rng.choice((1, 1, 2)) if min(shape[2:]) >= 8 else 1
     outputs = shape[1] if stride == 1 else shape[1] * 2
@@ -71,7 +71,7 @@ def residual(n: NetworkBuilder, act: str, norm: bool) -> None:
 
 
 def cross_stage(n: NetworkBuilder, act: str, norm: bool) -> None:
-    """Half of the channels go through bottlenecks, then all meet again."""
+    """Add a cross-stage partial block: half of the channels pass through bottlenecks."""
     rng = n.rng
     channels = max(16, n.shape[1] // 16 * 16)
     conv(n, channels, 1, act=act, norm=norm)
@@ -94,7 +94,7 @@ def cross_stage(n: NetworkBuilder, act: str, norm: bool) -> None:
 
 
 def plain(n: NetworkBuilder, act: str, norm: bool) -> None:
-    """One convolution of any kind, perhaps pooled."""
+    """Add a convolution of any kind, possibly with pooling."""
     rng = n.rng
     kernel = rng.choice((1, 3, 3, 3, 5, 7, (1, 3), (3, 1), (1, 7), (5, 5), (3, 39 if n.shape[3] > 80 else 3), (7, 7)))
     outputs = pick(rng, max(8, n.shape[1] // 2), n.shape[1] * 2 + 8, rng.choice((8, 8, 1)))
@@ -105,7 +105,7 @@ def plain(n: NetworkBuilder, act: str, norm: bool) -> None:
 
 
 def pool(n: NetworkBuilder) -> None:
-    """Pooling that halves, or that keeps the size."""
+    """Add a pooling that halves or keeps the size."""
     rng, (_, channels, height, width) = n.rng, n.shape
     op_type = rng.choice(("MaxPool", "MaxPool", "AveragePool"))
     if rng.random() < 0.6:
@@ -120,7 +120,7 @@ def pool(n: NetworkBuilder) -> None:
 
 
 def upsample(n: NetworkBuilder, act: str, norm: bool) -> None:
-    """Double the size: by repetition, interpolation, or a transposed convolution; then meet a shortcut."""
+    """Add an upsampling by 2: nearest, linear, or a transposed convolution; then join a shortcut."""
     rng, (_, channels, height, width) = n.rng, n.shape
     if height * width * channels > 400_000:
         return
@@ -148,7 +148,7 @@ def upsample(n: NetworkBuilder, act: str, norm: bool) -> None:
 
 
 def _image(rng: random.Random, blocks: Sequence[Callable[[NetworkBuilder, str, bool], None]]) -> NetworkBuilder:
-    """A network over images out of some of these blocks."""
+    """Return an image network of some blocks."""
     side = pick(rng, 24, 416, 8)
     wide = rng.choice((1, 1, 1, 0.25, 3))
     n = NetworkBuilder((1, rng.choice((1, 3, 3, 3)), side, max(16, round(side * wide / 8) * 8)), rng)
@@ -209,7 +209,7 @@ def _classify(n: NetworkBuilder) -> None:
 
 
 def _sequence_head(n: NetworkBuilder) -> None:
-    """Columns of an image as a sequence of tokens, with a class for each."""
+    """Treat the pixels of the feature map as a sequence of tokens, and classify each."""
     _, channels, height, width = n.shape
     n.reshape((1, channels, height * width))
     n.transpose(0, 2, 1)
@@ -220,7 +220,7 @@ def _sequence_head(n: NetworkBuilder) -> None:
 
 
 def _detect(n: NetworkBuilder) -> None:
-    """Boxes and classes of each place, decoded as detectors do."""
+    """Add a detection head: boxes and classes of each position, decoded."""
     rng = n.rng
     classes = pick(rng, 1, 80)
     _, channels, height, width = n.shape

@@ -1,4 +1,4 @@
-"""A network in the making: tensors and their shapes, and the convolution that most blocks are made of."""
+"""Builds a network block by block: tensors and their shapes, and the convolution that most blocks use."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from onnx import TensorProto, helper
 
 MICROSOFT = "com.microsoft"
 NOISE = np.random.default_rng(0).standard_normal(65_521).astype(np.float32)
-"""Numbers that weights are cut from: drawing each would take longer than measuring the network."""
+"""Random numbers from which weights are taken: drawing each would take longer than measuring the network."""
 _OPSET = 17
 
 
 class NetworkBuilder:
-    """An ONNX model in the making, with one tensor (`value`, of `shape`) that the next block continues from.
+    """An ONNX model under construction; the next block reads its current tensor (`value`, of `shape`).
 
     Parameters
     ----------
     shape : tuple of int
         Of the input.
     rng : random.Random
-        What is drawn by lot comes from here.
+        Source of all random choices.
     dtype : int
         ONNX's number of the input's dtype.
     """
@@ -33,67 +33,67 @@ class NetworkBuilder:
         self.rng = rng
         self.value, self.shape = "x", shape
         self.scales: Literal["", "before", "behind"] = ""
-        """Where convolutions are scaled and shifted besides."""
+        """Where convolutions are followed by an affine operation: before or after (``behind``) the activation."""
         self._input = helper.make_tensor_value_info("x", dtype, shape)
         self._nodes: list[onnx.NodeProto] = []
         self._initializers: list[onnx.TensorProto] = []
 
     def op(self, op_type: str, inputs: Sequence[str], outputs: int = 1, domain: str = "", **attributes: Any) -> str:
-        """Add a node and return the name of its first output; that of the second has a ``.1`` behind, and so on."""
+        """Add a node and return the name of its first output; the second is ``NAME.1``, and so on."""
         name = f"v{len(self._nodes)}"
         names = [name, *(f"{name}.{i}" for i in range(1, outputs))]
         self._nodes.append(helper.make_node(op_type, list(inputs), names, name=f"n{name}", domain=domain, **attributes))
         return name
 
     def then(self, op_type: str, *more: str, shape: tuple[int, ...] | None = None, **attributes: Any) -> str:
-        """Continue with a node that reads the current tensor first."""
+        """Add a node whose first input is the current tensor; its output becomes the current tensor."""
         self.value = self.op(op_type, [self.value, *more], **attributes)
         self.shape = self.shape if shape is None else shape
         return self.value
 
     def constant(self, array: np.ndarray) -> str:
-        """An initialiser."""
+        """Add an initialiser and return its name."""
         name = f"c{len(self._initializers)}"
         self._initializers.append(onnx.numpy_helper.from_array(array, name))
         return name
 
     def weight(self, *shape: int, fan_in: int = 1) -> str:
-        """Numbers around zero, scaled so that what is computed with them keeps its size."""
+        """Add random weights around zero, scaled so that activations keep their magnitude."""
         array = np.resize(NOISE[self.rng.randrange(60_000) :], shape) / np.float32(max(1, fan_in)) ** 0.5
         return self.constant(array.astype(np.float32))
 
     def scalar(self, value: float) -> str:
-        """A constant number."""
+        """Add a scalar constant."""
         return self.constant(np.array(value, np.float32))
 
     def ints(self, values: Sequence[int]) -> str:
-        """A constant vector of int64."""
+        """Add a constant vector of int64."""
         return self.constant(np.array(values, np.int64))
 
     def reshape(self, shape: tuple[int, ...]) -> str:
-        """Continue with the same numbers in another shape."""
+        """Reshape the current tensor."""
         return self.then("Reshape", self.ints(shape), shape=shape)
 
     def transpose(self, *order: int) -> str:
-        """Continue with the axes in another order."""
+        """Transpose the current tensor."""
         return self.then("Transpose", shape=tuple(self.shape[i] for i in order), perm=list(order))
 
     def model(self) -> bytes:
-        """The ONNX model, whose output is the current tensor."""
+        """Return the ONNX model, whose output is the current tensor."""
         output = helper.make_empty_tensor_value_info(self.value)
         graph = helper.make_graph(self._nodes, "network", [self._input], [output], self._initializers)
         opsets = [helper.make_opsetid("", _OPSET), helper.make_opsetid(MICROSOFT, 1)]
-        made = helper.make_model(graph, ir_version=8, opset_imports=opsets)
-        inferred = onnx.shape_inference.infer_shapes(made)
+        model = helper.make_model(graph, ir_version=8, opset_imports=opsets)
+        inferred = onnx.shape_inference.infer_shapes(model)
         kinds = {info.name: info for info in inferred.graph.value_info}
         kinds.update({info.name: info for info in inferred.graph.output})
-        found = kinds[self.value].type.tensor_type.elem_type or TensorProto.FLOAT
-        made.graph.output[0].CopyFrom(helper.make_tensor_value_info(self.value, found, self.shape))
-        return made.SerializeToString()
+        dtype = kinds[self.value].type.tensor_type.elem_type or TensorProto.FLOAT
+        model.graph.output[0].CopyFrom(helper.make_tensor_value_info(self.value, dtype, self.shape))
+        return model.SerializeToString()
 
 
 def pick(rng: random.Random, low: int, high: int, step: int = 1) -> int:
-    """A size drawn so that each doubling is equally likely."""
+    """Return a log-uniformly distributed random size."""
     return max(step, int(low * float(high / low) ** rng.random() / step + 0.5) * step)
 
 
@@ -106,17 +106,14 @@ def conv(
     act: str = "",
     norm: bool = False,
 ) -> None:
-    """A 2-d convolution that keeps the size but for its stride, normalised and activated as asked for.
-
-    Some networks scale and shift, before or behind the activation.
-    """
+    """Add a 2-D convolution that keeps the size except for its stride, with optional normalisation and activation."""
     _, inputs, height, width = n.shape
     (kh, kw), (sh, sw) = ((k, k) if isinstance(k, int) else k for k in (kernel, stride))
-    given = [n.value, n.weight(outputs, inputs // groups, kh, kw, fan_in=inputs // groups * kh * kw)]
+    operands = [n.value, n.weight(outputs, inputs // groups, kh, kw, fan_in=inputs // groups * kh * kw)]
     if not norm or n.rng.random() < 0.2:
-        given.append(n.weight(outputs))
+        operands.append(n.weight(outputs))
     out = (1, outputs, (height - 1) // sh + 1, (width - 1) // sw + 1)
-    n.value = n.op("Conv", given, kernel_shape=[kh, kw], strides=[sh, sw], group=groups, pads=[kh // 2, kw // 2] * 2)
+    n.value = n.op("Conv", operands, kernel_shape=[kh, kw], strides=[sh, sw], group=groups, pads=[kh // 2, kw // 2] * 2)
     n.shape = out
     if norm:
         mean, scale = n.weight(outputs), n.constant(np.ones(outputs, np.float32))
@@ -129,14 +126,14 @@ def conv(
 
 
 def affine(n: NetworkBuilder) -> None:
-    """Scaled and shifted by a number, or by one for each channel, as some blocks end."""
+    """Add a scale and a shift, by a scalar or per channel."""
     shape = n.rng.choice(((1,), (1,), (n.shape[1], *(1 for _ in n.shape[2:]))))
     for op_type in n.rng.choice((("Mul", "Add"), ("Mul", "Add"), ("Mul",), ("Add",))):
         n.then(op_type, n.weight(*shape))
 
 
 def activate(n: NetworkBuilder, act: str) -> None:
-    """An activation, as one operator or as the several that exporters write."""
+    """Add an activation, as one operator or as the sequence that exporters write."""
     before = n.value
     if act in ("Relu", "HardSwish", "HardSigmoid", "Sigmoid", "Tanh", "LeakyRelu", "Elu"):
         n.then(act)

@@ -1,4 +1,4 @@
-"""Networks of 8 bits: between quantise and dequantise as exporters write them, or with scales found while running."""
+"""8-bit networks: in the QDQ format of exporters, or dynamically quantised."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from .sequence_networks import layer_norm
 
 
 def _requantise(n: NetworkBuilder) -> str:
-    """Through 8 bits and back, as a quantised model's activations go."""
+    """Quantise and dequantise the current tensor."""
     scale, zero = n.scalar(0.05), n.constant(np.array(128, np.uint8))
     return n.op("DequantizeLinear", [n.op("QuantizeLinear", [n.value, scale, zero]), scale, zero])
 
 
 def _eight_bits(n: NetworkBuilder, *shape: int, axis: int = 0) -> str:
-    """A weight of 8 bits with its scales."""
+    """Add an 8-bit weight with its scales, dequantised."""
     array = np.resize(NOISE * 40, shape).clip(-127, 127).astype(np.int8)
     if n.rng.random() < 0.5:
         scale, zero = n.scalar(0.01), n.constant(np.array(0, np.int8))
@@ -41,14 +41,16 @@ def _conv_8(n: NetworkBuilder, act: str) -> None:
     outputs = inputs if depthwise else pick(rng, 16, 128, 8)
     kernel, stride = rng.choice((1, 3)), rng.choice((1, 1, 2))
     groups = inputs if depthwise else 1
-    given = [_requantise(n), _eight_bits(n, outputs, inputs // groups, kernel, kernel), n.weight(outputs)]
-    n.value = n.op("Conv", given, kernel_shape=[kernel] * 2, strides=[stride] * 2, pads=[kernel // 2] * 4, group=groups)
+    operands = [_requantise(n), _eight_bits(n, outputs, inputs // groups, kernel, kernel), n.weight(outputs)]
+    n.value = n.op(
+        "Conv", operands, kernel_shape=[kernel] * 2, strides=[stride] * 2, pads=[kernel // 2] * 4, group=groups
+    )
     n.shape = (1, outputs, (height - 1) // stride + 1, (width - 1) // stride + 1)
     activate(n, act)
 
 
 def quantised(rng: random.Random) -> NetworkBuilder:
-    """Products or convolutions between quantise and dequantise, as exporters write 8-bit models."""
+    """Return a network of products or convolutions in the QDQ format."""
     if rng.random() < 0.35:
         n = NetworkBuilder((1, pick(rng, 3, 32), *[pick(rng, 16, 112, 8)] * 2), rng)
         act = rng.choice(("Relu", "Relu", "Silu"))
@@ -75,23 +77,23 @@ def quantised(rng: random.Random) -> NetworkBuilder:
 
 def _attend_8(n: NetworkBuilder, heads: int) -> None:
     _, tokens, width = n.shape
-    size, before, found = width // heads, n.value, []
+    size, before, parts = width // heads, n.value, []
     for order in ((0, 2, 1, 3), (0, 2, 3, 1), (0, 2, 1, 3)):
         n.value, n.shape = before, (1, tokens, width)
         _linear_8(n, width)
         shape = n.op("Reshape", [n.value, n.ints([1, tokens, heads, size])])
         n.value = n.op("Transpose", [shape], perm=list(order))
-        found.append(_requantise(n) if n.rng.random() < 0.7 else n.value)
-    n.value = n.op("Mul", [n.op("MatMul", found[:2]), n.scalar(size**-0.5)])
+        parts.append(_requantise(n) if n.rng.random() < 0.7 else n.value)
+    n.value = n.op("Mul", [n.op("MatMul", parts[:2]), n.scalar(size**-0.5)])
     n.value = n.op("Softmax", [n.value], axis=-1)
-    n.value = n.op("MatMul", [_requantise(n) if n.rng.random() < 0.7 else n.value, found[2]])
+    n.value = n.op("MatMul", [_requantise(n) if n.rng.random() < 0.7 else n.value, parts[2]])
     n.value = n.op("Transpose", [n.value], perm=[0, 2, 1, 3])
     n.reshape((1, tokens, width))
     _linear_8(n, width)
 
 
 def dynamic(rng: random.Random) -> NetworkBuilder:
-    """Quantised while running: the scale of every activation is found first, the weights are of 8 bits."""
+    """Return a dynamically quantised network: 8-bit weights, and activation scales computed at run time."""
     if rng.random() < 0.4:
         n = NetworkBuilder((1, pick(rng, 8, 32, 8), *[pick(rng, 16, 80, 8)] * 2), rng)
         for _ in range(rng.randint(2, 4)):
@@ -99,11 +101,11 @@ def dynamic(rng: random.Random) -> NetworkBuilder:
             _, inputs, height, width = n.shape
             q = n.op("DynamicQuantizeLinear", [n.value], outputs=3)
             weight = np.resize(NOISE * 40 + 128, (outputs, inputs, kernel, kernel)).clip(0, 255).astype(np.uint8)
-            given = [q, n.constant(weight), f"{q}.2", n.constant(np.array(128, np.uint8))]
-            whole = n.op("ConvInteger", given, kernel_shape=[kernel] * 2, strides=[stride] * 2,
+            operands = [q, n.constant(weight), f"{q}.2", n.constant(np.array(128, np.uint8))]
+            product = n.op("ConvInteger", operands, kernel_shape=[kernel] * 2, strides=[stride] * 2,
                          pads=[kernel // 2] * 4)  # fmt: skip
             scale = n.op("Mul", [f"{q}.1", n.scalar(0.01)])
-            n.value = n.op("Mul", [n.op("Cast", [whole], to=TensorProto.FLOAT), scale])
+            n.value = n.op("Mul", [n.op("Cast", [product], to=TensorProto.FLOAT), scale])
             n.shape = (1, outputs, (height - 1) // stride + 1, (width - 1) // stride + 1)
             n.then("Add", n.weight(1, outputs, 1, 1))
             activate(n, rng.choice(("Relu", "Silu", "Elu")))
@@ -124,26 +126,28 @@ def dynamic(rng: random.Random) -> NetworkBuilder:
 
 def _recurrent_8(n: NetworkBuilder) -> None:
     steps, _, width = n.shape
-    ways, hidden = n.rng.choice((1, 2, 2)), pick(n.rng, 32, 512 if steps < 48 else 256, 16)
-    given = [n.value]
+    directions, hidden = n.rng.choice((1, 2, 2)), pick(n.rng, 32, 512 if steps < 48 else 256, 16)
+    operands = [n.value]
     scales = []
     for rows in (width, hidden):
-        given.append(n.constant(np.resize(NOISE * 40, (ways, rows, 4 * hidden)).clip(-127, 127).astype(np.int8)))
-        scales += [n.constant(np.full(ways, 0.01, np.float32)), n.constant(np.zeros(ways, np.int8))]
-    given += [n.weight(ways, 8 * hidden), "", "", "", "", *scales]
-    n.value = n.op("DynamicQuantizeLSTM", given, domain=MICROSOFT, hidden_size=hidden,
-                   direction="bidirectional" if ways == 2 else "forward")  # fmt: skip
-    n.shape = (steps, ways, 1, hidden)
+        operands.append(
+            n.constant(np.resize(NOISE * 40, (directions, rows, 4 * hidden)).clip(-127, 127).astype(np.int8))
+        )
+        scales += [n.constant(np.full(directions, 0.01, np.float32)), n.constant(np.zeros(directions, np.int8))]
+    operands += [n.weight(directions, 8 * hidden), "", "", "", "", *scales]
+    n.value = n.op("DynamicQuantizeLSTM", operands, domain=MICROSOFT, hidden_size=hidden,
+                   direction="bidirectional" if directions == 2 else "forward")  # fmt: skip
+    n.shape = (steps, directions, 1, hidden)
     n.transpose(0, 2, 1, 3)
-    n.reshape((steps, 1, ways * hidden))
+    n.reshape((steps, 1, directions * hidden))
 
 
 def _linear_dynamic(n: NetworkBuilder, outputs: int) -> None:
     inputs = n.shape[-1]
     q = n.op("DynamicQuantizeLinear", [n.value], outputs=3)
     weight = np.resize(NOISE * 40, (inputs, outputs)).clip(-127, 127).astype(np.int8)
-    whole = n.op("MatMulInteger", [q, n.constant(weight), f"{q}.2", n.constant(np.array(0, np.int8))])
+    product = n.op("MatMulInteger", [q, n.constant(weight), f"{q}.2", n.constant(np.array(0, np.int8))])
     scale = n.op("Mul", [f"{q}.1", n.scalar(0.01)])
-    n.value = n.op("Mul", [n.op("Cast", [whole], to=TensorProto.FLOAT), scale])
+    n.value = n.op("Mul", [n.op("Cast", [product], to=TensorProto.FLOAT), scale])
     n.shape = (*n.shape[:-1], outputs)
     n.then("Add", n.weight(outputs))

@@ -1,4 +1,4 @@
-"""Networks over sequences: transformers, recurrence, and filters over a signal."""
+"""Sequence networks: transformers, recurrent networks, and 1-D convolutions on a signal."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .network_builder import NetworkBuilder, activate, conv, pick
 
 
 def no_head(n: NetworkBuilder) -> None:
-    """End with the features."""
+    """Add no head: the features are the output."""
 
 
 def heads_of(width: int) -> int:
@@ -19,7 +19,7 @@ def heads_of(width: int) -> int:
 
 
 def linear(n: NetworkBuilder, outputs: int) -> None:
-    """A product with a matrix and a bias, as Gemm where the input is flat."""
+    """Add a linear layer, sometimes as Gemm where the input is a matrix."""
     inputs = n.shape[-1]
     weight, shape = n.weight(inputs, outputs, fan_in=inputs), (*n.shape[:-1], outputs)
     if len(n.shape) == 2 and n.rng.random() < 0.6:
@@ -32,7 +32,7 @@ def linear(n: NetworkBuilder, outputs: int) -> None:
 
 
 def layer_norm(n: NetworkBuilder) -> None:
-    """As one operator, or as the nine that it is exported as."""
+    """Add a layer normalisation, as one operator or as the sequence that exporters write."""
     width = n.shape[-1]
     scale, bias = n.weight(width), n.weight(width)
     if n.rng.random() < 0.5:
@@ -46,21 +46,21 @@ def layer_norm(n: NetworkBuilder) -> None:
 
 
 def attend(n: NetworkBuilder, heads: int) -> None:
-    """Attention of every token to every other, out of elementary operators."""
+    """Add multi-head attention, made of elementary operators."""
     _, tokens, width = n.shape
     size, before, scale = width // heads, n.value, n.scalar((width // heads) ** -0.5)
 
-    def part(source: str, order: tuple[int, ...]) -> str:
+    def split_heads(source: str, order: tuple[int, ...]) -> str:
         shape = n.op("Reshape", [source, n.ints([1, tokens, heads, size])])
         return n.op("Transpose", [shape], perm=list(order))
 
-    found = []
+    parts = []
     if n.rng.random() < 0.5:
         for order in ((0, 2, 1, 3), (0, 2, 3, 1), (0, 2, 1, 3)):
             n.value, n.shape = before, (1, tokens, width)
             linear(n, width)
-            found.append(part(n.value, order))
-        query, key, values = found
+            parts.append(split_heads(n.value, order))
+        query, key, values = parts
     else:
         linear(n, 3 * width)
         packed = n.op("Reshape", [n.value, n.ints([1, tokens, 3, heads, size])])
@@ -78,7 +78,7 @@ def attend(n: NetworkBuilder, heads: int) -> None:
 
 
 def encoder(n: NetworkBuilder, heads: int) -> None:
-    """A transformer's layer."""
+    """Add a transformer layer."""
     first = n.rng.random() < 0.6
     for step in range(2):
         before = n.value
@@ -117,9 +117,9 @@ def conv1d(n: NetworkBuilder, outputs: int, kernel: int, stride: int = 1, groups
 
 
 def audio(rng: random.Random) -> NetworkBuilder:
-    """Filters over a signal, their power, and convolutions over that."""
+    """Return an audio network: a filter bank on a signal, its power spectrum, and convolutions on that."""
     n = NetworkBuilder((1, 1, pick(rng, 512, 60_000, 64)), rng)
-    if rng.random() < 0.2:  # features of a text or a signal, not one number a moment
+    if rng.random() < 0.2:  # features of a text or a signal instead of samples
         n = NetworkBuilder((1, pick(rng, 32, 512, 8), pick(rng, 32, 2048, 8)), rng)
     elif rng.random() < 0.5:
         taps = rng.choice((64, 128, 256, 512))
@@ -156,7 +156,7 @@ def audio(rng: random.Random) -> NetworkBuilder:
 
 
 def _pitch(n: NetworkBuilder) -> None:
-    """A spectrum as an image: shifted copies of it stacked, then convolutions."""
+    """Add a pitch network: stack shifted copies of the spectrum as an image, then convolve."""
     _, bands, length = n.shape
     n.transpose(0, 2, 1)
     n.reshape((1, 1, length, bands))
@@ -186,23 +186,24 @@ def recurrent_layers(n: NetworkBuilder) -> None:
 
 
 def _recurrent(n: NetworkBuilder) -> None:
-    """An LSTM or a GRU, one way or both ways."""
+    """Add an LSTM or a GRU, in one or both directions."""
     steps, _, width = n.shape
-    ways, hidden = n.rng.choice((1, 2)), pick(n.rng, 16, 512 if steps < 48 else 256, 8)
+    directions, hidden = n.rng.choice((1, 2)), pick(n.rng, 16, 512 if steps < 48 else 256, 8)
     op_type, gates = n.rng.choice((("LSTM", 4), ("LSTM", 4), ("GRU", 3)))
-    made = n.op(
-        op_type,
-        [n.value, n.weight(ways, gates * hidden, width, fan_in=width), n.weight(ways, gates * hidden, hidden,
-         fan_in=hidden), n.weight(ways, 2 * gates * hidden)],
-        outputs=2, hidden_size=hidden, direction="bidirectional" if ways == 2 else "forward",
-    )  # fmt: skip
-    n.value, n.shape = made, (steps, ways, 1, hidden)
+    weights = [
+        n.weight(directions, gates * hidden, width, fan_in=width),
+        n.weight(directions, gates * hidden, hidden, fan_in=hidden),
+        n.weight(directions, 2 * gates * hidden),
+    ]
+    direction = "bidirectional" if directions == 2 else "forward"
+    n.value = n.op(op_type, [n.value, *weights], outputs=2, hidden_size=hidden, direction=direction)
+    n.shape = (steps, directions, 1, hidden)
     n.transpose(0, 2, 1, 3)
-    n.reshape((steps, 1, ways * hidden))
+    n.reshape((steps, 1, directions * hidden))
 
 
 def tokens(rng: random.Random) -> NetworkBuilder:
-    """An embedding of numbers of tokens, and recurrence or attention over it."""
+    """Return a token network: an embedding, and recurrence or attention on it."""
     tokens, width, words = pick(rng, 4, 256), pick(rng, 32, 256, 16), pick(rng, 40, 20_000)
     n = NetworkBuilder((1, tokens), rng, TensorProto.INT64)
     n.value = n.op("Gather", [n.weight(words, width), n.value], axis=0)
