@@ -13,9 +13,9 @@ from trisect.context.history import History
 from trisect.profiles.capabilities.op_support_limits import cached_limits
 from trisect.runtime.engines import find_hardware
 
+from .interleaved_timing import median_s, timed
 from .plan_speed import layered_model
 from .target_check import TargetCheck
-from .timing import median_s, timed
 
 _TARGET_S = 0.1
 

@@ -27,7 +27,7 @@ from trisect.runtime.device import Device
 from trisect.runtime.progress import Progress, no_progress
 from trisect.scheduler.problem.problem import Problem
 
-from .timing import median_s, timed
+from .interleaved_timing import median_s, timed
 
 STRATEGIES = ("heft", "opclass", "multilevel")
 _WIDTH = 8

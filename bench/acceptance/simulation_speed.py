@@ -13,7 +13,7 @@ from trisect.scheduler.simulation.part_times import part_time_s
 from trisect.scheduler.simulation.simulate import PartLink, part_links, simulate, single_parts, start_times
 
 from .. import workloads
-from .timing import median_s
+from .interleaved_timing import median_s
 
 EVENTS_PER_S_MIN = 1e6
 

@@ -19,7 +19,7 @@ from trisect.runtime.engines.common.model_signature import read_signature
 from trisect.runtime.engines.null import null_devices
 from trisect.runtime.sessions.session import Session
 
-from ..timing import median_ratio, time_interleaved
+from ..interleaved_timing import median_ratio, time_interleaved
 from .handmade_plans import chain_plan, device, model_path, random_input, temporary_folder, whole_model_plan
 from .runtime_figure import RuntimeFigure
 

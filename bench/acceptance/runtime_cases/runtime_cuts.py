@@ -28,7 +28,7 @@ from trisect.runtime.plans.plan import Plan
 from trisect.runtime.sessions.session import Session
 
 from ...model_packages import known_files
-from ..timing import median_ratio, run_interleaved, time_interleaved
+from ..interleaved_timing import median_ratio, run_interleaved, time_interleaved
 from .handmade_plans import model_path, temporary_folder, whole_model_plan
 from .kernel_cutter import KernelCutter
 from .runtime_figure import RuntimeFigure

@@ -29,7 +29,7 @@ from trisect.runtime.engines.null import null_devices
 from trisect.runtime.plans.plan import Plan
 from trisect.runtime.sessions.session import Session
 
-from ..timing import median_ratio, run_interleaved, time_interleaved
+from ..interleaved_timing import median_ratio, run_interleaved, time_interleaved
 from .handmade_plans import chain_plan, device, temporary_folder, whole_model_plan
 from .kernel_cutter import KernelCutter
 from .runtime_cuts import DETECTOR, TURN_DETECTION, interval_s, real_model, stream_interval_s, throughput_figures

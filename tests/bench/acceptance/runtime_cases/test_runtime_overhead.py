@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from trisect.bench.acceptance.interleaved_timing import time_interleaved
 from trisect.bench.acceptance.runtime_cases import runtime_calls
 from trisect.bench.acceptance.runtime_cases.handmade_plans import chain_plan, device
 from trisect.bench.acceptance.runtime_cases.runtime_figure import RuntimeFigure
 from trisect.bench.acceptance.runtime_cases.runtime_overhead import bench_runtime
-from trisect.bench.acceptance.timing import time_interleaved
 from trisect.runtime.errors import InvalidInput
 from trisect.runtime.sessions.session import Session
 

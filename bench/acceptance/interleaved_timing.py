@@ -1,4 +1,4 @@
-"""Timing of calls."""
+"""Timing of calls, alone and in interleaved rounds."""
 
 from __future__ import annotations
 
