@@ -16,7 +16,7 @@ _ROTATES_NEIGHBOURS = {"llama": True, "qwen2": False, "qwen3": False}
 
 
 class Oracle:
-    """A decoder that computes every prompt from its first token, in float64 unless told otherwise."""
+    """A decoder that computes every prompt from its first token, by default in float64."""
 
     def __init__(self, path: Path, dtype: type[np.floating[Any]] = np.float64) -> None:
         reader = gguf.GGUFReader(path)

@@ -1,4 +1,4 @@
-"""A bundle's description is read with suspicion, and says which graph a device takes."""
+"""A bundle's description is validated, and selects the graph for a device."""
 
 from __future__ import annotations
 
@@ -55,14 +55,14 @@ def test_saved_and_loaded_it_is_the_same(folder: Path) -> None:
         {"name": None},
     ],
 )
-def test_a_damaged_description_is_refused(folder: Path, entries: dict[str, Any]) -> None:
+def test_a_damaged_description_is_rejected(folder: Path, entries: dict[str, Any]) -> None:
     change(folder, **entries)
     with pytest.raises(InvalidModel, match="import the model again"):
         Bundle.load(folder)
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b"null"])
-def test_what_is_no_description_is_refused(folder: Path, content: bytes) -> None:
+def test_malformed_descriptions_are_rejected(folder: Path, content: bytes) -> None:
     (folder / BUNDLE_FILE).write_bytes(content)
     with pytest.raises(InvalidModel, match="import the model again"):
         Bundle.load(folder)

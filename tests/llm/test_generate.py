@@ -67,7 +67,7 @@ def test_devices_are_chosen_from_measurements_made_once(gguf: Path, measurements
 
 
 @pytest.mark.parametrize(("prefill", "decode"), [(ORT, OPENVINO), (OPENVINO, ORT), (OPENVINO, OPENVINO)])
-def test_devices_that_are_given_need_no_measurement(
+def test_named_devices_need_no_measurement(
     gguf: Path, measurements: list[list[str]], prefill: str, decode: str
 ) -> None:
     ids = kit.tokens(12).tolist()
@@ -97,7 +97,9 @@ def test_devices_that_are_given_need_no_measurement(
     assert sampled[0] == sampled[1] != sampled[2]
 
 
-def test_what_can_be_refused_at_once_is(gguf: Path, folders: Path, measurements: list[list[str]]) -> None:
+def test_invalid_requests_are_rejected_before_anything_is_imported(
+    gguf: Path, folders: Path, measurements: list[list[str]]
+) -> None:
     with pytest.raises(UnknownDevice, match=r"gpu:cuba.*there are: "):
         trisect.generate(gguf, "hello", decode="gpu:cuba")
     wrong: list[dict[str, Any]] = [{"temperature": -1}, {"top_p": 0}, {"max_new_tokens": 0}, {"precision": "float8"}]
@@ -129,7 +131,7 @@ def test_the_command_writes_text_or_one_document(gguf: Path, capsys: pytest.Capt
     assert capsys.readouterr().out == document["text"].partition(stop)[0] + "\n"
 
 
-def test_commands_refuse_with_one_line(gguf: Path, folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_commands_report_errors_in_one_line(gguf: Path, folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
     asked = ["-p", "hello", "--prefill", ORT, "--decode", ORT, "--threads", 1]
     assert "no model at nowhere.gguf" in refused("generate", "nowhere.gguf", *asked, capsys=capsys)
     assert "no model at nowhere.gguf" in refused("import", "nowhere.gguf", "-o", folders / "x", capsys=capsys)

@@ -102,7 +102,7 @@ def tokens(count: int, seed: int = 0, vocab: int = 384) -> np.ndarray:
 
 
 def run_in_parts(runner: Runner, ids: np.ndarray, parts: Sequence[int], start: int = 0) -> np.ndarray:
-    """Scores after each part of some tokens, [parts, vocabulary]; the parts are given by their lengths."""
+    """Scores after each part of some tokens, [parts, vocabulary]; the parts are defined by their lengths."""
     rows = []
     for part in parts:
         rows.append(runner.forward(ids[start : start + part], start).copy())

@@ -1,4 +1,4 @@
-"""Where two devices are better than one, from curves whose answer is known."""
+"""The crossover between one device and a pair, from curves with a known result."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def profile(*devices: str) -> PhaseProfile:
     )
 
 
-def test_a_pair_pays_from_where_the_hand_over_is_earned_back() -> None:
+def test_a_pair_is_faster_once_its_gain_exceeds_the_hand_over() -> None:
     result = crossover(profile("cpu:x", "gpu:x"), context_length=4096, cache_bytes_per_token=10)
     assert len(result.crossings) > 20
     for c in result.crossings:
@@ -44,7 +44,7 @@ def test_a_pair_pays_from_where_the_hand_over_is_earned_back() -> None:
     assert gains[16, 1] < 1 < gains[512, 256]
 
 
-def test_curves_are_rates_of_what_was_measured() -> None:
+def test_curves_are_rates_of_the_measurements() -> None:
     result = crossover(profile("cpu:x", "gpu:x"), context_length=4096, cache_bytes_per_token=10)
     rates = {(c.device, c.phase): {p.tokens: p.tok_s for p in c.points} for c in result.curves}
     assert rates["gpu:x", "prefill"][512] == pytest.approx(1000)

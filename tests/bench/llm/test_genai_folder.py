@@ -1,4 +1,4 @@
-"""ONNX Runtime GenAI as a peer: the same weights give the same tokens, and what it cannot read is said."""
+"""ONNX Runtime GenAI as a peer: the same weights give the same tokens, and unsupported models are reported."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_a_gguf_gives_the_tokens_that_trisect_gives(gguf: Path, cache: Path, tmp
     assert result == tokens("_pair", bundle.folder, bundle.vocab, OURS)
 
 
-def test_its_own_folder_is_given_to_it_as_it_is(cache: Path, tmp_path: Path) -> None:
+def test_its_own_folder_is_used_unchanged(cache: Path, tmp_path: Path) -> None:
     pytest.importorskip(NAME, reason="needs onnxruntime-genai: pip install 'trisect[peers]'")
     folder = write_genai_folder(tmp_path / "m", context_length=CONTEXT)
     bundle = bundle_of(folder, tmp_path)
@@ -81,7 +81,7 @@ def test_it_is_compared_in_the_same_run(gguf: Path, cache: Path, monkeypatch: py
     assert min(run.prefill_tok_s, run.decode_tok_s, run.end_to_end_s, run.rss_bytes) > 0
 
 
-def test_the_weights_are_there_once(gguf: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_weights_are_stored_once(gguf: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bundle = bundle_of(gguf, tmp_path)
     folder = genai_folder(bundle)
     assert folder.is_relative_to(cache)
@@ -102,7 +102,7 @@ def test_the_weights_are_there_once(gguf: Path, cache: Path, tmp_path: Path, mon
     assert (decoder["num_attention_heads"], decoder["num_hidden_layers"]) == (4, bundle.layers)
 
 
-def test_what_it_cannot_read_is_said(gguf: Path, cache: Path, tmp_path: Path) -> None:
+def test_unsupported_models_are_reported(gguf: Path, cache: Path, tmp_path: Path) -> None:
     optimum = write_optimum_folder(tmp_path / "optimum")
     bundle = bundle_of(optimum, tmp_path)
     with pytest.raises(UnsupportedModel, match="no graph that ONNX Runtime GenAI can run"):
@@ -113,7 +113,7 @@ def test_what_it_cannot_read_is_said(gguf: Path, cache: Path, tmp_path: Path) ->
             peer_source(name, str(optimum), bundle)
 
 
-def test_a_cache_that_cannot_be_written_is_said(gguf: Path, cache: Path, tmp_path: Path) -> None:
+def test_a_cache_that_cannot_be_written_is_reported(gguf: Path, cache: Path, tmp_path: Path) -> None:
     cache.write_text("no folder")
     with pytest.raises(StorageFailed, match="cannot write"):
         genai_folder(bundle_of(gguf, tmp_path))

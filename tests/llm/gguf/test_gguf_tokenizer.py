@@ -113,7 +113,7 @@ def test_live_against_llama_cpp(tmp_path: Path, which: str, request: pytest.Fixt
             assert tokenizer.encode(text, parse_special=special) == expected, name
 
 
-def test_digits_in_threes_and_whole_words(tmp_path: Path) -> None:
+def test_digits_in_threes_and_whole_word_tokens(tmp_path: Path) -> None:
     # Without a merge that leads there, "hello" is reached only where a word that is a token is taken whole.
     merges = [merge for merge in MERGES if merge != "he llo"]
     metadata = {"tokenizer.ggml.merges": merges, "tokenizer.ggml.add_bos_token": False}
@@ -135,7 +135,7 @@ def test_first_and_last_tokens(tmp_path: Path) -> None:
     assert tokenizer.decode(tokenizer.encode("hello")) == "hello"
 
 
-def test_markup_is_read_only_where_wanted(byte_level: Tokenizer, sentencepiece: Tokenizer) -> None:
+def test_special_tokens_are_parsed_only_if_requested(byte_level: Tokenizer, sentencepiece: Tokenizer) -> None:
     assert byte_level.encode("<|im_end|>") == [2]
     assert 2 not in byte_level.encode("<|im_end|>", parse_special=False)
     # What the makers of a model defined is no markup: it is whole in either case.
@@ -189,18 +189,18 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("reason", BROKEN)
-def test_refuses_contradictions(tmp_path: Path, reason: str) -> None:
+def test_rejects_inconsistencies(tmp_path: Path, reason: str) -> None:
     with pytest.raises(InvalidModel, match=reason):
         tiny(tmp_path, metadata=BROKEN[reason])
 
 
 @pytest.mark.parametrize("scores", [None, [0.0, 1.0], [float("nan")] * 384])
-def test_refuses_bad_scores(tmp_path: Path, scores: list[float] | None) -> None:
+def test_rejects_bad_scores(tmp_path: Path, scores: list[float] | None) -> None:
     with pytest.raises(InvalidModel, match="no score"):
         tiny(tmp_path, "mistral", metadata={"tokenizer.ggml.scores": scores})
 
 
-def test_refuses_unknown_kinds_by_name(tmp_path: Path) -> None:
+def test_rejects_unknown_kinds_by_name(tmp_path: Path) -> None:
     with pytest.raises(UnsupportedModel, match=r"'kimi-k2'; .*smollm"):
         tiny(tmp_path, pre="kimi-k2")
     with pytest.raises(UnsupportedModel, match=r"'bert'; .*gpt2 and llama"):

@@ -1,4 +1,4 @@
-"""What is read from a model's metadata, and what is refused."""
+"""The configuration is read from a model's metadata; unsupported and inconsistent models are rejected."""
 
 from __future__ import annotations
 
@@ -105,30 +105,30 @@ INVALID = {
 
 
 @pytest.mark.parametrize("reason", UNSUPPORTED)
-def test_refuses_what_it_would_compute_wrongly(tmp_path: Path, reason: str) -> None:
+def test_rejects_what_it_would_compute_wrongly(tmp_path: Path, reason: str) -> None:
     with pytest.raises(UnsupportedModel, match=reason):
         config_of(tmp_path, metadata=UNSUPPORTED[reason])
 
 
 @pytest.mark.parametrize("reason", INVALID)
-def test_refuses_contradictions(tmp_path: Path, reason: str) -> None:
+def test_rejects_inconsistencies(tmp_path: Path, reason: str) -> None:
     with pytest.raises(InvalidModel, match=reason):
         config_of(tmp_path, metadata=INVALID[reason])
 
 
-def test_refuses_other_architectures_by_name(tmp_path: Path) -> None:
+def test_rejects_other_architectures_by_name(tmp_path: Path) -> None:
     with pytest.raises(UnsupportedModel, match=r"'mamba'; .*llama.*qwen3"):
         config_of(tmp_path, arch="mamba")
 
 
-def test_refuses_tensors_that_are_never_read(tmp_path: Path) -> None:
+def test_rejects_tensors_that_are_never_used(tmp_path: Path) -> None:
     with pytest.raises(UnsupportedModel, match=r"blk\.0\.attn_output\.bias"):
         config_of(tmp_path, tensors={"blk.0.attn_output.bias": np.zeros(64)})
     with pytest.raises(UnsupportedModel, match=r"rope_freqs\.weight"):
         config_of(tmp_path, arch="qwen2", tensors={"rope_freqs.weight": np.ones(8)})
 
 
-def test_refuses_forged_rope_factors(tmp_path: Path) -> None:
+def test_rejects_forged_rope_factors(tmp_path: Path) -> None:
     for factors in (np.zeros(8), np.ones(7), np.full(8, np.nan)):
         with pytest.raises(InvalidModel, match="rope_freqs"):
             config_of(tmp_path, tensors={"rope_freqs.weight": factors})

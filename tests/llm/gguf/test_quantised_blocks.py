@@ -175,14 +175,14 @@ def test_reordered_rows_rotate_alike() -> None:
 
 
 @pytest.mark.parametrize(("kind", "bits"), [("F32", 8), ("F16", 4), ("Q8_0", 4), ("Q4_0", 2)])
-def test_never_quantises_anew(kind: str, bits: int) -> None:
+def test_never_quantises_a_second_time(kind: str, bits: int) -> None:
     with pytest.raises(ValueError, match="without loss"):
         to_matmulnbits(make(kind)[0], bits)
 
 
 @pytest.mark.parametrize("kind", TYPES)
 @pytest.mark.parametrize("evil", [np.nan, np.inf])
-def test_refuses_weights_that_are_not_finite(kind: str, evil: float) -> None:
+def test_rejects_weights_that_are_not_finite(kind: str, evil: float) -> None:
     tensor, _ = make(kind)
     layout = {"F32": "<f4", "BF16": "<u2"}.get(kind, "<f2")
     value = {"BF16": 0x7FC0 if np.isnan(evil) else 0x7F80}.get(kind, evil)

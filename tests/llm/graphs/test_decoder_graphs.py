@@ -70,7 +70,7 @@ def test_graphs_in_wide_blocks_are_close_to_numpy(tiny_llms: TinyLlms, quant: st
     assert mean_kl(expected(tiny.oracle), computed(tiny, kind)) < WIDE_KL
 
 
-def test_the_oracle_tells_rotations_apart(tiny_llms: TinyLlms, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_oracle_distinguishes_rotations(tiny_llms: TinyLlms, monkeypatch: pytest.MonkeyPatch) -> None:
     tiny = tiny_llms.get("llama", "F32", "float32")
     right = tiny.oracle.logits(IDS.tolist())
     monkeypatch.setattr("tests.llm.oracle_llama._ROTATES_NEIGHBOURS", {"llama": False})
@@ -115,7 +115,7 @@ def test_heads_of_another_size_than_hidden_over_heads(tiny_llms: TinyLlms) -> No
 
 
 @pytest.mark.parametrize("quant", ["Q4_0", "Q4_1"])
-def test_what_decodes_has_4_bit_weights_exactly(tiny_llms: TinyLlms, quant: str) -> None:
+def test_the_decode_graph_has_4_bit_weights_exactly(tiny_llms: TinyLlms, quant: str) -> None:
     tiny = tiny_llms.get("qwen3", quant)
     folder = Path(tiny.bundle.folder)
     model = onnx.load(folder / "in_place.onnx", load_external_data=False)
@@ -151,7 +151,9 @@ def _levels_as_float(model: onnx.ModelProto, folder: Path, name: str, *, offset:
 
 @pytest.mark.parametrize("file", ["in_place.onnx", "standard.onnx"])
 @pytest.mark.parametrize("arch", ["qwen2", "qwen3"])
-def test_graphs_are_sound_and_declare_what_they_document(tiny_llms: TinyLlms, arch: str, file: str) -> None:
+def test_graphs_are_valid_and_declare_the_documented_inputs_and_outputs(
+    tiny_llms: TinyLlms, arch: str, file: str
+) -> None:
     folder = Path(tiny_llms.get(arch, "Q4_1").bundle.folder)
     if file == "standard.onnx":  # the other holds an operator that only ONNX Runtime has in this domain
         onnx.checker.check_model(folder / file)

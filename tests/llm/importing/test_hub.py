@@ -1,4 +1,4 @@
-"""Models of the Hugging Face hub: what is asked for, and what is said where it cannot be had. Nothing goes online."""
+"""Models of the Hugging Face hub: which files are downloaded, and the errors. Nothing is sent over the network."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_ids(text: str, is_id: bool) -> None:
     assert looks_like_hub_id(text) is is_id
 
 
-def test_only_what_an_import_reads_is_fetched() -> None:
+def test_only_the_files_that_an_import_reads_are_downloaded() -> None:
     files = [*TEXTS, "README.md", "model.safetensors", "onnx/model.onnx", "onnx/model.onnx_data", "vocab.json"]
     files += ["onnx/model.onnx_data_1", "onnx/model_q4.onnx", "onnx/model_fp16.onnx_data", "chat_template.jinja"]
     folder, wanted = choose_files("a/b", files)
@@ -92,7 +92,7 @@ def test_only_what_an_import_reads_is_fetched() -> None:
     assert sorted(wanted) == sorted([*TEXTS, *data, "chat_template.jinja"])
 
 
-def test_of_several_builds_the_one_for_the_cpu_is_fetched() -> None:
+def test_of_several_builds_the_one_for_the_cpu_is_downloaded() -> None:
     builds = [f"{device}/int4/{name}" for device in ("cuda", "cpu_and_mobile", "directml") for name in
               ("genai_config.json", "model.onnx", "model.onnx.data", "tokenizer.json")]  # fmt: skip
     folder, wanted = choose_files("a/b", [*builds, "config.json"])
@@ -166,7 +166,7 @@ def test_a_hub_that_does_not_give(
     assert "\n" not in str(caught.value)
 
 
-def test_what_was_fetched_before_is_found_without_a_connection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_downloaded_model_is_used_without_a_connection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_optimum_folder(tmp_path / "snapshot", file="onnx/model.onnx")
     FakeHub(monkeypatch, [], tmp_path / "snapshot").fails = ConnectionError("no route")
     assert fetch_from_hub("a/b", no_progress) == tmp_path / "snapshot"

@@ -1,4 +1,4 @@
-"""Importing: once, whole or not at all, and never over anything that an import did not make."""
+"""An import runs once, completely or not at all, and replaces only what an import wrote."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_an_import_is_cached_and_reused(bundles: Path, gguf: Path, carried: list
     assert not [path for path in bundles.iterdir() if path.name.startswith(".")]
 
 
-def test_what_a_bundle_says_of_its_model(bundles: Path, tmp_path: Path) -> None:
+def test_the_description_of_the_model(bundles: Path, tmp_path: Path) -> None:
     bundle = open_model(write_tiny_gguf(tmp_path / "a.gguf", "qwen3", "Q8_0", tied=False))
     assert (bundle.name, bundle.source, bundle.layers, bundle.kv_heads) == ("tiny qwen3", "a.gguf", 2, 2)
     assert (bundle.head_dim, bundle.vocab, bundle.context_length) == (16, 384, 256)
@@ -218,7 +218,7 @@ def test_a_really_full_disk(gguf: Path, tmp_path: Path) -> None:
     assert list((tmp_path / "bundles").iterdir()) == []
 
 
-def test_an_error_of_the_system_says_that_the_disk_is_full() -> None:
+def test_an_error_of_the_system_is_reported_as_a_full_disk() -> None:
     if not Path("/dev/full").exists():
         pytest.skip("this system has no /dev/full")
     with pytest.raises(OSError) as caught, weights.WeightsFile(Path("/dev/full")) as file:
@@ -250,7 +250,7 @@ def test_a_folder_that_cannot_be_made(gguf: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("keep", [0, 3, 4, 100, 0.3, 0.9, 0.9999])
-def test_a_truncated_file_is_refused(bundles: Path, gguf: Path, keep: float) -> None:
+def test_a_truncated_file_is_rejected(bundles: Path, gguf: Path, keep: float) -> None:
     content = gguf.read_bytes()
     gguf.write_bytes(content[: int(keep * len(content)) if isinstance(keep, float) else keep])
     with pytest.raises(InvalidModel) as caught:
@@ -296,7 +296,7 @@ def test_names_of_nothing(bundles: Path, tmp_path: Path, monkeypatch: pytest.Mon
         ({"metadata": {"llama.rope.scaling.type": "yarn"}}, "yarn"),
     ],
 )
-def test_what_is_not_read_is_named(bundles: Path, tmp_path: Path, changes: dict[str, Any], named: str) -> None:
+def test_unsupported_features_are_named(bundles: Path, tmp_path: Path, changes: dict[str, Any], named: str) -> None:
     path = write_tiny_gguf(tmp_path / "a.gguf", **changes)
     with pytest.raises(UnsupportedModel, match=named):
         open_model(path)

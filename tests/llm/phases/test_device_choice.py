@@ -34,7 +34,7 @@ def test_one_choice_left_open_is_measured(gguf: Path, measurements: list[list[st
 
 
 @pytest.mark.parametrize("only", [ORT, OPENVINO])
-def test_one_engine_is_enough_and_is_said(
+def test_one_engine_is_enough_and_a_note_says_so(
     gguf: Path, monkeypatch: pytest.MonkeyPatch, measurements: list[list[str]], only: str
 ) -> None:
     monkeypatch.setattr(engines, "discover", lambda: [kit.device(only)])
@@ -48,7 +48,7 @@ def test_one_engine_is_enough_and_is_said(
         trisect.generate(gguf, [1], prefill=ORT if only == OPENVINO else OPENVINO)
 
 
-def test_a_device_that_breaks_is_left_out_and_said(
+def test_a_failing_device_is_left_out_with_a_note(
     gguf: Path, monkeypatch: pytest.MonkeyPatch, measurements: list[list[str]]
 ) -> None:
     real = phase_measurement.load_runner

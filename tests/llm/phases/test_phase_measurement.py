@@ -92,7 +92,7 @@ def test_runners_are_closed_whatever_happens(bundle: Bundle, monkeypatch: pytest
     assert closed == ["cpu:ort"]
 
 
-def test_provenance_tells_this_machine() -> None:
+def test_provenance_describes_this_machine() -> None:
     result = provenance(DEVICES, 3)
     assert result.threads == 3
     assert result.engines == {device.engine: device.engine_version for device in DEVICES}

@@ -21,7 +21,7 @@ def points(curve: Curve) -> tuple[PhasePoint, ...]:
 def synthetic(
     devices: dict[str, tuple[Curve, Curve]], handovers: dict[tuple[str, str], Curve] | None = None
 ) -> PhaseProfile:
-    """A profile of devices given by their prefill and decode curves; handing over takes no time unless told."""
+    """A profile of devices given by their prefill and decode curves; by default handing over takes no time."""
     pairs = {pair: {1: 0.0} for pair in itertools.permutations(devices, 2)} if handovers is None else handovers
     return PhaseProfile(
         model="m",
@@ -43,7 +43,7 @@ def best(profile: PhaseProfile, prompt: int, new: int) -> PhasePrediction:
     return rank_device_pairs(profile, prefill=ids, decode=ids, prompt_tokens=prompt, new_tokens=new)[0]
 
 
-def test_prefill_lies_between_and_beyond_what_was_measured() -> None:
+def test_prefill_is_interpolated_and_extrapolated() -> None:
     profile = synthetic({"a": ({10: 1.0, 20: 2.0, 40: 6.0}, {1: 0.1, 2: 0.1})})
 
     def prefill(tokens: int) -> float:
@@ -90,7 +90,7 @@ def test_handing_over_counts_between_two_devices_only() -> None:
 
 
 @pytest.mark.parametrize("names", [("gpu:x", "npu:y"), ("npu:y", "gpu:x"), ("cpu:a", "cpu:b")])
-def test_what_was_measured_decides_not_the_kind_of_device(names: tuple[str, str]) -> None:
+def test_the_measurements_decide_not_the_kind_of_device(names: tuple[str, str]) -> None:
     quick_reader, quick_writer = names
     profile = synthetic({quick_reader: linear(0.001, 0.1), quick_writer: linear(0.01, 0.01)})
     result = best(profile, prompt=500, new=50)
@@ -125,7 +125,7 @@ def test_all_pairs_come_the_best_first() -> None:
     assert (result[0].prefill, result[0].decode) == min(brute, key=lambda pair: brute[pair])
 
 
-def test_only_what_is_allowed_is_chosen() -> None:
+def test_only_allowed_devices_are_chosen() -> None:
     profile = synthetic({"a": linear(0.001, 0.001), "b": linear(1, 1), "c": linear(1, 1)})
     result = rank_device_pairs(profile, prefill=["b"], decode=["c"], prompt_tokens=10, new_tokens=10)
     assert [(p.prefill, p.decode) for p in result] == [("b", "c")]

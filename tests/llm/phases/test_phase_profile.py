@@ -61,7 +61,7 @@ def test_the_path_depends_on_model_precision_and_threads(bundle: Bundle) -> None
     assert len(paths) == 4
 
 
-def test_what_no_longer_holds_is_measured_again(bundle: Bundle, path: Path, tmp_path: Path) -> None:
+def test_outdated_profiles_are_measured_again(bundle: Bundle, path: Path, tmp_path: Path) -> None:
     with pytest.raises(ProfileMissing):
         load_phases(tmp_path / "nowhere.json", bundle, DEVICES)
     newer = [DEVICES[0], replace(DEVICES[1], engine_version="99")]
@@ -110,7 +110,7 @@ def test_other_files_are_rejected(bundle: Bundle, path: Path, content: bytes) ->
         load_phases(path, bundle, DEVICES)
 
 
-def test_newer_and_huge_files_are_refused(bundle: Bundle, path: Path) -> None:
+def test_newer_and_huge_files_are_rejected(bundle: Bundle, path: Path) -> None:
     change(path, "schema", to=99)
     with pytest.raises(InvalidProfile, match="newer version; update trisect"):
         load_phases(path, bundle, DEVICES)

@@ -1,4 +1,4 @@
-"""An answer's text: pieces that join to it, and stop texts found wherever tokens happen to end."""
+"""The pieces of an answer join to its text, and stop sequences are recognised across tokens."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_a_stop_text_alone_is_one_text(tokenizer: Tokenizer) -> None:
     assert write(tokenizer, "hello", "lo")[0] == "hel"
 
 
-def test_an_empty_stop_text_is_refused(tokenizer: Tokenizer) -> None:
+def test_an_empty_stop_sequence_is_rejected(tokenizer: Tokenizer) -> None:
     for stop in ("", ("a", "")):
         with pytest.raises(InvalidInput, match="stop sequence is empty"):
             AnswerText(tokenizer, stop)

@@ -37,7 +37,7 @@ def test_blocks_are_trimmed_as_transformers_does() -> None:
     assert render_chat("  {% if true %}\n  x\n  {% endif %}\ny", []) == "  x\ny"
 
 
-def test_what_real_templates_call() -> None:
+def test_functions_that_published_templates_call() -> None:
     today = datetime.date.today().strftime("%d %b %Y")
     assert render_chat("{{ strftime_now('%d %b %Y') }}", []) == today
     assert render_chat("{{ messages | tojson }}", [{"role": "é", "content": "<&>"}]) == (

@@ -1,4 +1,4 @@
-"""Answers: where they end, that they come out the same again, and that a split gives what one device gives."""
+"""Answers end where they should, are reproducible, and are the same on one device and on two."""
 
 from __future__ import annotations
 
@@ -183,7 +183,9 @@ def reference(request: pytest.FixtureRequest, smollm2_float32: Bundle) -> Refere
         return Reference(asked, answers, [single.scores(*both) for both in zip(asked, answers, strict=True)])
 
 
-def test_a_float32_split_writes_what_one_float32_engine_writes(smollm2_float32: Bundle, reference: Reference) -> None:
+def test_a_float32_split_generates_what_one_float32_engine_generates(
+    smollm2_float32: Bundle, reference: Reference
+) -> None:
     with open_session(smollm2_float32, OPENVINO, ORT) as split:
         for ids, answer, scores in zip(reference.prompts, reference.answers, reference.scores, strict=True):
             written = split.generate(ids, max_new_tokens=len(answer), ignore_eos=True).token_ids

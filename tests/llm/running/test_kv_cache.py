@@ -22,7 +22,7 @@ def test_names_and_shapes() -> None:
     assert cache_bytes_per_token(2, 3, 4) == sum(buffer.nbytes for buffer in cache.buffers.values()) // 256
 
 
-def test_growing_keeps_what_was_written_and_changes_the_generation() -> None:
+def test_growing_preserves_the_content_and_changes_the_generation() -> None:
     cache = make()
     rows = np.random.default_rng(0).normal(size=(1, 3, 200, 4)).astype(np.float32)
     for name in past_names(2):

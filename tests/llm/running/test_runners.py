@@ -96,7 +96,7 @@ def test_reset_forgets(tiny_llms: TinyLlms) -> None:
         runner.close()
 
 
-def test_in_place_refuses_more_than_the_context_and_works_without_copies(tiny_llms: TinyLlms) -> None:
+def test_in_place_rejects_more_than_the_context_and_works_without_copies(tiny_llms: TinyLlms) -> None:
     tiny = tiny_llms.get("llama", "F32", "float32")
     runner = kit.in_place(tiny.bundle)
     with pytest.raises(EngineFailed, match="no cache"):

@@ -59,7 +59,7 @@ def test_top_p_keeps_the_fewest_that_reach_it() -> None:
     np.testing.assert_array_equal(draws(300, temperature=1.0, top_p=1.0), draws(300, temperature=1.0))
 
 
-def test_repetition_penalty_divides_what_is_positive_and_multiplies_what_is_not() -> None:
+def test_repetition_penalty_divides_positive_scores_and_multiplies_negative_ones() -> None:
     options = SamplingOptions(repetition_penalty=2.0)
     assert Sampler(options, [1]).choose(SCORES) == 3
     assert Sampler(options, [1, 3]).choose(SCORES) == 1  # 1.5 against 1.0
@@ -94,7 +94,7 @@ def test_impossible_tokens_are_never_drawn() -> None:
 
 
 @pytest.mark.parametrize("scores", [np.array([1.0, np.nan]), np.array([np.inf, 1.0]), np.full(3, -np.inf)])
-def test_scores_that_are_no_numbers_are_refused(scores: np.ndarray) -> None:
+def test_scores_that_are_not_finite_are_rejected(scores: np.ndarray) -> None:
     with pytest.raises(InvalidInput, match="not finite numbers"):
         Sampler(SamplingOptions(temperature=1.0), []).choose(scores.astype(np.float32))
 
@@ -114,6 +114,6 @@ def test_scores_that_are_no_numbers_are_refused(scores: np.ndarray) -> None:
         {"seed": -1},
     ],
 )
-def test_options_out_of_range_are_refused_by_name(options: dict[str, Any]) -> None:
+def test_options_out_of_range_are_rejected_by_name(options: dict[str, Any]) -> None:
     with pytest.raises(InvalidInput, match=next(iter(options))):
         SamplingOptions(**options)

@@ -34,7 +34,7 @@ def make(*, bos: bool = False, template: str | None = None) -> Tokenizer:
     return Tokenizer(document(bos=bos), Prompting(eos_ids=(1, 2), bos_id=0, chat_template=template))
 
 
-def test_streams_whole_characters_only() -> None:
+def test_streams_complete_characters_only() -> None:
     tokenizer = make()
     stream = tokenizer.stream()
     shown = [stream.push(token) for token in tokenizer.encode("aé世🎉")]
@@ -42,7 +42,7 @@ def test_streams_whole_characters_only() -> None:
     assert stream.finish() == ""
 
 
-def test_streams_what_is_left_at_the_end() -> None:
+def test_streams_the_rest_at_the_end() -> None:
     tokenizer = make()
     stream = tokenizer.stream()
     ids = tokenizer.encode("a世")[:-1]
@@ -96,7 +96,7 @@ def test_chat_adds_the_first_token_once() -> None:
     assert make(bos=False, template=none).encode_chat(messages) == text
 
 
-def test_refuses_bad_input() -> None:
+def test_rejects_bad_input() -> None:
     with pytest.raises(InvalidInput, match="position 1"):
         TOKENIZER.encode("a\ud800b")
     for bad in (-1, 259, 2**40):
@@ -112,7 +112,7 @@ def test_saved_and_loaded(tmp_path: Path) -> None:
     assert again.encode("é") == make(bos=True).encode("é")
 
 
-def test_refuses_folders_that_hold_no_tokenizer(tmp_path: Path) -> None:
+def test_rejects_folders_without_a_tokenizer(tmp_path: Path) -> None:
     with pytest.raises(InvalidModel, match="no usable tokenizer"):
         Tokenizer.load(tmp_path / "none")
     for name, content in [
@@ -135,6 +135,6 @@ def test_refuses_folders_that_hold_no_tokenizer(tmp_path: Path) -> None:
         Tokenizer.load(tmp_path)
 
 
-def test_saving_into_nowhere(tmp_path: Path) -> None:
+def test_saving_into_a_missing_folder(tmp_path: Path) -> None:
     with pytest.raises(OSError):
         make().save(tmp_path / "none")
