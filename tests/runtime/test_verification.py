@@ -1,4 +1,4 @@
-"""Verification must pass a right split, and find the segment where a wrong one begins to be wrong."""
+"""Verification passes a correct split, and locates the first segment with wrong results."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from trisect.runtime.tensors.tensor_spec import TensorSpec
 from trisect.runtime.verification import verify
 
 
-def test_a_right_split_passes_at_every_boundary(diamond, whole):
+def test_a_correct_split_passes_at_every_boundary(diamond, whole):
     verification = verify(diamond, whole)
     assert verification.ok
     assert verification.drift_segment is None

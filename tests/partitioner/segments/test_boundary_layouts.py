@@ -29,7 +29,7 @@ FEEDS = {"x": np.random.default_rng(3).standard_normal((1, 4, 8, 6)).astype(np.f
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
-    """a, b, c and d make images; the mean of b is no image, and c is an output too."""
+    """a, b, c and d produce images; the mean of b is no image, and c is also an output."""
     rng = np.random.default_rng(1)
     weights = {f"w{i}": rng.standard_normal((4, 4, 3, 3)).astype(np.float32) for i in range(4)}
     text = """<ir_version: 10, opset_import: ["" : 17]>
@@ -74,7 +74,7 @@ def test_only_images_whose_segments_all_compute_in_nhwc_cross_in_it(
     assert in_nhwc(placed(model, tmp_path / "4", [CPU, CPU2, GPU], {"a": 1})) == set()
 
 
-def test_files_say_what_crosses_and_give_the_same_answers(
+def test_segment_files_declare_the_layout_and_give_the_same_results(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(boundary_layouts, "keeps_channels_last", lambda device: True)
@@ -111,7 +111,7 @@ def test_an_image_read_in_a_branch_is_transposed_too() -> None:
     np.testing.assert_array_equal(got, -FEEDS["x"])
 
 
-def test_openvino_says_how_it_keeps_images_and_runs_what_is_in_nhwc(model: Path, tmp_path: Path) -> None:
+def test_openvino_reports_its_layout_and_runs_nhwc_boundaries(model: Path, tmp_path: Path) -> None:
     (first,) = find_devices("cpu:openvino")
     keeps = keeps_channels_last(first)
     devices = [first, replace(first, id=f"{first.id}#1")]
@@ -126,7 +126,7 @@ def test_openvino_says_how_it_keeps_images_and_runs_what_is_in_nhwc(model: Path,
         np.testing.assert_allclose(got[name], array, rtol=1e-4, atol=1e-4)
 
 
-def test_a_wrong_image_is_found_where_it_was_made(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_image_is_located_in_its_segment(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(boundary_layouts, "keeps_channels_last", lambda device: True)
     (ort,) = find_devices("cpu:ort")
     plan = placed(model, tmp_path / "plan", [ort, replace(ort, id="cpu:ort#1")], {"a": 1, "d": 1})

@@ -22,12 +22,12 @@ def by_id(name: str) -> Device:
     return next(device for device in DEVICES if device.id == name)
 
 
-def test_both_engines_are_found():
+def test_onnx_runtime_and_openvino_are_discovered():
     assert {"cpu:ort", "cpu:openvino"} <= {device.id for device in DEVICES}
     assert all(device.engine_version and device.name for device in DEVICES)
 
 
-def test_an_engine_without_its_package_is_absent_with_a_remedy(monkeypatch):
+def test_an_engine_without_its_package_is_unavailable_with_a_remedy(monkeypatch):
     monkeypatch.setitem(sys.modules, "openvino", None)
     monkeypatch.delitem(sys.modules, "trisect.runtime.engines.openvino", raising=False)
     engines._inventory.cache_clear()
@@ -45,7 +45,7 @@ def test_an_engine_without_its_package_is_absent_with_a_remedy(monkeypatch):
         engines._inventory.cache_clear()
 
 
-def test_a_broken_driver_takes_no_other_engine_along(monkeypatch):
+def test_a_broken_driver_disables_no_other_engine(monkeypatch):
     class BrokenEngine:
         def devices(self):
             raise OSError("driver too old\nand more")

@@ -1,4 +1,4 @@
-"""Every engine that is installed must keep the protocol: same answers, same buffers, one-line errors."""
+"""Every installed engine implements the protocol: same results, bound buffers, one-line errors."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_run_computes_for_every_size_and_keeps_earlier_results(device, model):
 
 
 @ON_EVERY_DEVICE
-def test_signature_tells_symbolic_dimensions(device, model):
+def test_a_module_keeps_symbolic_dimensions(device, model):
     module = engines.load(model(TWO_OUTPUTS), device)
     assert [(spec.name, spec.dtype, spec.shape) for spec in module.inputs] == [
         ("x", "float32", ("n", 3)), ("s", "float32", (3,))
@@ -112,7 +112,7 @@ def test_buffers_that_cannot_be_used_in_place_are_refused(device, model):
 
 @ON_EVERY_DEVICE
 @pytest.mark.parametrize("make", [lambda a: a.T.copy().T, lambda a: np.repeat(a, 2, axis=1)[:, ::2], np.asarray])
-def test_any_memory_layout_gives_the_same_answer(device, model, make):
+def test_any_memory_order_gives_the_same_result(device, model, make):
     x = np.arange(6, dtype=np.float32).reshape(2, 3)
     fed = make(x)
     fed.flags.writeable = False
@@ -141,7 +141,7 @@ def test_scalars_stay_scalars(device, model):
 
 
 @ON_EVERY_DEVICE
-def test_damaged_models_end_in_one_clear_line(device, model, tmp_path):
+def test_damaged_models_are_one_line_errors(device, model, tmp_path):
     sound = model(TWO_OUTPUTS)
     for bad in (b"", b"hello world", sound[: len(sound) // 2], b"\x3a\xff\xff\xff\xff\x7f" + sound):
         path = tmp_path / "bad.onnx"
@@ -155,7 +155,7 @@ def test_damaged_models_end_in_one_clear_line(device, model, tmp_path):
 
 
 @ON_EVERY_DEVICE
-def test_no_cut_of_a_model_ends_in_a_library_error(device, model):
+def test_no_truncated_model_raises_a_library_error(device, model):
     sound = model(TWO_OUTPUTS)
 
     def messages(cut: bytes) -> str:
@@ -182,7 +182,7 @@ def test_unknown_operators_and_bad_sizes_name_the_device(device, model):
 
 
 @ON_EVERY_DEVICE
-def test_a_closed_module_says_so(device, model):
+def test_a_closed_module_raises_an_error(device, model):
     module = engines.load(model(TWO_OUTPUTS), device)
     module.close()
     module.close()

@@ -1,4 +1,4 @@
-"""The device that computes nothing must still give what a model would give: names, dtypes and shapes."""
+"""A null device returns outputs with the names, dtypes and shapes of the model."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def shapes(module, **feeds):
     return {name: (array.shape, array.dtype.name) for name, array in module.run(feeds).items()}
 
 
-def test_it_is_listed_only_when_asked_for(monkeypatch):
+def test_null_devices_are_listed_only_when_requested(monkeypatch):
     assert "null" not in {device.engine for device in engines.discover()}
     monkeypatch.setenv(ENVIRONMENT, "npu, gpu:2")
     assert [device.id for device in NullEngine().devices()] == ["npu:null", "gpu:null", "gpu:null#1"]
@@ -32,7 +32,7 @@ def test_it_is_listed_only_when_asked_for(monkeypatch):
             NullEngine().devices()
 
 
-def test_shapes_are_those_that_a_real_engine_gives(model):
+def test_shapes_are_those_of_a_real_engine(model):
     real = next(device for device in engines.discover() if device.id == "cpu:ort")
     text = """
         g (float[n,3] x, float[m,3] t, string[n] names)
@@ -58,7 +58,7 @@ def test_a_shape_that_depends_on_values_is_refused(model):
         module.run({"x": np.ones(3, np.float32)})
 
 
-def test_bound_buffers_are_blanked(model):
+def test_bound_buffers_are_set_to_zero(model):
     module = engines.load(model("g (float[n] x) => (float[n] y, float[n] z) { y = Neg(x) z = Abs(x) }"), NULL)
     x, y = np.ones(3, np.float32), np.ones(3, np.float32)
     binding = module.bind({"x": x}, {"y": y})
@@ -70,7 +70,7 @@ def test_bound_buffers_are_blanked(model):
         module.bind({"x": x}, {"y": np.ones(4, np.float32)})
 
 
-def test_it_can_stand_for_a_device_with_limits(model):
+def test_a_null_device_respects_its_limits(model):
     strict = Device("npu:null", "npu", "null", "toy", limits=Limits(static_shapes=True))
     text = model("g (float[n] x) => (float[n] y) { y = Neg(x) }")
     with pytest.raises(EngineFailed, match="static shapes"):
@@ -80,7 +80,7 @@ def test_it_can_stand_for_a_device_with_limits(model):
     }
 
 
-def test_a_plan_runs_on_it_without_being_listed(make_plan, vector):
+def test_a_plan_runs_on_null_devices_that_are_not_listed(make_plan, vector):
     parts = [("npu:null", "g (float[n,3] x) => (float[n,3] y) { y = Neg(x) }")]
     plan = make_plan(parts, [vector("x")], [vector("y")])
     plan = replace(plan, devices=(NULL,))

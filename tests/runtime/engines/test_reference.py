@@ -13,20 +13,20 @@ from trisect.runtime.errors import EngineFailed, InvalidInput, TrisectError
 ORT, OPENVINO, REFERENCE = (engines.find_devices(name)[0] for name in ("cpu:ort", "cpu:openvino", "cpu:reference"))
 
 
-def test_complex_numbers_are_refused_by_onnx_runtime_and_carried_by_the_reference():
+def test_complex_numbers_are_refused_by_onnx_runtime_and_computed_by_the_reference():
     with pytest.raises(EngineFailed, match="complex64"):
         engines.load(identity("complex64"), ORT)
     value = np.array([[1 + 2j]], np.complex64).repeat(3, 0)
     np.testing.assert_array_equal(engines.load(identity("complex64"), REFERENCE).run({"x": value})["y"], value)
 
 
-def test_the_reference_is_found_by_its_name_only():
+def test_the_reference_is_selected_only_by_its_id():
     assert "cpu:reference" not in [device.id for device in engines.discover()]
     assert "cpu:reference" not in [device.id for device in engines.find_devices("cpu")]
     assert not REFERENCE.is_real
 
 
-def test_the_reference_is_a_module_like_any_other():
+def test_the_reference_has_the_interface_of_every_module():
     module = engines.load(identity("float32"), REFERENCE)
     x, y = values("float32"), np.empty((3, 5), np.float32)
     binding = module.bind({"x": x}, {"y": y})

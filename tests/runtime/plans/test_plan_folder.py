@@ -1,4 +1,4 @@
-"""A plan folder survives the way to disk and back, and any tampering is noticed."""
+"""A saved plan loads unchanged, and any tampering is detected."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def plan(tmp_path: Path) -> Plan:
 
 
 def change(folder: Path, edit: Callable[[dict[str, Any]], None]) -> None:
-    """Edit plan.json as someone with an editor would."""
+    """Edit plan.json as with a text editor."""
     document = json.loads((folder / "plan.json").read_text())
     edit(document)
     (folder / "plan.json").write_text(json.dumps(document))
 
 
-def test_there_and_back(plan: Plan, tmp_path: Path) -> None:
+def test_a_saved_plan_loads_unchanged(plan: Plan, tmp_path: Path) -> None:
     assert Plan.load(tmp_path / "plan") == plan
     copy = plan.save(tmp_path / "copy")
     assert copy.folder == str(tmp_path / "copy")
@@ -46,7 +46,7 @@ def test_there_and_back(plan: Plan, tmp_path: Path) -> None:
         plan.save(tmp_path)
 
 
-def test_every_damaged_byte_of_every_file_is_noticed(plan: Plan, tmp_path: Path) -> None:
+def test_every_damaged_byte_of_every_file_is_detected(plan: Plan, tmp_path: Path) -> None:
     for file in sorted((tmp_path / "plan").iterdir()):
         whole = file.read_bytes()
         for position in range(0, len(whole), max(1, len(whole) // 60)):
@@ -125,7 +125,7 @@ def test_contents_are_checked(plan: Plan, tmp_path: Path, edit: Callable[[dict[s
         Plan.load(tmp_path / "plan")
 
 
-def test_what_is_no_plan_folder(tmp_path: Path) -> None:
+def test_folders_without_a_plan_are_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     for name in ("nowhere", ".", "file"):
         with pytest.raises(InvalidPlan):

@@ -13,7 +13,7 @@ from trisect.runtime.tensors.dtypes import bits_of
 
 @pytest.mark.parametrize("dtype", ["int4", "uint4", "float4_e2m1fn", "int2", "uint2"])
 @pytest.mark.parametrize("count", [0, 1, 5, 8])
-def test_parts_of_a_byte_are_packed_as_onnx_packs_them(dtype, count):
+def test_elements_below_a_byte_are_packed_as_in_onnx(dtype, count):
     value = values(dtype, (count,))
     packed = pack_bits(value, bits_of(dtype))
     assert packed.tobytes() == onnx.numpy_helper.from_array(value).raw_data

@@ -1,4 +1,4 @@
-"""What is copied into another form on a boundary is in the trace, with its bytes; what is passed on is not."""
+"""Copies of tensors into another form are in the trace with their bytes; tensors passed by reference are not."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def executor(request) -> str:
     return request.param
 
 
-def test_a_feed_is_copied_only_where_it_has_to_be(diamond, executor):
+def test_a_feed_is_copied_only_where_necessary(diamond, executor):
     x = np.arange(24, dtype=np.float32).reshape(3, 8).T
     with Session(diamond, executor, ONE) as session:
         session.run({"x": np.ascontiguousarray(x)})
@@ -37,7 +37,7 @@ def test_a_feed_is_copied_only_where_it_has_to_be(diamond, executor):
         assert begins.kind == "convert"
 
 
-def test_each_item_of_a_stream_has_its_own(diamond, executor):
+def test_each_item_of_a_stream_has_its_own_conversions(diamond, executor):
     plain, turned = np.ones((2, 3), np.float32), np.ones((3, 2), np.float32).T
     with Session(diamond, executor, ONE) as session:
         list(session.stream([{"x": plain}, {"x": turned}, {"x": plain}, {"x": turned}], window=3))
@@ -46,7 +46,7 @@ def test_each_item_of_a_stream_has_its_own(diamond, executor):
         assert converted(session) == [("x", "cpu:ort", item, 24) for item in (0, 0, 2, 2)]
 
 
-def test_an_item_that_is_refused_leaves_nothing_behind(diamond):
+def test_a_refused_item_leaves_no_conversions(diamond):
     with Session(diamond) as session:
         with pytest.raises(InvalidInput, match="no input 'z'"):
             session.run({"x": np.ones((3, 2), np.float32).T, "z": np.ones(1)})
@@ -56,7 +56,7 @@ def test_an_item_that_is_refused_leaves_nothing_behind(diamond):
         assert converted(session) == []
 
 
-def test_what_was_copied_for_a_stream_that_was_left_is_in_no_later_trace(diamond):
+def test_conversions_of_an_abandoned_stream_are_in_no_later_trace(diamond):
     with Session(diamond) as session:
         stream = session.stream([{"x": np.ones((3, 2), np.float32).T}] * 5, window=2, micro_batch=2)
         next(stream)
@@ -70,7 +70,7 @@ def test_what_was_copied_for_a_stream_that_was_left_is_in_no_later_trace(diamond
     # Two elements share a byte in an engine, and none does in numpy.
     ("int4", 22, {"cpu:ort": [("t", 5)], "cpu:openvino": [("t", 3)]}),
 ])  # fmt: skip
-def test_other_forms_of_numbers_than_the_hosts(make_plan, executor, dtype, number, made):
+def test_dtypes_that_engines_store_differently_are_converted(make_plan, executor, dtype, number, made):
     head = '<ir_version: 10, opset_import: ["" : 21]> g'
     plan = make_plan(
         [("cpu:ort", f"{head} (float[n] x) => ({dtype}[n] t) {{ t = Cast<to={number}>(x) }}"),

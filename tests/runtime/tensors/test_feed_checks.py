@@ -46,7 +46,7 @@ def test_wrong_lists_are_refused_before_anything_runs():
         check_buffers({"s": np.empty(0, object)}, module.inputs, {}, module.outputs)
 
 
-def test_tensors_of_other_libraries_are_read_where_they_are():
+def test_tensors_of_other_libraries_are_not_copied():
     array = np.arange(6, dtype=np.float32).reshape(2, 3)
     foreign = SimpleNamespace(__dlpack__=array.__dlpack__, __dlpack_device__=array.__dlpack_device__)
     spec = read_signature(identity("float32", (2, 3))).inputs
@@ -70,7 +70,7 @@ def test_a_tensor_that_cannot_be_read_is_refused_in_one_line():
 
 @given(st.lists(st.integers(0, 3), max_size=3), st.sampled_from(["float32", "int64", "bool", "bfloat16", "object"]))
 @settings(max_examples=40, deadline=None)
-def test_what_fits_is_passed_on_unchanged(shape, dtype):
+def test_valid_feeds_pass_unchanged(shape, dtype):
     array = np.zeros(shape, dtype_of(dtype))
     checked = check_feeds([TensorSpec("x", dtype, tuple(shape))], {"x": array})["x"]
     assert checked is array

@@ -1,4 +1,4 @@
-"""Every type of tensor, list and optional, through every engine that takes it, from segment to segment."""
+"""Every dtype, list and optional in every engine that supports it, and across segment boundaries."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ OPTIONAL = helper.make_optional_type_proto(helper.make_tensor_type_proto(TensorP
 
 
 @pytest.mark.parametrize("dtype", OPENVINO_CARRIES)
-def test_openvino_carries_it(dtype):
+def test_openvino_supports_the_dtype(dtype):
     value = values(dtype)
     out = engines.load(identity(dtype), OPENVINO).run({"x": value})["y"]
     assert out.dtype == value.dtype
@@ -41,7 +41,7 @@ def test_openvino_carries_it(dtype):
 
 
 @pytest.mark.parametrize("dtype", ORT_CASTS)
-def test_onnx_runtime_takes_it_and_gives_it(dtype):
+def test_onnx_runtime_supports_the_dtype(dtype):
     value = values(dtype, (7,))
     widened = engines.load(cast(dtype, "float32"), ORT).run({"x": value})["y"]
     np.testing.assert_array_equal(widened, value.astype(np.float32))
@@ -51,7 +51,7 @@ def test_onnx_runtime_takes_it_and_gives_it(dtype):
 
 
 @pytest.mark.parametrize("dtype", ["complex64", "object", "float8_e4m3fnuz", "int2"])
-def test_what_openvino_does_not_know_is_refused_when_it_is_loaded(dtype):
+def test_dtypes_that_openvino_lacks_are_refused_at_loading(dtype):
     with pytest.raises(UnsupportedModel, match="'x' holds"):
         engines.load(identity(dtype), OPENVINO)
 
@@ -88,7 +88,7 @@ def listed(tmp_path: Path) -> tuple[Plan, Path]:
     return plan, whole
 
 
-def test_lists_and_optionals_go_from_segment_to_segment(listed):
+def test_lists_and_optionals_cross_segment_boundaries(listed):
     plan, _ = listed
     assert [spec.dtype for spec in plan.segments[2].inputs] == ["seq(float32)", "optional(float32)"]
     with Session(plan) as session:
@@ -116,7 +116,7 @@ def test_verify_compares_lists(listed):
     assert (verification.ok, verification.drift_segment, wrong.max_abs, wrong.where) == (True, 0, 8.0, (1, 0, 0))
 
 
-def test_lists_of_what_numpy_lacks_are_refused_by_onnx_runtime_at_once():
+def test_lists_of_dtypes_that_numpy_lacks_are_refused_at_loading():
     half = helper.make_sequence_type_proto(helper.make_tensor_type_proto(TensorProto.BFLOAT16, None))
     nodes = [helper.make_node("SequenceLength", ["s"], ["n"])]
     text = model_of(nodes, [helper.make_value_info("s", half)], [tensor("n", "int64", [])]).SerializeToString()

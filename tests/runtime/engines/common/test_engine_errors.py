@@ -13,5 +13,5 @@ from trisect.runtime.engines.common.engine_errors import vendor_message
     ("Exception from a.cpp:1:\nException from b.cpp:2:\n[CPU] MatMul 'z' Check 'k' failed at c.cpp:3:\nsizes differ\n",
      "[CPU] MatMul 'z': sizes differ"),
 ])  # fmt: skip
-def test_reason_is_the_line_that_says_something(message, reason):
+def test_the_vendor_message_is_the_informative_line(message, reason):
     assert vendor_message(RuntimeError(message)) == reason

@@ -1,4 +1,4 @@
-"""Each node that runs is in exactly one kernel, whatever an engine made of the model, and no time is lost."""
+"""Each node that runs is in exactly one kernel, and all measured time is assigned."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ def step(name: str, nodes: tuple[str, ...], time_s: float, *inputs: str, layout:
     return ProfiledStep(name, nodes, time_s, inputs, layout)
 
 
-def test_a_node_that_no_step_names_is_with_the_one_that_reads_it() -> None:
+def test_a_node_without_a_step_belongs_to_the_kernel_of_its_reader() -> None:
     result = map_to_nodes(chain("a", "b", "c"), [step("1", ("b",), 1.0), step("2", ("c",), 2.0, "1")])
     assert result == (Kernel(("a", "b"), 1.0), Kernel(("c",), 2.0))
 
 
-def test_an_unread_last_node_is_in_the_kernel_of_the_one_before_it() -> None:
+def test_a_last_node_without_a_step_belongs_to_the_kernel_before_it() -> None:
     result = map_to_nodes(chain("a", "b"), [step("1", ("a",), 1.0)])
     assert result == (Kernel(("a", "b"), 1.0),)
 
 
-def test_a_step_of_the_engines_own_counts_for_the_next_that_names_a_node() -> None:
+def test_a_step_without_nodes_is_assigned_to_the_next_step_with_nodes() -> None:
     steps = [
         step("own", (), 4.0),
         step("1", ("a",), 1.0, "own"),
@@ -54,7 +54,7 @@ def test_a_step_of_the_engines_own_counts_for_the_next_that_names_a_node() -> No
     assert (second.nodes, second.time_s, second.layout_s, second.steps) == (("b",), 2.0, 24.0, 1)
 
 
-def test_steps_that_share_a_node_cannot_be_distinguished() -> None:
+def test_steps_that_share_a_node_are_one_kernel() -> None:
     result = map_to_nodes(chain("a", "b", "c"), [step("1", ("a", "b"), 1.0), step("2", ("b", "c"), 2.0, "1")])
     assert [(k.nodes, k.total_s, k.steps) for k in result] == [(("a", "b", "c"), 3.0, 2)]
 
@@ -64,7 +64,7 @@ def test_a_profile_of_another_model_gives_no_kernels() -> None:
     assert map_to_nodes(chain("a"), []) == ()
 
 
-def test_what_a_profiler_adds_is_taken_off_each_step_and_the_rest_off_all() -> None:
+def test_profiling_overhead_is_subtracted_per_step_and_the_rest_is_scaled() -> None:
     kernels = [Kernel(("a",), 20e-6, 0.0, 2), Kernel(("b",), 100e-6, 10e-6, 1)]
     result = scale_to_total(kernels, 110e-6)  # 20 us too many over 4 steps
     assert [k.time_s for k in result] == pytest.approx([10e-6, 95e-6])
@@ -76,7 +76,7 @@ def test_what_a_profiler_adds_is_taken_off_each_step_and_the_rest_off_all() -> N
     assert scale_to_total([], 1.0) == ()
 
 
-def test_the_mean_of_the_middle_forgets_what_is_far_off() -> None:
+def test_the_interquartile_mean_ignores_outliers() -> None:
     assert interquartile_mean([]) == 0.0
     assert interquartile_mean([5.0]) == 5.0
     assert interquartile_mean([1.0, 2.0, 3.0, 4.0, 1000.0, 0.0, 2.0, 3.0]) == pytest.approx(2.5)
@@ -104,7 +104,7 @@ def convolutions(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("device_id", ["cpu:ort", "cpu:openvino"])
-def test_engines_tell_what_they_run(convolutions: Path, device_id: str) -> None:
+def test_engines_report_the_kernels_of_a_model(convolutions: Path, device_id: str) -> None:
     (device,) = find_devices(device_id)
     engine = engine_for(device)
     assert isinstance(engine, ProfilingEngine)
@@ -122,7 +122,7 @@ def test_engines_tell_what_they_run(convolutions: Path, device_id: str) -> None:
 
 
 @pytest.mark.parametrize("device_id", ["cpu:ort", "cpu:openvino"])
-def test_a_product_and_what_is_fused_with_it_are_one_kernel_that_takes_time(tmp_path: Path, device_id: str) -> None:
+def test_a_product_and_its_fused_nodes_are_one_kernel(tmp_path: Path, device_id: str) -> None:
     rng = np.random.default_rng(0)
     weights = {"w": (256, 512), "b": (512,)}
     nodes = [

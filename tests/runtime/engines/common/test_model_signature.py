@@ -8,7 +8,7 @@ from onnx import TensorProto, helper, numpy_helper
 from trisect.runtime.engines.common.model_signature import read_signature
 
 
-def test_signature_reads_no_weights(tmp_path):
+def test_reading_a_signature_reads_no_weights(tmp_path):
     """A file whose weights are a hole of a terabyte is described at once."""
     graph = helper.make_graph(
         [helper.make_node("Add", ["x", "w"], ["y"])], "g",

@@ -1,4 +1,4 @@
-"""Attention is rewritten for the plugin's kernel where it is causal over a cache, and left alone where it is not."""
+"""Attention is rewritten for the plugin's kernel where it is causal over a cache, and nowhere else."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def test_fused_attention_equals_numpy(heads: int, kv_heads: int, batch: int, sca
     ],
     ids=["not causal", "mask", "mask and causal", "any batch", "half the state", "too much state"],
 )
-def test_other_attention_is_left_as_it_is(model: onnx.ModelProto, state: Mapping[str, str]) -> None:
+def test_other_attention_is_not_rewritten(model: onnx.ModelProto, state: Mapping[str, str]) -> None:
     fused = read(model)
     before = types(fused)
     assert not fuse_attention(fused, state)
@@ -125,8 +125,8 @@ def test_other_attention_is_left_as_it_is(model: onnx.ModelProto, state: Mapping
 
 
 @pytest.mark.parametrize("causal", [0, 1])
-def test_a_mask_that_is_an_input_still_counts(causal: int) -> None:
-    """Padding must not be forgotten: what is not fused is computed as it stands, with the cache inside all the same."""
+def test_a_mask_that_is_an_input_is_applied(causal: int) -> None:
+    """Padding must be applied: attention that is not fused is computed unchanged, with internal state."""
     model = attention(mask=True, causal=causal, scale=0.3)
     device = next(device for device in discover() if device.id == "cpu:openvino")
     module = load(model.SerializeToString(), device, LoadOptions(threads=1, state=STATE))
@@ -141,7 +141,7 @@ def test_a_mask_that_is_an_input_still_counts(causal: int) -> None:
 
 
 @pytest.mark.parametrize("arch", ["llama", "qwen3"])
-def test_a_decoder_is_fused_whole(tiny_llms: TinyLlms, arch: str) -> None:
+def test_every_attention_of_a_decoder_is_fused(tiny_llms: TinyLlms, arch: str) -> None:
     bundle = tiny_llms.get(arch, "Q4_1").bundle
     model = ov.Core().read_model(str(Path(bundle.folder) / "standard.onnx"))
     names = [f"past_key_values.{i}.{part}" for i in range(2) for part in ("key", "value")]
@@ -157,8 +157,8 @@ def test_a_decoder_is_fused_whole(tiny_llms: TinyLlms, arch: str) -> None:
     assert {"fresh.0.key", "fresh.1.value"} <= outputs
 
 
-def test_the_plugin_takes_what_it_is_given(tiny_llms: TinyLlms) -> None:
-    """In the compiled graph the kernel stands with its cache, and no product of queries and keys of its own."""
+def test_the_plugin_uses_its_fused_kernel(tiny_llms: TinyLlms) -> None:
+    """The compiled graph contains the fused kernel with its cache, and no separate product of queries and keys."""
     bundle = tiny_llms.get("llama", "F32", "float32").bundle
     model = ov.Core().read_model(str(Path(bundle.folder) / "standard.onnx"))
     names = [f"past_key_values.{i}.{part}" for i in range(2) for part in ("key", "value")]
@@ -170,9 +170,7 @@ def test_the_plugin_takes_what_it_is_given(tiny_llms: TinyLlms) -> None:
 
 
 @pytest.mark.parametrize("arch", ["llama", "qwen2"])
-def test_where_nothing_can_be_fused_the_answer_is_the_same(
-    tiny_llms: TinyLlms, arch: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_results_are_the_same_without_fusion(tiny_llms: TinyLlms, arch: str, monkeypatch: pytest.MonkeyPatch) -> None:
     tiny = tiny_llms.get(arch, "F32", "float32")
     monkeypatch.setattr(engine, "fuse_attention", lambda model, state: False)
     runner = kit.stateful(tiny.bundle, exports_cache=True)

@@ -1,4 +1,4 @@
-"""What other engines give is taken by OpenVINO as it is."""
+"""OpenVINO reads the outputs of other engines without a copy."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def device(name: str) -> Device:
     return next(device for device in discover() if device.id == name)
 
 
-def test_indices_that_onnx_runtime_made() -> None:
+def test_openvino_reads_indices_of_onnx_runtime() -> None:
     first = load(parser.parse_model(ARGMAX).SerializeToString(), device("cpu:ort"))
     second = load(parser.parse_model(DOUBLE).SerializeToString(), device("cpu:openvino"))
     made = first.run({"x": np.eye(3, dtype=np.float32)})["y"]
@@ -29,7 +29,7 @@ def test_indices_that_onnx_runtime_made() -> None:
 @pytest.mark.parametrize("code", "lqLQ")
 @pytest.mark.parametrize("writeable", [True, False])
 @pytest.mark.parametrize("bound", [True, False])
-def test_every_64_bit_integer_of_c(code: str, writeable: bool, bound: bool) -> None:
+def test_openvino_reads_every_64_bit_integer_type_of_c(code: str, writeable: bool, bound: bool) -> None:
     dtype = np.dtype(code)
     if dtype.itemsize != 8:
         pytest.skip("32 bits on this system")

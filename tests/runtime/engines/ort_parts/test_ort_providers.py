@@ -1,4 +1,4 @@
-"""Providers beside the CPU: what they refuse is said by name, what they run is right; each where it is installed."""
+"""Execution providers beside the CPU's: correct results, and errors that name unsupported nodes, where installed."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def numpy_mlp(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return grown / grown.sum(1, keepdims=True), hidden.max(1)
 
 
-def test_a_device_says_what_it_really_is(device):
+def test_a_device_states_whether_it_is_hardware(device):
     assert device.kind == device.id.partition(":")[0]
     assert device.engine_version
     if device.engine == "qnn":
@@ -52,7 +52,7 @@ def test_a_device_says_what_it_really_is(device):
         assert device.reality == ("software" if software else "hardware")
 
 
-def test_a_device_computes_what_numpy_does(device, model):
+def test_a_device_computes_the_results_of_numpy(device, model):
     module = engines.load(model(MLP), device)
     for seed in range(2):
         x = np.random.default_rng(seed).standard_normal((4, 8)).astype(np.float32)
@@ -64,8 +64,8 @@ def test_a_device_computes_what_numpy_does(device, model):
         module.run({"x": x})
 
 
-def test_bound_buffers_are_read_anew_at_every_run(device, model):
-    """A device with memory of its own gets a copy at binding: the next run must not compute with it again."""
+def test_bound_buffers_are_read_at_every_run(device, model):
+    """A device with memory of its own copies inputs at binding: the next run must copy them again."""
     module = engines.load(model("g (float[16] x) => (float[16] y, float[16] z) { y=Neg(x) z=Relu(x) }"), device)
     x, y = np.zeros(16, np.float32), np.empty(16, np.float32)
     binding = module.bind({"x": x}, {"y": y})
@@ -77,7 +77,7 @@ def test_bound_buffers_are_read_anew_at_every_run(device, model):
         np.testing.assert_allclose(binding.output("z"), np.full(16, max(value, 0)), rtol=1e-3)
 
 
-def test_what_it_cannot_run_is_named_and_never_runs_on_the_cpu(device):
+def test_unsupported_nodes_are_named_and_never_run_on_the_cpu(device):
     text = "tokens"
     nodes = [
         helper.make_node("Relu", ["x"], ["r"], name="fine"),
@@ -94,7 +94,7 @@ def test_what_it_cannot_run_is_named_and_never_runs_on_the_cpu(device):
     assert "Relu" not in str(caught.value)
 
 
-def test_open_shapes_are_bound_or_refused(device, model):
+def test_symbolic_dimensions_are_bound_or_refused(device, model):
     text = model("g (float[n,8] x) => (float[n,8] y) { y=Relu(x) }")
     module = engines.load(text, device, LoadOptions(shapes={"n": 2}))
     assert module.run({"x": np.full((2, 8), -1, np.float32)})["y"].sum() == 0
@@ -132,7 +132,7 @@ def test_the_npu_runs_quantised_operators_whole():
     assert np.abs(here - there).max() <= 2 * 0.03  # two steps of the quantisation
 
 
-def test_nothing_of_a_simulator_lands_on_standard_output():
+def test_a_simulator_prints_nothing_to_standard_output():
     if "npu:qnn" not in {device.id for device in engines.discover()}:
         pytest.skip(engines.unavailable()["qnn"])
     code = """
@@ -163,13 +163,13 @@ def test_a_plugin_that_is_not_installed_names_its_extra(monkeypatch, name, packa
         engines._inventory.cache_clear()
 
 
-def test_cuda_without_its_package_is_a_clear_refusal(monkeypatch, tmp_path):
+def test_cuda_without_its_package_is_refused_with_a_remedy(monkeypatch, tmp_path):
     monkeypatch.setattr(cuda, "_LIBRARIES", ("not-there.so",))
     with pytest.raises(EngineMissing, match=r"onnxruntime-gpu is not installed; pip install 'trisect\[cuda\]'"):
         cuda.CudaEngine().devices()
 
 
-def test_a_library_that_is_no_provider_is_one_line(tmp_path):
+def test_a_library_without_a_provider_is_a_one_line_error(tmp_path):
     broken = tmp_path / "libbroken.so"
     broken.write_bytes(b"no library")
     with pytest.raises(EngineMissing, match=r"libbroken\.so cannot be loaded: ") as caught:
@@ -182,7 +182,7 @@ def unit(ep_name: str, kind: str, **metadata: str) -> SimpleNamespace:
     return SimpleNamespace(ep_name=ep_name, device=hardware, ep_metadata={"version": "7.1"})
 
 
-def test_whatever_onnx_runtime_lists_becomes_a_device(monkeypatch):
+def test_every_provider_that_onnx_runtime_lists_becomes_a_device(monkeypatch):
     listed = [
         unit("CPUExecutionProvider", "CPU"),
         unit("QNNExecutionProvider", "NPU"),
@@ -203,8 +203,8 @@ def test_whatever_onnx_runtime_lists_becomes_a_device(monkeypatch):
         ort_ep.OrtProviderEngine().load(b"", devices[0], LoadOptions())
 
 
-def test_a_provider_that_a_user_registered_really_runs(monkeypatch, model):
-    """Any plugin will do: here one that has an engine of its own is offered as if it had none."""
+def test_a_provider_that_a_user_registered_runs(monkeypatch, model):
+    """Uses a plugin that has an engine of its own, as if it had none."""
     if not _ort_providers.ep_devices(webgpu.EP) or "webgpu" in engines.unavailable():
         pytest.skip("the WebGPU plugin or its driver is not installed")
     monkeypatch.setattr(ort_ep, "_ELSEWHERE", ("CPUExecutionProvider", qnn.EP))
@@ -232,7 +232,7 @@ def test_libraries_named_in_the_environment_are_registered(monkeypatch):
     ("engine", "provider"),
     [(qnn.QnnEngine, qnn.EP), (webgpu.WebGpuEngine, webgpu.EP), (cuda.CudaEngine, cuda.EP)],
 )
-def test_a_device_that_has_gone_is_one_line(monkeypatch, engine, provider, model):
+def test_a_device_that_is_gone_is_a_one_line_error(monkeypatch, engine, provider, model):
     monkeypatch.setattr(_ort_providers.ort, "get_ep_devices", list)
     device = Device(f"gpu:{engine.name}", "gpu", engine.name, "x", native=provider)
     with pytest.raises(EngineFailed, match=rf"{device.id} is gone: .*; see trisect devices"):
@@ -248,7 +248,7 @@ def test_the_second_of_two_units_is_the_second():
 
 
 def test_cuda_through_a_package_that_has_it_built_in(monkeypatch, tmp_path):
-    """Without a GPU the provider is there all the same: the one operator that is tried must be what decides."""
+    """Without a GPU the provider is listed too: running one operator decides."""
     monkeypatch.setattr(cuda, "_LIBRARIES", ("onnxruntime_validation.py",))  # any file that is there
     monkeypatch.setattr(cuda, "register", lambda *_: None)
     monkeypatch.setattr(cuda, "ep_devices", lambda name: [])
