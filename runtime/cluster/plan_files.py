@@ -75,11 +75,8 @@ def send_plan(connection: RayConnection, receiver: Any, node: ClusterNode, plan:
 
     Parameters
     ----------
-    connection : RayConnection
     receiver : Any
         Of that node.
-    node : ClusterNode
-    plan : Plan
     files : list of str
         Names of the segment files that the node needs; the weights are always sent.
 

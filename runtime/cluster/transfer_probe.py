@@ -39,11 +39,9 @@ def measure_transfers(
 
     Parameters
     ----------
-    connection : RayConnection
     nodes : sequence of ClusterNode
         Pairs include a remote node with itself, as its devices exchange tensors through its object store, but not the
         node of this process with itself, as its devices share memory.
-    sizes_bytes : sequence of int
 
     Returns
     -------

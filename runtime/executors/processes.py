@@ -21,22 +21,14 @@ from ..tensors.tensor_spec import Arrays
 from ..workers.messages import is_shareable
 from ..workers.tensor_pool import TensorPool
 from ..workers.worker_process import WorkerProcess
-from . import ExecutorSettings
 from .dispatch.dispatcher import Dispatcher
+from .dispatch.execution import ExecutorSettings
 from .dispatch.host import Tensor, segments_by_device
 from .hosts.worker_host import WorkerHost, with_threads_for
 
 
 def open_executor(plan: Plan, settings: ExecutorSettings) -> Dispatcher:
-    """Start a process for each device and load its segments there.
-
-    Raises
-    ------
-    InvalidPlan
-        For segments that wait for each other, or read tensors that no segment computes.
-    EngineFailed
-        Where an engine refuses a segment or its process dies; all processes are ended again.
-    """
+    """Start a process for each device and load its segments; see `trisect.runtime.executors.open_executor`."""
     return Dispatcher(plan, lambda plan: ProcessHostGroup(plan, settings), settings)
 
 

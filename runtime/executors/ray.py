@@ -29,8 +29,8 @@ from ..tensors.containers import deep_copy
 from ..tensors.tensor_spec import Arrays
 from ..workers.messages import is_shareable
 from ..workers.tensor_pool import TensorPool
-from . import ExecutorSettings
 from .dispatch.dispatcher import Dispatcher
+from .dispatch.execution import ExecutorSettings
 from .dispatch.host import Host, Tensor, segments_by_device
 from .hosts.local_actor import LocalActorStarter
 from .hosts.remote_host import ObjectStore, RemoteHost, RemoteTensor
@@ -40,7 +40,7 @@ _CLOSE_TIMEOUT_S = 2.0
 
 
 def open_executor(plan: Plan, settings: ExecutorSettings) -> Dispatcher:
-    """Load every segment of a plan on an actor of its device.
+    """Load every segment of a plan on an actor of its device; see `trisect.runtime.executors.open_executor`.
 
     Raises
     ------
@@ -48,10 +48,6 @@ def open_executor(plan: Plan, settings: ExecutorSettings) -> Dispatcher:
         Where Ray is not installed.
     ClusterFailed
         For a cluster that cannot be reached, or that lacks a device of the plan.
-    InvalidPlan
-        For segments that wait for each other, or read tensors that no segment computes.
-    EngineFailed
-        Where an engine refuses a segment; those loaded before are closed again.
     """
     return Dispatcher(plan, lambda plan: RayHostGroup(plan, settings), settings)
 

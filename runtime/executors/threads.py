@@ -23,8 +23,8 @@ from ..plans.plan_parts import Segment
 from ..tensors.conversions import ConversionLog
 from ..tensors.tensor_spec import Arrays
 from ..workers.tensor_pool import TensorPool
-from . import ExecutorSettings
 from .dispatch.dispatcher import Dispatcher
+from .dispatch.execution import ExecutorSettings
 from .dispatch.host import SegmentRun, Tensor, segments_by_device
 from .dispatch.segment_errors import loading_segment
 from .hosts.device_memory import DeviceMemory, on_host, with_own_views
@@ -37,15 +37,7 @@ outputs: then the bindings of the segments that do can be reused."""
 
 
 def open_executor(plan: Plan, settings: ExecutorSettings) -> Dispatcher:
-    """Load every segment of a plan on its device, in this process.
-
-    Raises
-    ------
-    InvalidPlan
-        For segments that wait for each other, or read tensors that no segment computes.
-    EngineFailed
-        Where an engine refuses a segment; those loaded before are closed again.
-    """
+    """Load every segment of a plan on its device, in this process; see `trisect.runtime.executors.open_executor`."""
     return Dispatcher(plan, lambda plan: ThreadHostGroup(plan, settings), settings)
 
 
@@ -83,12 +75,6 @@ class ThreadHost:
 
     Parameters
     ----------
-    device : Device
-    segments : sequence of Segment
-    plan : Plan
-        Whose segments they are.
-    options : LoadOptions
-    pool : TensorPool
     memories : dict of str to DeviceMemory
         Device id -> its memory, shared by the hosts of a plan; a host whose engine has device memory adds its own.
     """

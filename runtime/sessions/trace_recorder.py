@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from itertools import starmap
 
-from ..executors import Executor, ItemResult
+from ..executors import Dispatcher, ItemResult
 from ..plans.timeline import Event, EventRow, Timeline, Trace
 
 _EVENTS_MAX = 100_000
@@ -15,7 +15,7 @@ _EVENTS_MAX = 100_000
 class TraceRecorder:
     """The events of the last run or stream of an executor."""
 
-    def __init__(self, executor: Executor) -> None:
+    def __init__(self, executor: Dispatcher) -> None:
         self._executor = executor
         self._events: deque[EventRow] = deque(maxlen=_EVENTS_MAX)
         self._incidents_before = 0

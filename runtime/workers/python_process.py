@@ -20,7 +20,6 @@ def start_python(module: str, *arguments: Any, **popen_options: Any) -> subproce
 
     Parameters
     ----------
-    module : str
     *arguments
         JSON values; visible to all users of the machine, so no secrets.
     **popen_options

@@ -57,17 +57,8 @@ class SegmentRun(NamedTuple):
 class WorkerClient:
     """Sends requests to a worker over a channel; one caller at a time.
 
-    Parameters
-    ----------
-    channel : Channel
-    pool : TensorPool
-        Shared memory, which the worker maps chunk by chunk when a tensor in it is used.
-    device : Device
-        Where the worker runs what it loads.
-
-    Notes
-    -----
-    Each method raises `DeviceLost` where the worker is gone. The tensors that it computed remain.
+    The worker runs segments on one device. It maps the pool, which is shared memory, chunk by chunk when a tensor in it
+    is used. Each method raises `DeviceLost` where the worker is gone; the tensors that it computed remain.
     """
 
     def __init__(self, channel: Channel, pool: TensorPool, device: Device) -> None:
@@ -94,18 +85,7 @@ class WorkerClient:
             self._request_locked(request)
 
     def run(self, segment: Segment, feeds: Mapping[str, Any]) -> SegmentRun:
-        """Run a segment that was loaded.
-
-        Parameters
-        ----------
-        segment : Segment
-        feeds : mapping of str to array
-            Arrays that lie in the pool are not copied.
-
-        Returns
-        -------
-        SegmentRun
-            Its arrays lie in the pool.
+        """Run a segment that was loaded; its outputs, and feeds that lie in the pool already, are not copied.
 
         Raises
         ------

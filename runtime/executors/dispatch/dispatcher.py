@@ -19,9 +19,9 @@ from ...plans.plan import Plan
 from ...plans.timeline import Event
 from ...tensors.conversions import Conversion
 from ...tensors.tensor_spec import Arrays
-from .. import ExecutorSettings, ItemResult
 from .device_queue import DeviceQueue, LostRun
 from .dispatcher_state import DispatcherState, SegmentTask
+from .execution import ExecutorSettings, ItemResult
 from .host import HostGroup, Tensor
 from .in_flight_items import InFlightItem, LazyFuture
 from .loaded_plan import LoadedPlan
@@ -35,14 +35,12 @@ _STARTS_MAX = 4
 
 
 class Dispatcher:
-    """Runs a plan on hosts; see `Executor`.
+    """Runs items, each one set of feeds, on the hosts of a plan; several items in flight form a pipeline.
 
     Parameters
     ----------
-    plan : Plan
     make_hosts : callable
         Makes the hosts of a plan: of this one, and of each that replaces it.
-    settings : ExecutorSettings
     """
 
     def __init__(self, plan: Plan, make_hosts: Callable[[Plan], HostGroup], settings: ExecutorSettings) -> None:
@@ -56,7 +54,7 @@ class Dispatcher:
 
     @property
     def plan(self) -> Plan:
-        """See `Executor.plan`."""
+        """The plan in use; not the original one after a device was lost and replaced."""
         return self._state.loaded.plan
 
     @property
@@ -66,18 +64,21 @@ class Dispatcher:
 
     @property
     def incident_count(self) -> int:
-        """See `Executor.incident_count`."""
+        """Number of faults, restarts and new plans so far."""
         return self._state.incident_count
 
     def submit(self, item: int, feeds: Arrays, conversions: Sequence[Conversion] = ()) -> Future[ItemResult]:
-        """Start one item; see `Executor.submit`."""
+        """Start one item, given by its number in the stream, its feeds, and the conversions made to check them.
+
+        The feeds are not copied: do not change them until the future is done.
+        """
         future: Future[ItemResult] = Future()
         future.set_running_or_notify_cancel()  # it cannot be cancelled any more
         self._start(InFlightItem(item, feeds, future), conversions, by_caller=False)
         return future
 
     def run(self, item: int, feeds: Arrays, conversions: Sequence[Conversion] = ()) -> ItemResult:
-        """Compute one item; see `Executor.run`."""
+        """Compute one item; faster than `submit`, as the calling thread runs segments on idle devices."""
         future = LazyFuture()
         task = self._start(InFlightItem(item, feeds, future), conversions, by_caller=True)
         while task is not None:
@@ -85,16 +86,16 @@ class Dispatcher:
         return future.result()
 
     def incidents(self, since: int = 0) -> Sequence[Event]:
-        """See `Executor.incidents`."""
+        """Return incidents in order, without the first ``since``; only the latest are stored."""
         return self._state.incidents(since)
 
     def peak_bytes(self) -> Mapping[str, int]:
-        """See `Executor.peak_bytes`."""
+        """Return, per device id, the peak size of the tensors that it computed and that were still needed."""
         with self._state.lock:
             return dict(self._state.items.peak_bytes)
 
     def close(self) -> None:
-        """See `Executor.close`; a second call does nothing."""
+        """Stop and free the devices' memory; items in flight fail with `EngineFailed`. A second call does nothing."""
         state = self._state
         with state.lock:
             if state.closed:

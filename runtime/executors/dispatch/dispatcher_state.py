@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 from ...errors import EngineFailed
 from ...plans.timeline import Event, Incident
-from .. import ExecutorSettings
 from .device_queue import DeviceQueue
+from .execution import ExecutorSettings
 from .in_flight_items import InFlightItems
 from .loaded_plan import LoadedPlan
 
@@ -63,21 +63,9 @@ class DispatcherState:
     def enqueue_locked(
         self, loaded: LoadedPlan, ticket: int, segments: Iterable[int], *, by_caller: bool
     ) -> SegmentTask | None:
-        """Add segments that can run to the queues of their devices.
+        """Add an item's segments that can run to the queues of their devices.
 
-        Parameters
-        ----------
-        loaded : LoadedPlan
-        ticket : int
-            Of the item.
-        segments : iterable of int
-        by_caller : bool
-            Whether the calling thread can run one of them itself.
-
-        Returns
-        -------
-        SegmentTask or None
-            A segment for the calling thread, whose device is idle and reserved for it.
+        Where the calling thread can run one itself, it gets one whose device is idle, and reserved for it.
         """
         task = None
         for index in segments:

@@ -14,7 +14,7 @@ from ...plans.plan_parts import Segment
 from ...plans.timeline import EventRow
 from ...tensors.conversions import Conversion
 from ...tensors.tensor_spec import Arrays
-from .. import ItemResult
+from .execution import ItemResult
 from .host import SegmentRun, Tensor
 from .loaded_plan import LoadedPlan
 from .segment_graph import SegmentGraph
@@ -132,9 +132,6 @@ class InFlightItems:
 
         Parameters
         ----------
-        item : InFlightItem
-        segment : Segment
-        run : SegmentRun
         sent_s : float
             When the dispatcher called the host, on the clock of `time.perf_counter`.
         clock_start_s : float

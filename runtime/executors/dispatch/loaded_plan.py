@@ -18,15 +18,9 @@ from .segment_graph import SegmentGraph
 
 
 class LoadedPlan:
-    """A plan with its segment graph, its hosts, and a `DeviceQueue` for each device; threads begin with `start`.
+    """A plan with its segment graph, its hosts, and a `DeviceQueue` for each device.
 
-    Parameters
-    ----------
-    plan : Plan
-    graph : SegmentGraph
-    group : HostGroup
-    lock : Lock
-        The dispatcher's.
+    No threads run before `start`. The queues are guarded by the dispatcher's lock, which is passed in.
     """
 
     def __init__(self, plan: Plan, graph: SegmentGraph, group: HostGroup, lock: threading.Lock) -> None:

@@ -25,14 +25,7 @@ _ATTEMPTS_MAX = 2
 
 
 class Recovery:
-    """Restarts workers and replaces plans.
-
-    Parameters
-    ----------
-    state : DispatcherState
-    load : callable
-        Loads a plan on hosts of its own.
-    """
+    """Restarts workers, and replaces plans by others that ``load`` loads on hosts of their own."""
 
     def __init__(self, state: DispatcherState, load: Callable[[Plan], LoadedPlan]) -> None:
         self._state = state

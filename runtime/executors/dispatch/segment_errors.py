@@ -32,7 +32,6 @@ def loading_segment(segment: Segment, local_device: Device | None = None) -> Ite
 
     Parameters
     ----------
-    segment : Segment
     local_device : Device, optional
         Where it is loaded, if that should be a device of this machine.
 

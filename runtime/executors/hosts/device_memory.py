@@ -51,8 +51,6 @@ class DeviceMemory:
 
     Parameters
     ----------
-    device : str
-    plan : Plan
     pool : TensorPool
         Host memory for large tensors that are downloaded.
     """

@@ -56,10 +56,8 @@ class LocalActorStarter:
 
     Parameters
     ----------
-    connection : RayConnection
     node : ClusterNode
         This machine.
-    device : Device
     cores : tuple of int
         Processor cores that the actor may use; empty = all.
     """

@@ -79,12 +79,6 @@ class RemoteHost:
 
     Parameters
     ----------
-    connection : RayConnection
-    node : ClusterNode
-    device : Device
-    segments : sequence of Segment
-    options : LoadOptions
-    store : ObjectStore
     send_plan : callable
         Copies the files of segments to a node, and returns the folder there.
     """

@@ -18,15 +18,12 @@ from ..dispatch.segment_errors import loading_segment
 
 
 class StartedWorker(Protocol):
-    """A worker process that serves a channel."""
+    """A worker process, and the driver's end of the channel that it serves."""
 
     @property
-    def channel(self) -> Channel:
-        """The driver's end."""
-
+    def channel(self) -> Channel: ...
     @property
-    def pid(self) -> int:
-        """Of the process."""
+    def pid(self) -> int: ...
 
     def kill(self) -> None:
         """End the process at once."""
@@ -40,15 +37,8 @@ class WorkerHost:
 
     Parameters
     ----------
-    device : Device
-    segments : sequence of Segment
     folder : Path
         Of the plan.
-    options : LoadOptions
-    pool : TensorPool
-        Shared memory for the tensors.
-    start_worker : callable
-        Starts a worker process.
     as_array : callable, optional
         Converts tensors that are not arrays of this process.
     """
