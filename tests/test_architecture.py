@@ -189,6 +189,6 @@ def test_public_names_have_the_same_module_for_type_checkers_and_at_run_time() -
 
 def test_importing_trisect_loads_no_engine() -> None:
     heavy = ["onnx", "onnxruntime", "openvino", "ray", "numpy", "networkx", "huggingface_hub"]
-    code = f"import sys, trisect, trisect.cli; print([m for m in {heavy} if m in sys.modules])"
+    code = f"import sys, trisect, trisect.cli.application; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

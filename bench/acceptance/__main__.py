@@ -6,14 +6,15 @@ import sys
 
 import typer
 
+from trisect.cli.application import run_app
+from trisect.cli.command_help import PlainGroup
 from trisect.cli.command_help import PlainCommand
-from trisect.cli.main import run_app
 
 from .commands import register
 from .commands.llm_command import llm
 
 if __name__ == "__main__":
-    app = typer.Typer(help="Acceptance measurements of trisect's own targets.", no_args_is_help=True)
+    app = typer.Typer(cls=PlainGroup, help="Acceptance measurements of trisect's own targets.", no_args_is_help=True)
     register(app, hidden=False)
     app.command("llm", cls=PlainCommand)(llm)
     sys.exit(run_app(app, None, "python -m trisect.bench.acceptance"))

@@ -7,6 +7,11 @@ something) and 130 (interrupted).
 
 from __future__ import annotations
 
-from .main import main
+from collections.abc import Sequence
 
-__all__ = ["main"]
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code; see `trisect.cli.application.main`."""
+    from .application import main as run_command
+
+    return run_command(arguments)

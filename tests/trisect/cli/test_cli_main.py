@@ -12,7 +12,7 @@ import typer
 
 from trisect import __version__, api
 from trisect.cli import main, output
-from trisect.cli.main import app
+from trisect.cli.application import app
 from trisect.runtime.errors import UnknownDevice
 
 
