@@ -7,8 +7,7 @@ import sys
 import typer
 
 from trisect.cli.application import run_app
-from trisect.cli.command_help import PlainGroup
-from trisect.cli.command_help import PlainCommand
+from trisect.cli.command_help import PlainCommand, PlainGroup
 
 from .commands import register
 from .commands.llm_command import llm
