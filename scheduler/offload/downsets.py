@@ -158,7 +158,7 @@ def _describe(instance: OffloadInstance, masks: list[int]) -> _Downsets:
 
 
 def _host_absorbs(instance: OffloadInstance, limit: float) -> float:
-    """The most of the accelerators' work that one host can take over below a load (a fractional knapsack)."""
+    """Return the maximum of accelerator work that one host can take over below a load (a fractional knapsack)."""
     items = [(a if a < inf else 0.0, t) for a, t in zip(instance.acc_time, instance.host_time, strict=True) if t < inf]
     items.sort(key=lambda item: item[1] / item[0] if item[0] > 0 else inf)
     taken, left = 0.0, limit
@@ -172,7 +172,7 @@ def _host_absorbs(instance: OffloadInstance, limit: float) -> float:
 def _transitions(
     instance: OffloadInstance, sets: _Downsets, i: int, limit: float, least: float, is_host: bool
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Downsets that contain one and that one more device reaches below a load, and those loads."""
+    """Return the downsets that one more device reaches from downset i below a load, and those loads."""
     low = max(i + 1, int(np.searchsorted(sets.acc, least)))
     high = len(sets.acc) if is_host else int(np.searchsorted(sets.acc, sets.acc[i] + limit, side="right"))
     part = slice(low, max(low, high))
@@ -182,8 +182,8 @@ def _transitions(
         keep = (sets.size[part] - sets.size[i] <= instance.capacity) & (sets.no_acc[part] == sets.no_acc[i])
     successors = np.flatnonzero(keep) + low
     for w in range(sets.words.shape[1]):
-        mine = sets.words[i, w]
-        successors = successors[sets.words[successors, w] & mine == mine]
+        own = sets.words[i, w]
+        successors = successors[sets.words[successors, w] & own == own]
     if is_host:
         return successors, sets.host[successors] - sets.host[i]
     loads = sets.acc[successors] - sets.acc[i] + sets.alone[successors]

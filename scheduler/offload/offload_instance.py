@@ -62,10 +62,12 @@ class OffloadInstance:
 
     @property
     def count(self) -> int:
+        """Number of groups."""
         return len(self.groups)
 
     @property
     def devices(self) -> int:
+        """Number of hosts and accelerators."""
         return self.hosts + self.accelerators
 
     def to_placement(self, where: Iterable[int]) -> dict[str, str]:
@@ -119,6 +121,7 @@ class _Contraction:
         self.costs = {task: _cost(problem, task, hosts, accelerators) for task in self.tasks}
 
     def result(self, device_ids: tuple[str, ...], contract: bool) -> OffloadInstance:
+        """Merge what must or may be merged, and return the instance."""
         rules = self.problem.rules
         for colocated in rules.colocated:
             for task in colocated[1:]:
@@ -134,6 +137,7 @@ class _Contraction:
         return self.numbered(device_ids)
 
     def order_graph(self) -> nx.DiGraph[str]:
+        """Return the precedence graph of the groups, without the backward pass."""
         order: nx.DiGraph[str] = nx.DiGraph()
         order.add_nodes_from(dict.fromkeys(self.groups.find(task) for task in self.tasks))
         backward = self.problem.rules.backward
@@ -187,6 +191,7 @@ class _Contraction:
         return merged
 
     def numbered(self, device_ids: tuple[str, ...]) -> OffloadInstance:
+        """Return the instance with groups numbered in topological order."""
         groups = self.groups.members()
         order = self.order_graph()
         is_acyclic = nx.is_directed_acyclic_graph(order)

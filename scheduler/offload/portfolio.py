@@ -52,12 +52,15 @@ class _SearchState:
 
     @property
     def is_proven(self) -> bool:
+        """Whether the placement is proven optimal."""
         return self.value <= self.bound * (1 + _PROVEN)
 
     def with_bound(self, bound: float, by: str) -> _SearchState:
+        """Return the state with a bound, if it is higher."""
         return replace(self, bound=bound, bound_by=by) if bound > self.bound else self
 
     def with_placement(self, value: float, where: list[int] | None) -> _SearchState:
+        """Return the state with a placement, if its value is lower."""
         return replace(self, value=value, where=where) if value < self.value else self
 
 

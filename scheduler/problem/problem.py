@@ -196,6 +196,7 @@ class Problem:
 
     @property
     def device_ids(self) -> list[str]:
+        """Ids of the devices, in their order."""
         return [d.id for d in self.devices]
 
     @cached_property

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from heapq import heapify, heappop, heappush
 from math import inf
 
@@ -39,6 +40,11 @@ class TaskLists:
     ``i * devices + j``."""
     succs: list[list[tuple[int, float]]]
     """Per task its successors, each with the mean transfer time."""
+
+    @cached_property
+    def numbers(self) -> dict[str, int]:
+        """Task -> its number."""
+        return {task: i for i, task in enumerate(self.tasks)}
 
     def placement(self, where: Sequence[int]) -> dict[str, str]:
         """Return task -> device id."""
