@@ -22,8 +22,8 @@ import msgspec
 import onnx
 
 from trisect.profiles.costmodel.costs import Costs
+from trisect.profiles.measuring.call_timing import time_calls
 from trisect.profiles.measuring.plan_trial import run_trial
-from trisect.profiles.measuring.timing import time_calls
 from trisect.runtime.atomic_write import write_atomically
 from trisect.runtime.device import Device
 from trisect.runtime.engines import load

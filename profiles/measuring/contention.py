@@ -30,9 +30,9 @@ from trisect.runtime.tensors.tensor_spec import TensorSpec
 from trisect.runtime.workers.tensor_pool import TensorPool
 
 from ..stored.profile_data import Contention
+from .call_timing import repeat
 from .measurement_plan import measurement_plan
 from .operator_cases import OperatorCase, contention_cases
-from .timing import repeat
 
 EXECUTORS = ("threads", "processes")
 _DURATION_S = 0.45

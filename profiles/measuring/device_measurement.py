@@ -25,6 +25,7 @@ from trisect.runtime.progress import Progress, no_progress
 
 from ..stored.profile_data import Contention, DeviceProfile, Link, Point, Profile, Provenance
 from ..stored.provenance import provenance
+from .call_timing import CallTiming, time_calls
 from .case_variants import VARIANT_SEPARATOR, case_variants
 from .contention import EXECUTORS, contending_pairs, measure_contention
 from .link_measurement import LARGE_BYTES, SIZES_BYTES, measure_link
@@ -32,7 +33,6 @@ from .machine_limits import peak_flops, read_bandwidth_bytes_per_s
 from .memory_measurement import has_own_memory, measure_memory
 from .operator_cases import OperatorCase, small_cases, square_matmul, standard_cases, tiny_chain
 from .power import can_measure_power, power_w
-from .timing import CallTiming, time_calls
 from .wakeup_measurement import add_wakeups
 
 _CHAIN = 33

@@ -23,9 +23,9 @@ from trisect.runtime.sessions.session import Session
 from trisect.runtime.tensors.tensor_spec import TensorSpec
 
 from ..stored.profile_data import Link, LinkPoint
+from .call_timing import repeat
 from .measurement_plan import measurement_plan
 from .onnx_builder import build_model
-from .timing import repeat
 
 SIZES_BYTES = (1 << 10, 64 << 10, 1 << 20, 16 << 20)
 LARGE_BYTES = 256 << 20

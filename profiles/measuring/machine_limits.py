@@ -15,8 +15,8 @@ from trisect.runtime.device import Device
 from trisect.runtime.engines import load
 from trisect.runtime.engines.base import LoadOptions
 
+from .call_timing import repeat
 from .operator_cases import square_matmul
-from .timing import repeat
 
 _ARRAY_BYTES = 256 << 20
 _PRODUCT_SIZES = (256, 1024)

@@ -20,7 +20,7 @@ from trisect.runtime.plans.plan import Plan
 from trisect.runtime.sessions.session import Session
 from trisect.runtime.tensors.tensor_spec import Arrays
 
-from .timing import repeat, summarise
+from .call_timing import repeat, summarise
 
 _WARM_UP = 4
 _OTHER_LOAD_MAX = 0.06
