@@ -81,7 +81,7 @@ class DeviceModel:
         return cls(regression, float(np.median(errors)) * 1.4826)
 
     def refined(self, segments: Iterable[MeasuredSegment]) -> DeviceModel:
-        """Return the model refined with segments and kernels of the model at hand.
+        """Return the model refined with segments and kernels of one model.
 
         Each term gets a correction such that the sums match the measurements: the maximum a posteriori estimate under
         a Gaussian prior, by Gauss-Newton steps. A term that dominates a measured segment is corrected most.

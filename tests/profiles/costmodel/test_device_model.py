@@ -136,8 +136,8 @@ def conv(name: str, source: OpTensor, target: OpTensor) -> OpInstance:
 X, Y, Z = (tensor(name, 1, 16, 8, 8) for name in "xyz")
 
 
-def kinds(works: list[OpInstance], leaving: list[str]) -> list[str]:
-    return [term.kind for term in segment_terms(works, leaving)]
+def kinds(instances: list[OpInstance], leaving: list[str]) -> list[str]:
+    return [term.kind for term in segment_terms(instances, leaving)]
 
 
 def test_an_activation_behind_a_convolution_is_another_matter_than_one_alone() -> None:

@@ -93,7 +93,7 @@ MEMORY = (MemoryPoint("tiny", 0, 0, 10), MemoryPoint("weights", 1000, 0, 2010))
 
 
 def contention_of(pair, options, executor):
-    """Figures that nobody has to wait for: each takes three times as long."""
+    """Synthetic contention, without measuring: each device takes three times as long."""
     rows = itertools.permutations([device.id for device in pair])
     return tuple(Contention(a, b, executor, OpClass.MATMUL, 1.0, 3.0) for a, b in rows)
 
