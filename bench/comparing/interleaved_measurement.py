@@ -146,8 +146,8 @@ class MeasurementOptions:
     """For turns, once all are loaded. No round begins that would exceed it, except the first."""
 
 
-def median_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> tuple[float, float] | None:
-    """Return an interval that covers the true median with at least this confidence, for any distribution.
+def median_interval(values: Sequence[float]) -> tuple[float, float] | None:
+    """Return an interval that covers the true median with at least 95 % confidence, for any distribution.
 
     Examples
     --------
@@ -160,7 +160,7 @@ def median_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> 
     tail, interval = 0.0, None
     for k in range(n // 2):
         tail += comb(n, k) / 2**n
-        if 1 - 2 * tail < confidence:
+        if 1 - 2 * tail < CONFIDENCE:
             break
         interval = (ordered[k], ordered[n - 1 - k])
     return interval

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import subprocess
+import sys
 from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
@@ -252,3 +254,21 @@ def test_a_real_comparison(
     assert {"zigzag", "ONNX Runtime alone", "OpenVINO alone"} <= {result["name"] for result in document["results"]}
     assert json.loads(trace.read_text())["traceEvents"]
     assert "zigzag" in report.read_text("utf-8")
+
+
+def test_without_the_acceptance_measurements_no_target_is_checked() -> None:
+    """As in an installed wheel: the commands are complete, and `bench llm` has no targets."""
+    code = (
+        "import importlib.util, sys\n"
+        "find = importlib.util.find_spec\n"
+        "importlib.util.find_spec = lambda name, *rest: None if name.startswith('trisect.bench.acc') else find(name)\n"
+        "sys.modules['trisect.bench.acceptance'] = None\n"
+        "from trisect.cli.main import main\n"
+        "from trisect.cli.commands.bench_command import _check_targets\n"
+        "assert _check_targets(None, []) == ()\n"
+        "assert main(['bench', 'simulate', '--json']) == 2\n"
+        "sys.exit(main(['bench', '-h']))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "study" in done.stdout
