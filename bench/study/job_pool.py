@@ -31,7 +31,7 @@ NO_SIZE = ProblemSize(0, 0, 0, "", "")
 def run_jobs(
     jobs: Iterable[StudyJob], setup: StudySetup, run_limit_s: float, processes: int, on_run: OnRun
 ) -> dict[str, str]:
-    """StudyRun jobs in child processes.
+    """Run jobs in child processes.
 
     Returns
     -------
@@ -87,7 +87,7 @@ class _JobPool:
         self._stopping = threading.Event()
 
     def work(self) -> None:
-        """StudyRun pending jobs until there are none: the main function of a thread."""
+        """Run pending jobs until there are none: the main function of a thread."""
         process: StrategyProcess | None = None
         try:
             while not self._stopping.is_set():

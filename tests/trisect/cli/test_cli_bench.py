@@ -263,7 +263,7 @@ def test_without_the_acceptance_measurements_no_target_is_checked() -> None:
         "find = importlib.util.find_spec\n"
         "importlib.util.find_spec = lambda name, *rest: None if name.startswith('trisect.bench.acc') else find(name)\n"
         "sys.modules['trisect.bench.acceptance'] = None\n"
-        "from trisect.cli.main import main\n"
+        "from trisect.cli import main\n"
         "from trisect.cli.commands.bench_command import _check_targets\n"
         "assert _check_targets(None, []) == ()\n"
         "assert main(['bench', 'simulate', '--json']) == 2\n"
