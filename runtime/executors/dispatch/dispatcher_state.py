@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import deque
@@ -17,6 +18,8 @@ from .in_flight_items import InFlightItems
 from .loaded_plan import LoadedPlan
 
 _INCIDENTS_MAX = 10_000
+
+log = logging.getLogger(__name__)
 
 
 class SegmentTask(NamedTuple):
@@ -88,6 +91,7 @@ class DispatcherState:
 
     def add_incident(self, kind: Incident, device: str, text: str, item: int = 0, start_s: float | None = None) -> None:
         """Record an incident that ends now."""
+        log.info("%s on %s: %s", kind, device, text)
         now_s = time.perf_counter() - self.started_s
         begin_s = now_s if start_s is None else start_s - self.started_s
         with self.lock:
