@@ -22,8 +22,11 @@ def describe_segment(segment: Segment) -> str:
 
 
 def in_segment(segment: Segment, error: Error) -> Error:
-    """Return a copy of an error whose message begins with the segment."""
-    return error.with_message(f"{describe_segment(segment)}: {error.message}")
+    """Return a copy of an error whose message begins with the segment, and that carries the plan's device."""
+    copy = error.with_message(f"{describe_segment(segment)}: {error.message}")
+    if isinstance(copy, EngineFailed):
+        copy.device = segment.device
+    return copy
 
 
 @contextmanager

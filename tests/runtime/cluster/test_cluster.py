@@ -191,6 +191,7 @@ def test_errors_of_a_remote_engine_name_segment_and_node(make_plan):
         good, bad, last = session.stream(items, on_error="yield")
     assert isinstance(bad, EngineFailed)
     assert "segment 0 on edge1/cpu:ort" in str(bad)
+    assert bad.device == "edge1/cpu:ort"
     assert (good["y"][0], last["y"][0]) == (0.0, 2.0)
 
 

@@ -76,6 +76,8 @@ def test_an_engine_that_breaks_on_one_item_breaks_that_item(make_plan):
             outputs = list(session.stream(items, on_error="yield"))
             assert [isinstance(out, EngineFailed) for out in outputs] == [False, True, False, True, False]
             assert str(outputs[1]).startswith("segment 1 on cpu:ort (node 'node 1'): cpu:ort could not run: ")
+            assert outputs[1].device == "cpu:ort"
+            assert str(outputs[1]).endswith(f"could not run: {outputs[1].reason}")
             assert all((out["z"] == -4).all() for out in outputs[::2])
             assert len(list(session.stream(items, on_error="skip"))) == 3
             assert session.incidents == ()
