@@ -47,25 +47,24 @@ class ModelWeights:
     """The same in the file's own blocks (with offsets for Q4_1): exact, and the fewest bytes for decode."""
 
 
-def product(graph: GraphBuilder, x: str, weight: Weight, name: str, *, result: str | None = None) -> str:
+def product(graph: GraphBuilder, x: str, weight: Weight, name: str) -> str:
     """Add ``x @ weight.T`` for x [..., columns], or [tokens, columns] if the weight has offsets; return its output."""
-    result = result or name
     rows, columns = weight.shape
     if isinstance(weight, Dense):
         transposed = graph.node("Transpose", [graph.constant(f"{name}.weight", weight.data)], f"{name}.t", perm=[1, 0])
-        return graph.node("MatMul", [x, transposed], result)
+        return graph.node("MatMul", [x, transposed], name)
     stored = [graph.constant(f"{name}.weight", weight.data), graph.constant(f"{name}.scales", weight.scales)]
     inputs = [x, *stored]
     attributes = {"N": rows, "K": columns, "bits": weight.bits, "block_size": weight.block, "accuracy_level": 4}
     if weight.offset is None:
-        return graph.node("MatMulNBits", inputs, result, domain=MICROSOFT, **attributes)
+        return graph.node("MatMulNBits", inputs, name, domain=MICROSOFT, **attributes)
     # All weights of a block lack the same offset: add the offset times the sum of the input's block.
     y = graph.node("MatMulNBits", inputs, f"{name}.levels", domain=MICROSOFT, **attributes)
     ones = np.kron(np.eye(columns // weight.block, dtype=np.float32), np.ones((weight.block, 1), np.float32))
     sums = graph.node("MatMul", [x, graph.constant(f"block_sums.{columns}", ones)], f"{name}.sums")
     offset = graph.constant(f"{name}.offset", weight.offset)
     # Gemm multiplies and adds in one kernel.
-    return graph.node("Gemm", [sums, offset, y], result, transB=1)
+    return graph.node("Gemm", [sums, offset, y], name, transB=1)
 
 
 def embed(graph: GraphBuilder, weight: Weight, ids: str, shape: list[int]) -> str:

@@ -12,6 +12,8 @@ from ..bundle import Bundle
 from ..running.generation import GenerationStats, LanguageSession
 from .phase_prediction import PhasePrediction
 
+_REPEATS = 3
+
 
 @dataclass(frozen=True)
 class MeasuredRequest:
@@ -30,7 +32,6 @@ def measure_request(
     new_tokens: int,
     threads: int | None = None,
     precision: str = "fast",
-    repeats: int = 3,
     progress: Progress = no_progress,
 ) -> list[MeasuredRequest]:
     """Run a request on several pairs of devices, one pair after the other, each after one warm-up run.
@@ -52,7 +53,7 @@ def measure_request(
         pair = devices[predicted.prefill], devices[predicted.decode]
         with LanguageSession(bundle, *pair, threads=threads, precision=precision) as session:
             runs = [
-                session.generate(prompt, max_new_tokens=new_tokens, ignore_eos=True).stats for _ in range(repeats + 1)
+                session.generate(prompt, max_new_tokens=new_tokens, ignore_eos=True).stats for _ in range(1 + _REPEATS)
             ]
         by_duration = sorted(runs[1:], key=lambda stats: stats.end_to_end_s)
         measured.append(MeasuredRequest(by_duration[len(by_duration) // 2], predicted))

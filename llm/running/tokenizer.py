@@ -125,22 +125,20 @@ class Tokenizer:
             self._encoder.encode_special_tokens = not parse_special
             return self._encoder.encode(text, add_special_tokens=add_special).ids
 
-    def encode_chat(self, messages: Sequence[Mapping[str, Any]], *, add_generation_prompt: bool = True) -> list[int]:
+    def encode_chat(self, messages: Sequence[Mapping[str, Any]]) -> list[int]:
         """Return the token ids of a conversation in the model's chat format.
 
         Parameters
         ----------
         messages : sequence of mapping
             Each with ``role`` and ``content``.
-        add_generation_prompt : bool
-            End with the header of the assistant's answer.
 
         Raises
         ------
         InvalidInput
             If the template rejects the conversation.
         """
-        text = self.format_chat(messages, add_generation_prompt=add_generation_prompt)
+        text = self.format_chat(messages)
         bos = self.prompting.bos_id
         ids = self.encode(text, add_special=False)
         # Some templates write the BOS token themselves; it must not occur twice.
@@ -148,15 +146,14 @@ class Tokenizer:
             return [bos, *ids]
         return ids
 
-    def format_chat(self, messages: Sequence[Mapping[str, Any]], *, add_generation_prompt: bool = True) -> str:
-        """Return the text of a conversation in the model's chat format; see `encode_chat`."""
+    def format_chat(self, messages: Sequence[Mapping[str, Any]]) -> str:
+        """Return the text of a conversation in the model's chat format, up to the header of the next answer."""
         bos, eos = self.prompting.bos_id, next(iter(self.eos_ids), None)
         return render_chat(
             self.prompting.chat_template,
             messages,
             bos_token=self._text_of(bos),
             eos_token=self._text_of(eos),
-            add_generation_prompt=add_generation_prompt,
         )
 
     def decode(self, ids: Iterable[int]) -> str:
