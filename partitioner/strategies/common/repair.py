@@ -31,7 +31,7 @@ _MAX_GROUP_PLACEMENTS = 64
 
 
 def repair(problem: Problem, placement: Placement) -> dict[str, str]:
-    """Return the placement, changed where it would violate a rule of its problem.
+    """Return the placement in the graph's order, changed where it would violate a rule of its problem.
 
     Raises
     ------
@@ -40,7 +40,7 @@ def repair(problem: Problem, placement: Placement) -> dict[str, str]:
     """
     if problem.rules.convention == "offload":
         return repair_offload(problem, placement)
-    colocated = colocate(problem, placement)
+    colocated = colocate(problem, {task: placement[task] for task in problem.graph})
     if problem.rules.convention == "tasks" or not _violations(problem, colocated):
         return colocated
     for candidate in _candidates(problem, colocated):
@@ -56,7 +56,7 @@ def repaired_proposal(problem: Problem, lists: TaskLists, schedule: ListSchedule
     placement = lists.placement(schedule.where)
     if problem.rules.convention == "tasks":
         return Proposal(placement, starts_s=lists.starts_s(schedule))
-    return Proposal(repair(problem, {task: placement[task] for task in problem.graph}))
+    return Proposal(repair(problem, placement))
 
 
 def colocate(problem: Problem, placement: Placement) -> dict[str, str]:

@@ -19,16 +19,11 @@ def balanced(problem: Problem) -> dict[str, str]:
 
     Examples
     --------
-    >>> import networkx as nx
-    >>> from trisect.runtime.device import Device
-    >>> graph = nx.DiGraph([("a", "b"), ("a", "c"), ("b", "d"), ("c", "d")])
-    >>> devices = [Device("cpu:x", "cpu", "x", ""), Device("gpu:y", "gpu", "y", "")]
-    >>> times = {task: {"cpu:x": 2.0, "gpu:y": 1.0} for task in graph}
-    >>> problem = Problem.of(graph, devices, times)
+    >>> from trisect.scheduler.problem.example_problem import diamond
+    >>> problem = diamond()
     >>> balanced(problem)
     {'a': 'cpu:x', 'b': 'gpu:y', 'c': 'gpu:y', 'd': 'gpu:y'}
     """
     lists = task_lists(problem)
     overheads = [problem.overhead(device) for device in lists.devices]
-    placement = lists.placement(interval_placement(lists, overheads, keep_order=True))
-    return repair(problem, {task: placement[task] for task in problem.graph})
+    return repair(problem, lists.placement(interval_placement(lists, overheads, keep_order=True)))

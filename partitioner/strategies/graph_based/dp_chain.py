@@ -24,12 +24,8 @@ def dp_chain(problem: Problem) -> dict[str, str]:
 
     Examples
     --------
-    >>> import networkx as nx
-    >>> from trisect.runtime.device import Device
-    >>> graph = nx.DiGraph([("a", "b"), ("a", "c"), ("b", "d"), ("c", "d")])
-    >>> devices = [Device("cpu:x", "cpu", "x", ""), Device("gpu:y", "gpu", "y", "")]
-    >>> times = {task: {"cpu:x": 2.0, "gpu:y": 1.0} for task in graph}
-    >>> problem = Problem.of(graph, devices, times)
+    >>> from trisect.scheduler.problem.example_problem import diamond
+    >>> problem = diamond()
     >>> dp_chain(problem)
     {'a': 'gpu:y', 'b': 'gpu:y', 'c': 'gpu:y', 'd': 'cpu:x'}
     """
@@ -41,5 +37,4 @@ def dp_chain(problem: Problem) -> dict[str, str]:
         return repair(problem, instance.to_placement(pipeline[1]))
     lists = task_lists(problem)
     overheads = [problem.overhead(device) for device in lists.devices]
-    placement = lists.placement(interval_placement(lists, overheads))
-    return repair(problem, {task: placement[task] for task in problem.graph})
+    return repair(problem, lists.placement(interval_placement(lists, overheads)))

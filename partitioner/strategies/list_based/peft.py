@@ -21,12 +21,8 @@ def peft(problem: Problem) -> Proposal:
 
     Examples
     --------
-    >>> import networkx as nx
-    >>> from trisect.runtime.device import Device
-    >>> graph = nx.DiGraph([("a", "b"), ("a", "c"), ("b", "d"), ("c", "d")])
-    >>> devices = [Device("cpu:x", "cpu", "x", ""), Device("gpu:y", "gpu", "y", "")]
-    >>> times = {task: {"cpu:x": 2.0, "gpu:y": 1.0} for task in graph}
-    >>> problem = Problem.of(graph, devices, times)
+    >>> from trisect.scheduler.problem.example_problem import diamond
+    >>> problem = diamond()
     >>> sorted(peft(problem).placement.values())
     ['cpu:x', 'gpu:y', 'gpu:y', 'gpu:y']
     """

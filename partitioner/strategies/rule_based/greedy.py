@@ -6,7 +6,6 @@ lists in general see Graham 1969, https://doi.org/10.1137/0117039. O(tasks x dev
 
 from __future__ import annotations
 
-from trisect.runtime.errors import UnknownDevice
 from trisect.scheduler.problem.problem import Problem
 
 from .. import strategy
@@ -29,19 +28,14 @@ def greedy(problem: Problem, priorities: str = "") -> dict[str, str]:
 
     Examples
     --------
-    >>> import networkx as nx
-    >>> from trisect.runtime.device import Device
-    >>> graph = nx.DiGraph([("a", "b"), ("a", "c"), ("b", "d"), ("c", "d")])
-    >>> devices = [Device("cpu:x", "cpu", "x", ""), Device("gpu:y", "gpu", "y", "")]
-    >>> times = {task: {"cpu:x": 2.0, "gpu:y": 1.0} for task in graph}
-    >>> problem = Problem.of(graph, devices, times)
+    >>> from trisect.scheduler.problem.example_problem import diamond
+    >>> problem = diamond()
     >>> set(greedy(problem).values()), set(greedy(problem, "cpu:x").values())
     ({'gpu:y'}, {'cpu:x'})
     """
     named = [part for part in priorities.split(",") if part]
-    for part in named:
-        if part not in problem.device_ids:
-            raise UnknownDevice(f"no device {part!r} here", remedy=f"there are: {', '.join(problem.device_ids)}")
+    for device in named:
+        problem.column(device)  # refuses unknown ones
     kinds = {"npu": 0, "gpu": 1, "cpu": 2}
     rest = sorted((d for d in problem.devices if d.id not in named), key=lambda d: kinds[d.kind])
     order = {device: i for i, device in enumerate([*named, *(d.id for d in rest)])}

@@ -19,12 +19,8 @@ def roundrobin(problem: Problem) -> dict[str, str]:
 
     Examples
     --------
-    >>> import networkx as nx
-    >>> from trisect.runtime.device import Device
-    >>> graph = nx.DiGraph([("a", "b"), ("a", "c"), ("b", "d"), ("c", "d")])
-    >>> devices = [Device("cpu:x", "cpu", "x", ""), Device("gpu:y", "gpu", "y", "")]
-    >>> times = {task: {"cpu:x": 2.0, "gpu:y": 1.0} for task in graph}
-    >>> problem = Problem.of(graph, devices, times)
+    >>> from trisect.scheduler.problem.example_problem import diamond
+    >>> problem = diamond()
     >>> roundrobin(problem)
     {'a': 'cpu:x', 'b': 'gpu:y', 'c': 'cpu:x', 'd': 'gpu:y'}
     """
@@ -32,4 +28,4 @@ def roundrobin(problem: Problem) -> dict[str, str]:
     for i, task in enumerate(topological_order(problem.graph)):
         allowed = problem.allowed(task)
         placement[task] = allowed[i % len(allowed)]
-    return repair(problem, {task: placement[task] for task in problem.graph})
+    return repair(problem, placement)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from math import inf
 
-from trisect.runtime.errors import InfeasibleProblem, UnknownDevice
+from trisect.runtime.errors import InfeasibleProblem
 from trisect.scheduler.problem.problem import Problem
 
 from .. import strategy
@@ -31,17 +31,13 @@ def single(problem: Problem, device: str = "") -> dict[str, str]:
 
     Examples
     --------
-    >>> import networkx as nx
-    >>> from trisect.runtime.device import Device
-    >>> graph = nx.DiGraph([("a", "b"), ("a", "c"), ("b", "d"), ("c", "d")])
-    >>> devices = [Device("cpu:x", "cpu", "x", ""), Device("gpu:y", "gpu", "y", "")]
-    >>> times = {task: {"cpu:x": 2.0, "gpu:y": 1.0} for task in graph}
-    >>> problem = Problem.of(graph, devices, times)
+    >>> from trisect.scheduler.problem.example_problem import diamond
+    >>> problem = diamond()
     >>> set(single(problem).values()), set(single(problem, "cpu:x").values())
     ({'gpu:y'}, {'cpu:x'})
     """
-    if device and device not in problem.device_ids:
-        raise UnknownDevice(f"no device {device!r} in this split", remedy=f"there are: {', '.join(problem.device_ids)}")
+    if device:
+        problem.column(device)  # refuses unknown ones
     candidates = [device] if device else problem.device_ids
     sums = {d: problem.overhead(d) + sum(problem.time(task, d) for task in problem.graph) for d in candidates}
     best = min(candidates, key=lambda d: sums[d])

@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import replace
 from math import inf
 
-from trisect.runtime.errors import UnknownDevice
 from trisect.scheduler.problem.problem import Problem
 from trisect.scheduler.problem.solution import Proposal
 
@@ -50,8 +49,7 @@ def tiers(problem: Problem, ranks: str = "", *, time_limit_s: float = TIME_LIMIT
     ranked = [[part for part in rank.split(",") if part] for rank in ranks.split("|")]
     named = [device for rank in ranked for device in rank]
     for device in named:
-        if device not in problem.device_ids:
-            raise UnknownDevice(f"no device {device!r} here", remedy=f"there are: {', '.join(problem.device_ids)}")
+        problem.column(device)  # refuses unknown ones
     rest = [device for device in problem.devices if device.id not in named]
     kinds = ("npu", "gpu", "cpu") if not named else ("",)
     ranked += [[d.id for d in rest if kind in ("", d.kind)] for kind in kinds]

@@ -39,12 +39,8 @@ def auto(problem: Problem, *, time_limit_s: float = TIME_LIMIT_S, seed: int = 0)
 
     Examples
     --------
-    >>> import networkx as nx
-    >>> from trisect.runtime.device import Device
-    >>> graph = nx.DiGraph([("a", "b"), ("a", "c"), ("b", "d"), ("c", "d")])
-    >>> devices = [Device("cpu:x", "cpu", "x", ""), Device("gpu:y", "gpu", "y", "")]
-    >>> times = {task: {"cpu:x": 3.5, "gpu:y": 1.0} for task in graph}
-    >>> problem = Problem.of(graph, devices, times)
+    >>> from trisect.scheduler.problem.example_problem import diamond
+    >>> problem = diamond(cpu_s=3.5)
     >>> set(auto(problem).placement.values())
     {'gpu:y'}
     """

@@ -20,12 +20,8 @@ def local_search(problem: Problem, *, time_limit_s: float = TIME_LIMIT_S, seed: 
 
     Examples
     --------
-    >>> import networkx as nx
-    >>> from trisect.runtime.device import Device
-    >>> graph = nx.DiGraph([("a", "b"), ("a", "c"), ("b", "d"), ("c", "d")])
-    >>> devices = [Device("cpu:x", "cpu", "x", ""), Device("gpu:y", "gpu", "y", "")]
-    >>> times = {task: {"cpu:x": 2.0, "gpu:y": 1.0} for task in graph}
-    >>> problem = Problem.of(graph, devices, times)
+    >>> from trisect.scheduler.problem.example_problem import diamond
+    >>> problem = diamond()
     >>> set(local_search(problem, time_limit_s=0.1).placement.values())
     {'gpu:y'}
     """
