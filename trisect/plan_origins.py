@@ -7,27 +7,25 @@ file per model hash with the path of the model.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import os
+import logging
 from pathlib import Path
 
 import platformdirs
 
-from trisect.runtime.errors import InvalidInput
+from trisect.runtime.atomic_write import write_atomically
+from trisect.runtime.errors import InvalidInput, StorageFailed
 from trisect.runtime.plans.plan import Plan
+
+log = logging.getLogger(__name__)
 
 
 def record(plan: Plan, model: Path) -> None:
-    """Record the path of a plan's model; a cache that cannot be written is ignored."""
-    note = _note(plan.model_sha256)
-    aside = note.with_name(f".{note.name}.{os.getpid()}")
-    with contextlib.suppress(OSError):
-        note.parent.mkdir(parents=True, exist_ok=True)
-        aside.write_text(str(model.resolve()), encoding="utf-8")
-        os.replace(aside, note)
-    with contextlib.suppress(OSError):
-        aside.unlink()
+    """Record the path of a plan's model; a cache that cannot be written does not fail a split."""
+    try:
+        write_atomically(_note(plan.model_sha256), str(model.resolve()).encode())
+    except StorageFailed as error:
+        log.info("`trisect verify` will need --model: %s", error)
 
 
 def find_model(plan: Plan) -> Path:

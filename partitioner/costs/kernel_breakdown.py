@@ -79,13 +79,7 @@ def kernel_segments(
     ]
 
 
-def plan_kernels(
-    plan: Plan,
-    trial: PlanTiming,
-    calls_s: Mapping[str, float],
-    profiling_s: float = PROFILING_S,
-    threads: int | None = None,
-) -> list[Kernel]:
+def plan_kernels(plan: Plan, trial: Trial, calls_s: Mapping[str, float], threads: int | None = None) -> list[Kernel]:
     """Measure the kernels of a plan; none where an engine has no profiler or fails.
 
     Parameters
@@ -95,7 +89,7 @@ def plan_kernels(
     threads : int, optional
         Number of threads of each engine; its default when left out.
     """
-    kernels_of_segments = _segment_kernels(plan, trial, calls_s, profiling_s, threads)
+    kernels_of_segments = _segment_kernels(plan, trial, calls_s, PROFILING_S, threads)
     return [kernel for kernels in kernels_of_segments for kernel in kernels] if all(kernels_of_segments) else []
 
 
