@@ -135,6 +135,7 @@ def _as_placement(name: str, result: Any) -> dict[str, str]:
     """Return a strategy's result as task -> device id; its values may be devices or their ids."""
     if not isinstance(result, Mapping):
         raise InfeasibleProblem(
-            f"the strategy {name!r} returned {type(result).__name__}", remedy="return a mapping of task to device"
+            f"expected a mapping of task to device from the strategy {name!r}, found {type(result).__name__}",
+            remedy="return a mapping",
         )
     return {task: device.id if isinstance(device, Device) else device for task, device in result.items()}

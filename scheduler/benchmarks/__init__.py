@@ -18,10 +18,13 @@ _MAX_BYTES = 256 * 2**20
 def read_benchmark(path: Path, objective: Objective | None, contiguous: bool, processors: int) -> ProblemTables:
     """Read a benchmark file by its suffix; parameters and errors as for `Problem.read`."""
     if objective not in (None, "latency", "throughput"):
-        raise InvalidInput(f"no objective {objective!r}", remedy="there are: latency, throughput")
+        raise InvalidInput(f"expected the objective latency or throughput, found {objective!r}", remedy="choose one")
     if path.suffix == ".stg":
         if objective == "throughput" or contiguous:
-            raise InvalidInput(f"{path.name} is a task graph of the STG set", remedy="its objective is latency")
+            raise InvalidInput(
+                f"{path.name}: expected the objective latency of a standard task graph",
+                remedy="choose latency, not contiguous",
+            )
         return read_stg(_text(path), path.name, processors)
     if path.suffix == ".json":
         text = _text(path)

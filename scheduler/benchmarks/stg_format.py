@@ -36,7 +36,9 @@ def read_stg(text: str, name: str, processors: int) -> ProblemTables:
     ([('0', '1'), ('0', '2'), ('1', '3'), ('2', '3')], 5.0)
     """
     if not 1 <= processors <= _MAX_PROCESSORS:
-        raise InvalidInput(f"{processors} processors", remedy=f"give between 1 and {_MAX_PROCESSORS}")
+        raise InvalidInput(
+            f"expected 1 to {_MAX_PROCESSORS} processors, found {processors}", remedy="change the number"
+        )
     rows = [line.split() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
     try:
         numbers = [[int(word) for word in row] for row in rows]

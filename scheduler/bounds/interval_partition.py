@@ -54,7 +54,9 @@ def interval_placement(lists: TaskLists, overheads: Sequence[float], *, keep_ord
     for kind in kinds:
         cases *= len(kind) + 1
     if cases > _MAX_CASES and not keep_order:
-        raise InfeasibleProblem(f"expected at most {_MAX_CASES} orders of devices, found {cases} of {len(kinds)} kinds")
+        raise InfeasibleProblem(
+            f"expected at most {_MAX_CASES} orders of devices, found {cases} of {len(kinds)} kinds", remedy="use heft"
+        )
 
     def reach(load: float) -> list[tuple[int, int]] | None:
         if keep_order:
@@ -63,7 +65,7 @@ def interval_placement(lists: TaskLists, overheads: Sequence[float], *, keep_ord
 
     low, best = 0.0, reach(high)
     if best is None:
-        raise InfeasibleProblem("no cut of the order places every task on a device that can run it")
+        raise InfeasibleProblem("no cut of the order places every task on a device that can run it", remedy="use heft")
     for _ in range(_ROUNDS):
         middle = (low + high) / 2
         pieces = reach(middle)

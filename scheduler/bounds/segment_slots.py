@@ -61,7 +61,7 @@ def solve_segments(
     is_all = slots >= min(max_segments, len(problem.devices) if problem.rules.contiguous else max_segments, count)
     if result.is_infeasible:
         if is_all and value == inf:
-            raise InfeasibleProblem("no placement keeps all constraints: proven", remedy="loosen one")
+            raise InfeasibleProblem("it is proven that no placement satisfies all constraints", remedy="loosen one")
         if value == inf:
             return None
     bound = min(result.bound / model.scale, value)

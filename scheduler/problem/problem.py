@@ -153,9 +153,9 @@ class Problem:
         devices = tuple(devices)
         ids = [d.id for d in devices]
         if not devices:
-            raise InfeasibleProblem("no device to place work on", remedy="name at least one")
+            raise InfeasibleProblem("expected at least one device, found none", remedy="add a device")
         if len(topological_order(graph)) < len(graph):
-            raise InfeasibleProblem("the task graph has a cycle", remedy="a model's graph must be acyclic")
+            raise InfeasibleProblem("expected an acyclic task graph, found a cycle", remedy="check the edges")
         if not all("tensors" in data for _, _, data in graph.edges(data=True)):
             graph = graph.copy()
             for _, _, data in graph.edges(data=True):

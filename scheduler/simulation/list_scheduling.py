@@ -186,7 +186,7 @@ def schedule_in_order(
             if key < best_key:
                 best, best_key, best_begin = d, key, begin
         if best < 0:
-            raise InfeasibleProblem(f"no device can run {lists.tasks[i]!r}")
+            raise InfeasibleProblem(f"no device can run {lists.tasks[i]!r}", remedy="add a device that can")
         where[i], start[i] = best, best_begin
         finish[i] = free[best] = best_begin + times[best]
     return ListSchedule(where, start, max(finish, default=0.0))

@@ -71,7 +71,7 @@ def best_quick_proposal(problem: Problem, names: tuple[str, ...] = _STARTS) -> P
             where = first_fit(instance)
             if where is not None and problem.objective == "throughput" and not problem.rules.contiguous:
                 return Proposal(instance.to_placement(where))
-        raise InfeasibleProblem("no strategy finds a placement", remedy="loosen the constraints")
+        raise InfeasibleProblem("no quick strategy finds a valid placement", remedy="use exact, or loosen a constraint")
     return best
 
 

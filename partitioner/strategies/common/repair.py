@@ -47,7 +47,7 @@ def repair(problem: Problem, placement: Placement) -> dict[str, str]:
         if not _violations(problem, candidate):
             return candidate
     raise InfeasibleProblem(
-        f"no placement like this keeps all rules: {_violations(problem, colocated)[0].message}", remedy=_REMEDY
+        f"no similar placement satisfies all rules: {_violations(problem, colocated)[0].message}", remedy=_REMEDY
     )
 
 
@@ -66,7 +66,9 @@ def colocate(problem: Problem, placement: Placement) -> dict[str, str]:
         if len({placement[task] for task in group}) > 1:
             options = _common_devices(problem, group)
             if not options:
-                raise InfeasibleProblem(f"no device can run {group[0]!r} and what must be with it", remedy=_REMEDY)
+                raise InfeasibleProblem(
+                    f"no device can run {group[0]!r} and the tasks colocated with it", remedy=_REMEDY
+                )
             costs = {
                 d: sum(problem.time(t, d) for t in group) + crossing_time_s(problem, placement, set(group), d)
                 for d in options

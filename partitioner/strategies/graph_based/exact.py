@@ -53,7 +53,7 @@ def exact(problem: Problem, solver: str = "cp", *, time_limit_s: float = TIME_LI
     Raises
     ------
     InfeasibleProblem
-        When no placement keeps all constraints, or none was found in time.
+        When no placement satisfies all constraints, or none was found in time.
 
     Examples
     --------
@@ -82,7 +82,7 @@ def exact(problem: Problem, solver: str = "cp", *, time_limit_s: float = TIME_LI
 def _segments(problem: Problem, solver: str, time_limit_s: float, seed: int) -> Proposal:
     chosen = next((name for name in _SOLVERS if name == solver), None)
     if chosen is None:
-        raise InvalidInput(f"exact has no solver {solver!r}", remedy=f"there are: {', '.join(_SOLVERS)}")
+        raise InvalidInput(f"expected a solver of exact, found {solver!r}", remedy=f"there are: {', '.join(_SOLVERS)}")
     few = min(_ENUMERABLE, move_count(problem, time_limit_s))
     if prod(len(problem.allowed(task)) for task in problem.graph) <= few:
         return _enumerate(problem)
@@ -107,7 +107,8 @@ def _segments(problem: Problem, solver: str, time_limit_s: float, seed: int) -> 
             value = evaluate_proposal(problem, best).value
     if value == inf:
         raise InfeasibleProblem(
-            "no placement was found that keeps all constraints", remedy="give more time, or loosen one"
+            "no placement was found that satisfies all constraints",
+            remedy="give more time, or loosen a constraint",
         )
     if value > bound.value * (1 + _PROVEN) and problem.objective in ("latency", "throughput"):
         relaxed = solve_task_schedule(
@@ -127,5 +128,5 @@ def _enumerate(problem: Problem) -> Proposal:
         if proposal_value < value:
             best, value = proposal, proposal_value
     if best is None:
-        raise InfeasibleProblem("no placement keeps all constraints: all were tried", remedy="loosen one")
+        raise InfeasibleProblem("no placement satisfies all constraints: all were evaluated", remedy="loosen one")
     return replace(best, bound=value, bound_by="all placements tried")

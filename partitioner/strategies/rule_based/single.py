@@ -44,6 +44,7 @@ def single(problem: Problem, device: str = "") -> dict[str, str]:
     if sums[best] == inf:
         unsupported = next(task for task in problem.graph if problem.time(task, best) == inf)
         raise InfeasibleProblem(
-            f"{best} cannot run the whole: not {unsupported!r}", remedy="use the strategy auto, or other devices"
+            f"{best} cannot run the whole model: it does not support {unsupported!r}",
+            remedy="use the strategy auto, or other devices",
         )
     return dict.fromkeys(problem.graph, best)

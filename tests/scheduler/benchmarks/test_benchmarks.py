@@ -79,7 +79,7 @@ def test_what_is_no_benchmark_is_refused(tmp_path: Path) -> None:
         Problem.read(written(tmp_path, "1\n0 1 2 0\n", "row.stg"))
     with pytest.raises(InvalidModel, match="not a standard task graph"):
         Problem.read(written(tmp_path, "words", "words.stg"))
-    with pytest.raises(InvalidInput, match="0 processors"):
+    with pytest.raises(InvalidInput, match="expected 1 to 1024 processors, found 0"):
         Problem.read(written(tmp_path, "1\n0 1 0\n", "fine.stg"), processors=0)
 
 

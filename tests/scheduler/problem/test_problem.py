@@ -41,7 +41,7 @@ def test_a_task_without_any_device(useless: float) -> None:
 
 
 def test_refusals() -> None:
-    with pytest.raises(InfeasibleProblem, match="no device"):
+    with pytest.raises(InfeasibleProblem, match="expected at least one device, found none"):
         Problem.of(chain(), [], lambda n, d: 1.0, PLATFORM)
     cyclic: nx.DiGraph[str] = nx.DiGraph([("x", "y"), ("y", "x")])
     with pytest.raises(InfeasibleProblem, match="cycle"):
