@@ -79,7 +79,9 @@ def kernel_segments(
     ]
 
 
-def plan_kernels(plan: Plan, trial: PlanTiming, calls_s: Mapping[str, float], threads: int | None = None) -> list[Kernel]:
+def plan_kernels(
+    plan: Plan, trial: PlanTiming, calls_s: Mapping[str, float], threads: int | None = None
+) -> list[Kernel]:
     """Measure the kernels of a plan; none where an engine has no profiler or fails.
 
     Parameters
