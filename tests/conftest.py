@@ -23,7 +23,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 ONE_AT_A_TIME = (
     "tests/runtime/cluster/",
     "tests/runtime/executors/faults/",
-    "tests/trisect/cli/test_cli_plans.py",
+    "tests/trisect/cli/commands/test_plan_commands.py",
     "tests/trisect/test_cluster_devices.py",
 )
 """Tests that start Ray, or count the processes and shared memory of this machine: never two of them in parallel."""

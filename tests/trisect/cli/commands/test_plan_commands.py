@@ -2,34 +2,16 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from tests.trisect.cli.conftest import Call
 from tests.trisect.conftest import expected
 from trisect import Plan
 from trisect.cli import main
-from trisect.cli.option_parsing import parse_shapes
-from trisect.runtime.errors import InvalidInput
-
-Call = Callable[..., Any]
-
-
-@pytest.fixture
-def as_json(capsys: pytest.CaptureFixture[str]) -> Call:
-    """Runs a command with ``--json``, checks exit code and standard error, and returns the document."""
-
-    def call(*words: object, code: int = 0) -> Any:
-        assert main([*map(str, words), "--json"]) == code
-        out, err = capsys.readouterr()
-        assert err == ""
-        return json.loads(out)
-
-    return call
 
 
 def test_split_as_json(model: Path, two_devices: str, tmp_path: Path, as_json: Call) -> None:
@@ -202,36 +184,3 @@ def test_outputs_are_written_completely_or_not_at_all(
     assert main(["run", str(plan_folder), "-o", str(tmp_path / "missing" / "out.npz"), "--repeat", "1"]) == 2
     assert "cannot write" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
-
-
-def test_profile_as_json_and_as_a_table(
-    as_json: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("TRISECT_PROFILES", str(tmp_path))
-    document = as_json("profile", "--devices", "cpu:ort", "--budget", "1")
-    assert document["provenance"]["source"] == "measured"
-    assert list(document["devices"]) == ["cpu:ort"]
-    assert main(["profile", "--devices", "cpu:ort", "--budget", "1"]) == 0
-    out, err = capsys.readouterr()
-    assert "cpu:ort" in out
-    assert str(tmp_path) in err
-
-
-@pytest.mark.parametrize("text", ["batch", "=3", "batch=-1", "batch=1.5", "batch=²"])
-def test_malformed_shapes_are_refused(text: str) -> None:
-    with pytest.raises(InvalidInput, match="expected NAME=INT"):
-        parse_shapes([text])
-
-
-def test_strings_are_stored_as_text_and_lists_are_refused(tmp_path: Path) -> None:
-    from trisect.cli.array_files import read_feeds, write_arrays
-
-    words = np.array([["a", ""], ["häß", "b c"]], dtype=object)
-    write_arrays(tmp_path / "words.npz", {"words": words, "x": np.ones(2)})
-    arrays = read_feeds(tmp_path / "words.npz")
-    assert arrays["words"].tolist() == words.tolist()
-    assert arrays["x"].tolist() == [1, 1]
-    rows = np.fromiter([np.ones(2), np.ones(3)], dtype=object, count=2)
-    with pytest.raises(InvalidInput, match="'rows', which is a list"):
-        write_arrays(tmp_path / "rows.npz", {"rows": rows})
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["words.npz"]

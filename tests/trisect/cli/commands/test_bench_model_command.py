@@ -20,10 +20,8 @@ from trisect.bench.comparing.compare import ComparisonRequest
 from trisect.bench.comparing.comparison import Comparison
 from trisect.bench.comparing.comparison_formats import as_csv, as_trace
 from trisect.cli import main
-from trisect.cli.option_parsing import parse_duration
 from trisect.partitioner.graph.model_graph import Graph
 from trisect.profiles.measuring import power
-from trisect.runtime.errors import InvalidInput
 
 
 @pytest.fixture(scope="module")
@@ -213,8 +211,6 @@ def test_invalid_input_is_refused_before_measuring(
         assert out == ""
         assert len(err.splitlines()) == 1
     assert requests == []
-    with pytest.raises(InvalidInput, match="--limit"):
-        parse_duration("-1s", "--limit")
 
 
 def test_strategies_of_a_users_file(
