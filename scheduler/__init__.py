@@ -1,1 +1,1 @@
-"""Time: what a placement costs, how good it can get at best, and whether it is sound. Knows no ONNX."""
+"""Time: placement problems, the simulation of placements, lower bounds, and validation. Independent of ONNX."""
