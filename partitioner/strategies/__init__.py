@@ -103,7 +103,6 @@ def propose(problem: Problem, name: str, *, time_limit_s: float = TIME_LIMIT_S, 
 
     Parameters
     ----------
-    problem : Problem
     name : str
         A registered name, with an argument after a colon if the strategy takes one.
     time_limit_s : float

@@ -67,7 +67,6 @@ def read_offload_graph(text: str, name: str, objective: Objective, contiguous: b
     name : str
         Name of the file, for messages.
     objective : {"throughput", "latency"}
-    contiguous : bool
 
     Raises
     ------

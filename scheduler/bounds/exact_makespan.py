@@ -30,11 +30,8 @@ def solve_task_schedule(problem: Problem, known: Placement, value: float, time_l
     ----------
     problem : Problem
         With the convention ``tasks`` or ``segments``.
-    known : mapping of str to str
     value : float
         Value of `known`.
-    time_limit_s : float
-    seed : int
     """
     from ortools.sat.python import cp_model
 

@@ -24,7 +24,6 @@ def interval_placement(lists: TaskLists, overheads: Sequence[float], *, keep_ord
 
     Parameters
     ----------
-    lists : TaskLists
     overheads : sequence of float
         Per device, the fixed cost of using it.
     keep_order : bool

@@ -106,11 +106,9 @@ def solve(
     ----------
     program : LinearProgram
         For ``cp`` with integer coefficients and bounds.
-    goal : int
     solver : {"cp", "milp"}
     time_limit_s : float
         The work limit takes about a third of it on a fast machine, at most all of it on a slow one.
-    seed : int
     hint : mapping of int to float, optional
         Values of a known solution.
     """

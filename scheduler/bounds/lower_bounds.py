@@ -33,7 +33,6 @@ def best_bound(problem: Problem, *, calls: int = 1) -> LowerBound:
 
     Parameters
     ----------
-    problem : Problem
     calls : int
         Minimum number of segments of the placements to bound.
 

@@ -37,8 +37,6 @@ def solve_segments(
         In an order in which they can run.
     value : float
         Value of `known`; infinite without.
-    time_limit_s : float
-    seed : int
     solver : {"cp", "milp"}
 
     Returns

@@ -25,7 +25,6 @@ def finish_times(instance: OffloadInstance, where: Sequence[int], load: Sequence
 
     Parameters
     ----------
-    instance : OffloadInstance
     where : sequence of int
         Device of each group.
     load : sequence of float
@@ -93,11 +92,8 @@ def anneal_calls(
 
     Parameters
     ----------
-    instance : OffloadInstance
     where : sequence of int
         Device of each group.
-    random : Random
-    clock : TimeLimit
     steps : int
         Maximum number; cooling is spread over them.
     initial_temperature : float

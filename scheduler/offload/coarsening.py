@@ -19,7 +19,6 @@ def cluster(instance: OffloadInstance, min_cost: float, max_work: float) -> list
 
     Parameters
     ----------
-    instance : OffloadInstance
     min_cost : float
         Cost from which a net merges groups.
     max_work : float

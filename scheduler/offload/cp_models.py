@@ -40,16 +40,12 @@ def improve_loads(
 
     Parameters
     ----------
-    instance : OffloadInstance
     where : sequence of int
         Device of each group in a known placement; its largest load is `value`.
-    value : float
     least : float
         A known bound.
-    clock : TimeLimit
     seconds : float
         Deterministic time of the solver, which passes faster than the clock with two or more cores.
-    seed : int
     contiguous : bool
         Whether the devices form a pipeline in the instance's order.
 

@@ -43,10 +43,8 @@ def best_chain(instance: OffloadInstance, limit: float, clock: TimeLimit) -> tup
 
     Parameters
     ----------
-    instance : OffloadInstance
     limit : float
         Value of a known placement.
-    clock : TimeLimit
 
     Returns
     -------

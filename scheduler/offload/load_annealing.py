@@ -126,11 +126,8 @@ def anneal(
 
     Parameters
     ----------
-    instance : OffloadInstance
     where : sequence of int
         Device of each group.
-    random : Random
-    clock : TimeLimit
     steps : int
         Maximum number; cooling is spread over them.
     goal : float

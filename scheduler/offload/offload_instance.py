@@ -87,7 +87,6 @@ def make_instance(problem: Problem, *, contract: bool = True) -> OffloadInstance
 
     Parameters
     ----------
-    problem : Problem
     contract : bool
         Also merge tasks whose best device is their neighbour's; else only colocated ones.
 

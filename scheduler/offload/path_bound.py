@@ -89,13 +89,7 @@ def _along(instance: OffloadInstance, path: Sequence[int]) -> float:
 
 
 class _PathCalls:
-    """The least times of calls that run an interval of the path and no other step of it.
-
-    Parameters
-    ----------
-    instance : OffloadInstance
-    path : sequence of int
-    """
+    """The least times of calls that run an interval of the path and no other step of it."""
 
     def __init__(self, instance: OffloadInstance, path: Sequence[int]) -> None:
         self.instance = instance

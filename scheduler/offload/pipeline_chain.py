@@ -45,7 +45,6 @@ def best_intervals(
 
     Parameters
     ----------
-    instance : OffloadInstance
     order : sequence of int
         Groups, topologically sorted.
     limit : float

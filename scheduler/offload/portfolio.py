@@ -67,12 +67,6 @@ class _SearchState:
 def solve_offload(problem: Problem, time_limit_s: float, seed: int) -> Proposal:
     """Return the best placement found in the time, with a bound.
 
-    Parameters
-    ----------
-    problem : Problem
-    time_limit_s : float
-    seed : int
-
     Raises
     ------
     InfeasibleProblem

@@ -14,10 +14,6 @@ class DisjointSets(Generic[_Item]):
     Tarjan 1975, https://doi.org/10.1145/321879.321884, with path halving; without union by size, so that the result of
     a merge keeps the representative of the set that is named first.
 
-    Parameters
-    ----------
-    items : iterable
-
     Examples
     --------
     >>> sets = DisjointSets("abc")

@@ -69,7 +69,6 @@ class Problem:
 
         Parameters
         ----------
-        path : str or Path
         objective : {"throughput", "latency"}, optional
             Of a ``.json`` file; throughput when left out. A ``.stg`` file supports only latency.
         contiguous : bool
@@ -117,7 +116,6 @@ class Problem:
         ----------
         graph : networkx.DiGraph
             Acyclic; edges with ``tensors`` (without: nothing to transfer).
-        devices : iterable of Device
         time_s : callable or mapping
             ``time_s(task, device_id)`` or ``time_s[task][device_id]``, in seconds; infinite (or missing) = cannot run.
         platform : Platform, optional

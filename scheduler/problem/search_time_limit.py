@@ -15,10 +15,6 @@ from trisect.runtime.errors import InvalidInput
 class TimeLimit:
     """Seconds that are left, and whether the clock had to stop something.
 
-    Parameters
-    ----------
-    seconds : float
-
     Examples
     --------
     >>> limit = TimeLimit(0.0)

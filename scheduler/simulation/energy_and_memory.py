@@ -71,8 +71,6 @@ def peak_bytes(problem: Problem, parts: Sequence[Part], schedule: Schedule) -> d
 
     Parameters
     ----------
-    problem : Problem
-    parts : sequence of Part
     schedule : Schedule
         Schedule of these parts, from `simulate`.
 

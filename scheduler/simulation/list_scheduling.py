@@ -148,7 +148,6 @@ def schedule_in_order(
 
     Parameters
     ----------
-    lists : TaskLists
     order : sequence of int
         A topological order.
     bias : sequence, optional

@@ -66,7 +66,6 @@ def simulate(
 
     Parameters
     ----------
-    problem : Problem
     parts : sequence of Part
         Every task in exactly one; earlier parts run first where several are ready.
     items : int
@@ -170,7 +169,6 @@ def start_times(
         Device of each part, or the cores that it shares with other devices.
     links : sequence
         Result of `part_links`.
-    items : int
 
     Raises
     ------

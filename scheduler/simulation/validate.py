@@ -113,8 +113,6 @@ def validate_rules(
 
     Parameters
     ----------
-    problem : Problem
-    placement : mapping of str to str
     parts : sequence of Part
         The cut of the placement.
     peaks_bytes : mapping of str to int, optional

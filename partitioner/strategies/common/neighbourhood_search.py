@@ -88,10 +88,6 @@ def improve(
 
     Parameters
     ----------
-    problem : Problem
-    start : Proposal
-    time_limit_s : float
-    seed : int
     initial_temperature : float
         How much worse a move may be at the start, as a fraction of the value; 0 only goes downhill.
     moves : int, optional

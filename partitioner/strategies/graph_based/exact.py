@@ -44,7 +44,6 @@ def exact(problem: Problem, solver: str = "cp", *, time_limit_s: float = TIME_LI
 
     Parameters
     ----------
-    problem : Problem
     solver : {"cp", "milp"}
         For segments: CP-SAT or SCIP.
     time_limit_s, seed

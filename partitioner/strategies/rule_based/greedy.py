@@ -18,7 +18,6 @@ def greedy(problem: Problem, priorities: str = "") -> dict[str, str]:
 
     Parameters
     ----------
-    problem : Problem
     priorities : str, optional
         Device ids, comma-separated, the most preferred first; the others follow, NPUs before GPUs before CPUs.
 

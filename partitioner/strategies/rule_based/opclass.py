@@ -35,7 +35,6 @@ def opclass(problem: Problem, table: str = "") -> dict[str, str]:
 
     Parameters
     ----------
-    problem : Problem
     table : str, optional
         Path of a TOML file that changes the table: ``opclass:my.toml``; see `class_table.read_table`.
 

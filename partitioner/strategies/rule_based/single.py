@@ -19,7 +19,6 @@ def single(problem: Problem, device: str = "") -> dict[str, str]:
 
     Parameters
     ----------
-    problem : Problem
     device : str, optional
         Its id; the device with the least total time when left out.
 

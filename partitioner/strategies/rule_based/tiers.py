@@ -23,7 +23,6 @@ def tiers(problem: Problem, ranks: str = "", *, time_limit_s: float = TIME_LIMIT
 
     Parameters
     ----------
-    problem : Problem
     ranks : str, optional
         Device ids, those of one rank separated by commas and ranks by ``|``, the most preferred first; devices not
         named come last. When left out: NPUs, then GPUs, then CPUs.
