@@ -106,3 +106,14 @@ def test_two_engines_that_slow_each_other_down_gain_nothing(problem):
     )[0]
     assert blind == pytest.approx(one / 2)
     assert two > 0.85 * one
+
+
+def test_devices_on_the_same_cores_take_turns_for_one_input_only(problem):
+    groups = CoreSharing(groups={"cpu:a": "cores", "cpu:b": "cores"})
+    branches = nx.DiGraph()
+    branches.add_nodes_from("xy")
+    parts = [Part("cpu:a", ("x",)), Part("cpu:b", ("y",))]
+    separate = replace(problem, graph=branches, objective="latency", platform=Platform())
+    shared = replace(separate, platform=Platform(core_sharing=groups))
+    assert (evaluate(separate, parts)[0], evaluate(shared, parts)[0]) == (1.0, 2.0)
+    assert evaluate(shared.with_objective("throughput"), parts)[0] == 1.0
