@@ -6,7 +6,6 @@ import asyncio
 import math
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping, Sized
 from concurrent.futures import Future
-from types import TracebackType
 from typing import Literal, get_args, overload
 
 import numpy as np
@@ -244,9 +243,7 @@ class Session:
     def __enter__(self) -> Session:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
     def _check(self, feeds: Arrays) -> tuple[Outputs, ConversionLog]:
