@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager
 
 import numpy as np
 
+from trisect.profiles.measuring.call_timing import summarise
 from trisect.profiles.stored.provenance import provenance
 from trisect.runtime.device import Device
 from trisect.runtime.errors import EngineFailed
@@ -207,6 +208,6 @@ def _attribute_failures(device: Device) -> Iterator[None]:
 def _points(times: Mapping[int, Sequence[float]]) -> tuple[PhasePoint, ...]:
     points = []
     for tokens in sorted(times):
-        low, middle, high = np.percentile(times[tokens], (25, 50, 75))
-        points.append(PhasePoint(tokens, float(middle), float((high - low) / middle) if middle > 0 else 0.0))
+        timing = summarise(times[tokens])
+        points.append(PhasePoint(tokens, timing.median_s, timing.spread))
     return tuple(points)

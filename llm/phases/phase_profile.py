@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +12,7 @@ import msgspec
 
 from trisect.profiles.stored.profile_data import Provenance
 from trisect.profiles.stored.profile_store import default_path
+from trisect.profiles.stored.versioned_json import read_versioned
 from trisect.runtime.atomic_write import write_atomically
 from trisect.runtime.device import Device
 from trisect.runtime.errors import InvalidProfile, ProfileMissing
@@ -99,17 +99,10 @@ def load_phases(path: Path, bundle: Bundle, devices: Sequence[Device]) -> PhaseP
         If the file is damaged or of a newer version.
     """
     remedy = "move it away; it is measured again"
-    try:
-        if os.path.getsize(path) > _MAX_FILE_BYTES:
-            raise InvalidProfile(f"{path} is too large for a profile", remedy=remedy)
-        content = path.read_bytes()
-        if msgspec.json.decode(content).get("schema", 0) > SCHEMA:
-            raise InvalidProfile(f"{path} is of a newer version", remedy="update trisect, or move it away")
-        profile = msgspec.json.decode(content, type=PhaseProfile)
-    except FileNotFoundError as error:
-        raise ProfileMissing(f"the phases of {bundle.name} were not measured here") from error
-    except (OSError, ValueError, AttributeError, TypeError) as error:
-        raise InvalidProfile(f"{path} is damaged: {error}", remedy=remedy) from error
+    if not path.exists():
+        raise ProfileMissing(f"the phases of {bundle.name} were not measured here")
+    profile = read_versioned(path, PhaseProfile, schema=SCHEMA, oldest=0, max_bytes=_MAX_FILE_BYTES, remedy=remedy)
+    assert profile is not None
     if reason := _invalid_curve(profile):
         raise InvalidProfile(f"{path} holds an impossible figure: {reason}", remedy=remedy)
     if profile.model != bundle.key:

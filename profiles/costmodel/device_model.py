@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 
@@ -27,8 +26,6 @@ _KERNEL_NOISE = 0.07
 _CORRECTION_MAX = 3.0
 _STEPS = 5
 
-Basis = Literal["measured", "learned"]
-
 
 @dataclass(frozen=True)
 class Estimate:
@@ -37,8 +34,6 @@ class Estimate:
     time_s: float
     deviation: float
     """Standard deviation as a share of the time."""
-    basis: Basis
-    """``measured``: this segment was measured; ``learned``: predicted from others."""
 
 
 @dataclass
@@ -114,14 +109,14 @@ class DeviceModel:
     def estimate(self, terms: Sequence[CostTerm]) -> Estimate:
         """Return the predicted time of a segment, with its uncertainty."""
         if row := self._measured_row(terms):
-            return Estimate(row.time_s, row.spread, "measured")
+            return Estimate(row.time_s, row.spread)
         times = self.times_s(terms)
         total = float(times.sum())
         uncorrected_s = sum(t for term, t in zip(terms, times, strict=True) if term not in self.corrections)
         deviation = self.regression.deviation(terms)
         share = uncorrected_s / total if total > 0 else 1.0
         uncertainty = share * float(np.hypot(deviation, self.residual))
-        return Estimate(total, float(np.hypot(uncertainty, _KERNEL_NOISE * (1 - share))), "learned")
+        return Estimate(total, float(np.hypot(uncertainty, _KERNEL_NOISE * (1 - share))))
 
     def time_s(self, terms: Sequence[CostTerm]) -> float:
         """Return the predicted seconds of a segment."""

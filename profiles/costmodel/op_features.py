@@ -35,14 +35,7 @@ class OpClass(StrEnum):
 
 @dataclass(frozen=True)
 class OpFeatures:
-    """The work of one operator at its actual shapes.
-
-    Examples
-    --------
-    >>> OpFeatures("MatMul", OpClass.MATVEC, flops=2e6, bytes_read=4_004_000, bytes_written=4_000,
-    ...            weight_bytes=4_000_000, dtype="float32").intensity < 1
-    True
-    """
+    """The work of one operator at its actual shapes."""
 
     op_type: str
     """Operator name; ``domain::Name`` outside ONNX's own domain."""
@@ -60,8 +53,3 @@ class OpFeatures:
     """For control flow, the operators of the larger body; the figures above are their sums over all trips."""
     trips: int = 1
     """How often the body runs."""
-
-    @property
-    def intensity(self) -> float:
-        """Arithmetic intensity: FLOPs per byte moved."""
-        return self.flops / max(1, self.bytes_read + self.bytes_written)

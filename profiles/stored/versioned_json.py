@@ -10,7 +10,7 @@ import msgspec
 from trisect.runtime.errors import InvalidProfile
 
 T = TypeVar("T")
-_REMEDY = "move it away and run `trisect profile`"
+REMEDY = "move it away and run `trisect profile`"
 
 
 class SchemaHeader(msgspec.Struct):
@@ -19,7 +19,9 @@ class SchemaHeader(msgspec.Struct):
     schema: int
 
 
-def read_versioned(path: Path, kind: type[T], *, schema: int, oldest: int, max_bytes: int) -> T | None:
+def read_versioned(
+    path: Path, kind: type[T], *, schema: int, oldest: int, max_bytes: int, remedy: str = REMEDY
+) -> T | None:
     """Return the content of a file; None where its version is below ``oldest``.
 
     Raises
@@ -29,10 +31,10 @@ def read_versioned(path: Path, kind: type[T], *, schema: int, oldest: int, max_b
     """
     try:
         if path.stat().st_size > max_bytes:
-            raise InvalidProfile(f"{path} is too large: at most {max_bytes >> 20} MiB are expected", remedy=_REMEDY)
+            raise InvalidProfile(f"{path} is too large: at most {max_bytes >> 20} MiB are expected", remedy=remedy)
         content = path.read_bytes()
     except OSError as error:
-        raise InvalidProfile(f"{path} cannot be read: {error.strerror or error}", remedy=_REMEDY) from error
+        raise InvalidProfile(f"{path} cannot be read: {error.strerror or error}", remedy=remedy) from error
     try:
         version = msgspec.json.decode(content, type=SchemaHeader).schema
         if version > schema:
@@ -41,9 +43,9 @@ def read_versioned(path: Path, kind: type[T], *, schema: int, oldest: int, max_b
             )
         return None if version < oldest else msgspec.json.decode(content, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise InvalidProfile(f"{path} is malformed: {error}", remedy=_REMEDY) from error
+        raise InvalidProfile(f"{path} is malformed: {error}", remedy=remedy) from error
 
 
 def invalid_figure(path: Path, figure: str) -> InvalidProfile:
     """Return the error for a file that holds an impossible figure."""
-    return InvalidProfile(f"{path} holds an impossible figure: {figure}", remedy=_REMEDY)
+    return InvalidProfile(f"{path} holds an impossible figure: {figure}", remedy=REMEDY)

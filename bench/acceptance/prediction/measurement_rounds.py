@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from trisect.profiles.measuring.call_timing import summarise
 from trisect.profiles.measuring.plan_trial import PlanTiming, PlanTrial
 from trisect.runtime.child_process import ChildProcess, ChildProcessFailed
 from trisect.runtime.errors import EngineFailed
@@ -61,12 +62,11 @@ def median_trial(trials: Sequence[PlanTiming]) -> PlanTiming:
     """Return the medians of several trials of one plan."""
     segments = np.median([trial.segments_s for trial in trials], axis=0)
     spreads = np.median([trial.spreads for trial in trials], axis=0)
-    latencies = [trial.latency_s for trial in trials]
-    low, middle, high = np.percentile(latencies, (25, 50, 75))
-    foreign = [trial.other_load for trial in trials if trial.other_load is not None]
+    latency = summarise([trial.latency_s for trial in trials])
+    other_loads = [trial.other_load for trial in trials if trial.other_load is not None]
     return PlanTiming(
-        float(middle), float((high - low) / middle), tuple(map(float, segments)), tuple(map(float, spreads)),
-        sum(trial.runs for trial in trials), float(np.median(foreign)) if foreign else None,
+        latency.median_s, latency.spread, tuple(map(float, segments)), tuple(map(float, spreads)),
+        sum(trial.runs for trial in trials), float(np.median(other_loads)) if other_loads else None,
     )  # fmt: skip
 
 
