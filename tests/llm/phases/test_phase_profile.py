@@ -112,7 +112,7 @@ def test_other_files_are_rejected(bundle: Bundle, path: Path, content: bytes) ->
 
 def test_newer_and_huge_files_are_rejected(bundle: Bundle, path: Path) -> None:
     change(path, "schema", to=99)
-    with pytest.raises(InvalidProfile, match="version 99, newer than this trisect reads .*; update trisect"):
+    with pytest.raises(InvalidProfile, match=r"version 99, newer than this trisect reads .*; update trisect"):
         load_phases(path, bundle, DEVICES)
     path.write_bytes(b" " * (5 << 20))
     with pytest.raises(InvalidProfile, match="too large"):
