@@ -24,11 +24,10 @@ from .plans.plan_parts import Segment
 from .sessions.session import Session
 from .tensors.containers import unpack
 from .tensors.feed_checks import check_feeds
-from .tensors.layouts import in_model_layout
 from .tensors.onnx_tensors import all_tensors
 from .tensors.onnx_types import type_of
 from .tensors.synthetic_feeds import generate_feeds
-from .tensors.tensor_spec import Arrays, TensorSpec
+from .tensors.tensor_spec import Arrays, TensorSpec, in_model_layout
 from .tensors.value_difference import compare
 
 TOLERANCES: Mapping[str, float] = {"float32": 1e-3, "float16": 1e-2, "fast": 5e-2}

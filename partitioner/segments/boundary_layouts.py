@@ -16,7 +16,7 @@ from onnx import helper
 from trisect.profiles.costmodel.segment_terms import boundary_terms
 from trisect.runtime.device import Device
 from trisect.runtime.engines import keeps_channels_last
-from trisect.runtime.tensors.layouts import TO_NCHW, TO_NHWC
+from trisect.runtime.tensors.tensor_spec import TO_NCHW, TO_NHWC
 
 from ..graph.ir_values import spec_of
 from ..graph.model_graph import Graph

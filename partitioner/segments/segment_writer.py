@@ -13,10 +13,9 @@ from onnx import numpy_helper
 
 from trisect.runtime.plans.plan_parts import Segment, Transfer, Weights
 from trisect.runtime.tensors.containers import contiguous
-from trisect.runtime.tensors.layouts import as_nhwc
 from trisect.runtime.tensors.onnx_tensors import all_tensors
 from trisect.runtime.tensors.onnx_types import type_of
-from trisect.runtime.tensors.tensor_spec import UNKNOWN_RANK, TensorSpec
+from trisect.runtime.tensors.tensor_spec import UNKNOWN_RANK, TensorSpec, as_nhwc
 
 from ..graph.ir_values import has_subgraph, size_bytes, spec_of, subgraphs, used_values
 from ..graph.model_graph import Graph

@@ -18,7 +18,6 @@ def plan_feeds(plan: Plan, seed: int = 0) -> dict[str, np.ndarray]:
     ----------
     plan : Plan
         Loaded, or just made: its segment files are read, their weights are not.
-    seed : int
     """
     nodes = onnx.ModelProto()
     for segment in plan.segments:

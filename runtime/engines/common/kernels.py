@@ -8,10 +8,12 @@ exactly one kernel, and all measured time is assigned.
 from __future__ import annotations
 
 import time
-from collections import Counter, defaultdict, deque
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 
+import networkx as nx
 import onnx
 from networkx.utils import UnionFind
 
@@ -168,29 +170,15 @@ def scale_to_total(kernels: Sequence[Kernel], total_s: float) -> tuple[Kernel, .
 
 def _assign_nearest(assigned: dict[str, str], order: Sequence[str], inputs: Mapping[str, Sequence[str]]) -> None:
     """Assign to each missing name what its nearest reader has, else what the nearest of its inputs has, in place."""
-    readers: dict[str, list[str]] = defaultdict(list)
-    for name in order:
-        for source in inputs.get(name, ()):
-            readers[source].append(name)
+    graph = nx.DiGraph((source, name) for name in order for source in inputs.get(name, ()))
+    graph.add_nodes_from(order)
     known = dict(assigned)
     for name in order:
         if name not in assigned:
-            nearest = _nearest(name, readers, known) or _nearest(name, inputs, known)
+            edges = chain(nx.bfs_edges(graph, name), nx.bfs_edges(graph, name, reverse=True))
+            nearest = next((neighbour for _, neighbour in edges if neighbour in known), None)
             if nearest is not None:
                 assigned[name] = known[nearest]
-
-
-def _nearest(start: str, neighbours: Mapping[str, Sequence[str]], targets: Mapping[str, str]) -> str | None:
-    """Return the target that a breadth-first search reaches first."""
-    queue, visited = deque([start]), {start}
-    while queue:
-        for name in neighbours.get(queue.popleft(), ()):
-            if name in targets:
-                return name
-            if name not in visited:
-                visited.add(name)
-                queue.append(name)
-    return None
 
 
 def producers_of(model: onnx.ModelProto) -> dict[str, str]:

@@ -52,12 +52,10 @@ class OrtDeviceModule(OrtModule):
 
     Parameters
     ----------
-    session : onnxruntime.InferenceSession
-    device : Device
-    inputs, outputs : tuple of TensorSpec
     memory : str
         ONNX Runtime's name for the device's memory.
     ep_device : onnxruntime.OrtEpDevice
+        Its hardware unit.
     """
 
     def __init__(
