@@ -141,11 +141,11 @@ def drawing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("TRISECT_PROFILES", str(tmp_path / "profiles"))
     ended = threading.Event()
-    begun = time.perf_counter()
+    start_s = time.perf_counter()
 
     def draw() -> None:
         while not ended.wait(0.001):
-            write_uj(folder, round((time.perf_counter() - begun) * WATTS * 1e6))
+            write_uj(folder, round((time.perf_counter() - start_s) * WATTS * 1e6))
 
     write_uj(folder, 0)
     thread = threading.Thread(target=draw)

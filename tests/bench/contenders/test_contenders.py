@@ -1,4 +1,4 @@
-"""Contenders are found by the names of their files, and run a model alike."""
+"""Contenders: which peers run on which devices, and that all compute the same."""
 
 from __future__ import annotations
 

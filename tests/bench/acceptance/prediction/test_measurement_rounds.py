@@ -1,4 +1,4 @@
-"""Processes that take turns answer for every plan, and one that fails is told in a line."""
+"""Processes that run plans in turns time every plan, and one that fails is reported in one line."""
 
 from __future__ import annotations
 
