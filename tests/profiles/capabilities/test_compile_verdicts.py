@@ -1,4 +1,4 @@
-"""A verdict is the engine's own, is asked for once, survives the process, and is never read out of a damaged file."""
+"""Verdicts come from trial compilation, are cached across processes, and are never read from a damaged file."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def compiled(monkeypatch) -> list[str]:
-    """Devices in the order in which something was compiled on them."""
+    """The devices on which models were compiled, in order."""
     seen: list[str] = []
     real = module.load
 
@@ -59,7 +59,7 @@ def test_the_engine_decides(path):
     assert "\n" not in verdict.reason
 
 
-def test_it_is_asked_once_and_remembered(path, compiled):
+def test_a_verdict_is_compiled_once_and_cached(path, compiled):
     first = Capabilities(path)
     verdicts = [first.supports(INVERSE, device) for device in (ORT, OPENVINO, ORT)]
     assert compiled == ["cpu:ort", "cpu:openvino"]
@@ -75,7 +75,7 @@ def test_it_is_asked_once_and_remembered(path, compiled):
     ]  # fmt: skip
 
 
-def test_two_processes_do_not_forget_each_other(path):
+def test_two_processes_merge_their_verdicts(path):
     one, other = Capabilities(path), Capabilities(path)
     one.supports(NEG, ORT)
     other.supports(GELU, ORT)
@@ -85,7 +85,7 @@ def test_two_processes_do_not_forget_each_other(path):
     assert third.known(NEG, ORT) == third.known(GELU, ORT) == module.CompileVerdict(True)
 
 
-def test_nothing_learned_is_nothing_written(path):
+def test_an_unchanged_cache_is_not_written(path):
     Capabilities(path).save()
     assert not path.parent.exists()
 
@@ -106,14 +106,14 @@ def test_a_damaged_file_is_moved_aside(path, content):
     assert Capabilities(path).known(NEG, ORT) == module.CompileVerdict(True)
 
 
-def test_a_file_too_large_is_not_read(path, monkeypatch):
+def test_a_too_large_file_is_not_read(path, monkeypatch):
     monkeypatch.setattr(module, "_SIZE_LIMIT_BYTES", 10)
     path.parent.mkdir()
     path.write_text('{"schema": 1, "verdicts": {}}')
     assert Capabilities(path).moved is not None
 
 
-def test_limits_need_no_asking(path, compiled):
+def test_limits_need_no_compilation(path, compiled):
     known = Capabilities(path)
     for limits, about, messages in (
         (Limits(static_shapes=True), {"is_static": False}, "requires static shapes"),
@@ -131,6 +131,6 @@ def test_limits_need_no_asking(path, compiled):
     assert known.supports(NEG, replace(ORT, limits=Limits(("float32",), True, 1))).ok
 
 
-def test_a_device_that_is_not_here_cannot_be_asked(path):
+def test_a_published_device_cannot_be_probed(path):
     with pytest.raises(EngineMissing):
         Capabilities(path).supports(NEG, Device("npu:away", "npu", "away", "", reality="published"))

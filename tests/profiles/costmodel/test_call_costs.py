@@ -1,4 +1,4 @@
-"""What an engine's call costs behind others: told for each segment of a plan, and taken off what was measured there."""
+"""Wake-up costs are predicted for each segment of a plan, and subtracted from measured segments."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ WARM = MeasuredSegment((), 1e-4, 0.0)
 CALLS = CallCosts({"a": WARM, "b": WARM}, {"a": [(1e-3, 2e-4)], "b": [(1e-3, 5e-4)]}, session_s=1e-5, handover_s=2e-5)
 
 
-def test_a_segment_wakes_as_late_as_others_computed_before_it() -> None:
-    # In a loop, what comes behind the last segment is the first again.
+def test_the_wake_up_cost_depends_on_how_long_others_computed() -> None:
+    # In a loop, the last segment is followed by the first.
     assert CALLS.wakeup_costs.extra_s([("a", 5e-4), ("b", 1e-3), ("a", 5e-4)]) == pytest.approx([0.0, 4e-4, 1e-4])
 
 
-def test_a_device_on_its_own_never_sleeps() -> None:
+def test_a_single_device_has_no_wake_up_cost() -> None:
     assert CALLS.wakeup_costs.extra_s([("a", 1e-3), ("a", 2e-3)]) == [0.0, 0.0]
 
 

@@ -10,7 +10,7 @@ def test_an_unmeasured_device_has_no_memory_need():
     assert memory_need(DeviceProfile("cpu:a", "A", "1", 1e-5, 1e-6)) is None
 
 
-def test_weights_count_together_whatever_operator_has_them():
+def test_weights_of_all_operators_share_one_factor():
     points = (
         MemoryPoint("tiny", 0, 0, 100), MemoryPoint("a", 1000, 10, 1100), MemoryPoint("b", 3000, 10, 6100),
         MemoryPoint("c", 0, 500, 1600),

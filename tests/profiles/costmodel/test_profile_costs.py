@@ -1,4 +1,4 @@
-"""Costs read out of a profile must follow its points, keep to physics beyond them, and never make figures up."""
+"""Costs derived from a profile pass near its points, extrapolate linearly, and are never invented."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def profile(result: list[Point], refused: dict[str, str] | None = None) -> Profi
     return Profile(PROVENANCE, "float32", {"cpu:a": device, "cpu:b": other}, links)
 
 
-def test_measured_points_come_back():
+def test_measured_points_are_reproduced():
     for point in points(OpClass.MATMUL):
         assert CostCurve(points(OpClass.MATMUL)).time_s(point.flops, point.size_bytes) == pytest.approx(
             point.time_s, rel=1e-3
@@ -48,13 +48,13 @@ def test_measured_points_come_back():
 
 
 @pytest.mark.parametrize(("flops", "size_bytes"), [(3e6, 300_000), (5e8, 4_000_000), (1e11, 10**9), (1e3, 1_000)])
-def test_between_and_beyond_the_points_the_line_holds(flops, size_bytes):
+def test_interpolation_and_extrapolation_are_linear(flops, size_bytes):
     assert CostCurve(points(OpClass.MATMUL)).time_s(flops, size_bytes) == pytest.approx(
         roofline(flops, size_bytes), rel=0.02
     )
 
 
-def test_noise_in_one_point_stays_near_it_and_never_makes_more_work_cheaper():
+def test_an_outlier_has_a_local_effect_and_keeps_the_curve_monotonic():
     noisy = points(OpClass.MATMUL)
     noisy[0] = Point("noisy", OpClass.MATMUL, "Op", noisy[0].flops, noisy[0].size_bytes, 5 * noisy[0].time_s)
     curve = CostCurve(noisy)
@@ -84,7 +84,7 @@ def test_any_points_give_a_positive_finite_time(rows, flops, size_bytes):
     assert curve.time_s(float(flops), 2 * size_bytes) >= time_s * (1 - 1e-9)
 
 
-def test_an_operator_measured_itself_is_judged_by_its_own_points():
+def test_a_measured_operator_is_costed_by_its_own_points():
     result = points(OpClass.DATA_MOVEMENT, "Concat") + points(OpClass.DATA_MOVEMENT, "Transpose", factor=50.0)
     costs = ProfileCosts(profile(result))
     times = {
@@ -96,14 +96,14 @@ def test_an_operator_measured_itself_is_judged_by_its_own_points():
     assert times["Concat"] < times["Pad"] < times["Transpose"]
 
 
-def test_next_to_nothing_costs_the_overhead_of_a_node():
+def test_minimal_operators_cost_the_node_overhead():
     costs = ProfileCosts(profile(points(OpClass.MATMUL)))
     assert costs.node_time_s(work(OpClass.SHAPE, 3, 72), "cpu:a") == 1e-6
     assert costs.node_time_s(work(OpClass.DATA_MOVEMENT, 0, 0, "Reshape"), "cpu:a") == 1e-6
     assert costs.call_overhead_s("cpu:b") == 2e-5
 
 
-def test_what_nobody_measured_is_refused_and_what_a_device_refused_is_infinite():
+def test_unmeasured_costs_are_errors_and_refused_operators_cost_infinity():
     costs = ProfileCosts(profile(points(OpClass.MATMUL), {"recurrent:lstm:16x128": "no kernel"}))
     with pytest.raises(ProfileMissing, match=r"conv operators on cpu:a; run `trisect profile`"):
         costs.node_time_s(work(OpClass.CONV, 1e6, 10**5), "cpu:a")
@@ -122,20 +122,20 @@ def test_transfers_follow_latency_and_bandwidth():
         costs.link("cpu:a", "npu:x")
 
 
-def test_one_point_alone_still_scales_with_the_work():
+def test_a_single_point_still_scales_with_the_work():
     compute = CostCurve([Point("x", OpClass.MATMUL, "Op", 1e6, 1000, 1e-4)])
     assert compute.time_s(1e9, 1000) == pytest.approx(0.1, rel=1e-6)
     memory = CostCurve([Point("x", OpClass.DATA_MOVEMENT, "Op", 0.0, 1000, 1e-4)])
     assert memory.time_s(0.0, 10**6) == pytest.approx(0.1, rel=1e-6)
 
 
-def test_more_work_of_one_kind_costs_more_on_a_clean_curve():
+def test_a_noiseless_curve_is_strictly_increasing():
     curve = CostCurve(points(OpClass.MATMUL))
     times = [curve.time_s(flops, 10**6) for flops in np.logspace(5, 11, 30)]
     assert all(a < b for a, b in itertools.pairwise(times))
 
 
-def test_a_body_costs_what_its_operators_do_as_often_as_it_runs():
+def test_a_loop_costs_its_body_times_its_trips():
     costs = ProfileCosts(profile(points(OpClass.MATMUL)))
     inner = work(OpClass.MATMUL, 1e8, 10**6)
     loop = OpFeatures("Loop", OpClass.CONTROL_FLOW, 8e8, 8 * 10**6, 0, 0, "float32", (inner,), trips=8)

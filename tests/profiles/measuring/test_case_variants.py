@@ -1,4 +1,4 @@
-"""Other forms of a case are the same work: sound models whose answers are the original's, within their precision."""
+"""Variants of a case are valid models whose outputs are the original's, within their precision."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FORMS = [(case, form) for case in SMALL for form in case_variants(case)]
 
 
 @pytest.mark.parametrize(("case", "form"), FORMS, ids=lambda case: case.name)
-def test_a_form_computes_what_the_case_does(case, form):
+def test_a_variant_computes_the_same_as_the_case(case, form):
     whole = ReferenceEvaluator(onnx.load_from_string(case.build())).run(None, {"x": case.feed()})[0]
     model = onnx.load_from_string(form.build())
     onnx.checker.check_model(model, full_check=True)
@@ -38,7 +38,7 @@ def test_a_form_computes_what_the_case_does(case, form):
     )  # fmt: skip
 
 
-def test_eight_bits_are_in_the_model():
+def test_the_int8_variant_holds_8_bit_weights():
     form = next(form for form in case_variants(SMALL[1]) if "int8" in form.name)
     graph = onnx.load_from_string(form.build()).graph
     weight = next(tensor for tensor in graph.initializer if tensor.name == "w0.steps")
@@ -50,7 +50,7 @@ def test_eight_bits_are_in_the_model():
     assert [n.op_type for n in graph.node if product.output[0] in n.input] == ["QuantizeLinear"]
 
 
-def test_a_models_own_operators_have_no_other_form():
+def test_a_models_own_operators_have_no_variants():
     own = replace(SMALL[0], make_feeds=dict)
     assert list(case_variants(own)) == []
 
@@ -71,8 +71,8 @@ def quick(monkeypatch):
     monkeypatch.setattr(measuring, "small_cases", lambda: [case for case in SMALL if case.op_class is OpClass.MATVEC])
 
 
-def test_what_is_refused_in_one_form_is_measured_in_another(quick, monkeypatch):
-    """A chip of eight bits: it names the reason for floats, and has a cost for the class all the same."""
+def test_a_refused_case_is_measured_as_a_variant(quick, monkeypatch):
+    """An int8-only device: the refusal of float32 is recorded, and the class still has a cost."""
     bound = measuring._time_case
 
     def eight_bits_only(case, device, options):
@@ -97,7 +97,7 @@ def _only_tiny(case):
     assert case.name.startswith("tiny"), "measured again"
 
 
-def test_what_is_refused_in_every_form_is_refused(quick, monkeypatch):
+def test_a_case_whose_variants_are_all_refused_is_refused(quick, monkeypatch):
     bound, tried = measuring._time_case, []
 
     def refusing(case, device, options):
@@ -115,7 +115,7 @@ def test_what_is_refused_in_every_form_is_refused(quick, monkeypatch):
     ]
 
 
-def test_a_simulator_times_few_calls(quick, monkeypatch):
+def test_simulated_devices_are_timed_with_fewer_runs(quick, monkeypatch):
     asked = []
     timing = measuring.CallTiming(1e-3, 0.0)
     monkeypatch.setattr(measuring, "time_calls", lambda call, **limits: (asked.append(limits), timing)[1])

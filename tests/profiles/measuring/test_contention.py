@@ -1,4 +1,4 @@
-"""Two devices at once: what is timed beside what, and that being in each other's way shows."""
+"""Contention is measured for devices on the same cores, with the other device busy all the time."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def test_only_hardware_on_the_same_cores_contends():
     assert contending_pairs([ort, gpu, openvino, elsewhere, simulated]) == [(ort, openvino)]
 
 
-def test_both_kinds_of_work_are_tried():
+def test_compute_bound_and_memory_bound_cases_are_measured():
     assert {case.op_class for case in contention_cases()} == {OpClass.MATMUL, OpClass.MATVEC}
 
 
 @pytest.mark.parametrize("executor", contention.EXECUTORS)
-def test_each_is_timed_beside_the_other_as_a_session_runs_them(monkeypatch, executor):
+def test_each_device_is_timed_on_the_hosts_of_a_session(monkeypatch, executor):
     monkeypatch.setattr(contention, "contention_cases", lambda: [ONE])
     opened, beside = [], []
     real_opened, real_busy = contention._open_hosts, contention._keep_busy
@@ -60,7 +60,7 @@ def test_each_is_timed_beside_the_other_as_a_session_runs_them(monkeypatch, exec
 
 
 class Sharer:
-    """A device that takes a second alone, and so many beside each of the others."""
+    """A device that takes one second alone, and longer beside others."""
 
     at_work: ClassVar[set[str]] = set()
 
@@ -92,7 +92,7 @@ def test_contention_is_recorded_for_the_slowed_device_only(monkeypatch):
     assert {row.alone_s for row in result} == {1.0}
 
 
-def test_the_other_is_at_work_all_the_while():
+def test_the_other_device_is_busy_all_the_time():
     runs = []
 
     class Counting:
@@ -111,7 +111,7 @@ def test_the_other_is_at_work_all_the_while():
     assert threading.get_ident() not in runs
 
 
-def test_a_device_that_fails_beside_another_spoils_the_figure():
+def test_a_failure_of_the_busy_device_is_an_error():
     class Broken:
         def run(self, segment, feeds):
             raise EngineFailed("no more memory")

@@ -1,4 +1,4 @@
-"""Measuring must run the work it says it runs, keep what is known, and stop when its budget is spent."""
+"""Measurements reuse earlier ones, respect the budget, and survive an interruption."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SMALL = [case for case in CASES if case.size_bytes * case.repeats < 3e6]
 
 @pytest.fixture
 def quick(monkeypatch):
-    """Only the small cases, and no tour of the memory."""
+    """Only some small cases, without measuring memory, bandwidth and contention."""
     chosen = [case for case in SMALL if case.name in ("matmul:64x256x256", "norm:layer:8x256", "elementwise:add:4096")]
     assert len(chosen) == 3
     monkeypatch.setattr(measuring, "standard_cases", lambda: chosen)
@@ -48,7 +48,7 @@ def contention_of(pair, options, executor):
     return tuple(Contention(a, b, executor, OpClass.MATMUL, 1.0, 3.0) for a, b in rows)
 
 
-def test_a_measured_profile_answers_a_planner(quick):
+def test_a_measured_profile_has_all_costs_for_planning(quick):
     steps = []
     profile = measuring.measure([ORT, OPENVINO], progress=lambda *step: steps.append(step))
     assert list(profile.devices) == ["cpu:ort", "cpu:openvino"]
@@ -76,7 +76,7 @@ def test_a_measured_profile_answers_a_planner(quick):
     assert costs.memory_needs() == dict.fromkeys(profile.devices, MemoryNeed(10.0, 2.0, 1.0))
 
 
-def test_what_is_known_is_not_measured_again(quick, monkeypatch):
+def test_earlier_measurements_are_reused(quick, monkeypatch):
     first = measuring.measure([ORT])
     ran = []
     bound = measuring._time_case
@@ -94,7 +94,7 @@ def test_what_is_known_is_not_measured_again(quick, monkeypatch):
     assert "matmul:64x256x256" in ran
 
 
-def test_a_spent_budget_leaves_cases_for_the_next_time(quick):
+def test_cases_beyond_the_budget_are_measured_next_time(quick):
     first = measuring.measure([ORT], budget_s=0.0)
     assert first.devices["cpu:ort"].points == ()
     assert first.devices["cpu:ort"].call_overhead_s > 0
@@ -105,7 +105,7 @@ def test_a_spent_budget_leaves_cases_for_the_next_time(quick):
     assert second.devices["cpu:ort"].call_overhead_s == first.devices["cpu:ort"].call_overhead_s
 
 
-def test_an_operator_that_a_device_refuses_is_noted(quick, monkeypatch):
+def test_a_refused_operator_is_recorded(quick, monkeypatch):
     bound = measuring._time_case
 
     def refusing(case, device, options):
@@ -120,7 +120,7 @@ def test_an_operator_that_a_device_refuses_is_noted(quick, monkeypatch):
     assert ProfileCosts(profile).node_time_s(norm, "cpu:ort") == float("inf")
 
 
-def test_an_interruption_keeps_what_is_measured(quick, monkeypatch):
+def test_an_interrupted_measurement_can_be_resumed(quick, monkeypatch):
     bound = measuring._time_case
     stored = []
 
@@ -145,7 +145,7 @@ def test_an_interruption_keeps_what_is_measured(quick, monkeypatch):
     assert whole.contention == partial.contention
 
 
-def test_an_interruption_before_anything_is_known_keeps_nothing(quick, monkeypatch):
+def test_an_interruption_before_the_first_measurement_saves_nothing(quick, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
 
@@ -154,14 +154,14 @@ def test_an_interruption_before_anything_is_known_keeps_nothing(quick, monkeypat
         measuring.measure([ORT], on_interrupt=lambda profile: pytest.fail("nothing was measured"))
 
 
-def test_wanted_cases_come_first(quick):
+def test_the_cases_of_a_model_come_first(quick):
     first = replace(quick[0], name="matmul:mine")
     profile = measuring.measure([ORT], model_cases=[first])
     assert profile.devices["cpu:ort"].points[0].case == "matmul:mine"
     assert len(profile.devices["cpu:ort"].points) == len(quick) + 1
 
 
-def test_what_would_take_minutes_is_left_out(quick):
+def test_cases_that_would_take_minutes_are_left_out(quick):
     simulated = replace(ORT, reality="simulated")
     slow = msgspec.structs.replace(measuring.measure([ORT], budget_s=0.0).devices["cpu:ort"], peak_flops=1e6)
     by_name = {case.name: case for case in CASES}
@@ -177,7 +177,7 @@ def test_what_would_take_minutes_is_left_out(quick):
     ("reality", "budget_s", "largest"),
     [("hardware", 5.0, 16 << 20), ("hardware", 10.0, 256 << 20), ("simulated", 60.0, 1 << 20)],
 )
-def test_links_reach_as_far_as_time_and_device_allow(monkeypatch, reality, budget_s, largest):
+def test_transfer_sizes_depend_on_budget_and_device(monkeypatch, reality, budget_s, largest):
     asked = []
 
     def link(source, target, options, sizes):

@@ -136,7 +136,7 @@ def steps(joules: int):
     return itertools.count(5_000_000, joules * 1_000_000)
 
 
-def test_power_is_what_the_card_counted(machine, monkeypatch):
+def test_power_is_read_from_the_cards_counter(machine, monkeypatch):
     ticks = itertools.count(0.0, 0.25)
     monkeypatch.setattr(power, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
     machine(arc(Domain(GPU_DOMAIN, steps(1)), Domain(CARD, steps(50)), Domain(CARD, steps(7), on_subdevice=True)))
@@ -144,7 +144,7 @@ def test_power_is_what_the_card_counted(machine, monkeypatch):
     assert power.power_w(ARC, lambda: None, duration_s=1.0) == pytest.approx(50 / 1.25)
 
 
-def test_of_a_processors_gpu_only_its_own_domain_counts(machine):
+def test_an_integrated_gpu_uses_its_own_power_domain(machine):
     integrated = arc(Domain(PACKAGE, steps(50)), Domain(GPU_DOMAIN, steps(3)))
     integrated.integrated = True
     machine(integrated)
@@ -153,7 +153,7 @@ def test_of_a_processors_gpu_only_its_own_domain_counts(machine):
     assert read() - first == pytest.approx(3.0)
 
 
-def test_an_npu_is_no_gpu(machine):
+def test_npus_and_gpus_are_distinguished(machine):
     machine(arc(Domain(CARD, steps(50))), Card("Intel(R) AI Boost", VPU, True, [Domain(PACKAGE, steps(2))]))
     read = levelzero.energy_counter(NPU)
     first = read()
@@ -162,7 +162,7 @@ def test_an_npu_is_no_gpu(machine):
     assert levelzero.energy_counter(NPU) is None
 
 
-def test_the_card_of_that_name_is_asked(machine):
+def test_a_card_is_matched_by_its_name(machine):
     other = Card("Intel(R) Arc(TM) B580 Graphics", domains=[Domain(CARD, steps(9))])
     machine(other, arc(Domain(CARD, steps(50))))
     read = levelzero.energy_counter(ARC)
@@ -181,18 +181,18 @@ def test_the_card_of_that_name_is_asked(machine):
     ],
     ids=["none", "twins", "no counter", "another vendor's", "only a part"],
 )
-def test_where_there_is_a_doubt_nothing_is_measured(machine, cards, device):
+def test_ambiguous_devices_have_no_counter(machine, cards, device):
     machine(*cards)
     assert not power.can_measure_power(device)
 
 
 @pytest.mark.parametrize("answers", [{"initialised": NO_PERMISSION}, {"reading": NO_PERMISSION}])
-def test_what_may_not_be_read_is_not_measured(machine, answers):
+def test_unreadable_counters_are_not_used(machine, answers):
     machine(arc(Domain(CARD, steps(1))), **answers)
     assert levelzero.energy_counter(ARC) is None
 
 
-def test_without_the_package_or_a_driver_nothing_is_measured(monkeypatch):
+def test_without_the_package_or_a_driver_there_is_no_counter(monkeypatch):
     def missing(name):
         raise OSError("libze_loader.so.1: cannot open shared object file")
 

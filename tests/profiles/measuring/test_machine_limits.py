@@ -15,7 +15,7 @@ def test_read_bandwidth_is_a_rate(monkeypatch):
     assert read_bandwidth_bytes_per_s(threads=1) > 1e6
 
 
-def test_a_slow_device_is_not_given_the_large_product(monkeypatch):
+def test_the_large_product_is_skipped_on_a_slow_device(monkeypatch):
     sizes = []
     product = machine.square_matmul
     monkeypatch.setattr(machine, "square_matmul", lambda size: (sizes.append(size), product(32))[1])

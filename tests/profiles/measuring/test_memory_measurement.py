@@ -1,4 +1,4 @@
-"""What models take of memory: the models must be what they claim, and a plan's peak must follow what was measured."""
+"""Models for measuring memory have the weights and tensors that they claim."""
 
 from __future__ import annotations
 
@@ -36,21 +36,21 @@ def test_models_are_as_large_as_they_claim(model, tmp_path):
     assert model.tensors_bytes == live or (model.name == "tiny" and live < 100)
 
 
-def test_tensors_pass_through_the_model_that_is_mostly_tensors(tmp_path):
+def test_the_model_of_large_tensors_computes_them(tmp_path):
     model = memory_models()[-1]
     model.write(tmp_path / "m.onnx")
     (result,) = ReferenceEvaluator(onnx.load(tmp_path / "m.onnx")).run(None, {"x": np.ones(model.shape, np.float32)})
     assert result == pytest.approx(model.shape[-1], rel=1e-3)  # the shares of each column add up to one
 
 
-def test_an_engine_holds_at_least_what_it_computes_with():
+def test_a_process_grows_by_at_least_the_weights_or_tensors():
     points = {point.case: point for point in measure_memory(ORT, LoadOptions())}
     for model in memory_models()[1:]:
         assert points[model.name].resident_bytes > 0.8 * max(model.weights_bytes, model.tensors_bytes)
     assert points["tiny"].resident_bytes < 0.1 * points["weights of products"].resident_bytes
 
 
-def test_what_is_not_in_this_process_is_not_measured_by_it():
+def test_devices_with_memory_of_their_own_are_not_measured():
     assert not has_own_memory(ORT)
     assert not has_own_memory(Device("npu:qnn", "npu", "qnn", "", reality="simulated"))
     assert has_own_memory(Device("gpu:cuda", "gpu", "cuda", ""))

@@ -18,7 +18,7 @@ CASES = standard_cases()
 SMALL = [case for case in CASES if case.size_bytes * case.repeats < 3e6]
 
 
-def test_every_class_with_work_of_its_own_is_covered_early():
+def test_the_first_cases_cover_every_class():
     wanted = set(OpClass) - {OpClass.SHAPE, OpClass.CONTROL_FLOW}
     assert {case.op_class for case in CASES} == wanted
     assert {case.op_class for case in CASES[: len(wanted)]} == wanted
@@ -27,7 +27,7 @@ def test_every_class_with_work_of_its_own_is_covered_early():
 
 
 @pytest.mark.parametrize("case", SMALL, ids=lambda case: case.name)
-def test_cases_are_sound_models_of_the_shapes_they_claim(case):
+def test_cases_are_valid_models_of_the_shapes_they_claim(case):
     model = onnx.load_from_string(case.build())
     onnx.checker.check_model(model, full_check=True)
     out = ReferenceEvaluator(model).run(None, {"x": case.feed()})[0]
@@ -42,7 +42,7 @@ def test_cases_are_sound_models_of_the_shapes_they_claim(case):
     "case", [c for c in SMALL if c.op_class in (OpClass.MATMUL, OpClass.CONV)], ids=lambda c: c.name
 )
 def test_flops_and_bytes_are_those_of_the_model(case):
-    """Counted again from the weights: two operations for each weight and each place it is applied to."""
+    """Recomputed from the weights: two operations per weight and position."""
     graph = onnx.load_from_string(case.build()).graph
     weight = tuple(graph.initializer[0].dims)
     places = case.output_shape[0] if case.op_class is OpClass.MATMUL else prod(case.output_shape[2:])
@@ -50,12 +50,12 @@ def test_flops_and_bytes_are_those_of_the_model(case):
     assert case.size_bytes == 4 * (prod(case.shape) + prod(weight) + prod(case.output_shape))
 
 
-def test_memory_bound_cases_outgrow_the_caches():
+def test_memory_bound_cases_exceed_the_caches():
     largest = max((case for case in CASES if case.op_class is OpClass.MATVEC), key=lambda case: case.size_bytes)
     assert largest.repeats * largest.size_bytes >= 128e6
 
 
-def test_tiny_chains_have_as_many_nodes_as_they_say():
+def test_tiny_chains_have_the_requested_number_of_nodes():
     model = onnx.load_from_string(tiny_chain(33).build())
     assert len(model.graph.node) == 33
     onnx.checker.check_model(model, full_check=True)

@@ -1,4 +1,4 @@
-"""Power is what a counter says over what the clock says; without a counter there is no figure."""
+"""Power is the difference of a counter over time; without a counter it is not measured."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ GPU = Device("gpu:cuda#1", "gpu", "cuda", "a graphics card")
 
 @pytest.fixture
 def clock(monkeypatch):
-    """A clock that goes on by a quarter of a second at each look."""
+    """A clock that advances by a quarter of a second per reading."""
     ticks = itertools.count(0.0, 0.25)
     monkeypatch.setattr(power, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
 
 
 @pytest.fixture
 def rapl(monkeypatch, tmp_path: Path):
-    """Two packages and a part of one, which must not be counted twice."""
+    """Two packages, and a part of one that must not be counted twice."""
     zones = {name: tmp_path / name / "energy_uj" for name in ("intel-rapl:0", "intel-rapl:1", "intel-rapl:0:0")}
     for zone in zones.values():
         zone.parent.mkdir()
@@ -45,28 +45,28 @@ def test_a_processor_is_the_sum_of_its_packages(clock, rapl):
     assert power.power_w(CPU, work, duration_s=1.0) == pytest.approx(3 * 5 / 1.25)
 
 
-def test_a_counter_that_wrapped_is_no_figure(clock, rapl):
+def test_a_wrapped_counter_gives_no_power(clock, rapl):
     assert power.power_w(CPU, lambda: rapl["intel-rapl:0"].write_text("5\n")) is None
 
 
 @pytest.mark.parametrize("spoil", [lambda zone: zone.write_text("secret"), lambda zone: zone.unlink()])
-def test_a_counter_that_cannot_be_read_is_no_figure(rapl, spoil):
+def test_an_unreadable_counter_gives_no_power(rapl, spoil):
     spoil(rapl["intel-rapl:0"])
     assert not power.can_measure_power(CPU)
     assert power.power_w(CPU, lambda: None) is None
 
 
-def test_a_machine_without_counters_says_nothing(monkeypatch, tmp_path):
+def test_a_machine_without_counters_gives_no_power(monkeypatch, tmp_path):
     monkeypatch.setattr(power, "_RAPL", tmp_path)
     assert not power.can_measure_power(CPU)
     assert not power.can_measure_power(Device("npu:x", "npu", "x", ""))
 
 
-def test_a_simulator_draws_no_power_of_its_own(rapl):
+def test_simulated_devices_have_no_power(rapl):
     assert not power.can_measure_power(Device("cpu:x", "cpu", "x", "", reality="simulated"))
 
 
-def test_a_graphics_card_is_asked_by_its_number(clock, monkeypatch):
+def test_an_nvidia_gpu_is_read_by_its_index(clock, monkeypatch):
     monkeypatch.setattr(power, "capabilities", lambda device: EngineCapabilities(vendor="nvidia"))
     energy_mj = itertools.count(1000, 2500)
     asked = []

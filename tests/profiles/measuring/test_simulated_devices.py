@@ -1,4 +1,4 @@
-"""Devices that are no hardware can be planned for: a simulator by what it takes, `null` by what it is given."""
+"""Plans can be made for simulated devices: measured ones, and null devices with a given profile."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_a_measured_null_device_has_a_cost_for_every_class(null, monkeypatch):
 
 
 def test_a_null_device_costs_what_its_profile_says(null, products):
-    """The GPU takes a second for an operation of a product, the NPU a thousandth and 5 ms for a call."""
+    """The GPU takes one second per operation; the NPU a millisecond, and 5 ms per call."""
 
     def value(device, second_per_flop, call_s):
         points = tuple(

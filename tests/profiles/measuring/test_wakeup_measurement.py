@@ -1,4 +1,4 @@
-"""Calls behind other engines: what is measured must be what ran, once, and reach a planner."""
+"""Wake-up costs are measured once per pair of devices, stored, and used for planning."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def profiles() -> dict[str, DeviceProfile]:
     return {d.id: DeviceProfile(d.id, d.name, d.engine_version, 1e-4, 1e-6) for d in (ORT, OPENVINO)}
 
 
-def test_a_call_is_timed_behind_longer_and_longer_work() -> None:
+def test_a_call_is_timed_after_increasing_work() -> None:
     wakeups = wakeup.measure_wakeups(OPENVINO, ORT, LoadOptions())
     assert {row.beside for row in wakeups} == {"cpu:ort"}
     idle_s = [row.idle_s for row in wakeups]
@@ -35,8 +35,8 @@ def test_a_call_is_timed_behind_longer_and_longer_work() -> None:
     assert all(row.cold_s > 0 and row.warm_s > 0 for row in wakeups)
 
 
-def test_first_and_last_call_of_a_turn_are_distinguished(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In a world where the first call behind another takes 5 s, the next 2, all further ones 1."""
+def test_cold_and_warm_calls_are_distinguished(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first call after another device takes 5 s, the next 2 s, all others 1 s."""
     now_s, taken_s = [0.0], [3.0, 5.0, 2.0, 1.0, 1.0]
     ran: list[str] = []
 
@@ -55,7 +55,7 @@ def test_first_and_last_call_of_a_turn_are_distinguished(monkeypatch: pytest.Mon
     assert ran[:5] == ["cpu:ort", *["cpu:openvino"] * 4]
 
 
-def test_what_is_known_stays_and_what_fails_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_earlier_points_are_kept_and_failures_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[str, str]] = []
 
     def measured(device: Device, beside: Device, options: LoadOptions) -> tuple[WakeupPoint, ...]:
@@ -73,7 +73,7 @@ def test_what_is_known_stays_and_what_fails_is_left_out(monkeypatch: pytest.Monk
     assert asked[2:] == [("cpu:ort", "cpu:openvino")]
 
 
-def test_wake_up_costs_reach_the_planner_and_the_file(tmp_path: Path) -> None:
+def test_wake_up_costs_are_stored_and_used(tmp_path: Path) -> None:
     known = profiles()
     profile = Profile(Provenance("measured", "", "", "", "", {}, None), "float32", known)
     assert ProfileCosts(profile).wakeup_costs() is None

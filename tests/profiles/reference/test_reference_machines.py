@@ -1,4 +1,4 @@
-"""Published machines keep to what was published, say where every figure is from, and are never taken for measured."""
+"""Published machines reproduce the published figures, name their sources, and never count as measured."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def times(costs: ProfileCosts, features: OpFeatures) -> dict[str, float]:
 
 
 def faster(result: dict[str, float], best: str) -> float:
-    """How many times quicker the best is than the next."""
+    """The speed-up of the fastest device over the second."""
     return min(time for device, time in result.items() if device != best) / result[best]
 
 
@@ -85,7 +85,7 @@ def test_the_npu_draws_half_the_power_or_less():
     assert 2 * drawn[NPU] <= min(drawn[CPU], drawn[GPU])
 
 
-def test_the_division_of_labour_that_the_paper_finds_comes_out_of_its_figures(core_ultra):
+def test_plans_assign_operators_as_the_paper_does(core_ultra):
     machine = reference.machine("intel-core-ultra-7-155h")
     graph = nx.DiGraph([("product", "vector"), ("vector", "lstm")])
     graph.nodes["product"]["features"] = product(2048, 2048, OpClass.MATMUL)
@@ -104,7 +104,7 @@ def test_the_division_of_labour_that_the_paper_finds_comes_out_of_its_figures(co
 
 
 @ON_EACH
-def test_it_answers_a_planner_and_says_that_it_was_published(machine):
+def test_a_machine_has_all_costs_and_is_marked_as_published(machine):
     costs = ProfileCosts(machine.profile)
     assert machine.profile.provenance.source == "published"
     assert {device.reality for device in machine.devices} == {"published"}
@@ -133,20 +133,20 @@ def test_every_figure_has_a_source(machine):
 
 
 @ON_EACH
-def test_no_unit_outruns_the_memory_that_it_reads(machine):
+def test_no_device_exceeds_the_bandwidth_of_its_memory(machine):
     for device in machine.devices:
         own = 4.8e12 if device.engine == "cuda" else machine.figures["memory"].value
         assert machine.figures[f"{device.id} matvec"].value <= own
 
 
 @ON_EACH
-def test_a_profile_of_it_survives_the_disk(machine, tmp_path: Path):
+def test_its_profile_can_be_saved_and_loaded(machine, tmp_path: Path):
     path = tmp_path / "published.json"
     store.save(machine.profile, path)
     assert store.load(path) == machine.profile
 
 
-def test_an_unknown_machine_is_answered_with_those_there_are():
+def test_an_unknown_machine_is_refused_with_the_known_ones():
     with pytest.raises(UnknownDevice, match=r"did you mean nvidia-h200\? there are: amd-ryzen-ai-9-hx-370"):
         reference.machine("nvidia-h100")
 
@@ -161,7 +161,7 @@ def test_an_unknown_machine_is_answered_with_those_there_are():
         (lambda d: d["links"][0].update(speed=3), "reference profile of .* is malformed"),
     ],
 )
-def test_a_damaged_file_is_one_line(spoil, message):
+def test_a_malformed_file_is_refused_in_one_line(spoil, message):
     content = json.loads((files("trisect.profiles.reference") / "nvidia-h200.json").read_bytes())
     spoil(content)
     with pytest.raises(InvalidProfile, match=message) as caught:

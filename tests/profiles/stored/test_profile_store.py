@@ -1,4 +1,4 @@
-"""A profile file must come back as it was, and a bad one must be refused and left alone."""
+"""Profiles are loaded as they were saved; invalid files are refused and left unchanged."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def profile() -> Profile:
     return Profile(origin, "float32", {"cpu:a": device}, (link,), 3e10)
 
 
-def test_a_profile_comes_back_as_it_was(profile, tmp_path):
+def test_a_saved_profile_is_loaded_unchanged(profile, tmp_path):
     path = tmp_path / "deep" / "er" / "profile.json"
     save(profile, path)
     assert load(path) == profile
@@ -69,7 +69,7 @@ def spoiled(text: str) -> list[bytes]:
     ]  # fmt: skip
 
 
-def test_damaged_foreign_and_newer_files_are_refused_and_never_overwritten(profile, tmp_path):
+def test_malformed_and_newer_files_are_refused_and_never_overwritten(profile, tmp_path):
     path = tmp_path / "profile.json"
     save(profile, path)
     for bad in spoiled(path.read_text(encoding="utf-8")):
@@ -82,7 +82,7 @@ def test_damaged_foreign_and_newer_files_are_refused_and_never_overwritten(profi
         assert path.read_bytes() == bad
 
 
-def test_the_profile_of_another_machine_is_refused_and_left_as_it_is(profile, tmp_path):
+def test_the_profile_of_another_machine_is_refused(profile, tmp_path):
     path = tmp_path / "profile.json"
     assert load_own(path) is None
     save(profile, path)
@@ -134,8 +134,8 @@ def test_the_environment_names_the_folder(monkeypatch, tmp_path):
     assert default_path().is_absolute()
 
 
-def test_a_profile_of_the_first_version_is_read_and_written_as_of_this(profile, tmp_path):
-    """As it was before contention and memory were measured."""
+def test_a_profile_of_version_1_is_upgraded(profile, tmp_path):
+    """Version 1 has neither contention nor memory."""
     path = tmp_path / "profile.json"
     save(profile, path)
     old = json.loads(path.read_text())
@@ -150,7 +150,7 @@ def test_a_profile_of_the_first_version_is_read_and_written_as_of_this(profile, 
     assert json.loads(path.read_text())["schema"] == SCHEMA
 
 
-def test_what_nobody_could_read_again_is_not_written(profile, tmp_path):
+def test_an_impossible_figure_is_not_written(profile, tmp_path):
     path = tmp_path / "profile.json"
     name, device = next(iter(profile.devices.items()))
     with pytest.raises(InvalidProfile, match=f"overheads of {name}"):
