@@ -78,21 +78,6 @@ class ContextOptions:
         _refuse_contradictions(parsed)
         return parsed
 
-    def to_camel(self) -> dict[str, Any]:
-        """Return the options that are set, under their camelCase names.
-
-        Examples
-        --------
-        >>> ContextOptions.parse(power_preference="low-power", avoid=["gpu"]).to_camel()
-        {'powerPreference': 'low-power', 'avoid': ['gpu']}
-        """
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {
-            to_camel(name): list(value) if isinstance(value, tuple) else value
-            for name, value in values.items()
-            if value != getattr(DEFAULTS, name)
-        }
-
     def describe(self, name: str) -> str:
         """Return an option as ``name=value``.
 
@@ -109,20 +94,14 @@ DEFAULTS = ContextOptions()
 """No option is set."""
 
 
-def to_camel(name: str) -> str:
-    """Convert ``power_preference`` to ``powerPreference``.
+def to_snake(name: str) -> str:
+    """Convert ``powerPreference`` to ``power_preference``.
 
     Examples
     --------
-    >>> to_camel("on_unsupported"), to_snake("onUnsupported")
-    ('onUnsupported', 'on_unsupported')
+    >>> to_snake("onUnsupported"), to_snake("avoid")
+    ('on_unsupported', 'avoid')
     """
-    head, *tail = name.split("_")
-    return head + "".join(part.capitalize() for part in tail)
-
-
-def to_snake(name: str) -> str:
-    """Convert ``powerPreference`` to ``power_preference``."""
     return re.sub(r"(?<=[a-z0-9])([A-Z])", lambda match: "_" + match[0].lower(), name)
 
 

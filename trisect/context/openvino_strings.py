@@ -14,7 +14,6 @@ from typing import Literal
 
 from trisect.runtime.device import Device
 from trisect.runtime.errors import InvalidInput, UnknownDevice
-from trisect.scheduler.problem.rules import Objective
 
 Mode = Literal["AUTO", "HETERO", "MULTI", ""]
 _MODES = ("AUTO", "HETERO", "MULTI")
@@ -27,18 +26,6 @@ class DeviceString:
     mode: Mode
     devices: tuple[Device, ...]
     """In the order of the string."""
-
-    @property
-    def strategy(self) -> str:
-        """The placement strategy that is equivalent to the mode."""
-        if self.mode == "HETERO":
-            return f"greedy:{','.join(device.id for device in self.devices)}"
-        return "single" if self.mode == "AUTO" else "auto" if self.mode else f"single:{self.devices[0].id}"
-
-    @property
-    def objective(self) -> Objective:
-        """The objective that is equivalent to the mode."""
-        return "throughput" if self.mode == "MULTI" else "latency"
 
     def __str__(self) -> str:
         names = ",".join(map(_native, self.devices))
@@ -66,8 +53,8 @@ def read_device_string(text: str, available: Sequence[Device]) -> DeviceString:
     --------
     >>> here = [Device(f"{kind}:openvino", kind, "openvino", "x", native=kind.upper()) for kind in ("cpu", "gpu")]
     >>> parsed = read_device_string("HETERO:GPU,CPU", here)
-    >>> str(parsed), parsed.strategy
-    ('HETERO:GPU,CPU', 'greedy:gpu:openvino,cpu:openvino')
+    >>> str(parsed), parsed.mode
+    ('HETERO:GPU,CPU', 'HETERO')
     """
     by_native = {_native(device): device for device in available if device.engine == "openvino"}
     if not by_native:
