@@ -78,7 +78,7 @@ def _memory(bench: LlmBench, split: LlmRun) -> TargetCheck:
     return TargetCheck("memory against the heavier single engine", "<= 1.3x", f"{ratio:.2f}x", ratio <= 1.3)
 
 
-def _prediction(runs: Sequence[LlmRun]) -> TargetCheck:
+def _prediction(runs: Sequence[LlmRun]) -> TargetCheck | None:
     errors = []
     for run in runs:
         if run.predicted_prefill_s is None or run.predicted_decode_s is None:
@@ -86,6 +86,8 @@ def _prediction(runs: Sequence[LlmRun]) -> TargetCheck:
         errors.append(abs(run.predicted_prefill_s * run.prefill_tok_s / run.prompt_tokens - 1))
         if run.decode_tok_s:
             errors.append(abs(run.predicted_decode_s * run.decode_tok_s / (run.new_tokens - 1) - 1))
+    if not errors:
+        return None
     errors.sort()
     middle, worst = errors[len(errors) // 2], errors[-1]
     return TargetCheck(
