@@ -31,9 +31,9 @@
   function curves() {
     for (const phase of ["prefill", "decode"]) {
       const some = found.curves.filter((c) => c.phase === phase);
-      draw(phase, some.map((c) => line(c.device, c.points.map((p) => p.tokens), c.points.map((p) => p.tok_s), colour(c.device, devices), "tokens a second")), {
+      draw(phase, some.map((c) => line(c.device, c.points.map((p) => p.tokens), c.points.map((p) => p.tok_s), colour(c.device, devices), "tokens per second")), {
         showlegend: true, xaxis: { ...lengths(some.flatMap((c) => c.points.map((p) => p.tokens))), title: { text: "tokens" } },
-        yaxis: { title: { text: "tokens a second" }, rangemode: "tozero" },
+        yaxis: { title: { text: "tokens per second" }, rangemode: "tozero" },
       });
     }
   }
@@ -46,23 +46,23 @@
         const x = some.map((p) => p.batch), y = some.map((p) => p[`${phase}_tok_s`]);
         const ideal = { type: "scatter", mode: "lines", showlegend: false, hoverinfo: "skip", x, y: x.map((n) => (n / x[0]) * y[0]),
           line: { color: colour(device, devices), dash: "dot", width: 1 } };
-        return [{ ...line(device, x, y, colour(device, devices), ""), hovertemplate: `${text(device)}<br>batch of %{x}: %{y:,.4g} tokens a second<extra></extra>` },
+        return [{ ...line(device, x, y, colour(device, devices), ""), hovertemplate: `${text(device)}<br>batch of %{x}: %{y:,.4g} tokens per second<extra></extra>` },
           ...(phase === "decode" ? [ideal] : [])];
       });
-      draw(`batch-${phase}`, traces, { showlegend: true, xaxis: { ...lengths(batches.map((p) => p.batch)), title: { text: "sequences side by side" } },
-        yaxis: { title: { text: "tokens a second" }, rangemode: "tozero" } });
+      draw(`batch-${phase}`, traces, { showlegend: true, xaxis: { ...lengths(batches.map((p) => p.batch)), title: { text: "batch size" } },
+        yaxis: { title: { text: "tokens per second" }, rangemode: "tozero" } });
     }
   }
   function handovers() {
     const pairs = found.handovers.map((h) => `${h.source} → ${h.target}`);
-    if (!pairs.length) return document.getElementById("handover").replaceChildren("There is one device: nothing is handed over.");
+    if (!pairs.length) return document.getElementById("handover").replaceChildren("Only one device: no transfers.");
     draw("handover", found.handovers.map((h, i) => ({
       ...line(pairs[i], h.tokens, h.time_s.map((t) => t * 1e3), colour(pairs[i], pairs), "ms"), customdata: h.size_bytes.map((b) => figures(b / 1e6)),
       hovertemplate: `${text(pairs[i])}<br>%{x} tokens, %{customdata} MB: %{y:.3g} ms<extra></extra>`,
     })), { showlegend: true, xaxis: { ...lengths(found.handovers.flatMap((h) => h.tokens)), title: { text: "tokens" } }, yaxis: { title: { text: "ms" }, rangemode: "tozero" } });
   }
   function gains() {
-    if (!found.crossings.length) return document.getElementById("gain").replaceChildren("There is one device: no pair to compare with it.");
+    if (!found.crossings.length) return document.getElementById("gain").replaceChildren("Only one device: no pairs.");
     const unique = (values) => [...new Set(values)];
     const prompts = unique(found.crossings.map((c) => c.prompt_tokens)), answers = unique(found.crossings.map((c) => c.new_tokens));
     const at = (p, a) => found.crossings.find((c) => c.prompt_tokens === p && c.new_tokens === a);
@@ -77,9 +77,9 @@
       colorscale: [[0, "#d55e00"], [0.5, "#f4f4f4"], [1, "#0072b2"]], xgap: 2, ygap: 2, hoverongaps: false,
       text: grid((c) => `${gain(c).toFixed(2)}×`), texttemplate: "%{text}",
       customdata: grid((c) => [text(c.single), figures(c.single_s), text(c.pair), figures(c.pair_s)]),
-      colorbar: { title: { text: "gain" }, tickvals: marks.map(Math.log), ticktext: marks.map((m) => `${m.toFixed(2)}×`) },
+      colorbar: { title: { text: "speed-up" }, tickvals: marks.map(Math.log), ticktext: marks.map((m) => `${m.toFixed(2)}×`) },
       hovertemplate: "%{x} in, %{y} out<br>%{customdata[0]}: %{customdata[1]} s<br>%{customdata[2]}: %{customdata[3]} s<extra></extra>",
-    }], { xaxis: { type: "category", title: { text: "tokens of the prompt" } }, yaxis: { type: "category", title: { text: "tokens of the answer" } } });
+    }], { xaxis: { type: "category", title: { text: "prompt tokens" } }, yaxis: { type: "category", title: { text: "generated tokens" } } });
   }
 
   function everything() {

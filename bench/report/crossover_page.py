@@ -1,4 +1,4 @@
-"""The crossover of a language model's phases as one HTML file: curves, hand-overs, and where a pair of devices pays."""
+"""The crossover of a language model's phases as one HTML file: speed curves, KV cache transfers, and the speed-up of pairs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from . import check_installed, plotly_script, script_data
 
 
 def write_crossover(model: str, crossover: Crossover, path: Path, batches: Sequence[BatchPoint] = ()) -> None:
-    """Draw a crossover, and both phases over the size of the batch where that was measured.
+    """Write the page of a crossover, with both phases by batch size where they were measured.
 
     Raises
     ------
@@ -27,14 +27,14 @@ def write_crossover(model: str, crossover: Crossover, path: Path, batches: Seque
         Where the file cannot be written.
     """
     check_installed()
-    here = files(__package__)
+    templates = files(__package__)
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    text = environment.from_string((here / "crossover.html.j2").read_text("utf-8")).render(
+    text = environment.from_string((templates / "crossover.html.j2").read_text("utf-8")).render(
         model=model,
         data=script_data({"crossover": crossover, "batches": batches}),
         batches=batches,
         plotly=plotly_script(),
-        script=markupsafe.Markup((here / "crossover.js").read_text("utf-8")),
-        style=markupsafe.Markup((here / "page.css").read_text("utf-8")),
+        script=markupsafe.Markup((templates / "crossover.js").read_text("utf-8")),
+        style=markupsafe.Markup((templates / "page.css").read_text("utf-8")),
     )
     write_atomically(path, text.encode())
