@@ -1,4 +1,4 @@
-"""The crossover of a language model's phases as one HTML file: speed curves, KV cache transfers, and the speed-up of pairs."""
+"""The crossover of a language model's phases as one HTML file: speed curves, KV cache transfers, speed-ups of pairs."""
 
 from __future__ import annotations
 

@@ -87,4 +87,4 @@ def test_the_picture_opens_in_a_browser_without_a_word_on_the_console(devices: t
     for plot in drawn:
         start = rendered.index(f'id="{plot}"')
         assert "main-svg" in rendered[start : start + 2000], plot
-    assert ("no pair to compare" in rendered) == (len(devices) == 1)
+    assert ("Only one device: no pairs." in rendered) == (len(devices) == 1)
