@@ -1,4 +1,4 @@
-"""Know the costs: measure devices and links by running things on them, store, predict."""
+"""Measured and published costs of devices and links: measure, store, predict."""
 
 from .costmodel.costs import Costs
 from .costmodel.op_features import OpClass, OpFeatures

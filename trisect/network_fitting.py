@@ -82,7 +82,7 @@ def store_segments(devices: Sequence[Device], measured: Mapping[str, Sequence[Me
     """
     path = segments_path()
     store = load_segments(path)
-    save_segments(store.adding(devices, measured, store.networks, 0.0), path)
+    save_segments(store.extended(devices, measured, store.networks, 0.0), path)
 
 
 def costs_of(known: Profile, chosen: Sequence[Device]) -> ProfileCosts:

@@ -62,7 +62,7 @@ def measure_networks(
     def add_to_store() -> SegmentStore:
         nonlocal store, stored_at_s
         now_s = time.monotonic()
-        store = store.adding(devices, rows, number, now_s - stored_at_s)
+        store = store.extended(devices, rows, number, now_s - stored_at_s)
         stored_at_s = now_s
         rows.clear()
         if save is not None:
@@ -104,7 +104,7 @@ def measure_model(
             kernels = kernel_segments(model, trial_plan, trial, calls.wakeup_costs.warm_s)
             for device_id, row in measured_segments(trial_plan, trial, calls, "plan") + kernels:
                 rows[device_id].append(row)
-    return known.adding(devices, rows, known.networks, time.monotonic() - start_s)
+    return known.extended(devices, rows, known.networks, time.monotonic() - start_s)
 
 
 def _measure_network(number: int, devices: Sequence[Device], calls: CallCosts) -> list[tuple[str, MeasuredSegment]]:

@@ -1,1 +1,1 @@
-"""What devices can run, asked of the engines and cached."""
+"""Which operators devices support, found by trial compilation and cached."""

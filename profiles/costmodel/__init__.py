@@ -1,1 +1,1 @@
-"""The cost model: cost terms of segments, regression, and the costs that a planner asks for."""
+"""Cost models: cost terms of segments, regression, and the costs by which planning decides."""

@@ -19,14 +19,14 @@ from trisect.runtime.errors import InvalidProfile
 from .profile_data import SCHEMA, DeviceProfile, Profile
 from .versioned_json import invalid_figure, read_versioned
 
-ENVIRONMENT = "TRISECT_PROFILES"
+PROFILES_VARIABLE = "TRISECT_PROFILES"
 """Environment variable with the folder of profiles."""
 _SIZE_LIMIT_BYTES = 64 << 20
 
 
 def default_path(precision: str = "float32") -> Path:
     """Return the path of this machine's profile: in ``TRISECT_PROFILES`` or the user's cache folder."""
-    named = os.environ.get(ENVIRONMENT)
+    named = os.environ.get(PROFILES_VARIABLE)
     folder = Path(named) if named else Path(platformdirs.user_cache_dir("trisect")) / "profiles"
     host = re.sub(r"[^A-Za-z0-9.-]", "_", platform.node()) or "here"
     return folder / f"{host}-{precision}.json"

@@ -79,7 +79,7 @@ class SegmentStore:
         """Return the segments of a device; none where the device or its engine has changed since."""
         return self.devices.get(device.id, ()) if self.versions.get(device.id) == _version(device) else ()
 
-    def adding(
+    def extended(
         self,
         devices: Sequence[Device],
         measured: Mapping[str, Sequence[MeasuredSegment]],

@@ -124,7 +124,7 @@ def test_unmeasured_devices_are_measured_once_after_the_model_is_checked(
     model: Path, measured: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     synthetic = store.load(store.default_path())
-    monkeypatch.setenv(store.ENVIRONMENT, str(tmp_path))
+    monkeypatch.setenv(store.PROFILES_VARIABLE, str(tmp_path))
     asked: list[tuple[list[str], float]] = []
 
     def measure(devices: list[trisect.Device], *, budget_s: float, **_: object) -> Profile:
@@ -150,7 +150,7 @@ def test_costs_of_another_engine_version_are_ignored(measured: None) -> None:
 def test_a_damaged_profile_is_refused_and_not_overwritten(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(store.ENVIRONMENT, str(tmp_path))
+    monkeypatch.setenv(store.PROFILES_VARIABLE, str(tmp_path))
     store.default_path().write_text("{")
     with pytest.raises(InvalidProfile):
         trisect.split(model, "cpu:ort", shapes={"batch": 1})

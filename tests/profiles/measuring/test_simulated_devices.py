@@ -21,7 +21,7 @@ from trisect.runtime.engines.null import ENVIRONMENT, null_devices
 @pytest.fixture
 def null(monkeypatch, tmp_path):
     monkeypatch.setenv(ENVIRONMENT, "npu,gpu")
-    monkeypatch.setenv(store.ENVIRONMENT, str(tmp_path))
+    monkeypatch.setenv(store.PROFILES_VARIABLE, str(tmp_path))
     engines.rescan()
     yield [*null_devices("npu", 1), *null_devices("gpu", 1)]
     monkeypatch.undo()
@@ -80,7 +80,7 @@ def test_a_null_device_costs_what_its_profile_says(null, products):
 
 def test_products_are_planned_and_run_on_the_npu_simulator(monkeypatch, tmp_path, products):
     pytest.importorskip("onnxruntime_qnn")
-    monkeypatch.setenv(store.ENVIRONMENT, str(tmp_path))
+    monkeypatch.setenv(store.PROFILES_VARIABLE, str(tmp_path))
     small = [case for case in measuring.small_cases() if case.op_class in (OpClass.MATVEC, OpClass.ELEMENTWISE)]
     monkeypatch.setattr(measuring, "small_cases", lambda: small[:2])
     monkeypatch.setattr(measuring, "standard_cases", lambda: small)

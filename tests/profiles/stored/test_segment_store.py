@@ -32,19 +32,19 @@ def test_stored_segments_are_valid_for_one_engine_version(tmp_path: Path) -> Non
     rows = [MeasuredSegment(random_terms(random.Random(i)), 1e-5 * (i + 1), 0.03) for i in range(5)]
     path = tmp_path / "s.json"
     assert load_segments(path) == SegmentStore()
-    save_segments(SegmentStore().adding([CPU], {"cpu:a": rows}, 2, 3.0), path)
+    save_segments(SegmentStore().extended([CPU], {"cpu:a": rows}, 2, 3.0), path)
     segments = load_segments(path)
     assert segments.of(CPU) == tuple(rows)
     assert (segments.networks, segments.spent_s) == (2, 3.0)
     updated = Device("cpu:a", "cpu", "a", "A", engine_version="2")
     assert segments.of(updated) == ()
-    assert segments.adding([updated], {"cpu:a": rows[:1]}, 3, 1.0).of(updated) == tuple(rows[:1])
+    assert segments.extended([updated], {"cpu:a": rows[:1]}, 3, 1.0).of(updated) == tuple(rows[:1])
 
 
 def test_categorical_features_keep_their_name_on_disk(tmp_path: Path) -> None:
     path = tmp_path / "s.json"
     rows = (MeasuredSegment((CostTerm("border", (("bytes", 1.0),), ("in",), 0.0, 4.0),), 1e-5, 0.0),)
-    save_segments(SegmentStore().adding([CPU], {"cpu:a": rows}, 1, 1.0), path)
+    save_segments(SegmentStore().extended([CPU], {"cpu:a": rows}, 1, 1.0), path)
     (term,) = json.loads(path.read_text())["terms"]
     assert term == {"kind": "border", "sizes": [["bytes", 1.0]], "marks": ["in"], "flops": 0.0, "size_bytes": 4.0}
     assert load_segments(path).of(CPU) == rows
@@ -63,7 +63,7 @@ def test_categorical_features_keep_their_name_on_disk(tmp_path: Path) -> None:
 def test_a_damaged_file_is_refused_in_one_line(change, tmp_path: Path) -> None:
     path = tmp_path / "s.json"
     rows = [MeasuredSegment((CostTerm("call"),), 1e-5, 0.0)]
-    save_segments(SegmentStore().adding([CPU], {"cpu:a": rows}, 1, 1.0), path)
+    save_segments(SegmentStore().extended([CPU], {"cpu:a": rows}, 1, 1.0), path)
     path.write_text(change(path.read_text()))
     with pytest.raises(InvalidProfile) as caught:
         load_segments(path)
