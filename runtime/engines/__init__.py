@@ -114,7 +114,7 @@ def engine_for(device: Device) -> Engine:
     """
     inventory = _inventory()
     if device.engine not in inventory.engines:
-        reason = inventory.unavailable.get(device.engine, "trisect knows no engine of that name")
+        reason = inventory.unavailable.get(device.engine, "there is no engine of that name")
         raise EngineMissing(f"device {device.id} needs the engine {device.engine!r}: {reason}")
     return inventory.engines[device.engine]
 

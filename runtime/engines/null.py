@@ -127,7 +127,8 @@ class NullModule:
         for name, array in outputs.items():
             if array.shape != shapes[name]:
                 raise EngineFailed(
-                    f"{self.device.id} gives {name!r} in shape {shapes[name]}, not {array.shape}", device=self.device.id
+                    f"{self.device.id} has output {name!r} of shape {shapes[name]}, the buffer has {array.shape}",
+                    device=self.device.id,
                 )
         allocated = {spec.name: _zeros(spec, shapes[spec.name]) for spec in self.outputs if spec.name not in outputs}
         return NullBinding(outputs, allocated, self._run_s)

@@ -90,7 +90,7 @@ class OrtDeviceModule(OrtModule):
             )
             ort.copy_tensors([value], [uploaded])
         except Exception as error:
-            raise self._failed(f"take {name!r}", error) from error
+            raise self._failed(f"upload {name!r}", error) from error
         return OrtDeviceArray(self.device, uploaded, spec.dtype)
 
     def run_on_device(self, feeds: Mapping[str, DeviceArray]) -> dict[str, DeviceArray | np.ndarray]:

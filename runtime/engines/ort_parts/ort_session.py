@@ -101,7 +101,7 @@ def _check_types(device: Device, label: str, signature: Signature) -> None:
     if refused:
         why = (
             f"{refused[0].name!r} is {refused[0].dtype}, "
-            f"which ONNX Runtime does not pass {'on in lists' if unknown else 'on beside lists'}"
+            f"which ONNX Runtime does not support {'in lists' if unknown else 'beside lists'}"
         )
         raise UnsupportedModel(f"{device.id} cannot load {label}: {why}", remedy="place it elsewhere", reason=why)
 
@@ -158,6 +158,6 @@ def _check_fallback(session: ort.InferenceSession, device: Device, label: str) -
         raise engine_error(
             device,
             f"cannot load {label}",
-            f"it leaves to the CPU {', '.join(fallen_back[:_NAMED_MAX])}{more}",
+            f"it would fall back to the CPU for {', '.join(fallen_back[:_NAMED_MAX])}{more}",
             remedy="place these nodes on another device",
         )

@@ -66,7 +66,7 @@ def test_bound_buffers_are_set_to_zero(model):
     assert binding.output("y") is y
     assert not y.any()
     assert binding.output("z").shape == (3,)
-    with pytest.raises(EngineFailed, match=r"shape \(3,\), not \(4,\)"):
+    with pytest.raises(EngineFailed, match=r"shape \(3,\), the buffer has \(4,\)"):
         module.bind({"x": x}, {"y": np.ones(4, np.float32)})
 
 
