@@ -50,7 +50,7 @@ def test_devices_are_chosen_from_measurements_made_once(gguf: Path, measurements
     messages: list[tuple[int, int, str]] = []
     ids = kit.tokens(20).tolist()
     answer = trisect.generate(gguf, ids, max_new_tokens=8, threads=1, progress=lambda *step: messages.append(step))
-    assert measurements == [[d.id for d in engines.discover()]]
+    assert measurements == [[d.id for d in engines.find_hardware("auto")]]
     assert any(what.startswith("importing") for _, _, what in messages)
     assert any(what.startswith("prefill on") for _, _, what in messages)
     assert len(answer.token_ids) <= 8
@@ -60,7 +60,7 @@ def test_devices_are_chosen_from_measurements_made_once(gguf: Path, measurements
     assert len(measurements) == 1
     bundle = open_bundle(gguf)
     choice = choose_devices(bundle, prompt_tokens=20, new_tokens=8, threads=1)
-    assert len(choice.predictions) == len(engines.discover()) ** 2
+    assert len(choice.predictions) == len(engines.find_hardware("auto")) ** 2
     assert choice.predicted is choice.predictions[0]
     assert (choice.prefill.id, choice.decode.id) == (choice.predictions[0].prefill, choice.predictions[0].decode)
     assert (answer.stats.prefill, answer.stats.decode) == (choice.prefill.id, choice.decode.id)

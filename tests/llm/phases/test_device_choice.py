@@ -25,7 +25,7 @@ def test_one_choice_left_open_is_measured(gguf: Path, measurements: list[list[st
     choice = choose_devices(bundle, OPENVINO, "auto", prompt_tokens=20, new_tokens=8, threads=1)
     assert len(measurements) == 1
     assert {p.prefill for p in choice.predictions} == {OPENVINO}
-    assert {p.decode for p in choice.predictions} == {d.id for d in engines.discover()}
+    assert {p.decode for p in choice.predictions} == {d.id for d in engines.find_hardware("auto")}
     forced = choose_devices(bundle, OPENVINO, ORT, prompt_tokens=20, new_tokens=8, threads=1)
     assert [(p.prefill, p.decode) for p in forced.predictions] == [(OPENVINO, ORT)]
     alone = choose_devices(bundle, ORT, ORT, prompt_tokens=20, new_tokens=8, threads=1)
@@ -72,7 +72,7 @@ def test_a_damaged_profile_is_a_clear_error(gguf: Path, measurements: list[list[
     choose_devices(bundle, prompt_tokens=20, new_tokens=8, threads=1)
     path = phases_path(bundle, "fast", 1)
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(InvalidProfile, match=r"damaged.*move it away; it is measured again"):
+    with pytest.raises(InvalidProfile, match=r"malformed.*move it away; it is measured again"):
         choose_devices(bundle, prompt_tokens=20, new_tokens=8, threads=1)
     path.rename(path.with_suffix(".old"))
     assert choose_devices(bundle, prompt_tokens=20, new_tokens=8, threads=1).predictions
