@@ -10,17 +10,16 @@ from trisect.llm.running.generation import LanguageSession
 from trisect.runtime import engines
 from trisect.runtime.device import select
 
-from . import PeerTiming
+from . import Peer, PeerTiming
 
 
-class TrisectPeer:
+class TrisectPeer(Peer):
     """`LanguageSession` on a prefill and a decode device."""
 
     def __init__(self, session: LanguageSession) -> None:
         self._session = session
 
     def run(self, ids: list[int], new_tokens: int) -> PeerTiming:
-        """See `Peer.run`."""
         answer = self._session.generate(ids, max_new_tokens=new_tokens, ignore_eos=True)
         stats = answer.stats
         return PeerTiming(stats.prefill_s, stats.kv_s, stats.decode_s, stats.end_to_end_s, answer.token_ids)

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from . import PeerTiming
+from . import Peer, PeerTiming
 from . import gguf_file as source
 
 __all__ = ["LlamaCppPeer", "load", "source"]
 
 
-class LlamaCppPeer:
+class LlamaCppPeer(Peer):
     """`Llama.eval`, greedy."""
 
     def __init__(self, library: Any, model: Any) -> None:
@@ -21,7 +21,6 @@ class LlamaCppPeer:
         self._model = model
 
     def run(self, ids: list[int], new_tokens: int) -> PeerTiming:
-        """See `Peer.run`."""
         model = self._model
         model.reset()
         begin = time.perf_counter()

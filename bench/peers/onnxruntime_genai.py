@@ -10,10 +10,10 @@ from typing import Any
 from trisect.llm.bundle import Bundle
 
 from ..llm.genai_folder import CONFIG_FILE, genai_folder
-from . import PeerTiming
+from . import Peer, PeerTiming
 
 
-class OnnxRuntimeGenaiPeer:
+class OnnxRuntimeGenaiPeer(Peer):
     """`Generator`, greedy, on the CPU.
 
     With ``min_length`` set, its end-of-sequence tokens are never chosen: no answer ends early.
@@ -24,7 +24,6 @@ class OnnxRuntimeGenaiPeer:
         self._model = model
 
     def run(self, ids: list[int], new_tokens: int) -> PeerTiming:
-        """See `Peer.run`."""
         genai = self._library
         begin = time.perf_counter()
         params = genai.GeneratorParams(self._model)

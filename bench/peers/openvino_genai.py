@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from . import PeerTiming
+from . import Peer, PeerTiming
 from . import gguf_file as source
 
 __all__ = ["OpenVinoGenaiPeer", "load", "source"]
 
 
-class OpenVinoGenaiPeer:
+class OpenVinoGenaiPeer(Peer):
     """`LLMPipeline`, greedy."""
 
     def __init__(self, library: Any, pipeline: Any) -> None:
@@ -21,7 +21,6 @@ class OpenVinoGenaiPeer:
         self._pipeline = pipeline
 
     def run(self, ids: list[int], new_tokens: int) -> PeerTiming:
-        """See `Peer.run`."""
         import openvino as ov
 
         genai = self._library

@@ -112,7 +112,7 @@ def load_runner(
     return StatefulRunner(module, past, shape, bundle.vocab, exports_cache=exports_cache)
 
 
-class InPlaceRunner:
+class InPlaceRunner(Runner):
     """Reads and extends a `KvCache` in place; a hand-over costs nothing."""
 
     def __init__(self, module: Module, batch: int, vocab: int) -> None:
@@ -128,7 +128,6 @@ class InPlaceRunner:
         self._generation = -1
 
     def forward(self, ids: np.ndarray, start: int) -> np.ndarray:
-        """See `Runner.forward`."""
         cache = self._cache
         if cache is None:
             raise EngineFailed(
@@ -149,16 +148,13 @@ class InPlaceRunner:
         return _scores(self._logits, ids)
 
     def continue_from(self, cache: KvCache) -> None:
-        """See `Runner.continue_from`."""
         if cache is not self._cache:
             self._cache, self._step = cache, None
 
     def reset(self, cache: KvCache) -> None:
-        """See `Runner.reset`."""
         self.continue_from(cache)
 
     def close(self) -> None:
-        """See `Runner.close`."""
         self._step = self._cache = None
         self.module.close()
 
@@ -168,7 +164,7 @@ class InPlaceRunner:
         return self.module.bind(inputs, {"logits": self._logits, **presents})
 
 
-class StatefulRunner:
+class StatefulRunner(Runner):
     """Lets the engine keep the cache; copies it out after each run, or in before the first decode step."""
 
     def __init__(
@@ -193,7 +189,6 @@ class StatefulRunner:
         self._cache: KvCache | None = None
 
     def forward(self, ids: np.ndarray, start: int) -> np.ndarray:
-        """See `Runner.forward`."""
         count = ids.shape[-1]
         fresh = {name: self._output_buffer(name, count) for name in self._fresh}
         binding = self._module.bind(_feeds(self._inputs, ids, start), {"logits": self._logits, **fresh})
@@ -205,7 +200,6 @@ class StatefulRunner:
         return _scores(self._logits, ids)
 
     def continue_from(self, cache: KvCache) -> None:
-        """See `Runner.continue_from`."""
         begin = time.perf_counter()
         self._module.reset_state()
         self._module.set_state(cache.filled())
@@ -213,12 +207,10 @@ class StatefulRunner:
         self.handover_s += time.perf_counter() - begin
 
     def reset(self, cache: KvCache) -> None:
-        """See `Runner.reset`."""
         self._module.reset_state()
         self._cache = cache if self._exports_cache else None
 
     def close(self) -> None:
-        """See `Runner.close`."""
         self._cache = None
         self._module.close()
 
@@ -242,7 +234,7 @@ class StatefulRunner:
         cache.length = start + count
 
 
-class GrowingRunner:
+class GrowingRunner(Runner):
     """Passes the presents of one run to the next as its past, by reference."""
 
     def __init__(
@@ -258,7 +250,6 @@ class GrowingRunner:
         self._cache: KvCache | None = None
 
     def forward(self, ids: np.ndarray, start: int) -> np.ndarray:
-        """See `Runner.forward`."""
         outputs = self._module.run(_feeds(self._inputs, ids, start) | self._past)
         self._past = {name: outputs[present_name(name)] for name in self._empty}
         if self._cache is not None:
@@ -271,19 +262,16 @@ class GrowingRunner:
         return _scores(outputs["logits"], ids)
 
     def continue_from(self, cache: KvCache) -> None:
-        """See `Runner.continue_from`."""
         begin = time.perf_counter()
         self._past = {name: np.ascontiguousarray(past) for name, past in cache.filled().items()}
         self._cache = None
         self.handover_s += time.perf_counter() - begin
 
     def reset(self, cache: KvCache) -> None:
-        """See `Runner.reset`."""
         self._past = self._empty
         self._cache = cache if self._exports_cache else None
 
     def close(self) -> None:
-        """See `Runner.close`."""
         self._past = {}
         self._cache = None
         self._module.close()
