@@ -57,7 +57,6 @@ RETIRED_WORDS = {
     "entrant": "contender",
     "entrants": "contenders",
     "heat": "initial temperature",
-    "kept": "cached",
     "lane": "device queue",
     "lanes": "device queues",
     "lots": "random",
