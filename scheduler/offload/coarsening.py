@@ -33,7 +33,7 @@ def cluster(instance: OffloadInstance, min_cost: float, max_work: float) -> list
         if net.cost < min_cost:
             break
         for reader in net.readers:
-            a, b = clusters.find(net.home), clusters.find(reader)
+            a, b = clusters.find(net.producer), clusters.find(reader)
             is_allowed = work[a] + work[b] <= max_work and size[a] + size[b] <= instance.capacity / 2
             if a != b and is_allowed and cannot[a] == cannot[b]:
                 clusters.merge(a, b)
@@ -55,9 +55,9 @@ def coarse_instance(instance: OffloadInstance, cluster_of: Sequence[int]) -> Off
 
     nets = []
     for net in instance.nets:
-        readers = sorted({cluster_of[r] for r in net.readers} - {cluster_of[net.home]})
+        readers = sorted({cluster_of[r] for r in net.readers} - {cluster_of[net.producer]})
         if readers:
-            nets.append(Net(cluster_of[net.home], tuple(readers), net.cost))
+            nets.append(Net(cluster_of[net.producer], tuple(readers), net.cost))
     return replace(
         instance,
         groups=tuple(tuple(task for g in row for task in instance.groups[g]) for row in members),

@@ -103,11 +103,11 @@ def _moved(model: CpModel, instance: OffloadInstance, x: list[list[IntVar]]) -> 
     for net in instance.nets:
         for device in range(instance.hosts, instance.devices):
             pays = model.new_bool_var("")
-            home = x[net.home][device]
+            producer = x[net.producer][device]
             for reader in net.readers:
                 inside = x[reader][device]
-                model.add_bool_or([pays, ~inside, home])
-                model.add_bool_or([pays, ~home, inside])
+                model.add_bool_or([pays, ~inside, producer])
+                model.add_bool_or([pays, ~producer, inside])
             moved[device].append((net.cost, pays))
     return moved
 

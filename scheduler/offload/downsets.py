@@ -141,9 +141,9 @@ def _describe(instance: OffloadInstance, masks: list[int]) -> _Downsets:
     words, bits, acc = words[order], bits[order], acc[order]
     alone = np.zeros(len(masks))
     for net in instance.nets:
-        home = bits[:, net.home].astype(bool)
+        producer = bits[:, net.producer].astype(bool)
         inside = bits[:, list(net.readers)].sum(axis=1, dtype=np.int64)
-        alone += net.cost * np.where(home, inside < len(net.readers), inside > 0)
+        alone += net.cost * np.where(producer, inside < len(net.readers), inside > 0)
     return _Downsets(
         words=words,
         acc=acc,
@@ -187,9 +187,9 @@ def _transitions(
     loads = sets.acc[successors] - sets.acc[i] + sets.alone[successors]
     mask = int.from_bytes(sets.words[i].tobytes(), "little")
     for net in instance.nets:
-        home_done = bool(mask >> net.home & 1)
+        producer_done = bool(mask >> net.producer & 1)
         done = [r for r in net.readers if mask >> r & 1]
-        if home_done == bool(done) and (not home_done or len(done) == len(net.readers)):
+        if producer_done == bool(done) and (not producer_done or len(done) == len(net.readers)):
             continue  # all before, or all still to come: counted by `alone`
         readers_left = [r for r in net.readers if not mask >> r & 1]
         reads = np.zeros(len(successors), dtype=bool)
@@ -198,13 +198,13 @@ def _transitions(
             inside = _has(sets, successors, r)
             reads |= inside
             lacks |= ~inside
-        if home_done:
+        if producer_done:
             # Alone, the downset would send to missing readers; here another device has sent it, and this one fetches.
             loads += net.cost * (reads.astype(float) - lacks)
         else:
             # A reader precedes its producer (a backward pass): alone, the downset would pay for it in any case.
-            home = _has(sets, successors, net.home)
-            loads += net.cost * (np.where(home, True, reads).astype(float) - np.where(home, lacks, True))
+            producer = _has(sets, successors, net.producer)
+            loads += net.cost * (np.where(producer, True, reads).astype(float) - np.where(producer, lacks, True))
     keep = loads < limit
     return successors[keep], loads[keep]
 

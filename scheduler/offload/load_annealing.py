@@ -27,10 +27,10 @@ class DeviceLoads:
         self.where = list(where)
         self.touching: list[list[tuple[int, bool]]] = [[] for _ in range(instance.count)]
         for n, net in enumerate(instance.nets):
-            self.touching[net.home].append((n, True))
+            self.touching[net.producer].append((n, True))
             for reader in net.readers:
                 self.touching[reader].append((n, False))
-        self.homes = [net.home for net in instance.nets]
+        self.producers = [net.producer for net in instance.nets]
         self.costs = [net.cost for net in instance.nets]
         self.readers = [len(net.readers) for net in instance.nets]
         self.counts = [[0] * instance.devices for _ in instance.nets]
@@ -52,9 +52,9 @@ class DeviceLoads:
             for reader in net.readers:
                 row[where[reader]] += 1
             self.counts[n] = row
-            home = where[net.home]
+            producer = where[net.producer]
             for device in range(instance.hosts, instance.devices):
-                if row[device] < self.readers[n] if device == home else row[device] > 0:
+                if row[device] < self.readers[n] if device == producer else row[device] > 0:
                     self.load[device] += net.cost
 
     def change(self, group: int, target: int) -> tuple[float, float]:
@@ -68,11 +68,11 @@ class DeviceLoads:
         else:
             leaves -= instance.host_time[group]
         arrives += instance.acc_time[group] if target >= hosts else instance.host_time[group]
-        homes, costs, counts, totals = self.homes, self.costs, self.counts, self.readers
-        for n, is_home in self.touching[group]:
+        producers, costs, counts, totals = self.producers, self.costs, self.counts, self.readers
+        for n, is_producer in self.touching[group]:
             row = counts[n]
             cost = costs[n]
-            if is_home:
+            if is_producer:
                 total = totals[n]
                 if source >= hosts:
                     inside = row[source]
@@ -81,15 +81,15 @@ class DeviceLoads:
                     inside = row[target]
                     arrives += cost * ((inside < total) - (inside > 0))
             else:
-                home = where[homes[n]]
+                producer = where[producers[n]]
                 if source >= hosts:
-                    if home == source:
+                    if producer == source:
                         if row[source] == totals[n]:
                             leaves += cost
                     elif row[source] == 1:
                         leaves -= cost
                 if target >= hosts:
-                    if home == target:
+                    if producer == target:
                         if row[target] + 1 == totals[n]:
                             arrives -= cost
                     elif row[target] == 0:
@@ -104,8 +104,8 @@ class DeviceLoads:
         size = self.instance.size[group]
         self.held[source] -= size
         self.held[target] += size
-        for n, is_home in self.touching[group]:
-            if not is_home:
+        for n, is_producer in self.touching[group]:
+            if not is_producer:
                 self.counts[n][source] -= 1
                 self.counts[n][target] += 1
         self.where[group] = target
@@ -236,6 +236,6 @@ def _neighbours(instance: OffloadInstance) -> list[list[int]]:
     neighbours: list[set[int]] = [set() for _ in range(instance.count)]
     for net in instance.nets:
         for reader in net.readers:
-            neighbours[net.home].add(reader)
-            neighbours[reader].add(net.home)
+            neighbours[net.producer].add(reader)
+            neighbours[reader].add(net.producer)
     return [sorted(groups) for groups in neighbours]

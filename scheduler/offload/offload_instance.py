@@ -23,7 +23,7 @@ from ..problem.task_graph import topological_order
 class Net:
     """A hyperedge: the output of one task and its readers. Each accelerator that sends or fetches it pays once."""
 
-    home: int
+    producer: int
     readers: tuple[int, ...]
     cost: float
 

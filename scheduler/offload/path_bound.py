@@ -106,11 +106,11 @@ class _PathCalls:
         self.size = np.array(instance.size)
         nets = instance.nets
         self.cost = np.array([net.cost for net in nets])
-        self.home = np.array([net.home for net in nets], dtype=np.int64)
+        self.producer = np.array([net.producer for net in nets], dtype=np.int64)
         self.readers = np.array([r for net in nets for r in net.readers], dtype=np.int64)
         self.begins = np.cumsum([0, *(len(net.readers) for net in nets)])[:-1].astype(np.int64)
         self.read_late = np.array([max(latest[r] for r in net.readers) for net in nets], dtype=np.int64)
-        self.made_early = np.array([earliest[net.home] for net in nets], dtype=np.int64)
+        self.made_early = np.array([earliest[net.producer] for net in nets], dtype=np.int64)
 
     def from_step(self, i: int) -> NDArray[np.float64]:
         """Return the loads of intervals from step i on, by their ends; infinite where one cannot run or fit."""
@@ -124,13 +124,13 @@ class _PathCalls:
         np.add.at(load, first, self.acc)
         np.add.at(size, first, self.size)
         if len(self.cost):
-            home = first[self.home]
+            producer = first[self.producer]
             reads = np.minimum.reduceat(first[self.readers], self.begins)
             # Sent, from the interval that contains its producer on, as long as a reader follows the interval.
-            _add_between(load, home, np.maximum(home, self.read_late), self.cost)
+            _add_between(load, producer, np.maximum(producer, self.read_late), self.cost)
             # Fetched, from the interval that contains a reader on, until its producer would be inside as well.
             is_before = self.made_early < i
-            _add_between(load, reads, np.where(is_before, np.maximum(home, reads), reads), self.cost)
+            _add_between(load, reads, np.where(is_before, np.maximum(producer, reads), reads), self.cost)
         load, size = np.cumsum(load)[i:none], np.cumsum(size)[i:none]
         load[size > self.instance.capacity * (1 + 1e-12)] = inf
         return load

@@ -95,7 +95,7 @@ def best_intervals(
 def _touching(instance: OffloadInstance) -> list[list[int]]:
     touching: list[list[int]] = [[] for _ in range(instance.count)]
     for i, net in enumerate(instance.nets):
-        for group in (net.home, *net.readers):
+        for group in (net.producer, *net.readers):
             touching[group].append(i)
     return touching
 
@@ -108,7 +108,7 @@ def _interval_loads(
     host_loads: list[float] = []
     work = moved = host = size = 0.0
     readers_inside: dict[int, int] = {}
-    homes_inside: set[int] = set()
+    producers_inside: set[int] = set()
     for position in range(start, len(order)):
         group = order[position]
         work += instance.acc_time[group]
@@ -120,18 +120,18 @@ def _interval_loads(
             break
         for n in touching[group]:
             net = instance.nets[n]
-            before = _moved(net.cost, n in homes_inside, readers_inside.get(n, 0), len(net.readers))
-            if net.home == group:
-                homes_inside.add(n)
+            before = _moved(net.cost, n in producers_inside, readers_inside.get(n, 0), len(net.readers))
+            if net.producer == group:
+                producers_inside.add(n)
             else:
                 readers_inside[n] = readers_inside.get(n, 0) + 1
-            moved += _moved(net.cost, n in homes_inside, readers_inside.get(n, 0), len(net.readers)) - before
+            moved += _moved(net.cost, n in producers_inside, readers_inside.get(n, 0), len(net.readers)) - before
         acc_loads.append(work + moved)
         host_loads.append(host)
     return acc_loads, host_loads
 
 
-def _moved(cost: float, home_inside: bool, inside: int, readers: int) -> float:
+def _moved(cost: float, producer_inside: bool, inside: int, readers: int) -> float:
     """Return what a device pays for a net of which it has some readers or the producer."""
-    crosses = inside < readers if home_inside else inside > 0
+    crosses = inside < readers if producer_inside else inside > 0
     return cost if crosses else 0.0

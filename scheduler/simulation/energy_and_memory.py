@@ -47,9 +47,9 @@ def energy_j(problem: Problem, parts: Sequence[Part]) -> float | None:
     """
     if any(part.device not in problem.platform.power_w for part in parts):
         return None
-    home = {node: part.device for part in parts for node in part.nodes}
+    device_of = {node: part.device for part in parts for node in part.nodes}
     moved = {
-        (source, tensor, home[target]): problem.transfer_time(size_bytes, home[source], home[target])
+        (source, tensor, device_of[target]): problem.transfer_time(size_bytes, device_of[source], device_of[target])
         for source, target, tensors in tensor_edges(problem.graph)
         for tensor, size_bytes in tensors.items()
     }

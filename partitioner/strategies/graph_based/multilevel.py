@@ -48,10 +48,10 @@ def multilevel(problem: Problem) -> Proposal:
     """
     lists = task_lists(problem)
     priced = _priced(problem, lists)
-    home = _coarsen(priced)
-    coarse = _contracted(priced, home)
+    group_of = _coarsen(priced)
+    coarse = _contracted(priced, group_of)
     rough = _placed(problem, coarse)
-    where = [rough[group] for group in home]
+    where = [rough[group] for group in group_of]
     _refine(priced, where, is_balanced=problem.objective != "energy")
     order = by_rank(upward_ranks(lists))
     return repaired_proposal(problem, lists, schedule_in_order(lists, order, fixed=dict(enumerate(where))))
@@ -120,27 +120,27 @@ def _coarsen(lists: TaskLists) -> list[int]:
     return [groups.find(i) for i in range(count)]
 
 
-def _contracted(lists: TaskLists, home: list[int]) -> TaskLists:
-    """Return the graph of groups; renumbers `home` in topological order."""
-    following: dict[int, set[int]] = {h: set() for h in home}
+def _contracted(lists: TaskLists, group_of: list[int]) -> TaskLists:
+    """Return the graph of groups; renumbers `group_of` in topological order."""
+    following: dict[int, set[int]] = {h: set() for h in group_of}
     for i, row in enumerate(lists.succs):
-        following[home[i]].update(home[j] for j, _ in row if home[j] != home[i])
+        following[group_of[i]].update(group_of[j] for j, _ in row if group_of[j] != group_of[i])
     order = kahn_order(following)
     number = {h: n for n, h in enumerate(order)}
-    home[:] = [number[h] for h in home]
+    group_of[:] = [number[h] for h in group_of]
     width = len(lists.devices)
     times = [[0.0] * width for _ in order]
     arriving: list[dict[int, tuple[float, ...]]] = [{} for _ in order]
     leaving: list[dict[int, float]] = [{} for _ in order]
-    for i, h in enumerate(home):
+    for i, h in enumerate(group_of):
         times[h] = [a + b for a, b in zip(times[h], lists.times[i], strict=True)]
         for p, table in lists.preds[i]:
-            if home[p] != h:
-                known = arriving[h].get(home[p])
-                arriving[h][home[p]] = table if known is None else tuple(map(max, known, table))
+            if group_of[p] != h:
+                known = arriving[h].get(group_of[p])
+                arriving[h][group_of[p]] = table if known is None else tuple(map(max, known, table))
         for j, mean in lists.succs[i]:
-            if home[j] != h:
-                leaving[h][home[j]] = max(mean, leaving[h].get(home[j], 0.0))
+            if group_of[j] != h:
+                leaving[h][group_of[j]] = max(mean, leaving[h].get(group_of[j], 0.0))
     return TaskLists(
         [str(n) for n in range(len(order))],
         lists.devices,

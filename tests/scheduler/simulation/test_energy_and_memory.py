@@ -30,7 +30,7 @@ def brute_peaks(problem: Problem, parts: list[Part], items: int) -> dict[str, in
     """Memory by looking at every moment of the timeline, and inside a part after every task."""
     events = simulate(problem, parts, items=items).events
     runs = {(e.item, int(e.name.split()[1])): e for e in events if e.kind == "compute"}
-    home = {node: i for i, part in enumerate(parts) for node in part.nodes}
+    part_of = {node: i for i, part in enumerate(parts) for node in part.nodes}
     tensors: dict[tuple[str, str], tuple[int, list[str]]] = {}
     for source, target, data in problem.graph.edges(data=True):
         for name, size in data["tensors"].items():
@@ -52,21 +52,21 @@ def brute_peaks(problem: Problem, parts: list[Part], items: int) -> dict[str, in
                         sum(
                             size
                             for (source, _), (size, readers) in tensors.items()
-                            if source in done and any(r in coming or home[r] != i for r in readers)
+                            if source in done and any(r in coming or part_of[r] != i for r in readers)
                         )
                     )
                 held[run.device] += max(steps)
         for (source, name), (size, readers) in tensors.items():
             for item in range(items):
-                made = runs[item, home[source]]
+                made = runs[item, part_of[source]]
                 for device in problem.device_ids:
-                    ends = [runs[item, home[r]].end_s for r in readers if parts[home[r]].device == device]
+                    ends = [runs[item, part_of[r]].end_s for r in readers if parts[part_of[r]].device == device]
                     copies = [
                         e for e in events if (e.kind, e.item, e.name, e.device) == ("transfer", item, name, device)
                     ]
                     if device == made.device:
-                        outside = [r for r in readers if home[r] != home[source]]
-                        until = [runs[item, home[r]].end_s for r in outside if parts[home[r]].device == device]
+                        outside = [r for r in readers if part_of[r] != part_of[source]]
+                        until = [runs[item, part_of[r]].end_s for r in outside if parts[part_of[r]].device == device]
                         until += [
                             e.end_s
                             for e in events
