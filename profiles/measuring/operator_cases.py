@@ -6,9 +6,10 @@ cache, a product would seem several times too fast.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from itertools import zip_longest
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -103,15 +104,12 @@ def _interleave(families: list[list[OperatorCase]]) -> list[OperatorCase]:
 
 def tiny_chain(nodes: int) -> OperatorCase:
     """Return a model of minimal operators that no engine fuses."""
-
-    def build() -> bytes:
-        made = []
-        for index in range(nodes):
-            op, extra = ("Softmax", {"axis": 1}) if index % 2 else ("Transpose", {"perm": [1, 0]})
-            made.append(helper.make_node(op, [_value(index)], [_value(index + 1, nodes)], **extra))
-        return _build(made, (4, 4), (4, 4))
-
-    return OperatorCase(f"tiny:{nodes}", OpClass.SHAPE, "Softmax", 0.0, 0, nodes, (4, 4), (4, 4), build)
+    chain = []
+    for index in range(nodes):
+        op, attributes = ("Softmax", {"axis": 1}) if index % 2 else ("Transpose", {"perm": [1, 0]})
+        chain.append(helper.make_node(op, [_tensor_name(index)], [_tensor_name(index + 1, nodes)], **attributes))
+    case = _case(f"tiny:{nodes}", OpClass.SHAPE, "Softmax", 0.0, 0, (4, 4), (4, 4), chain)
+    return replace(case, repeats=nodes)
 
 
 def square_matmul(size: int) -> OperatorCase:
@@ -119,145 +117,140 @@ def square_matmul(size: int) -> OperatorCase:
     return _matmul(size, size, size)
 
 
+def _case(
+    name: str,
+    op_class: OpClass,
+    op_type: str,
+    flops: float,
+    size_bytes: int,
+    shape: tuple[int, ...],
+    output_shape: tuple[int, ...],
+    nodes: Sequence[onnx.NodeProto],
+    constants: Callable[[], dict[str, np.ndarray]] = dict,
+) -> OperatorCase:
+    def build() -> bytes:
+        return build_model(nodes, shape, output_shape, constants()).SerializeToString()
+
+    return OperatorCase(name, op_class, op_type, flops, size_bytes, 1, shape, output_shape, build)
+
+
 def _matmul(m: int, k: int, n: int) -> OperatorCase:
     size = 4 * (m * k + k * n + m * n)
-    return OperatorCase(f"matmul:{m}x{k}x{n}", OpClass.MATMUL, "MatMul", 2.0 * m * k * n, size, 1, (m, k), (m, n),
-                lambda: _product_chain(m, k, n, 1))  # fmt: skip
+    return _product_chain(f"matmul:{m}x{k}x{n}", OpClass.MATMUL, size, m, k, n, 1)
 
 
 def _matvec(m: int, n: int, repeats: int = 0) -> OperatorCase:
     repeats = repeats or min(64, -(-_MIN_WEIGHTS_BYTES // (4 * n * n)))
     size = 4 * (n * n + 2 * m * n)
-    return OperatorCase(f"matvec:{m}x{n}x{n}", OpClass.MATVEC, "MatMul", 2.0 * m * n * n, size, repeats, (m, n), (m, n),
-                lambda: _product_chain(m, n, n, repeats))  # fmt: skip
+    return _product_chain(f"matvec:{m}x{n}x{n}", OpClass.MATVEC, size, m, n, n, repeats)
 
 
-def _product_chain(m: int, k: int, n: int, repeats: int) -> bytes:
-    base = noise((k, n)) / np.float32(k) ** 0.5
-    weights = {f"w{index}": np.roll(base, index + 1) for index in range(repeats)}
+def _product_chain(name: str, op_class: OpClass, size_bytes: int, m: int, k: int, n: int, repeats: int) -> OperatorCase:
+    def weights() -> dict[str, np.ndarray]:
+        base = noise((k, n)) / np.float32(k) ** 0.5
+        return {f"w{index}": np.roll(base, index + 1) for index in range(repeats)}
+
     nodes = [
-        helper.make_node("MatMul", [_value(index), f"w{index}"], [_value(index + 1, repeats)])
+        helper.make_node("MatMul", [_tensor_name(index), f"w{index}"], [_tensor_name(index + 1, repeats)])
         for index in range(repeats)
     ]
-    return _build(nodes, (m, k), (m, n), weights)
+    case = _case(name, op_class, "MatMul", 2.0 * m * k * n, size_bytes, (m, k), (m, n), nodes, weights)
+    return replace(case, repeats=repeats)
 
 
 def _conv(inputs: int, outputs: int, side: int, kernel: int) -> OperatorCase:
-    pad, shape, result = kernel // 2, (1, inputs, side, side), (1, outputs, side, side)
-
-    def build() -> bytes:
-        weight = noise((outputs, inputs, kernel, kernel)) / np.float32(inputs * kernel * kernel) ** 0.5
-        node = helper.make_node("Conv", ["x", "w"], ["y"], kernel_shape=[kernel] * 2, pads=[pad] * 4)
-        return _build([node], shape, result, {"w": weight})
-
-    weights = outputs * inputs * kernel * kernel
-    size = 4 * ((inputs + outputs) * side * side + weights)
-    name = f"conv:{inputs}x{outputs}x{side}x{kernel}"
-    return OperatorCase(name, OpClass.CONV, "Conv", 2.0 * side * side * weights, size, 1, shape, result, build)
+    shape, output_shape, count = (1, inputs, side, side), (1, outputs, side, side), inputs * kernel * kernel
+    node = helper.make_node("Conv", ["x", "w"], ["y"], kernel_shape=[kernel] * 2, pads=[kernel // 2] * 4)
+    return _case(
+        f"conv:{inputs}x{outputs}x{side}x{kernel}", OpClass.CONV, "Conv", 2.0 * side * side * outputs * count,
+        4 * ((inputs + outputs) * side * side + outputs * count), shape, output_shape, [node],
+        lambda: {"w": noise((outputs, inputs, kernel, kernel)) / np.float32(count) ** 0.5},
+    )  # fmt: skip
 
 
 def _elementwise(count: int) -> OperatorCase:
-    shape = (count,)
-
-    def build() -> bytes:
-        return _build([helper.make_node("Add", ["x", "w"], ["y"])], shape, shape, {"w": noise(shape)})
-
-    return OperatorCase(
-        f"elementwise:add:{count}", OpClass.ELEMENTWISE, "Add", float(count), 12 * count, 1, shape, shape, build
-    )
+    shape, node = (count,), helper.make_node("Add", ["x", "w"], ["y"])
+    return _case(
+        f"elementwise:add:{count}", OpClass.ELEMENTWISE, "Add", float(count), 12 * count, shape, shape, [node],
+        lambda: {"w": noise(shape)},
+    )  # fmt: skip
 
 
 def _layer_norm(rows: int, width: int) -> OperatorCase:
-    shape = (rows, width)
-
-    def build() -> bytes:
-        node = helper.make_node("LayerNormalization", ["x", "w", "b"], ["y"], axis=-1)
-        return _build([node], shape, shape, {"w": np.ones(width, np.float32), "b": np.zeros(width, np.float32)})
-
-    count, size = 7.0 * rows * width, 8 * rows * width + 8 * width
-    return OperatorCase(
-        f"norm:layer:{rows}x{width}", OpClass.NORM, "LayerNormalization", count, size, 1, shape, shape, build
-    )
+    shape, node = (rows, width), helper.make_node("LayerNormalization", ["x", "w", "b"], ["y"], axis=-1)
+    return _case(
+        f"norm:layer:{rows}x{width}", OpClass.NORM, "LayerNormalization", 7.0 * rows * width,
+        8 * rows * width + 8 * width, shape, shape, [node],
+        lambda: {"w": np.ones(width, np.float32), "b": np.zeros(width, np.float32)},
+    )  # fmt: skip
 
 
 def _softmax(rows: int, width: int) -> OperatorCase:
-    shape = (rows, width)
-    node = helper.make_node("Softmax", ["x"], ["y"], axis=-1)
-    count, size = 5.0 * rows * width, 8 * rows * width
-    return OperatorCase(f"norm:softmax:{rows}x{width}", OpClass.NORM, "Softmax", count, size, 1, shape, shape,
-                lambda: _build([node], shape, shape))  # fmt: skip
+    shape, node = (rows, width), helper.make_node("Softmax", ["x"], ["y"], axis=-1)
+    name, flops = f"norm:softmax:{rows}x{width}", 5.0 * rows * width
+    return _case(name, OpClass.NORM, "Softmax", flops, 8 * rows * width, shape, shape, [node])
 
 
 def _transpose(rows: int, width: int) -> OperatorCase:
     node = helper.make_node("Transpose", ["x"], ["y"], perm=[1, 0])
-    name, size = f"data_movement:transpose:{rows}x{width}", 8 * rows * width
-    return OperatorCase(name, OpClass.DATA_MOVEMENT, "Transpose", 0.0, size, 1, (rows, width), (width, rows),
-                lambda: _build([node], (rows, width), (width, rows)))  # fmt: skip
+    return _movement("Transpose", rows, width, (rows, width), (width, rows), node)
 
 
 def _gather(rows: int, width: int, table: int = 8192) -> OperatorCase:
-    def build() -> bytes:
-        indices = np.random.default_rng(0).permutation(table)[:rows].astype(np.int64)
-        node = helper.make_node("Gather", ["x", "i"], ["y"], axis=0)
-        return _build([node], (table, width), (rows, width), {"i": indices})
+    def indices() -> dict[str, np.ndarray]:
+        return {"i": np.random.default_rng(0).permutation(table)[:rows].astype(np.int64)}
 
-    name, size = f"data_movement:gather:{rows}x{width}", 8 * rows * width
-    return OperatorCase(name, OpClass.DATA_MOVEMENT, "Gather", 0.0, size, 1, (table, width), (rows, width), build)
+    node = helper.make_node("Gather", ["x", "i"], ["y"], axis=0)
+    return _movement("Gather", rows, width, (table, width), (rows, width), node, indices)
 
 
 def _concat(rows: int, width: int) -> OperatorCase:
-    def build() -> bytes:
-        node = helper.make_node("Concat", ["x", "w"], ["y"], axis=0)
-        return _build([node], (rows, width), (2 * rows, width), {"w": noise((rows, width))})
+    node = helper.make_node("Concat", ["x", "w"], ["y"], axis=0)
+    return _movement("Concat", rows, width, (rows, width), (2 * rows, width), node, lambda: {"w": noise((rows, width))})
 
-    name, size = f"data_movement:concat:{rows}x{width}", 16 * rows * width
-    return OperatorCase(name, OpClass.DATA_MOVEMENT, "Concat", 0.0, size, 1, (rows, width), (2 * rows, width), build)
+
+def _movement(
+    op_type: str,
+    rows: int,
+    width: int,
+    shape: tuple[int, ...],
+    output_shape: tuple[int, ...],
+    node: onnx.NodeProto,
+    constants: Callable[[], dict[str, np.ndarray]] = dict,
+) -> OperatorCase:
+    """Return a case of data movement: each element of the output is read and written once."""
+    name, size_bytes = f"data_movement:{op_type.lower()}:{rows}x{width}", 8 * prod(output_shape)
+    return _case(name, OpClass.DATA_MOVEMENT, op_type, 0.0, size_bytes, shape, output_shape, [node], constants)
 
 
 def _attention(heads: int, tokens: int, width: int) -> OperatorCase:
     shape = (1, heads, tokens, width)
-
-    def build() -> bytes:
-        nodes = [
-            helper.make_node("Transpose", ["x"], ["k"], perm=[0, 1, 3, 2]),
-            helper.make_node("MatMul", ["x", "k"], ["scores"]),
-            helper.make_node("Mul", ["scores", "scale"], ["scaled"]),
-            helper.make_node("Softmax", ["scaled"], ["weights"], axis=-1),
-            helper.make_node("MatMul", ["weights", "x"], ["y"]),
-        ]
-        return _build(nodes, shape, shape, {"scale": np.array(width**-0.5, np.float32)})
-
-    count = float(heads * tokens * tokens * (4 * width + 5))
-    size = 16 * heads * tokens * width  # queries, keys and values read, the mix written
-    return OperatorCase(
-        f"attention:{heads}x{tokens}x{width}", OpClass.ATTENTION, "Attention", count, size, 1, shape, shape, build
-    )
+    nodes = [
+        helper.make_node("Transpose", ["x"], ["k"], perm=[0, 1, 3, 2]),
+        helper.make_node("MatMul", ["x", "k"], ["scores"]),
+        helper.make_node("Mul", ["scores", "scale"], ["scaled"]),
+        helper.make_node("Softmax", ["scaled"], ["weights"], axis=-1),
+        helper.make_node("MatMul", ["weights", "x"], ["y"]),
+    ]
+    return _case(
+        f"attention:{heads}x{tokens}x{width}", OpClass.ATTENTION, "Attention",
+        float(heads * tokens * tokens * (4 * width + 5)),
+        16 * heads * tokens * width,  # queries, keys and values read, the result written
+        shape, shape, nodes, lambda: {"scale": np.array(width**-0.5, np.float32)},
+    )  # fmt: skip
 
 
 def _lstm(steps: int, width: int) -> OperatorCase:
-    shape, result = (steps, 1, width), (steps, 1, 1, width)
+    def weights() -> dict[str, np.ndarray]:
+        scaled = noise((1, 4 * width, width)) / np.float32(width) ** 0.5
+        return {"w": scaled, "r": scaled[:, ::-1]}
 
-    def build() -> bytes:
-        scale = np.float32(width) ** 0.5
-        weights = {"w": noise((1, 4 * width, width)) / scale, "r": noise((1, 4 * width, width))[:, ::-1] / scale}
-        node = helper.make_node("LSTM", ["x", "w", "r"], ["y"], hidden_size=width)
-        return _build([node], shape, result, weights)
-
-    count = float(steps * (16 * width * width + 8 * width))
-    size = 4 * (8 * width * width + 2 * steps * width)
-    return OperatorCase(
-        f"recurrent:lstm:{steps}x{width}", OpClass.RECURRENT, "LSTM", count, size, 1, shape, result, build
-    )
+    node = helper.make_node("LSTM", ["x", "w", "r"], ["y"], hidden_size=width)
+    return _case(
+        f"recurrent:lstm:{steps}x{width}", OpClass.RECURRENT, "LSTM", float(steps * (16 * width * width + 8 * width)),
+        4 * (8 * width * width + 2 * steps * width), (steps, 1, width), (steps, 1, 1, width), [node], weights,
+    )  # fmt: skip
 
 
-def _value(index: int, last: int = -1) -> str:
+def _tensor_name(index: int, last: int = -1) -> str:
     return "x" if index == 0 else "y" if index == last else f"t{index}"
-
-
-def _build(
-    nodes: list[onnx.NodeProto],
-    shape: tuple[int, ...],
-    output_shape: tuple[int, ...],
-    constants: dict[str, np.ndarray] | None = None,
-) -> bytes:
-    return build_model(nodes, shape, output_shape, constants).SerializeToString()
