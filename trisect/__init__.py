@@ -7,6 +7,7 @@ which takes seconds.
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +35,9 @@ if TYPE_CHECKING:
     from .replanning import replan as replan
     from .solving import solve as solve
 
-# OpenVINO reports each import to its vendor over the network; without this package it does not.
+# ONNX Runtime records events for its vendor when it is imported, before disable_telemetry_events() can be called;
+# OpenVINO reports each import over the network, unless this package is missing.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 __version__ = "0.1.0.dev0"
