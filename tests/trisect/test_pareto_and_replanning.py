@@ -239,7 +239,7 @@ def test_explain_shows_certificate_summary_and_options(
         (["--pareto", "latency,memory", "--refine", "1"], "--refine cannot be combined with --pareto"),
         (["--pareto", "latency,memory", "--address", "127.0.0.1:1"], "127.0.0.1:1"),
         (["--pareto", "latency"], "expected two different objectives, found 'latency'"),
-        (["--strategy", "exact:gurobi"], "exact has no solver 'gurobi'"),
+        (["--strategy", "exact:gurobi"], "expected a solver of exact, found 'gurobi'"),
         (["--strategy", "opclass:nothing.toml"], "cannot read the table nothing.toml"),
     ],
 )
