@@ -15,7 +15,7 @@ import msgspec
 
 from trisect.runtime import engines
 from trisect.runtime.device import Device
-from trisect.runtime.errors import InvalidModel
+from trisect.runtime.errors import EngineFailed, InvalidModel
 
 from .running.kv_cache import KvCache, cache_bytes_per_token
 
@@ -113,17 +113,18 @@ class Bundle:
 
         Raises
         ------
-        InvalidModel
-            If every graph needs a cache that is extended in place, which the engine cannot do.
+        EngineFailed
+            If the engine can neither extend a KV cache in place nor keep it inside, and the bundle's graphs need that.
         """
-        in_place = engines.capabilities(device).in_place_kv_cache
-        usable = [graph for graph in self.graphs if in_place or graph.cache == "grown"]
-        if not usable:
-            raise InvalidModel(
-                f"{self.name} needs a KV cache extended in place, which {device.id} cannot do",
-                remedy="choose another device",
-            )
-        return next((graph for graph in usable if in_place == (graph.cache == "in-place")), usable[0])
+        able = engines.capabilities(device)
+        in_place, grown = ([g for g in self.graphs if g.cache == cache] for cache in ("in-place", "grown"))
+        if able.in_place_kv_cache and in_place:
+            return in_place[0]
+        if grown and (able.internal_state or not in_place):
+            return grown[0]
+        raise EngineFailed(
+            f"{device.id} cannot extend a KV cache in place", remedy="choose another device", device=device.id
+        )
 
     def new_cache(self, capacity: int, *, batch: int = 1) -> KvCache:
         """Return an empty KV cache of the model for `batch` sequences, with room for `capacity` tokens of each."""

@@ -13,7 +13,7 @@ import pytest
 from tests.llm import tiny_llms as kit
 from tests.llm.tiny_llms import TinyLlms
 from trisect.llm.bundle import BUNDLE_FILE, Bundle, PhaseGraph
-from trisect.runtime.errors import InvalidModel
+from trisect.runtime.errors import EngineFailed, InvalidModel
 
 
 @pytest.fixture
@@ -81,11 +81,15 @@ def test_a_device_takes_the_graph_that_suits_its_engines_cache(folder: Path) -> 
     ort, openvino = kit.device("cpu:ort"), kit.device("cpu:openvino")
     assert bundle.graph_for(openvino).file == "standard.onnx"
     assert bundle.graph_for(ort).file == "in_place.onnx"
-    assert bundle.graph_for(replace(ort, engine="another")).file == "standard.onnx"
+    with pytest.raises(
+        EngineFailed, match="another:0 cannot extend a KV cache in place; choose another device"
+    ) as caught:
+        bundle.graph_for(replace(ort, id="another:0", engine="another"))
+    assert caught.value.device == "another:0"
     grown = replace(bundle, graphs=(PhaseGraph("standard.onnx", cache="grown", engines=("openvino",)),))
     assert grown.graph_for(ort).file == "standard.onnx"
     in_place = replace(bundle, graphs=(PhaseGraph("in_place.onnx", cache="in-place"),))
-    with pytest.raises(InvalidModel, match="in place, which cpu:openvino cannot do"):
+    with pytest.raises(EngineFailed, match="cpu:openvino cannot extend a KV cache in place"):
         in_place.graph_for(openvino)
 
 
