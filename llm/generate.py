@@ -35,7 +35,7 @@ def generate(
     threads: int | None = None,
     precision: str = "fast",
     on_text: Callable[[str], None] | None = None,
-    progress: Progress = no_progress,
+    progress: Progress | None = None,
 ) -> Generation:
     """Generate an answer to a prompt with a language model, each phase on the device that is fastest at it.
 
@@ -72,12 +72,13 @@ def generate(
     if max_new_tokens < 1:
         raise InvalidInput(f"max_new_tokens is {max_new_tokens}", remedy="ask for 1 or more")
     check_devices(prefill, decode)
-    bundle = open_bundle(model, precision=precision, progress=progress)
+    report = progress or no_progress
+    bundle = open_bundle(model, precision=precision, progress=report)
     tokenizer = Tokenizer.load(bundle.folder)
     checked = tokenise(bundle, tokenizer, prompt, chat=chat)
     choice = choose_devices(
         bundle, prefill, decode, prompt_tokens=len(checked.ids), new_tokens=max_new_tokens, threads=threads,
-        precision=precision, progress=progress,
+        precision=precision, progress=report,
     )  # fmt: skip
     with LanguageSession(
         bundle, choice.prefill, choice.decode, threads=threads, precision=precision, tokenizer=tokenizer

@@ -176,7 +176,7 @@ def split(
     machine: str | None = None,
     address: str | None = None,
     refine: int = 0,
-    progress: Progress = no_progress,
+    progress: Progress | None = None,
 ) -> Plan:
     """Place a model's nodes on devices, from measured costs, and cut it into segments that run.
 
@@ -232,7 +232,8 @@ def split(
             Path(model), tuple(devices_to_plan_for(devices, machine, address)), strategy, objective, dict(shapes or {}),
             read_constraints(constraints), time_limit_s, seed, refine, machine or "",
         )  # fmt: skip
-        plan = with_device_data(request, lambda data: make_plan(request, data, folder, progress), progress)
+        report = progress or no_progress
+        plan = with_device_data(request, lambda data: make_plan(request, data, folder, report), report)
     plan_origins.record(plan, request.model)
     return plan
 

@@ -33,7 +33,7 @@ def pareto(
     out: str | Path | None = None,
     machine: str | None = None,
     address: str | None = None,
-    progress: Progress = no_progress,
+    progress: Progress | None = None,
 ) -> list[Solution]:
     """Return Pareto-optimal placements for two objectives.
 
@@ -78,9 +78,9 @@ def pareto(
             Path(model), tuple(api.devices_to_plan_for(devices, machine, address)), shapes=dict(shapes or {}),
             constraints=read, time_limit_s=time_limit_s, seed=seed, machine=machine or "",
         )  # fmt: skip
-        folder = Path(out) if out is not None else None
+        folder, report = Path(out) if out is not None else None, progress or no_progress
         front, plans = api.with_device_data(
-            request, lambda data: make_pareto_plans(request, data, objectives, folder, progress), progress
+            request, lambda data: make_pareto_plans(request, data, objectives, folder, report), report
         )
     for plan in plans[:1]:
         plan_origins.record(plan, request.model)

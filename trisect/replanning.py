@@ -23,7 +23,7 @@ def replan(
     *,
     model: str | Path | None = None,
     out: str | Path | None = None,
-    progress: Progress = no_progress,
+    progress: Progress | None = None,
 ) -> Plan:
     """Plan a model again for the remaining devices, with the same objective, constraints, shapes and seed.
 
@@ -64,7 +64,8 @@ def replan(
         absent=tuple(device for device in plan.devices if device.id in without),
     )  # fmt: skip
     folder = Path(out) if out is not None else api.temporary_plan_folder()
-    new = api.with_device_data(request, lambda data: make_plan(request, data, folder, progress), progress)
+    report = progress or no_progress
+    new = api.with_device_data(request, lambda data: make_plan(request, data, folder, report), report)
     plan_origins.record(new, path)
     return replace(new, notes=(*new.notes, f"replanned without {', '.join(without)}"))
 

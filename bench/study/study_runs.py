@@ -34,7 +34,7 @@ def study(
     stop_after_s: float = 0.0,
     processes: int | None = None,
     out: str | Path | None = None,
-    progress: Progress = no_progress,
+    progress: Progress | None = None,
 ) -> Study:
     """Compare strategies on workloads, by simulation.
 
@@ -82,7 +82,7 @@ def study(
     (4, {'ok'})
     """
     spec = make_spec(strategies, workloads, seeds, objective, time_limit_s, stop_after_s)
-    return run_spec(spec, processes=processes, out=out, progress=progress)
+    return run_spec(spec, processes=processes, out=out, progress=progress or no_progress)
 
 
 def run_spec(

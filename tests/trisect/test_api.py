@@ -36,7 +36,7 @@ def test_a_split_computes_the_models_outputs(plan_folder: Path) -> None:
 
 
 def test_a_plan_without_a_folder_lives_as_long_as_the_process(model: Path, measured: None) -> None:
-    plan = trisect.split(model, "cpu:ort", shapes={"batch": 2})
+    plan = trisect.split(model, "cpu:ort", shapes={"batch": 2}, progress=None)
     assert set(plan.placement.values()) == {"cpu:ort"}
     assert plan.gap >= 0
     assert trisect.verify(plan).ok

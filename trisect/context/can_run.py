@@ -32,7 +32,7 @@ def can_run(
     machine: str | None = None,
     shapes: Mapping[str, int] | None = None,
     history: History | None = None,
-    progress: Progress = no_progress,
+    progress: Progress | None = None,
 ) -> ModelSupport:
     """Return whether, where and how fast a model would run, from the files or metadata that are available.
 
@@ -64,7 +64,7 @@ def can_run(
         answer = _with_run(replace(recorded.answer, from_history=True), history, recorded.key, shapes)
     else:
         description = describe_model(source)
-        answer = assess_model(description, available, profile, dict(shapes or {}), progress)
+        answer = assess_model(description, available, profile, dict(shapes or {}), progress or no_progress)
         if question:
             text = msgspec.json.encode(_RecordedAnswer(answer, description.key)).decode()
             try:

@@ -48,7 +48,7 @@ class OpSupport:
 
 
 def op_support_limits_per_device(
-    devices: str | Iterable[str] = "auto", progress: Progress = no_progress
+    devices: str | Iterable[str] = "auto", progress: Progress | None = None
 ) -> dict[str, DeviceLimits]:
     """Return what each device supports, as probed by compiling: operators, data types, rank, shapes, quantisation.
 
@@ -64,7 +64,8 @@ def op_support_limits_per_device(
     dict of str to DeviceLimits
         Each can be passed to `create_context` as ``limits``.
     """
-    return {device.id: probe_limits(device, progress=progress) for device in api.usable_devices(devices)}
+    report = progress or no_progress
+    return {device.id: probe_limits(device, progress=report) for device in api.usable_devices(devices)}
 
 
 def query_support(
