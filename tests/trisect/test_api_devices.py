@@ -96,8 +96,8 @@ def test_the_command_line_notes_that_costs_are_published(model: Path, tmp_path: 
 def test_an_interrupted_measurement_is_stored_and_resumed(own_profiles, monkeypatch, capsys):
     partial = a_profile(ORT)
 
-    def interrupted(devices, *, keep, **_):
-        keep(partial)
+    def interrupted(devices, *, on_interrupt, **_):
+        on_interrupt(partial)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(api, "measure", interrupted)
@@ -129,8 +129,8 @@ def test_a_budget_that_is_too_small_is_refused_and_nothing_is_written(own_profil
 def test_a_models_own_operators_are_measured_first(model: Path, own_profiles, monkeypatch):
     asked = []
 
-    def measure(devices, *, wanted, **_):
-        asked.extend(case.name for case in wanted)
+    def measure(devices, *, model_cases, **_):
+        asked.extend(case.name for case in model_cases)
         return a_profile(*devices)
 
     monkeypatch.setattr(api, "measure", measure)

@@ -66,7 +66,7 @@ WRONG = {
     "bad-exits": ("raised SystemExit: enough", ""),
     "bad-unknown-device": ("broke the rule 'unknown'", "unknown"),
     "bad-misses": ("broke the rule 'unplaced'", "unplaced"),
-    "bad-list": ("returned list", ""),
+    "bad-list": ("expected a mapping of task to device from the strategy 'bad-list', found list", ""),
     "bad-forever": ("not finished within", ""),
     "bad-dies": ("its process ended (exit code 3)", ""),
     "bad-moody": ("not deterministic", ""),

@@ -165,9 +165,9 @@ def test_a_node_that_is_not_there_is_an_error_at_once(pipeline):
 
 def test_a_device_that_no_node_has_is_an_error_at_once(pipeline):
     plan = pipeline()
-    gone = tuple(replace(d, id="npu:qnn", kind="npu") if d.id == "cpu:openvino" else d for d in plan.devices)
-    segments = tuple(replace(s, device="npu:qnn") if s.device == "cpu:openvino" else s for s in plan.segments)
-    with pytest.raises(ClusterFailed, match="no node of the cluster has npu:qnn"):
+    gone = tuple(replace(d, id="npu:absent", kind="npu") if d.id == "cpu:openvino" else d for d in plan.devices)
+    segments = tuple(replace(s, device="npu:absent") if s.device == "cpu:openvino" else s for s in plan.segments)
+    with pytest.raises(ClusterFailed, match="no node of the cluster has npu:absent"):
         Session(replace(plan, devices=gone, segments=segments), "ray")
 
 

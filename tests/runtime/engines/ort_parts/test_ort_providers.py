@@ -207,7 +207,7 @@ def test_a_provider_that_a_user_registered_runs(monkeypatch, model):
     """Uses a plugin that has an engine of its own, as if it had none."""
     if not _ort_providers.ep_devices(webgpu.EP) or "webgpu" in engines.unavailable():
         pytest.skip("the WebGPU plugin or its driver is not installed")
-    monkeypatch.setattr(ort_ep, "_ELSEWHERE", ("CPUExecutionProvider", qnn.EP))
+    monkeypatch.setattr(ort_ep, "_OWN_ENGINES", ("CPUExecutionProvider", qnn.EP))
     device = ort_ep.OrtProviderEngine().devices()[0]
     assert device.id == f"{device.kind}:webgpu"
     module = ort_ep.OrtProviderEngine().load(

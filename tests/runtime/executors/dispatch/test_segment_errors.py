@@ -38,9 +38,9 @@ def test_errors_of_every_kind_are_named(kind):
 
 def test_a_device_that_this_machine_does_not_have_is_the_reason_of_a_failure_to_load():
     here = discover()[0]
-    absent = replace(here, id="npu:qnn", name="Hexagon")
-    error = EngineFailed("npu:qnn cannot load m.onnx: no backend")
-    message = r"the plan was made for npu:qnn \(Hexagon\), which this machine does not have"
+    absent = replace(here, id="npu:absent", name="Hexagon")
+    error = EngineFailed("npu:absent cannot load m.onnx: no backend")
+    message = r"the plan was made for npu:absent \(Hexagon\), which this machine does not have"
     with pytest.raises(UnknownDevice, match=message) as caught, loading_segment(SEGMENT, absent):
         raise error
     assert caught.value.__cause__ is error
