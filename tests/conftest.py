@@ -20,20 +20,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="run the slow tests too")
 
 
-ONE_AT_A_TIME = (
-    "tests/runtime/cluster/",
-    "tests/runtime/executors/faults/",
-    "tests/trisect/cli/commands/test_plan_commands.py",
-    "tests/trisect/test_cluster_devices.py",
-)
-"""Tests that start Ray, or count the processes and shared memory of this machine: never two of them in parallel."""
+ONE_AT_A_TIME = ("tests/runtime/cluster/", "tests/runtime/executors/faults/")
+"""Tests that start Ray, or count the processes and shared memory of this machine: never two of them in parallel. Modules
+elsewhere join them by ``pytestmark = pytest.mark.xdist_group("one at a time")``."""
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:  # a file is a group: its fixtures are set up once, in one process
         file = item.nodeid.partition("::")[0]
-        item.add_marker(pytest.mark.xdist_group("one at a time" if file.startswith(ONE_AT_A_TIME) else file))
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group("one at a time" if file.startswith(ONE_AT_A_TIME) else file))
+    # The longest groups first, so that no process is idle at the end.
+    items.sort(key=lambda item: not item.nodeid.startswith(("tests/test_readme.py", *ONE_AT_A_TIME)))
     if not config.getoption("--slow"):
         reason = pytest.mark.skip(reason="slow: run with --slow")
         for item in items:
