@@ -21,8 +21,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 ONE_AT_A_TIME = ("tests/runtime/cluster/", "tests/runtime/executors/faults/")
-"""Tests that start Ray, or count the processes and shared memory of this machine: never two of them in parallel. Modules
-elsewhere join them by ``pytestmark = pytest.mark.xdist_group("one at a time")``."""
+"""Tests that start Ray, or count the processes and shared memory of this machine: never two of them in parallel.
+Modules elsewhere join them by ``pytestmark = pytest.mark.xdist_group("one at a time")``."""
 
 
 @pytest.hookimpl(tryfirst=True)
