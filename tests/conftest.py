@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,8 +25,8 @@ ONE_AT_A_TIME = ("tests/runtime/cluster/", "tests/runtime/executors/faults/")
 Modules elsewhere join them by ``pytestmark = pytest.mark.xdist_group("one at a time")``."""
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+@pytest.hookimpl(wrapper=True)  # before pytest-xdist's own, which reads the groups
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Generator[None]:
     for item in items:  # a file is a group: its fixtures are set up once, in one process
         file = item.nodeid.partition("::")[0]
         if item.get_closest_marker("xdist_group") is None:
@@ -38,6 +38,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in items:
             if item.get_closest_marker("slow"):
                 item.add_marker(reason)
+    return (yield)
 
 
 @pytest.fixture(scope="session")

@@ -125,14 +125,17 @@ def make_pareto_plans(
         plans: list[Plan] = []
         if out_folder is None:
             return front, plans
-        try:
-            for number, solution in enumerate(front):
-                folder = out_folder / f"{number:02d}"
+        refused: list[tuple[Segment, str]] = []  # of all plans at once: each attempt costs a new front
+        for number, solution in enumerate(front):
+            folder = out_folder / f"{number:02d}"
+            try:
                 plans.append(write_plan(inputs, Proposal(solution.placement), request, folder, notes, data))
-        except SegmentsRefused:
+            except SegmentsRefused as refusal:
+                refused += refusal.refused
+        if refused:
             for plan in plans:
                 shutil.rmtree(plan.folder, ignore_errors=True)
-            raise
+            raise SegmentsRefused(refused)
         return front, plans
 
     return _while_segments_are_refused(prepare(request, data, progress), solve_and_write)

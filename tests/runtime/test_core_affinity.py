@@ -25,7 +25,7 @@ pytestmark = pytest.mark.skipif(not ALL, reason="this system lets no process say
 several = pytest.mark.skipif(len(cores()) < 2, reason="there is one core")
 
 MASKS = """
-import json, os, sys
+import json, os, sys, time
 from pathlib import Path
 os.sched_setaffinity(0, json.loads(sys.argv[3]))
 import onnxruntime, trisect.runtime.engines as engines
@@ -33,6 +33,7 @@ from trisect.runtime.engines.base import LoadOptions
 (device,) = engines.find_devices("cpu:ort")  # whatever else this starts is running now
 before = set(os.listdir("/proc/self/task"))
 module = engines.load(Path(sys.argv[1]), device, LoadOptions(pinned=json.loads(sys.argv[2])))
+time.sleep(0.5)  # a thread moves to its cores only once it runs
 new = set(os.listdir("/proc/self/task")) - before
 print(json.dumps([sorted(os.sched_getaffinity(int(task))) for task in new]))
 """
