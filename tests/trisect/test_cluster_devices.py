@@ -14,8 +14,6 @@ from trisect import Plan, api
 from trisect.cli import main
 from trisect.runtime.errors import InvalidInput
 
-pytestmark = pytest.mark.xdist_group("one at a time")
-
 
 @pytest.mark.parametrize("words", [["devices"], ["profile"], ["split", "MODEL", "-o", "OUT"], ["run", "PLAN"]])
 def test_an_unreachable_cluster_is_an_error(words, model, plan_folder, tmp_path, capsys):

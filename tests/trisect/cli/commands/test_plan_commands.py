@@ -13,8 +13,6 @@ from tests.trisect.conftest import expected
 from trisect import Plan
 from trisect.cli import main
 
-pytestmark = pytest.mark.xdist_group("one at a time")
-
 
 def test_split_as_json(model: Path, two_devices: str, tmp_path: Path, as_json: Call) -> None:
     words = (
