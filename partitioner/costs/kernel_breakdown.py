@@ -174,7 +174,8 @@ def measure_calls(devices: Sequence[Device]) -> CallCosts:
                     # The last end runs right after the long middle part.
                     meanwhile_s = sum(t for i, t in enumerate(trial.segments_s) if i not in small)
                     cold_s[device.id].append((meanwhile_s, trial.segments_s[small[-1]]))
-    return CallCosts(warm, cold_s, float(np.median(starts_s)), max(0.0, float(np.median(hops_s or [0.0]))))
+    by_wait_s = {device_id: sorted(points) for device_id, points in cold_s.items()}  # on a busy machine, in any order
+    return CallCosts(warm, by_wait_s, float(np.median(starts_s)), max(0.0, float(np.median(hops_s or [0.0]))))
 
 
 _ENDS = ("a", "b", "y", "z")
