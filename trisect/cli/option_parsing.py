@@ -23,7 +23,7 @@ def parse_shapes(texts: Iterable[str]) -> dict[str, int]:
     {'batch': 1, 'height': 48, 'width': 320}
     """
     shapes: dict[str, int] = {}
-    for pair in filter(None, (part.strip() for text in texts for part in text.split(","))):
+    for pair in (pair for text in texts for pair in parse_names(text)):
         name, _, number = pair.rpartition("=")
         if not name or not number.isascii() or not number.isdigit() or int(number) < 1:
             raise InvalidInput(f"invalid --shape {pair!r}: expected NAME=INT", remedy="for example --shape batch=1")

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from trisect.cli.option_parsing import parse_duration
+from trisect.cli.option_parsing import parse_duration, parse_names
 from trisect.cli.options import Check, Debug, Json
 from trisect.cli.output import duration, note, print_json, print_table, progress_bar
 
@@ -39,7 +39,7 @@ def predict(
     from ..target_check import exit_if_missed
 
     model_folder = folder or Path(os.environ.get("TRISECT_MODELS", ".cache/models"))
-    names = [name.strip() for name in models.split(",") if name.strip()]
+    names = parse_names(models)
     with progress_bar("measuring") as report:
         result = bench_predict(
             model_folder,

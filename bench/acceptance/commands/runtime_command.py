@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from trisect.cli.option_parsing import parse_names
 from trisect.cli.options import Check, Debug, Json
 from trisect.cli.output import note, print_json, print_table
 
@@ -31,7 +32,7 @@ def runtime(
     from ..target_check import exit_if_missed, verdict
 
     folder = models or Path(os.environ.get("TRISECT_MODELS", ".cache/models"))
-    names = [name.strip() for name in only.split(",") if name.strip()]
+    names = parse_names(only)
     result = bench_runtime(folder, names, lambda f: note(f"{f.what}: {_with_unit(f.value, f.unit)}"))
     import msgspec
 

@@ -27,7 +27,7 @@ def test_messages_below_the_level_are_hidden(
     monkeypatch.setenv(ENVIRONMENT, level)
     configure_logging()
     logging.getLogger("trisect.runtime.sessions").info("a message")
-    logging.getLogger("another.library").info("another message")
+    logging.getLogger("another.package").info("another message")
     out, err = capsys.readouterr()
     assert out == ""
     assert err == ("INFO trisect.runtime.sessions: a message\n" if shown else "")

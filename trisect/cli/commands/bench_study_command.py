@@ -10,6 +10,7 @@ import typer
 
 from trisect.runtime.errors import EngineMissing, InvalidInput
 
+from ..option_parsing import parse_names
 from ..options import Debug, Json
 from ..output import note, print_json, print_table, progress_bar
 
@@ -123,7 +124,7 @@ def _make(
     for file in files or ():
         load(file)
     return make_spec(
-        names() if strategies == "all" else [name.strip() for name in strategies.split(",") if name.strip()],
+        names() if strategies == "all" else parse_names(strategies),
         [word for text in workloads or () for word in text.split()],
         _numbers(seeds),
         objective,  # type: ignore[arg-type]  # checked by make_spec
