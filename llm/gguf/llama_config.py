@@ -26,6 +26,8 @@ _END_OF_TURN = frozenset(
     ("<|eot_id|>", "<|im_end|>", "<|end|>", "<|end_of_text|>", "<|endoftext|>", "<end_of_turn>", "<|eom_id|>")
 )
 _CONTROL, _USER_DEFINED = 3, 4
+_ROPE_ROWS = 1 << 12
+"""Positions of the rotary embedding that are computed at once."""
 
 
 @dataclass(frozen=True)
@@ -122,8 +124,14 @@ def read_config(file: GgufFile) -> LlamaConfig:
 
 def rope_cache(config: LlamaConfig, length: int) -> tuple[np.ndarray, np.ndarray]:
     """Return cosines and sines of the rotary embedding, float32 [length, head_dim / 2] each, one row per position."""
-    angles = np.arange(length, dtype=np.float64)[:, None] * np.asarray(config.rope_frequencies)
-    return np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
+    frequencies = np.asarray(config.rope_frequencies)
+    cosines, sines = (np.empty((length, len(frequencies)), np.float32) for _ in range(2))
+    # The angles need float64, which a long table as a whole would multiply.
+    for start in range(0, length, _ROPE_ROWS):
+        rows = slice(start, min(start + _ROPE_ROWS, length))
+        angles = np.arange(rows.start, rows.stop, dtype=np.float64)[:, None] * frequencies
+        cosines[rows], sines[rows] = np.cos(angles), np.sin(angles)
+    return cosines, sines
 
 
 def tensor_shapes(config: LlamaConfig) -> dict[str, tuple[int, ...]]:
@@ -184,14 +192,18 @@ class _ArchitectureMetadata:
             if value.size == 0 or (value != value[0]).any():
                 raise self.unsupported(f"a {key} that differs between layers")
             value = value[0].item()
-        if not isinstance(value, int) or not (1 <= value <= maximum or value == default):
+        if not isinstance(value, int) or isinstance(value, bool) or not (1 <= value <= maximum or value == default):
             raise self.invalid(f"{self._architecture}.{key} is {value!r}")
         return value
 
     def real(self, key: str, default: float | None = None) -> float:
         """Return a finite number above 0, or the default."""
         value = self._get(key, default)
-        if not isinstance(value, (int, float)) or not (0 < value < math.inf or value == default):
+        if (
+            not isinstance(value, (int, float))
+            or isinstance(value, bool)
+            or not (0 < value < math.inf or value == default)
+        ):
             raise self.invalid(f"{self._architecture}.{key} is {value!r}")
         return float(value)
 
@@ -220,16 +232,19 @@ def _rope_frequencies(file: GgufFile, keys: _ArchitectureMetadata, head_dim: int
     factor = keys.real("rope.scaling.factor", default=0.0) or keys.real("rope.scale_linear", default=0.0) or 1.0
     if scaling not in ("none", "linear"):
         raise keys.unsupported(f"{scaling} position scaling")
-    frequencies = keys.real("rope.freq_base", default=10000.0) ** (-np.arange(0, head_dim, 2) / head_dim)
-    if scaling == "linear":
-        frequencies = frequencies / factor
+    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+        frequencies = keys.real("rope.freq_base", default=10000.0) ** (-np.arange(0, head_dim, 2) / head_dim)
+        if scaling == "linear":
+            frequencies = frequencies / factor
     if (factors := file.tensors.get("rope_freqs.weight")) is not None:
         if factors.shape != frequencies.shape:
             raise keys.invalid(f"rope_freqs.weight has shape {list(factors.shape)}")
         divisors = dequantise(factors)
-        if (divisors <= 0).any():
+        if not (divisors > 0).all():
             raise keys.invalid("rope_freqs.weight is not positive")
         frequencies = frequencies / divisors
+    if not np.isfinite(frequencies).all():
+        raise keys.invalid("its rotary embedding has no finite frequencies")
     return tuple(frequencies.tolist())
 
 

@@ -38,6 +38,8 @@ from ..graphs.weights_file import Span, Weight, WeightsFile
 
 WEIGHTS_FILE = "weights.bin"
 _ROTARY_HEAD_MULTIPLE = 16
+_CONTEXT_MAX_TOKENS = 1 << 18
+"""Longest context: tables of the rotary embedding are stored for all of it, and a file may state any length."""
 """ONNX Runtime's GroupQueryAttention applies rotary embeddings to heads whose size is a multiple of this."""
 
 
@@ -68,6 +70,11 @@ def import_gguf(source: Path, folder: Path, *, weights: str, progress: Progress)
         # Within the window, sliding-window attention equals full attention.
         notes.append(f"context limited to the model's sliding window of {config.sliding_window} tokens")
         config = replace(config, context_length=config.sliding_window)
+    if config.context_length > _CONTEXT_MAX_TOKENS:
+        notes.append(
+            f"context limited to {_CONTEXT_MAX_TOKENS} of the {config.context_length} tokens that the file states"
+        )
+        config = replace(config, context_length=_CONTEXT_MAX_TOKENS)
     read_tokenizer(file, config).save(folder)
     in_place = config.head_dim % _ROTARY_HEAD_MULTIPLE == 0
     with WeightsFile(folder / WEIGHTS_FILE) as output:

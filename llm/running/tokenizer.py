@@ -22,6 +22,7 @@ from .chat_template import render_chat
 TOKENIZER_FILE = "tokenizer.json"
 PROMPTING_FILE = "prompting.json"
 _MAX_BUFFERED_IDS = 16
+_ID_MAX = 2**32 - 1
 
 
 @dataclass(frozen=True)
@@ -55,10 +56,11 @@ class Tokenizer:
         except Exception as error:  # the binding raises bare Exception
             raise InvalidModel(f"{TOKENIZER_FILE} is malformed: {error}", remedy="import the model again") from error
         self.prompting = prompting
-        size = self.vocab_size
         for token in (*prompting.eos_ids, *([] if prompting.bos_id is None else [prompting.bos_id])):
-            if not 0 <= token < size:
-                raise InvalidModel(f"token {token} is not in the vocabulary of {size}", remedy="import the model again")
+            if not 0 <= token <= _ID_MAX or self._encoder.id_to_token(token) is None:
+                raise InvalidModel(
+                    f"token {token} is not in the vocabulary of {self.vocab_size}", remedy="import the model again"
+                )
         # Whether <|im_end|> is parsed as a special token is a state of the encoder, not an argument of a call.
         self._lock = threading.Lock()
 
@@ -159,15 +161,17 @@ class Tokenizer:
     def decode(self, ids: Iterable[int]) -> str:
         """Return the text of token ids, without special tokens; bytes that are not UTF-8 become U+FFFD.
 
+        Ids without a token have no text: tables of many models are padded to a round number of rows, and may choose
+        such a row.
+
         Raises
         ------
         InvalidInput
-            If an id is not in the vocabulary.
+            If an id is no number of a row.
         """
         ids = list(ids)
-        size = self.vocab_size
-        if unknown := [token for token in ids if not 0 <= token < size]:
-            raise InvalidInput(f"token {unknown[0]} is not in the vocabulary of {size}")
+        if unknown := [token for token in ids if not 0 <= token <= _ID_MAX]:
+            raise InvalidInput(f"token {unknown[0]} is not in the vocabulary of {self.vocab_size}")
         return self._encoder.decode(ids, skip_special_tokens=True)
 
     def stream(self) -> StreamingDetokenizer:
@@ -199,7 +203,7 @@ class StreamingDetokenizer:
         Raises
         ------
         InvalidInput
-            If the id is not in the vocabulary.
+            If the id is no number of a row.
         """
         self._ids.append(token)
         text = self._tokenizer.decode(self._ids)

@@ -55,6 +55,9 @@ def test_rope_matches_its_definition(tmp_path: Path) -> None:
     assert cosines.shape == sines.shape == (7, 8)
     assert cosines[5, 3] == pytest.approx(np.cos(5 * 500000.0 ** (-6 / 16)), abs=1e-7)
     assert sines[6, 0] == pytest.approx(np.sin(6), abs=1e-7)
+    angles = np.arange(9001)[:, None] * np.array(plain.rope_frequencies)
+    for table, function in zip(rope_cache(plain, 9001), (np.cos, np.sin), strict=True):
+        np.testing.assert_array_equal(table, function(angles).astype(np.float32))
 
 
 def test_values_one_a_layer(tmp_path: Path) -> None:
@@ -97,6 +100,10 @@ INVALID = {
     "blk.2.attn_norm.weight is missing": {"llama.block_count": 3},
     "attn_q.weight has shape": {"llama.attention.head_count": 2, "llama.attention.key_length": 16},
     "epsilon is nan": {"llama.attention.layer_norm_rms_epsilon": float("nan")},
+    "scaling.factor is nan": {"llama.rope.scaling.factor": float("nan")},
+    "scaling.factor is -2": {"llama.rope.scaling.factor": -2.0},
+    "context_length is 0": {"llama.context_length": 0},
+    "context_length is True": {"llama.context_length": True},
     "freq_base is inf": {"llama.rope.freq_base": float("inf")},
     "no vocabulary": {"tokenizer.ggml.tokens": None},
     "token_embd.weight has shape": {"tokenizer.ggml.tokens": ["a", "b", "c"]},

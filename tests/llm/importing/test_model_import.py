@@ -104,6 +104,13 @@ def test_a_sliding_window_limits_the_context(bundles: Path, tmp_path: Path) -> N
     assert bundle.notes == ("context limited to the model's sliding window of 100 tokens",)
 
 
+def test_a_file_that_states_a_huge_context_gets_a_bounded_one(bundles: Path, tmp_path: Path) -> None:
+    path = write_tiny_gguf(tmp_path / "a.gguf", metadata={"llama.context_length": 1 << 30})
+    bundle = open_model(path)
+    assert bundle.context_length == 1 << 18
+    assert bundle.notes == (f"context limited to {1 << 18} of the {1 << 30} tokens that the file states",)
+
+
 def test_changed_sources_are_imported_again(bundles: Path, gguf: Path) -> None:
     first = open_model(gguf)
     write_tiny_gguf(gguf, seed=1)

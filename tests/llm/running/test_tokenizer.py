@@ -99,9 +99,17 @@ def test_chat_adds_the_first_token_once() -> None:
 def test_rejects_bad_input() -> None:
     with pytest.raises(InvalidInput, match="position 1"):
         TOKENIZER.encode("a\ud800b")
-    for bad in (-1, 259, 2**40):
+    for bad in (-1, 2**40):
         with pytest.raises(InvalidInput, match="not in the vocabulary of 259"):
             TOKENIZER.decode([bad])
+
+
+def test_rows_beyond_the_vocabulary_have_no_text() -> None:
+    ids = TOKENIZER.encode("two", add_special=False)
+    padded = [259, *ids[:1], 300, *ids[1:], 2**31]
+    assert TOKENIZER.decode(padded) == "two"
+    decoder = TOKENIZER.stream()
+    assert "".join(decoder.push(token) for token in padded) + decoder.finish() == "two"
 
 
 def test_saved_and_loaded(tmp_path: Path) -> None:
