@@ -26,6 +26,7 @@ import typer
 
 from trisect.runtime.atomic_write import write_atomically
 from trisect.runtime.errors import InvalidInput, InvalidModel, StorageFailed, TrisectError
+from trisect.runtime.printable_text import printable_line
 
 from .archives import LIMIT_BYTES, check_sha256, unpack
 
@@ -196,7 +197,7 @@ def main(
         for path in fetch(folder) if stg is None else fetch_stg(stg, sha256, folder):
             typer.echo(path)
     except TrisectError as error:
-        typer.echo(f"error: {error}", err=True)
+        typer.echo(printable_line(f"error: {error}"), err=True)
         raise typer.Exit(2) from None
 
 

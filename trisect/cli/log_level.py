@@ -6,11 +6,19 @@ import logging
 import os
 
 from trisect.runtime.errors import InvalidInput
+from trisect.runtime.printable_text import printable_line
 
 ENVIRONMENT = "TRISECT_LOG"
 """Environment variable that names the level; warning where it is not set."""
 LEVELS = ("debug", "info", "warning", "error", "critical")
 _FORMAT = "%(levelname)s %(name)s: %(message)s"
+
+
+class _LineFormatter(logging.Formatter):
+    """Writes each message on one line, escaped; a traceback follows on lines of its own."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return printable_line(super().formatMessage(record))
 
 
 def configure_logging() -> None:
@@ -27,5 +35,5 @@ def configure_logging() -> None:
     logger = logging.getLogger("trisect")
     logger.setLevel(level.upper())
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter(_FORMAT))
+    handler.setFormatter(_LineFormatter(_FORMAT))
     logger.handlers[:] = [handler]

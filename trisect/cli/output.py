@@ -1,12 +1,22 @@
-"""Output of commands: one JSON document or a table on standard output, everything else on standard error."""
+"""Output of commands: one JSON document or a table on standard output, everything else on standard error.
+
+Every text that a command prints passes here, and is escaped: names and messages out of models and plans are untrusted.
+"""
 
 from __future__ import annotations
 
+import io
+import json
+import math
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from trisect.runtime.printable_text import printable_json, printable_line, printable_lines, printable_prose
+
+from .standard_streams import OutputStream
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -40,8 +50,16 @@ def print_json(document: Any) -> None:
     """Write one JSON document of plain values and dataclasses to standard output; infinities and NaN become null."""
     import msgspec
 
-    text = msgspec.json.format(msgspec.json.encode(document, enc_hook=_plain), indent=2)
-    sys.stdout.write(text.decode() + "\n")
+    try:
+        text = msgspec.json.format(msgspec.json.encode(document, enc_hook=_plain), indent=2).decode()
+    except UnicodeEncodeError:  # a lone surrogate: part of a file name that is not UTF-8
+        text = json.dumps(_encodable(msgspec.to_builtins(document, enc_hook=_plain)), indent=2)
+    text = printable_json(text)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:  # a locale of ASCII
+        text = json.dumps(json.loads(text), indent=2)
+    sys.stdout.write(text + "\n")
     sys.stdout.flush()
 
 
@@ -53,10 +71,37 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"no JSON form for {type(value).__name__}")
 
 
+def _encodable(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {_encodable(key): _encodable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_encodable(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
+
+
 def note(text: str) -> None:
     """Write a line to standard error."""
-    sys.stderr.write(f"{text}\n")
+    sys.stderr.write(f"{printable_line(text)}\n")
     sys.stderr.flush()
+
+
+def print_text(text: str) -> None:
+    """Write lines of a text format, such as CSV, to standard output."""
+    sys.stdout.write(printable_lines(text))
+    sys.stdout.flush()
+
+
+def print_generated(text: str) -> None:
+    """Write text that a model generated to standard output: unchanged, unless that is a terminal."""
+    sys.stdout.write(printable_prose(text) if sys.stdout.isatty() else text)
+    sys.stdout.flush()
+
+
+def has_no_reader() -> bool:
+    """Return whether the reader of the pipe to which standard output is written has exited."""
+    return isinstance(sys.stdout, OutputStream) and sys.stdout.has_no_reader
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str | None = None) -> None:
@@ -68,7 +113,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title:
 
     console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
     if title is not None:
-        console.print(title, markup=False, highlight=False)
+        console.print(printable_line(title), markup=False, highlight=False)
     console.print(_table(columns, rows))
 
 
@@ -80,9 +125,9 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     table = Table(box=box.SIMPLE, pad_edge=False)
     for index, column in enumerate(columns):
         is_numeric = bool(rows) and all(row[index][:1].isdigit() or row[index] in ("", "-") for row in rows)
-        table.add_column(Text(column), justify="right" if is_numeric else "left", overflow="fold")
+        table.add_column(Text(printable_line(column)), justify="right" if is_numeric else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
+        table.add_row(*(Text(printable_line(cell)) for cell in row))
     return table
 
 
@@ -99,14 +144,15 @@ def progress_bar(title: str) -> Iterator[Progress]:
     from rich.console import Console
     from rich.progress import BarColumn, ProgressColumn, TextColumn, TimeElapsedColumn
 
-    console = Console(file=sys.stderr)
+    # The bar draws with a terminal's own codes, which the stream that escapes them must not get.
+    console = Console(file=getattr(sys.stderr, "stream", sys.stderr) or io.StringIO())
     columns: list[ProgressColumn] = [TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn()]
     columns.append(TextColumn("{task.fields[now]}", markup=False))
     with rich_progress.Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(title, total=None, now="")
+        task = bar.add_task(printable_line(title), total=None, now="")
 
         def report(done: int, total: int, text: str, /) -> None:
-            bar.update(task, completed=done, total=total, now=text)
+            bar.update(task, completed=done, total=total, now=printable_line(text))
 
         yield report
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -14,7 +13,7 @@ from trisect.runtime.errors import InvalidInput, StorageFailed
 from ..array_files import read_feeds
 from ..option_parsing import parse_duration, parse_shapes
 from ..options import Debug, Devices, Feeds, Json, LoadFiles, ObjectiveName, Seed, Shapes, Threads
-from ..output import duration, note, print_json, print_table, progress_bar, quantity
+from ..output import duration, note, print_json, print_table, print_text, progress_bar, quantity
 
 if TYPE_CHECKING:
     from trisect.bench.comparing.comparison import Comparison, ComparisonResult
@@ -84,14 +83,13 @@ def model(
     if json or format == "json":
         print_json(comparison)
     elif format == "csv":
-        sys.stdout.write(as_csv(comparison))
+        print_text(as_csv(comparison))
     elif format == "md":
-        sys.stdout.write(as_markdown(_columns(comparison), [_row(result, comparison) for result in comparison.results]))
+        print_text(as_markdown(_columns(comparison), [_row(result, comparison) for result in comparison.results]))
     else:
         print_table(
             _columns(comparison), [_row(result, comparison) for result in comparison.results], title=_title(comparison)
         )
-    sys.stdout.flush()
     if trace is not None:
         _write(trace, as_trace(comparison))
     if report is not None:

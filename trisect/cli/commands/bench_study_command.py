@@ -12,7 +12,7 @@ from trisect.runtime.errors import EngineMissing, InvalidInput
 
 from ..option_parsing import parse_names
 from ..options import Debug, Json
-from ..output import note, print_json, print_table, progress_bar
+from ..output import note, print_json, print_table, print_text, progress_bar
 
 _REASONS_MAX = 10
 
@@ -92,7 +92,7 @@ def study(
         }
         print_json(about)
     elif latex or markdown:
-        typer.echo(result.to_latex() if latex else result.to_markdown(), nl=False)
+        print_text(result.to_latex() if latex else result.to_markdown())
     else:
         _print(result)
 

@@ -10,14 +10,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from trisect.runtime.errors import InvalidInput
+from trisect.runtime.untrusted_files import MalformedFile, read_text
 
 from ..options import Debug, Json, LanguageModel, Seed, Threads
-from ..output import duration, note, print_json, print_table, progress_bar, size
+from ..output import duration, has_no_reader, note, print_generated, print_json, print_table, progress_bar, size
 
 if TYPE_CHECKING:
     from trisect.llm.bundle import Bundle
     from trisect.llm.phases.request_measurement import MeasuredRequest
 
+_PROMPT_MAX = 1 << 24
+"""Characters: several times what the context of any model holds."""
 _PROMPT_REMEDY = "use either --prompt TEXT or --prompt-file FILE"
 
 
@@ -100,10 +103,10 @@ def generate(
             )  # fmt: skip
         except KeyboardInterrupt:
             if not json:
-                sys.stdout.write("\n")  # ends the line of the text so far
+                print_generated("\n")  # ends the line of the text so far
             raise
     if not json:
-        sys.stdout.write("\n")
+        print_generated("\n")
     measured = []
     if table:
         # The chosen pair, and each device alone.
@@ -131,13 +134,21 @@ def _prompt_text(prompt: str | None, path: Path | None) -> str:
         raise InvalidInput("no prompt" if prompt is None else "expected one prompt, got two", remedy=_PROMPT_REMEDY)
     if path is not None:
         try:
-            return path.read_text("utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+            return read_text(path)
+        except (OSError, MalformedFile) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
             raise InvalidInput(f"cannot read {path}: {reason}", remedy=_PROMPT_REMEDY) from error
-    text = sys.stdin.read() if prompt == "-" else prompt or ""
-    if prompt == "-" and not text:
+    if prompt != "-":
+        return prompt or ""
+    try:
+        text = sys.stdin.read(_PROMPT_MAX + 1) if sys.stdin is not None else ""
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise InvalidInput(f"cannot read standard input: {reason}", remedy=_PROMPT_REMEDY) from error
+    if not text:
         raise InvalidInput("no prompt on standard input", remedy=_PROMPT_REMEDY)
+    if len(text) > _PROMPT_MAX:
+        raise InvalidInput(f"the prompt has more than {_PROMPT_MAX} characters", remedy="shorten it")
     return text
 
 
@@ -159,7 +170,7 @@ def _print_comparison(measured: Sequence[MeasuredRequest], bundle: Bundle, promp
             )
         )
     columns = ["prefill on", "decode on", "prefill tok/s", "decode tok/s", "KV hand-over", "end to end", ""]
-    sys.stdout.write("\n")
+    print_generated("\n")
     print_table(
         columns,
         rows,
@@ -174,5 +185,6 @@ def _rate(count: int, time_s: float) -> str:
 
 
 def _stream(piece: str) -> None:
-    sys.stdout.write(piece)
-    sys.stdout.flush()
+    print_generated(piece)
+    if has_no_reader():
+        raise typer.Exit
