@@ -10,6 +10,7 @@ from onnx import TensorProto, helper, numpy_helper, parser
 
 import trisect
 from tests.llm.gguf_factory import write_tiny_gguf
+from tests.trisect.context.tflite_factory import write_tflite
 from trisect.bench.model_packages import known_files
 from trisect.context.can_run import best_of, can_run
 from trisect.context.history import History
@@ -206,42 +207,16 @@ def test_weights_of_absurd_size_are_refused_before_anything_is_written(tmp_path:
         can_run(tmp_path / "huge.onnx", "cpu")
 
 
-def tflite(path: Path, codes: list[int], custom: str | None = None) -> Path:
-    import flatbuffers
-    import tflite as schema
-
-    builder = flatbuffers.Builder(0)
-    name = builder.CreateString(custom) if custom else None
-    operators = []
-    for code in codes:
-        schema.OperatorCodeStart(builder)
-        schema.OperatorCodeAddDeprecatedBuiltinCode(builder, min(code, 127))
-        schema.OperatorCodeAddBuiltinCode(builder, code)
-        if name is not None and code == schema.BuiltinOperator.CUSTOM:
-            schema.OperatorCodeAddCustomCode(builder, name)
-        operators.append(schema.OperatorCodeEnd(builder))
-    schema.ModelStartOperatorCodesVector(builder, len(operators))
-    for operator in reversed(operators):
-        builder.PrependUOffsetTRelative(operator)
-    listed = builder.EndVector()
-    schema.ModelStart(builder)
-    schema.ModelAddVersion(builder, 3)
-    schema.ModelAddOperatorCodes(builder, listed)
-    builder.Finish(schema.ModelEnd(builder), b"TFL3")
-    path.write_bytes(bytes(builder.Output()))
-    return path
-
-
 def test_a_tflite_file_lists_its_operators(tmp_path: Path):
     import tflite as schema
 
     operator = schema.BuiltinOperator
     description = describe_model(
-        tflite(tmp_path / "m.tflite", [operator.CONV_2D, operator.SOFTMAX, operator.HARD_SWISH])
+        write_tflite(tmp_path / "m.tflite", [operator.CONV_2D, operator.SOFTMAX, operator.HARD_SWISH])
     )
     assert description.operators == {"Conv", "softmax", "HardSwish"}
     assert "convert it to ONNX" in description.notes[0]
-    refused = describe_model(tflite(tmp_path / "c.tflite", [operator.CUSTOM], custom="MyOwnOp"))
+    refused = describe_model(write_tflite(tmp_path / "c.tflite", [operator.CUSTOM], custom="MyOwnOp"))
     assert "MyOwnOp" in refused.refused
     damaged = tmp_path / "damaged.tflite"
     damaged.write_bytes((tmp_path / "m.tflite").read_bytes()[:12])
