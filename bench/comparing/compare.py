@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import onnx
 
 from trisect import api
@@ -24,6 +24,7 @@ from trisect.runtime.device import Device
 from trisect.runtime.errors import EngineFailed, InfeasibleProblem, InvalidInput, PowerUnknown
 from trisect.runtime.plans.plan import Plan
 from trisect.runtime.progress import Progress, no_progress
+from trisect.runtime.tensors.containers import unpack
 from trisect.runtime.tensors.feed_checks import check_feeds
 from trisect.runtime.tensors.synthetic_feeds import generate_feeds
 from trisect.runtime.tensors.tensor_spec import Arrays
@@ -34,7 +35,7 @@ from .candidates import parse_strategies, peer_candidates, plan_candidates
 from .comparison import Comparison, results_of
 from .contender_process import ContenderProcess
 from .interleaved_measurement import ContenderMeasurements, MeasurementOptions, measure
-from .output_comparison import write_tensors
+from .output_comparison import value_bytes, write_tensors
 
 _BUDGET_MIN_S = 1.0
 _PROFILE_SHARE = 0.3
@@ -121,7 +122,7 @@ def compare(request: ComparisonRequest, progress: Progress = no_progress) -> Com
             "shapes": dict(graph.shapes),
             "devices": [(d.id, d.name, d.engine_version) for d in devices],
             "threads": threads,
-            "feeds": _fingerprint(feeds),
+            "feeds": hashlib.sha256(value_bytes(feeds)).hexdigest(),
             "version": version("trisect"),
         }
         cache = turn_cache.cache_path(key)
@@ -170,10 +171,13 @@ def _check_power(devices: Sequence[Device]) -> None:
         )
 
 
-def _feeds(path: Path, plan: Plan, feeds: Arrays | None, seed: int) -> dict[str, np.ndarray]:
+def _feeds(path: Path, plan: Plan, feeds: Arrays | None, seed: int) -> dict[str, Any]:
+    """Return the inputs in the form that every system takes: containers as Python's own."""
     if feeds is not None:
-        return check_feeds(plan.inputs, feeds)
-    return generate_feeds(onnx.load(path, load_external_data=False), plan, seed)
+        arrays = check_feeds(plan.inputs, feeds)
+    else:
+        arrays = generate_feeds(onnx.load(path, load_external_data=False), plan, seed)
+    return {spec.name: unpack(spec.dtype, arrays[spec.name]) for spec in plan.inputs}
 
 
 def _reference(path: Path, folder: Path, threads: int | None, shapes: Mapping[str, int]) -> Path | None:
@@ -186,11 +190,3 @@ def _reference(path: Path, folder: Path, threads: int | None, shapes: Mapping[st
         except EngineFailed:
             return None
     return outputs
-
-
-def _fingerprint(arrays: Arrays) -> str:
-    digest = hashlib.sha256()
-    for name, array in sorted(arrays.items()):
-        digest.update(f"{name} {array.dtype} {array.shape}".encode())
-        digest.update("\0".join(map(str, array.ravel())).encode() if array.dtype.kind == "O" else array.tobytes())
-    return digest.hexdigest()

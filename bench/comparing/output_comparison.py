@@ -1,16 +1,21 @@
-"""Comparison of one contender's outputs with another's, and tensors as a file that two processes share."""
+"""Comparison of one contender's outputs with another's, and values as a file that two processes share.
+
+Values are of any ONNX type: tensors, lists, maps, optionals. Systems return them as they like: trisect packs containers
+into object arrays (`trisect.runtime.tensors.containers`), ONNX Runtime returns Python's own.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import numpy as np
-import onnx
-from onnx import helper, numpy_helper
 
-from trisect.runtime.tensors.tensor_spec import Arrays
 from trisect.runtime.tensors.value_difference import compare
+from trisect.runtime.workers.messages import deserialise, serialise
 
 TOLERANCE = 1e-3
 """Allowed error of a float32 value: absolute, plus relative to the reference's value."""
@@ -30,20 +35,22 @@ class OutputDifference:
     """Whether every element is within the tolerance."""
 
 
-def write_tensors(path: Path, arrays: Arrays) -> None:
-    """Write tensors of any of ONNX's types."""
-    protos = [numpy_helper.from_array(np.asarray(array), name) for name, array in arrays.items()]
-    path.write_bytes(helper.make_graph([], "tensors", [], [], protos).SerializeToString())
+def value_bytes(values: Mapping[str, Any]) -> bytes:
+    """Return values of any of ONNX's types as bytes."""
+    return msgspec.msgpack.encode([[name, serialise(value)] for name, value in values.items()])
 
 
-def read_tensors(path: Path) -> dict[str, np.ndarray]:
+def write_tensors(path: Path, values: Mapping[str, Any]) -> None:
+    """Write values of any of ONNX's types."""
+    path.write_bytes(value_bytes(values))
+
+
+def read_tensors(path: Path) -> dict[str, Any]:
     """Read what `write_tensors` wrote."""
-    graph = onnx.GraphProto.FromString(path.read_bytes())
-    arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
-    return {name: _text(array) if array.dtype.kind in "OSU" else array for name, array in arrays.items()}
+    return {name: deserialise(value) for name, value in msgspec.msgpack.decode(path.read_bytes())}
 
 
-def output_difference(outputs: Arrays, reference: Arrays) -> OutputDifference:
+def output_difference(outputs: Mapping[str, Any], reference: Mapping[str, Any]) -> OutputDifference:
     """Compare outputs one by one.
 
     Examples
@@ -61,14 +68,16 @@ def output_difference(outputs: Arrays, reference: Arrays) -> OutputDifference:
     )
 
 
-def _difference(output: np.ndarray | None, reference: np.ndarray) -> OutputDifference:
-    if output is not None and output.dtype.kind in "OSU":
-        output = _text(output)
-    difference = compare(output, reference, absolute=TOLERANCE, relative=TOLERANCE)
+def _difference(output: Any, reference: Any) -> OutputDifference:
+    difference = compare(_in_form_of(reference, output), reference, absolute=TOLERANCE, relative=TOLERANCE)
     ok = difference.worst <= 1 and difference.max_rel < RELATIVE_MAX
     return OutputDifference(difference.max_abs, difference.max_rel, ok)
 
 
-def _text(array: np.ndarray) -> np.ndarray:
-    decoded = [value.decode() if isinstance(value, bytes) else str(value) for value in array.ravel()]
-    return np.array(decoded, dtype=object).reshape(array.shape)
+def _in_form_of(reference: Any, output: Any) -> Any:
+    """Return a container as Python's own where the reference is one; tensors unchanged."""
+    if not isinstance(output, np.ndarray) or output.dtype.kind != "O":
+        return output
+    if output.ndim == 0 and not isinstance(output.item(), (str, bytes)):
+        return _in_form_of(reference, output.item())
+    return list(output) if output.ndim == 1 and isinstance(reference, (list, tuple)) else output

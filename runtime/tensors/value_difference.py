@@ -1,4 +1,7 @@
-"""Measures the difference of two values of any ONNX type: tensors of any dtype, strings, lists, optionals, maps."""
+"""Measures the difference of two values of any ONNX type: tensors of any dtype, strings, lists, optionals, maps.
+
+Only floats have a tolerance. Integers, booleans and strings are counts, indices and names: they are equal or wrong.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-_EXACT_KINDS = "biu"
+_TEXT_KINDS = "OUS"
 
 
 @dataclass(frozen=True)
@@ -16,11 +19,12 @@ class ValueDifference:
     """The largest differences between two values; all 0 where they are equal."""
 
     max_abs: float
-    """Infinite where shapes differ or only one value has a NaN."""
+    """Infinite where shapes or dtypes differ, or only one value has a NaN."""
     max_rel: float
     """`max_abs` relative to the largest magnitude of the expected value."""
     worst: float
-    """Largest difference relative to the tolerance at that element; above 1 is wrong."""
+    """Largest difference relative to the tolerance at that element; above 1 is wrong. Infinite for integers, booleans
+    and strings that differ at all."""
     where: tuple[int, ...] = ()
     """Index of the worst element, after the index in its list where there is one."""
 
@@ -39,14 +43,17 @@ def compare(actual: Any, expected: Any, *, absolute: float, relative: float) -> 
     Parameters
     ----------
     actual, expected : array, list, dict or None
-        Lists for sequences, None for an empty optional.
+        Lists for sequences, None for an empty optional. Another dtype is a total difference; Python's own numbers, as
+        in maps, have none.
     absolute, relative : float
-        Tolerance: ``|actual - expected| <= absolute + relative * |expected|`` at every element.
+        Tolerance of floats: ``|actual - expected| <= absolute + relative * |expected|`` at every element.
 
     Examples
     --------
     >>> compare(np.array([1.0, 2.5]), np.array([1.0, 2.0]), absolute=0.0, relative=0.5)
     ValueDifference(max_abs=0.5, max_rel=0.25, worst=0.5, where=(1,))
+    >>> compare(np.array([1, 3]), np.array([1, 2]), absolute=9.0, relative=9.0)
+    ValueDifference(max_abs=1.0, max_rel=0.5, worst=inf, where=(1,))
     >>> compare([np.zeros(2)], [], absolute=1.0, relative=1.0).max_abs
     inf
     """
@@ -54,13 +61,33 @@ def compare(actual: Any, expected: Any, *, absolute: float, relative: float) -> 
         return _compare_parts(actual, expected, absolute, relative)
     if expected is None or actual is None:
         return _SAME if actual is expected else ValueDifference.total()
-    actual, expected = np.asarray(actual), np.asarray(expected)
-    if actual.shape != expected.shape or (actual.dtype.kind in "OUS") != (expected.dtype.kind in "OUS"):
+    if isinstance(actual, (list, tuple, dict)):
         return ValueDifference.total()
-    if expected.dtype.kind in "OUS":
-        unequal = np.argwhere(actual.astype(str) != expected.astype(str))
-        return ValueDifference(inf, inf, inf, _index(unequal[0])) if len(unequal) else _SAME
-    return _compare_numbers(actual, expected, absolute, relative)
+    have_dtypes = all(isinstance(value, (np.ndarray, np.generic)) for value in (actual, expected))
+    actual, expected = np.asarray(actual), np.asarray(expected)
+    if actual.shape != expected.shape or not _comparable(actual.dtype, expected.dtype, have_dtypes):
+        return ValueDifference.total()
+    if expected.dtype.kind in _TEXT_KINDS:
+        return _compare_text(actual, expected)
+    if not expected.size:
+        return _SAME
+    return (
+        _compare_exactly(actual, expected)
+        if _is_exact(expected.dtype)
+        else _compare_floats(actual, expected, absolute, relative)
+    )
+
+
+def _comparable(actual: np.dtype, expected: np.dtype, have_dtypes: bool) -> bool:
+    if expected.kind in _TEXT_KINDS or actual.kind in _TEXT_KINDS:
+        return actual.kind in _TEXT_KINDS and expected.kind in _TEXT_KINDS
+    if have_dtypes:
+        return actual.newbyteorder("=") == expected.newbyteorder("=")
+    return _is_exact(actual) == _is_exact(expected)
+
+
+def _is_exact(dtype: np.dtype) -> bool:
+    return dtype.kind in "biu" or dtype.name.startswith(("int", "uint"))  # int4 of ml_dtypes has the kind V
 
 
 def _compare_parts(actual: Any, expected: Any, absolute: float, relative: float) -> ValueDifference:
@@ -77,17 +104,39 @@ def _compare_parts(actual: Any, expected: Any, absolute: float, relative: float)
     return worst
 
 
-def _compare_numbers(actual: np.ndarray, expected: np.ndarray, absolute: float, relative: float) -> ValueDifference:
-    if not expected.size:
+def _compare_text(actual: np.ndarray, expected: np.ndarray) -> ValueDifference:
+    pairs = zip(actual.ravel().tolist(), expected.ravel().tolist(), strict=True)
+    unequal = next((index for index, (one, other) in enumerate(pairs) if _text(one) != _text(other)), None)
+    if unequal is None:
         return _SAME
-    wide = np.complex128 if "c" in (actual.dtype.kind, expected.dtype.kind) else np.float64
+    return ValueDifference(inf, inf, inf, _index(np.unravel_index(unequal, expected.shape)))
+
+
+def _text(value: Any) -> str:
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+
+
+def _compare_exactly(actual: np.ndarray, expected: np.ndarray) -> ValueDifference:
+    if np.array_equal(actual, expected):
+        return _SAME
+    wide = np.dtype(np.uint64 if expected.dtype == np.uint64 else np.int64)
+    x, y = actual.astype(wide), expected.astype(wide)
+    off = np.where(x > y, x, y).astype(np.uint64) - np.where(x > y, y, x).astype(np.uint64)  # exact in 64 bits
+    at = int(np.argmax(off))
+    magnitude = float(np.max(np.abs(y.astype(np.float64))))
+    max_abs = float(off.reshape(-1)[at])
+    return ValueDifference(
+        max_abs, max_abs / magnitude if magnitude else max_abs, inf, _index(np.unravel_index(at, off.shape))
+    )
+
+
+def _compare_floats(actual: np.ndarray, expected: np.ndarray, absolute: float, relative: float) -> ValueDifference:
+    wide = np.complex128 if expected.dtype.kind == "c" else np.float64
     x, y = np.asarray(actual, dtype=wide), np.asarray(expected, dtype=wide)
     same = (x == y) | (np.isnan(x) & np.isnan(y))
-    if actual.dtype.kind in _EXACT_KINDS and expected.dtype.kind in _EXACT_KINDS:
-        same = np.asarray(actual == expected)  # float64 cannot represent all 64-bit integers
     with np.errstate(invalid="ignore", over="ignore"):
         off = np.abs(x - y)
-        off = np.where(same, 0.0, np.where(np.isnan(off) | (off == 0.0), inf, off))
+        off = np.where(same, 0.0, np.where(np.isnan(off), inf, off))
         size = np.abs(np.where(np.isfinite(y), y, 0.0))
         allowed = np.maximum(absolute + relative * size, np.finfo(np.float64).tiny)
         share = off / allowed

@@ -7,10 +7,12 @@ from collections.abc import Iterable
 from trisect.runtime.errors import InvalidInput
 
 _UNITS_S = {"s": 1.0, "m": 60.0, "h": 3600.0}
+_DIGITS_MAX = 18
+"""Of a dimension: ONNX stores 64-bit integers."""
 
 
 def parse_shapes(texts: Iterable[str]) -> dict[str, int]:
-    """Parse ``NAME=INT`` pairs, several of them in one text when separated by commas.
+    """Parse ``NAME=INT`` pairs, several of them in one text when separated by commas; 0 is a size, of an empty tensor.
 
     Raises
     ------
@@ -19,13 +21,13 @@ def parse_shapes(texts: Iterable[str]) -> dict[str, int]:
 
     Examples
     --------
-    >>> parse_shapes(["batch=1,height=48", "width=320"])
-    {'batch': 1, 'height': 48, 'width': 320}
+    >>> parse_shapes(["batch=1,height=48", "past=0"])
+    {'batch': 1, 'height': 48, 'past': 0}
     """
     shapes: dict[str, int] = {}
     for pair in (pair for text in texts for pair in parse_names(text)):
         name, _, number = pair.rpartition("=")
-        if not name or not number.isascii() or not number.isdigit() or int(number) < 1:
+        if not name or not number.isascii() or not number.isdigit() or len(number) > _DIGITS_MAX:
             raise InvalidInput(f"invalid --shape {pair!r}: expected NAME=INT", remedy="for example --shape batch=1")
         shapes[name] = int(number)
     return shapes
