@@ -10,7 +10,7 @@ import numpy as np
 from ..errors import InvalidInput
 from .containers import container_of, contiguous, from_dlpack, map_tensors, pack, unpack
 from .conversions import ConversionLog
-from .dtypes import PLAIN_DTYPES, dtype_of, is_bindable, same_dtype
+from .dtypes import PLAIN_DTYPES, dtype_of, is_bindable, is_numpy_dtype, same_dtype
 from .tensor_spec import UNKNOWN_RANK, TensorSpec
 
 _DEPTH_MAX = 4
@@ -128,6 +128,8 @@ def _check(spec: TensorSpec, value: object, log: ConversionLog | None = None) ->
         value = from_dlpack(spec.name, value, log)
     array = np.asarray(value)
     expected = dtype_of(spec.dtype)
+    if _lost_its_dtype(array.dtype, expected):
+        array = array.view(expected)
     if not same_dtype(array.dtype, expected):
         raise InvalidInput(
             f"tensor {spec.name!r} is {array.dtype.name}, the model has {spec.dtype}",
@@ -143,6 +145,16 @@ def _check(spec: TensorSpec, value: object, log: ConversionLog | None = None) ->
     if log is not None:
         log.record(spec.name, start_s, array.nbytes)
     return array
+
+
+def _lost_its_dtype(actual: np.dtype, expected: np.dtype) -> bool:
+    """Return whether an array is the bytes of a dtype that numpy lacks, as numpy's files give it back."""
+    return (
+        actual.type is np.void
+        and actual.names is None
+        and not is_numpy_dtype(expected.name)
+        and actual.itemsize == expected.itemsize
+    )
 
 
 def _check_container(spec: TensorSpec, value: object, log: ConversionLog | None) -> np.ndarray:

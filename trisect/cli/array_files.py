@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,9 @@ from trisect.runtime.errors import InvalidInput, StorageFailed
 
 if TYPE_CHECKING:
     import numpy as np
+
+_NAME_BYTES_MAX = 65_000
+"""A zip archive stores the length of a member's name in 16 bits."""
 
 
 def read_feeds(file: Path | None) -> dict[str, np.ndarray] | None:
@@ -37,8 +40,15 @@ def read_feeds(file: Path | None) -> dict[str, np.ndarray] | None:
         raise InvalidInput(f"cannot read arrays from {file}: {error}") from error
 
 
-def write_arrays(file: Path, arrays: Mapping[str, np.ndarray]) -> None:
+def write_arrays(file: Path, arrays: Mapping[str, np.ndarray]) -> dict[str, str]:
     """Write arrays to an ``.npz`` file, atomically.
+
+    Dtypes that numpy lacks (bfloat16, float8, int4) are written as their bytes, which a session accepts.
+
+    Returns
+    -------
+    dict
+        Output name -> name in the file, where they differ: a zip archive cannot contain some names.
 
     Raises
     ------
@@ -47,6 +57,8 @@ def write_arrays(file: Path, arrays: Mapping[str, np.ndarray]) -> None:
     StorageFailed
         When the file cannot be written.
     """
+    import zipfile
+
     import numpy as np
 
     for name, array in arrays.items():
@@ -54,14 +66,39 @@ def write_arrays(file: Path, arrays: Mapping[str, np.ndarray]) -> None:
             raise InvalidInput(
                 f"{file} cannot contain {name!r}, which is a list", remedy="use Session.run in Python to get it"
             )
-    plain = {name: array.astype(str) if array.dtype.kind == "O" else array for name, array in arrays.items()}
+    plain = {name: _plain(array) for name, array in arrays.items()}
+    members = _member_names(plain)
     temporary = file.with_name(f".{file.name}.{os.getpid()}")
     try:
-        with temporary.open("wb") as out:
-            np.savez(out, allow_pickle=False, **plain)
+        # Not np.savez: it takes arrays as keyword arguments, so none of them may be called "file".
+        with zipfile.ZipFile(temporary, "w", allowZip64=True) as archive:
+            for name, array in plain.items():
+                with archive.open(f"{members[name]}.npy", "w", force_zip64=True) as member:
+                    np.lib.format.write_array(member, array, allow_pickle=False)
         os.replace(temporary, file)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a file name with a NUL
         raise StorageFailed(f"cannot write {file}: {error}") from error
     finally:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError):
             temporary.unlink()
+    return {name: member for name, member in members.items() if member != name}
+
+
+def _plain(array: np.ndarray) -> np.ndarray:
+    """Return an array of a dtype that numpy's file format has: text, or bytes for the dtypes of `ml_dtypes`."""
+    if array.dtype.kind == "O":
+        return array.astype(str)
+    return array.view(f"V{array.dtype.itemsize}") if array.dtype.type.__module__ == "ml_dtypes" else array
+
+
+def _member_names(names: Iterable[str]) -> dict[str, str]:
+    """Return a name of the archive for each output: its own, or its number where a zip cannot contain it."""
+    names = tuple(names)
+    members: dict[str, str] = {}
+    for number, name in enumerate(names):
+        fits = "\0" not in name and len(name.encode(errors="surrogatepass")) <= _NAME_BYTES_MAX
+        stand_in = f"output_{number}"
+        while not fits and stand_in in names:
+            stand_in += "_"
+        members[name] = name if fits else stand_in
+    return members

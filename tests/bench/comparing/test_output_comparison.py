@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from trisect.bench.comparing.output_comparison import output_difference, read_tensors, write_tensors
+from trisect.runtime.tensors.containers import pack
 
 
 @pytest.mark.parametrize(
@@ -66,3 +67,33 @@ def test_nothing_is_not_like_little() -> None:
     little = {"a": np.array([1e-5, -2e-5])}
     assert not output_difference({"a": np.zeros(2)}, little).ok
     assert output_difference({"a": np.array([1.01e-5, -2e-5])}, little).ok
+
+
+def test_containers_are_compared_as_any_system_returns_them(tmp_path: Path) -> None:
+    parts = [np.zeros((1, 2), np.float32), np.ones((1, 2), np.float32)]
+    wanted = {
+        "list": parts,
+        "empty": [],
+        "map": {"a": 0.5, "b": 0.25},
+        "none": None,
+        "maps": [{1: 0.5}],
+        "n": np.ones(2),
+    }
+    write_tensors(tmp_path / "t", wanted)
+    reference = read_tensors(tmp_path / "t")
+    packed = {
+        "list": pack("seq(float32)", parts), "empty": pack("seq(float32)", []), "map": pack("map", wanted["map"]),
+        "none": pack("optional(float32)", None), "maps": pack("seq(map(int64,float32))", wanted["maps"]),
+        "n": np.ones(2),
+    }  # fmt: skip
+    for outputs in (wanted, packed):
+        assert output_difference(outputs, reference).ok
+    assert not output_difference(packed | {"list": pack("seq(float32)", parts[:1])}, reference).ok
+    assert not output_difference(packed | {"map": pack("map", {"a": 0.5, "b": 0.75})}, reference).ok
+    assert not output_difference(packed | {"none": np.zeros(1)}, reference).ok
+
+
+@pytest.mark.parametrize("wrong", [np.array([3, 5]), np.array([3, 4], np.int32), np.array([3.0, 4.0])])
+def test_integers_are_equal_or_wrong(wrong: np.ndarray) -> None:
+    assert not output_difference({"y": wrong * 1_000_000}, {"y": np.array([3, 4]) * 1_000_000}).ok
+    assert not output_difference({"y": np.array([10**9 + 1])}, {"y": np.array([10**9])}).ok

@@ -12,6 +12,8 @@ from ..options import Debug, Executor, Feeds, Json, RayAddress, Seed
 from ..output import duration, note, print_json, print_table, progress_bar
 from ..plan_documents import timeline_document
 
+_NAME_SHOWN = 60
+
 
 def run(
     plan: Annotated[Path, typer.Argument(help="A plan folder.")],
@@ -43,7 +45,8 @@ def run(
             progress=report,
         )
     if out is not None:
-        write_arrays(out, result.outputs)
+        for name, member in write_arrays(out, result.outputs).items():
+            note(f"note: output {name[:_NAME_SHOWN]!r} is called {member!r} in {out}: a zip cannot contain its name")
     outputs = {name: {"dtype": a.dtype.name, "shape": list(a.shape)} for name, a in result.outputs.items()}
     if json:
         trace, predicted = timeline_document(result.trace), timeline_document(loaded.predicted)
