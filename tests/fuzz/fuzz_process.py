@@ -126,8 +126,9 @@ def _read(read: Any, folder: Path) -> str:
         return last
     if code == 2 and not last.startswith("error: "):
         return f"exit code 2 without an error: {last!r}"
-    if _CONTROL.search(told + out.getvalue()):
-        return f"control characters: {told[-300:]!r}"
+    shown = told if words is not None and words[0] == "generate" else told + out.getvalue()  # an answer is any text
+    if _CONTROL.search(shown):
+        return f"control characters: {shown[-300:]!r}"
     return ""
 
 

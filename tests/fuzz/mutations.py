@@ -137,7 +137,7 @@ def _scalar(field: Any, rng: random.Random) -> Any:
     if field.type in (field.TYPE_FLOAT, field.TYPE_DOUBLE):
         return rng.choice(_FLOATS)
     if field.type == field.TYPE_ENUM:
-        return rng.choice((0, 1, 2, 3, 99))
+        return rng.choice(sorted(field.enum_type.values_by_number))
     is_unsigned = field.type in (field.TYPE_UINT32, field.TYPE_UINT64)
     bits = 32 if field.type in (field.TYPE_INT32, field.TYPE_UINT32) else 64
     low, high = (0, 2**bits - 1) if is_unsigned else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)

@@ -10,7 +10,7 @@ import pytest
 from .fuzz_formats import FORMATS
 from .fuzz_process import FuzzProcess, measure_device, prepare
 
-_BRIEF, _LONG = 12, 900
+_BRIEF, _LONG = 4, 700
 """Mutations of each format."""
 
 
