@@ -24,4 +24,5 @@ def plan_feeds(plan: Plan, seed: int = 0) -> dict[str, np.ndarray]:
         graph = onnx.load(Path(plan.folder) / segment.file, load_external_data=False).graph
         nodes.graph.node.extend(graph.node)
         nodes.graph.initializer.extend(graph.initializer)
+        nodes.graph.value_info.extend((*graph.input, *graph.output, *graph.value_info))
     return generate_feeds(nodes, plan, seed)

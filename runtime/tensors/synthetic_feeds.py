@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Protocol
 
 import numpy as np
@@ -10,12 +10,17 @@ import onnx
 
 from .containers import container_of, pack, unpack
 from .dtypes import bits_of, dtype_of
+from .input_roles import DataFlow, InputRole
+from .integer_bounds import IntegerBound, integer_bound
 from .tensor_spec import UNKNOWN_RANK, TensorSpec
 
 _WORDS = ("text", "two words", "Monday", "a", "")
 _EXTREMES = (np.inf, -np.inf, np.nan, 6e4, -1e6, 0.0, 1e30, -3e38, 1e-42, -0.0)
 _INTEGER_MAX = 40
 _LIST_LENGTH = 2
+_END = (1 << 31) - 1
+"""Beyond the end of any tensor, in 32 bits."""
+_FULL_WIDTH_SHARE = 0.5
 _DEFAULT_SHAPE = (2, 3)
 """Shape of tensors that the model leaves open: elements of a list, those of unknown rank."""
 
@@ -32,12 +37,13 @@ class BoundInputs(Protocol):
 def generate_feeds(model: onnx.ModelProto, plan: BoundInputs, seed: int = 0) -> dict[str, np.ndarray]:
     """Return random feeds that a model can compute with, the same for the same seed.
 
-    Floats are normally distributed; indices into a table are within the table; other integers are 0 or 1, so that
-    masks, flags and lengths are valid; symbolic dimensions have the plan's sizes, else 1.
+    Floats are normally distributed; indices into a table are within the table; shapes and other arguments are valid.
+    Integers that the model only computes with range over what does not overflow, far beyond 24 or 32 bits; others are 0
+    or 1, so that masks, flags and lengths are valid. Symbolic dimensions have the plan's sizes, else 1.
     """
     rng = np.random.default_rng(seed)
-    limits = dict(_index_limits(model))
-    return {spec.name: _generate(spec, plan.shapes, limits.get(spec.name), rng) for spec in plan.inputs}
+    flow = DataFlow(model, plan.inputs, plan.shapes)
+    return {spec.name: _generate(spec, plan.shapes, flow, rng) for spec in plan.inputs}
 
 
 def random_value(dtype: str, shape: tuple[int, ...], rng: np.random.Generator, *, extremeness: int = 0) -> np.ndarray:
@@ -78,6 +84,8 @@ def random_value(dtype: str, shape: tuple[int, ...], rng: np.random.Generator, *
         values.reshape(-1)[rng.permutation(values.size)[:count]] = _EXTREMES[:count]
         if extremeness > 1 and values.ndim > 1:
             values[..., -1, :] = -np.inf  # as in masks
+    if dtype == "float8_e8m0fnu":  # it has no sign
+        values = np.abs(values)
     with np.errstate(all="ignore"):
         return np.asarray(values.astype(numpy_dtype))
 
@@ -93,22 +101,51 @@ def _random_container(dtype: str, kind: str, content: str, rng: np.random.Genera
     return pack(dtype, [unpack(content, element) for element in elements])
 
 
-def _generate(spec: TensorSpec, sizes: Mapping[str, int], limit: int | None, rng: np.random.Generator) -> np.ndarray:
+def _generate(spec: TensorSpec, sizes: Mapping[str, int], flow: DataFlow, rng: np.random.Generator) -> np.ndarray:
     if spec.shape == UNKNOWN_RANK or container_of(spec.dtype) is not None:
         return random_value(spec.dtype, _DEFAULT_SHAPE, rng)
     shape = tuple(dim if isinstance(dim, int) else sizes.get(dim, 1) for dim in spec.shape)
-    dtype = dtype_of(spec.dtype)
-    if dtype.kind in "iu":
-        if int(np.prod(shape)) == 1 and limit is None:  # a length or a flag
-            return np.ones(shape, dtype)
-        return np.asarray(rng.integers(0, limit or (256 if spec.dtype == "uint8" else 2), shape)).astype(dtype)
-    return random_value(spec.dtype, shape, rng)
+    is_integer = spec.dtype.startswith(("int", "uint"))
+    if not is_integer and not spec.dtype.startswith(("float", "bfloat")):
+        return random_value(spec.dtype, shape, rng)
+    role = flow.role(spec.name)
+    if role.limit is not None:
+        return np.asarray(rng.integers(0, role.limit, shape)).astype(dtype_of(spec.dtype))
+    if role.argument is not None:
+        return _argument(role, shape).astype(dtype_of(spec.dtype))
+    return _integers(spec, shape, flow, rng) if is_integer else random_value(spec.dtype, shape, rng)
 
 
-def _index_limits(model: onnx.ModelProto) -> Iterator[tuple[str, int]]:
-    """Yield the inputs that a Gather looks up in a table of known size, with that size."""
-    tables = {tensor.name: tensor.dims for tensor in model.graph.initializer}
-    for node in model.graph.node:
-        if node.op_type == "Gather" and node.input[0] in tables:
-            axis = next((a.i for a in node.attribute if a.name == "axis"), 0)
-            yield node.input[1], tables[node.input[0]][axis]
+def _argument(role: InputRole, shape: tuple[int, ...]) -> np.ndarray:
+    if role.argument == "count":
+        return np.arange(int(np.prod(shape))).reshape(shape)
+    if role.argument == "shape" and role.data_shape is not None and np.prod(shape):
+        values = np.ones(shape, np.int64)
+        values.reshape(-1)[-1] = int(np.prod(role.data_shape))
+        return values
+    return np.full(shape, {"zeros": 0, "end": _END}.get(str(role.argument), 1))
+
+
+def _integers(spec: TensorSpec, shape: tuple[int, ...], flow: DataFlow, rng: np.random.Generator) -> np.ndarray:
+    dtype, is_one = dtype_of(spec.dtype), int(np.prod(shape)) == 1
+    bound = integer_bound(flow, spec.name, spec.dtype)
+    if bound is not None and not (is_one and bound.becomes_float):
+        return _wide(bound, shape, rng, is_signed=spec.dtype.startswith("int")).astype(dtype)
+    if is_one:  # a length or a flag
+        return np.ones(shape, dtype)
+    return np.asarray(rng.integers(0, 256 if spec.dtype == "uint8" else 2, shape)).astype(dtype)
+
+
+def _wide(bound: IntegerBound, shape: tuple[int, ...], rng: np.random.Generator, *, is_signed: bool) -> np.ndarray:
+    """Return integers of any number of bits up to a bound, half of them of the most bits."""
+    most = bound.magnitude.bit_length()
+    bits = np.where(rng.random(shape) < _FULL_WIDTH_SHARE, most, rng.integers(1, most + 1, shape))
+    raw = rng.integers(0, 1 << 63, shape, dtype=np.uint64)
+    values = (raw | np.uint64(1 << 62)) >> (63 - np.minimum(bits, 63)).astype(np.uint64)
+    values = np.minimum(values, np.uint64(bound.magnitude))
+    if bound.is_divisor:
+        values = np.maximum(values, np.uint64(1))
+    if bound.is_divisor or bound.becomes_float or not is_signed:
+        return np.asarray(values)
+    signed = values.astype(np.int64)
+    return np.asarray(np.where(rng.random(shape) < 1 / 2, -signed, signed))

@@ -49,3 +49,37 @@ def test_extreme_values_are_infinite_or_negative() -> None:
     assert random_value("int64", (64,), rng).max() == 1
     assert random_value("int64", (64,), rng, extremeness=2).min() < 0
     assert np.isneginf(random_value("float32", (2, 3), rng, extremeness=2)[-1]).all()
+
+
+def test_numbers_are_wider_than_what_an_engine_may_compute_in() -> None:
+    text = """<ir_version: 10, opset_import: ["" : 18]>
+    g (int64[n] time, int32[n] count, int32[n] by, uint8[n] pixels) => (int64[n] a, int32[n] b, uint8[n] c) {
+        a = Neg(time)  b = Div(count, by)  c = Identity(pixels)
+    }"""
+    dtypes = {"time": "int64", "count": "int32", "by": "int32", "pixels": "uint8"}
+    inputs = Inputs(tuple(TensorSpec(name, dtype, ("n",)) for name, dtype in dtypes.items()), {"n": 100})
+    feeds = generate_feeds(parser.parse_model(text), inputs)
+    assert all(feeds[name].dtype == dtype for name, dtype in dtypes.items())
+    assert feeds["time"].max() > 2**40
+    assert feeds["time"].min() < -(2**40)
+    assert np.abs(feeds["time"]).min() < 2**32
+    assert np.abs(feeds["count"]).max() > 2**24
+    assert feeds["by"].min() >= 1
+    assert feeds["pixels"].max() > 128
+
+
+def test_a_shape_fits_the_tensor_that_it_is_for() -> None:
+    text = """<ir_version: 10, opset_import: ["" : 18]>
+    g (float[2,12] x, int64[3] shape, float[4] scales) => (float[a,b,c] y, float[1,1,d,e] z) {
+        y = Reshape(x, shape)  image = Reshape(x, shape)  z = Resize(image, , scales)
+    }"""
+    dtypes = {"x": ("float32", (2, 12)), "shape": ("int64", (3,)), "scales": ("float32", (4,))}
+    inputs = Inputs(tuple(TensorSpec(name, *kind) for name, kind in dtypes.items()))
+    feeds = generate_feeds(parser.parse_model(text), inputs)
+    assert feeds["shape"].tolist() == [1, 1, 24]
+    assert feeds["scales"].tolist() == [1, 1, 1, 1]
+
+
+@pytest.mark.parametrize("dtype", ["float8_e8m0fnu", "float4_e2m1fn", "float8_e5m2", "float16"])
+def test_small_floats_are_numbers(dtype: str) -> None:
+    assert np.isfinite(random_value(dtype, (64,), np.random.default_rng(0)).astype(np.float32)).all()
