@@ -16,6 +16,7 @@ import msgspec
 from trisect.runtime import engines
 from trisect.runtime.device import Device
 from trisect.runtime.errors import EngineFailed, InvalidModel
+from trisect.runtime.untrusted_files import MalformedFile, decode_json, read_bytes
 
 from .running.kv_cache import KvCache, cache_bytes_per_token
 
@@ -23,6 +24,8 @@ BUNDLE_FILE = "bundle.json"
 VERSION = 1
 _MAX_SIZES = {"layers": 1 << 12, "kv_heads": 1 << 14, "head_dim": 1 << 14, "vocab": 1 << 24, "context_length": 1 << 31}
 """More than any model has: memory is allocated by these sizes, so a damaged file must not choose them."""
+
+_REMEDY = "import the model again"
 
 CacheMode = Literal["in-place", "grown"]
 """How a graph handles the KV cache: one buffer read and extended in place, or past as inputs and present as outputs."""
@@ -85,21 +88,10 @@ class Bundle:
             If the folder is not a bundle, or a file is missing or outside it.
         """
         folder = Path(folder)
-        remedy = "import the model again"
-        try:
-            bundle = msgspec.json.decode((folder / BUNDLE_FILE).read_bytes(), type=cls)
-        except FileNotFoundError as error:
-            raise InvalidModel(f"{folder} holds no {BUNDLE_FILE}", remedy=remedy) from error
-        except (OSError, ValueError) as error:
-            raise InvalidModel(f"{folder / BUNDLE_FILE} cannot be read: {error}", remedy=remedy) from error
-        if bundle.version != VERSION:
-            raise InvalidModel(f"{folder} has bundle version {bundle.version}, expected {VERSION}", remedy=remedy)
-        in_range = all(1 <= getattr(bundle, size) <= maximum for size, maximum in _MAX_SIZES.items())
-        if not bundle.graphs or not in_range:
-            raise InvalidModel(f"{folder / BUNDLE_FILE} has no graphs or sizes out of range", remedy=remedy)
+        bundle = read_description(folder)
         for graph in bundle.graphs:
-            if Path(graph.file).name != graph.file or not (folder / graph.file).is_file():
-                raise InvalidModel(f"{folder} lacks its graph {graph.file!r}", remedy=remedy)
+            if not (folder / graph.file).is_file():
+                raise InvalidModel(f"{folder} lacks its graph {graph.file!r}", remedy=_REMEDY)
         return replace(bundle, folder=str(folder))
 
     def save(self, folder: Path) -> None:
@@ -140,3 +132,31 @@ class Bundle:
         """Identifier of the content, under which measurements are stored."""
         text = f"{self.source_sha256}/{self.importer}/{self.version}"
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def read_description(folder: Path) -> Bundle:
+    """Read a bundle's description, whose files may be missing.
+
+    Raises
+    ------
+    InvalidModel
+        If there is none, or it is damaged.
+    """
+    where = folder / BUNDLE_FILE
+    try:
+        bundle = decode_json(read_bytes(where), Bundle)
+    except FileNotFoundError as error:
+        raise InvalidModel(f"{folder} holds no {BUNDLE_FILE}", remedy=_REMEDY) from error
+    except OSError as error:
+        raise InvalidModel(f"{where} cannot be read: {error.strerror}", remedy=_REMEDY) from error
+    except MalformedFile as error:
+        raise InvalidModel(f"{where} is damaged: {error}", remedy=_REMEDY) from error
+    if bundle.version != VERSION:
+        raise InvalidModel(f"{folder} has bundle version {bundle.version}, expected {VERSION}", remedy=_REMEDY)
+    in_range = all(1 <= getattr(bundle, size) <= maximum for size, maximum in _MAX_SIZES.items())
+    if not bundle.graphs or not in_range:
+        raise InvalidModel(f"{where} has no graphs or sizes out of range", remedy=_REMEDY)
+    for graph in bundle.graphs:
+        if Path(graph.file).name != graph.file or "\0" in graph.file:
+            raise InvalidModel(f"{where} names the graph {graph.file!r}, outside its folder", remedy=_REMEDY)
+    return bundle

@@ -12,7 +12,8 @@ import os
 import stat
 import tomllib
 from collections.abc import Callable
-from typing import Any, BinaryIO, TypeVar
+from io import BufferedReader
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -34,7 +35,7 @@ class MalformedFile(ValueError):
     """The content of a file is not what its kind of file has; the message is one sentence without the file's name."""
 
 
-def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
+def open_regular(path: str | os.PathLike[str]) -> BufferedReader:
     """Open a regular file for reading in binary; links to one are followed.
 
     Raises

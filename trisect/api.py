@@ -23,9 +23,11 @@ from trisect.profiles.measuring.device_measurement import measure
 from trisect.profiles.stored import profile_store as store
 from trisect.profiles.stored.profile_data import Profile, Provenance
 from trisect.runtime import engines
+from trisect.runtime.atomic_folder import check_folder
 from trisect.runtime.device import Device, select
 from trisect.runtime.errors import InvalidInput, PowerUnknown, ProfileMissing
 from trisect.runtime.plans.plan import Plan
+from trisect.runtime.plans.plan_folder import PLAN_FOLDER
 from trisect.runtime.progress import Progress, no_progress
 from trisect.scheduler.problem.rules import Objective
 
@@ -227,6 +229,7 @@ def split(
         For the energy of devices whose power is neither measured nor published.
     """
     folder = Path(out) if out is not None else temporary_plan_folder()
+    check_folder(folder, PLAN_FOLDER)
     with cluster_devices.connected(address):
         request = PlanRequest(
             Path(model), tuple(devices_to_plan_for(devices, machine, address)), strategy, objective, dict(shapes or {}),

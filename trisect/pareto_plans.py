@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from trisect.partitioner.planning.pareto_front import check_objectives, pareto_front
-from trisect.partitioner.planning.plan_maker import make_pareto_plans
+from trisect.partitioner.planning.plan_maker import check_pareto_folder, make_pareto_plans
 from trisect.partitioner.planning.plan_request import PlanRequest
 from trisect.partitioner.problem.constrained_problem import constrained
 from trisect.partitioner.problem.constraints import Constraints, read_constraints
@@ -73,12 +73,14 @@ def pareto(
     read = read_constraints(constraints)
     if isinstance(model, Problem):
         return pareto_front(constrained(model, read), objectives, time_limit_s=time_limit_s or TIME_LIMIT_S, seed=seed)
+    folder, report = Path(out) if out is not None else None, progress or no_progress
+    if folder is not None:
+        check_pareto_folder(folder)
     with cluster_devices.connected(address):
         request = PlanRequest(
             Path(model), tuple(api.devices_to_plan_for(devices, machine, address)), shapes=dict(shapes or {}),
             constraints=read, time_limit_s=time_limit_s, seed=seed, machine=machine or "",
         )  # fmt: skip
-        folder, report = Path(out) if out is not None else None, progress or no_progress
         front, plans = api.with_device_data(
             request, lambda data: make_pareto_plans(request, data, objectives, folder, report), report
         )

@@ -10,8 +10,10 @@ from trisect.partitioner.planning.plan_maker import make_plan
 from trisect.partitioner.planning.plan_request import PlanRequest
 from trisect.partitioner.problem.constraints import read_constraints
 from trisect.partitioner.strategies import UnknownStrategy, lookup
+from trisect.runtime.atomic_folder import check_folder
 from trisect.runtime.errors import InfeasibleProblem, UnknownDevice
 from trisect.runtime.plans.plan import Plan
+from trisect.runtime.plans.plan_folder import PLAN_FOLDER
 from trisect.runtime.progress import Progress, no_progress
 
 from . import api, plan_origins
@@ -64,6 +66,7 @@ def replan(
         absent=tuple(device for device in plan.devices if device.id in without),
     )  # fmt: skip
     folder = Path(out) if out is not None else api.temporary_plan_folder()
+    check_folder(folder, PLAN_FOLDER)
     report = progress or no_progress
     new = api.with_device_data(request, lambda data: make_plan(request, data, folder, report), report)
     plan_origins.record(new, path)

@@ -9,18 +9,19 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import shutil
-import tempfile
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 import platformdirs
 
+from trisect.runtime.atomic_folder import FolderKind, atomic_folder
 from trisect.runtime.errors import InvalidModel, StorageFailed, TrisectError, UnsupportedModel
 from trisect.runtime.progress import Progress, no_progress
+from trisect.runtime.untrusted_files import open_regular
 
-from ..bundle import BUNDLE_FILE, Bundle
+from ..bundle import BUNDLE_FILE, Bundle, read_description
 from .folder_config import is_model_folder
 from .folder_import import import_folder
 from .gguf_import import import_gguf
@@ -28,6 +29,9 @@ from .hub import fetch_from_hub, looks_like_hub_id
 
 IMPORTER = "5"
 """Changes whenever the same source would give other files."""
+
+_FILES = re.compile(r"(bundle|tokenizer|prompting)\.json|(standard|in_place)\.onnx|(weights|data_\d+)\.bin")
+"""Names of the files of a bundle."""
 
 WeightFormat = Literal["blocks", "float32"]
 """Quantised weights in blocks as in the source, or widened to float32."""
@@ -89,26 +93,41 @@ def open_model(
     present = _complete_bundle(target)
     if present is not None and (present.source_sha256, present.importer) == (sha256, importer):
         return present
-    if folder is not None:
-        _refuse_other_content(folder, present)
-    aside = _temporary_folder(target)
+    if folder is not None and present is not None:
+        raise InvalidModel(f"{folder} holds the bundle of another model", remedy="choose another folder")
+    kind = FolderKind("a bundle", _described_files if folder is not None else _cached_files)
+    try:
+        with atomic_folder(target, kind) as aside:
+            _import(path, aside, target, weights, progress, (sha256, importer))
+    except StorageFailed:
+        present = _complete_bundle(target)  # another process was faster
+        if present is None or (present.source_sha256, present.importer) != (sha256, importer):
+            raise
+        return present
+    return Bundle.load(target)
+
+
+def _import(
+    path: Path, aside: Path, target: Path, weights: WeightFormat, progress: Progress, origin: tuple[str, str]
+) -> None:
+    """Write the bundle of a model into an empty folder.
+
+    Raises
+    ------
+    StorageFailed
+        When the disk is full, or another process has imported the same model meanwhile: it may be in use.
+    """
+    sha256, importer = origin
     try:
         if path.is_dir():
             bundle = import_folder(path, aside, progress=progress)
         else:
             bundle = import_gguf(path, aside, weights=weights, progress=progress)
         replace(bundle, source_sha256=sha256, importer=importer).save(aside)
-        present = _complete_bundle(target)
-        if present is not None and present.source_sha256 == sha256:  # another process was faster
-            return present
-        if target.exists():
-            shutil.rmtree(target)
-        aside.rename(target)
     except OSError as error:
         raise _storage_failed(target, error) from error
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
-    return Bundle.load(target)
+    if _complete_bundle(target) is not None:
+        raise StorageFailed(f"{target} was written by another process", remedy="choose another folder")
 
 
 def _complete_bundle(target: Path) -> Bundle | None:
@@ -119,26 +138,19 @@ def _complete_bundle(target: Path) -> Bundle | None:
         return None
 
 
-def _refuse_other_content(folder: Path, present: Bundle | None) -> None:
-    """Raise an error if a folder that the import would replace holds anything but a bundle of this model."""
-    remedy = "choose another folder"
-    if present is not None:
-        raise InvalidModel(f"{folder} holds the bundle of another model", remedy=remedy)
+def _described_files(folder: Path) -> dict[str, str | None] | None:
+    """Return the files of a bundle whose description can be read; the graphs may be missing."""
     try:
-        is_foreign = folder.exists() and not (folder / BUNDLE_FILE).is_file() and any(folder.iterdir())
-    except OSError as error:
-        raise _storage_failed(folder, error) from error
-    if is_foreign:
-        raise StorageFailed(f"{folder} holds other files than a bundle", remedy=remedy)
+        graphs = read_description(folder).graphs
+    except InvalidModel:
+        return None
+    return {**_cached_files(folder), **{graph.file: None for graph in graphs}}
 
 
-def _temporary_folder(target: Path) -> Path:
-    """Return a new folder beside the target, on the same disk."""
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        return Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    except OSError as error:
-        raise _storage_failed(target, error) from error
+def _cached_files(folder: Path) -> dict[str, str | None]:
+    """Return the files that an import may have written; in the cache the description may be damaged."""
+    names = [path.name for path in folder.iterdir() if _FILES.fullmatch(path.name)]
+    return dict.fromkeys(names)
 
 
 def _storage_failed(target: Path, error: OSError) -> TrisectError:
@@ -153,7 +165,7 @@ def _fingerprint(path: Path) -> str:
     digest = hashlib.sha256()
     try:
         if path.is_file():
-            with path.open("rb") as file:
+            with open_regular(path) as file:
                 return hashlib.file_digest(file, "sha256").hexdigest()
         folders = [folder for folder in (path, path / "onnx") if folder.is_dir()]
         for file_path in sorted(p for folder in folders for p in folder.iterdir() if p.is_file()):

@@ -7,16 +7,16 @@ kept off that device, and the plan is made again, a few times.
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+from trisect.runtime.atomic_folder import atomic_folder, check_folder, remove_folder
 from trisect.runtime.errors import EngineFailed, InfeasibleProblem
 from trisect.runtime.plans.plan import Plan
-from trisect.runtime.plans.plan_folder import atomic_folder, write_json
+from trisect.runtime.plans.plan_folder import PLAN_FOLDER, write_json
 from trisect.runtime.plans.plan_parts import Segment
 from trisect.runtime.progress import Progress, no_progress
 from trisect.scheduler.problem.core_sharing import CoreSharing
@@ -134,11 +134,23 @@ def make_pareto_plans(
                 refused += refusal.refused
         if refused:
             for plan in plans:
-                shutil.rmtree(plan.folder, ignore_errors=True)
+                remove_folder(Path(plan.folder), PLAN_FOLDER)
             raise SegmentsRefused(refused)
         return front, plans
 
     return _while_segments_are_refused(prepare(request, data, progress), solve_and_write)
+
+
+def check_pareto_folder(out_folder: Path) -> None:
+    """Check that a folder can get plans, and that no folder with the name of one contains anything but a plan.
+
+    Raises
+    ------
+    StorageFailed
+    """
+    plans = [path for path in out_folder.iterdir() if path.name.isdigit()] if out_folder.is_dir() else []
+    for folder in plans or [out_folder / "00"]:
+        check_folder(folder, PLAN_FOLDER)
 
 
 def _place_and_write(request: PlanRequest, data: DeviceData, inputs: ProblemInputs, out_folder: str | Path) -> Plan:
@@ -205,7 +217,7 @@ def write_plan(
     placement, value = proposal.placement, evaluation.value
     bound = certificate(problem, proposal)
     cut_short = ["the time limit ended the search: another run may find something else"] * proposal.is_cut_short
-    with atomic_folder(Path(out_folder)) as aside:
+    with atomic_folder(Path(out_folder), PLAN_FOLDER) as aside:
         pieces = pieces_of_parts(graph, problem.graph, evaluation.parts)
         nhwc_tensors = nhwc_boundaries(graph, pieces, inputs.devices)
         segments, transfers, weights = write_segments(graph, pieces, aside, nhwc_tensors)

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from trisect.runtime.atomic_folder import atomic_folder
 from trisect.runtime.device import Device
 from trisect.runtime.plans.plan import Plan
-from trisect.runtime.plans.plan_folder import atomic_folder, write_json
+from trisect.runtime.plans.plan_folder import PLAN_FOLDER, write_json
 from trisect.runtime.plans.plan_parts import PlacedTask
 from trisect.runtime.plans.timeline import Timeline
 
@@ -42,7 +43,7 @@ def plan_of_pieces(
     tasks : sequence of PlacedTask, optional
         Why each node is where it is.
     """
-    with atomic_folder(Path(out_folder)) as aside:
+    with atomic_folder(Path(out_folder), PLAN_FOLDER) as aside:
         segments, transfers, weights = write_segments(graph, pieces, aside)
         plan = Plan(
             model=graph.path.name,

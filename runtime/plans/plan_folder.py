@@ -9,9 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -19,9 +17,12 @@ import msgspec
 import onnx
 from google.protobuf.message import DecodeError
 
+from ..atomic_folder import FolderKind, atomic_folder
+from ..atomic_write import write_atomically
 from ..device import Device
-from ..errors import InvalidPlan, StorageFailed
+from ..errors import InvalidPlan
 from ..tensors.onnx_tensors import all_tensors
+from ..untrusted_files import MalformedFile, decode_json, open_regular, read_bytes
 from .plan_parts import Segment, Transfer, Weights
 
 PLAN_FILE = "plan.json"
@@ -47,39 +48,40 @@ class PlanContent(Protocol):
 PlanType = TypeVar("PlanType", bound=PlanContent)
 
 
-@contextmanager
-def atomic_folder(folder: Path) -> Iterator[Path]:
-    """Yield a new folder that replaces `folder` when the block succeeds, and is removed when it fails.
+class _ManifestFile(msgspec.Struct):
+    file: str
+    sha256: str
 
-    Raises
-    ------
-    StorageFailed
-        When `folder` contains something other than a plan, or cannot be written.
+
+class _ManifestPlan(msgspec.Struct):
+    segments: list[_ManifestFile]
+    weights: _ManifestFile | None = None
+
+
+class _Manifest(msgspec.Struct):
+    """The part of ``plan.json`` that lists files."""
+
+    format: str
+    version: int
+    plan: _ManifestPlan
+
+
+def plan_files(folder: Path) -> dict[str, str | None] | None:
+    """Return the files that a plan lists, with their hashes; None where there is no plan of this version.
+
+    What a plan needs to run is not checked: a damaged plan may be replaced as well.
     """
-    folder = Path(os.path.abspath(folder))
-    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / PLAN_FILE).is_file())):
-        raise StorageFailed(f"{folder} contains something other than a plan", remedy="name a new folder")
-    temporary: Path | None = None
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-        yield temporary
-        temporary.chmod(0o755)
-        if folder.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
-            folder.rename(old / "plan")
-            temporary.rename(folder)
-            shutil.rmtree(old, ignore_errors=True)
-        else:
-            temporary.rename(folder)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise StorageFailed(
-            f"the plan cannot be written to {folder}: {reason}", remedy="free some space or name another folder"
-        ) from error
-    finally:
-        if temporary is not None and temporary.exists():
-            shutil.rmtree(temporary, ignore_errors=True)
+        manifest = decode_json(read_bytes(folder / PLAN_FILE), _Manifest)
+    except (OSError, MalformedFile):
+        return None
+    if (manifest.format, manifest.version) != (FORMAT, VERSION):
+        return None
+    files = [*manifest.plan.segments, *filter(None, [manifest.plan.weights])]
+    return {PLAN_FILE: None, **{file.file: file.sha256 for file in files}}
+
+
+PLAN_FOLDER = FolderKind("a plan", plan_files)
 
 
 def write_json(plan: PlanContent, folder: Path) -> None:
@@ -87,9 +89,7 @@ def write_json(plan: PlanContent, folder: Path) -> None:
     fields = {**msgspec.to_builtins(plan, order="deterministic"), "folder": ""}
     _omit_default_layouts(fields)
     text = msgspec.json.format(msgspec.json.encode({"format": FORMAT, "version": VERSION, "plan": fields}), indent=1)
-    part = folder / f"{PLAN_FILE}.part"
-    part.write_bytes(text + b"\n")
-    part.replace(folder / PLAN_FILE)
+    write_atomically(folder / PLAN_FILE, text + b"\n")
 
 
 def _omit_default_layouts(value: Any) -> None:
@@ -112,7 +112,7 @@ def copy_files(plan: PlanContent, source: Path, target: Path) -> None:
     StorageFailed
         As `atomic_folder`.
     """
-    with atomic_folder(target) as temporary:
+    with atomic_folder(target, PLAN_FOLDER) as temporary:
         for name in _files(plan):
             # Not a link: runtimes refuse weights that have more than one name.
             shutil.copyfile(source / name, temporary / name)
@@ -129,7 +129,7 @@ def read_json(folder: Path, plan_type: type[PlanType]) -> PlanType:
     """
     path = folder / PLAN_FILE
     try:
-        content = path.read_bytes()
+        content = read_bytes(path)
     except FileNotFoundError:
         raise InvalidPlan(f"no plan at {folder} ({PLAN_FILE} is missing)", remedy=_FOLDER_REMEDY) from None
     except OSError as error:
@@ -237,7 +237,7 @@ def _check_file(path: Path, sha256: str, size_bytes: int | None = None) -> bytes
         # A link may lead outside the folder.
         if path.is_symlink():
             raise InvalidPlan(f"{path} is a link", remedy="copy the plan with its files")
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             if size_bytes is not None and os.fstat(file.fileno()).st_size != size_bytes:
                 raise InvalidPlan(f"{path} has another size than when the plan was made", remedy=_REMEDY)
             content = file.read() if size_bytes is None else b""

@@ -140,7 +140,7 @@ def test_nothing_else_is_overwritten(gguf: Path, tmp_path: Path, carried: list[P
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "letter.txt").write_text("dear")
-    with pytest.raises(StorageFailed, match="holds other files than a bundle; choose another folder"):
+    with pytest.raises(StorageFailed, match="contains something other than a bundle; name a new folder"):
         open_model(gguf, folder=mine)
     with pytest.raises(StorageFailed):
         open_model(gguf, folder=mine / "letter.txt")
@@ -246,13 +246,13 @@ def test_an_interrupted_import_leaves_nothing(bundles: Path, gguf: Path) -> None
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
 def test_a_folder_without_permission(gguf: Path, tmp_path: Path) -> None:
     (tmp_path / "locked").mkdir(mode=0o500)
-    with pytest.raises(StorageFailed, match="cannot write"):
+    with pytest.raises(StorageFailed, match="cannot be written"):
         open_model(gguf, folder=tmp_path / "locked" / "bundle")
 
 
 def test_a_folder_that_cannot_be_made(gguf: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(StorageFailed, match="cannot write"):
+    with pytest.raises(StorageFailed, match="cannot be written"):
         open_model(gguf, folder=tmp_path / "file" / "bundle")
 
 

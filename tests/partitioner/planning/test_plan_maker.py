@@ -206,8 +206,8 @@ def test_nothing_is_left_of_a_plan_that_fails(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "letter.txt").write_text("mine")
-    for taken in ("file", "full"):
-        with pytest.raises(StorageFailed, match="other than a plan"):
+    for taken, reason in (("file", "is a file"), ("full", "other than a plan")):
+        with pytest.raises(StorageFailed, match=reason):
             small_models.split(path, [CPU], FakeCosts(), shapes={"batch": 1}, out_folder=tmp_path / taken)
     assert {f.name: f.read_bytes() for f in folder.iterdir()} == before
     assert sorted(f.name for f in tmp_path.iterdir()) == ["file", "full", "m.onnx", "out"]

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-
-from trisect.runtime.errors import InvalidInput, StorageFailed
 
 from ..array_files import read_feeds
 from ..option_parsing import parse_duration, parse_shapes
@@ -61,10 +58,11 @@ def model(
     """
     from trisect.bench.comparing.compare import ComparisonRequest, compare
     from trisect.bench.comparing.comparison_formats import as_csv, as_markdown, as_trace
+    from trisect.runtime.output_paths import check_output_file
 
     for target in (report, trace):
         if target is not None:
-            _check_writable(target)
+            check_output_file(target, [model, feeds, *map(Path, load or ())])
     if report is not None:
         from trisect.bench.report import check_installed
 
@@ -199,17 +197,6 @@ def _notes(comparison: Comparison, report: Path | None, trace: Path | None) -> N
             note(f"to use it: trisect split {comparison.model} --strategy {best.name}{option} -o plan/")
     for target in filter(None, (report, trace)):
         note(f"written: {target}")
-
-
-def _check_writable(target: Path) -> None:
-    """Fail before minutes of measuring, not after them."""
-    if target.is_dir():
-        raise InvalidInput(f"{target}: expected a file, found a folder", remedy="name a file")
-    try:
-        with tempfile.TemporaryFile(dir=target.parent):
-            pass
-    except OSError as error:
-        raise StorageFailed(f"{target} cannot be written: {error.strerror or error}") from error
 
 
 def _write(target: Path, document: object) -> None:

@@ -29,10 +29,13 @@ def run(
     debug: Debug = False,
 ) -> None:
     """Run a plan and print measured and predicted times."""
+    from trisect.runtime.output_paths import check_output_file
     from trisect.runtime.plans.plan import Plan
 
     from ... import measured_runs
 
+    if out is not None:
+        check_output_file(out, [plan, feeds])
     loaded = Plan.load(plan)
     with progress_bar("running") as report:
         result = measured_runs.run(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -182,5 +183,35 @@ def test_outputs_are_written_completely_or_not_at_all(
     plan_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["run", str(plan_folder), "-o", str(tmp_path / "missing" / "out.npz"), "--repeat", "1"]) == 2
-    assert "cannot write" in capsys.readouterr().err
+    assert "cannot be written" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("extra", [[], ["--pareto", "latency,memory"]])
+def test_a_split_refuses_a_folder_with_anything_of_the_user_before_any_work(
+    model: Path, plan_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], extra: list[str]
+) -> None:
+    folder = tmp_path / "out"
+    target = folder / "00" if extra else folder
+    shutil.copytree(plan_folder, target)
+    shutil.copy(model, target / "mine.onnx")
+    (folder / "note").mkdir()
+    before = sorted(folder.rglob("*"))
+    words = ["split", str(target / "mine.onnx"), "--devices", "nonsense", "-o", str(folder), *extra]
+    assert main(words) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "'mine.onnx', which is not part of a plan" in error or "'note', which is not a file" in error
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_outputs_do_not_replace_what_is_read(
+    plan_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    np.savez(tmp_path / "a.npz", x=np.zeros((3, 16), np.float32))
+    before = (tmp_path / "a.npz").read_bytes()
+    for out in (tmp_path / "a.npz", plan_folder / "weights.bin", plan_folder / "new.npz", tmp_path):
+        assert main(["run", str(plan_folder), "--feeds", str(tmp_path / "a.npz"), "-o", str(out)]) == 2
+        assert str(out) in capsys.readouterr().err
+    assert (tmp_path / "a.npz").read_bytes() == before
+    Plan.load(plan_folder)
