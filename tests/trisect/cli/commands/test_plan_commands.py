@@ -141,7 +141,7 @@ def test_explain(plan_folder: Path, as_json: Call, capsys: pytest.CaptureFixture
         (["split", "nothing.onnx", "-o", "p"], "nothing.onnx"),
         (["split", "MODEL", "-o", "p"], "batch"),
         (["split", "MODEL", "-o", "p", "--shape", "batch"], "invalid --shape 'batch': expected NAME=INT"),
-        (["split", "MODEL", "-o", "p", "--shape", "batch=0"], "invalid --shape 'batch=0': expected NAME=INT"),
+        (["split", "MODEL", "-o", "p", "--shape", "batch=-1"], "invalid --shape 'batch=-1': expected NAME=INT"),
         (["split", "MODEL", "-o", "p", "--shape", "batch=1", "--strategy", "opclas"], "opclass"),
         (["split", "MODEL", "-o", "p", "--shape", "batch=1", "--objective", "beauty"], "beauty"),
         (["split", "MODEL", "-o", "p", "--devices", "gpu:nothing"], "cpu:ort"),
