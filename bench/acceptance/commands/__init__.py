@@ -8,10 +8,19 @@ import typer
 
 from trisect.cli.command_help import PlainCommand
 
-from . import context_command, onnx_command, placement_command, predict_command, runtime_command, simulate_command
+from . import (
+    context_command,
+    first_split_command,
+    onnx_command,
+    placement_command,
+    predict_command,
+    runtime_command,
+    simulate_command,
+)
 
 COMMANDS: Mapping[str, Callable[..., None]] = {
     "context": context_command.context,
+    "first-split": first_split_command.first_split,
     "onnx": onnx_command.onnx,
     "placement": placement_command.placement,
     "plan-speed": placement_command.plan_speed,
