@@ -65,8 +65,9 @@ def refusals(
         models = TaskModels(graph, members, Path(folder))
         candidates = {task: candidate(graph, nodes, partial(models.file, task)) for task, nodes in members.items()}
         for number, device in enumerate(devices):
-            progress(number, len(devices), f"checking which operators {device.id} supports")
-            unsupported = _unsupported(candidates, models, device, capabilities)
+            text = f"checking which operators {device.id} supports"
+            progress(number, len(devices), text)
+            unsupported = _unsupported(candidates, models, device, capabilities, partial(_part_of, progress, text))
             refused.update({(task, device.id): reason for task, reason in unsupported})
     capabilities.save()
     return refused
@@ -148,23 +149,32 @@ class TaskModels:
 
 
 def _unsupported(
-    candidates: Mapping[str, CompileProbe], models: TaskModels, device: Device, capabilities: Capabilities
+    candidates: Mapping[str, CompileProbe],
+    models: TaskModels,
+    device: Device,
+    capabilities: Capabilities,
+    progress: Callable[[int, int], None],
 ) -> Iterator[tuple[str, str]]:
     """Yield the tasks that a device cannot run, with the reasons."""
     verdicts = {task: capabilities.known(candidate, device) for task, candidate in candidates.items()}
     unknown = [task for task, verdict in verdicts.items() if verdict is None]
     try:
-        if len(unknown) == len(candidates) > 1 and not capabilities.ask(models.whole(), device):
+        if len(unknown) == len(candidates) > 1 and not capabilities.failure(models.whole(), device):
             # A device may support lists and tensors of unknown rank inside a model, but not as inputs or outputs.
             for task in filter(models.has_plain_boundary, unknown):
                 capabilities.record(candidates[task], device)
-        for task in unknown:
+        for number, task in enumerate(unknown):
+            progress(number, len(unknown))
             verdicts[task] = capabilities.supports(candidates[task], device)
     except EngineMissing:
         pass
     for task, verdict in verdicts.items():
         if verdict is not None and not verdict.ok:
             yield task, verdict.reason
+
+
+def _part_of(progress: Progress, text: str, done: int, total: int) -> None:
+    progress(done, total, f"{text}, one by one")
 
 
 def candidate(graph: Graph, nodes: tuple[str, ...], model: Callable[[], Path]) -> CompileProbe:

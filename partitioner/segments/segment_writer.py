@@ -11,7 +11,7 @@ import onnx
 import onnx_ir as ir
 from onnx import numpy_helper
 
-from trisect.runtime.plans.plan_parts import Segment, Transfer, Weights
+from trisect.runtime.plans.plan_parts import WEIGHTS_FILE, Segment, Transfer, Weights
 from trisect.runtime.tensors.containers import contiguous
 from trisect.runtime.tensors.onnx_tensors import all_tensors
 from trisect.runtime.tensors.onnx_types import type_of
@@ -22,7 +22,6 @@ from ..graph.model_graph import Graph
 from .boundary_layouts import add_layout_transposes
 from .pieces import Piece
 
-WEIGHTS_FILE = "weights.bin"
 ALIGNMENT_BYTES = 4096
 """Tensors start at a page boundary, so that an engine can map them."""
 _INLINE_BYTES = 1024

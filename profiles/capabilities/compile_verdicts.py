@@ -2,7 +2,8 @@
 
 A vendor's query may accept an operator that the compiler then refuses, so only a trial compilation is conclusive. It
 takes milliseconds to seconds, and its result holds until the engine changes: it is cached by device, engine version,
-and the operators, dtypes and shapes compiled.
+and the operators, dtypes and shapes compiled. It takes place in a child process, because a compiler may crash, never
+end, or take all memory.
 """
 
 from __future__ import annotations
@@ -14,16 +15,23 @@ from pathlib import Path
 import msgspec
 
 from trisect.runtime.atomic_write import write_atomically
+from trisect.runtime.child_process import ChildProcessFailed
 from trisect.runtime.device import Device
 from trisect.runtime.engines import load
 from trisect.runtime.engines.base import LoadOptions
 from trisect.runtime.errors import EngineFailed, UnsupportedModel
+from trisect.runtime.isolated_calls import call_isolated
+from trisect.runtime.plans.plan_parts import WEIGHTS_FILE
 
 from ..stored.profile_store import default_path
 
 SCHEMA = 1
 _SIZE_LIMIT_BYTES = 64 << 20
 _MAX_REASON_LENGTH = 200
+_TIME_LIMIT_S, _GRAPH_BYTES_PER_S, _WEIGHT_BYTES_PER_S = 30.0, 10_000, 50_000_000
+"""Time in which a part has to compile, and how much more a large one gets."""
+TIMEOUTS_MAX = 3
+"""After so many compilations that took too long, a device is asked no more."""
 
 
 @dataclass(frozen=True)
@@ -79,8 +87,10 @@ class Capabilities:
     """
 
     path: Path = field(default_factory=lambda: default_path().parent / "capabilities.json")
-    ask: Callable[[Path | bytes, Device], str] = field(default_factory=lambda: compile_failure)
+    ask: Callable[[Path | bytes, Device], str] = field(default_factory=lambda: isolated_compile_failure)
     """Compiles a model on a device, here or on its node; returns why it failed, empty if it succeeded."""
+    timeouts: dict[str, int] = field(default_factory=dict, init=False)
+    """Device id -> number of parts that did not compile in time."""
     moved: Path | None = field(default=None, init=False)
     """Where a damaged file was moved."""
     _verdicts: dict[str, dict[str, str]] = field(init=False)
@@ -109,7 +119,25 @@ class Capabilities:
             When the device's engine is not installed here, or the device is of a published machine.
         """
         verdict = self.known(probe, device)
-        return verdict or self.record(probe, device, self.ask(probe.model(), device))
+        if verdict is not None:
+            return verdict
+        if self.timeouts.get(device.id, 0) >= TIMEOUTS_MAX:
+            return CompileVerdict(False, f"not asked: {TIMEOUTS_MAX} other parts did not compile in time")
+        return self.record(probe, device, self.failure(probe.model(), device))
+
+    def failure(self, model: Path | bytes, device: Device) -> str:
+        """Compile a model on a device, and return why it failed; empty if it succeeded.
+
+        Raises
+        ------
+        EngineMissing
+            As `supports`.
+        """
+        try:
+            return self.ask(model, device)
+        except ChildProcessFailed as error:
+            self.timeouts[device.id] = self.timeouts.get(device.id, 0) + error.timed_out
+            return f"{device.engine} failed while it compiled this: {error.reason}"[:_MAX_REASON_LENGTH]
 
     def record(self, probe: CompileProbe, device: Device, reason: str = "") -> CompileVerdict:
         """Add a verdict that was obtained otherwise; no reason = supported."""
@@ -162,6 +190,33 @@ def compile_failure(model: Path | bytes, device: Device) -> str:
     except (EngineFailed, UnsupportedModel) as error:
         return error.reason[:_MAX_REASON_LENGTH]
     return ""
+
+
+def isolated_compile_failure(model: Path | bytes, device: Device) -> str:
+    """Compile a model on a device in a child process; see `compile_failure`.
+
+    Raises
+    ------
+    ChildProcessFailed
+        When the engine crashed, did not end in time, or took too much memory.
+    EngineMissing
+        As `compile_failure`.
+    """
+    if isinstance(model, bytes):
+        limit_s = _TIME_LIMIT_S + len(model) / _GRAPH_BYTES_PER_S
+        return call_isolated(_compile_failure_of_bytes, limit_s, model, device)
+    weights = model.parent / WEIGHTS_FILE
+    weight_bytes = weights.stat().st_size if weights.exists() else 0
+    limit_s = _TIME_LIMIT_S + model.stat().st_size / _GRAPH_BYTES_PER_S + weight_bytes / _WEIGHT_BYTES_PER_S
+    return call_isolated(_compile_failure_of_file, limit_s, model, device)
+
+
+def _compile_failure_of_bytes(model: bytes, device: Device) -> str:
+    return compile_failure(model, device)
+
+
+def _compile_failure_of_file(model: Path, device: Device) -> str:
+    return compile_failure(model, device)
 
 
 def _identity(device: Device) -> str:

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from ..tensors.tensor_spec import TensorSpec
 
+WEIGHTS_FILE = "weights.bin"
+"""Name of the one file of a plan folder that holds the weights of all segments."""
+
 
 @dataclass(frozen=True)
 class Segment:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from ..problem.problem import Placement, Problem
 from ..problem.solution import Proposal
 from ..simulation.list_scheduling import TaskLists, by_rank, schedule_in_order, task_lists, upward_ranks
+from .cp_sat import solve_cp
 from .linear_program import WORK_PER_S
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def solve_task_schedule(problem: Problem, known: Placement, value: float, time_l
         hint = schedule_in_order(lists, by_rank(upward_ranks(lists)))
         for variable, start in zip(begins, hint.start, strict=True):
             model.add_hint(variable, min(horizon, floor(start * scale)))
-        status = solver.solve(model)
+        status = solve_cp(solver, model)
         bound = solver.best_objective_bound / scale
         if status not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
             return Proposal(known, bound if status == cp_model.UNKNOWN else 0.0)
@@ -75,7 +76,7 @@ def solve_task_schedule(problem: Problem, known: Placement, value: float, time_l
     for i, row in enumerate(x):
         for d, variable in enumerate(row):
             model.add_hint(variable, number[known[lists.tasks[i]]] == d)
-    status = solver.solve(model)
+    status = solve_cp(solver, model)
     bound = max(0.0, solver.best_objective_bound) / scale
     if problem.objective == "latency":
         bound += min((problem.overhead(d) for d in lists.devices), default=0.0) if lists.tasks else 0.0

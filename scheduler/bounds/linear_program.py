@@ -17,7 +17,10 @@ from functools import partial
 from math import inf
 from typing import Literal
 
+from trisect.runtime.interruptible import call_interruptibly
+
 from ..problem.search_time_limit import TimeLimit
+from .cp_sat import solve_cp
 
 Solver = Literal["cp", "milp"]
 Terms = Mapping[int, float]
@@ -146,7 +149,7 @@ def _by_cp(
     cp_solver.parameters.max_deterministic_time = max(0.01, time_limit_s * WORK_PER_S)
     cp_solver.parameters.max_time_in_seconds = max(0.1, time_limit_s)
     clock = TimeLimit(0.99 * time_limit_s)
-    status = cp_solver.solve(model)
+    status = solve_cp(cp_solver, model)
     has_solution = status in (cp_model.OPTIMAL, cp_model.FEASIBLE)
     return SolverResult(
         tuple(cp_solver.value(v) for v in variables) if has_solution else None,
@@ -160,6 +163,7 @@ def _by_milp(
     program: LinearProgram, goal: int, time_limit_s: float, seed: int, hint: Mapping[int, float]
 ) -> SolverResult:
     from ortools.math_opt.python import mathopt  # type: ignore[import-untyped]
+    from ortools.util.python.solve_interrupter import SolveInterrupter  # type: ignore[import-untyped]
 
     model = mathopt.Model()
     variables = [
@@ -172,7 +176,9 @@ def _by_milp(
             added.set_coefficient(variables[variable], coefficient)
     model.minimize(variables[goal])
     known = mathopt.SolutionHint(variable_values={variables[v]: float(value) for v, value in hint.items()})
-    result = mathopt.solve(
+    interrupter = SolveInterrupter()
+    solve = partial(
+        mathopt.solve,
         model,
         mathopt.SolverType.GSCIP,
         params=mathopt.SolveParameters(
@@ -182,7 +188,9 @@ def _by_milp(
             random_seed=seed,
         ),
         model_params=mathopt.ModelSolveParameters(solution_hints=[known] if hint else []),
+        interrupter=interrupter,
     )
+    result = call_interruptibly(solve, interrupter.interrupt)
     is_infeasible = result.termination.reason == mathopt.TerminationReason.INFEASIBLE
     values = None
     if result.has_primal_feasible_solution():

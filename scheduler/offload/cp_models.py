@@ -11,6 +11,7 @@ from itertools import pairwise
 from math import floor, inf
 from typing import TYPE_CHECKING
 
+from ..bounds.cp_sat import solve_cp
 from ..problem.search_time_limit import TimeLimit
 from ..problem.task_graph import kahn_order
 from .call_latency import finish_times
@@ -170,7 +171,7 @@ def _solve(
     solver.parameters.random_seed = seed
     solver.parameters.num_workers = _WORKERS
     solver.parameters.interleave_search = True  # the only deterministic mode with several workers
-    status = solver.solve(model)
+    status = solve_cp(solver, model)
     if status != cp_model.OPTIMAL:
         clock.is_over()
     bound = max(0.0, solver.best_objective_bound) / scale

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from math import inf
 from typing import Any
 
+import psutil
 import pytest
 
 from trisect.runtime import child_process
 from trisect.runtime.child_process import ChildProcess, ChildProcessFailed
 
 PROGRAM = """
-import os, sys, time
+import os, re, sys, time
 
 def make_handler():
     count = 0
@@ -28,6 +33,8 @@ def make_handler():
             print("out of luck", file=sys.stderr, flush=True)
             os._exit(3)
         if what == "hang": time.sleep(600)
+        if what == "hang without Python": re.match("(a+)+b", "a" * 64)
+        if what == "memory": return len(bytearray(request["n"]))
         if what == "many": return (number for number in range(request["n"]))
         print("noise from Python", flush=True)
         os.write(1, b"noise from C\\n")
@@ -108,6 +115,46 @@ def test_a_process_that_cannot_be_started_is_reported(make_handler: Callable[[],
     monkeypatch.setattr(child_process.sys, "executable", "/no/such/python")
     with pytest.raises(ChildProcessFailed, match="it cannot be started: No such file"):
         ChildProcess(make_handler, "the program")
+
+
+def test_too_much_memory_kills_the_process(make_handler: Callable[[], Any]) -> None:
+    with ChildProcess(make_handler, "the program", memory_limit_bytes=400 << 20) as child:
+        assert child.request({"what": "memory", "n": 1 << 20}) == 1 << 20
+        with pytest.raises(ChildProcessFailed, match=r"it took more than 0\.42 GB: stopped") as caught:
+            child.request({"what": "memory", "n": 1 << 31})
+        assert not caught.value.timed_out
+        assert child.has_ended
+
+
+def test_an_interrupted_request_ends_the_process(child: ChildProcess) -> None:
+    child.request({"what": "echo"})
+    timer = threading.Timer(0.3, signal.pthread_kill, [threading.main_thread().ident, signal.SIGINT])
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        child.request({"what": "hang"})
+    child._process.wait(60)
+    assert child.has_ended
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux's signals on pipes")
+def test_it_ends_with_a_killed_parent_while_native_code_holds_the_interpreter(make_handler, tmp_path) -> None:
+    program = """
+import sys
+from trisect.runtime.child_process import ChildProcess
+def make_handler(): pass
+make_handler.__module__ = "a_program"
+child = ChildProcess(make_handler, "it")
+child.request({"what": "echo"})
+print(child.pid, flush=True)
+child.request({"what": "hang without Python"})
+"""
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        child = psutil.Process(int(parent.stdout.readline()))
+        time.sleep(0.3)
+        assert child.is_running()
+        parent.kill()
+        child.wait(60)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX's process table")

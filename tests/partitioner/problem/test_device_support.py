@@ -15,7 +15,6 @@ from trisect.partitioner.problem import device_support as support
 from trisect.partitioner.problem.device_support import refusals
 from trisect.partitioner.problem.task_grouping import task_graph
 from trisect.partitioner.strategies import strategy
-from trisect.profiles.capabilities import compile_verdicts as asking
 from trisect.profiles.capabilities.compile_verdicts import Capabilities, CompileVerdict
 from trisect.runtime.device import Device, Limits
 from trisect.runtime.engines import discover, find_devices, unavailable
@@ -46,15 +45,15 @@ def known(tmp_path: Path) -> Capabilities:
 
 
 @pytest.fixture
-def compiled(monkeypatch) -> list[str]:
+def compiled(known: Capabilities) -> list[str]:
     seen: list[str] = []
-    real = asking.load
+    real = known.ask
 
-    def load(model, device, options):
+    def failure(model, device):
         seen.append(device.id)
-        return real(model, device, options)
+        return real(model, device)
 
-    monkeypatch.setattr(asking, "load", load)
+    known.ask = failure
     return seen
 
 

@@ -11,6 +11,7 @@ from onnx import parser
 
 from trisect.profiles.capabilities import compile_verdicts as module
 from trisect.profiles.capabilities.compile_verdicts import Capabilities, CompileProbe
+from trisect.runtime.child_process import ChildProcessFailed
 from trisect.runtime.device import Device, Limits
 from trisect.runtime.engines import find_devices
 from trisect.runtime.errors import EngineMissing
@@ -37,13 +38,13 @@ def path(tmp_path: Path) -> Path:
 def compiled(monkeypatch) -> list[str]:
     """The devices on which models were compiled, in order."""
     seen: list[str] = []
-    real = module.load
+    real = module.isolated_compile_failure
 
-    def load(model, device, options):
+    def failure(model, device):
         seen.append(device.id)
-        return real(model, device, options)
+        return real(model, device)
 
-    monkeypatch.setattr(module, "load", load)
+    monkeypatch.setattr(module, "isolated_compile_failure", failure)
     return seen
 
 
@@ -129,6 +130,22 @@ def test_limits_need_no_compilation(path, compiled):
         assert messages in verdict.reason
     assert compiled == []
     assert known.supports(NEG, replace(ORT, limits=Limits(("float32",), True, 1))).ok
+
+
+def test_a_crash_is_a_verdict_and_after_some_timeouts_a_device_is_not_asked(path):
+    def ask(model, device):
+        if device is ORT:
+            raise ChildProcessFailed("the process", "its process ended (SIGSEGV)")
+        raise ChildProcessFailed("the process", "no reply within 30 s: stopped", timed_out=True)
+
+    known = Capabilities(path, ask=ask)
+    probes = [replace(NEG, key=str(number)) for number in range(5)]
+    reasons = {d.id: [known.supports(probe, d).reason for probe in probes] for d in (ORT, OPENVINO)}
+    assert set(reasons["cpu:ort"]) == {"ort failed while it compiled this: its process ended (SIGSEGV)"}
+    timed_out = "openvino failed while it compiled this: no reply within 30 s: stopped"
+    assert reasons["cpu:openvino"] == [timed_out] * 3 + ["not asked: 3 other parts did not compile in time"] * 2
+    assert known.known(probes[4], ORT) is not None
+    assert known.known(probes[4], OPENVINO) is None  # what was not asked may be asked next time
 
 
 def test_a_published_device_cannot_be_probed(path):
