@@ -28,7 +28,7 @@ from ..errors import ErrorRecord, error_record
 from ..tensors.containers import total_bytes
 from ..tensors.conversions import Conversion, ConversionLog
 from ..workers.channel import Channel
-from ..workers.messages import deserialise, dtype_from_name, encode, serialise
+from ..workers.messages import deserialise, dtype_from_name, dtype_name, encode, serialise
 from ..workers.worker_main import serve
 
 INLINE_BYTES = 64 << 10
@@ -55,13 +55,21 @@ class SerialisedObject:
 
 
 @dataclass(frozen=True)
+class OutputDescription:
+    """Dtype, shape and size of an output that stays on its node."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    size_bytes: int
+
+
+@dataclass(frozen=True)
 class RunReport:
-    """Times, on the node's own clock, and sizes of a run's outputs; or its error."""
+    """Times, on the node's own clock, and descriptions of a run's outputs; or its error."""
 
     start_s: float = 0.0
     end_s: float = 0.0
-    sizes_bytes: tuple[int, ...] = ()
-    """Of the outputs."""
+    outputs: tuple[OutputDescription, ...] = ()
     converted: tuple[Conversion, ...] = ()
     error: ErrorRecord | None = None
 
@@ -114,7 +122,7 @@ class DeviceActor:
 
     def run(self, index: int, *values: Any) -> tuple[Any, ...]:
         """Run a segment; return a report, then its outputs, each an object of Ray's."""
-        module, inputs, outputs = self._segments[index]
+        module, inputs, names = self._segments[index]
         log = ConversionLog()
         try:
             feeds = {name: from_ray_value(value) for name, value in zip(inputs, values, strict=True)}
@@ -122,9 +130,10 @@ class DeviceActor:
             computed = module.run(feeds, log)
             end_s = time.perf_counter()
         except Exception as error:  # a third-party engine may raise anything: the run fails, not the actor
-            return (RunReport(error=error_record(error)), *[None] * len(outputs))
-        arrays = [computed[name] for name in outputs]
-        report = RunReport(start_s, end_s, tuple(total_bytes(array) for array in arrays), tuple(log))
+            return (RunReport(error=error_record(error)), *[None] * len(names))
+        arrays = [computed[name] for name in names]
+        outputs = tuple(OutputDescription(dtype_name(a.dtype), a.shape, total_bytes(a)) for a in arrays)
+        report = RunReport(start_s, end_s, outputs, tuple(log))
         return (report, *map(to_ray_value, arrays))
 
 

@@ -74,8 +74,10 @@ def _valid_as_given(specs: tuple[TensorSpec, ...], feeds: Mapping[str, np.ndarra
         return None
     ordered = {}
     for spec in specs:
-        array = feeds.get(spec.name)
-        if type(array) is not np.ndarray or array.dtype != PLAIN_DTYPES.get(spec.dtype) or not array.flags.c_contiguous:
+        array, expected = feeds.get(spec.name), PLAIN_DTYPES.get(spec.dtype)
+        if expected is None or type(array) is not np.ndarray or array.dtype != expected:  # float64 equals None
+            return None
+        if not array.flags.c_contiguous:
             return None
         if array.shape != spec.shape and not _fits(array.shape, spec.shape):
             return None

@@ -25,6 +25,7 @@ from .execution import ExecutorSettings, ItemResult
 from .host import HostGroup, Tensor
 from .in_flight_items import InFlightItem, LazyFuture
 from .loaded_plan import LoadedPlan
+from .output_checks import check_outputs
 from .recovery import Recovery
 from .segment_errors import in_segment
 from .segment_graph import SegmentGraph
@@ -170,6 +171,7 @@ class Dispatcher:
                 queue.running = task.segment
         try:
             run = queue.host.run(segment, inputs)
+            check_outputs(segment, run.outputs)
         except DeviceLost as error:
             with state.lock:
                 if not queue.abandoned:

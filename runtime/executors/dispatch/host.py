@@ -20,7 +20,7 @@ from ...workers.worker_client import SegmentRun
 __all__ = ["Host", "HostGroup", "SegmentRun", "Tensor", "segments_by_device"]
 
 Tensor = Any
-"""What a host group passes between its hosts; the dispatcher uses its ``nbytes`` only."""
+"""What a host group passes between its hosts; the dispatcher uses its ``dtype``, ``shape`` and ``nbytes`` only."""
 
 
 class Host(Protocol):

@@ -30,7 +30,7 @@ _POOLED_BYTES_MIN = 1 << 20
 class ResidentTensor:
     """A tensor in a device's memory, with a copy on the host where another device or the caller reads it."""
 
-    __slots__ = ("_released", "array", "device", "device_array", "nbytes")
+    __slots__ = ("_released", "array", "device", "device_array", "dtype", "nbytes", "shape")
 
     def __init__(
         self, device_array: DeviceArray, array: np.ndarray | None, device: str, released: deque[DeviceArray]
@@ -38,6 +38,8 @@ class ResidentTensor:
         self.device_array = device_array
         self.array = array
         self.device = device
+        self.dtype = device_array.dtype
+        self.shape = device_array.shape
         self.nbytes = device_array.nbytes
         self._released = released
 

@@ -22,6 +22,7 @@ from ...engines.base import LoadOptions
 from ...errors import ClusterFailed, TensorLost, TrisectError, error_from_record
 from ...plans.plan_parts import Segment
 from ...tensors.containers import total_bytes
+from ...workers.messages import dtype_from_name
 from ..dispatch.host import SegmentRun, Tensor
 from ..dispatch.segment_errors import loading_segment
 from .ray_actors import START_TIMEOUT_S, ActorStarter, worker_lost
@@ -34,6 +35,8 @@ class RemoteTensor:
     """A tensor in the object store of a node."""
 
     ref: Any
+    dtype: np.dtype
+    shape: tuple[int, ...]
     nbytes: int
 
 
@@ -145,7 +148,10 @@ class RemoteHost:
         offset_s = self._clock_offset_s
         end_s = min(max(report.end_s - offset_s, sent_s), received_s)
         start_s = min(max(report.start_s - offset_s, sent_s), end_s)
-        tensors = [RemoteTensor(ref, size) for ref, size in zip(outputs, report.sizes_bytes, strict=True)]
+        tensors = [
+            RemoteTensor(ref, dtype_from_name(value.dtype), value.shape, value.size_bytes)
+            for ref, value in zip(outputs, report.outputs, strict=True)
+        ]
         converted = [
             conversion._replace(start_s=conversion.start_s - offset_s, end_s=conversion.end_s - offset_s)
             for conversion in report.converted

@@ -87,3 +87,9 @@ def test_a_foreign_byte_order_is_converted():
 def test_unknown_rank_takes_any_shape():
     spec = TensorSpec("x", "float32", ("...",))
     assert check_feeds([spec], {"x": np.zeros((2, 2), np.float32)})["x"].shape == (2, 2)
+
+
+@pytest.mark.parametrize("dtype", ["object", "bfloat16", "int4", "seq(float64)"])
+def test_a_float64_array_is_no_other_dtype(dtype: str) -> None:
+    with pytest.raises(InvalidInput):
+        check_feeds([TensorSpec("x", dtype, (2,))], {"x": np.zeros(2)})
