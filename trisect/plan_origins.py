@@ -16,6 +16,7 @@ import platformdirs
 from trisect.runtime.atomic_write import write_atomically
 from trisect.runtime.errors import InvalidInput, StorageFailed
 from trisect.runtime.plans.plan import Plan
+from trisect.runtime.untrusted_files import MalformedFile, read_text
 
 log = logging.getLogger(__name__)
 
@@ -38,8 +39,8 @@ def find_model(plan: Plan) -> Path:
     """
     remedy = f"give the model with --model PATH/{plan.model}"
     try:
-        model = Path(_note(plan.model_sha256).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError):
+        model = Path(read_text(_note(plan.model_sha256)))
+    except (OSError, MalformedFile):
         raise InvalidInput(
             f"the model {plan.model} of this plan was not split on this machine", remedy=remedy
         ) from None

@@ -18,10 +18,9 @@ import platformdirs
 
 from trisect.runtime.atomic_write import write_atomically
 from trisect.runtime.errors import StorageFailed
+from trisect.runtime.untrusted_files import MalformedFile, decode_json, read_bytes
 
 from .interleaved_measurement import ContenderMeasurements
-
-_LIMIT_BYTES = 256 << 20
 
 
 @dataclass(frozen=True)
@@ -41,9 +40,8 @@ def cache_path(key: Mapping[str, Any]) -> Path:
 
 def read_turns(path: Path) -> CachedTurns | None:
     """Return the cached turns; None where there are none, or where the file is damaged."""
-    with contextlib.suppress(OSError, ValueError, msgspec.MsgspecError):
-        if path.stat().st_size <= _LIMIT_BYTES:
-            return msgspec.json.decode(path.read_bytes(), type=CachedTurns)
+    with contextlib.suppress(OSError, MalformedFile):
+        return decode_json(read_bytes(path), CachedTurns)
     return None
 
 

@@ -19,6 +19,7 @@ from trisect import __version__
 from trisect.partitioner.strategies import lookup
 from trisect.runtime.atomic_write import write_atomically
 from trisect.runtime.errors import InvalidInput, StorageFailed
+from trisect.runtime.untrusted_files import MalformedFile, decode_json, read_bytes
 
 from ..workloads import WorkloadChoice
 from .study_rows import COLUMNS, StudyRow
@@ -156,9 +157,10 @@ def read_folder(path: Path) -> tuple[StudySpec, list[StudyRow], dict[str, Any]]:
     """
     spec = read_spec(path / SPEC)
     try:
-        about = msgspec.json.decode((path / ENVIRONMENT).read_bytes(), type=dict[str, Any])
-    except (OSError, msgspec.MsgspecError) as error:
-        raise InvalidInput(f"{path / ENVIRONMENT} cannot be read: {error}", remedy="run the study again") from error
+        about = decode_json(read_bytes(path / ENVIRONMENT), dict[str, Any])
+    except (OSError, MalformedFile) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise InvalidInput(f"{path / ENVIRONMENT} cannot be read: {reason}", remedy="run the study again") from error
     table = connect(path / ROWS)
     try:
         return spec, read_rows(table, path / ROWS), about

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tomllib
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -13,6 +12,7 @@ import msgspec
 
 from trisect.partitioner.strategies import TIME_LIMIT_S, keywords, lookup
 from trisect.runtime.errors import InvalidInput
+from trisect.runtime.untrusted_files import MalformedFile, read_json, read_toml
 from trisect.scheduler.problem.rules import Objective
 from trisect.scheduler.problem.search_time_limit import check_time_limit
 
@@ -172,15 +172,13 @@ def read_spec(path: Path) -> StudySpec:
         When the file is missing, malformed or invalid.
     """
     try:
-        if path.stat().st_size > _BYTES_MAX:
-            raise InvalidInput(f"{path} is too large for a specification", remedy="check that it is the right file")
-        text = path.read_text(encoding="utf-8")
-        document: dict[str, Any] = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+        read = read_json if path.suffix == ".json" else read_toml
+        document: dict[str, Any] = read(path, _BYTES_MAX)
         spec = msgspec.convert(document.get("study"), type=StudySpec)
         unknown = set(document["study"]) - {field.name for field in fields(StudySpec)}
     except OSError as error:
         raise InvalidInput(f"the study {path} cannot be read: {error.strerror}", remedy="check the path") from None
-    except (ValueError, AttributeError, msgspec.ValidationError) as error:
+    except (MalformedFile, AttributeError, msgspec.ValidationError) as error:
         raise InvalidInput(
             f"{path} is not a study's specification: {error}", remedy="expected a table [study]: see --help"
         ) from None

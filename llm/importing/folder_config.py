@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from trisect.runtime.errors import InvalidModel, UnsupportedModel
+from trisect.runtime.untrusted_files import MalformedFile, parse_json, read_text
 
 from ..running.tokenizer import TOKENIZER_FILE, Prompting, Tokenizer
 
@@ -26,6 +25,7 @@ VARIANTS = (
 )
 """File names of the same decoder, best first: full precision, then the least quantised or computing in float32."""
 _MAX_TEXT_BYTES = 1 << 28
+_MAX_NAME_LENGTH = 255
 _MAX_LAYERS = 4096  # each takes memory before the graph is checked against it
 _CHAT_TEMPLATE_FILE = "chat_template.jinja"
 
@@ -129,15 +129,15 @@ def _genai(folder: Path) -> DecoderConfig:
             f"{where} describes a decoder in several graphs", remedy="build the model as one graph, for the CPU"
         )
     file = decoder["filename"]
-    if not isinstance(file, str) or Path(file).name != file:
+    if not isinstance(file, str) or Path(file).name != file or len(file) > _MAX_NAME_LENGTH or "\0" in file:
         raise InvalidModel(
             f"{where} names the graph {file!r}, expected a file beside it", remedy="build the model again"
         )
     layers = _integer(decoder, ("num_hidden_layers",), where, maximum=_MAX_LAYERS)
     inputs, outputs = decoder.get("inputs"), decoder.get("outputs")
     custom_names = {**(inputs if isinstance(inputs, dict) else {}), **(outputs if isinstance(outputs, dict) else {})}
-    if not all(isinstance(name, str) for name in custom_names.values()):
-        raise InvalidModel(f"{where} has a tensor name that is not a string", remedy="build the model again")
+    if not all(isinstance(name, str) and len(name) <= _MAX_NAME_LENGTH for name in custom_names.values()):
+        raise InvalidModel(f"{where} has a tensor name that is no string, or too long", remedy="build the model again")
     names = {name: custom_names.get(name, name) for name in ("input_ids", "attention_mask", "position_ids", "logits")}
     for layer in range(layers):
         for ours, part in ((o, p) for o in ("past_key_values", "present") for p in ("key", "value")):
@@ -166,7 +166,7 @@ def _transformers(folder: Path) -> DecoderConfig:
         raise InvalidModel(f"{folder} holds no decoder", remedy="put model.onnx beside config.json or into onnx/")
     heads = ("num_attention_heads", "n_head")
     if model.get("head_dim") is None:
-        head_dim = _integer(model, ("hidden_size", "n_embd"), where) // _integer(model, heads, where)
+        head_dim = max(1, _integer(model, ("hidden_size", "n_embd"), where) // _integer(model, heads, where))
     else:
         head_dim = _integer(model, ("head_dim",), where)
     return DecoderConfig(
@@ -184,8 +184,8 @@ def _document(path: Path, *, optional: bool = False) -> dict[str, Any]:
     if optional and not path.is_file():
         return {}
     try:
-        document = msgspec.json.decode(_text(path))
-    except (ValueError, RecursionError) as error:
+        document = parse_json(_text(path))
+    except MalformedFile as error:
         raise InvalidModel(f"{path} is not valid JSON: {error}", remedy="download the model again") from error
     if not isinstance(document, dict):
         raise InvalidModel(f"{path} does not hold a JSON object", remedy="download the model again")
@@ -194,15 +194,13 @@ def _document(path: Path, *, optional: bool = False) -> dict[str, Any]:
 
 def _text(path: Path) -> str:
     try:
-        if path.stat().st_size > _MAX_TEXT_BYTES:
-            raise InvalidModel(f"{path} is over {_MAX_TEXT_BYTES >> 20} MiB", remedy="do not trust this model")
-        return path.read_text("utf-8")
+        return read_text(path, _MAX_TEXT_BYTES)
     except FileNotFoundError:
         raise InvalidModel(f"{path} is missing", remedy="download the model again") from None
     except OSError as error:
-        raise InvalidModel(f"{path} cannot be read: {error.strerror}", remedy="check its permissions") from error
-    except UnicodeDecodeError:
-        raise InvalidModel(f"{path} is not UTF-8 text", remedy="download the model again") from None
+        raise InvalidModel(f"{path} cannot be read: {error.strerror}", remedy="download the model again") from error
+    except MalformedFile as error:
+        raise InvalidModel(f"{path}: {error}", remedy="download the model again") from None
 
 
 def _section(document: dict[str, Any], key: str, where: Path) -> dict[str, Any]:
@@ -245,6 +243,7 @@ def _chat_template(folder: Path, settings: Mapping[str, Any]) -> str | None:
         return _text(folder / _CHAT_TEMPLATE_FILE)
     template = settings.get("chat_template")
     if isinstance(template, list):
-        named = {t.get("name"): t.get("template") for t in template if isinstance(t, dict)}
+        entries = [entry for entry in template if isinstance(entry, dict)]
+        named = {str(entry.get("name")): entry.get("template") for entry in entries}
         template = named.get("default", next(iter(named.values()), None))
     return template if isinstance(template, str) else None

@@ -16,6 +16,7 @@ import msgspec
 import tokenizers
 
 from trisect.runtime.errors import InvalidInput, InvalidModel
+from trisect.runtime.untrusted_files import DATA_LIMIT_BYTES, MalformedFile, decode_json, read_bytes, read_text
 
 from .chat_template import render_chat
 
@@ -75,9 +76,9 @@ class Tokenizer:
         """
         folder = Path(folder)
         try:
-            document = (folder / TOKENIZER_FILE).read_text("utf-8")
-            prompting = msgspec.json.decode((folder / PROMPTING_FILE).read_bytes(), type=Prompting)
-        except (OSError, ValueError) as error:
+            document = read_text(folder / TOKENIZER_FILE, DATA_LIMIT_BYTES)
+            prompting = decode_json(read_bytes(folder / PROMPTING_FILE), Prompting)
+        except (OSError, MalformedFile) as error:
             reason = error.strerror if isinstance(error, OSError) else error
             raise InvalidModel(f"{folder} holds no usable tokenizer: {reason}", remedy="import it again") from error
         return cls(document, prompting)

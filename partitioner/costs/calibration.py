@@ -32,6 +32,7 @@ from trisect.runtime.errors import StorageFailed, TrisectError
 from trisect.runtime.plans.plan_feeds import plan_feeds
 from trisect.runtime.progress import Progress, no_progress
 from trisect.runtime.tensors.synthetic_feeds import generate_feeds
+from trisect.runtime.untrusted_files import MalformedFile, decode_json, read_bytes
 
 from ..graph.model_graph import Graph
 from ..problem.problem_builder import ProblemInputs
@@ -190,9 +191,9 @@ def _key(graph: Graph, device: Device) -> str:
 def _read(cache: Path) -> dict[str, _ModelTimes]:
     """Return earlier measurements; none where the file is missing or damaged."""
     try:
-        return msgspec.json.decode(cache.read_bytes(), type=dict[str, _ModelTimes])
+        return decode_json(read_bytes(cache), dict[str, _ModelTimes])
     except FileNotFoundError:
         return {}
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (OSError, MalformedFile) as error:
         log.warning("cannot read the calibrations in %s, so the model is measured again: %s", cache, error)
         return {}

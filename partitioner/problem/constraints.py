@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import difflib
 import re
-import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -17,8 +16,10 @@ from typing import Annotated, Any
 import msgspec
 
 from trisect.runtime.errors import InvalidInput
+from trisect.runtime.untrusted_files import MalformedFile, read_toml
 
 _UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+_SIZE_LIMIT_BYTES = 2.0**62
 _REMEDY = "see the documentation of Constraints"
 
 
@@ -165,11 +166,11 @@ def size_of(value: object, what: str = "a size") -> int:
     >>> size_of("1.5 GiB"), size_of(1000)
     (1610612736, 1000)
     """
-    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+    if isinstance(value, int) and not isinstance(value, bool) and 0 < value < _SIZE_LIMIT_BYTES:
         return value
     match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([a-zA-Z]*)\s*", value) if isinstance(value, str) else None
     unit = _UNITS.get(match[2].lower()) if match is not None else None
-    if match is None or unit is None or round(float(match[1]) * unit) < 1:
+    if match is None or unit is None or not 1 <= float(match[1]) * unit < _SIZE_LIMIT_BYTES:
         raise InvalidInput(
             f"invalid {what} {value!r}: expected a number of bytes, or as in '4 GB'", remedy="correct it"
         )
@@ -178,8 +179,8 @@ def size_of(value: object, what: str = "a size") -> int:
 
 def _parse(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return read_toml(path)
     except OSError as error:
         raise InvalidInput(f"cannot read the constraints {path}: {error.strerror}", remedy="check the path") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"{path} is invalid TOML: {error}", remedy=_REMEDY) from error
+    except MalformedFile as error:
+        raise InvalidInput(f"{path} cannot be read: {error}", remedy=_REMEDY) from error

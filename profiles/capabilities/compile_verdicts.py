@@ -22,6 +22,7 @@ from trisect.runtime.engines.base import LoadOptions
 from trisect.runtime.errors import EngineFailed, UnsupportedModel
 from trisect.runtime.isolated_calls import call_isolated
 from trisect.runtime.plans.plan_parts import WEIGHTS_FILE
+from trisect.runtime.untrusted_files import MalformedFile, decode_json, read_bytes
 
 from ..stored.profile_store import default_path
 
@@ -163,14 +164,12 @@ class Capabilities:
 
     def _read(self) -> dict[str, dict[str, str]]:
         try:
-            if self.path.stat().st_size > _SIZE_LIMIT_BYTES:
-                raise ValueError("too large")
-            file = msgspec.json.decode(self.path.read_bytes(), type=_VerdictFile)
+            file = decode_json(read_bytes(self.path, _SIZE_LIMIT_BYTES), _VerdictFile)
             if file.schema != SCHEMA:
-                raise ValueError("of another version")
+                raise MalformedFile("of another version")
         except FileNotFoundError:
             return {}
-        except (OSError, ValueError, msgspec.DecodeError):  # UnicodeDecodeError is a ValueError
+        except (OSError, MalformedFile):
             self.moved = self.path.with_name(f"{self.path.name}.damaged")
             self.path.replace(self.moved)
             return {}

@@ -11,6 +11,7 @@ import numpy as np
 
 from trisect.runtime.atomic_write import write_atomically
 from trisect.runtime.device import Device
+from trisect.runtime.untrusted_files import MalformedFile, decode_json, read_bytes
 
 from ..stored.segment_store import MeasuredSegment, load_segments
 from .device_model import DeviceModel
@@ -56,8 +57,8 @@ def fitted_models(devices: Sequence[Device], segments: Path) -> dict[str, Device
     identity = hashlib.sha256(segments.read_bytes() + repr(sorted(training)).encode()).hexdigest()
     path = segments.with_suffix(".fitted.json")
     try:
-        file = msgspec.json.decode(path.read_bytes(), type=_FittedModelsFile)
-    except (OSError, msgspec.DecodeError):
+        file = decode_json(read_bytes(path), _FittedModelsFile)
+    except (OSError, MalformedFile):
         file = None
     if file is not None and file.fitted_to == identity:
         models = {stored.device: _to_model(stored) for stored in file.models}

@@ -8,6 +8,7 @@ from typing import TypeVar
 import msgspec
 
 from trisect.runtime.errors import InvalidProfile
+from trisect.runtime.untrusted_files import MalformedFile, decode_json, read_bytes
 
 T = TypeVar("T")
 REMEDY = "move it away and run `trisect profile`"
@@ -30,19 +31,17 @@ def read_versioned(
         For a file that is missing, too large, malformed, or of a newer version than ``schema``.
     """
     try:
-        if path.stat().st_size > max_bytes:
-            raise InvalidProfile(f"{path} is too large: at most {max_bytes >> 20} MiB are expected", remedy=remedy)
-        content = path.read_bytes()
+        content = read_bytes(path, max_bytes)
     except OSError as error:
         raise InvalidProfile(f"{path} cannot be read: {error.strerror or error}", remedy=remedy) from error
     try:
-        version = msgspec.json.decode(content, type=SchemaHeader).schema
+        version = decode_json(content, SchemaHeader).schema
         if version > schema:
             raise InvalidProfile(
                 f"{path} has version {version}, newer than this trisect reads ({schema})", remedy="update trisect"
             )
-        return None if version < oldest else msgspec.json.decode(content, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        return None if version < oldest else decode_json(content, kind)
+    except MalformedFile as error:
         raise InvalidProfile(f"{path} is malformed: {error}", remedy=remedy) from error
 
 

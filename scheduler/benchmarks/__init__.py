@@ -5,14 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from trisect.runtime.errors import InvalidInput, InvalidModel
+from trisect.runtime.untrusted_files import DATA_LIMIT_BYTES, MalformedFile, read_text
 
 from ..problem.problem_tables import ProblemTables
 from ..problem.rules import Objective
 from .offload_format import read_offload_graph
 from .problem_file import is_problem_file, read_problem_file, to_tables
 from .stg_format import read_stg
-
-_MAX_BYTES = 256 * 2**20
 
 
 def read_benchmark(path: Path, objective: Objective | None, contiguous: bool, processors: int) -> ProblemTables:
@@ -38,10 +37,8 @@ def read_benchmark(path: Path, objective: Objective | None, contiguous: bool, pr
 
 def _text(path: Path) -> str:
     try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise InvalidModel(f"{path} is larger than {_MAX_BYTES} bytes", remedy="check that it is the right file")
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise InvalidModel(f"{path} is not text", remedy="check that it is the right file") from None
+        return read_text(path, DATA_LIMIT_BYTES)
+    except MalformedFile as error:
+        raise InvalidModel(f"{path}: {error}", remedy="check that it is the right file") from None
     except OSError as error:
         raise InvalidModel(f"{path} cannot be read: {error.strerror}", remedy="check the path") from None

@@ -17,6 +17,7 @@ import networkx as nx
 from trisect.profiles.costmodel.link_cost import LinkCost
 from trisect.runtime.device import Device
 from trisect.runtime.errors import InvalidModel
+from trisect.runtime.untrusted_files import MalformedFile, decode_json
 
 from ..problem.platform import Platform
 from ..problem.problem_tables import ProblemTables
@@ -28,7 +29,8 @@ _PER_UNIT = 10**9
 
 _MAX_DEVICES = 1024
 
-_Number = Annotated[float, msgspec.Meta(ge=0)]
+_Number = Annotated[float, msgspec.Meta(ge=0, le=1e18)]
+_Cost = Annotated[float, msgspec.Meta(ge=0, le=2**62 / _PER_UNIT)]
 _Flag = bool | int
 
 
@@ -46,13 +48,13 @@ class _OffloadNode(msgspec.Struct):
 class _OffloadEdge(msgspec.Struct):
     sourceId: int
     destId: int
-    cost: _Number = 0.0
+    cost: _Cost = 0.0
 
 
 class _OffloadFile(msgspec.Struct):
     maxFPGAs: Annotated[int, msgspec.Meta(ge=0, le=_MAX_DEVICES)]
     maxCPUs: Annotated[int, msgspec.Meta(ge=0, le=_MAX_DEVICES)]
-    maxSizePerFPGA: _Number
+    maxSizePerFPGA: Annotated[float, msgspec.Meta(ge=0)]
     nodes: list[_OffloadNode]
     edges: list[_OffloadEdge]
 
@@ -73,8 +75,8 @@ def read_offload_graph(text: str, name: str, objective: Objective, contiguous: b
     InvalidModel
     """
     try:
-        file = msgspec.json.decode(text, type=_OffloadFile)
-    except msgspec.MsgspecError as error:
+        file = decode_json(text, _OffloadFile)
+    except MalformedFile as error:
         raise InvalidModel(f"{name} is not a device-placement graph: {error}", remedy="check the file") from None
     graph = _graph(file, name)
     # Latency assumes as many host cores as the graph is wide: one device without queueing represents them.

@@ -16,6 +16,7 @@ import networkx as nx
 from trisect.profiles.costmodel.link_cost import LinkCost
 from trisect.runtime.device import Device, Kind
 from trisect.runtime.errors import InvalidInput, InvalidModel
+from trisect.runtime.untrusted_files import MalformedFile, decode_json
 
 from ..problem.platform import Platform
 from ..problem.problem_tables import ProblemTables
@@ -25,7 +26,7 @@ from ..problem.task_graph import TaskGraph
 FORMAT: Literal["trisect-problem"] = "trisect-problem"
 _MAX_DEVICES = 1024
 
-_Seconds = Annotated[float, msgspec.Meta(ge=0)]
+_Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e18)]
 _Bytes = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
 
 
@@ -101,8 +102,8 @@ def read_problem_file(text: str, name: str) -> ProblemFile:
         When the text is malformed.
     """
     try:
-        return msgspec.json.decode(text, type=ProblemFile)
-    except msgspec.MsgspecError as error:
+        return decode_json(text, ProblemFile)
+    except MalformedFile as error:
         raise InvalidModel(f"{name} is not a valid problem file: {error}", remedy="check the file") from None
 
 

@@ -16,6 +16,7 @@ from ..problem.rules import Rules
 from ..problem.task_graph import TaskGraph
 
 _MAX_PROCESSORS = 1024
+_MAX_TIME = 10**15
 
 
 def read_stg(text: str, name: str, processors: int) -> ProblemTables:
@@ -50,7 +51,7 @@ def read_stg(text: str, name: str, processors: int) -> ProblemTables:
     graph: TaskGraph = nx.DiGraph()
     times = {}
     for row in tasks:
-        if len(row) < 3 or len(row) != 3 + row[2] or row[1] < 0:
+        if len(row) < 3 or len(row) != 3 + row[2] or not 0 <= row[1] <= _MAX_TIME:
             raise InvalidModel(f"{name}: the line of task {row[0]} is malformed", remedy="check the file")
         graph.add_node(str(row[0]))
         times[str(row[0])] = {f"cpu:{i}": float(row[1]) for i in range(processors)}

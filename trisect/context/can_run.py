@@ -16,6 +16,7 @@ from trisect.profiles.stored.profile_data import Profile
 from trisect.runtime.device import Device
 from trisect.runtime.errors import InvalidInput, StorageFailed, TrisectError
 from trisect.runtime.progress import Progress, no_progress
+from trisect.runtime.untrusted_files import MalformedFile, decode_json
 
 from .history import History, shapes_key
 from .model_support import ABILITY_RANK, ModelSupport, assess_model
@@ -143,8 +144,8 @@ def _read(text: str | None) -> _RecordedAnswer | None:
     if text is None:
         return None
     try:
-        return msgspec.json.decode(text, type=_RecordedAnswer)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+        return decode_json(text, _RecordedAnswer)
+    except MalformedFile:
         return None  # recorded by another version: assess the model again
 
 

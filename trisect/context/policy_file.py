@@ -11,12 +11,12 @@ context has a note about it.
 from __future__ import annotations
 
 import os
-import tomllib
 from pathlib import Path
 
 import platformdirs
 
 from trisect.runtime.errors import InvalidInput
+from trisect.runtime.untrusted_files import MalformedFile, read_toml
 
 from .context_options import DEFAULTS, ContextOptions
 
@@ -51,17 +51,13 @@ def read_policy(path: Path | None) -> ContextOptions:
     if path is None:
         return DEFAULTS
     try:
-        if path.stat().st_size > _MAX_SIZE_BYTES:
-            raise InvalidInput(
-                f"policy {path}: too large, expected at most {_MAX_SIZE_BYTES} bytes", remedy="shorten the file"
-            )
-        options = tomllib.loads(path.read_text(encoding="utf-8"))
+        options = read_toml(path, _MAX_SIZE_BYTES)
     except OSError as error:
         raise InvalidInput(
             f"policy {path}: cannot be read: {error.strerror or error}", remedy=f"fix it, or unset {ENVIRONMENT}"
         ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise InvalidInput(f"policy {path}: invalid TOML: {error}", remedy="fix the file") from error
+    except MalformedFile as error:
+        raise InvalidInput(f"policy {path}: {error}", remedy="fix the file") from error
     try:
         return ContextOptions.parse(**options)
     except InvalidInput as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 from trisect.profiles.costmodel.op_features import OpClass, OpFeatures
 from trisect.runtime.errors import InvalidInput
+from trisect.runtime.untrusted_files import MalformedFile, read_toml
 
 NEIGHBOUR = "neighbour"
 """Instead of a kind of device: where most of the input comes from, because moving it costs more than the work."""
@@ -84,11 +84,11 @@ def read_table(path: Path) -> ClassTable:
         For an unreadable file, an unknown key, or an invalid value.
     """
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = read_toml(path)
     except OSError as error:
         raise InvalidInput(f"cannot read the table {path}: {error.strerror}", remedy="check the path") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"{path} is not a valid TOML file: {error}", remedy=_REMEDY) from error
+    except MalformedFile as error:
+        raise InvalidInput(f"{path} is not a table of kinds: {error}", remedy=_REMEDY) from error
     table = ClassTable()
     for name, section in content.items():
         _check_name(name, ("kinds", "batch", "small"), f"{path}: no section")

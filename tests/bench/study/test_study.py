@@ -236,9 +236,9 @@ def test_the_command_line_runs_goes_on_and_speaks_json(tmp_path: Path, capsys: p
         assert {row["status"] for row in first["rows"]} == {"ok"}
         assert {s["strategy"] for s in first["summary"]["strategies"]} == {"loaded", "heft"}
         assert "def mine" in first["environment"]["strategies"]["loaded"]["source"]
-        assert main(["bench", "study", out, "--json"]) == 0
+        assert main(["bench", "study", out, "--load", str(mine), "--json"]) == 0
         assert json.loads(capsys.readouterr().out)["rows"] == first["rows"]
-        assert main(["bench", "study", f"{out}/study.toml", "--latex"]) == 0
+        assert main(["bench", "study", f"{out}/study.toml", "--load", str(mine), "--latex"]) == 0
         assert r"\toprule" in capsys.readouterr().out
         assert {"rows.csv", "summary.md", "summary.tex"} <= {path.name for path in Path(out).iterdir()}
     finally:
@@ -257,6 +257,27 @@ def test_a_damaged_specification_is_one_line(text: str, tmp_path: Path, capsys: 
     err = capsys.readouterr().err
     assert err.startswith("error: ")
     assert err.count("\n") == 1
+
+
+def test_a_specification_runs_no_python_file_that_the_user_has_not_allowed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, mark = tmp_path / "code.py", tmp_path / "ran"
+    code.write_text(f"open({str(mark)!r}, 'w').close()")
+    path = tmp_path / "s.toml"
+    path.write_text(
+        f'[study]\nstrategies = ["heft"]\nworkloads = ["random:layered?n=5"]\nload = [{json.dumps(str(code))}]\n'
+    )
+    other = tmp_path / "other.py"
+    other.write_text("")
+    for words in ([], ["--load", str(other)]):
+        assert main(["bench", "study", str(path), *words]) == 2
+        err = capsys.readouterr().err
+        assert f"--load {code}" in err
+        assert err.count("\n") == 1
+        assert not mark.exists()
+    assert main(["bench", "study", str(path), "--load", str(code), "--json"]) == 0
+    assert mark.exists()
 
 
 def test_the_users_file_is_refused_in_one_line(tmp_path: Path) -> None:

@@ -202,7 +202,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "bad.toml").write_text("force = {")
     (tmp_path / "binary.toml").write_bytes(b"\xff\xfe")
     for name in ("bad.toml", "binary.toml"):
-        with pytest.raises(InvalidInput, match="is invalid TOML"):
+        with pytest.raises(InvalidInput, match=r"cannot be read: (invalid TOML|it is not UTF-8)"):
             read_constraints(tmp_path / name)
     with pytest.raises(InvalidInput, match="cannot read the constraints"):
         read_constraints(tmp_path / "nothing.toml")

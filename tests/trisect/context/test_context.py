@@ -192,10 +192,10 @@ def test_the_users_policy_file_overrides_the_application(tmp_path: Path, monkeyp
     ("content", "message"),
     [
         (b"avoid = [", "invalid TOML"),
-        (b"\xff\xfe", "invalid TOML"),
+        (b"\xff\xfe", "it is not UTF-8 text"),
         (b'avoid = ["tpu"]', "unknown value for avoid: 'tpu'"),
         (b"colour = 1", "unknown context option 'colour'"),
-        (b"x" * 100_000, "too large, expected at most 65536 bytes"),
+        (b"x" * 100_000, "too large: at most 65536 bytes"),
     ],
 )
 def test_a_policy_that_cannot_be_read_is_never_ignored(tmp_path: Path, content: bytes, message: str):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -47,7 +48,9 @@ def study(
     load: Annotated[
         list[str] | None,
         typer.Option(
-            "--load", metavar="FILE", help="Python file that registers strategies; it is executed. Repeatable."
+            "--load",
+            metavar="FILE",
+            help="Python file that registers strategies; it is executed. One that SPEC names needs it too. Repeatable.",
         ),
     ] = None,
     processes: Annotated[int | None, typer.Option("--processes", min=1, help="Number of runs in parallel.")] = None,
@@ -73,7 +76,7 @@ def study(
     if spec is not None and spec.is_dir():
         out = out or spec
     wanted = (
-        _read(spec)
+        _read(spec, load or ())
         if spec is not None
         else _make(strategies, workloads, seeds, objective, time_limit, stop_after, load)
     )
@@ -97,13 +100,19 @@ def study(
         _print(result)
 
 
-def _read(path: Path) -> StudySpec:
+def _read(path: Path, allowed: Sequence[str]) -> StudySpec:
     from trisect.bench.study.study_folder import SPEC
     from trisect.bench.study.study_spec import read_spec
     from trisect.bench.study.user_module import load
 
     parsed = read_spec(path / SPEC if path.is_dir() else path)
+    permitted = [Path(file).resolve() for file in allowed]
     for file in parsed.load:
+        if Path(file).resolve() not in permitted:
+            raise InvalidInput(
+                f"{path} names the Python file {file}, which would be executed", remedy=f"to allow it: --load {file}"
+            )
+    for file in permitted:
         load(file)
     return parsed
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from trisect.runtime import untrusted_files
 from trisect.runtime.errors import InvalidModel
 
 Confidence = Literal["measured", "high", "medium", "low"]
@@ -55,16 +55,11 @@ def read_json(path: Path) -> Mapping[str, Any]:
         For a file that is too large, cannot be read, or does not contain a JSON object.
     """
     try:
-        if path.stat().st_size > _MAX_JSON_BYTES:
-            raise InvalidModel(
-                f"{path.name}: too large, expected at most {_MAX_JSON_BYTES >> 20} MiB",
-                remedy="do not trust this model",
-            )
-        document = json.loads(path.read_bytes())
+        document = untrusted_files.read_json(path, _MAX_JSON_BYTES)
     except OSError as error:
         raise InvalidModel(f"{path} cannot be read: {error.strerror}", remedy="check the path") from error
-    except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError
-        raise InvalidModel(f"{path.name}: invalid JSON: {error}", remedy="download it again") from error
+    except untrusted_files.MalformedFile as error:
+        raise InvalidModel(f"{path.name}: {error}", remedy="download it again") from error
     if not isinstance(document, dict):
         raise InvalidModel(f"{path.name}: expected a JSON object", remedy="download it again")
     return document
