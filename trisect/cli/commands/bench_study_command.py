@@ -112,8 +112,8 @@ def _read(path: Path, allowed: Sequence[str]) -> StudySpec:
             raise InvalidInput(
                 f"{path} names the Python file {file}, which would be executed", remedy=f"to allow it: --load {file}"
             )
-    for file in permitted:
-        load(file)
+    for code in permitted:
+        load(code)
     return parsed
 
 
