@@ -36,6 +36,7 @@ from trisect.runtime.untrusted_files import MalformedFile, decode_json, read_byt
 
 from ..graph.model_graph import Graph
 from ..problem.problem_builder import ProblemInputs
+from ..problem.selectors import named_node_devices
 from ..problem.task_grouping import merged_tasks
 from .kernel_breakdown import plan_kernels
 from .trial_plans import TrialModel
@@ -86,7 +87,8 @@ def calibrated(inputs: ProblemInputs, cache: Path, progress: Progress = no_progr
     if not costs.is_measured:
         return inputs
     measured = calibrate(inputs, cache, progress)
-    tasks, refused = merged_tasks(inputs.graph, inputs.tasks, inputs.refused, measured.together)
+    named = named_node_devices(inputs.graph, inputs.constraints, inputs.devices, inputs.absent)
+    tasks, refused = merged_tasks(inputs.graph, inputs.tasks, inputs.refused, measured.together, named)
     scaled = costs.scaled(measured.scales)
     return replace(inputs, costs=scaled, tasks=tasks, refused=refused, nodes_s=measured.nodes_s)
 
@@ -96,6 +98,7 @@ def calibrate(inputs: ProblemInputs, cache: Path, progress: Progress = no_progre
     graph, devices = inputs.graph, inputs.devices
     known = _read(cache)
     known_before = len(known)
+    named = named_node_devices(graph, inputs.constraints, devices, inputs.absent)
     names = list(graph.nodes)
     scales: dict[str, float] = {}
     nodes_s: dict[str, Mapping[str, float]] = {}
@@ -114,7 +117,9 @@ def calibrate(inputs: ProblemInputs, cache: Path, progress: Progress = no_progre
         times = known[key]
         if times.kernels:
             kernels = [(tuple(names[i] for i in inside), time_s) for inside, time_s in times.kernels]
-            nodes_s[device.id] = _node_shares_s(graph, inputs.costs, device, kernels)
+            # The share of a node in its kernel's time says nothing of nodes that the user forces apart.
+            whole = [(nodes, time_s) for nodes, time_s in kernels if not _is_forced_apart(nodes, named)]
+            nodes_s[device.id] = _node_shares_s(graph, inputs.costs, device, whole)
             together += [nodes for nodes, _ in kernels if 1 < len(nodes) <= _KERNEL_NODES_MAX]
         elif times.whole_s:
             scales[device.id] = min(max(times.whole_s / predicted_s, 1 / _SCALE_MAX), _SCALE_MAX)
@@ -168,6 +173,11 @@ def _not_run(device: Device, error: Exception) -> _ModelTimes:
 
 def _weights_bytes(graph: Graph) -> int:
     return sum(tensor.nbytes for tensor in graph.constants.values())
+
+
+def _is_forced_apart(nodes: Sequence[str], named: Mapping[str, frozenset[str]]) -> bool:
+    allowed = [named[node] for node in nodes if node in named]
+    return len(allowed) > 1 and not frozenset.intersection(*allowed)
 
 
 def _node_shares_s(

@@ -16,13 +16,25 @@ log = logging.getLogger(__name__)
 FOLDED_ELEMENTS_MAX = 4096
 """Number of elements of the largest tensor that is constant-folded."""
 
-# Exact in any engine: integers, comparisons, and float operations that IEEE 754 rounds correctly.
+# Exact in any engine: integers, comparisons, and float operations that IEEE 754 rounds correctly. What engines decide
+# for themselves is left to them: `_is_certain`.
 _FOLDABLE = frozenset(
     "Abs Add And Cast Ceil Clip Concat ConstantOfShape Div Equal Expand Flatten Floor Gather GatherElements GatherND "
     "Greater GreaterOrEqual Identity Less LessOrEqual Max Min Mod Mul Neg Not Or Range ReduceMax ReduceMin ReduceProd "
     "Reshape ScatterElements ScatterND Shape Sign Size Slice Split Squeeze Sub Tile Transpose Unsqueeze "
     "Where Xor".split()
 )
+
+_DATA_MOVEMENT = frozenset(
+    "Concat ConstantOfShape Expand Flatten Gather GatherElements GatherND Identity Reshape Shape Size Slice Split "
+    "Squeeze Tile Transpose Unsqueeze".split()
+)
+_ROUNDED_IN_STEPS = frozenset(("Mod", "Range", "ReduceProd"))
+"""Their result depends on the order and the rounding of their steps, for floats."""
+_NARROWED, _NARROW_MAX = frozenset(("Clip", "Max", "Min", "Mod", "Range", "Sign")), 2**31 - 1
+"""Operators that some engines compute in 32 bits for larger integers, too."""
+_INTEGERS = frozenset(ir.DataType[f"{sign}INT{bits}"] for sign in ("", "U") for bits in (8, 16, 32, 64))
+_FLOAT_MAX = float(np.finfo(np.float32).max)
 
 
 def fold(
@@ -47,7 +59,7 @@ def fold(
             if node.op_type in ("Expand", "ConstantOfShape", "Tile", "Range") and not _is_small(node, known):
                 continue
             feeds = {v.name: known[v.name] for v in node.inputs if v is not None and v.name}
-            results = _evaluate(node, feeds, opsets)
+            results = _evaluate(node, feeds, opsets) if _is_certain(node, list(feeds.values())) else None
         else:
             continue
         if results is not None and all(r.size <= FOLDED_ELEMENTS_MAX for r in results):
@@ -67,11 +79,52 @@ def _is_small(node: ir.Node, known: Mapping[str, np.ndarray]) -> bool:
     """Return whether an operator whose output may exceed its inputs has a small output; checked before it runs."""
     arrays = [known[v.name] for v in node.inputs if v is not None and v.name]
     if node.op_type == "Range":
-        start, limit, delta = (float(a) for a in arrays)
-        return delta != 0 and (limit - start) / delta <= FOLDED_ELEMENTS_MAX
+        if any(a.size != 1 for a in arrays):
+            return False
+        start, limit, delta = (a.item() for a in arrays)
+        return bool(delta) and bool((limit - start) / delta <= FOLDED_ELEMENTS_MAX)
     target = np.abs(arrays[-1].astype(np.float64))
     size = float(np.prod(target))
     return size * (arrays[0].size if node.op_type in ("Expand", "Tile") else 1) <= FOLDED_ELEMENTS_MAX
+
+
+def _is_certain(node: ir.Node, arrays: list[np.ndarray]) -> bool:
+    """Return whether all engines compute the same from these values, to the bit."""
+    if node.op_type in _DATA_MOVEMENT:
+        return True
+    if any(a.dtype.kind not in "biuf" or a.dtype == np.float16 for a in arrays):
+        return False  # engines compute the small floats in wider ones, and round when they like
+    if any(a.dtype.kind == "f" for a in arrays):
+        floats = [a for a in arrays if a.dtype.kind == "f"]
+        if not all(np.isfinite(a).all() and not (np.signbit(a) & (a == 0)).any() for a in floats):
+            return False
+        if node.op_type in _ROUNDED_IN_STEPS or (node.op_type == "Div" and not arrays[1].all()):
+            return False
+    elif node.op_type in _NARROWED and any(_is_wide(a) for a in arrays):
+        return False
+    if node.op_type == "Cast":
+        return _is_certain_cast(arrays[0], ir.DataType(node.attributes["to"].as_int()))
+    # Engines truncate or floor the quotient of negative numbers, and some end at a division by zero.
+    return node.op_type not in ("Div", "Mod") or arrays[0].dtype.kind == "f" or _is_plain_division(*arrays)
+
+
+def _is_wide(array: np.ndarray) -> bool:
+    return array.size > 0 and (int(array.max()) > _NARROW_MAX or int(array.min()) < -_NARROW_MAX)
+
+
+def _is_plain_division(dividend: np.ndarray, divisor: np.ndarray) -> bool:
+    return bool((dividend >= 0).all() and (divisor > 0).all())
+
+
+def _is_certain_cast(array: np.ndarray, to: ir.DataType) -> bool:
+    """Return whether a cast is exact; text, overflow and rounding to small floats differ between engines."""
+    if to in (ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.BOOL):
+        return array.dtype.kind != "f" or to != ir.DataType.FLOAT or bool((np.abs(array) <= _FLOAT_MAX).all())
+    if to not in _INTEGERS:
+        return False
+    limits = np.iinfo(to.numpy())
+    # Compared as Python's numbers: those of numpy would be rounded to a common dtype.
+    return all(limits.min <= number <= limits.max for number in array.reshape(-1).tolist())
 
 
 def _evaluate(
@@ -101,8 +154,10 @@ def _static_shape(
         return None
     if value.name in known:
         return known[value.name].shape
-    if value.producer() is None or value.name not in types:
+    if value.producer() is None:
         return tuple(value.shape.numpy()) if value.shape is not None and value.shape.is_static() else None
+    if value.name not in types:
+        return None  # the file may declare a shape, which may be that of another batch
     tensor = types[value.name].type.tensor_type
     if not tensor.HasField("shape") or not all(d.HasField("dim_value") for d in tensor.shape.dim):
         return None

@@ -6,11 +6,13 @@ from collections.abc import Iterator
 from functools import cache
 from math import prod
 
+import onnx
 import onnx_ir as ir
 
 from trisect.runtime.tensors.onnx_types import declared_spec
 from trisect.runtime.tensors.tensor_spec import UNKNOWN_RANK, TensorSpec
 
+from ..proto_rewrites.map_types import map_type
 from .op_call import Shape
 
 
@@ -73,6 +75,8 @@ def dims_of(shape: ir.Shape) -> tuple[int | str, ...]:
 
 def spec_of(value: ir.Value) -> TensorSpec:
     """Return name, dtype and shape of a value; a dimension that depends on data is ``"?"``."""
+    if (mapped := map_type(value)) is not None:
+        return declared_spec(onnx.ValueInfoProto(name=value.name, type=mapped), "the model")
     if isinstance(value.type, (ir.SequenceType, ir.OptionalType)):
         return declared_spec(ir.serde.serialize_value(value), "the model")
     return TensorSpec(str(value.name), dtype_of(value), UNKNOWN_RANK if value.shape is None else dims_of(value.shape))

@@ -17,6 +17,9 @@ from onnx_ir.passes.common import InlinePass
 from trisect.runtime.errors import InvalidModel, UnsupportedModel, UnsupportedOperator, one_line
 from trisect.runtime.tensors.onnx_tensors import all_tensors
 
+from ..proto_rewrites.function_opsets import align_function_opsets
+from ..proto_rewrites.map_types import put_map_types, take_map_types
+from ..proto_rewrites.sparse_tensors import make_dense
 from .surrogate_ops import has_surrogate
 
 _FILE_BYTES_MAX = 2**31 - 1
@@ -50,6 +53,9 @@ def load_model(path: str | Path) -> ir.Model:
     for tensor in all_tensors(proto):
         _check_tensor(tensor, path)
     _check_names(proto.graph, frozenset(), path)
+    make_dense(proto, path.name)
+    align_function_opsets(proto, path.name)
+    map_types = take_map_types(proto)
     try:
         model = ir.from_proto(proto)
         # Cost models know standard operators only, so model-local functions are inlined.
@@ -59,6 +65,7 @@ def load_model(path: str | Path) -> ir.Model:
         raise InvalidModel(f"{path.name}: {_reason(error)}", remedy="export the model again") from error
     except Exception as error:  # onnx-ir raises exceptions of several libraries
         raise InvalidModel(f"{path.name} cannot be read: {_reason(error)}", remedy="export it again") from error
+    put_map_types(model.graph, map_types)
     _check_operators(model, path)
     _name_everything(model.graph)
     return model
@@ -128,13 +135,20 @@ def _check_tensor(tensor: onnx.TensorProto, path: Path) -> None:
             )
         return
     entries = {entry.key: entry.value for entry in tensor.external_data}
+    location = entries.get("location", "")
+    if count == 0:  # nothing to read: writers leave out keys, or point behind the end of the file
+        _resolved(location, path, where)
+        tensor.ClearField("external_data")
+        tensor.ClearField("data_location")
+        tensor.raw_data = b""
+        return
     try:
         offset, length = int(entries.get("offset", 0)), int(entries.get("length", size_bytes))
     except ValueError:
         raise InvalidModel(
             f"{where} has an external offset that is not a number", remedy="export the model again"
         ) from None
-    file = _external_file(entries.get("location", ""), path, where)
+    file = _external_file(location, path, where)
     if offset < 0 or length != size_bytes or offset + length > file.stat().st_size:
         raise InvalidModel(
             f"{where} needs {size_bytes} bytes at {offset} of {file.name}, which has {file.stat().st_size}",
@@ -146,7 +160,17 @@ def _check_tensor(tensor: onnx.TensorProto, path: Path) -> None:
 
 
 def _external_file(location: str, path: Path, where: str) -> Path:
-    """Return the file of an external location, which must lie in the model's own folder or below it."""
+    """Return the file of an external location, which must be there."""
+    file = _resolved(location, path, where)
+    if not file.is_file() or not os.access(file, os.R_OK):
+        raise InvalidModel(
+            f"{where} needs the file {location!r}, which is missing", remedy=f"put it beside {path.name}"
+        )
+    return file
+
+
+def _resolved(location: str, path: Path, where: str) -> Path:
+    """Return the path of an external location, which must lie in the model's own folder or below it."""
     # Download caches store a model and its data as links into one folder: the folder of a link's target counts, too.
     folders = {path.parent.resolve(), path.resolve().parent}
     relative = Path(location.replace("\\", "/"))
@@ -155,10 +179,6 @@ def _external_file(location: str, path: Path, where: str) -> Path:
     if not inside or not any(file.is_relative_to(folder) for folder in folders):
         raise InvalidModel(
             f"{where} points outside the model's folder, at {location!r}", remedy="do not trust this model"
-        )
-    if not file.is_file() or not os.access(file, os.R_OK):
-        raise InvalidModel(
-            f"{where} needs the file {location!r}, which is missing", remedy=f"put it beside {path.name}"
         )
     return file
 

@@ -16,6 +16,7 @@ from onnx import helper, numpy_helper
 
 from trisect.runtime.errors import InvalidInput, InvalidModel, one_line
 
+from ..proto_rewrites.map_types import has_map, map_type, set_map_type
 from .constant_folding import FOLDED_ELEMENTS_MAX, fold
 from .surrogate_ops import surrogate_of
 
@@ -110,7 +111,7 @@ def infer(model: ir.Model) -> dict[str, np.ndarray]:
         if not more:
             break
         folded.update(more)
-    _write_back(model.graph, inferred.graph)
+    _write_back(model.graph, skeleton.with_declared(inferred, folded).graph)
     for name, tensor in constants(model.graph).items():
         if name in skeleton.values:
             skeleton.values[name].type = ir.TensorType(tensor.dtype)
@@ -127,6 +128,7 @@ class _Skeleton:
     def __init__(self, model: ir.Model) -> None:
         self.values = {v.name or "": v for node in model.graph for v in node.outputs}
         self.small: dict[str, np.ndarray] = {}
+        self._declared: list[onnx.ValueInfoProto] = []
         self._proto = onnx.ModelProto(ir_version=max(model.ir_version or 8, 8))
         for domain, version in model.graph.opset_imports.items():
             self._proto.opset_import.append(helper.make_opsetid(domain, version))
@@ -144,15 +146,17 @@ class _Skeleton:
                 self.small[name] = tensor.numpy()
                 graph.initializer.append(ir.to_proto(tensor))
                 graph.initializer[-1].name = name
-        graph.input.extend(ir.to_proto(value) for value in real_inputs(model.graph))
+        graph.input.extend(_declared(value) for value in real_inputs(model.graph))
         for output in model.graph.outputs:
-            if output.name in known_shapes:  # a weight that is an output too: as such it would hide its own shape
+            if output.producer() is None:  # a weight or an input that is an output too: it would hide its own shape
                 continue
             info = graph.output.add(name=output.name)
             if output.dtype is not None and not isinstance(output.type, (ir.SequenceType, ir.OptionalType)):
                 info.type.tensor_type.elem_type = output.dtype.value
             elif output.type is not None:
                 info.type.CopyFrom(ir.serde.serialize_type(output.type))
+            elif (mapped := map_type(output)) is not None:
+                info.type.CopyFrom(mapped)
         for node in model.graph:
             if node.op_type == "Constant":
                 continue
@@ -161,18 +165,31 @@ class _Skeleton:
             if surrogate is None:
                 graph.node.append(proto)
                 if node.domain:
-                    graph.value_info.extend(ir.to_proto(v) for v in node.outputs if v.name and _is_static(v))
+                    self._declared.extend(ir.to_proto(v) for v in node.outputs if v.name and _is_static(v))
             else:
                 graph.node.extend(surrogate.nodes)
                 graph.initializer.extend(surrogate.initializers)
                 graph.input.extend(surrogate.placeholders)
 
-    def inferred(self, folded: Mapping[str, np.ndarray]) -> onnx.ModelProto:
+    def with_declared(self, inferred: onnx.ModelProto, folded: Mapping[str, np.ndarray]) -> onnx.ModelProto:
+        """Infer once more with the shapes that the file declares behind operators that inference does not know.
+
+        What was inferred takes precedence; and as such shapes may be wrong, nothing is folded by them.
+        """
+        groups = (inferred.graph.value_info, inferred.graph.output)
+        known = {v.name for group in groups for v in group if v.type.tensor_type.HasField("shape")}
+        declared = [info for info in self._declared if info.name not in known]
+        return self.inferred(folded, declared) if declared else inferred
+
+    def inferred(
+        self, folded: Mapping[str, np.ndarray], declared: Iterable[onnx.ValueInfoProto] = ()
+    ) -> onnx.ModelProto:
         """Run ONNX's shape inference with the folded values as constants."""
         proto = self._proto
-        if folded:
+        if folded or declared:
             proto = onnx.ModelProto()
             proto.CopyFrom(self._proto)
+            proto.graph.value_info.extend(declared)
             remaining = [node for node in proto.graph.node if not all(o in folded for o in node.output if o)]
             del proto.graph.node[:]
             proto.graph.node.extend(remaining)
@@ -213,7 +230,17 @@ def _constant_tensor(node: ir.Node) -> ir.TensorProtocol | None:
     ):
         if key in node.attributes:
             return ir.tensor(np.array(node.attributes[key].value, dtype=dtype))
+    for key in ("value_string", "value_strings"):
+        if key in node.attributes:
+            text = np.array(node.attributes[key].value, dtype=object)
+            encoded = [one.encode() if isinstance(one, str) else one for one in text.reshape(-1).tolist()]
+            return ir.StringTensor(np.array(encoded, dtype=object).reshape(text.shape), shape=ir.Shape(text.shape))
     return None
+
+
+def _declared(value: ir.Value) -> onnx.ValueInfoProto:
+    mapped = map_type(value)
+    return ir.to_proto(value) if mapped is None else onnx.ValueInfoProto(name=value.name, type=mapped)
 
 
 def _is_static(value: ir.Value) -> bool:
@@ -250,6 +277,9 @@ def _set_types(values: Iterable[ir.Value], types: Mapping[str, onnx.ValueInfoPro
     for value in values:
         info = types.get(value.name or "")
         if info is None or not info.HasField("type"):
+            continue
+        if has_map(info.type):
+            set_map_type(value, info.type)
             continue
         value.type = ir.serde.deserialize_type_proto_for_type(info.type)
         value.shape = ir.serde.deserialize_type_proto_for_shape(info.type)

@@ -10,6 +10,7 @@ from ..costs.calibration import calibrated
 from ..graph.model_graph import Graph
 from ..problem.device_support import refusals
 from ..problem.problem_builder import ProblemInputs, weights_bytes
+from ..problem.selectors import named_node_devices
 from ..problem.task_grouping import task_graph
 from .plan_request import DeviceData, PlanRequest
 
@@ -23,7 +24,7 @@ def prepare(request: PlanRequest, data: DeviceData, progress: Progress = no_prog
         As `Graph.read` and `ProblemInputs.times_s`.
     """
     graph = Graph.read(request.model, request.shapes)
-    tasks = task_graph(graph)
+    tasks = task_graph(graph, named=named_node_devices(graph, request.constraints, request.devices, request.absent))
     capabilities = data.capabilities
     refused = refusals(graph, tasks, request.devices, capabilities, progress) if capabilities is not None else {}
     inputs = ProblemInputs(

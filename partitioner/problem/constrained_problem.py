@@ -6,18 +6,16 @@ say what stays together. So no strategy has to know of constraints, and no viola
 
 from __future__ import annotations
 
-import difflib
-import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from math import inf
 
-from trisect.profiles.costmodel.op_features import OpClass, OpFeatures
 from trisect.runtime.device import Device, select
-from trisect.runtime.errors import FallbackForbidden, InfeasibleProblem, InvalidInput
+from trisect.runtime.errors import FallbackForbidden, InfeasibleProblem
 from trisect.scheduler.problem.problem import Problem
 
 from .constraints import Constraints
+from .selectors import SelectorResolver, merged_groups, selected_devices
 
 _NAMES_MAX = 3
 
@@ -59,11 +57,11 @@ def constrained(
     if constraints == Constraints():
         _check_memory(problem)
         return problem
-    selectors = _SelectorResolver(problem, frozenset(constants))
+    selectors = SelectorResolver(problem.graph, frozenset(constants))
     why_not = dict(problem.why_not)
     forced_to_cpu: set[str] = set()
     for selector, text in constraints.force.items():
-        wanted = {device.id for device in _devices(text, problem, absent)}
+        wanted = {device.id for device in selected_devices(text, problem.devices, absent)}
         for task in selectors.select(selector):
             for device in problem.devices:
                 if device.id not in wanted:
@@ -72,9 +70,11 @@ def constrained(
                     forced_to_cpu.add(task)
     for selector, text in constraints.forbid.items():
         for task in selectors.select(selector):
-            for device in _devices(text, problem, absent):
+            for device in selected_devices(text, problem.devices, absent):
                 why_not.setdefault((task, device.id), f"forbidden by {selector!r}")
-    groups = _merged([selectors.select_all(group) for group in constraints.colocate] + list(problem.rules.colocated))
+    groups = merged_groups(
+        [selectors.select_all(group) for group in constraints.colocate] + list(problem.rules.colocated)
+    )
     if not constraints.cpu_fallback:
         _check_fallback(problem, why_not, forced_to_cpu)
         cpus = [device.id for device in problem.devices if device.kind == "cpu"]
@@ -105,81 +105,6 @@ def constrained(
     return narrow
 
 
-@dataclass(frozen=True)
-class _SelectorResolver:
-    """Finds the tasks that selectors match."""
-
-    problem: Problem
-    constants: frozenset[str]
-
-    def select(self, selector: str) -> list[str]:
-        """Return the tasks that a selector matches."""
-        kind, _, value = selector.partition(":")
-        tasks = self.problem.graph.nodes(data=True)
-        if kind == "re" and value:
-            try:
-                pattern = re.compile(value)
-            except re.error as error:
-                raise InvalidInput(f"invalid regular expression {selector!r}: {error}", remedy="correct it") from error
-            matches = [t for t, data in tasks if any(pattern.fullmatch(n) for n in _nodes(t, data))]
-            return matches or self._no_match(selector, value, [], any(map(pattern.fullmatch, self.constants)))
-        if kind == "op" and value:
-            types = {task: {f.op_type for f in _operators(data)} for task, data in tasks}
-            matches = [t for t, ops in types.items() if value in ops | {op.rpartition("::")[2] for op in ops}]
-            return matches or self._no_match(selector, value, {op for ops in types.values() for op in ops})
-        if kind == "class" and value:
-            if value not in {op_class.value for op_class in OpClass}:
-                self._no_match(selector, value, [op_class.value for op_class in OpClass])
-            classes = {task: data["features"].op_class.value for task, data in tasks if "features" in data}
-            matches = [task for task, op_class in classes.items() if op_class == value]
-            return matches or self._no_match(selector, value, set(classes.values()))
-        owner = {node: task for task, data in tasks for node in _nodes(task, data)}
-        if selector in owner:
-            return [owner[selector]]
-        return self._no_match(selector, selector, owner, selector in self.constants)
-
-    def select_all(self, selectors: Iterable[str]) -> tuple[str, ...]:
-        """Return the tasks that any of the selectors matches, in the graph's order."""
-        chosen = {task for selector in selectors for task in self.select(selector)}
-        return tuple(task for task in self.problem.graph if task in chosen)
-
-    def _no_match(self, selector: str, value: str, known: Iterable[str], is_constant: bool = False) -> list[str]:
-        if is_constant:
-            return []
-        near = difflib.get_close_matches(value, sorted(known), n=1, cutoff=0.4)
-        prefix = selector.partition(":")[0] + ":" if value != selector else ""
-        remedy = (
-            f"did you mean {prefix + near[0]!r}?" if near else "leave it out, or list the names with trisect explain"
-        )
-        raise InvalidInput(f"the constraint {selector!r} matches nothing in this model", remedy=remedy)
-
-
-def _nodes(task: str, data: Mapping[str, object]) -> tuple[str, ...]:
-    nodes = data.get("nodes")
-    return nodes if isinstance(nodes, tuple) else (task,)
-
-
-def _operators(data: Mapping[str, object]) -> tuple[OpFeatures, ...]:
-    operators = data.get("operators") or ((data["features"],) if data.get("features") is not None else ())
-    return operators if isinstance(operators, tuple) else ()
-
-
-def _devices(text: str, problem: Problem, absent: Sequence[Device]) -> list[Device]:
-    """Return the devices that a constraint names, without absent ones."""
-    named = select(text, [*problem.devices, *absent])
-    return [device for device in named if device.id in problem.device_ids]
-
-
-def _merged(groups: Iterable[Iterable[str]]) -> tuple[tuple[str, ...], ...]:
-    """Merge groups that share a member."""
-    merged: list[list[str]] = []
-    for group in map(list, groups):
-        touching = [other for other in merged if not set(other).isdisjoint(group)]
-        merged = [other for other in merged if other not in touching]
-        merged.append(list(dict.fromkeys([*(task for other in touching for task in other), *group])))
-    return tuple(tuple(group) for group in merged if len(group) > 1)
-
-
 def _check_fallback(problem: Problem, why_not: Mapping[tuple[str, str], str], forced_to_cpu: set[str]) -> None:
     """Refuse a problem with tasks that only a CPU can run."""
     others = [device.id for device in problem.devices if device.kind != "cpu"]
@@ -207,6 +132,9 @@ def _reasons(
 ) -> str:
     features = problem.graph.nodes[task].get("features")
     name = f"node {task!r}" + (f" ({features.op_type})" if features is not None else "")
+    others = len(problem.graph.nodes[task].get("nodes", ())) - 1
+    if others > 0:
+        name += f" and the {others} nodes that cannot be separated from it"
     reasons = [f"{d} ({why_not.get((task, d), 'cannot run it')})" for d in ids or problem.device_ids]
     return f"{name}: {', '.join(reasons)}"
 

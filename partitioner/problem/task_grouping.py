@@ -18,8 +18,16 @@ from trisect.scheduler.problem.task_graph import TaskGraph
 
 from ..graph.model_graph import Graph
 
+_QUANTISATION = frozenset(("QuantizeLinear", "DequantizeLinear"))
 
-def task_graph(graph: Graph, *, keep_quantised: bool = True, together: Iterable[Sequence[str]] = ()) -> TaskGraph:
+
+def task_graph(
+    graph: Graph,
+    *,
+    keep_quantised: bool = True,
+    together: Iterable[Sequence[str]] = (),
+    named: Mapping[str, frozenset[str]] | None = None,
+) -> TaskGraph:
     """Return the nodes of a model that run, grouped into tasks.
 
     Parameters
@@ -28,6 +36,9 @@ def task_graph(graph: Graph, *, keep_quantised: bool = True, together: Iterable[
         Whether operators stay together with the quantisation around them.
     together : iterable of sequence of str
         Groups of nodes that stay together, because an engine runs them as one kernel.
+    named : mapping, optional
+        Nodes that the user's constraints name -> where they may run. Such a node stays together only with nodes of
+        which the same was said, so that a constraint moves the nodes that it names and no others.
 
     Returns
     -------
@@ -46,7 +57,7 @@ def task_graph(graph: Graph, *, keep_quantised: bool = True, together: Iterable[
     ]
     tasks: TaskGraph = nx.DiGraph()
     owner: dict[str, str] = {}
-    for group in _groups(running, edges, keep_quantised, together):
+    for group in _groups(running, edges, keep_quantised, together, named or {}):
         operators = tuple(running[node]["features"] for node in group)
         heaviest = max(operators, key=lambda f: (f.flops, f.bytes_read + f.bytes_written))
         batch = _batch(running[group[operators.index(heaviest)]])
@@ -62,7 +73,11 @@ def task_graph(graph: Graph, *, keep_quantised: bool = True, together: Iterable[
 
 
 def merged_tasks(
-    graph: Graph, tasks: TaskGraph, refused: Mapping[tuple[str, str], str], together: Sequence[Sequence[str]]
+    graph: Graph,
+    tasks: TaskGraph,
+    refused: Mapping[tuple[str, str], str],
+    together: Sequence[Sequence[str]],
+    named: Mapping[str, frozenset[str]],
 ) -> tuple[TaskGraph, Mapping[tuple[str, str], str]]:
     """Merge tasks so that no kernel is separated; a merged task is refused where one of its nodes is.
 
@@ -74,6 +89,8 @@ def merged_tasks(
         Task and device id -> why the task cannot run there.
     together : sequence of sequence of str
         Nodes of each kernel.
+    named : mapping
+        As of `task_graph`.
 
     Returns
     -------
@@ -82,9 +99,13 @@ def merged_tasks(
     """
     if not together:
         return tasks, refused
-    joined = task_graph(graph, together=together)
-    owner = task_of_node(joined)
-    return joined, {(owner[task], device): why for (task, device), why in reversed(list(refused.items()))}
+    joined = task_graph(graph, together=together, named=named)
+    owner, members = task_of_node(joined), nodes_of_tasks(tasks)
+    return joined, {
+        (owner[node], device): why
+        for (task, device), why in reversed(list(refused.items()))
+        for node in members.get(task, ())
+    }
 
 
 def nodes_of_tasks(tasks: TaskGraph) -> dict[str, tuple[str, ...]]:
@@ -107,6 +128,7 @@ def _groups(
     edges: Sequence[tuple[str, str, Mapping[str, Any]]],
     keep_quantised: bool,
     together: Iterable[Sequence[str]],
+    named: Mapping[str, frozenset[str]],
 ) -> list[list[str]]:
     """Return the groups of nodes that stay together; nodes and groups in the model's order."""
     fed: set[str] = set()
@@ -116,24 +138,42 @@ def _groups(
         readers[source] += 1
     # A weight that several operators share (an embedding at both ends of a model) does not tie them together.
     shared = {node for node, count in readers.items() if count > 1 and node not in fed}
-    ties = [
+    ties = [(target, source) for source, target, data in edges if not data["cuttable"]]
+    loose = [
         (target, source)
-        for source, target, data in edges
-        if not data["cuttable"] or (keep_quantised and _is_wrapped(running, source, target, shared))
+        for source, target, _ in edges
+        if keep_quantised and _is_wrapped(running, source, target, shared)
     ]
     for nodes in together:
         for a, b in pairwise(node for node in nodes if node in running):
-            ties += [(a, b), (b, a)]
-    if not ties:
+            loose += [(a, b), (b, a)]
+    if not ties and not loose:
         return [[name] for name in running]
+    free = {name for name, data in running.items() if name not in named and data["op_type"] in _QUANTISATION}
+    loose = [(a, b) for a, b in loose if named.get(a) == named.get(b) or a in free or b in free]
+    position = {name: i for i, name in enumerate(running)}
+    while True:
+        groups = _tied_groups(running, edges, [*ties, *loose])
+        mixed: set[str] = set()
+        for group in groups:
+            if len({named.get(node) for node in group if node not in free}) > 1:
+                mixed.update(group)
+        if not any(a in mixed for a, _ in loose):
+            break
+        loose = [(a, b) for a, b in loose if a not in mixed]
+    ordered = [sorted(group, key=position.__getitem__) for group in groups]
+    return sorted(ordered, key=lambda group: position[group[0]])
+
+
+def _tied_groups(
+    running: Iterable[str], edges: Sequence[tuple[str, str, Mapping[str, Any]]], ties: Iterable[tuple[str, str]]
+) -> list[set[str]]:
     # An edge in both directions puts its ends, and all nodes on paths between them, into one connected component.
     tied: TaskGraph = nx.DiGraph()
     tied.add_nodes_from(running)
     tied.add_edges_from((source, target) for source, target, _ in edges)
     tied.add_edges_from(ties)
-    position = {name: i for i, name in enumerate(running)}
-    groups = [sorted(group, key=position.__getitem__) for group in nx.strongly_connected_components(tied)]
-    return sorted(groups, key=lambda group: position[group[0]])
+    return list(nx.strongly_connected_components(tied))
 
 
 def _is_wrapped(running: Mapping[str, Mapping[str, Any]], source: str, target: str, shared: set[str]) -> bool:

@@ -19,6 +19,7 @@ from trisect.runtime.tensors.tensor_spec import UNKNOWN_RANK, TensorSpec, as_nhw
 
 from ..graph.ir_values import has_subgraph, size_bytes, spec_of, subgraphs, used_values
 from ..graph.model_graph import Graph
+from ..proto_rewrites.map_types import map_type
 from .boundary_layouts import add_layout_transposes
 from .pieces import Piece
 
@@ -192,7 +193,7 @@ def _add_constant(
 def _value_info(value: ir.Value, spec: TensorSpec, fixed: bool) -> onnx.ValueInfoProto:
     """Return the type of a segment's input or output; unknown dimensions are left open, and all where not `fixed`."""
     info = onnx.ValueInfoProto(name=spec.name)
-    if value.dtype in (None, ir.DataType.UNDEFINED):
+    if value.dtype in (None, ir.DataType.UNDEFINED) and map_type(value) is None:
         info.type.tensor_type.elem_type = onnx.TensorProto.UNDEFINED
         return info
     info.type.CopyFrom(type_of(spec.dtype))
