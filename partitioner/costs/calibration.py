@@ -3,51 +3,45 @@
 Operators that an engine fuses, or computes in its own layout, take less or more time together than one by one. Where an
 engine has a profiler, each node gets its share of the time of its kernel, and the nodes of one kernel stay together;
 elsewhere only the whole run is timed, and all costs are scaled to match it. Measurements are cached, so that the same
-request gives the same plan.
+request gives the same plan. The model runs in a child process with limits.
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
-import time
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass, field, replace
 from math import inf
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import msgspec
-import onnx
 
 from trisect.profiles.costmodel.costs import Costs
-from trisect.profiles.measuring.call_timing import time_calls
-from trisect.profiles.measuring.plan_trial import run_trial
 from trisect.runtime.atomic_write import write_atomically
 from trisect.runtime.device import Device
-from trisect.runtime.engines import load
-from trisect.runtime.engines.base import LoadOptions
 from trisect.runtime.errors import StorageFailed, TrisectError
-from trisect.runtime.plans.plan_feeds import plan_feeds
 from trisect.runtime.progress import Progress, no_progress
-from trisect.runtime.tensors.synthetic_feeds import generate_feeds
 from trisect.runtime.untrusted_files import MalformedFile, decode_json, read_bytes
 
 from ..graph.model_graph import Graph
 from ..problem.problem_builder import ProblemInputs
 from ..problem.selectors import named_node_devices
 from ..problem.task_grouping import merged_tasks
-from .kernel_breakdown import plan_kernels
+from .isolated_measurement import (
+    PREDICTED_MAX_S,
+    PROFILED_TIME_MAX_S,
+    BoundModel,
+    measure_whole_file,
+    measure_whole_plan,
+)
 from .trial_plans import TrialModel
 
 log = logging.getLogger(__name__)
 
-_DURATION_MIN_S = 0.3
-"""How long a model is run on each device, and again with the engine's profiler enabled."""
-_RUNS_MIN, _RUNS_MAX = 3, 2000
-_PROFILED_TIME_MAX_S, _PROFILED_BYTES_MAX = 2.0, 1 << 30
-"""A model that is slower or larger is only timed as a whole, as it is on disk."""
+_PROFILED_BYTES_MAX = 1 << 30
+"""A model that is larger, or slower than `PROFILED_TIME_MAX_S`, is only timed as a whole, as it is on disk."""
 _KERNEL_NODES_MAX = 16
 """Larger kernels are ignored: an engine that compiles half a model into one step does not show where to cut it."""
 _SCALE_MAX = 30.0
@@ -64,6 +58,8 @@ class Calibration:
     """Device id -> node -> seconds, as part of the whole model."""
     together: tuple[tuple[str, ...], ...] = ()
     """Groups of nodes that some device runs as one kernel."""
+    notes: tuple[str, ...] = ()
+    """Why a device could not run the model."""
 
 
 class _ModelTimes(msgspec.Struct):
@@ -73,6 +69,8 @@ class _ModelTimes(msgspec.Struct):
     """None where the device cannot run the model."""
     kernels: list[tuple[list[int], float]] = []
     """Positions of the nodes in the model's order, and seconds; empty without a kernel profiler."""
+    not_run: str = ""
+    """Why the device cannot run the model, where that is not known otherwise."""
 
 
 def calibrated(inputs: ProblemInputs, cache: Path, progress: Progress = no_progress) -> ProblemInputs:
@@ -90,7 +88,7 @@ def calibrated(inputs: ProblemInputs, cache: Path, progress: Progress = no_progr
     named = named_node_devices(inputs.graph, inputs.constraints, inputs.devices, inputs.absent)
     tasks, refused = merged_tasks(inputs.graph, inputs.tasks, inputs.refused, measured.together, named)
     scaled = costs.scaled(measured.scales)
-    return replace(inputs, costs=scaled, tasks=tasks, refused=refused, nodes_s=measured.nodes_s)
+    return replace(inputs, costs=scaled, tasks=tasks, refused=refused, nodes_s=measured.nodes_s, notes=measured.notes)
 
 
 def calibrate(inputs: ProblemInputs, cache: Path, progress: Progress = no_progress) -> Calibration:
@@ -103,6 +101,7 @@ def calibrate(inputs: ProblemInputs, cache: Path, progress: Progress = no_progre
     scales: dict[str, float] = {}
     nodes_s: dict[str, Mapping[str, float]] = {}
     together: list[tuple[str, ...]] = []
+    notes: list[str] = []
     for done, device in enumerate(devices):
         predicted_s = sum(row[device.id] for row in inputs.times_s.values())
         if not device.is_real or device.node or not 0 < predicted_s < inf:
@@ -110,10 +109,7 @@ def calibrate(inputs: ProblemInputs, cache: Path, progress: Progress = no_progre
         key = _key(graph, device)
         if key not in known:
             progress(done, len(devices), f"running the whole model on {device.id}")
-            if predicted_s > _PROFILED_TIME_MAX_S or _weights_bytes(graph) > _PROFILED_BYTES_MAX:
-                known[key] = _ModelTimes(_measure_whole_s(graph, device))
-            else:
-                known[key] = _measure_kernels(inputs, device)
+            known[key] = _measured(inputs, device, predicted_s)
         times = known[key]
         if times.kernels:
             kernels = [(tuple(names[i] for i in inside), time_s) for inside, time_s in times.kernels]
@@ -123,52 +119,49 @@ def calibrate(inputs: ProblemInputs, cache: Path, progress: Progress = no_progre
             together += [nodes for nodes, _ in kernels if 1 < len(nodes) <= _KERNEL_NODES_MAX]
         elif times.whole_s:
             scales[device.id] = min(max(times.whole_s / predicted_s, 1 / _SCALE_MAX), _SCALE_MAX)
+        if times.not_run:
+            notes.append(f"costs of {device.id} are not calibrated on this model: {times.not_run}")
     if len(known) > known_before:
         try:
             write_atomically(cache, msgspec.json.format(msgspec.json.encode(known), indent=1))
         except StorageFailed as error:
             log.warning("calibration is not cached, and is measured again next time: %s", error)
-    return Calibration(scales, nodes_s, tuple(together))
+    return Calibration(scales, nodes_s, tuple(together), tuple(notes))
 
 
-def _measure_kernels(inputs: ProblemInputs, device: Device) -> _ModelTimes:
+def _measured(inputs: ProblemInputs, device: Device, predicted_s: float) -> _ModelTimes:
+    """Run a model whole on a device; where that fails, return why."""
+    if predicted_s > PREDICTED_MAX_S:
+        reason = f"one run is predicted to take {predicted_s:.3g} s"
+    else:
+        try:
+            weight_bytes = _weights_bytes(inputs.graph)
+            if predicted_s > PROFILED_TIME_MAX_S or weight_bytes > _PROFILED_BYTES_MAX:
+                return _ModelTimes(_measure_whole_s(inputs.graph, device, predicted_s, weight_bytes))
+            return _measure_kernels(inputs, device, predicted_s, weight_bytes)
+        except (TrisectError, MemoryError) as error:
+            reason = f"it cannot run the whole model: {error.reason if isinstance(error, TrisectError) else error}"
+    log.warning("costs of %s are not calibrated: %s", device.id, reason)
+    return _ModelTimes(None, not_run=reason)
+
+
+def _measure_kernels(inputs: ProblemInputs, device: Device, predicted_s: float, weight_bytes: float) -> _ModelTimes:
     """Measure the median seconds of one run, and of its kernels."""
     graph = inputs.graph
-    try:
-        with TemporaryDirectory(prefix="trisect-whole-") as folder:
-            plan = TrialModel(graph, inputs.devices, inputs.refused).whole(device, Path(folder) / "plan").plan
-            if any(segment.device != device.id for segment in plan.segments):
-                return _ModelTimes(None)
-            trial = run_trial(
-                plan, plan_feeds(plan), duration_s=_DURATION_MIN_S, min_runs=_RUNS_MIN, max_runs=_RUNS_MAX
-            )
-            kernels = plan_kernels(plan, trial, {device.id: inputs.costs.call_overhead_s(device.id)})
-    except (TrisectError, MemoryError) as error:
-        return _not_run(device, error)
+    with TemporaryDirectory(prefix="trisect-whole-") as folder:
+        plan = TrialModel(graph, inputs.devices, inputs.refused).whole(device, Path(folder) / "plan").plan
+        if any(segment.device != device.id for segment in plan.segments):
+            return _ModelTimes(None)
+        overheads_s = {device.id: inputs.costs.call_overhead_s(device.id)}
+        times = measure_whole_plan(Path(plan.folder), overheads_s, predicted_s, weight_bytes)
     position = {name: i for i, name in enumerate(graph.nodes)}
-    return _ModelTimes(sum(trial.segments_s), [([position[n] for n in k.nodes], k.total_s) for k in kernels])
+    return _ModelTimes(times.total_s, [([position[n] for n in nodes], time_s) for nodes, time_s in times.kernels])
 
 
-def _measure_whole_s(graph: Graph, device: Device) -> float | None:
+def _measure_whole_s(graph: Graph, device: Device, predicted_s: float, weight_bytes: float) -> float:
     """Measure the median seconds of one run of the unmodified file, for models too large or too slow to be profiled."""
-    try:
-        feeds = generate_feeds(onnx.load(graph.path, load_external_data=False), graph)
-        with closing(load(graph.path, device, LoadOptions(shapes=dict(graph.shapes)))) as module:
-            start_s = time.perf_counter()
-            module.run(feeds)
-            once_s = time.perf_counter() - start_s
-            if once_s > _PROFILED_TIME_MAX_S:
-                return once_s
-            return time_calls(
-                lambda: module.run(feeds), duration_s=_DURATION_MIN_S, min_runs=_RUNS_MIN, max_runs=_RUNS_MAX
-            ).median_s
-    except (TrisectError, MemoryError) as error:
-        return _not_run(device, error).whole_s
-
-
-def _not_run(device: Device, error: Exception) -> _ModelTimes:
-    log.warning("costs of %s are not calibrated: it cannot run the whole model: %s", device.id, error)
-    return _ModelTimes(None)
+    model = BoundModel(graph.path.absolute(), graph.inputs, dict(graph.shapes))
+    return measure_whole_file(model, device, predicted_s, weight_bytes).total_s
 
 
 def _weights_bytes(graph: Graph) -> int:

@@ -245,7 +245,7 @@ def write_plan(
             bound=closed_bound(bound.value, value),
             bound_by=bound.by,
             tasks=placed_tasks(problem, placement),
-            notes=(*notes, *cut_short, *_separate_cores_note(inputs, problem, evaluation)),
+            notes=(*inputs.notes, *notes, *cut_short, *_separate_cores_note(inputs, problem, evaluation)),
             constraints=inputs.constraints.plain(),
             time_limit_s=request.time_limit_s,
             machine=request.machine,

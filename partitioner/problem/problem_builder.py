@@ -49,6 +49,8 @@ class ProblemInputs:
     """Task -> bytes of the constants that it uses; where empty, memory is not checked."""
     absent: tuple[Device, ...] = ()
     """Devices that constraints may name though they are not available (any more)."""
+    notes: tuple[str, ...] = ()
+    """What a plan has to say about its costs."""
 
     @cached_property
     def times_s(self) -> Mapping[str, Mapping[str, float]]:

@@ -15,6 +15,7 @@ from trisect.partitioner.strategies.search_based.auto import auto
 from trisect.profiles.costmodel.op_features import OpClass
 from trisect.profiles.costmodel.profile_costs import ProfileCosts
 from trisect.profiles.stored.profile_data import DeviceProfile, Link, Point, Profile, Provenance
+from trisect.runtime.child_process import ChildProcessFailed
 from trisect.runtime.engines import find_devices
 from trisect.runtime.errors import EngineFailed
 from trisect.scheduler.simulation.simulate import evaluate
@@ -44,7 +45,9 @@ def test_where_only_the_whole_is_known_it_takes_what_it_was_measured_to_take(
     graph: Graph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     took = {"cpu:ort": 0.5, "cpu:openvino": 0.25}
-    monkeypatch.setattr(calibration, "_measure_kernels", lambda _, device: calibration._ModelTimes(took[device.id]))
+    monkeypatch.setattr(
+        calibration, "_measure_kernels", lambda _, device, *__: calibration._ModelTimes(took[device.id])
+    )
     inputs = small_models.inputs_of(graph, DEVICES, costs())
     plain = inputs.problem
     predicted = {d: sum(plain.time(task, d) for task in plain.graph) for d in IDS}
@@ -94,7 +97,7 @@ def test_a_model_too_large_or_too_slow_is_only_timed_as_a_whole(
 ):
     monkeypatch.setattr(calibration, "_measure_kernels", lambda *_: pytest.fail("profiled"))
     slow = calibration.calibrate(
-        small_models.inputs_of(graph, DEVICES, costs(times_s=(1.0, 1.0))), tmp_path / "slow.json"
+        small_models.inputs_of(graph, DEVICES, costs(times_s=(0.01, 0.01))), tmp_path / "slow.json"
     )
     assert set(slow.scales) == set(IDS)
     assert slow.nodes_s == {}
@@ -122,13 +125,40 @@ def test_engines_on_one_processor_take_turns_and_a_split_must_gain_clearly(graph
     assert small_models.inputs_of(graph, DEVICES, costs("published")).problem.platform.core_sharing.groups == {}
 
 
-def test_a_failure_to_run_the_whole_model_is_logged(
-    graph: Graph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    ("failure", "reason"),
+    [
+        (
+            EngineFailed("whole model: out of memory", reason="out of memory"),
+            "it cannot run the whole model: out of memory",
+        ),
+        (ChildProcessFailed("it", "its process ended (SIGSEGV)"), "it cannot run the whole model: its process ended"),
+    ],
+)
+def test_a_failure_to_run_the_whole_model_is_a_note_also_when_it_is_cached(
+    graph: Graph,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    failure: EngineFailed,
+    reason: str,
 ):
     def fail(*_: object, **__: object) -> None:
-        raise EngineFailed("out of memory")
+        raise failure
 
-    monkeypatch.setattr(calibration, "run_trial", fail)
+    monkeypatch.setattr(calibration, "measure_whole_plan", fail)
     inputs = small_models.inputs_of(graph, DEVICES, costs())
-    assert calibration.calibrated(inputs, tmp_path / "known.json").problem.times_s == inputs.problem.times_s
-    assert "costs of cpu:ort are not calibrated: it cannot run the whole model: out of memory" in caplog.text
+    results = [calibration.calibrated(inputs, tmp_path / "known.json") for _ in range(2)]
+    for result in results:
+        assert result.problem.times_s == inputs.problem.times_s
+        assert result.notes[0].startswith(f"costs of cpu:ort are not calibrated on this model: {reason}")
+    assert caplog.text.count(f"costs of cpu:ort are not calibrated: {reason}") == 1
+
+
+def test_a_model_that_would_run_for_ages_is_not_run(graph: Graph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(calibration, "measure_whole_plan", lambda *_: pytest.fail("it was run"))
+    monkeypatch.setattr(calibration, "measure_whole_file", lambda *_: pytest.fail("it was run"))
+    inputs = small_models.inputs_of(graph, DEVICES, costs(times_s=(1e6, 1e6)))
+    notes = calibration.calibrated(inputs, tmp_path / "known.json").notes
+    assert len(notes) == 2
+    assert "one run is predicted to take" in notes[0]
