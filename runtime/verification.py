@@ -23,8 +23,8 @@ from .plans.plan import Plan
 from .plans.plan_parts import Segment
 from .sessions.session import Session
 from .tensors.containers import unpack
+from .tensors.external_data import gather_external_data, load_external_data, read_model
 from .tensors.feed_checks import check_feeds
-from .tensors.onnx_tensors import all_tensors
 from .tensors.onnx_types import type_of
 from .tensors.synthetic_feeds import generate_feeds
 from .tensors.tensor_spec import Arrays, TensorSpec, in_model_layout
@@ -134,11 +134,12 @@ def verify(
     """
     path = Path(model_path)
     devices = find_devices(reference if reference is not None else _REFERENCES)
-    model = _read(path)
+    model = read_model(path)
+    folder = gather_external_data(model, path)
     feeds = check_feeds(plan.inputs, feeds) if feeds is not None else generate_feeds(model, plan, seed)
     produced = {name for node in model.graph.node for name in node.output}
     boundary = [spec for spec in _boundary(plan) if spec.name in produced]
-    device, whole = _run_whole(model, path, devices, boundary, feeds)
+    device, whole = _run_whole(model, folder, devices, boundary, feeds)
     exposed = replace(plan, outputs=(*plan.outputs, *boundary))
     with Session(exposed, executor, LoadOptions(precision=precision), address=address) as session:
         split = session.run(feeds)
@@ -155,15 +156,6 @@ def verify(
     return Verification(checks, allowed, device.id, _drift(plan, checks))
 
 
-def _read(path: Path) -> onnx.ModelProto:
-    try:
-        return onnx.load(path, load_external_data=False)
-    except OSError as error:
-        raise InvalidModel(f"{path} cannot be read: {error.strerror or error}") from error
-    except Exception as error:  # protobuf's DecodeError has no common base over its implementations
-        raise InvalidModel(f"{path} is not a valid ONNX file") from error
-
-
 def _boundary(plan: Plan) -> list[TensorSpec]:
     read = {spec.name for segment in plan.segments for spec in segment.inputs}
     outputs = {spec.name for spec in plan.outputs}
@@ -171,14 +163,14 @@ def _boundary(plan: Plan) -> list[TensorSpec]:
 
 
 def _run_whole(
-    model: onnx.ModelProto, path: Path, devices: list[Device], boundary: list[TensorSpec], feeds: Arrays
+    model: onnx.ModelProto, folder: Path | None, devices: list[Device], boundary: list[TensorSpec], feeds: Arrays
 ) -> tuple[Device, dict[str, np.ndarray]]:
     """Return the first device that can run the model, and its outputs."""
     for spec in boundary:
         model.graph.output.append(onnx.ValueInfoProto(name=spec.name, type=type_of(spec.dtype)))
     for device in devices:
         try:
-            with closing(_load_whole(model, path, device)) as module:
+            with closing(_load_whole(model, folder, device)) as module:
                 return device, module.run(feeds)
         except (EngineFailed, UnsupportedModel):
             if device is devices[-1]:
@@ -186,14 +178,14 @@ def _run_whole(
     raise AssertionError("no device to run the whole model on")
 
 
-def _load_whole(model: onnx.ModelProto, path: Path, device: Device) -> Module:
-    folder = path.resolve().parent
+def _load_whole(model: onnx.ModelProto, folder: Path | None, device: Device) -> Module:
     if capabilities(device).external_data_folder:
-        return load(model.SerializeToString(), device, LoadOptions(external_data_folder=os.fspath(folder)))
-    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in all_tensors(model)):
+        options = LoadOptions(external_data_folder=None if folder is None else os.fspath(folder))
+        return load(model.SerializeToString(), device, options)
+    if folder is not None:
         whole = onnx.ModelProto()
         whole.CopyFrom(model)
-        onnx.load_external_data_for_model(whole, os.fspath(folder))
+        load_external_data(whole, folder / "model")
         model = whole
     return load(model.SerializeToString(), device)
 

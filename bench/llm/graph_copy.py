@@ -13,6 +13,7 @@ import onnx
 
 from trisect.runtime.atomic_write import write_atomically
 from trisect.runtime.errors import StorageFailed
+from trisect.runtime.tensors.external_data import check_tensors
 
 
 def write_graph(model: onnx.ModelProto, source: Path, target: Path) -> None:
@@ -29,14 +30,21 @@ def write_graph(model: onnx.ModelProto, source: Path, target: Path) -> None:
 
     Raises
     ------
+    InvalidModel
+        If a weight file is missing or outside the folder.
     StorageFailed
         If a file cannot be written.
     """
-    entries = [entry for tensor in model.graph.initializer for entry in tensor.external_data]
+    files = {
+        entry.value: span.file
+        for tensor, span in check_tensors(model, source / target.name)
+        for entry in tensor.external_data
+        if entry.key == "location"
+    }
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        for name in dict.fromkeys(entry.value for entry in entries if entry.key == "location"):
-            _link_or_copy(source / name, target.parent / name)
+        for name, file in files.items():
+            _link_or_copy(file, target.parent / name)
     except OSError as error:
         raise StorageFailed(f"cannot write {target.parent}: {error.strerror or error}") from error
     write_atomically(target, model.SerializeToString())

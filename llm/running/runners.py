@@ -21,6 +21,7 @@ from trisect.runtime.device import Device
 from trisect.runtime.engines.base import Binding, LoadOptions, Module, StatefulModule
 from trisect.runtime.errors import EngineFailed
 from trisect.runtime.tensors.dtypes import dtype_of
+from trisect.runtime.tensors.external_data import check_model_file
 
 from ..bundle import Bundle
 from .kv_cache import KvCache, fresh_name, past_names, present_name
@@ -83,12 +84,13 @@ def load_runner(
     Raises
     ------
     InvalidModel
-        If the bundle has no graph for the device's engine.
+        If the bundle has no graph for the device's engine, or the graph is damaged or refers to other files.
     EngineFailed
         If the engine cannot load the graph.
     """
     graph = bundle.graph_for(device)
     path = Path(bundle.folder) / graph.file
+    check_model_file(path)
     shape = (batch, bundle.kv_heads, 0, bundle.head_dim)
     past = past_names(bundle.layers)
     if graph.cache == "in-place":

@@ -6,23 +6,19 @@ requires, before anything is mapped or allocated. Weights in external files stay
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import onnx
 import onnx_ir as ir
-from google.protobuf.message import DecodeError
 from onnx_ir.passes.common import InlinePass
 
 from trisect.runtime.errors import InvalidModel, UnsupportedModel, UnsupportedOperator, one_line
-from trisect.runtime.tensors.onnx_tensors import all_tensors
+from trisect.runtime.tensors.external_data import check_tensors, point_to, read_model
 
 from ..proto_rewrites.function_opsets import align_function_opsets
 from ..proto_rewrites.map_types import put_map_types, take_map_types
 from ..proto_rewrites.sparse_tensors import make_dense
 from .surrogate_ops import has_surrogate
-
-_FILE_BYTES_MAX = 2**31 - 1
 
 
 def load_model(path: str | Path) -> ir.Model:
@@ -50,8 +46,8 @@ def load_model(path: str | Path) -> ir.Model:
     """
     path = Path(path)
     proto = parse_proto(path)
-    for tensor in all_tensors(proto):
-        _check_tensor(tensor, path)
+    for tensor, span in check_tensors(proto, path):
+        point_to(tensor, str(span.file), span.offset, span.size_bytes)
     _check_names(proto.graph, frozenset(), path)
     make_dense(proto, path.name)
     align_function_opsets(proto, path.name)
@@ -79,28 +75,7 @@ def parse_proto(path: Path) -> onnx.ModelProto:
     InvalidModel, UnsupportedModel
         As `load_model`.
     """
-    try:
-        size_bytes = path.stat().st_size
-        if not path.is_file():
-            raise InvalidModel(f"{path} is not a file", remedy="give the .onnx file itself")
-        if size_bytes == 0:
-            raise InvalidModel(f"{path.name} is empty", remedy="fetch or export it again")
-        if size_bytes > _FILE_BYTES_MAX:
-            raise InvalidModel(
-                f"{path.name} is over 2 GiB, more than one ONNX file can hold",
-                remedy="save its weights as external data",
-            )
-        proto = onnx.ModelProto.FromString(path.read_bytes())
-    except FileNotFoundError:
-        raise InvalidModel(f"no model at {path}", remedy="check the path") from None
-    except OSError as error:
-        raise InvalidModel(
-            f"{path} cannot be read: {error.strerror}", remedy="check the path and its permissions"
-        ) from error
-    except DecodeError:
-        raise InvalidModel(
-            f"{path.name} is not an ONNX model, or is cut short", remedy="fetch or export it again"
-        ) from None
+    proto = read_model(path)
     if not proto.HasField("graph") or not proto.opset_import or not (proto.graph.node or proto.graph.output):
         raise InvalidModel(f"{path.name} is not an ONNX model", remedy="give a .onnx file")
     newest = onnx.defs.onnx_opset_version()
@@ -110,77 +85,6 @@ def parse_proto(path: Path) -> onnx.ModelProto:
                 f"{path.name} uses opset {opset.version}; onnx {onnx.__version__} knows {newest}", remedy="upgrade onnx"
             )
     return proto
-
-
-def _check_tensor(tensor: onnx.TensorProto, path: Path) -> None:
-    """Refuse sizes that do not match; point external tensors at the checked, resolved file."""
-    where = f"{path.name}: tensor {tensor.name!r}"
-    count = 1
-    for dim in tensor.dims:
-        if dim < 0:
-            raise InvalidModel(f"{where} has the dimension {dim}", remedy="export the model again")
-        count *= dim
-    try:
-        dtype = ir.DataType(tensor.data_type)
-    except ValueError:
-        raise InvalidModel(f"{where} has the unknown dtype {tensor.data_type}", remedy="upgrade onnx") from None
-    if dtype == ir.DataType.UNDEFINED:
-        raise InvalidModel(f"{where} has no dtype", remedy="export the model again")
-    size_bytes = 0 if dtype == ir.DataType.STRING else -(-count * int(dtype.bitwidth) // 8)
-    if tensor.data_location != onnx.TensorProto.EXTERNAL:
-        if tensor.HasField("raw_data") and dtype != ir.DataType.STRING and len(tensor.raw_data) != size_bytes:
-            raise InvalidModel(
-                f"{where} holds {len(tensor.raw_data)} bytes where its shape needs {size_bytes}",
-                remedy="fetch or export the model again",
-            )
-        return
-    entries = {entry.key: entry.value for entry in tensor.external_data}
-    location = entries.get("location", "")
-    if count == 0:  # nothing to read: writers leave out keys, or point behind the end of the file
-        _resolved(location, path, where)
-        tensor.ClearField("external_data")
-        tensor.ClearField("data_location")
-        tensor.raw_data = b""
-        return
-    try:
-        offset, length = int(entries.get("offset", 0)), int(entries.get("length", size_bytes))
-    except ValueError:
-        raise InvalidModel(
-            f"{where} has an external offset that is not a number", remedy="export the model again"
-        ) from None
-    file = _external_file(location, path, where)
-    if offset < 0 or length != size_bytes or offset + length > file.stat().st_size:
-        raise InvalidModel(
-            f"{where} needs {size_bytes} bytes at {offset} of {file.name}, which has {file.stat().st_size}",
-            remedy="fetch the model and its data again",
-        )
-    del tensor.external_data[:]
-    for key, value in (("location", str(file)), ("offset", str(offset)), ("length", str(length))):
-        tensor.external_data.add(key=key, value=value)
-
-
-def _external_file(location: str, path: Path, where: str) -> Path:
-    """Return the file of an external location, which must be there."""
-    file = _resolved(location, path, where)
-    if not file.is_file() or not os.access(file, os.R_OK):
-        raise InvalidModel(
-            f"{where} needs the file {location!r}, which is missing", remedy=f"put it beside {path.name}"
-        )
-    return file
-
-
-def _resolved(location: str, path: Path, where: str) -> Path:
-    """Return the path of an external location, which must lie in the model's own folder or below it."""
-    # Download caches store a model and its data as links into one folder: the folder of a link's target counts, too.
-    folders = {path.parent.resolve(), path.resolve().parent}
-    relative = Path(location.replace("\\", "/"))
-    inside = location and not relative.is_absolute() and ".." not in relative.parts
-    file = (path.parent / relative).resolve()
-    if not inside or not any(file.is_relative_to(folder) for folder in folders):
-        raise InvalidModel(
-            f"{where} points outside the model's folder, at {location!r}", remedy="do not trust this model"
-        )
-    return file
 
 
 def _check_names(graph: onnx.GraphProto, outer: frozenset[str], path: Path) -> None:

@@ -21,6 +21,7 @@ from ..atomic_folder import FolderKind, atomic_folder
 from ..atomic_write import write_atomically
 from ..device import Device
 from ..errors import InvalidPlan
+from ..tensors.external_data import checked_size
 from ..tensors.onnx_tensors import all_tensors
 from ..untrusted_files import MalformedFile, decode_json, open_regular, read_bytes
 from .plan_parts import Segment, Transfer, Weights
@@ -216,6 +217,7 @@ def _check_segment(folder: Path, segment: Segment, weights: Weights | None) -> N
     except DecodeError:
         raise InvalidPlan(f"{path} is not an ONNX model", remedy=_REMEDY) from None
     for tensor in all_tensors(model):
+        size_bytes = checked_size(tensor, f"{path}: tensor {tensor.name!r}")
         if tensor.data_location != onnx.TensorProto.EXTERNAL:
             continue
         entries = {entry.key: entry.value for entry in tensor.external_data}
@@ -223,7 +225,7 @@ def _check_segment(folder: Path, segment: Segment, weights: Weights | None) -> N
             offset, length = int(entries.get("offset", 0)), int(entries.get("length", 0))
         except ValueError:
             offset, length = -1, -1
-        inside = weights is not None and offset >= 0 and length >= 0 and offset + length <= weights.size_bytes
+        inside = weights is not None and offset >= 0 and length == size_bytes and offset + length <= weights.size_bytes
         if weights is None or not inside or entries.get("location") != weights.file:
             raise InvalidPlan(
                 f"{path}: tensor {tensor.name!r} is outside the plan's weights",

@@ -1,37 +1,52 @@
-"""Iterates over all constant tensors of an ONNX model: initialisers, attributes, bodies and functions."""
+"""Iterates over all constant tensors of an ONNX model, wherever they are."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import onnx
+from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, SparseTensorProto, TensorProto
+
+_Message = ModelProto | GraphProto | NodeProto | FunctionProto | AttributeProto
 
 
 def all_tensors(proto: onnx.ModelProto | onnx.GraphProto | onnx.NodeProto) -> Iterator[onnx.TensorProto]:
-    """Yield every constant tensor in a model, graph or node, including control-flow bodies and functions.
+    """Yield every constant tensor in a model, graph or node.
+
+    Those are initialisers, dense and sparse, and tensors of attributes, in the graph, in control-flow bodies at any
+    depth, in functions (also the default values of their attributes) and in the graphs for training.
 
     Yields
     ------
     onnx.TensorProto
         The tensors themselves, not copies: changing one changes the model.
     """
-    pending: list[onnx.ModelProto | onnx.GraphProto | onnx.NodeProto | onnx.FunctionProto] = [proto]
+    pending: list[_Message] = [proto]
     while pending:
         item = pending.pop()
-        if isinstance(item, onnx.ModelProto):
-            pending.extend([item.graph, *item.functions])
-        elif isinstance(item, onnx.NodeProto):
-            for attribute in item.attribute:
-                if attribute.HasField("t"):
-                    yield attribute.t
-                yield from attribute.tensors
-                if attribute.HasField("g"):
-                    pending.append(attribute.g)
-                pending.extend(attribute.graphs)
-        else:
-            if isinstance(item, onnx.GraphProto):
+        match item:
+            case ModelProto():
+                pending += [item.graph, *item.functions]
+                for training in item.training_info:
+                    pending += [training.initialization, training.algorithm]
+            case GraphProto():
                 yield from item.initializer
-                for sparse in item.sparse_initializer:
-                    yield sparse.values
-                    yield sparse.indices
-            pending.extend(item.node)
+                yield from _of_sparse(item.sparse_initializer)
+                pending += item.node
+            case FunctionProto():
+                pending += [*item.attribute_proto, *item.node]
+            case NodeProto():
+                pending += item.attribute
+            case AttributeProto():
+                if item.HasField("t"):
+                    yield item.t
+                yield from item.tensors
+                if item.HasField("sparse_tensor"):
+                    yield from _of_sparse([item.sparse_tensor])
+                yield from _of_sparse(item.sparse_tensors)
+                pending += [*([item.g] if item.HasField("g") else []), *item.graphs]
+
+
+def _of_sparse(sparse_tensors: Iterable[SparseTensorProto]) -> Iterator[TensorProto]:
+    for sparse in sparse_tensors:
+        yield from (sparse.values, sparse.indices)
