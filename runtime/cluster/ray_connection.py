@@ -22,6 +22,7 @@ from typing import Any
 import psutil
 
 from ..errors import ClusterFailed, EngineMissing, InvalidInput, one_line
+from ..workers.python_process import SAFE_PATH
 from .reaper import Reaper
 from .scratch_folder import scratch_folder
 
@@ -33,8 +34,9 @@ _END_TIMEOUT_S = 20.0
 _STORE_BYTES = 80 << 20
 """Size of a private Ray's object store, near Ray's minimum: tensors of one machine do not pass through it."""
 _FOLDER_LENGTH_MAX = 40
-"""The paths of Ray's sockets are 64 characters longer, and a socket's path has at most 107."""
+"""The paths of Ray's sockets are 64 characters longer than `_INNER_FOLDER`, and a socket's path has at most 107."""
 _FOLDER_PREFIX = "trisect-ray-"
+_INNER_FOLDER = "r"
 _HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
 _SETTINGS_FRAME = 4
 
@@ -191,7 +193,8 @@ class _RayInstance:
                 try:
                     if self.wanted is None:
                         folder = closing.enter_context(scratch_folder(_temporary_folder(), _FOLDER_PREFIX))
-                        self._start(folder)
+                        # Ray opens its own folder to all users: it is put into one that they cannot enter.
+                        self._start(folder / _INNER_FOLDER)
                         closing.enter_context(_reaped(folder))
                     else:
                         self._join()
@@ -214,6 +217,7 @@ class _RayInstance:
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": _token,
             "RAY_USAGE_STATS_ENABLED": "0",
+            **SAFE_PATH,
         }
         may_listen = ray_constants.ENABLE_RAY_CLUSTER
         with _environment(settings):
@@ -224,7 +228,7 @@ class _RayInstance:
                 context = self.ray.init(
                     address="local", num_cpus=0, num_gpus=0, include_dashboard=False, configure_logging=False,
                     log_to_driver=False, object_store_memory=self.store_bytes, namespace=NAMESPACE,
-                    _temp_dir=str(folder),
+                    _temp_dir=str(folder), job_config=_job_config(self.ray),
                 )  # fmt: skip
             finally:
                 ray_constants.ENABLE_RAY_CLUSTER = may_listen
@@ -232,7 +236,10 @@ class _RayInstance:
 
     def _join(self) -> None:
         _reload_settings()
-        context = self.ray.init(address=self.wanted, configure_logging=False, log_to_driver=False, namespace=NAMESPACE)
+        context = self.ray.init(
+            address=self.wanted, configure_logging=False, log_to_driver=False, namespace=NAMESPACE,
+            job_config=_job_config(self.ray),
+        )  # fmt: skip
         self.address = context.address_info["gcs_address"]
 
     def _explain(self, error: BaseException) -> ClusterFailed:
@@ -282,6 +289,18 @@ def _check_is_ray(address: str) -> None:
         raise ClusterFailed(
             f"the server at {address} is not a Ray cluster", remedy="pass the address of the cluster's head node"
         )
+
+
+def _job_config(ray: Any) -> Any:
+    """Return Ray's settings of this process's work: workers search no folders of this process for modules."""
+
+    class JobConfig(ray.job_config.JobConfig):  # type: ignore[misc]  # Ray is imported late
+        def _serialize(self) -> Any:
+            # Ray adds the current folder and that of the script after the settings were made.
+            self._py_driver_sys_path: list[str] = []
+            return super()._serialize()
+
+    return JobConfig()
 
 
 def _reload_settings() -> None:

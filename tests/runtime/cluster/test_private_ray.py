@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
 from dataclasses import replace
@@ -17,6 +18,7 @@ import pytest
 from tests.runtime.cluster.real_model_plan import halves
 from tests.runtime.list_plan import assert_lists_right, lists_feeds, lists_plan
 from tests.runtime.pipeline import assert_right, feeds
+from trisect.runtime.cluster.ray_connection import connect
 from trisect.runtime.engines.base import LoadOptions
 from trisect.runtime.errors import DeviceLost, EngineFailed, InvalidInput, UnknownDevice
 from trisect.runtime.sessions.session import Session
@@ -34,6 +36,17 @@ def wait_until(there: bool, pid: int) -> None:
     until_s = time.monotonic() + 20
     while psutil.pid_exists(pid) != there and time.monotonic() < until_s:
         time.sleep(0.05)
+
+
+def test_its_processes_search_no_folder_of_this_one_and_other_users_cannot_enter_its_folder():
+    with connect() as connection:
+        search_path = connection.ray.remote(num_cpus=0)(lambda: (sys.path, sys.flags.safe_path))
+        paths, is_safe = connection.ray.get(search_path.remote())
+        folder = Path(connection.ray._private.worker.global_worker.node.get_session_dir_path())
+        top = next(path for path in folder.parents if path.name.startswith("trisect-ray-"))
+        assert top.stat().st_mode & 0o077 == 0
+    assert is_safe
+    assert not {"", os.getcwd(), str(Path(sys.argv[0]).resolve().parent)} & set(paths)
 
 
 def test_a_diamond_gives_what_the_formula_gives(diamond):

@@ -21,6 +21,17 @@ def test_arguments_arrive_and_modules_are_found_where_this_process_finds_them(tm
     assert process.returncode == 0
 
 
+def test_modules_of_the_current_folder_do_not_run(tmp_path, monkeypatch):
+    for name in ("json", "sitecustomize", "trisect", "importlib"):
+        (tmp_path / f"{name}.py").write_text("open(__name__ + '.ran', 'w').close()\n")
+    monkeypatch.chdir(tmp_path)
+    for added in ("", ".", str(tmp_path)):
+        monkeypatch.setattr(sys, "path", [added, *sys.path])
+    process = start_python("trisect.runtime.device", stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert "has no attribute 'main'" in process.communicate(timeout=60)[1]
+    assert not list(tmp_path.glob("*.ran"))
+
+
 def test_a_program_without_an_interpreter_says_so(monkeypatch):
     monkeypatch.setattr(sys, "executable", "")
     with pytest.raises(EngineFailed, match=r"no worker process can be started: sys.executable is empty; use the exec"):
