@@ -257,7 +257,7 @@ def serve(module: str, make_handler: str, lifeline: int) -> None:
     lifeline : int
         Read end of a pipe without data; this process ends when the other end is closed.
     """
-    _end_with_parent(lifeline)
+    end_with_parent(lifeline)
     # Libraries print to standard output from C too; only replies may reach the pipe.
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
@@ -278,7 +278,7 @@ def serve(module: str, make_handler: str, lifeline: int) -> None:
             send({"error": one_line(error, _REASON_LENGTH, with_kind=False)})
 
 
-def _end_with_parent(lifeline: int) -> None:
+def end_with_parent(lifeline: int) -> None:
     """Have the system kill this process when its parent ends, also while native code blocks all Python threads."""
     try:
         import fcntl

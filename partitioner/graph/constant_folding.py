@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from itertools import zip_longest
+from math import prod
 
 import numpy as np
 import onnx
@@ -34,7 +36,12 @@ _ROUNDED_IN_STEPS = frozenset(("Mod", "Range", "ReduceProd"))
 _NARROWED, _NARROW_MAX = frozenset(("Clip", "Max", "Min", "Mod", "Range", "Sign")), 2**31 - 1
 """Operators that some engines compute in 32 bits for larger integers, too."""
 _INTEGERS = frozenset(ir.DataType[f"{sign}INT{bits}"] for sign in ("", "U") for bits in (8, 16, 32, 64))
+_INT64_MAX = 2**63 - 1
 _FLOAT_MAX = float(np.finfo(np.float32).max)
+_ELEMENTWISE = frozenset(
+    "Add And Div Equal Greater GreaterOrEqual Less LessOrEqual Max Min Mod Mul Or Sub Where Xor".split()
+)
+"""Operators whose inputs are broadcast to a common shape, which may be larger than all of them."""
 
 
 def fold(
@@ -54,23 +61,24 @@ def fold(
             continue
         if node.op_type in ("Shape", "Size"):
             shape = _static_shape(node.inputs[0], types, known)
-            results = None if shape is None else [_shape_value(node, shape)]
+            results = None if shape is None or prod(shape) > _INT64_MAX else [_shape_value(node, shape)]
         elif all(v is None or v.name in known for v in node.inputs):
-            if node.op_type in ("Expand", "ConstantOfShape", "Tile", "Range") and not _is_small(node, known):
+            if not _is_small(node, known):
                 continue
             feeds = {v.name: known[v.name] for v in node.inputs if v is not None and v.name}
             results = _evaluate(node, feeds, opsets) if _is_certain(node, list(feeds.values())) else None
         else:
             continue
         if results is not None and all(r.size <= FOLDED_ELEMENTS_MAX for r in results):
-            fresh.update(zip(names, results, strict=False))
-            known.update(zip(names, results, strict=False))
+            named = dict(zip(filter(None, names), results, strict=True))
+            fresh.update(named)
+            known.update(named)
     return fresh
 
 
 def _shape_value(node: ir.Node, shape: tuple[int, ...]) -> np.ndarray:
     if node.op_type == "Size":
-        return np.array(int(np.prod(shape, dtype=np.int64)), dtype=np.int64)
+        return np.array(prod(shape), dtype=np.int64)
     start, end = (node.attributes[k].as_int() if k in node.attributes else None for k in ("start", "end"))
     return np.array(shape[start:end], dtype=np.int64)
 
@@ -83,9 +91,15 @@ def _is_small(node: ir.Node, known: Mapping[str, np.ndarray]) -> bool:
             return False
         start, limit, delta = (a.item() for a in arrays)
         return bool(delta) and bool((limit - start) / delta <= FOLDED_ELEMENTS_MAX)
-    target = np.abs(arrays[-1].astype(np.float64))
-    size = float(np.prod(target))
-    return size * (arrays[0].size if node.op_type in ("Expand", "Tile") else 1) <= FOLDED_ELEMENTS_MAX
+    if node.op_type in ("Expand", "ConstantOfShape", "Tile"):
+        size = float(np.prod(np.abs(arrays[-1].astype(np.float64))))
+        return size * (1 if node.op_type == "ConstantOfShape" else arrays[0].size) <= FOLDED_ELEMENTS_MAX
+    if node.op_type == "Concat":
+        return sum(a.size for a in arrays) <= FOLDED_ELEMENTS_MAX
+    if node.op_type in _ELEMENTWISE:
+        axes = zip_longest(*(reversed(a.shape) for a in arrays), fillvalue=1)
+        return bool(prod(max(axis) for axis in axes) <= FOLDED_ELEMENTS_MAX)
+    return True
 
 
 def _is_certain(node: ir.Node, arrays: list[np.ndarray]) -> bool:

@@ -68,7 +68,7 @@ class Graph:
         model = load_model(path)
         try:
             bind_shapes(model, shapes)
-            folded = infer(model)
+            folded = _inferred(model, Path(path).name)
             return cls(Path(path), model, _digraph(model, folded), shapes, folded)
         except TrisectError:
             raise
@@ -115,6 +115,13 @@ class Graph:
         """Hash of the model file, external data excluded."""
         with self.path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _inferred(model: ir.Model, name: str) -> Mapping[str, np.ndarray]:
+    try:
+        return infer(model)
+    except InvalidModel as error:
+        raise error.with_message(f"{name}: {error.message}") from error
 
 
 def _digraph(model: ir.Model, folded: Mapping[str, np.ndarray]) -> TaskGraph:

@@ -16,6 +16,7 @@ from trisect.runtime.errors import InvalidModel, UnsupportedModel, UnsupportedOp
 from trisect.runtime.tensors.external_data import check_tensors, point_to, read_model
 
 from ..proto_rewrites.function_opsets import align_function_opsets
+from ..proto_rewrites.inlined_size import check_inlined_size
 from ..proto_rewrites.map_types import put_map_types, take_map_types
 from ..proto_rewrites.sparse_tensors import make_dense
 from .surrogate_ops import has_surrogate
@@ -49,6 +50,7 @@ def load_model(path: str | Path) -> ir.Model:
     for tensor, span in check_tensors(proto, path):
         point_to(tensor, str(span.file), span.offset, span.size_bytes)
     _check_names(proto.graph, frozenset(), path)
+    check_inlined_size(proto, path.name)
     make_dense(proto, path.name)
     align_function_opsets(proto, path.name)
     map_types = take_map_types(proto)

@@ -8,6 +8,7 @@ shapes, and it need not run, nor be transferred between devices, later.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 
 import numpy as np
 import onnx
@@ -18,9 +19,12 @@ from trisect.runtime.errors import InvalidInput, InvalidModel, one_line
 
 from ..proto_rewrites.map_types import has_map, map_type, set_map_type
 from .constant_folding import FOLDED_ELEMENTS_MAX, fold
+from .isolated_inference import infer_isolated
 from .surrogate_ops import surrogate_of
 
 _INLINE_BYTES = 8 * FOLDED_ELEMENTS_MAX
+_ROUNDS_MAX = 100
+"""What more rounds would fold runs on a device."""
 
 
 def bind_shapes(model: ir.Model, shapes: Mapping[str, int]) -> None:
@@ -103,15 +107,8 @@ def infer(model: ir.Model) -> dict[str, np.ndarray]:
         Where shape inference fails.
     """
     skeleton = _Skeleton(model)
-    folded: dict[str, np.ndarray] = {}
-    while True:
-        inferred = skeleton.inferred(folded)
-        types = {v.name: v for group in (inferred.graph.value_info, inferred.graph.output) for v in group}
-        more = fold(model, folded, skeleton.small, types)
-        if not more:
-            break
-        folded.update(more)
-    _write_back(model.graph, skeleton.with_declared(inferred, folded).graph)
+    inferred, folded = infer_isolated(partial(_infer_and_fold, model, skeleton), skeleton.size_bytes)
+    _write_back(model.graph, inferred.graph)
     for name, tensor in constants(model.graph).items():
         if name in skeleton.values:
             skeleton.values[name].type = ir.TensorType(tensor.dtype)
@@ -120,6 +117,19 @@ def infer(model: ir.Model) -> dict[str, np.ndarray]:
         skeleton.values[name].shape = ir.Shape(array.shape)
         skeleton.values[name].type = ir.TensorType(ir.DataType.from_numpy(array.dtype))
     return folded
+
+
+def _infer_and_fold(model: ir.Model, skeleton: _Skeleton) -> tuple[onnx.ModelProto, dict[str, np.ndarray]]:
+    """Infer and fold in turn: a folded shape may give more shapes, and these more to fold."""
+    folded: dict[str, np.ndarray] = {}
+    for _ in range(_ROUNDS_MAX):
+        inferred = skeleton.inferred(folded)
+        types = {v.name: v for group in (inferred.graph.value_info, inferred.graph.output) for v in group}
+        more = fold(model, folded, skeleton.small, types)
+        if not more:
+            break
+        folded.update(more)
+    return skeleton.with_declared(inferred, folded), folded
 
 
 class _Skeleton:
@@ -170,6 +180,11 @@ class _Skeleton:
                 graph.node.extend(surrogate.nodes)
                 graph.initializer.extend(surrogate.initializers)
                 graph.input.extend(surrogate.placeholders)
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of the model without its weights."""
+        return self._proto.ByteSize()
 
     def with_declared(self, inferred: onnx.ModelProto, folded: Mapping[str, np.ndarray]) -> onnx.ModelProto:
         """Infer once more with the shapes that the file declares behind operators that inference does not know.

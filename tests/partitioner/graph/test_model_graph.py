@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper, parser
 
 from tests.partitioner import small_models
 from trisect.partitioner.graph.model_graph import Graph
 from trisect.profiles.costmodel.op_features import OpClass
-from trisect.runtime.errors import InvalidInput
+from trisect.runtime.errors import InvalidInput, InvalidModel
 from trisect.runtime.tensors.tensor_spec import TensorSpec
 
 
@@ -174,3 +174,62 @@ def test_shapes_through_operators_that_onnx_does_not_know(tmp_path: Path, packed
     assert nodes["qkv"]["weight_bytes"] == 128 * 32 + 4 * 256
     assert nodes["gqa"]["op_class"] is OpClass.ATTENTION
     assert nodes["gqa"]["flops"] == 4 * 3 * 8 * (4 * 16 + 5)
+
+
+HEAD = '<ir_version: 9, opset_import: ["": 18]>'
+
+
+def _parsed(path: Path, text: str) -> Path:
+    path.write_bytes(parser.parse_model(f"{HEAD} {text}").SerializeToString())
+    return path
+
+
+@pytest.mark.parametrize(
+    ("parts", "wanted", "shape"), [(", b, c", "c", (4, 6)), ("a, , c", "c", (4, 6)), ("a, b, ", "b", (3, 8))]
+)
+def test_arithmetic_on_shapes_with_unnamed_outputs(tmp_path: Path, parts: str, wanted: str, shape: tuple[int, ...]):
+    path = tmp_path / "m.onnx"
+    model = parser.parse_model(
+        f"{HEAD} g (float[2,3,4] x) => (float y) <int64[1] rest = {{-1}}> {{ s = Shape(x)"
+        f" p, q, r = Split <axis = 0, num_outputs = 3> (s)"
+        f" shape = Concat <axis = 0> ({wanted}, rest) y = Reshape(x, shape) }}"
+    )
+    model.graph.node[1].output[:] = [name.strip() for name in parts.split(",")]
+    path.write_bytes(model.SerializeToString())
+    graph = Graph.read(path)
+    assert graph.outputs[0].shape == shape
+    assert graph.folded["shape"].tolist() == [shape[0], -1]
+
+
+def test_a_model_that_ends_shape_inference_is_one_error(tmp_path: Path):
+    path = _parsed(
+        tmp_path / "m.onnx",
+        "g (float[1,1,4,4] x) => (float y) <float[4] s = {-3e38, 1, 2, 2}, int64[1] a = {0}, int64[1] b = {1}>"
+        " { r = Resize(x, , s) y = Slice(r, a, b) }",
+    )
+    model = onnx.load(path)
+    model.graph.initializer[0].CopyFrom(numpy_helper.from_array(np.array([-np.inf, 1, 2, 2], np.float32), "s"))
+    onnx.save(model, path)
+    with pytest.raises(InvalidModel, match=r"^m\.onnx: shape inference failed: its process ended \(SIGABRT\)"):
+        Graph.read(path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<int64[1] s = {1000000000000}> { big = ConstantOfShape(s) y = ReduceSum(big) }",
+        "<int64 a = {0}, int64 b = {1000000000000}, int64 d = {1}> { big = Range(a, b, d) y = ReduceSum(big) }",
+        "<int64[1] s = {4000}> { one = ConstantOfShape(s) c = Concat <axis = 0> (one, one) y = ReduceSum(c) }",
+        "<int64[3] p = {4000, 1, 1}, int64[3] q = {1, 4000, 1}, int64[3] r = {1, 1, 4000}>"
+        " { i = ConstantOfShape(p) j = ConstantOfShape(q) k = ConstantOfShape(r) m = Max(i, j, k) y = ReduceSum(m) }",
+    ],
+)
+def test_nothing_large_is_folded(tmp_path: Path, text: str):
+    graph = Graph.read(_parsed(tmp_path / "m.onnx", f"g () => (y) {text}"))
+    assert all(array.size <= 4096 for array in graph.folded.values())
+    assert not {"big", "c", "m"} & set(graph.folded)
+
+
+def test_a_size_beyond_64_bits_is_not_folded(tmp_path: Path):
+    text = f"g (float[{2**40},{2**40}] x) => (y) {{ n = Size(x) y = Neg(n) }}"
+    assert Graph.read(_parsed(tmp_path / "m.onnx", text)).folded == {}

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import helper
+from onnx import helper, parser
 
 from tests.partitioner import small_models
 from trisect.partitioner.graph.model_graph import Graph
@@ -148,3 +148,21 @@ def test_functions_are_inlined(tmp_path: Path) -> None:
         "Add",
         "Add",
     ]
+
+
+def test_functions_that_call_each_other_are_counted_before_they_are_inlined(tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+
+    def write(depth: int, last_op: str) -> None:
+        imports = 'opset_import: ["": 18, "my": 1]'
+        bodies = [f"b = my.F{i + 1}(a) c = my.F{i + 1}(b)" for i in range(depth)] + [f"c = {last_op}(a)"]
+        functions = [f'<domain: "my", {imports}> F{i} (a) => (c) {{ {body} }}' for i, body in enumerate(bodies)]
+        graph = f"<ir_version: 10, {imports}> g (float[4] x) => (float[4] y) {{ y = my.F0(x) }}"
+        path.write_bytes(parser.parse_model(" ".join((graph, *functions))).SerializeToString())
+
+    write(10, "Relu")
+    assert [node.op_type for node in load_model(path).graph] == ["Relu"] * 2**10
+    write(30, "Relu")
+    assert "its 62 nodes become 1.07e+09 when functions are inlined" in refusal(path)
+    write(3, "my.F0")
+    assert "function 'F0' calls itself" in refusal(path)
