@@ -41,11 +41,15 @@ class IsolatedCalls:
     ----------
     name : str
         What the process is, for messages.
+    memory_limit_bytes : int, optional
+        Largest resident set; default: `memory_for_child_bytes`.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, memory_limit_bytes: int | None = None) -> None:
         self._name = name
+        self._memory_limit_bytes = memory_limit_bytes
         self._process: ChildProcess | None = None
+        self._is_ready = False
         self._owner_pid = 0
         self._lock = threading.Lock()
         self._idle: threading.Timer | None = None
@@ -89,20 +93,40 @@ class IsolatedCalls:
         result: _Result = _convert(outcome.result, get_type_hints(function)["return"])
         return result
 
+    def start(self) -> None:
+        """Start the process in the background, so that the first call need not wait for that.
+
+        Raises
+        ------
+        ChildProcessFailed
+            When it cannot be started.
+        """
+        with self._lock:
+            self._spawn()
+            self._stop_when_idle()
+
     def close(self) -> None:
         """End the process, if there is one."""
         with self._lock:
             self._stop()
 
     def _started(self) -> ChildProcess:
+        process = self._spawn()
+        if not self._is_ready:
+            # So that the time limits of calls do not include the start.
+            process.request(_Call(__name__, _ready.__qualname__, []), time_limit_s=_START_LIMIT_S)
+            self._is_ready = True
+        return process
+
+    def _spawn(self) -> ChildProcess:
         if self._idle is not None:
             self._idle.cancel()
         if self._owner_pid != os.getpid():  # that process belongs to the one from which this one was forked
             self._process, self._owner_pid = None, os.getpid()
         if self._process is None or self._process.has_ended:
-            self._process = ChildProcess(_handler, self._name, memory_limit_bytes=memory_for_child_bytes())
-            # So that the time limits of calls do not include the start.
-            self._process.request(_Call(__name__, _ready.__qualname__, []), time_limit_s=_START_LIMIT_S)
+            limit_bytes = self._memory_limit_bytes or memory_for_child_bytes()
+            self._process = ChildProcess(_handler, self._name, memory_limit_bytes=limit_bytes)
+            self._is_ready = False
         return self._process
 
     def _stop(self) -> None:

@@ -6,6 +6,7 @@ fields for: the end-of-sequence tokens and the chat template.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,10 +16,11 @@ from typing import Any
 import msgspec
 import tokenizers
 
+from trisect.runtime.child_process import ChildProcessFailed
 from trisect.runtime.errors import InvalidInput, InvalidModel
 from trisect.runtime.untrusted_files import DATA_LIMIT_BYTES, MalformedFile, decode_json, read_bytes, read_text
 
-from .chat_template import render_chat
+from .chat_template import prepare_rendering, render_chat
 
 TOKENIZER_FILE = "tokenizer.json"
 PROMPTING_FILE = "prompting.json"
@@ -81,6 +83,9 @@ class Tokenizer:
         except (OSError, MalformedFile) as error:
             reason = error.strerror if isinstance(error, OSError) else error
             raise InvalidModel(f"{folder} holds no usable tokenizer: {reason}", remedy="import it again") from error
+        if prompting.chat_template is not None:
+            with contextlib.suppress(ChildProcessFailed):  # reported when a template is to be rendered
+                prepare_rendering()
         return cls(document, prompting)
 
     def save(self, folder: str | Path) -> None:

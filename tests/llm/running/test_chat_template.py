@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import datetime
+import os
 
 import pytest
 
+from trisect.llm.running import chat_template
 from trisect.llm.running.chat_template import render_chat
-from trisect.runtime.errors import InvalidInput, InvalidModel
+from trisect.runtime.errors import InvalidInput, InvalidModel, TrisectError
 
 TALK = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes?"}, {"role": "user", "content": "1+1"}]
 
@@ -94,3 +96,55 @@ def test_messages_without_role_or_content() -> None:
     for bad in ({"role": "user"}, {"content": "x"}, {"role": 1, "content": "x"}):
         with pytest.raises(InvalidInput, match="message 1"):
             render_chat(None, [TALK[0], bad])
+
+
+_UNBOUNDED = {
+    "nested loops": "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
+    "a power": "{{ 10 ** (10 ** 9) }}",
+    "exponential recursion": "{% macro m(n) %}{% if n %}{{ m(n-1) }}{{ m(n-1) }}{% endif %}{% endmacro %}{{ m(60) }}",
+    "a sort of much": "{% for i in range(9999) %}{{ (range(99999) | list * 20) | sort | first }}{% endfor %}",
+}
+_LARGE = {
+    "a doubled text": "{% set n = namespace(x='a') %}{% for i in range(32) %}{% set n.x = n.x + n.x %}{% endfor %}",
+    "a joined text": "{% set n = namespace(x='a') %}{% for i in range(32) %}{% set n.x = n.x ~ n.x %}{% endfor %}",
+    "a wide format": "{{ ('%2000000000d' % 1) | length }}",
+    "a wide new format": "{{ '{:2000000000}'.format(1) | length }}",
+    "a product": "{{ 'x' * 2000000000 }}",
+    "a filter's width": "{{ 'x' | center(2000000000) }}",
+    "an indentation": "{{ ('\\nx' * 100000) | indent(100000) }}",
+    "a nested list": "{% set n = namespace(x=[1]) %}{% for i in range(40) %}{% set n.x = n.x + n.x %}{% endfor %}",
+    "a replacement": "{{ ('a' * 100000).replace('a', 'a' * 100000) | length }}",
+    "a join": "{{ range(99999) | join('a' * 100000) }}",
+}
+_MALFORMED = {
+    "digits": "{{ 10 ** 5000 }}",
+    "deep nesting": "{% for i in [1] %}" * 30 + "{% endfor %}" * 30,
+    "deep brackets": "{{ " + "(" * 5000 + "1" + ")" * 5000 + " }}",
+    "long output": "{% for i in range(99999) %}" + "x" * 1000 + "{% endfor %}",
+    "endless recursion": "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
+}
+
+
+@pytest.mark.parametrize("template", _UNBOUNDED.values(), ids=_UNBOUNDED)
+def test_a_template_that_does_not_end_is_stopped(template: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chat_template, "_TIME_LIMIT_S", 0.3)
+    with pytest.raises(InvalidModel, match=r"cannot be used: no reply within 0.3 s"):
+        render_chat(template, [{"role": "user", "content": "hi"}])
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the limit is watched from outside, which may be too late")
+@pytest.mark.parametrize("template", _LARGE.values(), ids=_LARGE)
+def test_a_template_that_takes_too_much_memory_is_stopped(template: str) -> None:
+    with pytest.raises(InvalidModel, match="takes too much memory"):
+        render_chat(template, [{"role": "user", "content": "hi"}])
+
+
+@pytest.mark.parametrize("template", _MALFORMED.values(), ids=_MALFORMED)
+def test_a_template_that_fails_in_another_way_is_an_error_of_the_model_or_the_input(template: str) -> None:
+    with pytest.raises(TrisectError, match="the model's chat template"):
+        render_chat(template, [{"role": "user", "content": "hi"}])
+
+
+def test_messages_that_json_cannot_express_are_refused() -> None:
+    with pytest.raises(InvalidInput, match="a message holds what JSON cannot express"):
+        render_chat("{{ messages }}", [{"role": "user", "content": object()}])
