@@ -132,7 +132,7 @@ class TaskModels:
             aside = self.folder / "parts"
             aside.mkdir()
             pieces = [Piece("", nodes) for nodes in self.members.values()]
-            segments, _, _ = write_segments(self.graph, pieces, aside)
+            segments, _, _ = write_segments(self.graph, pieces, aside, is_trial=True)
             self._segments = dict(zip(self.members, segments, strict=True))
         return self._segments[task]
 
@@ -143,7 +143,7 @@ class TaskModels:
             aside.mkdir()
             inside = set(chain.from_iterable(self.members.values()))
             piece = Piece("", tuple(name for name in self.graph.nodes if name in inside))
-            segments, _, _ = write_segments(self.graph, [piece], aside)
+            segments, _, _ = write_segments(self.graph, [piece], aside, is_trial=True)
             self._whole = aside / segments[0].file
         return self._whole
 

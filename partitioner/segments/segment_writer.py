@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
@@ -27,6 +28,7 @@ ALIGNMENT_BYTES = 4096
 """Tensors start at a page boundary, so that an engine can map them."""
 _INLINE_BYTES = 1024
 _CHUNK_BYTES = 1 << 24
+_ZEROS = bytes(_CHUNK_BYTES)
 _IR_VERSION_MIN = 8  # older versions require each initialiser to be declared as an input
 _IR_VERSION_MAX = 11  # engines refuse files of a newer version; later versions add only dtypes
 _STAGES_IR_VERSION = 11
@@ -36,7 +38,12 @@ _OPSET_MIN = 21
 
 
 def write_segments(
-    graph: Graph, pieces: Sequence[Piece], folder: Path, nhwc_tensors: Collection[str] = ()
+    graph: Graph,
+    pieces: Sequence[Piece],
+    folder: Path,
+    nhwc_tensors: Collection[str] = (),
+    *,
+    is_trial: bool = False,
 ) -> tuple[tuple[Segment, ...], tuple[Transfer, ...], Weights | None]:
     """Write each piece of the model as an ONNX file.
 
@@ -48,6 +55,8 @@ def write_segments(
         Empty; gets ``segment_000.onnx`` and so on, and ``weights.bin`` where there are weights of 1 KiB or more.
     nhwc_tensors : collection of str
         Tensors that cross segment boundaries in NHWC layout; see `nhwc_boundaries`.
+    is_trial : bool
+        Whether the files are only compiled, so that nothing has to be known of the weights file.
 
     Returns
     -------
@@ -62,7 +71,7 @@ def write_segments(
     home = {name: i for i, piece in enumerate(pieces) for name in piece.nodes}
     leaving = _leaving_values(graph, home)
     segments = []
-    with _WeightsWriter(folder / WEIGHTS_FILE) as weights:
+    with _WeightsWriter(folder / WEIGHTS_FILE, is_hashed=not is_trial) as weights:
         for index, piece in enumerate(pieces):
             model, inputs, outputs = _segment_model(graph, piece, index, home, leaving, weights, nhwc_tensors)
             content = model.SerializeToString(deterministic=True)
@@ -225,8 +234,8 @@ def _transfers(graph: Graph, segments: Iterable[Segment]) -> Iterator[Transfer]:
 class _WeightsWriter:
     """Writes the weights file: each tensor once, streamed and hashed."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, *, is_hashed: bool) -> None:
+        self._path, self._is_hashed = path, is_hashed
         self._file: BinaryIO | None = None
         self._hash = hashlib.sha256()
         self._end = 0
@@ -238,6 +247,7 @@ class _WeightsWriter:
 
     def __exit__(self, *_: object) -> None:
         if self._file is not None:
+            self._file.truncate(self._end)
             self._file.close()
             self.record = Weights(self._path.name, self._end, self._hash.hexdigest())
 
@@ -276,8 +286,12 @@ class _WeightsWriter:
 
     def _write(self, chunk: bytes | memoryview) -> None:
         assert self._file is not None
-        self._file.write(chunk)
-        self._hash.update(chunk)
+        if chunk == _ZEROS[: len(chunk)]:  # as in a stand-in for missing weights: takes no space
+            self._file.seek(len(chunk), os.SEEK_CUR)
+        else:
+            self._file.write(chunk)
+        if self._is_hashed:
+            self._hash.update(chunk)
         self._end += len(chunk)
 
 

@@ -108,21 +108,24 @@ def _assess_graph(
     shapes: dict[str, int],
     progress: Progress,
 ) -> ModelSupport:
-    """Assess a whole graph: each engine compiles every piece of it."""
+    """Assess a whole graph: each engine with enough memory for it compiles every piece of it."""
     notes: list[str] = []
     graph, assumed = _read_graph(path, shapes)
     if assumed:
         notes.append(f"assumed {', '.join(f'{name} = 1' for name in assumed)}")
     tasks = task_graph(graph)
     capabilities = Capabilities()
-    refused = refusals(graph, tasks, devices, capabilities, progress)
+    shortages = {device.id: _memory_shortage(description.weight_bytes, device) for device in devices}
+    fitting = [device for device in devices if not shortages[device.id]]
+    # Only then: to ask a device takes as much memory as to run the model there.
+    refused = refusals(graph, tasks, fitting, capabilities, progress) if fitting else {}
     if capabilities.moved is not None:
         notes.append(f"the capability cache was damaged: moved to {capabilities.moved}, devices probed again")
     costs = ProfileCosts(profile)
     support: dict[str, DeviceModelSupport] = {}
     for device in devices:
         refused_here = {task: refused[task, device.id] for task in tasks if (task, device.id) in refused}
-        memory = _memory_shortage(description.weight_bytes, device)
+        memory = shortages[device.id]
         is_none_run = len(refused_here) == len(tasks) > 0
         ability: Ability = "no" if memory or is_none_run else "partly" if refused_here else "yes"
         reasons = [*([memory] if memory else []), *_listed(refused_here)]
@@ -136,7 +139,7 @@ def _assess_graph(
         support[device.id] = DeviceModelSupport(
             device.id, ability, tuple(reasons), None if latency_s in (None, inf) else latency_s
         )
-    nowhere = [task for task in tasks if all((task, device.id) in refused for device in devices)]
+    nowhere = [task for task in tasks if fitting and all((task, device.id) in refused for device in fitting)]
     together: Ability = "no" if nowhere or all(s.ability == "no" for s in support.values()) else "yes"
     if nowhere:
         notes.append(f"no device supports {', '.join(map(repr, nowhere[:_MAX_NAMED]))}")

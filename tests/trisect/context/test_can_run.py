@@ -15,6 +15,7 @@ from trisect.bench.model_packages import known_files
 from trisect.context.can_run import best_of, can_run
 from trisect.context.history import History
 from trisect.context.sources import describe_model
+from trisect.profiles.capabilities import compile_verdicts
 from trisect.runtime.errors import InvalidInput, InvalidModel, StorageFailed, TrisectError
 
 LLAMA_8B = {
@@ -205,6 +206,39 @@ def test_weights_of_absurd_size_are_refused_before_anything_is_written(tmp_path:
     (tmp_path / "huge.onnx").write_bytes(model.SerializeToString())
     with pytest.raises(InvalidModel, match="too large"):
         can_run(tmp_path / "huge.onnx", "cpu")
+
+
+def claiming(path: Path, rows: int, columns: int) -> Path:
+    """A model of a few bytes that claims missing weights."""
+    weight = TensorProto(
+        name="w", data_type=TensorProto.FLOAT, dims=[rows, columns], data_location=TensorProto.EXTERNAL
+    )
+    weight.external_data.add(key="location", value="missing.bin")
+    text = f"g (float[1, {rows}] x) => (float[1, {columns}] y) {{ y = MatMul (x, w) }}"
+    model = parser.parse_model(f'<ir_version: 10, opset_import: ["": 21]> {text}')
+    model.graph.initializer.append(weight)
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def test_no_engine_is_asked_about_weights_beyond_its_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(compile_verdicts, "isolated_compile_failure", lambda *_: pytest.fail("asked"))
+    answer = can_run(claiming(tmp_path / "m.onnx", 1 << 21, 1 << 20), "cpu")
+    assert answer.ability == "no"
+    assert all(reasons[0].startswith("needs 8.8e+03 GB, but cpu:") for _, reasons in abilities(answer).values())
+
+
+def test_missing_weights_take_no_space_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    used_bytes = []
+
+    def ask(model: Path, _: object) -> str:
+        used_bytes.append(sum(file.stat().st_blocks * 512 for file in model.parent.iterdir()))
+        return ""
+
+    monkeypatch.setattr(compile_verdicts, "isolated_compile_failure", ask)
+    assert can_run(claiming(tmp_path / "m.onnx", 1 << 14, 1 << 13), "cpu:ort").ability == "yes"
+    assert used_bytes
+    assert max(used_bytes) < 1 << 20
 
 
 def test_a_tflite_file_lists_its_operators(tmp_path: Path):

@@ -12,7 +12,7 @@ from pathlib import Path
 import onnx
 
 from trisect.partitioner.graph.model_loading import parse_proto
-from trisect.runtime.errors import InvalidModel
+from trisect.runtime.errors import InvalidModel, StorageFailed
 from trisect.runtime.tensors.onnx_tensors import all_tensors
 
 from .model_description import ModelDescription
@@ -108,6 +108,12 @@ def _write_with_zeros(proto: onnx.ModelProto, tensors: list[onnx.TensorProto], g
             raise InvalidModel(
                 f"{graph.name} claims more than {_MAX_WEIGHT_BYTES} bytes of weights", remedy="do not trust this model"
             )
-    with (graph.parent / _WEIGHTS).open("wb") as file:
-        file.truncate(offset)
-    graph.write_bytes(proto.SerializeToString())
+    try:
+        with (graph.parent / _WEIGHTS).open("wb") as file:
+            file.truncate(offset)  # takes no space on the disk
+        graph.write_bytes(proto.SerializeToString())
+    except OSError as error:
+        raise StorageFailed(
+            f"no file can stand in for the {offset / 1e9:.3g} GB of weights that {graph.name} lacks: {error.strerror}",
+            remedy="set TMPDIR to a folder that can be written to",
+        ) from error
