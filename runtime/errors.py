@@ -84,6 +84,12 @@ class EngineFailed(TrisectError):
     ) -> None:
         super().__init__(message, remedy=remedy, reason=reason)
         self.device = device
+        self.segment: int | None = None
+        """Index of the segment that it ran, where it was one of a plan's."""
+
+
+class VerificationFailed(TrisectError):
+    """A plan computes something else than the model that it was made from."""
 
 
 class DeviceLost(EngineFailed):

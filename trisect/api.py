@@ -178,6 +178,8 @@ def split(
     machine: str | None = None,
     address: str | None = None,
     refine: int = 0,
+    verify: bool = True,
+    tolerance: float | None = None,
     progress: Progress | None = None,
 ) -> Plan:
     """Place a model's nodes on devices, from measured costs, and cut it into segments that run.
@@ -211,11 +213,18 @@ def split(
     refine : int
         Number of refinement iterations: run the plan, correct the costs by its measured segments, plan again. The
         fastest plan is returned; the measurements improve later predictions.
+    verify : bool
+        Run the plan once beside the whole model, in a child process, before it is written; see `Plan.verified`. Nodes
+        that a device computes differently are placed elsewhere. The same segments are verified once.
+    tolerance : float, optional
+        Of the floats compared then; as for `trisect.verify`.
     progress : callable, optional
         Called while devices and the model are measured.
 
     Raises
     ------
+    VerificationFailed
+        When the plan computes something else than the model, and its nodes cannot be placed elsewhere.
     InvalidModel, UnsupportedModel, UnsupportedOperator
         For a model that cannot be read or run.
     InvalidInput
@@ -233,7 +242,7 @@ def split(
     with cluster_devices.connected(address):
         request = PlanRequest(
             Path(model), tuple(devices_to_plan_for(devices, machine, address)), strategy, objective, dict(shapes or {}),
-            read_constraints(constraints), time_limit_s, seed, refine, machine or "",
+            read_constraints(constraints), time_limit_s, seed, refine, machine or "", verify, tolerance,
         )  # fmt: skip
         report = progress or no_progress
         plan = with_device_data(request, lambda data: make_plan(request, data, folder, report), report)

@@ -33,6 +33,8 @@ def pareto(
     out: str | Path | None = None,
     machine: str | None = None,
     address: str | None = None,
+    verify: bool = True,
+    tolerance: float | None = None,
     progress: Progress | None = None,
 ) -> list[Solution]:
     """Return Pareto-optimal placements for two objectives.
@@ -41,7 +43,7 @@ def pareto(
     ----------
     model : path or Problem
         An ONNX file, or a problem of a model; devices, shapes, `out`, `machine` and `address` apply to a file only.
-    devices, shapes, constraints, time_limit_s, seed, machine, address, progress
+    devices, shapes, constraints, time_limit_s, seed, machine, address, verify, tolerance, progress
         As of `trisect.split`.
     out : path, optional
         Folder that gets a plan of each placement: ``00``, ``01``, ... in the order of the list.
@@ -79,7 +81,8 @@ def pareto(
     with cluster_devices.connected(address):
         request = PlanRequest(
             Path(model), tuple(api.devices_to_plan_for(devices, machine, address)), shapes=dict(shapes or {}),
-            constraints=read, time_limit_s=time_limit_s, seed=seed, machine=machine or "",
+            constraints=read, time_limit_s=time_limit_s, seed=seed, machine=machine or "", verify=verify,
+            tolerance=tolerance,
         )  # fmt: skip
         front, plans = api.with_device_data(
             request, lambda data: make_pareto_plans(request, data, objectives, folder, report), report

@@ -62,7 +62,7 @@ def replan(
     request = PlanRequest(
         path, left, _strategy(plan, without), plan.objective, plan.shapes,  # type: ignore[arg-type]
         read_constraints(plan.constraints),
-        plan.time_limit_s, plan.seed, machine=plan.machine,
+        plan.time_limit_s, plan.seed, machine=plan.machine, verify=True,
         absent=tuple(device for device in plan.devices if device.id in without),
     )  # fmt: skip
     folder = Path(out) if out is not None else api.temporary_plan_folder()

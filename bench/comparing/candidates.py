@@ -96,10 +96,11 @@ def plan_candidates(
     candidates: dict[str, Candidate] = {}
     ids = [device.id for device in devices]
     with suppress(TrisectError):  # the first split runs the model on each device, which is no strategy's own time
-        api.split(model, ids, f"single:{ids[0]}", objective, shapes, seed=seed, out=folder / "known")
+        api.split(model, ids, f"single:{ids[0]}", objective, shapes, seed=seed, out=folder / "known", verify=False)
     for number, strategy in enumerate(strategies):
         progress(number, len(strategies), f"planning: {strategy}")
-        split = partial(api.split, model, ids, strategy, objective, shapes, seed=seed)
+        # Not verified: every contender's outputs are compared with the whole model's.
+        split = partial(api.split, model, ids, strategy, objective, shapes, seed=seed, verify=False)
         try:
             with time_limit(PLANNING_LIMIT_S):
                 plan = split(out=folder / str(number))

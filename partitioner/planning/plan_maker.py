@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from trisect.runtime.atomic_folder import atomic_folder, check_folder, remove_folder
-from trisect.runtime.errors import EngineFailed, InfeasibleProblem
+from trisect.runtime.errors import InfeasibleProblem, UnsupportedOperator
 from trisect.runtime.plans.plan import Plan
 from trisect.runtime.plans.plan_folder import PLAN_FOLDER, write_json
-from trisect.runtime.plans.plan_parts import Segment
 from trisect.runtime.progress import Progress, no_progress
 from trisect.scheduler.problem.core_sharing import CoreSharing
 from trisect.scheduler.problem.problem import Problem
@@ -28,7 +27,7 @@ from trisect.scheduler.simulation.part_times import loads_s
 
 from ..graph.model_graph import Graph
 from ..problem.device_copies import with_copies
-from ..problem.device_support import described, refused_segments
+from ..problem.device_support import refused_segments
 from ..problem.problem_builder import ProblemInputs
 from ..problem.task_grouping import task_of_node
 from ..segments.boundary_layouts import nhwc_boundaries
@@ -39,8 +38,10 @@ from ..strategies.common.placement_value import Evaluation, certificate, closed_
 from .pareto_front import check_objectives, pareto_front
 from .placement_reasons import placed_tasks
 from .plan_request import DeviceData, PlanRequest
+from .plan_verification import RESULTS_FILE, PlanVerifier
 from .preparation import prepare
 from .refinement import refined
+from .refused_segments import SegmentsDiffer, SegmentsRefused, gathered, raise_wrong
 
 _ATTEMPTS_MAX = 5
 """Number of plans that are made while devices refuse segments."""
@@ -71,8 +72,11 @@ def make_plan(request: PlanRequest, data: DeviceData, out_folder: str | Path, pr
     """
     inputs = prepare(request, data, progress)
 
+    verifier = _verifier(request, data)
+
     def planned(inputs: ProblemInputs, folder: str | Path, strategy: str = request.strategy) -> Plan:
-        return _place_and_write(replace(request, strategy=strategy), data, inputs, folder)
+        verify = request.verify and request.refine == 0
+        return _place_and_write(replace(request, strategy=strategy, verify=verify), data, inputs, folder, progress)
 
     if request.refine > 0:
         single_device = [f"single:{device.id}" for device in request.devices] if request.strategy == "auto" else []
@@ -84,6 +88,7 @@ def make_plan(request: PlanRequest, data: DeviceData, out_folder: str | Path, pr
             Path(out_folder),
             baselines=baselines,
             record=data.record,
+            check=verifier.check if verifier is not None else None,
             progress=progress,
         )
     return planned(inputs, out_folder)
@@ -125,17 +130,17 @@ def make_pareto_plans(
         plans: list[Plan] = []
         if out_folder is None:
             return front, plans
-        refused: list[tuple[Segment, str]] = []  # of all plans at once: each attempt costs a new front
+        refusals: list[SegmentsRefused] = []  # of all plans at once: each attempt costs a new front
         for number, solution in enumerate(front):
             folder = out_folder / f"{number:02d}"
             try:
-                plans.append(write_plan(inputs, Proposal(solution.placement), request, folder, notes, data))
+                plans.append(write_plan(inputs, Proposal(solution.placement), request, folder, notes, data, progress))
             except SegmentsRefused as refusal:
-                refused += refusal.refused
-        if refused:
+                refusals.append(refusal)
+        if refusals:
             for plan in plans:
                 remove_folder(Path(plan.folder), PLAN_FOLDER)
-            raise SegmentsRefused(refused)
+            raise gathered(refusals)
         return front, plans
 
     return _while_segments_are_refused(prepare(request, data, progress), solve_and_write)
@@ -153,28 +158,33 @@ def check_pareto_folder(out_folder: Path) -> None:
         check_folder(folder, PLAN_FOLDER)
 
 
-def _place_and_write(request: PlanRequest, data: DeviceData, inputs: ProblemInputs, out_folder: str | Path) -> Plan:
+def _place_and_write(
+    request: PlanRequest, data: DeviceData, inputs: ProblemInputs, out_folder: str | Path, progress: Progress
+) -> Plan:
     def place_and_write(inputs: ProblemInputs, notes: list[str]) -> Plan:
         proposal = propose(inputs.problem, request.strategy, time_limit_s=request.search_time_s, seed=request.seed)
-        return write_plan(inputs, proposal, request, out_folder, notes, data)
+        return write_plan(inputs, proposal, request, out_folder, notes, data, progress)
 
     return _while_segments_are_refused(inputs, place_and_write)
 
 
 def _while_segments_are_refused(inputs: ProblemInputs, attempt: Callable[[ProblemInputs, list[str]], _T]) -> _T:
-    """Repeat an attempt, without the placements of segments that do not compile; it gets a note for each of these."""
+    """Repeat an attempt, without the placements of segments that are refused; it gets a note for each of these."""
     notes: list[str] = []
+    wrong: SegmentsDiffer | None = None
     for number in range(_ATTEMPTS_MAX):
         try:
             return attempt(inputs, notes)
         except SegmentsRefused as refusal:
+            wrong = refusal if isinstance(refusal, SegmentsDiffer) else wrong
             if number == _ATTEMPTS_MAX - 1:
+                raise refusal if wrong is None else wrong.unresolved() from refusal
+            inputs = _without(inputs, refusal)
+            notes += [refusal.note(segment, reason) for segment, reason in refusal.refused]
+        except (InfeasibleProblem, UnsupportedOperator) as error:
+            if wrong is None:
                 raise
-            inputs = _without(inputs, refusal.refused)
-            notes += [
-                f"{described(segment)} does not compile on {segment.device}, so its nodes are kept off it: {reason}"
-                for segment, reason in refusal.refused
-            ]
+            raise wrong.unresolved() from error
     raise AssertionError("unreachable")
 
 
@@ -185,6 +195,7 @@ def write_plan(
     out_folder: str | Path,
     notes: Iterable[str] = (),
     data: DeviceData | None = None,
+    progress: Progress = no_progress,
 ) -> Plan:
     """Cut a placement into segments, and write them with the predictions and the optimality bound of the plan.
 
@@ -195,14 +206,16 @@ def write_plan(
     notes : iterable of str
         Recorded in the plan.
     data : DeviceData, optional
-        With capabilities, segments are compiled on their devices.
+        With capabilities, segments are compiled on their devices; if the request says so, the plan is verified.
 
     Raises
     ------
     InfeasibleProblem
         When the placement violates a rule of the problem.
     SegmentsRefused
-        When a segment does not compile on its device.
+        When a segment does not compile on its device, or computes something else than the whole model.
+    VerificationFailed
+        When the plan computes something else, and no segment is at fault.
     StorageFailed
         When the folder cannot be written.
     """
@@ -252,6 +265,13 @@ def write_plan(
             weights=weights,
         )
         write_json(plan, aside)
+        verifier = _verifier(request, data)
+        verified = None
+        if verifier is not None:
+            progress(0, 0, "verifying the plan against the whole model")
+            verified = verifier.check(replace(plan, folder=os.path.abspath(aside)))
+            if verified.ok is False:
+                raise_wrong(plan, verified)
     shown_notes = plan.notes
     if capabilities is not None and capabilities.moved is not None:
         # Shown but not stored: the same request gives the same file, whatever the state of a cache.
@@ -259,7 +279,7 @@ def write_plan(
             *shown_notes,
             f"the cache of supported operators is damaged and was moved to {capabilities.moved}",
         )
-    return replace(plan, folder=os.path.abspath(out_folder), notes=shown_notes)
+    return replace(plan, folder=os.path.abspath(out_folder), notes=shown_notes, verified=verified)
 
 
 def _separate_cores_note(inputs: ProblemInputs, problem: Problem, evaluation: Evaluation) -> list[str]:
@@ -277,24 +297,18 @@ def _separate_cores_note(inputs: ProblemInputs, problem: Problem, evaluation: Ev
     ]
 
 
-class SegmentsRefused(EngineFailed):
-    """Segments that do not compile on their devices."""
-
-    def __init__(self, refused: list[tuple[Segment, str]]) -> None:
-        segment, reason = refused[0]
-        super().__init__(
-            f"{described(segment)} does not compile on {segment.device}: {reason}",
-            remedy=f"split without {segment.device}",
-        )
-        self.refused = refused
+def _verifier(request: PlanRequest, data: DeviceData | None) -> PlanVerifier | None:
+    if not request.verify or data is None or data.capabilities is None:
+        return None
+    return PlanVerifier(request.model, data.capabilities.path.with_name(RESULTS_FILE), request.tolerance)
 
 
-def _without(inputs: ProblemInputs, refused: list[tuple[Segment, str]]) -> ProblemInputs:
+def _without(inputs: ProblemInputs, refusal: SegmentsRefused) -> ProblemInputs:
     """Return the inputs with the nodes of refused segments kept off their devices."""
     owner = task_of_node(inputs.tasks)
     more = {
-        (owner[node], segment.device): f"does not compile there together with others: {reason}"
-        for segment, reason in refused
+        (owner[node], segment.device): f"{refusal.why_not}: {reason}"
+        for segment, reason in refusal.refused
         for node in segment.nodes
         if node in owner
     }

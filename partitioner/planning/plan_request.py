@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 from typing import get_args
 
@@ -11,7 +12,7 @@ from trisect.profiles.capabilities.compile_verdicts import Capabilities
 from trisect.profiles.costmodel.costs import Costs
 from trisect.profiles.stored.segment_store import MeasuredSegment
 from trisect.runtime.device import Device
-from trisect.runtime.errors import InfeasibleProblem
+from trisect.runtime.errors import InfeasibleProblem, InvalidInput
 from trisect.scheduler.problem.rules import Objective
 from trisect.scheduler.problem.search_time_limit import check_time_limit
 
@@ -51,6 +52,10 @@ class PlanRequest:
     """Number of refinement iterations: run the plan, correct the costs by its measured segments, plan again."""
     machine: str = ""
     """Name of the reference machine that the costs are of; recorded in the plan."""
+    verify: bool = False
+    """Whether to run the final plan beside the whole model before it is published."""
+    tolerance: float | None = None
+    """Tolerance of that comparison; by default of the model."""
     absent: tuple[Device, ...] = ()
     """Devices that constraints may name though they are not available any more."""
 
@@ -60,6 +65,8 @@ class PlanRequest:
                 f"unknown objective {self.objective!r}", remedy=f"choose one of {', '.join(get_args(Objective))}"
             )
         check_time_limit(self.time_limit_s)
+        if self.tolerance is not None and not 0 <= self.tolerance < inf:
+            raise InvalidInput(f"the tolerance is {self.tolerance!r}", remedy="give a number of 0 or more")
 
     @property
     def search_time_s(self) -> float:

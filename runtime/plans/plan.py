@@ -12,6 +12,7 @@ from typing import Any
 from ..device import Device
 from ..errors import InvalidInput, StorageFailed
 from ..tensors.tensor_spec import TensorSpec
+from .check_result import PlanCheck
 from .plan_folder import copy_files, read_json, write_json
 from .plan_parts import PlacedTask, Segment, Transfer, Weights
 from .timeline import Schedule
@@ -54,6 +55,8 @@ class Plan:
     """None where all weights are small enough to be stored in the segment files."""
     folder: str = ""
     """Where the segment files are; not saved."""
+    verified: PlanCheck | None = None
+    """What a run beside the whole model showed when it was made; not saved."""
 
     @property
     def gap(self) -> float:
@@ -128,4 +131,4 @@ class Plan:
         InvalidPlan
             When it is missing, damaged, tampered with, or of a newer version.
         """
-        return replace(read_json(Path(folder), cls), folder=os.path.abspath(folder))
+        return replace(read_json(Path(folder), cls), folder=os.path.abspath(folder), verified=None)

@@ -6,6 +6,7 @@ computes with can have any value, and wide values show what an engine computes i
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,6 +18,8 @@ import onnx
 from onnx import numpy_helper
 
 from .tensor_spec import TensorSpec
+
+log = logging.getLogger(__name__)
 
 Argument = Literal["zeros", "ones", "count", "end", "shape"]
 """Values that are valid whatever the tensor that they apply to: ``count`` is 0, 1, 2, ..., ``end`` beyond any tensor,
@@ -122,7 +125,8 @@ class DataFlow:
             return None
         try:
             return numpy_helper.to_array(tensor)
-        except Exception:  # malformed: whoever loads the model reports it
+        except Exception as error:  # malformed: loading the model reports it
+            log.debug("the constant %s cannot be read: %s", name, error)
             return None
 
     @cached_property

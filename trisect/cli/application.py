@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 from typer.exceptions import TyperException
 
-from trisect.runtime.errors import TrisectError
+from trisect.runtime.errors import TrisectError, VerificationFailed
 
 from .. import __version__
 from . import output
@@ -112,7 +112,7 @@ def _run(application: typer.Typer, arguments: Sequence[str] | None, name: str) -
         code = application(args=words, prog_name=name, standalone_mode=False)
         sys.stdout.flush()
     except TrisectError as error:
-        return _report(str(error), 2)
+        return _report(str(error), 1 if isinstance(error, VerificationFailed) else 2)
     except TyperException as error:
         # Without a message, the help text was already shown, as for `trisect` alone.
         return _report(error.format_message(), 2) if error.format_message() else 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from trisect.runtime.plans.check_result import PlanCheck
     from trisect.runtime.plans.plan import Plan
     from trisect.runtime.plans.timeline import Timeline
 
@@ -28,9 +29,21 @@ def plan_document(plan: Plan) -> dict[str, Any]:
         "bound_by": plan.bound_by,
         "gap": plan.gap,
         "notes": plan.notes,
+        "verified": _check_document(plan.verified) if plan.verified is not None else None,
         "constraints": dict(plan.constraints),
         "time_limit_s": plan.time_limit_s,
         "machine": plan.machine,
+    }
+
+
+def _check_document(check: PlanCheck) -> dict[str, Any]:
+    return {
+        "ok": check.ok,
+        "max_abs": check.max_abs,
+        "max_rel": check.max_rel,
+        "tolerance": check.tolerance,
+        "reference": check.reference,
+        "skipped_reason": check.skipped_reason,
     }
 
 

@@ -25,7 +25,7 @@ def in_segment(segment: Segment, error: Error) -> Error:
     """Return a copy of an error whose message begins with the segment, and that carries the plan's device."""
     copy = error.with_message(f"{describe_segment(segment)}: {error.message}")
     if isinstance(copy, EngineFailed):
-        copy.device = segment.device
+        copy.device, copy.segment = segment.device, segment.index
     return copy
 
 

@@ -77,6 +77,13 @@ def split(
             "--refine", min=0, help="Number of refinement iterations: run the plan, correct the costs, plan again."
         ),
     ] = 0,
+    no_verify: Annotated[
+        bool, typer.Option("--no-verify", help="Do not run the plan beside the whole model before it is written.")
+    ] = False,
+    tolerance: Annotated[
+        float | None,
+        typer.Option("--tolerance", min=0.0, help="Tolerance of that comparison: absolute, and relative to the value."),
+    ] = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -94,12 +101,13 @@ def split(
             front = pareto_plans.pareto(
                 model, tuple(pareto.split(",")), devices, shapes,  # type: ignore[arg-type]
                 constraints=demands, time_limit_s=time_limit, seed=seed, out=out, machine=machine, address=address,
-                progress=report,
+                verify=not no_verify, tolerance=tolerance, progress=report,
             )  # fmt: skip
         else:
             plan = api.split(
                 model, devices, strategy, objective, shapes, constraints=demands, time_limit_s=time_limit,
-                seed=seed, out=out, machine=machine, address=address, refine=refine, progress=report,
+                seed=seed, out=out, machine=machine, address=address, refine=refine,
+                verify=not no_verify, tolerance=tolerance, progress=report,
             )  # fmt: skip
     if pareto is not None:
         _show_front(front, out, json)
@@ -157,6 +165,8 @@ def _show_plan(plan: Plan, out: Path | None) -> None:
     note(f"plan written to {out}: {segments}, {transfers}, {size(sum(moved))}")
     for text in plan.notes:
         note(f"note: {text}")
+    if plan.verified is not None:
+        note(str(plan.verified))
     value, bound = quantity(plan.value, plan.objective), quantity(plan.bound, plan.objective)
     if plan.predicted.peak_bytes and plan.objective == "memory":
         basis = plan.predicted.peak_basis or {}

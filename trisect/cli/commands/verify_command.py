@@ -84,7 +84,9 @@ def verify(
         print_table(columns, rows)
         drift = "" if result.drift_segment is None else f"; first difference in segment {result.drift_segment}"
         verdict = "equal" if result.ok else "different"
-        tolerance_text = f"{result.tolerance:g} absolute plus {result.tolerance:g} relative"
-        note(f"split and unsplit model ({result.reference}) are {verdict} within {tolerance_text}{drift}")
+        note(f"split and unsplit model ({result.reference}) are {verdict} within {result.tolerance_text}{drift}")
+        for check in result.checks:
+            if check.is_output and not check.ok:
+                note(f"wrong: {check.difference}")
     if not result.ok:
         raise typer.Exit(1)

@@ -111,13 +111,13 @@ def test_verify_of_a_wrong_plan_exits_1(
 ) -> None:
     from trisect.runtime import verification
 
-    run_whole = verification._run_whole
+    run_whole = verification.run_whole
 
     def wrong(*arguments: Any) -> tuple[Any, dict[str, np.ndarray]]:
         device, whole = run_whole(*arguments)
         return device, {name: array + 1 for name, array in whole.items()}
 
-    monkeypatch.setattr(verification, "_run_whole", wrong)
+    monkeypatch.setattr(verification, "run_whole", wrong)
     document = as_json("verify", plan_folder, code=1)
     assert document["ok"] is False
     assert document["drift_segment"] == 0

@@ -1,0 +1,120 @@
+"""Verifies plans before they are published, and remembers the results: the same segments are verified once.
+
+A plan runs beside the whole model in a child process with limits (`trisect.runtime.plan_check`). Results are cached by
+the model, the segments, and the versions of the engines that run them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from trisect.runtime.atomic_write import write_atomically
+from trisect.runtime.child_process import ChildProcessFailed
+from trisect.runtime.device import Device
+from trisect.runtime.engines import capabilities, find_devices
+from trisect.runtime.errors import StorageFailed, TrisectError
+from trisect.runtime.isolated_calls import call_isolated
+from trisect.runtime.plan_check import check_plan
+from trisect.runtime.plans.check_result import PlanCheck, skipped
+from trisect.runtime.plans.plan import Plan
+from trisect.runtime.untrusted_files import MalformedFile, decode_json, read_bytes
+
+log = logging.getLogger(__name__)
+
+RESULTS_FILE = "verified.json"
+"""Beside the cache of supported operators."""
+_SCHEMA = 1
+_RESULTS_MAX = 2000
+_PREDICTED_MAX_S = 20.0
+_TIME_LIMIT_S, _RUNS_IN_LIMIT, _WEIGHT_BYTES_PER_S = 40.0, 20, 50e6
+
+
+@dataclass(frozen=True)
+class PlanVerifier:
+    """Verifies plans of one model.
+
+    Parameters
+    ----------
+    model : Path
+        The model that is split.
+    cache : Path
+        File of earlier results.
+    tolerance : float, optional
+        As for `trisect.runtime.verification.verify`.
+    """
+
+    model: Path
+    cache: Path
+    tolerance: float | None = None
+
+    def check(self, plan: Plan) -> PlanCheck:
+        """Return whether a plan computes what the whole model does; at no cost where that is known."""
+        devices = _used_devices(plan)
+        reason = _obstacle(plan, devices)
+        if reason:
+            return skipped(reason)
+        key = self._key(plan, devices)
+        results = self._read()
+        if key in results:
+            return results[key]
+        weight_bytes = plan.weights.size_bytes if plan.weights is not None else 0
+        limit_s = _TIME_LIMIT_S + _RUNS_IN_LIMIT * plan.predicted.latency_s + weight_bytes / _WEIGHT_BYTES_PER_S
+        try:
+            result = call_isolated(check_plan, limit_s, Path(plan.folder), self.model.absolute(), self.tolerance)
+        except ChildProcessFailed as error:
+            result = skipped(f"on generated inputs, {error.message}")
+        except (TrisectError, MemoryError) as error:
+            result = skipped(str(error) or "there is not enough memory")
+        self._add(key, result)
+        return result
+
+    def _key(self, plan: Plan, devices: Sequence[Device]) -> str:
+        versions = {device.id: (device.name, device.engine, device.engine_version) for device in devices}
+        reference = find_devices("cpu:ort")[0]
+        parts = (
+            _SCHEMA, plan.model_sha256, sorted(plan.shapes.items()), self.tolerance,
+            [(segment.sha256, segment.device, versions[segment.device]) for segment in plan.segments],
+            plan.weights.sha256 if plan.weights is not None else "", reference.engine_version,
+        )  # fmt: skip
+        return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()
+
+    def _read(self) -> dict[str, PlanCheck]:
+        try:
+            return decode_json(read_bytes(self.cache), dict[str, PlanCheck])
+        except FileNotFoundError:
+            return {}
+        except (OSError, MalformedFile) as error:
+            log.warning("cannot read the results in %s, so plans are verified again: %s", self.cache, error)
+            return {}
+
+    def _add(self, key: str, result: PlanCheck) -> None:
+        results = self._read() | {key: result}
+        newest = dict(list(results.items())[-_RESULTS_MAX:])
+        try:
+            write_atomically(self.cache, msgspec.json.format(msgspec.json.encode(newest), indent=1))
+        except StorageFailed as error:
+            log.warning("the result of the verification is not cached: %s", error)
+
+
+def _used_devices(plan: Plan) -> list[Device]:
+    used = {segment.device for segment in plan.segments}
+    return [device for device in plan.devices if device.id in used]
+
+
+def _obstacle(plan: Plan, devices: Sequence[Device]) -> str:
+    """Return why a plan cannot be run here; empty where it can."""
+    elsewhere = [device.id for device in devices if device.node or device.reality == "published"]
+    if elsewhere:
+        return f"{', '.join(elsewhere)} cannot be run from here"
+    idle = [device.id for device in devices if not capabilities(device).uses_memory]
+    if idle:
+        return f"{', '.join(idle)} computes nothing"
+    if plan.predicted.latency_s > _PREDICTED_MAX_S:
+        return f"one run is predicted to take {plan.predicted.latency_s:.3g} s"
+    return ""

@@ -1,0 +1,1 @@
+"""What a comparison of a split with the whole model consists of."""
