@@ -16,20 +16,13 @@ from tokenizers import Tokenizer as Encoder
 
 from trisect.runtime.errors import InvalidModel, TrisectError, UnsupportedModel
 
+from ..running import split_patterns
 from ..running.tokenizer import Prompting, Tokenizer
 from .gguf_reader import GgufFile
 from .llama_config import LlamaConfig, token_id
 
-_CONTRACTIONS = "(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])"
-_GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-_REST = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-_LLAMA3 = rf"{_CONTRACTIONS}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}{{1,3}}|{_REST}"
-_QWEN2 = rf"{_CONTRACTIONS}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}|{_REST}"
-_UPPER, _LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
-_TEKKEN = (
-    rf"[^\r\n\p{{L}}\p{{N}}]?{_UPPER}*{_LOWER}+|[^\r\n\p{{L}}\p{{N}}]?{_UPPER}+{_LOWER}*|\p{{N}}|"
-    r" ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
+_TOKEN_LENGTH_MAX = 1024
+"""The merges of a longer token take too long to find."""
 
 
 @dataclass(frozen=True)
@@ -44,18 +37,20 @@ class _PreTokenizer:
     """Default if the file does not state it."""
 
 
-_GPT2_RULE = _PreTokenizer((_GPT2,))
-_DIGIT_RULE = _PreTokenizer((r"\p{N}", _GPT2))
-_LLAMA3_RULE = _PreTokenizer((_LLAMA3,), whole_words=True, add_bos=True)
-_QWEN2_RULE = _PreTokenizer((_QWEN2,))
-_DEFAULT_RULE = _PreTokenizer((r"[\p{P}$+<=>^~|]+", _GPT2, r"\p{N}+", "[0-9][0-9][0-9]"))
+_GPT2_RULE = _PreTokenizer((split_patterns.GPT2,))
+_DIGIT_RULE = _PreTokenizer((split_patterns.DIGIT, split_patterns.GPT2))
+_LLAMA3_RULE = _PreTokenizer((split_patterns.LLAMA3,), whole_words=True, add_bos=True)
+_QWEN2_RULE = _PreTokenizer((split_patterns.QWEN2,))
+_DEFAULT_RULE = _PreTokenizer(
+    (split_patterns.PUNCTUATION, split_patterns.GPT2, split_patterns.DIGITS, split_patterns.THREE_DIGITS)
+)
 _PRE_TOKENIZERS = {
     **dict.fromkeys(("gpt-2", "phi-2", "mpt", "olmo", "jais", "gigachat", "mellum", "exaone4"), _GPT2_RULE),
     **dict.fromkeys(("smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b"), _DIGIT_RULE),
     **dict.fromkeys(("llama3", "llama-v3", "llama-bpe", "falcon3", "pixtral", "lfm2", "midm-2.0"), _LLAMA3_RULE),
     **dict.fromkeys(("qwen2", "deepseek-r1-qwen", "megrez", "stablelm2", "hunyuan"), _QWEN2_RULE),
-    **dict.fromkeys(("dbrx", "smaug-bpe"), _PreTokenizer((_LLAMA3,))),
-    "tekken": _PreTokenizer((_TEKKEN,), whole_words=True, add_bos=True),
+    **dict.fromkeys(("dbrx", "smaug-bpe"), _PreTokenizer((split_patterns.LLAMA3,))),
+    "tekken": _PreTokenizer((split_patterns.TEKKEN,), whole_words=True, add_bos=True),
     "default": _DEFAULT_RULE,
 }
 
@@ -99,8 +94,10 @@ def read_tokenizer(file: GgufFile, config: LlamaConfig) -> Tokenizer:
 
 def _vocabulary(file: GgufFile) -> dict[str, int]:
     tokens = file.metadata.get("tokenizer.ggml.tokens")
-    if not isinstance(tokens, list) or not tokens:
+    if not isinstance(tokens, list) or not tokens or not all(isinstance(text, str) for text in tokens):
         raise _invalid(file, "no vocabulary")
+    if max(map(len, tokens)) > _TOKEN_LENGTH_MAX:
+        raise _invalid(file, f"a token has more than {_TOKEN_LENGTH_MAX} characters")
     vocabulary = {text or f"[EMPTY_{index}]": index for index, text in enumerate(tokens)}
     if len(vocabulary) != len(tokens):
         raise _invalid(file, "a token appears twice")

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import tokenizers
 
 from trisect.runtime.child_process import ChildProcessFailed
 from trisect.runtime.errors import InvalidInput, InvalidModel
 from trisect.runtime.untrusted_files import DATA_LIMIT_BYTES, MalformedFile, decode_json, read_bytes, read_text
 
 from .chat_template import prepare_rendering, render_chat
+from .encoders import make_encoder
 
 TOKENIZER_FILE = "tokenizer.json"
 PROMPTING_FILE = "prompting.json"
@@ -54,17 +54,13 @@ class Tokenizer:
     """
 
     def __init__(self, document: str, prompting: Prompting) -> None:
-        try:
-            self._encoder = tokenizers.Tokenizer.from_str(document)
-        except Exception as error:  # the binding raises bare Exception
-            raise InvalidModel(f"{TOKENIZER_FILE} is malformed: {error}", remedy="import the model again") from error
+        self._encoder = make_encoder(document)
         self.prompting = prompting
         for token in (*prompting.eos_ids, *([] if prompting.bos_id is None else [prompting.bos_id])):
-            if not 0 <= token <= _ID_MAX or self._encoder.id_to_token(token) is None:
+            if not 0 <= token <= _ID_MAX or self._encoder.text_of(token) is None:
                 raise InvalidModel(
                     f"token {token} is not in the vocabulary of {self.vocab_size}", remedy="import the model again"
                 )
-        # Whether <|im_end|> is parsed as a special token is a state of the encoder, not an argument of a call.
         self._lock = threading.Lock()
 
     @classmethod
@@ -96,13 +92,13 @@ class Tokenizer:
         OSError
             If a file cannot be written.
         """
-        Path(folder, TOKENIZER_FILE).write_bytes(self._encoder.to_str().encode())
+        Path(folder, TOKENIZER_FILE).write_bytes(self._encoder.document().encode())
         Path(folder, PROMPTING_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(self.prompting)))
 
     @property
     def vocab_size(self) -> int:
         """Size of the vocabulary, special tokens included."""
-        return self._encoder.get_vocab_size(with_added_tokens=True)
+        return self._encoder.vocab_size
 
     @property
     def eos_ids(self) -> tuple[int, ...]:
@@ -124,14 +120,15 @@ class Tokenizer:
         ------
         InvalidInput
             If the text contains a lone surrogate.
+        InvalidModel
+            If the tokenizer fails, or takes too long or too much memory.
         """
         try:
             text.encode()
         except UnicodeEncodeError as error:
             raise InvalidInput(f"the text has half a character (a lone surrogate) at position {error.start}") from error
         with self._lock:
-            self._encoder.encode_special_tokens = not parse_special
-            return self._encoder.encode(text, add_special_tokens=add_special).ids
+            return self._encoder.encode(text, add_special=add_special, parse_special=parse_special)
 
     def encode_chat(self, messages: Sequence[Mapping[str, Any]]) -> list[int]:
         """Return the token ids of a conversation in the model's chat format.
@@ -178,14 +175,18 @@ class Tokenizer:
         ids = list(ids)
         if unknown := [token for token in ids if not 0 <= token <= _ID_MAX]:
             raise InvalidInput(f"token {unknown[0]} is not in the vocabulary of {self.vocab_size}")
-        return self._encoder.decode(ids, skip_special_tokens=True)
+        with self._lock:
+            return self._encoder.decode(ids)
 
     def stream(self) -> StreamingDetokenizer:
         """Return a decoder for ids that arrive one by one."""
         return StreamingDetokenizer(self)
 
     def _text_of(self, token: int | None) -> str:
-        return "" if token is None else self._encoder.id_to_token(token) or ""
+        if token is None:
+            return ""
+        with self._lock:
+            return self._encoder.text_of(token) or ""
 
 
 class StreamingDetokenizer:
