@@ -28,6 +28,8 @@ from trisect.runtime.engines.base import LoadOptions, Module
 from trisect.runtime.progress import Progress, no_progress
 from trisect.runtime.tensors.containers import unpack
 
+from .conformance_cases import case_name, cases_of
+
 PASSED_SHARE_MIN = 1808 / 1827
 """Share of the cases for CPUs that must pass; the figures are those of onnx 1.21."""
 _ALONE = ("cpu:ort", "cpu:openvino")
@@ -109,14 +111,14 @@ def bench_onnx_backend(
     """
     backends: list[tuple[str, type[_Interface]]] = [("split", _RecordingBackend), *((id, _alone(id)) for id in alone)]
     outcomes_of: dict[str, tuple[CaseOutcome, ...]] = {}
-    with _temporary_onnx_home(), warnings.catch_warnings():
+    with temporary_onnx_home(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of overflows, which the suite tests
         suites = [(name, list(_cases(backend, every))) for name, backend in backends]
         total, done = sum(len(cases) for _, cases in suites), 0
         for name, cases in suites:
             outcomes = []
             for kind, case in cases:
-                progress(done, total, f"{name}: {_name(case)}")
+                progress(done, total, f"{name}: {case_name(case)}")
                 outcomes.append(_run(kind, case))
                 done += 1
             outcomes_of[name] = tuple(outcomes)
@@ -126,16 +128,7 @@ def bench_onnx_backend(
 
 
 def _cases(backend: type[_Interface], every: int) -> Iterator[tuple[str, unittest.TestCase]]:
-    """Yield the suite's cases for CPUs that need no download, in a fixed order."""
-    for suite, cases in sorted(Runner(backend, __name__).test_cases.items()):
-        kind = suite.removeprefix("OnnxBackend").removesuffix("Test").removesuffix("Model")
-        names = [name for name in sorted(vars(cases)) if name.startswith("test_") and name.endswith("_cpu")]
-        for name in names[::every]:
-            yield kind, cases(name)
-
-
-def _name(case: unittest.TestCase) -> str:
-    return case.id().rpartition(".")[2].removesuffix("_cpu")
+    return cases_of(Runner(backend, __name__), every)
 
 
 class _ReasonResult(unittest.TestResult):
@@ -166,7 +159,7 @@ def _run(kind: str, case: unittest.TestCase) -> CaseOutcome:
     if prepared is not None:
         devices = () if prepared.plan is None else tuple(segment.device for segment in prepared.plan.segments)
         prepared.close()
-    return CaseOutcome(_name(case), kind, result.status, result.reason, devices)
+    return CaseOutcome(case_name(case), kind, result.status, result.reason, devices)
 
 
 class _RecordingBackend(Backend):
@@ -208,7 +201,7 @@ class _WholeModel:
 
 
 @contextlib.contextmanager
-def _temporary_onnx_home() -> Iterator[None]:
+def temporary_onnx_home() -> Iterator[None]:
     """Set ONNX_HOME to a temporary folder: the suite writes the inputs of its light models there."""
     before = os.environ.get("ONNX_HOME")
     with tempfile.TemporaryDirectory(prefix="trisect-onnx-") as folder:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -49,6 +49,10 @@ class Constraints:
     """False: the CPU runs only nodes that are forced to it; nodes that no other device can run are an error."""
     memory: Mapping[str, int] = field(default_factory=dict)
     """Device id or kind -> bytes of memory for weights and tensors, below what the device has."""
+    assume: tuple[str, ...] = ()
+    """What is known of the values: ``narrow-numbers``: no 64-bit number, fed or computed, needs more than 32 bits, so that
+    devices that compute 64-bit numbers in 32 bits may compute them; ``special-floats``: inputs may contain infinities and
+    NaN, so that devices that treat these differently are not used for what they reach."""
 
     def plain(self) -> dict[str, Any]:
         """Return the fields that differ from the defaults as plain data, as `read_constraints` takes them."""
@@ -57,7 +61,8 @@ class Constraints:
             value = getattr(self, item.name)
             if value != getattr(Constraints(), item.name):
                 plain[item.name] = dict(value) if isinstance(value, Mapping) else value
-        return {key: [list(group) for group in v] if key == "colocate" else v for key, v in plain.items()}
+        lists = {"colocate": lambda groups: [list(group) for group in groups], "assume": list}
+        return {key: lists[key](value) if key in lists else value for key, value in plain.items()}
 
     def joined(self, other: Constraints) -> Constraints:
         """Return these and other constraints together; the others take precedence where both set a value."""
@@ -69,6 +74,7 @@ class Constraints:
             self.contiguous or other.contiguous,
             self.cpu_fallback and other.cpu_fallback,
             {**self.memory, **other.memory},
+            tuple(dict.fromkeys(self.assume + other.assume)),
         )
 
 
@@ -108,6 +114,7 @@ def read_constraints(source: Constraints | Mapping[str, Any] | str | Path | None
         contiguous=read.contiguous,
         cpu_fallback=read.cpu_fallback,
         memory={device: size_of(size, f"{where}: memory of {device}") for device, size in read.memory.items()},
+        assume=tuple(dict.fromkeys(read.assume)),
     )
 
 
@@ -125,6 +132,7 @@ class _ConstraintsTable(msgspec.Struct):
     contiguous: bool = False
     cpu_fallback: bool = True
     memory: dict[str, int | str] = {}
+    assume: list[Literal["narrow-numbers", "special-floats"]] = []
 
 
 def _joined(texts: str | list[str]) -> str:

@@ -1,7 +1,8 @@
-"""Determines which device can run which task: each task is compiled as a small model of its own.
+"""Determines which device can run which task: what compiles there, and computes what ONNX defines.
 
-Support of an operator depends on its attributes, dtypes and shapes, so that tasks that agree in these are compiled
-once. Where a device compiles the whole model, its tasks are not compiled one by one.
+Each task is compiled as a small model of its own. Support of an operator depends on its attributes, dtypes and shapes,
+so that tasks that agree in these are compiled once. Where a device compiles the whole model, its tasks are not compiled
+one by one. What compiles is run, too: see `trisect.partitioner.problem.value_support`.
 """
 
 from __future__ import annotations
@@ -27,9 +28,12 @@ from trisect.scheduler.problem.task_graph import TaskGraph
 
 from ..graph.ir_values import spec_of, used_values
 from ..graph.model_graph import Graph
+from ..graph.value_ranges import ValueRanges, value_ranges
 from ..segments.pieces import Piece
 from ..segments.segment_writer import write_segments
 from .task_grouping import nodes_of_tasks
+from .trial_units import TrialUnits
+from .value_support import value_results
 
 _SMALL_BYTES = 1024
 """A constant up to this size may decide what an operator does (axes, a shape, a scale); a larger one is a weight."""
@@ -43,15 +47,40 @@ def refusals(
     devices: Iterable[Device],
     capabilities: Capabilities,
     progress: Progress = no_progress,
+    ranges: ValueRanges | None = None,
 ) -> dict[tuple[str, str], str]:
-    """Return which tasks the devices cannot run.
+    """Return which tasks the devices cannot run, or compute differently than others.
 
     Parameters
     ----------
     tasks : networkx.DiGraph
-        See `trisect.partitioner.problem.problem_builder.task_graph`.
+        See `trisect.partitioner.problem.task_grouping.task_graph`.
     devices : iterable of Device
         A device whose engine is not installed (of a reference machine, say) is judged by its limits alone.
+    ranges : ValueRanges, optional
+        Of the graph; computed without promises of the user when left out.
+
+    Returns
+    -------
+    dict
+        Task and device id -> reason.
+    """
+    devices = tuple(devices)
+    refused = compile_refusals(graph, tasks, devices, capabilities, progress)
+    units = TrialUnits(graph, value_ranges(graph) if ranges is None else ranges)
+    results = value_results(units, nodes_of_tasks(tasks), devices, refused, capabilities, progress)
+    how = {"different": "computes something else", "failed": "fails when it runs"}
+    return refused | {key: f"{how[r.outcome]}: {r.reason}" for key, r in results.items() if r.outcome in how}
+
+
+def compile_refusals(
+    graph: Graph,
+    tasks: TaskGraph,
+    devices: Iterable[Device],
+    capabilities: Capabilities,
+    progress: Progress = no_progress,
+) -> dict[tuple[str, str], str]:
+    """Return which tasks do not compile on the devices; the parameters are those of `refusals`.
 
     Returns
     -------

@@ -116,7 +116,7 @@ def _segment_model(
     model = onnx.ModelProto(ir_version=ir_version, producer_name="trisect")
     if has_stages and piece.device:
         model.configuration.add(name=_CONFIGURATION, num_devices=1, device=[piece.device])
-    for domain, version in sorted(_opsets(graph, piece).items()):
+    for domain, version in sorted(opsets_of(graph, piece.nodes).items()):
         model.opset_import.append(onnx.helper.make_opsetid(domain, version))
     proto = model.graph
     proto.name = f"segment {index} on {piece.device}"
@@ -161,8 +161,8 @@ def _boundary_spec(value: ir.Value, nhwc_tensors: Collection[str]) -> TensorSpec
     return as_nhwc(spec) if spec.name in nhwc_tensors else spec
 
 
-def _opsets(graph: Graph, piece: Piece) -> dict[str, int]:
-    """Return domain -> version: the oldest ONNX opset that defines the operators of the piece as in the model.
+def opsets_of(graph: Graph, nodes: Iterable[str]) -> dict[str, int]:
+    """Return domain -> version: the oldest ONNX opset that defines the operators of nodes as in the model.
 
     An engine refuses an opset that it does not know yet, even where the operators of a piece have not changed since.
     """
@@ -170,7 +170,7 @@ def _opsets(graph: Graph, piece: Piece) -> dict[str, int]:
     newest = opsets.get("", 0)
     if newest > _OPSET_MIN:
         since = [_OPSET_MIN]
-        for name in piece.nodes:
+        for name in nodes:
             node = graph.nodes[name]
             inner = (n for body in subgraphs(node) for n in ir.traversal.RecursiveGraphIterator(body))
             for one in (node, *inner):

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import get_args
 
 import msgspec
 
@@ -25,6 +26,8 @@ from trisect.runtime.plans.plan_parts import WEIGHTS_FILE
 from trisect.runtime.untrusted_files import MalformedFile, decode_json, read_bytes
 
 from ..stored.profile_store import default_path
+from .shipped_results import shipped_result
+from .value_trials import TrialOutcome, TrialResult, ValueTrial, isolated_comparison
 
 SCHEMA = 1
 _SIZE_LIMIT_BYTES = 64 << 20
@@ -92,6 +95,8 @@ class Capabilities:
     """Compiles a model on a device, here or on its node; returns why it failed, empty if it succeeded."""
     timeouts: dict[str, int] = field(default_factory=dict, init=False)
     """Device id -> number of parts that did not compile in time."""
+    compare: Callable[[ValueTrial, Device], TrialResult] = field(default_factory=lambda: isolated_comparison)
+    """Compares what a device computes with others, here or on its node."""
     moved: Path | None = field(default=None, init=False)
     """Where a damaged file was moved."""
     _verdicts: dict[str, dict[str, str]] = field(init=False)
@@ -145,6 +150,38 @@ class Capabilities:
         for table in (self._verdicts, self._unsaved):
             table.setdefault(_identity(device), {})[probe.key] = reason
         return CompileVerdict(not reason, reason)
+
+    def known_values(self, key: str, device: Device) -> TrialResult | None:
+        """Return how what a device computes compares with others, if that is cached or part of the shipped table."""
+        shipped = shipped_result(key, device)
+        if shipped is not None:
+            return shipped
+        verdicts = self.verdicts(device)
+        for outcome in get_args(TrialOutcome):
+            reason = verdicts.get(f"values {outcome}: {key}")
+            if reason is not None:
+                return TrialResult(outcome, reason)
+        return None
+
+    def compared(self, trial: ValueTrial, device: Device) -> TrialResult:
+        """Compare what a device computes with others.
+
+        Raises
+        ------
+        EngineMissing
+            As `supports`.
+        """
+        if self.timeouts.get(device.id, 0) >= TIMEOUTS_MAX:
+            return TrialResult("failed", f"not tried: {TIMEOUTS_MAX} other parts took too long")
+        try:
+            return self.compare(trial, device)
+        except ChildProcessFailed as error:
+            self.timeouts[device.id] = self.timeouts.get(device.id, 0) + error.timed_out
+            return TrialResult("failed", error.reason[:_MAX_REASON_LENGTH])
+
+    def record_values(self, key: str, device: Device, result: TrialResult) -> None:
+        """Add the result of a value trial."""
+        self.record(CompileProbe(f"values {result.outcome}: {key}", bytes), device, result.reason)
 
     def save(self) -> None:
         """Write new verdicts, merged with those that other processes have written meanwhile.

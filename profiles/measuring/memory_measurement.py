@@ -70,7 +70,7 @@ def memory_models() -> list[MemoryModel]:
 def has_own_memory(device: Device) -> bool:
     """Return whether a device's memory is not that of the process: the driver of a GPU or NPU may place it anywhere."""
     is_accelerator = device.is_real and device.kind != "cpu"
-    return is_accelerator or device.reality == "published" or not capabilities(device).uses_memory
+    return is_accelerator or device.reality == "published" or not capabilities(device).computes
 
 
 def measure_memory(device: Device, options: LoadOptions) -> tuple[MemoryPoint, ...]:

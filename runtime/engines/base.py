@@ -141,8 +141,8 @@ class EngineCapabilities:
     """Tensors named in `LoadOptions.state` stay inside: its modules are `StatefulModule`s then."""
     external_data_folder: bool = False
     """A model given as bytes can read its weights from `LoadOptions.external_data_folder`."""
-    uses_memory: bool = True
-    """Loaded models take memory; False for devices that compute nothing."""
+    computes: bool = True
+    """False for devices that only imitate one: their results are zeros, and loaded models take no memory."""
     vendor: str = ""
     """Maker of the GPUs and NPUs that it drives (``intel``, ``nvidia``), where they are one maker's only."""
 

@@ -34,7 +34,7 @@ class NullEngine:
 
     name = "null"
     package = "trisect"
-    capabilities = EngineCapabilities(uses_memory=False)
+    capabilities = EngineCapabilities(computes=False)
 
     def devices(self) -> list[Device]:
         """Return the devices that the environment variable names.

@@ -1,0 +1,243 @@
+"""Measures the table of value trials that comes with the package: see `trisect.profiles.capabilities.shipped_results`.
+
+Tried are the operators of ``onnx.backend.test``, of real models and of the synthetic networks, by the trials that a split
+makes. In addition each engine runs the suite's cases on the cases' own inputs: what fails one case counts as different.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import onnx
+
+from trisect.partitioner.graph.model_graph import Graph
+from trisect.partitioner.graph.value_ranges import INT32_RANGE, value_ranges
+from trisect.partitioner.problem.task_grouping import nodes_of_tasks, task_graph
+from trisect.partitioner.problem.trial_units import TrialUnits
+from trisect.partitioner.problem.value_support import try_unit
+from trisect.profiles.capabilities.compile_verdicts import Capabilities, compile_failure
+from trisect.profiles.capabilities.shipped_results import ResultsTable, make_table
+from trisect.profiles.capabilities.trial_feeds import is_random
+from trisect.profiles.capabilities.value_trials import Judges, TrialResult, judge_once
+from trisect.profiles.synthetic_networks import synthetic_network
+from trisect.runtime.device import Device
+from trisect.runtime.engines import find_devices, load
+from trisect.runtime.engines.base import LoadOptions
+from trisect.runtime.errors import EngineFailed, TrisectError, UnsupportedModel
+from trisect.runtime.progress import Progress, no_progress
+from trisect.runtime.tensors.containers import pack, unpack
+
+from .conformance_cases import ConformanceCase, conformance_cases
+from .onnx_backend import temporary_onnx_home
+
+DEVICES = "cpu:ort,cpu:openvino"
+NETWORKS = 60
+_SAVE_EVERY = 50
+
+
+@dataclass(frozen=True)
+class _Assumptions:
+    """What a split can assume of the values of a model."""
+
+    narrow: bool
+    finite: bool
+
+
+_ASSUMPTIONS = (_Assumptions(False, True), _Assumptions(False, False), _Assumptions(True, True))
+
+
+@dataclass
+class _Results:
+    """Results so far, in a file, so that an interrupted measurement goes on."""
+
+    path: Path
+    outcomes: dict[str, dict[str, TrialResult]] = field(default_factory=dict)
+    """Device id -> key -> result."""
+    examined: list[str] = field(default_factory=list)
+
+    def load(self) -> None:
+        if self.path.exists():
+            stored = msgspec.json.decode(self.path.read_bytes(), type=tuple[dict[str, dict[str, TrialResult]], list[str]])
+            self.outcomes, self.examined = stored
+
+    def save(self) -> None:
+        self.path.write_bytes(msgspec.json.encode((self.outcomes, self.examined)))
+
+    def get(self, device: Device, key: str) -> TrialResult | None:
+        return self.outcomes.get(device.id, {}).get(key)
+
+    def put(self, device: Device, key: str, result: TrialResult) -> None:
+        self.outcomes.setdefault(device.id, {})[key] = result
+
+
+def measure_table(store: Path, models: Sequence[tuple[Path, Mapping[str, int]]], progress: Progress = no_progress) -> ResultsTable:
+    """Measure the table.
+
+    Parameters
+    ----------
+    store : Path
+        File for the results so far.
+    models : sequence of (Path, mapping)
+        Real models, with the sizes of their symbolic dimensions.
+    """
+    results = _Results(store)
+    results.load()
+    devices = find_devices(DEVICES)
+    sources: list[tuple[str, Callable[[Path], tuple[Path, Mapping[str, int], ConformanceCase | None]]]] = []
+    for path, shapes in models:
+        sources.append((path.name, lambda folder, p=path, s=shapes: (p, s, None)))
+    for number in range(NETWORKS):
+        sources.append((f"network {number}", lambda folder, n=number: (_written(folder, synthetic_network(n)), {}, None)))
+    with temporary_onnx_home(), np.errstate(all="ignore"):
+        for case in conformance_cases():
+            sources.append((case.name, lambda folder, c=case: (_written(folder, c.model.SerializeToString()), c.shapes, c)))
+        for done, (name, source) in enumerate(sources):
+            if name in results.examined:
+                continue
+            progress(done, len(sources), name)
+            with tempfile.TemporaryDirectory(prefix="trisect-table-") as folder, contextlib.suppress(TrisectError):
+                _examine(*source(Path(folder)), devices, results, Path(folder))
+            results.examined.append(name)
+            if done % _SAVE_EVERY == 0:
+                results.save()
+    results.save()
+    measured = f"{datetime.now(UTC).date().isoformat()}, {devices[0].name}"
+    by_id = {device.id: device for device in devices}
+    return make_table(
+        measured, ((key, by_id[d], result) for d, outcomes in results.outcomes.items() for key, result in outcomes.items())
+    )
+
+
+def _written(folder: Path, content: bytes) -> Path:
+    path = folder / "model.onnx"
+    path.write_bytes(content)
+    return path
+
+
+def _examine(
+    path: Path,
+    shapes: Mapping[str, int],
+    case: ConformanceCase | None,
+    devices: Sequence[Device],
+    results: _Results,
+    folder: Path,
+) -> None:
+    graph = Graph.read(path, shapes)
+    members = nodes_of_tasks(task_graph(graph, keep_quantised=False))
+    capabilities = Capabilities(folder / "none.json")
+    for assumptions in _ASSUMPTIONS:
+        units = TrialUnits(graph, value_ranges(graph, narrow=assumptions.narrow, finite=assumptions.finite))
+        parts = {unit.key: unit for nodes in members.values() for unit in units.of_task(nodes)}
+        for key, unit in parts.items():
+            model: onnx.ModelProto | None = None
+            for device in devices:
+                if results.get(device, key) is None:
+                    model = model or units.model(unit.nodes)
+                    if model is None or not _compiles(model, device):
+                        continue
+                    results.put(device, key, try_unit(units, unit.nodes, device, capabilities, folder))
+        if case is not None:
+            for key, device, reason in _case_failures(case, units, parts, devices, assumptions, folder):
+                results.put(device, key, TrialResult("different", reason))
+
+
+def _compiles(model: onnx.ModelProto, device: Device) -> bool:
+    return not compile_failure(model.SerializeToString(), device)
+
+
+def _case_failures(
+    case: ConformanceCase,
+    units: TrialUnits,
+    parts: Mapping[str, Any],
+    devices: Sequence[Device],
+    assumptions: _Assumptions,
+    folder: Path,
+) -> Iterator[tuple[str, Device, str]]:
+    """Yield the keys whose operators fail the case on its own inputs, as far as these agree with the assumptions."""
+    if is_random(case.model):
+        return
+    if len(parts) == 1:
+        ((key, unit),) = parts.items()
+        kinds = units.kinds(unit.nodes)
+        for device in devices:
+            with contextlib.suppress(EngineFailed, UnsupportedModel):
+                module = load(case.model.SerializeToString(), device, LoadOptions(threads=1))
+                with closing(module):
+                    for data in case.data_sets:
+                        feeds = case.feeds(data)
+                        if not _agrees(feeds, kinds, assumptions):
+                            continue
+                        values = module.run({s.name: _packed(s.dtype, feeds[s.name]) for s in module.inputs if s.name in feeds})
+                        reason = data.mismatch([unpack(s.dtype, values[s.name]) for s in module.outputs])
+                        if reason:
+                            yield key, device, f"it fails {case.name} of onnx.backend.test"
+        return
+    intermediate = _intermediate_values(case)
+    for key, unit in parts.items():
+        model = units.model(unit.nodes)
+        if model is None or intermediate is None or is_random(model):
+            continue
+        constants = {tensor.name for tensor in model.graph.initializer}
+        names = [v.name for v in model.graph.input if v.name not in constants]
+        if not all(name in intermediate for name in names):
+            continue
+        feeds = {name: intermediate[name] for name in names}
+        if not _agrees(feeds, units.kinds(unit.nodes), assumptions):
+            continue
+        path = _written(folder, model.SerializeToString())
+        for device in devices:
+            with contextlib.ExitStack() as stack, contextlib.suppress(TrisectError):
+                module = stack.enter_context(closing(load(path, device, LoadOptions(threads=1))))
+                judges = Judges(str(path), device, stack, use_reference=units.use_reference(unit.nodes))
+                packed = {s.name: _packed(s.dtype, feeds[s.name]) for s in module.inputs}
+                if judge_once(model, module, judges, packed).outcome == "different":
+                    yield key, device, f"it fails on values of {case.name} of onnx.backend.test"
+
+
+def _agrees(feeds: Mapping[str, Any], kinds: Mapping[str, str], assumptions: _Assumptions) -> bool:
+    """Return whether feeds hold only what the assumptions allow."""
+    for name, value in feeds.items():
+        if not isinstance(value, np.ndarray) or not value.size or value.dtype.kind not in "iufV":
+            continue
+        if value.dtype.kind in "iu":
+            is_narrow = INT32_RANGE[0] <= int(value.min()) and int(value.max()) <= INT32_RANGE[1]
+            if assumptions.narrow and not is_narrow:
+                return False
+        elif assumptions.finite and not set("+-n") & set(kinds.get(name, "")):
+            with contextlib.suppress(TypeError):
+                if not np.isfinite(value.astype(np.float64)).all():
+                    return False
+    return True
+
+
+def _packed(dtype: str, value: Any) -> np.ndarray:
+    return pack(dtype, value) if "(" in dtype else np.asarray(value)
+
+
+def _intermediate_values(case: ConformanceCase) -> dict[str, Any] | None:
+    """Return all values of a case as ONNX's reference computes them; None where it cannot."""
+    try:
+        model = onnx.shape_inference.infer_shapes(case.model)
+        known = {value.name for value in (*model.graph.value_info, *model.graph.output)}
+        extended = onnx.ModelProto()
+        extended.CopyFrom(case.model)
+        del extended.graph.output[:]
+        names = [name for node in model.graph.node for name in node.output if name in known]
+        extended.graph.output.extend(
+            next(v for v in (*model.graph.value_info, *model.graph.output) if v.name == name) for name in names
+        )
+        with closing(load(extended.SerializeToString(), find_devices("cpu:reference")[0])) as module:
+            feeds = case.feeds(case.data_sets[0])
+            values = module.run({s.name: _packed(s.dtype, feeds[s.name]) for s in module.inputs if s.name in feeds})
+            return {**feeds, **{s.name: unpack(s.dtype, values[s.name]) for s in module.outputs}}
+    except (TrisectError, onnx.shape_inference.InferenceError, StopIteration, KeyError):
+        return None

@@ -1,0 +1,107 @@
+"""Determines which tasks a device computes right: each kind of node is run on it and on others, once.
+
+Results are cached with the verdicts of compiling, so that a later split of any model with such nodes costs nothing.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+
+import onnx
+
+from trisect.profiles.capabilities.compile_verdicts import Capabilities
+from trisect.profiles.capabilities.value_trials import EQUAL, UNDECIDED, TrialResult, ValueTrial
+from trisect.runtime import engines
+from trisect.runtime.device import Device
+from trisect.runtime.errors import EngineMissing
+from trisect.runtime.progress import Progress, no_progress
+
+from .trial_units import TrialUnit, TrialUnits
+
+_FLOPS_MAX = 2e9
+"""Larger units are compared only if a smaller one like them can be made."""
+
+
+def value_results(
+    units: TrialUnits,
+    members: Mapping[str, tuple[str, ...]],
+    devices: Sequence[Device],
+    refused: Collection[tuple[str, str]],
+    capabilities: Capabilities,
+    progress: Progress = no_progress,
+) -> dict[tuple[str, str], TrialResult]:
+    """Compare what devices compute with ONNX's reference and with each other, for each kind of node that is new.
+
+    Parameters
+    ----------
+    members : mapping of str to tuple of str
+        Task -> its nodes.
+    refused : collection of (str, str)
+        Tasks and devices that cannot run them.
+
+    Returns
+    -------
+    dict
+        Task and device id -> a result other than ``equal``; that of its first unit that has one.
+    """
+    units_of = {task: tuple(units.of_task(nodes)) for task, nodes in members.items()}
+    results: dict[tuple[str, str], TrialResult] = {}
+    with tempfile.TemporaryDirectory(prefix="trisect-values-") as folder:
+        for device in devices:
+            if device.reality == "published" or not engines.capabilities(device).computes:
+                continue
+            of_keys = {u.key: capabilities.known_values(u.key, device) for task in units_of for u in units_of[task]}
+            unknown: dict[str, TrialUnit] = {}
+            for task, parts in units_of.items():
+                if (task, device.id) not in refused:
+                    unknown.update({u.key: u for u in parts if of_keys[u.key] is None and u.key not in unknown})
+            for number, (key, unit) in enumerate(unknown.items()):
+                progress(number, len(unknown), f"checking which results of {device.id} are right")
+                try:
+                    result = try_unit(units, unit.nodes, device, capabilities, Path(folder))
+                except EngineMissing:
+                    break
+                of_keys[key] = result
+                capabilities.record_values(key, device, result)
+            for task, parts in units_of.items():
+                problems = [r for u in parts if (r := of_keys[u.key]) is not None and r.outcome != "equal"]
+                problems.sort(key=lambda result: result.outcome)  # "different" and "failed" before "undecided"
+                if problems and (task, device.id) not in refused:
+                    results[task, device.id] = problems[0]
+    capabilities.save()
+    return results
+
+
+def try_unit(
+    units: TrialUnits, nodes: tuple[str, ...], device: Device, capabilities: Capabilities, folder: Path
+) -> TrialResult:
+    """Compare what a device computes for nodes with others, on a smaller model like them where they are large."""
+    result = UNDECIDED
+    kinds, use_reference = units.kinds(nodes), units.use_reference(nodes)
+    if units.is_small(nodes):
+        return _try(units.model(nodes), kinds, use_reference, device, capabilities, folder)
+    if use_reference:
+        result = _try(units.model(nodes, shrunk=True), kinds, True, device, capabilities, folder)
+        if result.outcome == "failed":  # it may be malformed: sizes and attributes that no longer agree
+            result = UNDECIDED
+    if result != EQUAL and units.flops(nodes) <= _FLOPS_MAX:
+        exact = _try(units.model(nodes), kinds, False, device, capabilities, folder)
+        return exact if exact.outcome != "undecided" else result
+    return result
+
+
+def _try(
+    model: onnx.ModelProto | None,
+    kinds: Mapping[str, str],
+    use_reference: bool,
+    device: Device,
+    capabilities: Capabilities,
+    folder: Path,
+) -> TrialResult:
+    if model is None:
+        return UNDECIDED
+    path = folder / "trial.onnx"
+    path.write_bytes(model.SerializeToString())
+    return capabilities.compared(ValueTrial(str(path), kinds, use_reference), device)

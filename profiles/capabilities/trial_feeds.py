@@ -1,0 +1,299 @@
+"""Generates inputs that bring out the edges of an operator, within what the specification of ONNX defines.
+
+Beside ordinary numbers: halves (rounding), ties, large numbers, the limits of integer dtypes, and, where the model can
+meet them, integers beyond 32 bits, infinities and NaN. What ONNX leaves open is not generated: indices out of range,
+division by zero, shifts beyond the width, numbers that a cast cannot represent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from trisect.runtime.tensors.containers import container_of
+from trisect.runtime.tensors.dtypes import bits_of, dtype_of
+from trisect.runtime.tensors.onnx_types import declared_spec
+from trisect.runtime.tensors.synthetic_feeds import random_value
+from trisect.runtime.tensors.tensor_spec import UNKNOWN_RANK, TensorSpec
+
+RANDOM_OPERATORS = frozenset(
+    "RandomNormal RandomNormalLike RandomUniform RandomUniformLike Bernoulli Multinomial".split()
+)
+"""Operators whose results differ from run to run: only their dtypes and shapes can be compared."""
+QUANTISING_OPERATORS = frozenset(
+    "QuantizeLinear DynamicQuantizeLinear QLinearConv QLinearMatMul QLinearAdd QLinearMul QLinearSigmoid "
+    "QLinearLeakyRelu QLinearGlobalAveragePool QLinearAveragePool QLinearConcat QLinearSoftmax QGemm".split()
+)
+"""Operators that round to integer steps: at a half, the last digit of a float decides the step."""
+_DRAWS = ("ordinary", "ordinary", "small", "halves", "ties", "large", "limits")
+_WIDE = (2**40 + 1, -5 * 10**9, 3, 1_700_000_000_123, -(2**31) - 1, 2**31, 0, -1, 2**32 + 7, 2**53 + 1)
+_WIDE_UNSIGNED = (2**32 - 1, 2**31, 5, 2**31 + 3, 0)
+_WIDE_FLOATS = (1e60, -3e100, 1e-60, 16777217.0, 1_700_000_000_123.0, -0.5, 1.0)
+_SPECIAL = {"+": np.inf, "-": -np.inf, "n": np.nan}
+_SIZES_OF_OPEN_DIMS = 3
+
+_ROLES: Mapping[tuple[str, int], str] = {
+    ("Gather", 1): "index", ("GatherElements", 1): "index", ("GatherND", 1): "index of rows", ("OneHot", 0): "index",
+    ("ScatterElements", 1): "distinct index", ("Scatter", 1): "distinct index", ("ScatterND", 1): "index of rows",
+    ("MaxUnpool", 1): "index", ("OneHot", 1): "size", ("BitShift", 1): "shift", ("Div", 1): "divisor",
+    ("Mod", 1): "divisor", ("Pow", 1): "exponent", ("Reshape", 1): "shape", ("Expand", 1): "shape",
+    ("Tile", 1): "size", ("ConstantOfShape", 0): "size", ("Slice", 1): "zero", ("Slice", 2): "end",
+    ("Slice", 3): "axes", ("Slice", 4): "one", ("Pad", 1): "flag", ("Pad", 3): "axes", ("Unsqueeze", 1): "axes",
+    ("Squeeze", 1): "axes", ("TopK", 1): "one", ("Split", 1): "size", ("Resize", 2): "factor", ("Resize", 3): "size",
+    ("CumSum", 1): "zero", ("Trilu", 1): "flag", ("QuantizeLinear", 1): "scale", ("DequantizeLinear", 1): "scale",
+    ("Cast", 0): "castable", ("CastLike", 0): "castable", ("LSTM", 4): "size", ("GRU", 4): "size", ("RNN", 4): "size",
+    ("NonMaxSuppression", 2): "size", ("NonMaxSuppression", 3): "half", ("NonMaxSuppression", 4): "zero",
+    ("RoiAlign", 2): "zero", ("BatchNormalization", 4): "scale", ("Dropout", 1): "half", ("GridSample", 1): "half",
+    ("QLinearMatMul", 1): "scale", ("QLinearMatMul", 4): "scale", ("QLinearMatMul", 6): "scale",
+    ("QLinearConv", 1): "scale", ("QLinearConv", 4): "scale", ("QLinearConv", 6): "scale",
+    ("Range", 2): "one", ("DFT", 1): "size", ("DFT", 2): "axes", ("Compress", 1): "flag", ("SequenceAt", 1): "zero",
+    ("SequenceErase", 1): "zero", ("SequenceInsert", 2): "zero", ("ReverseSequence", 1): "size",
+    **{(f"Reduce{kind}", 1): "axes" for kind in ("Sum", "Mean", "Max", "Min", "Prod", "L1", "L2", "LogSum",
+       "LogSumExp", "SumSquare")},
+}  # fmt: skip
+"""Operator and input -> what is defined there."""
+UNLIMITED_ROLES = frozenset({"castable", "divisor", "exponent"})
+"""Roles of inputs that may hold any number of their dtype; the others are indices, sizes, factors."""
+
+
+def role_of(op_type: str, position: int) -> str:
+    """Return what an input of an operator stands for; empty for plain data.
+
+    Examples
+    --------
+    >>> role_of("Gather", 1), role_of("Gather", 0)
+    ('index', '')
+    """
+    return _ROLES.get((op_type, position), "")
+
+
+def is_random(model: onnx.ModelProto) -> bool:
+    """Return whether results differ from run to run: random operators, and dropout in training."""
+    return any(
+        node.op_type in RANDOM_OPERATORS or (node.op_type == "Dropout" and len(node.input) > 2 and node.input[2])
+        for node in model.graph.node
+    )
+
+
+@dataclass(frozen=True)
+class TrialFeeds:
+    """Generates inputs for a small model."""
+
+    model: onnx.ModelProto
+    kinds: Mapping[str, str]
+    """Input or output -> letters: ``w`` for numbers beyond 32 bits, ``+``, ``-`` and ``n`` for infinities and NaN."""
+    seed: int
+
+    @cached_property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """Inputs that are not initialisers."""
+        constants = {tensor.name for tensor in self.model.graph.initializer}
+        return tuple(declared_spec(v, "the model") for v in self.model.graph.input if v.name not in constants)
+
+    @cached_property
+    def _is_wide(self) -> bool:
+        return any("w" in kind for kind in self.kinds.values())
+
+    def draws(self) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
+        """Yield what is drawn, in words, with feeds."""
+        labels = [*_DRAWS]
+        if self._is_wide:
+            labels += ["numbers beyond 32 bits"] * 2
+        if any(set(kind) & set(_SPECIAL) for kind in self.kinds.values()):
+            labels += ["infinities and NaN"] * 2
+        if not self.inputs:
+            labels = labels[:1]
+        for number, label in enumerate(labels):
+            rng = np.random.default_rng((self.seed, number))
+            with np.errstate(all="ignore"):
+                yield label, {spec.name: self._value(spec, label, rng) for spec in self.inputs}
+
+    def _value(self, spec: TensorSpec, label: str, rng: np.random.Generator) -> np.ndarray:
+        node, position = self._reader(spec.name)
+        role = "" if node is None else role_of(node.op_type, position)
+        shape = self._shape(spec)
+        if container_of(spec.dtype) is not None or dtype_of(spec.dtype).kind == "O":
+            return random_value(spec.dtype, shape, rng)
+        if node is not None and role and role not in UNLIMITED_ROLES:
+            return self._restricted(node, role, spec, shape, label, rng)
+        kind = self.kinds.get(spec.name, "")
+        if role == "castable" and node is not None:
+            kind += self.kinds.get(node.output[0], "")
+        if label == "limits" and self._is_wide:
+            label = "limits beyond 32 bits"
+        values = _numbers(spec.dtype, shape, label, kind, rng)
+        if role == "castable" and node is not None:
+            values = _castable(values, self._cast_target(node))
+        elif role == "divisor":
+            values = np.where(values == 0, np.ones_like(values), values)
+        elif role == "exponent":
+            values = np.clip(values, 0 if values.dtype.kind in "iu" else -3, 3)
+        return np.asarray(values, dtype=dtype_of(spec.dtype))
+
+    def _restricted(
+        self,
+        node: onnx.NodeProto,
+        role: str,
+        spec: TensorSpec,
+        shape: tuple[int, ...],
+        label: str,
+        rng: np.random.Generator,
+    ) -> np.ndarray:
+        """Return values of an input that is an index, a size, a scale, ..."""
+        dtype = dtype_of(spec.dtype)
+        data = self._shapes.get(node.input[0], ())
+        values: Any
+        if role in ("index", "distinct index"):
+            size = self._index_limit(node, data)
+            low = 0 if spec.dtype.startswith("u") or label in ("ties", "ordinary") else -size
+            values = rng.integers(low, size, shape) if size else np.zeros(shape)
+            if role == "distinct index" and shape:
+                axis = _axis(node, len(shape))
+                values = np.argsort(rng.random((*shape[:axis], max(size, shape[axis]), *shape[axis + 1 :])), axis)
+                values = np.take(values, range(shape[axis]), axis)
+        elif role == "index of rows":
+            values = _rows(data, shape, rng)
+        elif role == "shape":
+            target = self._shapes.get(node.output[0], ())
+            values = target if len(target) == int(np.prod(shape)) else np.ones(shape)
+        elif role == "shift":
+            values = rng.integers(0, bits_of(spec.dtype), shape)
+        elif role == "axes":
+            rank = max(len(data), 1)
+            values = np.arange(int(np.prod(shape))).reshape(shape) % rank
+        elif role == "end":
+            values = rng.integers(1, 4, shape)
+        elif role == "size":
+            values = rng.integers(1, 3, shape)
+        elif role == "flag":
+            values = rng.integers(0, 2, shape)
+        elif role == "factor":
+            values = np.resize([1.0, 1.0, 2.0, 2.0], shape)
+        elif role == "scale":
+            values = 0.01 + rng.random(shape) / 10
+        elif role == "half":
+            values = rng.random(shape)
+        else:
+            values = np.full(shape, 1 if role == "one" else 0)
+        return np.asarray(values).astype(dtype).reshape(shape)
+
+    @cached_property
+    def _shapes(self) -> Mapping[str, tuple[int, ...]]:
+        shapes = {tensor.name: tuple(tensor.dims) for tensor in self.model.graph.initializer}
+        for value in (*self.model.graph.input, *self.model.graph.output):
+            if value.name not in shapes and value.type.HasField("tensor_type"):
+                shapes[value.name] = self._shape(declared_spec(value, "the model"))
+        return shapes
+
+    @staticmethod
+    def _shape(spec: TensorSpec) -> tuple[int, ...]:
+        if spec.shape == UNKNOWN_RANK:
+            return (2, 3)
+        return tuple(dim if isinstance(dim, int) else _SIZES_OF_OPEN_DIMS for dim in spec.shape)
+
+    def _reader(self, name: str) -> tuple[onnx.NodeProto | None, int]:
+        for node in self.model.graph.node:
+            if name in node.input:
+                return node, list(node.input).index(name)
+        return None, 0
+
+    def _index_limit(self, node: onnx.NodeProto, data: Sequence[int]) -> int:
+        if node.op_type == "OneHot":
+            depth = next((t for t in self.model.graph.initializer if t.name == node.input[1]), None)
+            return 2 if depth is None else int(numpy_helper.to_array(depth).reshape(-1)[0])
+        if node.op_type == "MaxUnpool":
+            return int(np.prod(data)) if data else 0
+        return data[_axis(node, len(data))] if data else 0
+
+    def _cast_target(self, node: onnx.NodeProto) -> str:
+        if node.op_type == "Cast":
+            return str(helper.tensor_dtype_to_np_dtype(_attribute(node, "to", onnx.TensorProto.FLOAT)).name)
+        typed = {v.name: v.type.tensor_type.elem_type for v in (*self.model.graph.output, *self.model.graph.input)}
+        return str(helper.tensor_dtype_to_np_dtype(typed.get(node.output[0]) or onnx.TensorProto.FLOAT).name)
+
+
+def _attribute(node: onnx.NodeProto, name: str, default: int) -> int:
+    return next((int(a.i) for a in node.attribute if a.name == name), default)
+
+
+def _axis(node: onnx.NodeProto, rank: int) -> int:
+    axis = _attribute(node, "axis", 0)
+    return axis % rank if rank else 0
+
+
+def _rows(data: Sequence[int], shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+    """Return distinct indices of rows, as far as there are enough of them."""
+    width = shape[-1] if shape else 0
+    limits = tuple(data[:width])
+    total = int(np.prod(limits)) if limits else 0
+    count = int(np.prod(shape[:-1]))
+    if not total or len(limits) < width:
+        return np.zeros(shape, np.int64)
+    chosen = rng.permutation(total)[np.arange(count) % total]
+    return np.stack(np.unravel_index(chosen, limits), axis=-1).reshape(shape)
+
+
+def _numbers(dtype: str, shape: tuple[int, ...], label: str, kind: str, rng: np.random.Generator) -> np.ndarray:
+    """Return plain data."""
+    numpy_dtype = dtype_of(dtype)
+    if numpy_dtype.kind == "b":
+        return np.asarray(rng.integers(0, 2, shape)).astype(bool)
+    if dtype.startswith(("int", "uint")):
+        return np.asarray(_integers(dtype, shape, label, kind, rng)).astype(numpy_dtype)
+    bits = bits_of(dtype)
+    values = np.asarray(rng.standard_normal(shape))
+    if numpy_dtype.kind == "c":
+        values = values + 1j * rng.standard_normal(shape)
+    elif label == "small":
+        values = np.asarray(rng.random(shape))
+    elif label == "halves":
+        values = np.asarray(rng.integers(-9, 10, shape) / 2)
+    elif label == "ties":
+        values = np.asarray(rng.integers(-1, 2, shape)).astype(float)
+    elif label == "large":
+        values = values * (1e4 if bits >= 32 else 30 if bits == 16 and dtype == "float16" else 4)
+    elif label.startswith("limits") and bits <= 8:
+        values = values * 400
+    elif label == "numbers beyond 32 bits" and "w" in kind:
+        values = np.asarray(rng.choice(_WIDE_FLOATS if dtype == "float64" else np.array(_WIDE, float), shape))
+    elif label == "infinities and NaN":
+        choices = [_SPECIAL[letter] for letter in kind if letter in _SPECIAL]
+        if choices and values.size:
+            values = np.where(rng.random(shape) < 0.2, rng.choice(choices, shape), values)
+            if "-" in kind and values.ndim > 1:
+                values[..., -1, :] = -np.inf  # as in masks
+    return np.asarray(values.astype(numpy_dtype))
+
+
+def _integers(dtype: str, shape: tuple[int, ...], label: str, kind: str, rng: np.random.Generator) -> np.ndarray:
+    bits, unsigned = bits_of(dtype), dtype.startswith("u")
+    if label == "numbers beyond 32 bits" and "w" in kind:
+        choices = _WIDE if not unsigned else _WIDE_UNSIGNED if bits == 32 else tuple(map(abs, _WIDE))
+        return rng.choice(np.array(choices, np.uint64 if unsigned else np.int64), shape)
+    if label.startswith("limits") and bits <= 16:
+        low, high = (0, (1 << bits) - 1) if unsigned else (-(1 << (bits - 1)), (1 << (bits - 1)) - 1)
+        return rng.integers(low, high + 1, shape)
+    if label.startswith("limits"):
+        # Sums and products of two numbers stay within the bits that they need by their ranges.
+        magnitude = 1 << 30 if bits == 32 else (1 << 31) - 1 if label == "limits beyond 32 bits" else 1 << 14
+    else:
+        magnitude = {"small": 3, "ties": 1, "large": 1000}.get(label, 9)
+    magnitude = min(magnitude, (1 << (bits - 1)) - 1)
+    return rng.integers(0 if unsigned else -magnitude, magnitude + 1, shape)
+
+
+def _castable(values: np.ndarray, target: str) -> np.ndarray:
+    """Return floats that the target dtype can represent: casting others to integers is undefined."""
+    if not target.startswith(("int", "uint")) or values.dtype.kind in "biu":
+        return values
+    bits = min(bits_of(target), 54)
+    low, high = (0, 2**bits - 1) if target.startswith("u") else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+    finite = np.nan_to_num(np.asarray(values, dtype=np.float64), nan=0.0, posinf=1.0, neginf=-1.0)
+    margin = 0.99 if bits > 16 else 1.0
+    return np.clip(finite, low * margin, high * margin)

@@ -1,0 +1,224 @@
+"""Runs a small model on a device and on others with the same inputs, and compares what they compute.
+
+An engine may compile an operator and compute another: ignore an attribute that it does not know, narrow 64-bit numbers,
+mishandle ties. Compiling does not show that; running does. A device is different where it disagrees with ONNX's
+reference implementation and with every other engine that can run the model: one implementation may have a fault, or
+round in its own way. Inputs can also crash an engine, so trials run in a child process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import onnx
+
+from trisect.runtime.device import Device
+from trisect.runtime.engines import find_devices, load
+from trisect.runtime.engines.base import LoadOptions, Module
+from trisect.runtime.errors import TrisectError
+from trisect.runtime.isolated_calls import call_isolated
+from trisect.runtime.tensors.containers import container_of, unpack
+from trisect.runtime.tensors.value_difference import compare
+
+from .trial_feeds import QUANTISING_OPERATORS, TrialFeeds, is_random
+
+REFEREES = ("cpu:ort", "cpu:openvino")
+"""Engines that are asked where the reference has no result or disagrees, the most trusted first."""
+_REFERENCE = "cpu:reference"
+_RELATIVE_TOLERANCES = {"float16": 4e-3, "bfloat16": 2.0**-6}
+_RELATIVE_TOLERANCE, _ABSOLUTE_TOLERANCE = 1e-3, 1e-7
+"""Tolerances of ONNX's own conformance tests."""
+_MEDIAN_SHARE = 2e-5
+"""Also allowed: this share of the median magnitude, for sums that cancel out."""
+_OUTPUT_BYTES_MAX = 1 << 26
+_TIME_LIMIT_S = 30.0
+
+TrialOutcome = Literal["equal", "different", "failed", "undecided"]
+
+
+@dataclass(frozen=True)
+class TrialResult:
+    """How a device's results compare with those of others."""
+
+    outcome: TrialOutcome
+    """``failed``: the device has no result where others have one; ``undecided``: nothing else has a result."""
+    reason: str = ""
+    """What differs, or why the device failed; empty for ``equal``."""
+
+
+EQUAL = TrialResult("equal")
+UNDECIDED = TrialResult("undecided", "not compared: nothing else has a result for the generated inputs")
+
+
+@dataclass(frozen=True)
+class ValueTrial:
+    """What to run."""
+
+    model: str
+    """Path of an ONNX file, small enough for numpy where the reference is used."""
+    kinds: Mapping[str, str]
+    """See `TrialFeeds`."""
+    use_reference: bool = True
+    """Whether ONNX's reference implements these operators as they are defined in the model's opset."""
+
+
+def isolated_comparison(trial: ValueTrial, device: Device) -> TrialResult:
+    """Compare what a device computes with others in a child process; see `compare_values`.
+
+    Raises
+    ------
+    ChildProcessFailed
+        When the engine crashed, did not end in time, or took too much memory.
+    """
+    return call_isolated(compare_values, _TIME_LIMIT_S, trial, device)
+
+
+def compare_values(trial: ValueTrial, device: Device) -> TrialResult:
+    """Run a model on a device with generated inputs, and compare the outputs with those of others.
+
+    Returns
+    -------
+    TrialResult
+        ``different`` where for some inputs the device agrees with none of those that have a result.
+    """
+    model = onnx.load(trial.model)
+    feeds = TrialFeeds(model, trial.kinds, zlib.crc32(model.SerializeToString(deterministic=True)))
+    with contextlib.ExitStack() as stack:
+        judges = Judges(trial.model, device, stack, use_reference=trial.use_reference)
+        if not judges.has_any:
+            return UNDECIDED
+        try:
+            actual = stack.enter_context(contextlib.closing(load(Path(trial.model), device, LoadOptions(threads=1))))
+        except TrisectError:  # it compiles otherwise, or would not be tried
+            return UNDECIDED
+        outcomes = []
+        for label, arrays in feeds.draws():
+            outcome = judge_once(model, actual, judges, arrays)
+            if outcome.outcome in ("different", "failed"):
+                return TrialResult(outcome.outcome, f"{outcome.reason}, with {label}")
+            outcomes.append(outcome)
+    return EQUAL if EQUAL in outcomes else UNDECIDED
+
+
+class Judges:
+    """ONNX's reference and other engines with the model loaded; an engine only once it is needed."""
+
+    def __init__(self, model: str, device: Device, stack: contextlib.ExitStack, *, use_reference: bool) -> None:
+        self._model, self._stack = Path(model), stack
+        self._reference = self._load(find_devices(_REFERENCE)[0]) if use_reference else None
+        self._engine = device.engine
+
+    @property
+    def has_any(self) -> bool:
+        """Whether there is anything to compare with."""
+        return self._reference is not None or bool(self._referees)
+
+    @property
+    def trusted(self) -> Iterator[Module]:
+        """All that can run the model, the most trusted first."""
+        if self._reference is not None:
+            yield self._reference
+        yield from self._referees
+
+    @cached_property
+    def _referees(self) -> Sequence[Module]:
+        loaded = []
+        for name in REFEREES:
+            with contextlib.suppress(TrisectError):
+                referee = find_devices(name)[0]
+                if referee.engine == self._engine:
+                    # Without the reference, an engine is judged by those that are trusted more.
+                    if self._reference is None:
+                        break
+                    continue
+                module = self._load(referee)
+                loaded += [module] if module is not None else []
+        return loaded
+
+    def _load(self, device: Device) -> Module | None:
+        try:
+            return self._stack.enter_context(contextlib.closing(load(self._model, device, LoadOptions(threads=1))))
+        except TrisectError:
+            return None
+
+
+def judge_once(
+    model: onnx.ModelProto, actual: Module, judges: Judges, feeds: Mapping[str, np.ndarray]
+) -> TrialResult:
+    """Compare the results for one set of inputs."""
+    outputs: Mapping[str, np.ndarray] | None = None
+    failure, reason, has_result = "", "", False
+    for judge in judges.trusted:
+        try:
+            expected = judge.run(feeds)
+        except TrisectError:
+            continue
+        if sum(array.nbytes for array in expected.values()) > _OUTPUT_BYTES_MAX:
+            continue
+        has_result = True
+        if outputs is None and not failure:
+            try:
+                outputs = actual.run(feeds)
+            except TrisectError as error:
+                failure = error.reason
+        if outputs is None:
+            break
+        difference = results_differ(model, actual, outputs, expected)
+        if not difference:
+            return EQUAL
+        reason = reason or f"{difference} from {judge.device.id}"
+    if not has_result:
+        return UNDECIDED
+    return TrialResult("failed", failure) if failure else TrialResult("different", reason)
+
+
+def results_differ(
+    model: onnx.ModelProto, module: Module, outputs: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]
+) -> str:
+    """Return how outputs differ from the expected ones, in a few words; empty where they agree."""
+    operators = {node.op_type for node in model.graph.node}
+    step = 1 if operators & QUANTISING_OPERATORS else 0
+    values_count = not is_random(model)
+    for spec in module.outputs:
+        if spec.name not in expected:
+            continue
+        one, other = outputs[spec.name], expected[spec.name]
+        if container_of(spec.dtype) is not None or other.dtype.kind == "O":
+            pair = unpack(spec.dtype, one), unpack(spec.dtype, other)
+            if values_count and compare(*pair, absolute=_ABSOLUTE_TOLERANCE, relative=_RELATIVE_TOLERANCE).worst > 1:
+                return f"{spec.name!r} differs"
+            continue
+        if one.shape != other.shape:
+            return f"{spec.name!r} has shape {list(one.shape)}, not {list(other.shape)} as"
+        if one.dtype != other.dtype:
+            return f"{spec.name!r} has dtype {one.dtype}, not {other.dtype} as"
+        off = _largest_difference(spec.dtype, one, other, step) if values_count else 0.0
+        if off:
+            return f"{spec.name!r} is off by {off:.2g}"
+    return ""
+
+
+def _largest_difference(dtype: str, one: np.ndarray, other: np.ndarray, step: int) -> float:
+    """Return the largest difference of two arrays if it is beyond the tolerance; else 0."""
+    if dtype.startswith(("int", "uint", "bool")):
+        if np.array_equal(one, other):
+            return 0.0
+        off = float(np.abs(one.astype(np.float64) - other.astype(np.float64)).max()) or 1.0
+        return off if off > step or dtype == "bool" else 0.0
+    plain = other.astype(np.complex128 if other.dtype.kind == "c" else np.float64)
+    finite = np.abs(plain[np.isfinite(plain)])
+    median = float(np.median(finite)) if finite.size else 0.0
+    difference = compare(
+        one,
+        other,
+        absolute=_ABSOLUTE_TOLERANCE + _MEDIAN_SHARE * median,
+        relative=_RELATIVE_TOLERANCES.get(dtype, _RELATIVE_TOLERANCE),
+    )
+    return difference.max_abs if difference.worst > 1 else 0.0
