@@ -66,11 +66,11 @@ def capabilities(chosen: Sequence[Device]) -> Capabilities:
     """Return the capabilities of devices, checked on the node of each."""
     if not is_of_cluster(chosen):
         return Capabilities()
-    from trisect.profiles.measuring.cluster_profile import remote_compile_failure
+    from trisect.profiles.measuring.cluster_profile import remote_comparison, remote_compile_failure
     from trisect.runtime.cluster.ray_connection import connect
 
     with connect() as connection:
-        return Capabilities(ask=remote_compile_failure(connection))
+        return Capabilities(ask=remote_compile_failure(connection), compare=remote_comparison(connection))
 
 
 def is_of_cluster(chosen: Sequence[Device]) -> bool:

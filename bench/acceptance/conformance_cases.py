@@ -82,9 +82,13 @@ def conformance_cases(every: int = 1) -> Iterator[ConformanceCase]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             test.run(result)
-        model = _CollectingBackend.model
-        if model is not None and _CollectingBackend.data:
-            yield ConformanceCase(case_name(test), kind, model, tuple(_CollectingBackend.data))
+        yield from _collected(case_name(test), kind)
+
+
+def _collected(name: str, kind: str) -> Iterator[ConformanceCase]:
+    model, data = _CollectingBackend.model, _CollectingBackend.data
+    if model is not None and data:
+        yield ConformanceCase(name, kind, model, tuple(data))
 
 
 def cases_of(runner: Runner, every: int) -> Iterator[tuple[str, unittest.TestCase]]:

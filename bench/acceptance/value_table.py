@@ -1,7 +1,7 @@
 """Measures the table of value trials that comes with the package: see `trisect.profiles.capabilities.shipped_results`.
 
-Tried are the operators of ``onnx.backend.test``, of real models and of the synthetic networks, by the trials that a split
-makes. In addition each engine runs the suite's cases on the cases' own inputs: what fails one case counts as different.
+Tried are the operators of ``onnx.backend.test``, of real models and of the synthetic networks, by the trials that a
+split makes. In addition each engine runs the suite's cases on the cases' own inputs: a failure counts as different.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +26,14 @@ from trisect.partitioner.problem.task_grouping import nodes_of_tasks, task_graph
 from trisect.partitioner.problem.trial_units import TrialUnits
 from trisect.partitioner.problem.value_support import try_unit
 from trisect.profiles.capabilities.compile_verdicts import Capabilities, compile_failure
+from trisect.profiles.capabilities.op_support_limits import compare_limit, limit_trials
 from trisect.profiles.capabilities.shipped_results import ResultsTable, make_table
 from trisect.profiles.capabilities.trial_feeds import is_random
 from trisect.profiles.capabilities.value_trials import Judges, TrialResult, judge_once
 from trisect.profiles.synthetic_networks import synthetic_network
 from trisect.runtime.device import Device
 from trisect.runtime.engines import find_devices, load
-from trisect.runtime.engines.base import LoadOptions
+from trisect.runtime.engines.base import LoadOptions, Module
 from trisect.runtime.errors import EngineFailed, TrisectError, UnsupportedModel
 from trisect.runtime.progress import Progress, no_progress
 from trisect.runtime.tensors.containers import pack, unpack
@@ -42,6 +44,10 @@ from .onnx_backend import temporary_onnx_home
 DEVICES = "cpu:ort,cpu:openvino"
 NETWORKS = 60
 _SAVE_EVERY = 50
+
+
+_Examined = tuple[Path, Mapping[str, int], ConformanceCase | None]
+_Source = Callable[[Path], _Examined]
 
 
 @dataclass(frozen=True)
@@ -55,6 +61,15 @@ class _Assumptions:
 _ASSUMPTIONS = (_Assumptions(False, True), _Assumptions(False, False), _Assumptions(True, True))
 
 
+@dataclass(frozen=True)
+class _Instance:
+    """Nodes under assumptions."""
+
+    units: TrialUnits
+    key: str
+    assumptions: _Assumptions
+
+
 @dataclass
 class _Results:
     """Results so far, in a file, so that an interrupted measurement goes on."""
@@ -66,7 +81,9 @@ class _Results:
 
     def load(self) -> None:
         if self.path.exists():
-            stored = msgspec.json.decode(self.path.read_bytes(), type=tuple[dict[str, dict[str, TrialResult]], list[str]])
+            stored = msgspec.json.decode(
+                self.path.read_bytes(), type=tuple[dict[str, dict[str, TrialResult]], list[str]]
+            )
             self.outcomes, self.examined = stored
 
     def save(self) -> None:
@@ -79,7 +96,9 @@ class _Results:
         self.outcomes.setdefault(device.id, {})[key] = result
 
 
-def measure_table(store: Path, models: Sequence[tuple[Path, Mapping[str, int]]], progress: Progress = no_progress) -> ResultsTable:
+def measure_table(
+    store: Path, models: Sequence[tuple[Path, Mapping[str, int]]], progress: Progress = no_progress
+) -> ResultsTable:
     """Measure the table.
 
     Parameters
@@ -92,14 +111,11 @@ def measure_table(store: Path, models: Sequence[tuple[Path, Mapping[str, int]]],
     results = _Results(store)
     results.load()
     devices = find_devices(DEVICES)
-    sources: list[tuple[str, Callable[[Path], tuple[Path, Mapping[str, int], ConformanceCase | None]]]] = []
-    for path, shapes in models:
-        sources.append((path.name, lambda folder, p=path, s=shapes: (p, s, None)))
-    for number in range(NETWORKS):
-        sources.append((f"network {number}", lambda folder, n=number: (_written(folder, synthetic_network(n)), {}, None)))
+    sources: list[tuple[str, _Source]] = [(path.name, partial(_of_model, path, shapes)) for path, shapes in models]
+    sources += [(f"network {number}", partial(_of_network, number)) for number in range(NETWORKS)]
     with temporary_onnx_home(), np.errstate(all="ignore"):
         for case in conformance_cases():
-            sources.append((case.name, lambda folder, c=case: (_written(folder, c.model.SerializeToString()), c.shapes, c)))
+            sources.append((case.name, partial(_of_case, case)))
         for done, (name, source) in enumerate(sources):
             if name in results.examined:
                 continue
@@ -109,12 +125,29 @@ def measure_table(store: Path, models: Sequence[tuple[Path, Mapping[str, int]]],
             results.examined.append(name)
             if done % _SAVE_EVERY == 0:
                 results.save()
+        for key, content, letters in limit_trials():
+            for device in devices:
+                if results.get(device, key) is None and not compile_failure(content, device):
+                    results.put(
+                        device, key, compare_limit(content, letters, device, Capabilities(store.with_suffix(".none")))
+                    )
     results.save()
     measured = f"{datetime.now(UTC).date().isoformat()}, {devices[0].name}"
     by_id = {device.id: device for device in devices}
-    return make_table(
-        measured, ((key, by_id[d], result) for d, outcomes in results.outcomes.items() for key, result in outcomes.items())
-    )
+    flat = [(key, by_id[d], result) for d, outcomes in results.outcomes.items() for key, result in outcomes.items()]
+    return make_table(measured, flat)
+
+
+def _of_model(path: Path, shapes: Mapping[str, int], folder: Path) -> _Examined:
+    return path, shapes, None
+
+
+def _of_network(number: int, folder: Path) -> _Examined:
+    return _written(folder, synthetic_network(number)), {}, None
+
+
+def _of_case(case: ConformanceCase, folder: Path) -> _Examined:
+    return _written(folder, case.model.SerializeToString()), case.shapes, case
 
 
 def _written(folder: Path, content: bytes) -> Path:
@@ -134,56 +167,49 @@ def _examine(
     graph = Graph.read(path, shapes)
     members = nodes_of_tasks(task_graph(graph, keep_quantised=False))
     capabilities = Capabilities(folder / "none.json")
+    instances: dict[tuple[str, ...], list[_Instance]] = {}
     for assumptions in _ASSUMPTIONS:
         units = TrialUnits(graph, value_ranges(graph, narrow=assumptions.narrow, finite=assumptions.finite))
-        parts = {unit.key: unit for nodes in members.values() for unit in units.of_task(nodes)}
-        for key, unit in parts.items():
-            model: onnx.ModelProto | None = None
-            for device in devices:
-                if results.get(device, key) is None:
-                    model = model or units.model(unit.nodes)
-                    if model is None or not _compiles(model, device):
-                        continue
-                    results.put(device, key, try_unit(units, unit.nodes, device, capabilities, folder))
-        if case is not None:
-            for key, device, reason in _case_failures(case, units, parts, devices, assumptions, folder):
-                results.put(device, key, TrialResult("different", reason))
-
-
-def _compiles(model: onnx.ModelProto, device: Device) -> bool:
-    return not compile_failure(model.SerializeToString(), device)
+        for unit in dict.fromkeys(unit for nodes in members.values() for unit in units.of_task(nodes)):
+            instances.setdefault(unit.nodes, []).append(_Instance(units, unit.key, assumptions))
+    for nodes, same in instances.items():
+        for device in devices:
+            unknown = [one for one in same if results.get(device, one.key) is None]
+            model = same[0].units.model(nodes) if unknown else None
+            if model is None or compile_failure(model.SerializeToString(), device):
+                continue
+            for one in unknown:
+                results.put(device, one.key, try_unit(one.units, nodes, device, capabilities, folder))
+    if case is not None and not is_random(case.model):
+        for nodes, device, feeds, reason in _case_failures(case, instances, devices, folder):
+            for one in instances[nodes]:
+                if _agrees(feeds, one.units.kinds(nodes), one.assumptions):
+                    results.put(device, one.key, TrialResult("different", reason))
 
 
 def _case_failures(
     case: ConformanceCase,
-    units: TrialUnits,
-    parts: Mapping[str, Any],
+    instances: Mapping[tuple[str, ...], Sequence[_Instance]],
     devices: Sequence[Device],
-    assumptions: _Assumptions,
     folder: Path,
-) -> Iterator[tuple[str, Device, str]]:
-    """Yield the keys whose operators fail the case on its own inputs, as far as these agree with the assumptions."""
-    if is_random(case.model):
-        return
-    if len(parts) == 1:
-        ((key, unit),) = parts.items()
-        kinds = units.kinds(unit.nodes)
+) -> Iterator[tuple[tuple[str, ...], Device, Mapping[str, Any], str]]:
+    """Yield the units that fail the case on its own inputs, with the device, these inputs, and the reason."""
+    if len(instances) == 1:
+        (nodes,) = instances
         for device in devices:
             with contextlib.suppress(EngineFailed, UnsupportedModel):
                 module = load(case.model.SerializeToString(), device, LoadOptions(threads=1))
                 with closing(module):
                     for data in case.data_sets:
                         feeds = case.feeds(data)
-                        if not _agrees(feeds, kinds, assumptions):
-                            continue
-                        values = module.run({s.name: _packed(s.dtype, feeds[s.name]) for s in module.inputs if s.name in feeds})
-                        reason = data.mismatch([unpack(s.dtype, values[s.name]) for s in module.outputs])
-                        if reason:
-                            yield key, device, f"it fails {case.name} of onnx.backend.test"
+                        values = module.run(_packed_feeds(module, feeds))
+                        if data.mismatch([unpack(s.dtype, values[s.name]) for s in module.outputs]):
+                            yield nodes, device, feeds, f"it fails {case.name} of onnx.backend.test"
         return
     intermediate = _intermediate_values(case)
-    for key, unit in parts.items():
-        model = units.model(unit.nodes)
+    for nodes, same in instances.items():
+        units = same[0].units
+        model = units.model(nodes)
         if model is None or intermediate is None or is_random(model):
             continue
         constants = {tensor.name for tensor in model.graph.initializer}
@@ -191,16 +217,13 @@ def _case_failures(
         if not all(name in intermediate for name in names):
             continue
         feeds = {name: intermediate[name] for name in names}
-        if not _agrees(feeds, units.kinds(unit.nodes), assumptions):
-            continue
         path = _written(folder, model.SerializeToString())
         for device in devices:
             with contextlib.ExitStack() as stack, contextlib.suppress(TrisectError):
                 module = stack.enter_context(closing(load(path, device, LoadOptions(threads=1))))
-                judges = Judges(str(path), device, stack, use_reference=units.use_reference(unit.nodes))
-                packed = {s.name: _packed(s.dtype, feeds[s.name]) for s in module.inputs}
-                if judge_once(model, module, judges, packed).outcome == "different":
-                    yield key, device, f"it fails on values of {case.name} of onnx.backend.test"
+                judges = Judges(str(path), device, stack, use_reference=units.use_reference(nodes))
+                if judge_once(model, module, judges, _packed_feeds(module, feeds)).outcome in ("different", "failed"):
+                    yield nodes, device, feeds, f"it fails on values of {case.name} of onnx.backend.test"
 
 
 def _agrees(feeds: Mapping[str, Any], kinds: Mapping[str, str], assumptions: _Assumptions) -> bool:
@@ -219,8 +242,9 @@ def _agrees(feeds: Mapping[str, Any], kinds: Mapping[str, str], assumptions: _As
     return True
 
 
-def _packed(dtype: str, value: Any) -> np.ndarray:
-    return pack(dtype, value) if "(" in dtype else np.asarray(value)
+def _packed_feeds(module: Module, feeds: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    specs = [spec for spec in module.inputs if spec.name in feeds]
+    return {s.name: pack(s.dtype, feeds[s.name]) if "(" in s.dtype else np.asarray(feeds[s.name]) for s in specs}
 
 
 def _intermediate_values(case: ConformanceCase) -> dict[str, Any] | None:
@@ -237,7 +261,7 @@ def _intermediate_values(case: ConformanceCase) -> dict[str, Any] | None:
         )
         with closing(load(extended.SerializeToString(), find_devices("cpu:reference")[0])) as module:
             feeds = case.feeds(case.data_sets[0])
-            values = module.run({s.name: _packed(s.dtype, feeds[s.name]) for s in module.inputs if s.name in feeds})
+            values = module.run(_packed_feeds(module, feeds))
             return {**feeds, **{s.name: unpack(s.dtype, values[s.name]) for s in module.outputs}}
     except (TrisectError, onnx.shape_inference.InferenceError, StopIteration, KeyError):
         return None

@@ -2,7 +2,7 @@
 
 An engine may compute 64-bit numbers in 32 bits. That changes no answer where the numbers are sizes, indices and flags,
 whose ranges follow from the graph: interval arithmetic over its integers, from the ranges of constants and dtypes.
-Inputs of the model may hold any 64-bit number, unless the user promises otherwise. Floats count as finite unless the
+Inputs of the model may hold any 64-bit number, unless the user states otherwise. Floats count as finite unless the
 model itself contains an infinity or tests for one.
 """
 
@@ -62,7 +62,7 @@ def value_ranges(graph: Graph, *, narrow: bool = False, finite: bool = True) -> 
     ----------
     graph : Graph
     narrow : bool
-        Whether the user promises that no number fed to the model or computed by it needs more than 32 bits.
+        Whether the user states that no number fed to the model or computed by it needs more than 32 bits.
     finite : bool
         Whether inputs are finite, in a model that does not test for NaN or infinities.
 
@@ -79,9 +79,9 @@ def value_ranges(graph: Graph, *, narrow: bool = False, finite: bool = True) -> 
     ['x', 'z']
     """
     known = {name: _constant_range(value) for name, value in _constants(graph)}
-    wide = set() if not narrow else None
+    wide: set[str] | None = None if narrow else set()
     ranges = {name: one for name, one in known.items() if one is not None}
-    specials = {name: found for name, value in _constants(graph) if (found := _constant_special(value))}
+    specials = {name: letters for name, value in _constants(graph) if (letters := _constant_special(value))}
     is_tested = any(node.op_type in ("IsNaN", "IsInf") for node in _all_nodes(graph))
     for value in graph.model.graph.inputs:
         name, dtype = str(value.name), dtype_of(value)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from trisect.runtime.plans.plan_parts import NARROW_NUMBERS
 from trisect.runtime.progress import Progress, no_progress
 
 from ..costs.calibration import calibrated
 from ..graph.model_graph import Graph
+from ..graph.value_ranges import value_ranges
+from ..problem.constraints import SPECIAL_FLOATS
 from ..problem.device_support import refusals
 from ..problem.problem_builder import ProblemInputs, weights_bytes
 from ..problem.selectors import named_node_devices
@@ -26,7 +29,11 @@ def prepare(request: PlanRequest, data: DeviceData, progress: Progress = no_prog
     graph = Graph.read(request.model, request.shapes)
     tasks = task_graph(graph, named=named_node_devices(graph, request.constraints, request.devices, request.absent))
     capabilities = data.capabilities
-    refused = refusals(graph, tasks, request.devices, capabilities, progress) if capabilities is not None else {}
+    assume = request.constraints.assume
+    ranges = value_ranges(graph, narrow=NARROW_NUMBERS in assume, finite=SPECIAL_FLOATS not in assume)
+    refused = {}
+    if capabilities is not None:
+        refused = refusals(graph, tasks, request.devices, capabilities, progress, ranges)
     inputs = ProblemInputs(
         graph,
         tasks,

@@ -18,6 +18,8 @@ import msgspec
 from trisect.runtime.errors import InvalidInput
 from trisect.runtime.untrusted_files import MalformedFile, read_toml
 
+SPECIAL_FLOATS = "special-floats"
+"""Assumption: inputs may contain infinities and NaN."""
 _UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 _SIZE_LIMIT_BYTES = 2.0**62
 _REMEDY = "see the documentation of Constraints"
@@ -50,9 +52,9 @@ class Constraints:
     memory: Mapping[str, int] = field(default_factory=dict)
     """Device id or kind -> bytes of memory for weights and tensors, below what the device has."""
     assume: tuple[str, ...] = ()
-    """What is known of the values: ``narrow-numbers``: no 64-bit number, fed or computed, needs more than 32 bits, so that
-    devices that compute 64-bit numbers in 32 bits may compute them; ``special-floats``: inputs may contain infinities and
-    NaN, so that devices that treat these differently are not used for what they reach."""
+    """What is known of the values: ``narrow-numbers``: no 64-bit number, fed or computed, needs more than 32 bits, so
+    that devices that compute 64-bit numbers in 32 bits may compute them; ``special-floats``: inputs may contain
+    infinities and NaN, so that devices that treat these differently are not used for what they reach."""
 
     def plain(self) -> dict[str, Any]:
         """Return the fields that differ from the defaults as plain data, as `read_constraints` takes them."""

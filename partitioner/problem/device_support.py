@@ -58,7 +58,7 @@ def refusals(
     devices : iterable of Device
         A device whose engine is not installed (of a reference machine, say) is judged by its limits alone.
     ranges : ValueRanges, optional
-        Of the graph; computed without promises of the user when left out.
+        Of the graph; computed without assumptions of the user when left out.
 
     Returns
     -------

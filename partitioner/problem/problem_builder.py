@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import permutations
 from math import inf
 
+from trisect.profiles.capabilities.value_trials import REFERENCE_DEVICE
 from trisect.profiles.costmodel.costs import Costs
 from trisect.profiles.costmodel.op_features import OpFeatures
 from trisect.runtime.device import Device
 from trisect.runtime.errors import UnsupportedOperator
+from trisect.runtime.plans.plan_parts import NARROW_NUMBERS
 from trisect.scheduler.problem.core_sharing import CoreSharing
 from trisect.scheduler.problem.platform import Platform
 from trisect.scheduler.problem.problem import Problem
@@ -19,9 +21,10 @@ from trisect.scheduler.problem.rules import Objective, Rules
 from trisect.scheduler.problem.task_graph import TaskGraph
 
 from ..costs.model_costs import boundary_costs, fitted_task_times_s
-from ..graph.ir_values import used_values
+from ..graph.ir_values import dtype_of, used_values
 from ..graph.model_graph import Graph
 from ..graph.paused_gc import paused_gc
+from ..graph.value_ranges import WIDE_DTYPES
 from .constrained_problem import constrained
 from .constraints import Constraints
 
@@ -63,7 +66,7 @@ class ProblemInputs:
         ProfileMissing
             When `costs` lacks a device.
         """
-        _check_refusals(self.tasks, self.devices, self.refused)
+        _check_refusals(self)
         rows: dict[OpFeatures, dict[str, float]] = {}
 
         def row_of(operator: OpFeatures) -> dict[str, float]:
@@ -150,17 +153,27 @@ def _platform(inputs: ProblemInputs) -> Platform:
     )
 
 
-def _check_refusals(tasks: TaskGraph, devices: tuple[Device, ...], refused: Mapping[tuple[str, str], str]) -> None:
+def _check_refusals(inputs: ProblemInputs) -> None:
     """Report a task that no device can run with the reason of each device, which a problem does not contain."""
-    for task, nodes in tasks.nodes(data="nodes"):
+    devices, refused = inputs.devices, inputs.refused
+    for task, nodes in inputs.tasks.nodes(data="nodes"):
         reasons = [f"{d.id} ({refused[task, d.id]})" for d in devices if (task, d.id) in refused]
         if devices and len(reasons) == len(devices):
-            op_type = tasks.nodes[task]["features"].op_type
+            op_type = inputs.tasks.nodes[task]["features"].op_type
             more = f" and the {len(nodes) - 1} nodes grouped with it" if len(nodes) > 1 else ""
             raise UnsupportedOperator(
-                f"node {task!r} ({op_type}){more} runs on none of {', '.join(reasons)}",
-                remedy="add a device that can run it",
+                f"node {task!r} ({op_type}){more} runs on none of {', '.join(reasons)}", remedy=_remedy(inputs, nodes)
             )
+
+
+def _remedy(inputs: ProblemInputs, nodes: Iterable[str]) -> str:
+    remedy = "add a device that can run it"
+    if REFERENCE_DEVICE not in {device.id for device in inputs.devices}:
+        remedy += f" ({REFERENCE_DEVICE} runs most, slowly)"
+    values = (value for node in nodes for value in inputs.graph.nodes[node].inputs if value is not None)
+    if NARROW_NUMBERS not in inputs.constraints.assume and any(dtype_of(value) in WIDE_DTYPES for value in values):
+        remedy += f", or assume {NARROW_NUMBERS} (--assume) if no number in the model needs more than 32 bits"
+    return remedy
 
 
 def weights_bytes(graph: Graph, tasks: TaskGraph) -> dict[str, float]:

@@ -16,14 +16,13 @@ from math import prod
 import numpy as np
 import onnx
 import onnx_ir as ir
-from onnx import numpy_helper
 
 from trisect.profiles.capabilities.trial_feeds import UNLIMITED_ROLES, role_of
 from trisect.runtime.tensors.containers import contiguous
 from trisect.runtime.tensors.onnx_types import type_of
 from trisect.runtime.tensors.tensor_spec import UNKNOWN_RANK
 
-from ..graph.ir_values import has_subgraph, is_cuttable, spec_of, used_values
+from ..graph.ir_values import has_subgraph, is_cuttable, shape_of, spec_of, used_values
 from ..graph.model_graph import Graph
 from ..graph.value_ranges import ValueRanges
 from ..segments.segment_writer import opsets_of
@@ -117,14 +116,15 @@ class TrialUnits:
             model.graph.node.append(proto)
         outputs = [value for name in nodes for value in graph.nodes[name].outputs if value.name]
         model.graph.output.extend(_value_info(value, {}, with_shape=not shrunk) for value in outputs)
-        return model if not shrunk else _checked(model)
+        return model
 
     def is_small(self, nodes: Collection[str]) -> bool:
         """Return whether numpy can compute the nodes in milliseconds."""
-        data = self._graph.digraph.nodes
-        values = {v for name in nodes for v in chain(used_values(self._graph.nodes[name]), self._graph.nodes[name].outputs)}
-        sizes = [prod(d for d in spec.shape if isinstance(d, int)) for v in values if (spec := spec_of(v)).shape != UNKNOWN_RANK]
-        return sum(data[name]["flops"] for name in nodes) <= _EXACT_FLOPS_MAX and sum(sizes) <= _EXACT_ELEMENTS_MAX
+        values = set()
+        for name in nodes:
+            values |= {*used_values(self._graph.nodes[name]), *self._graph.nodes[name].outputs}
+        elements = sum(prod(shape_of(value) or ()) for value in values)
+        return self.flops(nodes) <= _EXACT_FLOPS_MAX and elements <= _EXACT_ELEMENTS_MAX
 
     def flops(self, nodes: Collection[str]) -> float:
         """Return the operations of nodes."""
@@ -171,17 +171,19 @@ class TrialUnits:
             parts.append(f"{node.domain}::{node.op_type}-{since}")
             proto = ir.serde.serialize_node(node)
             parts += sorted(_attribute(attribute) for attribute in proto.attribute)
-            for value in chain(node.inputs, used_values(node), ("->",), node.outputs):
-                if value == "->" or value is None or not value.name:
-                    parts.append("->" if value == "->" else "none")
-                    continue
-                constant = self._constant(value)
-                described = _described(value, kinds.get(str(value.name), ""))
-                content = "" if constant is None else _class_of(constant)
-                parts.append(f"{position.setdefault(value, len(position))}:{described}{content}")
+            parts += [self._described(v, position, kinds) for v in chain(node.inputs, used_values(node))]
+            parts += ["->", *(self._described(v, position, kinds) for v in node.outputs)]
         text = ";".join(parts)
         label = "+".join(dict.fromkeys(self._graph.nodes[name].op_type for name in nodes))
         return f"{label[:80]} {hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+    def _described(self, value: ir.Value | None, position: dict[ir.Value, int], kinds: Mapping[str, str]) -> str:
+        if value is None or not value.name:
+            return "none"
+        constant = self._constant(value)
+        content = "" if constant is None else _class_of(constant)
+        number = position.setdefault(value, len(position))
+        return f"{number}:{_described(value, kinds.get(str(value.name), ''))}{content}"
 
     def _shrunk_dims(self, nodes: tuple[str, ...], values: Collection[ir.Value]) -> dict[int, int]:
         """Return size -> smaller size, for the dimensions that no attribute mentions."""
@@ -271,27 +273,17 @@ def _value_info(value: ir.Value, mapped: Mapping[int, int], *, with_shape: bool 
 
 
 def _initializer(name: str, constant: np.ndarray | ir.TensorProtocol, mapped: Mapping[int, int]) -> onnx.TensorProto:
+    """Return a constant, cut to the smaller sizes; integers are sizes, axes and the like, and stay whole."""
+    tensor = ir.tensor(contiguous(constant)) if isinstance(constant, np.ndarray) else constant
     dims = _dims(constant)
-    is_array = isinstance(constant, np.ndarray)
-    dtype = constant.dtype.name if is_array else constant.dtype.numpy().name
-    if not any(dim in mapped for dim in dims) or dtype in ("int64", "int32", "object"):
-        if is_array:
-            return numpy_helper.from_array(contiguous(constant), name)
+    if tensor.dtype == ir.DataType.STRING or not any(dim in mapped for dim in dims) or tensor.dtype.is_integer():
+        if isinstance(tensor, ir.ExternalTensor):
+            return onnx.TensorProto(name=name, data_type=tensor.dtype.value, dims=dims, raw_data=tensor.tobytes())
         proto = onnx.TensorProto()
-        proto.CopyFrom(ir.to_proto(constant))
-        if proto.data_location == onnx.TensorProto.EXTERNAL:
-            proto = onnx.TensorProto(data_type=constant.dtype.value, dims=dims, raw_data=constant.tobytes())
+        proto.CopyFrom(ir.to_proto(tensor))
         proto.name = name
         return proto
-    array = np.asarray(constant if is_array else constant.numpy())
-    part = array[tuple(slice(0, mapped.get(dim, dim)) for dim in dims)]
-    return ir.to_proto(ir.tensor(np.ascontiguousarray(part), name=name, dtype=None if is_array else constant.dtype))
-
-
-def _checked(model: onnx.ModelProto) -> onnx.ModelProto | None:
-    """Return a shrunk model with the shapes of its outputs; None where the sizes contradict each other."""
-    try:
-        inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True)
-    except Exception:  # in C++, of several kinds
-        return None
-    return inferred
+    part = np.ascontiguousarray(tensor.numpy()[tuple(slice(0, mapped.get(dim, dim)) for dim in dims)])
+    return onnx.TensorProto(
+        name=name, data_type=tensor.dtype.value, dims=part.shape, raw_data=ir.tensor(part, dtype=tensor.dtype).tobytes()
+    )

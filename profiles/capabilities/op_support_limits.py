@@ -1,12 +1,13 @@
 """Which operators a device supports, in which dtypes and up to which rank, independent of any model.
 
 ONNX's own test cases provide a small valid model for each operator. Each is compiled on the device, then again with its
-floating-point tensors in every other dtype that the operator's specification allows. Verdicts are cached on disk until
-the engine changes.
+floating-point tensors in every other dtype that the operator's specification allows. What compiles is also run, and
+compared with others (see `value_trials`). Results are cached on disk until the engine changes.
 """
 
 from __future__ import annotations
 
+import tempfile
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ from trisect.runtime.tensors.dtypes import onnx_dtype_name
 from ..measuring.onnx_builder import build_model
 from ..stored.profile_store import default_path
 from .compile_verdicts import Capabilities, CompileProbe
+from .value_trials import TrialResult, ValueTrial
 
 MAX_RANK = 8
 """Highest rank that is tried; a device that supports it is not restricted."""
@@ -35,7 +37,8 @@ _INTEGERS = (
 )
 _MODELS_MAX = 6
 _COMMON_OPSET, _COMMON_IR = 21, 10
-_VERSION = "limits 1"
+_VERSION = "limits 2"
+_WIDE_DTYPES = ("int64", "uint64", "uint32", "float64")
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,9 @@ class OperatorLimits:
     """numpy's names of the supported dtypes of its main tensor."""
     refused: Mapping[str, str] = field(default_factory=dict)
     """Dtype -> why not."""
+    different: Mapping[str, str] = field(default_factory=dict)
+    """Dtype -> how its results differ from those of ONNX's reference and of other engines. A dtype that is supported
+    all the same is computed right up to 32 bits only."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +78,7 @@ def cached_limits(device: Device, capabilities: Capabilities | None = None) -> D
     """Return the cached limits of a device, without compiling; None where it was not probed."""
     capabilities = capabilities or Capabilities(_path())
     verdicts = {key: reason for key, reason in capabilities.verdicts(device).items() if key.startswith(_VERSION)}
-    return _collect(device, verdicts) if f"{_VERSION} done" in verdicts else None
+    return _collect(device, verdicts, capabilities) if f"{_VERSION} done" in verdicts else None
 
 
 def probe_limits(
@@ -100,8 +106,11 @@ def probe_limits(
     try:
         for done, probe in enumerate(probes):
             if done % 20 == 0:
-                progress(done, len(probes), f"{device.id}: {probe.key.removeprefix(_VERSION).strip()}")
-            capabilities.supports(probe, device)
+                progress(done, len(probes), f"{device.id}: {probe.compile.key.removeprefix(_VERSION).strip()}")
+            if capabilities.supports(probe.compile, device).ok:
+                for key, trial in probe.trials.items():
+                    if capabilities.known_values(key, device) is None:
+                        capabilities.record_values(key, device, _compared(probe, trial, device, capabilities))
         capabilities.record(CompileProbe(f"{_VERSION} done", bytes), device)
     except EngineMissing as error:
         raise EngineMissing(f"{device.id} cannot be probed from here", remedy=error.remedy) from error
@@ -117,9 +126,10 @@ def _path() -> Path:
     return default_path().parent / "limits.json"
 
 
-def _collect(device: Device, verdicts: Mapping[str, str]) -> DeviceLimits:
+def _collect(device: Device, verdicts: Mapping[str, str], capabilities: Capabilities) -> DeviceLimits:
     accepted: dict[str, list[str]] = {}
     refused: dict[str, dict[str, str]] = {}
+    different: dict[str, dict[str, str]] = {}
     ranks: list[int] = []
     is_static = device.limits.static_shapes
     for key, reason in verdicts.items():
@@ -133,25 +143,73 @@ def _collect(device: Device, verdicts: Mapping[str, str]) -> DeviceLimits:
             accepted.setdefault(name, [])
             if reason:
                 refused.setdefault(name, {})[dtype] = reason
-            else:
+                continue
+            results = [capabilities.known_values(key, device) for key in _trial_keys(name, dtype)]
+            wrong = [r.reason if r is not None and r.outcome in ("different", "failed") else "" for r in results]
+            if any(wrong):
+                different.setdefault(name, {})[dtype] = next(filter(None, wrong))
+            if not wrong[0]:
                 accepted[name].append(dtype)
     highest = max(ranks, default=0)
-    limits = {name: OperatorLimits(tuple(sorted(accepted[name])), refused.get(name, {})) for name in sorted(accepted)}
+    limits = {
+        name: OperatorLimits(tuple(sorted(accepted[name])), refused.get(name, {}), different.get(name, {}))
+        for name in sorted(accepted)
+    }
     dequantised = limits.get("DequantizeLinear", OperatorLimits(())).dtypes
     return DeviceLimits(device.id, limits, None if highest >= MAX_RANK else highest, is_static, dequantised)
 
 
-def _probes() -> Iterator[CompileProbe]:
+@dataclass(frozen=True)
+class _Probe:
+    """What to compile on a device, and then to compare with others."""
+
+    compile: CompileProbe
+    trials: Mapping[str, str] = field(default_factory=dict)
+    """Key of a value trial -> letters of what the values may be; see `trial_feeds.TrialFeeds`."""
+
+
+def limit_trials() -> Iterator[tuple[str, bytes, str]]:
+    """Yield the value trials of all operators and dtypes: key, model, and letters of what the values may be."""
+    for probe in _probes():
+        for key, letters in probe.trials.items():
+            content = probe.compile.model()
+            assert isinstance(content, bytes)
+            yield key, content, letters
+
+
+def compare_limit(model: bytes, letters: str, device: Device, capabilities: Capabilities) -> TrialResult:
+    """Compare what a device computes for an operator and a dtype with others."""
+    names = [value.name for value in ModelProto.FromString(model).graph.input]
+    with tempfile.TemporaryDirectory(prefix="trisect-limits-") as folder:
+        path = Path(folder) / "operator.onnx"
+        path.write_bytes(model)
+        return capabilities.compared(ValueTrial(str(path), dict.fromkeys(names, letters)), device)
+
+
+def _compared(probe: _Probe, letters: str, device: Device, capabilities: Capabilities) -> TrialResult:
+    content = probe.compile.model()
+    assert isinstance(content, bytes)
+    return compare_limit(content, letters, device, capabilities)
+
+
+def _trial_keys(operator: str, dtype: str) -> list[str]:
+    """Return the keys of the trials of an operator: with ordinary numbers, and with those beyond 32 bits."""
+    key = f"limits {operator}:{dtype}"
+    return [key, f"{key}:wide"] if dtype in _WIDE_DTYPES else [key]
+
+
+def _probes() -> Iterator[_Probe]:
     for rank in range(1, MAX_RANK + 1):
-        yield CompileProbe(f"{_VERSION} rank {rank}", partial(_negation, (*[1] * (rank - 1), 2)))
-    yield CompileProbe(f"{_VERSION} symbolic", partial(_negation, ("n", 2)))
+        yield _Probe(CompileProbe(f"{_VERSION} rank {rank}", partial(_negation, (*[1] * (rank - 1), 2))))
+    yield _Probe(CompileProbe(f"{_VERSION} symbolic", partial(_negation, ("n", 2))))
     for name, models in sorted(_by_operator().items()):
         tried: set[str] = set()
         for model in models:
             for dtype, variant in _variants(model):
                 if dtype not in tried:
                     tried.add(dtype)
-                    yield CompileProbe(f"{_VERSION} operator {name} {dtype}", variant.SerializeToString)
+                    probe = CompileProbe(f"{_VERSION} operator {name} {dtype}", variant.SerializeToString)
+                    yield _Probe(probe, dict(zip(_trial_keys(name, dtype), ("", "w"), strict=False)))
 
 
 def _negation(shape: Sequence[int | str]) -> bytes:

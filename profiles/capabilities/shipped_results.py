@@ -1,8 +1,8 @@
 """Results of value trials that come with the package, for the engine versions that it was tested with.
 
 They are measured, by the same trials: over the cases of ``onnx.backend.test`` with the cases' own inputs, and over the
-operators of real models (`trisect.bench.acceptance`, command ``values``). So a first split need not repeat them. Another
-version of an engine, or another kind of device, is tried anew.
+operators of real models (`trisect.bench.acceptance`, command ``values``). So a first split need not repeat them.
+Another version of an engine, or another kind of device, is tried anew.
 """
 
 from __future__ import annotations
@@ -63,6 +63,12 @@ def make_table(measured: str, results: Iterable[tuple[str, Device, TrialResult]]
         joined = {operator: " ".join(digests) for operator, digests in operators.items()}
         setattr(table.engines[name], outcome, joined)
     return table
+
+
+def clear_cache() -> None:
+    """Read the file again when it is needed next."""
+    _table.cache_clear()
+    _by_key.cache_clear()
 
 
 @cache

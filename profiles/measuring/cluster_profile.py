@@ -7,6 +7,7 @@ cluster has the same nodes.
 from __future__ import annotations
 
 import hashlib
+import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -24,6 +25,7 @@ from trisect.runtime.engines.base import LoadOptions
 from trisect.runtime.progress import Progress, no_progress
 
 from ..capabilities.compile_verdicts import compile_failure
+from ..capabilities.value_trials import TrialResult, ValueTrial, isolated_comparison
 from ..stored import profile_store as store
 from ..stored.profile_data import DeviceProfile, Link, LinkPoint, Profile, Provenance
 from ..stored.provenance import provenance
@@ -91,6 +93,24 @@ def remote_compile_failure(connection: RayConnection) -> Callable[[Path | bytes,
     return compile_on_node
 
 
+def remote_comparison(connection: RayConnection) -> Callable[[ValueTrial, Device], TrialResult]:
+    """Return a function that runs a value trial on a device's node; see `value_trials.compare_values`."""
+    nodes = {node.name: node for node in living_nodes(connection)}
+    local = {(device.id, device.name, device.engine_version) for device in discover()}
+
+    def compare_on_node(trial: ValueTrial, device: Device) -> TrialResult:
+        local_device = replace(device, id=device.local_id)
+        if (device.local_id, device.name, device.engine_version) in local:
+            return isolated_comparison(trial, local_device)
+        arguments = Path(trial.model).read_bytes(), msgspec.json.encode((trial, local_device))
+        reply = call_on_node(
+            connection, nodes[device.node], _comparison_on_node, *arguments, timeout_s=_COMPILE_TIMEOUT_S
+        )
+        return msgspec.json.decode(reply, type=TrialResult)
+
+    return compare_on_node
+
+
 def _measure_links(
     connection: RayConnection, nodes: Sequence[ClusterNode], devices: Sequence[Device]
 ) -> dict[tuple[str, str], Link]:
@@ -155,3 +175,12 @@ def _profile_on_node(device_ids: Sequence[str], budget_s: float) -> bytes:
 def _compile_failure_on_node(model: bytes, device: bytes) -> str:
     """Return why a device cannot compile a model; runs on the device's node."""
     return compile_failure(model, msgspec.json.decode(device, type=Device))
+
+
+def _comparison_on_node(model: bytes, request: bytes) -> bytes:
+    """Run a value trial on the device's node."""
+    trial, device = msgspec.json.decode(request, type=tuple[ValueTrial, Device])
+    with tempfile.TemporaryDirectory(prefix="trisect-values-") as folder:
+        path = Path(folder) / "trial.onnx"
+        path.write_bytes(model)
+        return msgspec.json.encode(isolated_comparison(replace(trial, model=str(path)), device))

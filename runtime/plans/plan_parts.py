@@ -8,6 +8,8 @@ from ..tensors.tensor_spec import TensorSpec
 
 WEIGHTS_FILE = "weights.bin"
 """Name of the one file of a plan folder that holds the weights of all segments."""
+NARROW_NUMBERS = "narrow-numbers"
+"""Assumption of a plan: no 64-bit number, fed to the model or computed by it, needs more than 32 bits."""
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from ..engines.base import LoadOptions
 from ..errors import InvalidInput, TrisectError
 from ..executors import DEFAULT_RESTARTS, ExecutorSettings, ItemResult, Replan, open_executor
 from ..plans.plan import Plan
+from ..plans.plan_parts import NARROW_NUMBERS
 from ..plans.timeline import Event, Trace
 from ..progress import Progress, no_progress
 from ..tensors.conversions import ConversionLog
@@ -24,6 +25,8 @@ from .streaming import OnError, Outputs, StreamCallbacks, astream, stream
 from .trace_recorder import TraceRecorder
 
 Nan = Literal["allow", "refuse"]
+_NARROW_LIMITS = dict.fromkeys(("int64", "uint64", "uint32"), 2**31 - 1) | {"float64": 3.4e38}
+"""Dtypes of more than 32 bits (uint32: unsigned) -> the largest number of them that fits into 32."""
 
 
 class Session:
@@ -97,6 +100,8 @@ class Session:
         _check_count("restarts", restarts, 0)
         _check_choice("nan", nan, get_args(Nan))
         self._nan = nan
+        assumptions = plan.constraints.get("assume")
+        self._assumes_narrow = isinstance(assumptions, list | tuple) and NARROW_NUMBERS in assumptions
         settings = ExecutorSettings(options or LoadOptions(), timeout_s, restarts, replan, address)
         self._executor = open_executor(executor, plan, settings)
         self._recorder = TraceRecorder(self._executor)
@@ -258,6 +263,8 @@ class Session:
         checked = check_feeds(self.plan.inputs, feeds, log)
         if self._nan == "refuse":
             _refuse_nan(checked)
+        if self._assumes_narrow:
+            _refuse_wide(checked)
         return checked, log
 
     def _traced(
@@ -284,6 +291,21 @@ def _refuse_nan(feeds: Outputs) -> None:
         if array.dtype.kind in "fcV" and np.isnan(array).any():
             raise InvalidInput(
                 f"input {name!r} contains NaN", remedy="replace it, or open the session with nan='allow'"
+            )
+
+
+def _refuse_wide(feeds: Outputs) -> None:
+    """Refuse numbers that need more than 32 bits, which the plan was made without."""
+    for name, array in feeds.items():
+        limit = _NARROW_LIMITS.get(array.dtype.name)
+        if limit is None:
+            continue
+        finite = array[np.isfinite(array)] if array.dtype.kind == "f" else array
+        if finite.size and (finite.max() > limit or finite.min() < -limit - 1):
+            raise InvalidInput(
+                f"input {name!r} contains {max(finite.min(), finite.max(), key=abs)}, which needs more than 32 bits, "
+                f"but the plan was made with the assumption {NARROW_NUMBERS!r}",
+                remedy="split again without that assumption",
             )
 
 

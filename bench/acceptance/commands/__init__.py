@@ -16,6 +16,7 @@ from . import (
     predict_command,
     runtime_command,
     simulate_command,
+    values_command,
 )
 
 COMMANDS: Mapping[str, Callable[..., None]] = {
@@ -27,6 +28,7 @@ COMMANDS: Mapping[str, Callable[..., None]] = {
     "predict": predict_command.predict,
     "runtime": runtime_command.runtime,
     "simulate": simulate_command.simulate,
+    "values": values_command.values,
 }
 
 

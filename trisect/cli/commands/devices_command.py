@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,6 +11,9 @@ from trisect.runtime.device import Limits
 
 from ..options import Address, Debug, Json, Machine
 from ..output import note, print_json, print_table, progress_bar, size
+
+if TYPE_CHECKING:
+    from trisect.profiles.capabilities.op_support_limits import OperatorLimits
 
 
 def devices(
@@ -78,8 +82,14 @@ def _print_limits(devices: str, json: bool) -> None:
     ]
     print_table(["device", "operators", "data types", "max. rank", "static shapes only", "dequantises"], rows)
     for device, limits in limits_per_device.items():
-        unsupported = [name for name, operator in limits.operators.items() if not operator.dtypes]
-        note(f"unsupported operators on {device}: {', '.join(unsupported) or 'none'}")
+        unsupported = [n for n, operator in limits.operators.items() if not operator.dtypes and not operator.different]
+        note(f"{device} refuses: {', '.join(unsupported) or 'nothing'}")
+        note(f"{device} computes differently: {_describe_differences(limits.operators) or 'nothing'}")
+
+
+def _describe_differences(operators: Mapping[str, OperatorLimits]) -> str:
+    different = {name: operator.different for name, operator in operators.items() if operator.different}
+    return ", ".join(f"{name} ({', '.join(sorted(dtypes))})" for name, dtypes in different.items())
 
 
 def _describe_limits(limits: Limits) -> str:

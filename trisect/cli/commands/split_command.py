@@ -61,6 +61,15 @@ def split(
         list[str] | None,
         typer.Option("--colocate", metavar="SELECTORS", help="Place all these nodes on one device; repeatable."),
     ] = None,
+    assume: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--assume",
+            metavar="NAME",
+            help="What is known of the values: narrow-numbers (no 64-bit number needs more than 32 bits) or "
+            "special-floats (inputs contain infinities or NaN); repeatable.",
+        ),
+    ] = None,
     max_segments: Annotated[int | None, typer.Option("--max-segments", help="Maximum number of segments.")] = None,
     no_cpu_fallback: Annotated[
         bool, typer.Option("--no-cpu-fallback", help="Fail if any node would run on the CPU.")
@@ -94,7 +103,7 @@ def split(
         _check_pareto_options(context)
     from ... import api, pareto_plans
 
-    demands = _constraints(constraints, force, forbid, colocate, max_segments, no_cpu_fallback)
+    demands = _constraints(constraints, force, forbid, colocate, max_segments, no_cpu_fallback, assume)
     shapes = parse_shapes(shape or [])
     with progress_bar("splitting") as report:
         if pareto is not None:
@@ -134,6 +143,7 @@ def _constraints(
     colocate: list[str] | None,
     max_segments: int | None,
     no_cpu_fallback: bool,
+    assume: list[str] | None,
 ) -> Constraints:
     """Return the constraints of the file and of the options; options take precedence."""
     from trisect.partitioner.problem.constraints import parse_pairs, read_constraints
@@ -144,6 +154,7 @@ def _constraints(
         "colocate": [group.split(",") for group in colocate or []],
         "max_segments": max_segments,
         "cpu_fallback": not no_cpu_fallback,
+        "assume": assume or [],
     }
     return read_constraints(file).joined(read_constraints(options))
 
