@@ -21,9 +21,9 @@ import numpy as np
 import onnx
 
 from trisect.partitioner.graph.model_graph import Graph
-from trisect.partitioner.graph.value_ranges import INT32_RANGE, value_ranges
 from trisect.partitioner.problem.task_grouping import nodes_of_tasks, task_graph
 from trisect.partitioner.problem.trial_units import TrialUnits
+from trisect.partitioner.problem.value_ranges import INT32_RANGE, value_ranges
 from trisect.partitioner.problem.value_support import try_unit
 from trisect.profiles.capabilities.compile_verdicts import Capabilities, compile_failure
 from trisect.profiles.capabilities.op_support_limits import compare_limit, limit_trials

@@ -112,7 +112,7 @@ def _obstacle(plan: Plan, devices: Sequence[Device]) -> str:
     elsewhere = [device.id for device in devices if device.node or device.reality == "published"]
     if elsewhere:
         return f"{', '.join(elsewhere)} cannot be run from here"
-    idle = [device.id for device in devices if not capabilities(device).uses_memory]
+    idle = [device.id for device in devices if not capabilities(device).computes]
     if idle:
         return f"{', '.join(idle)} computes nothing"
     if plan.predicted.latency_s > _PREDICTED_MAX_S:

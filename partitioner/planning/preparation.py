@@ -9,12 +9,12 @@ from trisect.runtime.progress import Progress, no_progress
 
 from ..costs.calibration import calibrated
 from ..graph.model_graph import Graph
-from ..graph.value_ranges import value_ranges
 from ..problem.constraints import SPECIAL_FLOATS
 from ..problem.device_support import refusals
 from ..problem.problem_builder import ProblemInputs, weights_bytes
 from ..problem.selectors import named_node_devices
 from ..problem.task_grouping import task_graph
+from ..problem.value_ranges import value_ranges
 from .plan_request import DeviceData, PlanRequest
 
 

@@ -28,11 +28,11 @@ from trisect.scheduler.problem.task_graph import TaskGraph
 
 from ..graph.ir_values import spec_of, used_values
 from ..graph.model_graph import Graph
-from ..graph.value_ranges import ValueRanges, value_ranges
 from ..segments.pieces import Piece
 from ..segments.segment_writer import write_segments
 from .task_grouping import nodes_of_tasks
 from .trial_units import TrialUnits
+from .value_ranges import ValueRanges, value_ranges
 from .value_support import value_results
 
 _SMALL_BYTES = 1024

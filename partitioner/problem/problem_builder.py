@@ -24,9 +24,9 @@ from ..costs.model_costs import boundary_costs, fitted_task_times_s
 from ..graph.ir_values import dtype_of, used_values
 from ..graph.model_graph import Graph
 from ..graph.paused_gc import paused_gc
-from ..graph.value_ranges import WIDE_DTYPES
 from .constrained_problem import constrained
 from .constraints import Constraints
+from .value_ranges import WIDE_DTYPES
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,8 @@ from trisect.runtime.tensors.tensor_spec import UNKNOWN_RANK
 
 from ..graph.ir_values import has_subgraph, is_cuttable, shape_of, spec_of, used_values
 from ..graph.model_graph import Graph
-from ..graph.value_ranges import ValueRanges
 from ..segments.segment_writer import opsets_of
+from .value_ranges import ValueRanges
 
 _SMALL_BYTES = 1024
 """A constant up to this size may decide what an operator does; a larger one is a weight."""

@@ -16,10 +16,10 @@ from trisect.runtime.plans.plan_parts import PlacedTask
 from trisect.scheduler.problem.task_graph import topological_order
 
 from ..graph.model_graph import Graph
-from ..graph.value_ranges import value_ranges
 from ..problem.device_support import compile_refusals
 from ..problem.task_grouping import nodes_of_tasks, task_graph
 from ..problem.trial_units import TrialUnits
+from ..problem.value_ranges import value_ranges
 from ..problem.value_support import value_results
 from .pieces import Piece
 from .plan_of_pieces import plan_of_pieces

@@ -11,8 +11,8 @@ from onnx.reference import ReferenceEvaluator
 
 from tests.partitioner import small_models
 from trisect.partitioner.graph.model_graph import Graph
-from trisect.partitioner.graph.value_ranges import value_ranges
 from trisect.partitioner.problem.trial_units import TrialUnits
+from trisect.partitioner.problem.value_ranges import value_ranges
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 
 from tests.partitioner import small_models
 from trisect.partitioner.graph.model_graph import Graph
-from trisect.partitioner.graph.value_ranges import ValueRanges, value_ranges
+from trisect.partitioner.problem.value_ranges import ValueRanges, value_ranges
 
 HEAD = '<ir_version: 8, opset_import: ["" : 17]>'
 

@@ -15,8 +15,8 @@ from math import prod
 import numpy as np
 import onnx_ir as ir
 
-from .ir_values import dtype_of, subgraphs
-from .model_graph import Graph
+from ..graph.ir_values import dtype_of, subgraphs
+from ..graph.model_graph import Graph
 
 Range = tuple[int, int]
 """Lowest and highest value."""
