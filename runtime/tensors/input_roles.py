@@ -57,6 +57,7 @@ _ARGUMENTS: Mapping[tuple[str, int], Argument] = {
 }  # fmt: skip
 _REDUCTIONS_AXES_POSITION = 1
 _CONSTANT_ELEMENTS_MAX = 4096
+_COMPARED_MAX = 4
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,8 @@ class InputRole:
     argument: Argument | None = None
     data_shape: tuple[int, ...] | None = None
     """Shape of the tensor that an argument applies to, where it is known."""
+    compared: tuple[int, ...] = ()
+    """Constants that its values are compared with: a sample rate, a mode, a padding."""
 
 
 class DataFlow:
@@ -142,6 +145,7 @@ class DataFlow:
     def role(self, name: str) -> InputRole:
         """Return the role of an input, also where its values are moved, reshaped or cast first."""
         limits: list[int] = []
+        compared: list[int] = []
         arguments: list[InputRole] = []
         seen, waiting = {name}, [name]
         while waiting:
@@ -150,6 +154,8 @@ class DataFlow:
                 limit = self._index_limit(node, position)
                 if limit is not None:
                     limits.append(limit)
+                if node.op_type == "Equal":
+                    compared += self._integers(node.input[1 - position])
                 argument = _argument(node, position)
                 if argument is not None:
                     is_same = tensor == name
@@ -159,7 +165,11 @@ class DataFlow:
                     seen.update(node.output)
         if limits:
             return InputRole(limit=min(limits))
-        return arguments[0] if arguments else InputRole()
+        return arguments[0] if arguments else InputRole(compared=tuple(dict.fromkeys(compared)))
+
+    def _integers(self, name: str) -> list[int]:
+        values = self.constant(name)
+        return [] if values is None or values.dtype.kind not in "iu" else values.reshape(-1)[:_COMPARED_MAX].tolist()
 
     def _index_limit(self, node: onnx.NodeProto, position: int) -> int | None:
         """Return the number of rows that an input of a node points into; None where it is no index, or unknown."""

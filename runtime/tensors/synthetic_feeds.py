@@ -21,6 +21,7 @@ _LIST_LENGTH = 2
 _END = (1 << 31) - 1
 """Beyond the end of any tensor, in 32 bits."""
 _FULL_WIDTH_SHARE = 0.5
+_COMPARED_SHARE = 0.25
 _DEFAULT_SHAPE = (2, 3)
 """Shape of tensors that the model leaves open: elements of a list, those of unknown rank."""
 
@@ -39,7 +40,7 @@ def generate_feeds(model: onnx.ModelProto, plan: BoundInputs, seed: int = 0) -> 
 
     Floats are normally distributed; indices into a table are within the table; shapes and other arguments are valid.
     Integers that the model only computes with range over what does not overflow, far beyond 24 or 32 bits; others are 0
-    or 1, so that masks, flags and lengths are valid. Symbolic dimensions have the plan's sizes, else 1.
+    or 1, so that masks, flags and lengths are valid; constants that they are compared with occur. Symbolic dimensions have the plan's sizes, else 1.
     """
     rng = np.random.default_rng(seed)
     flow = DataFlow(model, plan.inputs, plan.shapes)
@@ -113,7 +114,16 @@ def _generate(spec: TensorSpec, sizes: Mapping[str, int], flow: DataFlow, rng: n
         return np.asarray(rng.integers(0, role.limit, shape)).astype(dtype_of(spec.dtype))
     if role.argument is not None:
         return _argument(role, shape).astype(dtype_of(spec.dtype))
-    return _integers(spec, shape, flow, rng) if is_integer else random_value(spec.dtype, shape, rng)
+    if not is_integer:
+        return random_value(spec.dtype, shape, rng)
+    values = _integers(spec, shape, flow, rng)
+    if role.compared:
+        # Or one branch of the model is never taken.
+        is_one = values.size == 1
+        chosen = np.asarray(role.compared[:1] if is_one else rng.choice(role.compared, shape)).reshape(-1)
+        share = rng.random(shape) < (1 if is_one else _COMPARED_SHARE)
+        values = np.where(share, chosen.reshape(shape), values).astype(values.dtype)
+    return values
 
 
 def _argument(role: InputRole, shape: tuple[int, ...]) -> np.ndarray:

@@ -83,3 +83,15 @@ def test_a_shape_fits_the_tensor_that_it_is_for() -> None:
 @pytest.mark.parametrize("dtype", ["float8_e8m0fnu", "float4_e2m1fn", "float8_e5m2", "float16"])
 def test_small_floats_are_numbers(dtype: str) -> None:
     assert np.isfinite(random_value(dtype, (64,), np.random.default_rng(0)).astype(np.float32)).all()
+
+
+def test_values_that_a_model_compares_with_occur() -> None:
+    text = """<ir_version: 10, opset_import: ["" : 18]>
+    g (int64 rate, int64[n] ids, float[n] x) => (float[n] y) <int64 fast = {16000}, int64 pad = {7}> {
+        is_fast = Equal(fast, rate)  is_pad = Equal(ids, pad)  gain = Cast<to = 1>(is_fast)
+        louder = Mul(x, gain)  hidden = Where(is_pad, x, louder)  y = Softmax(hidden)
+    }"""
+    specs = (TensorSpec("rate", "int64", ()), TensorSpec("ids", "int64", ("n",)), TensorSpec("x", "float32", ("n",)))
+    feeds = generate_feeds(parser.parse_model(text), Inputs(specs, {"n": 100}))
+    assert feeds["rate"] == 16000
+    assert set(feeds["ids"].tolist()) == {0, 1, 7}
