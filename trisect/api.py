@@ -26,12 +26,13 @@ from trisect.runtime import engines
 from trisect.runtime.atomic_folder import check_folder
 from trisect.runtime.device import Device, select
 from trisect.runtime.errors import InvalidInput, PowerUnknown, ProfileMissing
+from trisect.runtime.plans import plan_origins
 from trisect.runtime.plans.plan import Plan
 from trisect.runtime.plans.plan_folder import PLAN_FOLDER
 from trisect.runtime.progress import Progress, no_progress
 from trisect.scheduler.problem.rules import Objective
 
-from . import cluster_devices, plan_origins
+from . import cluster_devices
 from .network_fitting import costs_of, store_segments
 
 BUDGET_MIN_S = 1.0

@@ -11,14 +11,13 @@ from pathlib import Path
 import numpy as np
 
 from trisect.runtime import verification
+from trisect.runtime.plans import plan_origins
 from trisect.runtime.plans.plan import Plan
 from trisect.runtime.plans.plan_feeds import plan_feeds
 from trisect.runtime.plans.timeline import Trace
 from trisect.runtime.progress import Progress, no_progress
 from trisect.runtime.sessions.session import Session
 from trisect.runtime.verification import Verification
-
-from . import plan_origins
 
 
 @dataclass(frozen=True)
@@ -46,6 +45,8 @@ def run(
     seed: int = 0,
     executor: str = "threads",
     address: str | None = None,
+    guard_every: int | None = None,
+    guard_model: str | Path | None = None,
     progress: Progress = no_progress,
 ) -> RepeatedRun:
     """Run a plan on the same feeds repeatedly, one run after the other, after one warm-up run.
@@ -58,7 +59,7 @@ def run(
         Number of runs.
     seed : int
         Random seed of generated feeds.
-    executor, address : str
+    executor, address, guard_every, guard_model
         As for `Session`.
 
     Raises
@@ -69,7 +70,7 @@ def run(
         With segment, node and device.
     """
     inputs = dict(feeds) if feeds is not None else plan_feeds(plan, seed)
-    with Session(plan, executor, address=address) as session:
+    with Session(plan, executor, address=address, guard_every=guard_every, guard_model=guard_model) as session:
         outputs = session.run(inputs)
         for done, outputs in enumerate(session.stream([inputs] * repeat, window=1)):  # noqa: B007
             progress(done + 1, repeat, f"run {done + 1} of {repeat}")

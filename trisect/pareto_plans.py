@@ -12,13 +12,14 @@ from trisect.partitioner.planning.plan_request import PlanRequest
 from trisect.partitioner.problem.constrained_problem import constrained
 from trisect.partitioner.problem.constraints import Constraints, read_constraints
 from trisect.partitioner.strategies import TIME_LIMIT_S
+from trisect.runtime.plans import plan_origins
 from trisect.runtime.progress import Progress, no_progress
 from trisect.scheduler.problem.problem import Problem
 from trisect.scheduler.problem.rules import Objective
 from trisect.scheduler.problem.search_time_limit import check_time_limit
 from trisect.scheduler.problem.solution import Solution
 
-from . import api, cluster_devices, plan_origins
+from . import api, cluster_devices
 
 
 def pareto(

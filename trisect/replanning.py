@@ -12,11 +12,12 @@ from trisect.partitioner.problem.constraints import read_constraints
 from trisect.partitioner.strategies import UnknownStrategy, lookup
 from trisect.runtime.atomic_folder import check_folder
 from trisect.runtime.errors import InfeasibleProblem, UnknownDevice
+from trisect.runtime.plans import plan_origins
 from trisect.runtime.plans.plan import Plan
 from trisect.runtime.plans.plan_folder import PLAN_FOLDER
 from trisect.runtime.progress import Progress, no_progress
 
-from . import api, plan_origins
+from . import api
 
 
 def replan(

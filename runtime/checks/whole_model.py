@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -72,13 +72,9 @@ def run_whole(
     EngineFailed, UnsupportedModel
         Where none can run it.
     """
-    proto = onnx.ModelProto()
-    proto.CopyFrom(model.proto)
-    for spec in boundary:
-        proto.graph.output.append(onnx.ValueInfoProto(name=spec.name, type=type_of(spec.dtype)))
     for device in devices:
         try:
-            with closing(_load(proto, model.folder, device)) as module:
+            with closing(load_whole(model, device, boundary)) as module:
                 return device, module.run(feeds)
         except (EngineFailed, UnsupportedModel):
             if device is devices[-1]:
@@ -86,16 +82,26 @@ def run_whole(
     raise AssertionError("no device to run the whole model on")
 
 
-def _load(model: onnx.ModelProto, folder: Path | None, device: Device) -> Module:
-    if capabilities(device).external_data_folder:
-        options = LoadOptions(external_data_folder=None if folder is None else os.fspath(folder))
-        return load(model.SerializeToString(), device, options)
-    if folder is not None:
-        whole = onnx.ModelProto()
-        whole.CopyFrom(model)
-        load_external_data(whole, folder / "model")
-        model = whole
-    return load(model.SerializeToString(), device)
+def load_whole(
+    model: WholeModel, device: Device, boundary: Sequence[TensorSpec] = (), threads: int | None = None
+) -> Module:
+    """Load the model on a device, with the tensors of a boundary as outputs too.
+
+    Raises
+    ------
+    EngineFailed, UnsupportedModel
+        Where the device cannot run it.
+    """
+    proto = onnx.ModelProto()
+    proto.CopyFrom(model.proto)
+    for spec in boundary:
+        proto.graph.output.append(onnx.ValueInfoProto(name=spec.name, type=type_of(spec.dtype)))
+    options = LoadOptions(threads=threads)
+    if model.folder is not None and capabilities(device).external_data_folder:
+        options = replace(options, external_data_folder=os.fspath(model.folder))
+    elif model.folder is not None:
+        load_external_data(proto, model.folder / "model")
+    return load(proto.SerializeToString(), device, options)
 
 
 def random_operator(model: onnx.ModelProto) -> str | None:

@@ -6,13 +6,16 @@ import asyncio
 import math
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping, Sized
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Literal, get_args, overload
 
 import numpy as np
 
+from ..checks.stream_guard import StreamGuard
 from ..engines.base import LoadOptions
 from ..errors import InvalidInput, TrisectError
 from ..executors import DEFAULT_RESTARTS, ExecutorSettings, ItemResult, Replan, open_executor
+from ..plans import plan_origins
 from ..plans.plan import Plan
 from ..plans.plan_parts import NARROW_NUMBERS
 from ..plans.timeline import Event, Trace
@@ -56,9 +59,16 @@ class Session:
         ``"refuse"``: feeds that contain NaN are refused before anything runs; ``"allow"``: they are passed on.
     address : str, optional
         Address of the cluster that the executor ``"ray"`` joins.
+    guard_every : int, optional
+        Compare every so many items of a stream, the first included, with the whole model, which runs beside the stream
+        on one core of this machine. A difference ends the stream with `EngineFailed`.
+    guard_model : path, optional
+        The whole model for that; when left out, the file that was split on this machine.
 
     Raises
     ------
+    InvalidInput
+        For an option that is not valid, and where the model to compare with is not found.
     InvalidPlan
         For a plan whose segments cannot be ordered.
     EngineMissing
@@ -85,6 +95,8 @@ class Session:
         replan: Replan | None = None,
         nan: Nan = "allow",
         address: str | None = None,
+        guard_every: int | None = None,
+        guard_model: str | Path | None = None,
     ) -> None:
         value: object = plan  # it may come from untyped code
         if not isinstance(value, Plan):
@@ -103,10 +115,16 @@ class Session:
         assumptions = plan.constraints.get("assume")
         self._assumes_narrow = isinstance(assumptions, list | tuple) and NARROW_NUMBERS in assumptions
         settings = ExecutorSettings(options or LoadOptions(), timeout_s, restarts, replan, address)
-        self._executor = open_executor(executor, plan, settings)
+        self._guard = _open_guard(plan, guard_every, guard_model) if guard_every is not None else None
+        try:
+            self._executor = open_executor(executor, plan, settings)
+        except BaseException:
+            if self._guard is not None:
+                self._guard.close()
+            raise
         self._recorder = TraceRecorder(self._executor)
         self._callbacks = StreamCallbacks(
-            self._check, self._executor.submit, self._executor.run, self._recorder.record
+            self._check, self._executor.submit, self._executor.run, self._recorder.record, self._guard
         )  # fmt: skip
 
     @property
@@ -244,6 +262,8 @@ class Session:
     def close(self) -> None:
         """Free the devices' memory; a second call does nothing."""
         self._executor.close()
+        if self._guard is not None:
+            self._guard.close()
 
     def __enter__(self) -> Session:
         return self
@@ -274,6 +294,18 @@ class Session:
         for number, outcome in enumerate(outcomes, 1):
             progress(number, total, f"item {number}")
             yield outcome
+
+
+def _open_guard(plan: Plan, every: int, model: str | Path | None) -> StreamGuard:
+    _check_count("guard_every", every, 1)
+    path = Path(model) if model is not None else plan_origins.find_model(plan)
+    plan_origins.check_model(plan, path)
+    return StreamGuard(plan, path, every, _run_alone)
+
+
+def _run_alone(plan: Plan, feeds: Arrays) -> Outputs:
+    with Session(plan) as session:
+        return session.run(feeds)
 
 
 def _copy_outcome(computed: Future[ItemResult], outputs: Future[Outputs], recorder: TraceRecorder) -> None:

@@ -7,10 +7,11 @@ from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
+from ..checks.stream_guard import StreamGuard
 from ..errors import TrisectError
 from ..executors import ItemResult
 from ..tensors.conversions import Conversion
@@ -33,6 +34,8 @@ class StreamCallbacks:
     """Computes an item in the calling thread."""
     record: Callable[[ItemResult], None]
     """Is called with each result."""
+    guard: StreamGuard | None = None
+    """Compares some items with the whole model; its error ends the stream."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,8 @@ def stream(
     finally:
         # The caller may reuse the memory of its feeds as soon as this returns.
         wait([batch.outcome for batch in in_flight if isinstance(batch.outcome, Future)])
+    if callbacks.guard is not None:
+        callbacks.guard.finish()
     if source_error is not None:
         raise source_error
 
@@ -132,27 +137,40 @@ def _outcomes(batch: _MicroBatch, callbacks: StreamCallbacks) -> Iterator[Output
                 yield from _outcomes(_MicroBatch(batch.number + index, [item], None), callbacks)
         return
     callbacks.record(result)
-    yield from outputs
+    for index, (item, one) in enumerate(zip(batch.items, outputs, strict=True)):
+        if callbacks.guard is not None:
+            callbacks.guard.check(batch.number + index, item, one)
+        yield one
 
 
 async def astream(
     items: Iterable[Arrays] | AsyncIterable[Arrays], callbacks: StreamCallbacks, *, window: int, on_error: OnError
 ) -> AsyncIterator[Outputs | TrisectError]:
     """As `stream`, without a thread that waits."""
-    in_flight: deque[asyncio.Future[ItemResult]] = deque()
+    in_flight: deque[_AsyncItem] = deque()
     number = 0
     try:
         async for item in items if isinstance(items, AsyncIterable) else _asynchronous(items):
             if len(in_flight) == window:
                 async for outcome in _async_outcomes(in_flight.popleft(), callbacks, on_error):
                     yield outcome
-            in_flight.append(_start_async(number, item, callbacks))
+            in_flight.append(_AsyncItem(number, item, _start_async(number, item, callbacks)))
             number += 1
         while in_flight:
             async for outcome in _async_outcomes(in_flight.popleft(), callbacks, on_error):
                 yield outcome
+        if callbacks.guard is not None:
+            await asyncio.to_thread(callbacks.guard.finish)
     finally:
-        await asyncio.gather(*in_flight, return_exceptions=True)
+        await asyncio.gather(*(item.outcome for item in in_flight), return_exceptions=True)
+
+
+class _AsyncItem(NamedTuple):
+    """An item of an asynchronous stream."""
+
+    number: int
+    feeds: Arrays
+    outcome: asyncio.Future[ItemResult]
 
 
 def _start_async(number: int, item: Arrays, callbacks: StreamCallbacks) -> asyncio.Future[ItemResult]:
@@ -166,10 +184,10 @@ def _start_async(number: int, item: Arrays, callbacks: StreamCallbacks) -> async
 
 
 async def _async_outcomes(
-    future: asyncio.Future[ItemResult], callbacks: StreamCallbacks, on_error: OnError
+    item: _AsyncItem, callbacks: StreamCallbacks, on_error: OnError
 ) -> AsyncIterator[Outputs | TrisectError]:
     try:
-        result = await asyncio.shield(future)
+        result = await asyncio.shield(item.outcome)
     except TrisectError as error:
         if on_error == "raise":
             raise
@@ -177,6 +195,9 @@ async def _async_outcomes(
             yield error
         return
     callbacks.record(result)
+    if callbacks.guard is not None:
+        feeds, _ = callbacks.check(item.feeds)
+        await asyncio.to_thread(callbacks.guard.check, item.number, feeds, result.outputs)
     yield result.outputs
 
 

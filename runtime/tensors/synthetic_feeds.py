@@ -40,7 +40,8 @@ def generate_feeds(model: onnx.ModelProto, plan: BoundInputs, seed: int = 0) -> 
 
     Floats are normally distributed; indices into a table are within the table; shapes and other arguments are valid.
     Integers that the model only computes with range over what does not overflow, far beyond 24 or 32 bits; others are 0
-    or 1, so that masks, flags and lengths are valid; constants that they are compared with occur. Symbolic dimensions have the plan's sizes, else 1.
+    or 1, so that masks, flags and lengths are valid, or a constant that the model compares them with. Symbolic
+    dimensions have the plan's sizes, else 1.
     """
     rng = np.random.default_rng(seed)
     flow = DataFlow(model, plan.inputs, plan.shapes)

@@ -12,10 +12,11 @@ import pytest
 
 import trisect
 from tests.trisect.conftest import expected
-from trisect import api, measured_runs, plan_origins
+from trisect import api, measured_runs
 from trisect.profiles.stored import profile_store as store
 from trisect.profiles.stored.profile_data import Profile
 from trisect.runtime.errors import InvalidInput, InvalidModel, InvalidProfile, UnknownDevice
+from trisect.runtime.plans import plan_origins
 
 
 def test_devices_are_selected_by_id_kind_and_list() -> None:

@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 
 import trisect
-from trisect import Constraints, Plan, api, pareto_plans, plan_origins
+from trisect import Constraints, Plan, api, pareto_plans
 from trisect.cli import main
 from trisect.partitioner.planning import plan_maker
 from trisect.partitioner.planning.plan_maker import make_pareto_plans, make_plan
 from trisect.partitioner.planning.plan_request import DeviceData, PlanRequest
 from trisect.runtime.errors import FallbackForbidden, InfeasibleProblem, InvalidInput, PowerUnknown, UnknownDevice
+from trisect.runtime.plans import plan_origins
 
 SHAPES = {"batch": 3}
 

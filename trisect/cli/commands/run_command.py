@@ -23,6 +23,14 @@ def run(
     ] = None,
     repeat: Annotated[int, typer.Option("--repeat", min=1, help="Number of runs; times are medians over them.")] = 10,
     seed: Seed = 0,
+    guard_every: Annotated[
+        int | None,
+        typer.Option("--guard-every", min=1, help="Compare every so many runs with the unsplit model; stop if wrong."),
+    ] = None,
+    model: Annotated[
+        Path | None,
+        typer.Option("--model", metavar="FILE", help="That model; default: the file that the plan was made from."),
+    ] = None,
     executor: Executor = "threads",
     address: RayAddress = None,
     json: Json = False,
@@ -45,6 +53,8 @@ def run(
             seed=seed,
             executor="ray" if address is not None else executor,
             address=address,
+            guard_every=guard_every,
+            guard_model=model,
             progress=report,
         )
     if out is not None:

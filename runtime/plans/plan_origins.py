@@ -13,10 +13,10 @@ from pathlib import Path
 
 import platformdirs
 
-from trisect.runtime.atomic_write import write_atomically
-from trisect.runtime.errors import InvalidInput, StorageFailed
-from trisect.runtime.plans.plan import Plan
-from trisect.runtime.untrusted_files import MalformedFile, read_text
+from ..atomic_write import write_atomically
+from ..errors import InvalidInput, StorageFailed
+from ..untrusted_files import MalformedFile, read_text
+from .plan import Plan
 
 log = logging.getLogger(__name__)
 
