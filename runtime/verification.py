@@ -70,7 +70,7 @@ def verify(
     """
     path = Path(model_path)
     devices = find_devices(reference if reference is not None else REFERENCES)
-    model = WholeModel.read(path)
+    model = WholeModel.read(path, plan.outputs)
     feeds = check_feeds(plan.inputs, feeds) if feeds is not None else generate_feeds(model.proto, plan, seed)
     boundary = boundary_of(plan, model)
     device, whole = run_whole(model, devices, boundary, feeds)

@@ -6,6 +6,7 @@ requires, before anything is mapped or allocated. Weights in external files stay
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import onnx
@@ -14,12 +15,15 @@ from onnx_ir.passes.common import InlinePass
 
 from trisect.runtime.errors import InvalidModel, UnsupportedModel, UnsupportedOperator, one_line
 from trisect.runtime.tensors.external_data import check_tensors, point_to, read_model
+from trisect.runtime.tensors.output_names import name_unread_outputs
+from trisect.runtime.tensors.sparse_tensors import make_dense
 
-from ..proto_rewrites.function_opsets import align_function_opsets
+from ..proto_rewrites.function_opsets import align_function_opsets, separate_function_outputs
 from ..proto_rewrites.inlined_size import check_inlined_size
 from ..proto_rewrites.map_types import put_map_types, take_map_types
-from ..proto_rewrites.sparse_tensors import make_dense
 from .surrogate_ops import has_surrogate
+
+logging.getLogger("onnx_ir").addHandler(logging.NullHandler())  # it would print names from the file as they are
 
 
 def load_model(path: str | Path) -> ir.Model:
@@ -52,7 +56,10 @@ def load_model(path: str | Path) -> ir.Model:
     _check_names(proto.graph, frozenset(), path)
     check_inlined_size(proto, path.name)
     make_dense(proto, path.name)
+    separate_function_outputs(proto)
     align_function_opsets(proto, path.name)
+    name_unread_outputs(proto)
+    _type_outputs_by_inputs(proto.graph)
     map_types = take_map_types(proto)
     try:
         model = ir.from_proto(proto)
@@ -126,6 +133,14 @@ def _check_operators(model: ir.Model, path: Path) -> None:
                 f"{path.name}: node {node.name!r} is of the domain {node.domain!r}, which the model does not import",
                 remedy="export the model again",
             )
+
+
+def _type_outputs_by_inputs(graph: onnx.GraphProto) -> None:
+    """Give outputs that are inputs the type of the input, which is the one that the caller's tensor is held against."""
+    types = {value.name: value.type for value in graph.input}
+    for value in graph.output:
+        if value.name in types:
+            value.type.CopyFrom(types[value.name])
 
 
 def _name_everything(graph: ir.Graph) -> None:

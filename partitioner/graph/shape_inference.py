@@ -110,9 +110,10 @@ def infer(model: ir.Model) -> dict[str, np.ndarray]:
     inferred, folded = infer_isolated(partial(_infer_and_fold, model, skeleton), skeleton.size_bytes)
     _write_back(model.graph, inferred.graph)
     for name, tensor in constants(model.graph).items():
-        if name in skeleton.values:
-            skeleton.values[name].type = ir.TensorType(tensor.dtype)
-            skeleton.values[name].shape = ir.Shape(tensor.shape.numpy())
+        value = skeleton.values.get(name, model.graph.initializers.get(name))
+        if value is not None:  # whatever the file declares of it
+            value.type = ir.TensorType(tensor.dtype)
+            value.shape = ir.Shape(tensor.shape.numpy())
     for name, array in folded.items():
         skeleton.values[name].shape = ir.Shape(array.shape)
         skeleton.values[name].type = ir.TensorType(ir.DataType.from_numpy(array.dtype))
@@ -158,7 +159,8 @@ class _Skeleton:
                 graph.initializer[-1].name = name
         graph.input.extend(_declared(value) for value in real_inputs(model.graph))
         for output in model.graph.outputs:
-            if output.producer() is None:  # a weight or an input that is an output too: it would hide its own shape
+            # A constant or an input that is an output too: as such it would hide its own shape.
+            if output.producer() is None or output.name in known_shapes:
                 continue
             info = graph.output.add(name=output.name)
             if output.dtype is not None and not isinstance(output.type, (ir.SequenceType, ir.OptionalType)):

@@ -31,7 +31,7 @@ from ..problem.device_support import refused_segments
 from ..problem.problem_builder import ProblemInputs
 from ..problem.task_grouping import task_of_node
 from ..segments.boundary_layouts import nhwc_boundaries
-from ..segments.pieces import pieces_of_parts
+from ..segments.pieces import pieces_of_parts, with_constant_outputs
 from ..segments.segment_writer import write_segments
 from ..strategies import propose
 from ..strategies.common.placement_value import Evaluation, certificate, closed_bound, evaluate_proposal
@@ -231,7 +231,9 @@ def write_plan(
     bound = certificate(problem, proposal)
     cut_short = ["the time limit ended the search: another run may find something else"] * proposal.is_cut_short
     with atomic_folder(Path(out_folder), PLAN_FOLDER) as aside:
-        pieces = pieces_of_parts(graph, problem.graph, evaluation.parts)
+        pieces = with_constant_outputs(
+            graph, pieces_of_parts(graph, problem.graph, evaluation.parts), problem.device_ids[0]
+        )
         nhwc_tensors = nhwc_boundaries(graph, pieces, inputs.devices)
         segments, transfers, weights = write_segments(graph, pieces, aside, nhwc_tensors)
         if capabilities is not None:

@@ -130,9 +130,10 @@ def _check_fallback(problem: Problem, why_not: Mapping[tuple[str, str], str], fo
 def _reasons(
     problem: Problem, task: str, why_not: Mapping[tuple[str, str], str], ids: Sequence[str] | None = None
 ) -> str:
-    features = problem.graph.nodes[task].get("features")
+    data = problem.graph.nodes[task]
+    features = next(iter(data.get("operators", ())), data.get("features"))
     name = f"node {task!r}" + (f" ({features.op_type})" if features is not None else "")
-    others = len(problem.graph.nodes[task].get("nodes", ())) - 1
+    others = len(data.get("nodes", ())) - 1
     if others > 0:
         name += f" and the {others} nodes that cannot be separated from it"
     reasons = [f"{d} ({why_not.get((task, d), 'cannot run it')})" for d in ids or problem.device_ids]

@@ -159,14 +159,18 @@ def _check_refusals(inputs: ProblemInputs) -> None:
     for task, nodes in inputs.tasks.nodes(data="nodes"):
         reasons = [f"{d.id} ({refused[task, d.id]})" for d in devices if (task, d.id) in refused]
         if devices and len(reasons) == len(devices):
-            op_type = inputs.tasks.nodes[task]["features"].op_type
+            operators = [operator.op_type for operator in inputs.tasks.nodes[task]["operators"]]
             more = f" and the {len(nodes) - 1} nodes grouped with it" if len(nodes) > 1 else ""
             raise UnsupportedOperator(
-                f"node {task!r} ({op_type}){more} runs on none of {', '.join(reasons)}", remedy=_remedy(inputs, nodes)
+                f"node {task!r} ({operators[0]}){more} runs on none of {', '.join(reasons)}",
+                remedy=_remedy(inputs, nodes, operators),
             )
 
 
-def _remedy(inputs: ProblemInputs, nodes: Iterable[str]) -> str:
+def _remedy(inputs: ProblemInputs, nodes: Iterable[str], operators: Iterable[str]) -> str:
+    foreign = sorted({name.partition("::")[0] for name in operators if "::" in name})
+    if foreign:
+        return f"add a device that can run it, or export the model without operators of {', '.join(foreign)}"
     remedy = "add a device that can run it"
     if REFERENCE_DEVICE not in {device.id for device in inputs.devices}:
         remedy += f" ({REFERENCE_DEVICE} runs most, slowly)"

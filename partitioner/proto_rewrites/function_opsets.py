@@ -1,4 +1,4 @@
-"""Brings the opsets of a model and of its functions to one version, where the operators mean the same in it.
+"""Prepares functions for inlining: one version of each opset where its operators mean the same, and distinct outputs.
 
 A function imports opsets of its own, and an exporter's library of functions is often older than the model. Inlined, its
 nodes are of the model's opset.
@@ -46,6 +46,28 @@ def align_function_opsets(model: onnx.ModelProto, label: str) -> None:
             for opset in imports:
                 if _canonical(opset.domain) == domain:
                     opset.version = target
+
+
+def separate_function_outputs(model: onnx.ModelProto) -> None:
+    """Let no function return one of its inputs, or the same tensor twice, in place.
+
+    Inlined, such a function would merge an output of the model with an input, under one of their names.
+    """
+    version = _versions(model.opset_import).get("", 1)
+    for function in model.functions:
+        taken = {*function.input, *function.output, *(name for node in function.node for name in node.output)}
+        seen = set(function.input)
+        for index, name in enumerate(function.output):
+            if name in seen:
+                copy = f"{name}_returned"
+                while copy in taken:
+                    copy += "_"
+                taken.add(copy)
+                function.node.append(onnx.helper.make_node("Identity", [name], [copy]))
+                function.output[index] = copy
+                if "" not in _versions(function.opset_import):
+                    function.opset_import.append(onnx.helper.make_opsetid("", version))
+            seen.add(name)
 
 
 def _common_version(

@@ -21,7 +21,7 @@ from ..problem.task_grouping import nodes_of_tasks, task_graph
 from ..problem.trial_units import TrialUnits
 from ..problem.value_ranges import value_ranges
 from ..problem.value_support import value_results
-from .pieces import Piece
+from .pieces import Piece, with_constant_outputs
 from .plan_of_pieces import plan_of_pieces
 
 
@@ -85,4 +85,5 @@ def alternating_plan(
                 f"{device_id}: its turn{f' ({why})' if why else ''}",
             )
         )
+    pieces = with_constant_outputs(graph, pieces, devices[0].id)
     return plan_of_pieces(graph, pieces, (*devices, last_resort), out_folder, strategy="alternating", tasks=placed)

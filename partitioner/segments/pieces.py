@@ -20,6 +20,14 @@ class Piece:
     nodes: tuple[str, ...]
 
 
+def with_constant_outputs(graph: Graph, pieces: list[Piece], device: str) -> list[Piece]:
+    """Return the pieces; where there are none, one without nodes for the constants that the model returns."""
+    stored = [
+        value for value in graph.model.graph.outputs if value.producer() is None and value.name in graph.constants
+    ]
+    return pieces or ([Piece(device, ())] if stored else [])
+
+
 def pieces_of_parts(graph: Graph, tasks: TaskGraph, parts: Iterable[Part]) -> list[Piece]:
     """Return the ONNX nodes of each part of a task graph, in the model's order."""
     members = nodes_of_tasks(tasks)

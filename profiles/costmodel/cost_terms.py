@@ -206,7 +206,7 @@ def _broadcast(op: OpInstance) -> str:
         return "none"
     if smallest.elements <= 1:
         return "number"
-    return "rows" if smallest.shape[-1] == output.shape[-1] else "channels"
+    return "rows" if smallest.shape[-1:] == output.shape[-1:] else "channels"
 
 
 def _rows(op: OpInstance, context: OpContext) -> CostTerm:

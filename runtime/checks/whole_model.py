@@ -18,6 +18,8 @@ from ..errors import EngineFailed, UnsupportedModel
 from ..plans.plan import Plan
 from ..tensors.external_data import gather_external_data, load_external_data, read_model
 from ..tensors.onnx_types import type_of
+from ..tensors.output_names import name_unread_outputs
+from ..tensors.sparse_tensors import make_dense
 from ..tensors.tensor_spec import Arrays, TensorSpec
 
 REFERENCES = ("cpu:ort", "cpu:reference")
@@ -37,16 +39,29 @@ class WholeModel:
     """Where its external weights are; None where it has none."""
 
     @classmethod
-    def read(cls, path: Path) -> WholeModel:
-        """Read a model file.
+    def read(cls, path: Path, outputs: Sequence[TensorSpec] = ()) -> WholeModel:
+        """Read a model file, without what engines refuse or are misled by.
+
+        Parameters
+        ----------
+        outputs : sequence of TensorSpec, optional
+            What the plan knows of its outputs: their types may be missing in the file.
 
         Raises
         ------
-        InvalidModel
+        InvalidModel, UnsupportedModel
             When it, or its external data, cannot be read.
         """
         proto = read_model(path)
-        return cls(proto, gather_external_data(proto, path))
+        folder = gather_external_data(proto, path)
+        name_unread_outputs(proto)
+        make_dense(proto, path.name, folder)
+        del proto.graph.value_info[:]  # engines compute by shapes that are declared there, true or not
+        dtypes = {spec.name: spec.dtype for spec in outputs}
+        for value in proto.graph.output:
+            if value.type.WhichOneof("value") is None and value.name in dtypes:
+                value.type.CopyFrom(type_of(dtypes[value.name]))
+        return cls(proto, folder)
 
 
 def boundary_of(plan: Plan, model: WholeModel) -> list[TensorSpec]:

@@ -132,7 +132,7 @@ class Problem:
         UnsupportedOperator
             When a task runs on none of the devices.
         InfeasibleProblem
-            When there is no device, or the graph is cyclic.
+            When there is no device, or the graph is cyclic, undirected or a multigraph.
         PowerUnknown
             For the objective ``energy``, when the power of a device is not known.
 
@@ -152,6 +152,11 @@ class Problem:
         ids = [d.id for d in devices]
         if not devices:
             raise InfeasibleProblem("expected at least one device, found none", remedy="add a device")
+        if not graph.is_directed() or graph.is_multigraph():
+            raise InfeasibleProblem(
+                f"expected the tasks as a networkx.DiGraph, got a {type(graph).__name__}",
+                remedy="give each dependency as one directed edge, with all its tensors",
+            )
         if len(topological_order(graph)) < len(graph):
             raise InfeasibleProblem("expected an acyclic task graph, found a cycle", remedy="check the edges")
         if not all("tensors" in data for _, _, data in graph.edges(data=True)):
