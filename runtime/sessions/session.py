@@ -24,6 +24,7 @@ from ..tensors.conversions import ConversionLog
 from ..tensors.feed_checks import check_feeds
 from ..tensors.tensor_spec import Arrays
 from .item_batching import check_batchable
+from .option_checks import check_choice, check_count, check_iterable, is_number
 from .streaming import OnError, Outputs, StreamCallbacks, astream, stream
 from .trace_recorder import TraceRecorder
 
@@ -107,10 +108,10 @@ class Session:
             raise InvalidInput(
                 f"the executor {executor!r} cannot join the cluster at {address}", remedy="use executor='ray'"
             )
-        if timeout_s is not None and not (_is_number(timeout_s) and 0 < timeout_s < math.inf):
+        if timeout_s is not None and not (is_number(timeout_s) and 0 < timeout_s < math.inf):
             raise InvalidInput(f"timeout_s is {timeout_s!r}", remedy="pass a number of seconds above 0")
-        _check_count("restarts", restarts, 0)
-        _check_choice("nan", nan, get_args(Nan))
+        check_count("restarts", restarts, 0)
+        check_choice("nan", nan, get_args(Nan))
         self._nan = nan
         assumptions = plan.constraints.get("assume")
         self._assumes_narrow = isinstance(assumptions, list | tuple) and NARROW_NUMBERS in assumptions
@@ -229,10 +230,10 @@ class Session:
             For an item, after the results of those before it.
         """
         size = _window_size(self.plan, window, on_error)
-        _check_count("micro_batch", micro_batch, 1)
+        check_count("micro_batch", micro_batch, 1)
         if micro_batch > 1:
             check_batchable(self.plan)
-        _check_iterable(items, "__iter__", "__getitem__")
+        check_iterable(items, "__iter__", "__getitem__")
         outcomes = stream(items, self._callbacks, window=size, on_error=on_error, micro_batch=micro_batch)
         return self._traced(outcomes, len(items) if isinstance(items, Sized) else 0, progress)
 
@@ -245,7 +246,7 @@ class Session:
     ) -> AsyncIterator[Outputs | TrisectError]:
         """As `stream`, for items that may arrive asynchronously, without blocking the event loop."""
         size = _window_size(self.plan, window, on_error)
-        _check_iterable(items, "__iter__", "__getitem__", "__aiter__")
+        check_iterable(items, "__iter__", "__getitem__", "__aiter__")
         self._recorder.restart()
         return astream(items, self._callbacks, window=size, on_error=on_error)
 
@@ -297,7 +298,7 @@ class Session:
 
 
 def _open_guard(plan: Plan, every: int, model: str | Path | None) -> StreamGuard:
-    _check_count("guard_every", every, 1)
+    check_count("guard_every", every, 1)
     path = Path(model) if model is not None else plan_origins.find_model(plan)
     plan_origins.check_model(plan, path)
     return StreamGuard(plan, path, every, _run_alone)
@@ -343,28 +344,6 @@ def _refuse_wide(feeds: Outputs) -> None:
 
 def _window_size(plan: Plan, window: int | None, on_error: OnError) -> int:
     size = len(plan.devices) + 1 if window is None else window
-    _check_count("window", size, 1)
-    _check_choice("on_error", on_error, get_args(OnError))
+    check_count("window", size, 1)
+    check_choice("on_error", on_error, get_args(OnError))
     return size
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
-
-
-def _check_count(name: str, value: object, minimum: int) -> None:
-    if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < minimum:
-        raise InvalidInput(f"{name} is {value!r}", remedy=f"pass an integer of {minimum} or more")
-
-
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise InvalidInput(f"{name} is {value!r}", remedy=f"use one of {', '.join(choices)}")
-
-
-def _check_iterable(items: object, *methods: str) -> None:
-    if not any(hasattr(items, method) for method in methods):
-        raise InvalidInput(
-            f"expected an iterable of feeds, got a {type(items).__name__}",
-            remedy="pass a list of feeds, or an iterator",
-        )
