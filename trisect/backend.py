@@ -10,11 +10,9 @@ whether splitting changes an answer.
 
 from __future__ import annotations
 
-import tempfile
 import weakref
 from collections.abc import Mapping, Sequence
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,6 +29,7 @@ from trisect.runtime.device import Device
 from trisect.runtime.engines.base import LoadOptions
 from trisect.runtime.errors import EngineMissing, InvalidInput, TrisectError, UnknownDevice
 from trisect.runtime.plans.plan import Plan
+from trisect.runtime.scratch_folder import ScratchFolder
 from trisect.runtime.sessions.session import Session
 from trisect.runtime.tensors.containers import unpack
 from trisect.runtime.tensors.dtypes import onnx_dtype_number
@@ -46,8 +45,8 @@ class PreparedModel(OnnxBackendRep):
     """A model split into its nodes, ready to run; see `Backend.prepare`."""
 
     def __init__(self, model: ModelProto, devices: Sequence[Device], threads: int | None) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="trisect-backend-")
-        self._path = Path(self._folder.name) / "model.onnx"
+        self._folder = ScratchFolder("backend")
+        self._path = self._folder.path / "model.onnx"
         onnx.save(model, self._path)
         self._devices = devices
         self._options = LoadOptions(threads=threads)
@@ -57,7 +56,7 @@ class PreparedModel(OnnxBackendRep):
         """The plan; None until the first inputs set the sizes of the symbolic dimensions."""
         self._session: Session | None = None
         self._sizes: dict[str, int] = {}
-        self._close: weakref.finalize[..., Any] = weakref.finalize(self, self._folder.cleanup)
+        self._close: weakref.finalize[..., Any] = weakref.finalize(self, self._folder.close)
         if all(isinstance(dim, int) for spec in self.inputs for dim in _dims(spec)):
             self._open({})
 
@@ -97,7 +96,7 @@ class PreparedModel(OnnxBackendRep):
         self._close.detach()
         if self._session is not None:
             self._session.close()
-        folder = Path(self._folder.name) / "plan"
+        folder = self._folder.path / "plan"
         self.plan = alternating_plan(
             self._path,
             self._devices,
@@ -192,8 +191,8 @@ class Backend(OnnxBackend):
     def is_compatible(cls, model: ModelProto, device: str = "CPU", **kwargs: Any) -> bool:
         """Return whether a model can be read and its device is available."""
         try:
-            with tempfile.TemporaryDirectory(prefix="trisect-backend-") as folder:
-                path = Path(folder) / "model.onnx"
+            with ScratchFolder("backend") as folder:
+                path = folder / "model.onnx"
                 onnx.save(model, path)
                 sizes = {
                     f"{value.name}.{axis}": 1
@@ -270,6 +269,6 @@ def _info(name: str, array: np.ndarray) -> onnx.ValueInfoProto:
     return helper.make_tensor_value_info(name, number, array.shape)
 
 
-def _close(session: Session, folder: tempfile.TemporaryDirectory[str]) -> None:
+def _close(session: Session, folder: ScratchFolder) -> None:
     session.close()
-    folder.cleanup()
+    folder.close()

@@ -7,7 +7,6 @@ the measurements.
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -24,6 +23,7 @@ from trisect.runtime.device import Device
 from trisect.runtime.errors import EngineFailed, InfeasibleProblem, InvalidInput, PowerUnknown
 from trisect.runtime.plans.plan import Plan
 from trisect.runtime.progress import Progress, no_progress
+from trisect.runtime.scratch_folder import ScratchFolder
 from trisect.runtime.tensors.containers import unpack
 from trisect.runtime.tensors.feed_checks import check_feeds
 from trisect.runtime.tensors.synthetic_feeds import generate_feeds
@@ -99,7 +99,7 @@ def compare(request: ComparisonRequest, progress: Progress = no_progress) -> Com
     graph = Graph.read(path, request.shapes)
     if request.objective == "energy":
         _check_power(devices)
-    with tempfile.TemporaryDirectory(prefix="trisect-bench-") as name:
+    with ScratchFolder("bench") as name:
         folder = Path(name)
         api.profile(
             [device.id for device in devices],

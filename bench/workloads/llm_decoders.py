@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -16,6 +15,7 @@ from trisect.llm.graphs.decoder_graphs import write_standard
 from trisect.llm.graphs.decoder_layers import Layer, ModelWeights
 from trisect.llm.graphs.weights_file import Dense, Span
 from trisect.runtime.errors import InvalidInput
+from trisect.runtime.scratch_folder import ScratchFolder
 from trisect.scheduler.problem.problem import Problem
 from trisect.scheduler.problem.rules import Objective
 
@@ -92,7 +92,7 @@ def llm(request: WorkloadRequest, *, tokens: int = 512, machine: str = MACHINE) 
 
 
 def _problem(name: str, tokens: int, past: int, machine: str, objective: Objective | None) -> Problem:
-    with tempfile.TemporaryDirectory(prefix="trisect-llm-") as folder:
+    with ScratchFolder("llm") as folder:
         path = Path(folder) / f"{name}.onnx"
         _write(path, replace(_MODELS[name], name=name, attention_scale=_MODELS[name].head_dim ** -0.5))
         return model_problem(path, {"tokens": tokens, "past": past}, machine, objective)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import io
-import tempfile
 import warnings
 from collections.abc import Iterator
 from functools import cache, partial
 from pathlib import Path
 
+from trisect.runtime.scratch_folder import ScratchFolder
 from trisect.scheduler.problem.problem import Problem
 from trisect.scheduler.problem.rules import Objective
 
@@ -63,7 +63,7 @@ def _cases() -> dict[str, tuple[int, bytes]]:
 
 
 def _problem(name: str, machine: str, objective: Objective | None) -> Problem:
-    with tempfile.TemporaryDirectory(prefix="trisect-node-") as folder:
+    with ScratchFolder("node") as folder:
         path = Path(folder) / f"{name}.onnx"
         path.write_bytes(_cases()[name][1])
         return model_problem(path, {}, machine, objective)

@@ -14,7 +14,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import inf
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import msgspec
 
@@ -23,6 +22,7 @@ from trisect.runtime.atomic_write import write_atomically
 from trisect.runtime.device import Device
 from trisect.runtime.errors import StorageFailed, TrisectError
 from trisect.runtime.progress import Progress, no_progress
+from trisect.runtime.scratch_folder import ScratchFolder
 from trisect.runtime.untrusted_files import MalformedFile, decode_json, read_bytes
 
 from ..graph.model_graph import Graph
@@ -148,7 +148,7 @@ def _measured(inputs: ProblemInputs, device: Device, predicted_s: float) -> _Mod
 def _measure_kernels(inputs: ProblemInputs, device: Device, predicted_s: float, weight_bytes: float) -> _ModelTimes:
     """Measure the median seconds of one run, and of its kernels."""
     graph = inputs.graph
-    with TemporaryDirectory(prefix="trisect-whole-") as folder:
+    with ScratchFolder("whole") as folder:
         plan = TrialModel(graph, inputs.devices, inputs.refused).whole(device, Path(folder) / "plan").plan
         if any(segment.device != device.id for segment in plan.segments):
             return _ModelTimes(None)

@@ -12,7 +12,6 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 import onnx
@@ -31,6 +30,7 @@ from trisect.runtime.errors import EngineFailed
 from trisect.runtime.plans.plan import Plan
 from trisect.runtime.plans.plan_feeds import plan_feeds
 from trisect.runtime.plans.plan_parts import Segment
+from trisect.runtime.scratch_folder import ScratchFolder
 from trisect.runtime.tensors.tensor_spec import Arrays
 
 from ..graph.model_graph import Graph
@@ -152,7 +152,7 @@ def measure_calls(devices: Sequence[Device]) -> CallCosts:
     warm: dict[str, MeasuredSegment] = {}
     cold_s: dict[str, list[tuple[float, float]]] = {device.id: [] for device in devices}
     starts_s, hops_s = [], []
-    with TemporaryDirectory(prefix="trisect-calls-") as folder:
+    with ScratchFolder("calls") as folder:
         for rows in (0, *_MIDDLE_ROWS):
             path = Path(folder) / f"narrow {rows}.onnx"
             path.write_bytes(_bottleneck_model(rows))

@@ -7,12 +7,12 @@ from contextlib import contextmanager
 from functools import partial
 from math import prod
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 
 from trisect.profiles.costmodel.op_features import OpClass, OpFeatures
 from trisect.profiles.measuring.operator_cases import OperatorCase
+from trisect.runtime.scratch_folder import ScratchFolder
 from trisect.runtime.tensors.dtypes import dtype_of
 from trisect.runtime.tensors.tensor_spec import TensorSpec
 
@@ -36,7 +36,7 @@ def model_cases(graph: Graph) -> Iterator[list[OperatorCase]]:
     """
     tasks = task_graph(graph)
     cases: dict[str, OperatorCase] = {}
-    with TemporaryDirectory(prefix="trisect-cases-") as folder:
+    with ScratchFolder("cases") as folder:
         models = TaskModels(graph, nodes_of_tasks(tasks), Path(folder))
         for task, data in tasks.nodes(data=True):
             case = _case(graph, task, data["operators"], data["features"], models)

@@ -7,7 +7,6 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from trisect.profiles.costmodel.call_costs import CallCosts
 from trisect.profiles.measuring.plan_trial import PlanTiming, run_trial
@@ -18,6 +17,7 @@ from trisect.runtime.errors import TrisectError
 from trisect.runtime.plans.plan import Plan
 from trisect.runtime.plans.plan_feeds import plan_feeds
 from trisect.runtime.progress import Progress, no_progress
+from trisect.runtime.scratch_folder import ScratchFolder
 
 from ..graph.model_graph import Graph
 from .kernel_breakdown import kernel_segments, measure_calls
@@ -95,7 +95,7 @@ def measure_model(
     """
     start_s = time.monotonic()
     rows: dict[str, list[MeasuredSegment]] = defaultdict(list)
-    with TemporaryDirectory(prefix="trisect-networks-") as folder:
+    with ScratchFolder("networks") as folder:
         model = TrialModel(Graph.read(path, shapes), devices)
         calls = measure_calls(devices)
         for i, device in enumerate(devices):
@@ -110,7 +110,7 @@ def measure_model(
 def _measure_network(number: int, devices: Sequence[Device], calls: CallCosts) -> list[tuple[str, MeasuredSegment]]:
     """Measure one network; nothing of one that would take too long, or that an engine refuses."""
     rows: list[tuple[str, MeasuredSegment]] = []
-    with TemporaryDirectory(prefix="trisect-networks-") as folder:
+    with ScratchFolder("networks") as folder:
         path = Path(folder) / "network.onnx"
         path.write_bytes(synthetic_network(number))
         try:

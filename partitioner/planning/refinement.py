@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from trisect.profiles.measuring.plan_trial import PlanTiming, run_trial
 from trisect.profiles.stored.segment_store import MeasuredSegment
@@ -20,6 +19,7 @@ from trisect.runtime.plans.check_result import PlanCheck
 from trisect.runtime.plans.plan import Plan
 from trisect.runtime.plans.plan_feeds import plan_feeds
 from trisect.runtime.progress import Progress, no_progress
+from trisect.runtime.scratch_folder import ScratchFolder
 from trisect.runtime.sessions.session import Session
 from trisect.runtime.tensors.tensor_spec import Arrays
 from trisect.scheduler.problem.problem import Part
@@ -74,7 +74,7 @@ def refined(
     _check(inputs)
     measured: dict[tuple[tuple[str, str], ...], tuple[float, Plan]] = {}
     steps = iterations + 1 + len(baselines)
-    with TemporaryDirectory(prefix="trisect-refine-") as scratch:
+    with ScratchFolder("refine") as scratch:
 
         def measure(number: int, plan: Plan) -> bool:
             """Run a plan and correct the costs; False for a placement that has run already."""

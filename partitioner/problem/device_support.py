@@ -8,7 +8,6 @@ one by one. What compiles is run, too: see `trisect.partitioner.problem.value_su
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -23,6 +22,7 @@ from trisect.runtime.device import Device
 from trisect.runtime.errors import EngineMissing
 from trisect.runtime.plans.plan_parts import Segment
 from trisect.runtime.progress import Progress, no_progress
+from trisect.runtime.scratch_folder import ScratchFolder
 from trisect.runtime.tensors.tensor_spec import TensorSpec
 from trisect.scheduler.problem.task_graph import TaskGraph
 
@@ -90,7 +90,7 @@ def compile_refusals(
     devices = tuple(devices)
     members = nodes_of_tasks(tasks)
     refused: dict[tuple[str, str], str] = {}
-    with tempfile.TemporaryDirectory(prefix="trisect-ask-") as folder:
+    with ScratchFolder("ask") as folder:
         models = TaskModels(graph, members, Path(folder))
         candidates = {task: candidate(graph, nodes, partial(models.file, task)) for task, nodes in members.items()}
         for number, device in enumerate(devices):

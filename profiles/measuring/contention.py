@@ -8,7 +8,6 @@ were measured, so that a measured time is multiplied by the slowdown.
 from __future__ import annotations
 
 import statistics
-import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -26,6 +25,7 @@ from trisect.runtime.executors.dispatch.host import Host
 from trisect.runtime.executors.processes import process_host
 from trisect.runtime.executors.threads import ThreadHost
 from trisect.runtime.plans.plan_parts import Segment
+from trisect.runtime.scratch_folder import ScratchFolder
 from trisect.runtime.tensors.tensor_spec import TensorSpec
 from trisect.runtime.workers.tensor_pool import TensorPool
 
@@ -69,7 +69,7 @@ def measure_contention(
     """
     rows: list[Contention] = []
     for case in contention_cases():
-        with tempfile.TemporaryDirectory(prefix="trisect-contention-") as folder, ExitStack() as stack:
+        with ScratchFolder("contention") as folder, ExitStack() as stack:
             segment, feeds = _segment(case, Path(folder)), {"x": case.feed()}
             alone = stack.enter_context(_open_hosts(pair, segment, Path(folder), options, "threads"))
             together = alone

@@ -7,7 +7,6 @@ second is the link's. Where engines share the host's memory, a tensor is passed 
 from __future__ import annotations
 
 import statistics
-import tempfile
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -19,6 +18,7 @@ from trisect.runtime.device import Device
 from trisect.runtime.engines.base import LoadOptions
 from trisect.runtime.plans.plan import Plan
 from trisect.runtime.plans.plan_parts import Segment
+from trisect.runtime.scratch_folder import ScratchFolder
 from trisect.runtime.sessions.session import Session
 from trisect.runtime.tensors.tensor_spec import TensorSpec
 
@@ -60,7 +60,7 @@ def measure_link(
     EngineFailed
         When one of them cannot run the smallest model.
     """
-    with tempfile.TemporaryDirectory(prefix="trisect-link-") as folder:
+    with ScratchFolder("link") as folder:
         open_session = partial(Session, executor=executor, options=options, address=address)
         points = tuple(_measure_size(source, target, size, Path(folder), open_session) for size in sizes_bytes)
     latency_s, bandwidth = fit_link(points)

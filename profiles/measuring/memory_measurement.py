@@ -7,7 +7,6 @@ executor ``processes`` starts it; the growth of the process is attributed to the
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +20,7 @@ from trisect.runtime.device import Device
 from trisect.runtime.engines import capabilities
 from trisect.runtime.engines.base import LoadOptions
 from trisect.runtime.plans.plan_parts import Segment
+from trisect.runtime.scratch_folder import ScratchFolder
 from trisect.runtime.tensors.tensor_spec import TensorSpec
 from trisect.runtime.workers.tensor_pool import TensorPool
 from trisect.runtime.workers.worker_client import WorkerClient
@@ -92,7 +92,7 @@ def measure_memory(device: Device, options: LoadOptions) -> tuple[MemoryPoint, .
     try:
         worker, process = WorkerClient(worker_process.channel, pool, device), psutil.Process(worker_process.pid)
         points = []
-        with tempfile.TemporaryDirectory(prefix="trisect-memory-") as folder:
+        with ScratchFolder("memory") as folder:
             for index, model in enumerate([memory_models()[0]] * _WARM_UP_MODELS + memory_models()):
                 file = Path(folder) / f"{index}.onnx"
                 model.write(file)

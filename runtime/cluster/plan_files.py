@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 from collections import deque
 from collections.abc import Mapping
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -18,22 +16,20 @@ import numpy as np
 
 from ..errors import ClusterFailed, InvalidPlan, StorageFailed
 from ..plans.plan import Plan
+from ..scratch_folder import ScratchFolder
 from .cluster_nodes import ClusterNode, node_failure, on_node
 from .ray_connection import RayConnection
-from .scratch_folder import scratch_folder
 
 _PIECE_BYTES = 16 << 20
 _PIECES_IN_FLIGHT = 2
 _START_TIMEOUT_S = 60.0
-_PREFIX = "trisect-plan-here-"
 
 
 class PlanReceiver:
     """Receives files on a node into a folder that is removed with its process; used as a Ray actor."""
 
     def __init__(self) -> None:
-        self._scratch = ExitStack()
-        self._folder: Path | None = None
+        self._scratch: ScratchFolder | None = None
 
     def has(self, folder: str, hashes: Mapping[str, str]) -> bool:
         """Return whether a folder has exactly these files here too, on a disk that the nodes share."""
@@ -45,10 +41,9 @@ class PlanReceiver:
     def write(self, name: str, piece: np.ndarray) -> str:
         """Append to a file; return the reason of a failure, or an empty string."""
         try:
-            if self._folder is None:
-                base = Path(tempfile.gettempdir())
-                self._folder = self._scratch.enter_context(scratch_folder(base, _PREFIX))
-            with (self._folder / Path(name).name).open("ab") as file:
+            if self._scratch is None:
+                self._scratch = ScratchFolder("received")
+            with (self._scratch.path / Path(name).name).open("ab") as file:
                 piece.tofile(file)
         except OSError as error:
             return error.strerror or str(error)
@@ -56,12 +51,14 @@ class PlanReceiver:
 
     def finish(self, hashes: Mapping[str, str]) -> tuple[str, list[str]]:
         """Return the folder, and the names of files that differ from those sent."""
-        assert self._folder is not None
-        return str(self._folder), [name for name, sha in hashes.items() if _sha256(self._folder / name) != sha]
+        assert self._scratch is not None
+        folder = self._scratch.path
+        return str(folder), [name for name, sha in hashes.items() if _sha256(folder / name) != sha]
 
     def close(self) -> None:
         """Remove the folder."""
-        self._scratch.close()
+        if self._scratch is not None:
+            self._scratch.close()
 
 
 def start_receiver(connection: RayConnection, node: ClusterNode) -> Any:

@@ -22,9 +22,9 @@ from typing import Any
 import psutil
 
 from ..errors import ClusterFailed, EngineMissing, InvalidInput, one_line
+from ..scratch_folder import NAME_LENGTH, ScratchFolder
 from ..workers.python_process import SAFE_PATH
 from .reaper import Reaper
-from .scratch_folder import scratch_folder
 
 NAMESPACE = "trisect"
 _START_TIMEOUT_S = 60.0
@@ -35,7 +35,7 @@ _STORE_BYTES = 80 << 20
 """Size of a private Ray's object store, near Ray's minimum: tensors of one machine do not pass through it."""
 _FOLDER_LENGTH_MAX = 40
 """The paths of Ray's sockets are 64 characters longer than `_INNER_FOLDER`, and a socket's path has at most 107."""
-_FOLDER_PREFIX = "trisect-ray-"
+_FOLDER_PURPOSE = "ray"
 _INNER_FOLDER = "r"
 _HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
 _SETTINGS_FRAME = 4
@@ -192,7 +192,7 @@ class _RayInstance:
             with ExitStack() as closing:
                 try:
                     if self.wanted is None:
-                        folder = closing.enter_context(scratch_folder(_temporary_folder(), _FOLDER_PREFIX))
+                        folder = closing.enter_context(ScratchFolder(_FOLDER_PURPOSE, _temporary_folder()))
                         # Ray opens its own folder to all users: it is put into one that they cannot enter.
                         self._start(folder / _INNER_FOLDER)
                         closing.enter_context(_reaped(folder))
@@ -346,4 +346,4 @@ def _environment(settings: Mapping[str, str]) -> Iterator[None]:
 def _temporary_folder() -> Path:
     """Return a folder for Ray's sockets: the path of the system's own may be too long."""
     base = Path(tempfile.gettempdir())
-    return base if len(str(base)) + len(_FOLDER_PREFIX) + 8 <= _FOLDER_LENGTH_MAX else Path("/tmp")
+    return base if len(str(base)) + NAME_LENGTH + len(_FOLDER_PURPOSE) + 1 <= _FOLDER_LENGTH_MAX else Path("/tmp")

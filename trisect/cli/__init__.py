@@ -7,11 +7,19 @@ something) and 130 (interrupted).
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; see `trisect.cli.application.main`."""
-    from .application import main as run_command
+    try:
+        from .interrupts import interrupts_handled
 
-    return run_command(arguments)
+        with interrupts_handled(until_exit=arguments is None):
+            from .application import main as run_command
+
+            return run_command(arguments)
+    except KeyboardInterrupt:  # before the command began, or after it ended
+        print("interrupted", file=sys.stderr)
+        return 130

@@ -13,6 +13,7 @@ import typer
 from typer.exceptions import TyperException
 
 from trisect.runtime.errors import TrisectError, VerificationFailed
+from trisect.runtime.scratch_folder import remove_abandoned
 
 from .. import __version__
 from . import output
@@ -30,10 +31,10 @@ from .commands.profile_command import profile
 from .commands.run_command import run
 from .commands.split_command import split
 from .commands.verify_command import verify
+from .interrupts import INTERRUPTED
 from .log_level import configure_logging
 from .standard_streams import standard_streams
 
-INTERRUPTED = 130
 _WORD_MAX, _WORD_SHOWN = 400, 100
 """A name of more characters is shortened in an error."""
 _HELP = "Split an ONNX model over CPU, GPU and NPU, by measured costs."
@@ -108,6 +109,7 @@ def run_app(application: typer.Typer, arguments: Sequence[str] | None, name: str
 def _run(application: typer.Typer, arguments: Sequence[str] | None, name: str) -> int:
     try:
         configure_logging()
+        remove_abandoned()
         words = list(arguments) if arguments is not None else None
         code = application(args=words, prog_name=name, standalone_mode=False)
         sys.stdout.flush()

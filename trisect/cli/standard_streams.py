@@ -116,7 +116,7 @@ class ErrorStream(_Stream):
 @contextmanager
 def standard_streams() -> Iterator[None]:
     """Replace `sys.stdout` and `sys.stderr` while a command runs."""
-    _open_closed_descriptors()
+    open_closed_descriptors()
     before = sys.stdout, sys.stderr
     for stream in before:
         if hasattr(stream, "reconfigure"):
@@ -128,7 +128,7 @@ def standard_streams() -> Iterator[None]:
         sys.stdout, sys.stderr = before
 
 
-def _open_closed_descriptors() -> None:
+def open_closed_descriptors() -> None:
     """Open 0, 1 and 2 where they are closed: a file opened later would get the number, and what libraries print."""
     for descriptor in range(3):
         try:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import msgspec
 import onnx
@@ -17,6 +16,7 @@ import onnxruntime as ort
 
 from ...device import Device
 from ...errors import EngineFailed
+from ...scratch_folder import ScratchFolder
 from ...tensors.tensor_spec import Arrays
 from ..base import LoadOptions
 from ..common.engine_errors import vendor_message
@@ -46,7 +46,7 @@ def measure_kernels(
             affinity.leave_helper_cores()
         session.run(None, dict(feeds))
 
-    with TemporaryDirectory(prefix="trisect-kernels-") as folder:
+    with ScratchFolder("kernels") as folder:
         optimised = Path(folder) / "optimised.onnx"
         settings.enable_profiling = True
         settings.profile_file_prefix = str(Path(folder) / "profile")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import secrets
 import socket
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from ...cluster.cluster_nodes import ClusterNode
 from ...cluster.ray_connection import RayConnection
 from ...device import Device
 from ...errors import ClusterFailed
+from ...scratch_folder import ScratchFolder
 from ...workers.channel import TOKEN_BYTES, Channel, accept_with_token
 from .ray_actors import START_TIMEOUT_S, ActorStarter, worker_lost
 
@@ -83,8 +83,8 @@ class LocalActorStarter:
         token = secrets.token_bytes(TOKEN_BYTES)
         try:
             with (
-                tempfile.TemporaryDirectory(prefix="trisect-", ignore_cleanup_errors=True) as folder,
-                _listen(Path(folder)) as server,
+                ScratchFolder("actor") as folder,
+                _listen(folder) as server,
             ):
                 reply = actor.connect_to_driver.remote(server.family, server.getsockname(), token, self._cores)
                 connected, process = self._accept(server, reply, token)

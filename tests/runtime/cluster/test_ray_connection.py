@@ -19,7 +19,6 @@ import pytest
 
 from trisect.runtime.cluster.cluster_nodes import living_nodes
 from trisect.runtime.cluster.ray_connection import connect
-from trisect.runtime.cluster.scratch_folder import scratch_folder
 from trisect.runtime.errors import ClusterFailed, EngineMissing, InvalidInput
 
 DRIVER = """
@@ -97,27 +96,6 @@ def test_nothing_outlives_a_driver_that_is_ended(how):
     while folders() and time.monotonic() < until_s:
         time.sleep(0.1)
     assert not folders()
-
-
-def test_a_folder_whose_process_was_killed_is_cleared_by_the_next(tmp_path):
-    code = "import time; from pathlib import Path; from trisect.runtime.cluster.scratch_folder import scratch_folder; "
-    code += f"made = scratch_folder(Path({str(tmp_path)!r}), 'x-'); print(made.__enter__(), flush=True); time.sleep(60)"
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    left = Path(process.stdout.readline().strip())
-    with scratch_folder(tmp_path, "x-"):
-        assert left.is_dir()
-    process.kill()
-    process.wait()
-    with scratch_folder(tmp_path, "x-"):
-        assert not left.exists()
-
-
-def test_a_folder_in_use_is_left_alone(tmp_path):
-    with scratch_folder(tmp_path, "x-") as first, scratch_folder(tmp_path, "x-") as second:
-        assert first.is_dir()
-        assert first != second
-    assert not list(tmp_path.iterdir())
 
 
 @contextlib.contextmanager

@@ -6,13 +6,13 @@ Missing weights are replaced by zeros of the same size in a sparse file, which t
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from pathlib import Path
 
 import onnx
 
 from trisect.partitioner.graph.model_loading import parse_proto
 from trisect.runtime.errors import InvalidModel, StorageFailed
+from trisect.runtime.scratch_folder import ScratchFolder
 from trisect.runtime.tensors.onnx_tensors import all_tensors
 
 from .model_description import ModelDescription
@@ -35,8 +35,8 @@ def from_onnx(path: Path) -> ModelDescription:
     folder = None
     graph = path
     if missing:
-        folder = tempfile.TemporaryDirectory(prefix="trisect-weightless-")
-        graph = Path(folder.name) / path.name
+        folder = ScratchFolder("weightless")
+        graph = folder.path / path.name
         _write_with_zeros(proto, tensors, graph)
     return ModelDescription(
         kind="ONNX without weights" if missing else "ONNX",

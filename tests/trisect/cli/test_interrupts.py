@@ -1,0 +1,80 @@
+"""Ctrl-C and a request to end are followed at once: the right exit code, and nothing left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.partitioner import small_models
+from trisect.cli.interrupts import interrupts_handled
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX's signals")
+COMMAND = [sys.executable, "-P", "-m", "trisect"]
+
+
+def started(arguments: list[str], folder: Path) -> subprocess.Popen[str]:
+    (folder / "tmp").mkdir()
+    own = {"TMPDIR": str(folder / "tmp"), "XDG_CACHE_HOME": str(folder / "cache"), "TRISECT_HISTORY": str(folder / "h")}
+    return subprocess.Popen(
+        [*COMMAND, *arguments], env=os.environ | own | {"TRISECT_PROFILES": str(folder / "profiles")}, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("after_s", [0.3, 3.0])
+@pytest.mark.parametrize(
+    ("number", "code", "line"), [(signal.SIGINT, 130, ["interrupted"]), (signal.SIGTERM, 143, [])], ids=["int", "term"]
+)
+def test_a_command_ends_when_asked_to(tmp_path, number, code, line, after_s):
+    model = small_models.mlp(tmp_path / "m.onnx", layers=4)
+    command = ["split", str(model), "--devices", "cpu:ort,cpu:openvino", "--shape", "batch=1", "-o", f"{tmp_path}/plan"]
+    process = started(command, tmp_path)
+    time.sleep(after_s)
+    os.killpg(process.pid, number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert errors.strip().splitlines()[-1:] == line or "split" in errors  # a progress line may be the last one
+    assert "Traceback" not in errors
+    assert not (tmp_path / "plan").exists()
+    assert not list((tmp_path / "tmp").iterdir())
+
+
+def test_native_code_that_does_not_return_is_not_waited_for(tmp_path):
+    program = (
+        "import hashlib\nfrom pathlib import Path\nfrom trisect.cli.interrupts import interrupts_handled\n"
+        "from trisect.runtime.scratch_folder import ScratchFolder\n"
+        f"folder = ScratchFolder('test', Path({str(tmp_path)!r}))\n"
+        "with interrupts_handled(until_exit=True):\n"
+        "    print('ready', flush=True)\n    hashlib.pbkdf2_hmac('sha256', b'', b'', 2 * 10**9)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (130, "interrupted\n")
+    assert not list(tmp_path.iterdir())
+
+
+def test_everything_is_as_before_after_the_block():
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    threads = threading.active_count()
+
+    def interrupted() -> None:
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        time.sleep(60)
+
+    with pytest.raises(KeyboardInterrupt), interrupts_handled(until_exit=False):
+        interrupted()
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+    assert threading.active_count() == threads
