@@ -5,7 +5,6 @@ Results are cached with the verdicts of compiling, so that a later split of any 
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from trisect.runtime import engines
 from trisect.runtime.device import Device
 from trisect.runtime.errors import EngineMissing
 from trisect.runtime.progress import Progress, no_progress
+from trisect.runtime.scratch_folder import ScratchFolder
 
 from .trial_units import TrialUnit, TrialUnits
 
@@ -48,7 +48,7 @@ def value_results(
     """
     units_of = {task: tuple(units.of_task(nodes)) for task, nodes in members.items()}
     results: dict[tuple[str, str], TrialResult] = {}
-    with tempfile.TemporaryDirectory(prefix="trisect-values-") as folder:
+    with ScratchFolder("values") as folder:
         for device in devices:
             if device.reality == "published" or not engines.capabilities(device).computes:
                 continue

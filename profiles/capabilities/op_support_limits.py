@@ -7,7 +7,6 @@ compared with others (see `value_trials`). Results are cached on disk until the 
 
 from __future__ import annotations
 
-import tempfile
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 from trisect.runtime.device import Device
 from trisect.runtime.errors import EngineMissing
 from trisect.runtime.progress import Progress, no_progress
+from trisect.runtime.scratch_folder import ScratchFolder
 from trisect.runtime.tensors.dtypes import onnx_dtype_name
 
 from ..measuring.onnx_builder import build_model
@@ -180,7 +180,7 @@ def limit_trials() -> Iterator[tuple[str, bytes, str]]:
 def compare_limit(model: bytes, letters: str, device: Device, capabilities: Capabilities) -> TrialResult:
     """Compare what a device computes for an operator and a dtype with others."""
     names = [value.name for value in ModelProto.FromString(model).graph.input]
-    with tempfile.TemporaryDirectory(prefix="trisect-limits-") as folder:
+    with ScratchFolder("limits") as folder:
         path = Path(folder) / "operator.onnx"
         path.write_bytes(model)
         return capabilities.compared(ValueTrial(str(path), dict.fromkeys(names, letters)), device)

@@ -7,7 +7,6 @@ cluster has the same nodes.
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -23,6 +22,7 @@ from trisect.runtime.device import Device
 from trisect.runtime.engines import discover
 from trisect.runtime.engines.base import LoadOptions
 from trisect.runtime.progress import Progress, no_progress
+from trisect.runtime.scratch_folder import ScratchFolder
 
 from ..capabilities.compile_verdicts import compile_failure
 from ..capabilities.value_trials import TrialResult, ValueTrial, isolated_comparison
@@ -180,7 +180,7 @@ def _compile_failure_on_node(model: bytes, device: bytes) -> str:
 def _comparison_on_node(model: bytes, request: bytes) -> bytes:
     """Run a value trial on the device's node."""
     trial, device = msgspec.json.decode(request, type=tuple[ValueTrial, Device])
-    with tempfile.TemporaryDirectory(prefix="trisect-values-") as folder:
+    with ScratchFolder("values") as folder:
         path = Path(folder) / "trial.onnx"
         path.write_bytes(model)
         return msgspec.json.encode(isolated_comparison(replace(trial, model=str(path)), device))
