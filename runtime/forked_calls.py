@@ -113,10 +113,14 @@ def _outcome(function: Callable[[], bytes]) -> bytes:
 def _limit(time_limit_s: float, memory_limit_bytes: int) -> None:
     import resource
 
-    total_bytes = psutil.Process().memory_info().vms + memory_limit_bytes
-    resource.setrlimit(resource.RLIMIT_AS, (total_bytes, resource.RLIM_INFINITY))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_CPU, (int(time_limit_s) + 2, int(time_limit_s) + 2))
+    for kind, limit in (
+        (resource.RLIMIT_AS, psutil.Process().memory_info().vms + memory_limit_bytes),
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_CPU, int(time_limit_s) + 2),
+    ):
+        hard_limit = resource.getrlimit(kind)[1]  # a user's own limit stays, and may be the lower one
+        is_lower = hard_limit != resource.RLIM_INFINITY and hard_limit < limit
+        resource.setrlimit(kind, (hard_limit if is_lower else limit, hard_limit))
 
 
 def _send(sender: int, outcome: bytes) -> None:

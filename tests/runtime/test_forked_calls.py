@@ -35,6 +35,17 @@ def test_a_large_result_arrives_whole_from_another_process():
     assert int(call(lambda: str(os.getpid()).encode())) != os.getpid()
 
 
+def test_a_lower_limit_of_the_user_stays():
+    code = (
+        "import resource; limit = 20 << 30; resource.setrlimit(resource.RLIMIT_AS, (limit, limit))\n"
+        "from trisect.runtime.forked_calls import call_forked\n"
+        "own = lambda: str(resource.getrlimit(resource.RLIMIT_AS)[0]).encode()\n"
+        "print(int(call_forked(own, 'the call', 60.0, 1 << 50)) == limit)"
+    )
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout == "True\n", done.stderr
+
+
 def test_errors_come_back_as_what_they_were():
     with pytest.raises(InvalidModel, match=r"^broken; fix it$") as caught:
         call(lambda: raise_(InvalidModel("broken", remedy="fix it", reason="why")))
