@@ -7,24 +7,21 @@ runs. The fastest of the plans that ran is returned, so that refinement never ma
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from trisect.profiles.measuring.plan_trial import PlanTiming, run_trial
+from trisect.profiles.measuring.plan_trial import PlanTiming
 from trisect.profiles.stored.segment_store import MeasuredSegment
 from trisect.runtime.errors import InvalidInput, TrisectError
 from trisect.runtime.plans.check_result import PlanCheck
 from trisect.runtime.plans.plan import Plan
-from trisect.runtime.plans.plan_feeds import plan_feeds
 from trisect.runtime.progress import Progress, no_progress
 from trisect.runtime.scratch_folder import ScratchFolder
-from trisect.runtime.sessions.session import Session
-from trisect.runtime.tensors.tensor_spec import Arrays
 from trisect.scheduler.problem.problem import Part
 from trisect.scheduler.simulation.part_times import boundary_time_s
 
+from ..costs.isolated_measurement import measure_plan
 from ..costs.model_costs import segment_terms_of
 from ..problem.problem_builder import ProblemInputs
 from ..problem.task_grouping import task_of_node
@@ -34,8 +31,6 @@ from .refused_segments import SegmentsDiffer, raise_wrong
 log = logging.getLogger(__name__)
 
 _CORRECTION_MAX = 5.0
-_STREAM_ITEMS, _STREAMS = 12, 5
-_RUNS_MAX = 200
 
 
 def refined(
@@ -83,10 +78,9 @@ def refined(
             if key in measured:
                 return False
             progress(number, steps, f"running plan {len(measured) + 1}")
-            feeds = plan_feeds(plan)
-            trial = run_trial(plan, feeds, max_runs=_RUNS_MAX)
-            measured[key] = (_value_s(plan, trial, feeds), plan)
-            warm = _without_wakeups(inputs, plan, trial)
+            runs = measure_plan(plan)
+            measured[key] = (runs.value_s, plan)
+            warm = _without_wakeups(inputs, plan, runs.timing)
             if record is not None:
                 record(_measured_segments(inputs, plan, warm))
             inputs = _corrected(inputs, plan, warm)
@@ -134,20 +128,6 @@ def _check(inputs: ProblemInputs) -> None:
     remote = [device.id for device in inputs.devices if device.node or device.reality == "published"]
     if remote:
         raise InvalidInput(f"{', '.join(remote)} cannot be run from here", remedy="plan without --refine")
-
-
-def _value_s(plan: Plan, trial: PlanTiming, feeds: Arrays) -> float:
-    """Return the measured objective: seconds of a call, or per item of a stream."""
-    if plan.objective == "latency":
-        return trial.latency_s
-    with Session(plan) as session:
-        durations_s = []
-        for _ in range(_STREAMS):
-            start_s = time.perf_counter()
-            for _ in session.stream([feeds] * _STREAM_ITEMS):
-                pass
-            durations_s.append(time.perf_counter() - start_s)
-    return sorted(durations_s)[_STREAMS // 2] / _STREAM_ITEMS
 
 
 def _corrected(inputs: ProblemInputs, plan: Plan, trial: PlanTiming) -> ProblemInputs:

@@ -9,6 +9,7 @@ import pytest
 
 from tests.partitioner import small_models
 from tests.partitioner.small_models import CPU, GPU, FakeCosts
+from trisect.partitioner.costs.isolated_measurement import PlanRuns
 from trisect.partitioner.planning import refinement as refining
 from trisect.profiles.measuring.plan_trial import PlanTiming
 from trisect.profiles.stored.segment_store import MeasuredSegment
@@ -22,12 +23,13 @@ def model(tmp_path: Path) -> Path:
     return small_models.mlp(tmp_path / "m.onnx", layers=4)
 
 
-def world(node_s: Callable[[str], float], call_s: float = 1e-5) -> Callable[..., PlanTiming]:
+def world(node_s: Callable[[str], float], call_s: float = 1e-5) -> Callable[[Plan], PlanRuns]:
     """Runs plans by rule: each node takes what its device takes, each segment a call."""
 
-    def run(plan: Plan, *_: object, **__: object) -> PlanTiming:
+    def run(plan: Plan) -> PlanRuns:
         segments = tuple(call_s + node_s(s.device) * len(s.nodes) for s in plan.segments)
-        return PlanTiming(sum(segments) + 1e-6, 0.0, segments, (0.0,) * len(segments), 1, None)
+        timing = PlanTiming(sum(segments) + 1e-6, 0.0, segments, (0.0,) * len(segments), 1, None)
+        return PlanRuns(timing, timing.latency_s)
 
     return run
 
@@ -38,7 +40,7 @@ def test_a_device_that_is_slower_than_its_costs_say_loses_the_work(
     before = small_models.split(model, [CPU, GPU], FakeCosts(), shapes={"batch": 3}, out_folder=tmp_path / "before")
     (favourite,) = {segment.device for segment in before.segments}
     other = next(d.id for d in (CPU, GPU) if d.id != favourite)
-    monkeypatch.setattr(refining, "run_trial", world(lambda device: 1e-3 if device == favourite else 1e-4))
+    monkeypatch.setattr(refining, "measure_plan", world(lambda device: 1e-3 if device == favourite else 1e-4))
     recorded: list[MeasuredSegment] = []
     plan = small_models.split(
         model, [CPU, GPU], FakeCosts(), shapes={"batch": 3}, out_folder=tmp_path / "plan", refine=4,
@@ -55,7 +57,7 @@ def test_a_plan_that_gets_slower_is_discarded(model: Path, tmp_path: Path, monke
     before = small_models.split(model, [CPU, GPU], FakeCosts(), shapes={"batch": 3}, out_folder=tmp_path / "before")
     (favourite,) = {segment.device for segment in before.segments}
     # Both are far slower than their costs, the other one even more: it seems better only until it has run.
-    monkeypatch.setattr(refining, "run_trial", world(lambda device: 1e-3 if device == favourite else 2e-3))
+    monkeypatch.setattr(refining, "measure_plan", world(lambda device: 1e-3 if device == favourite else 2e-3))
     plan = small_models.split(
         model, [CPU, GPU], FakeCosts(), shapes={"batch": 3}, out_folder=tmp_path / "plan", refine=4
     )  # fmt: skip
@@ -68,7 +70,7 @@ def test_each_device_alone_is_measured_for_the_default_strategy(
 ) -> None:
     # Calls are expensive, which the costs do not contain: `auto` finds a plan of one segment, a fixed strategy does
     # not.
-    monkeypatch.setattr(refining, "run_trial", world(lambda device: 1e-5, call_s=1.0))
+    monkeypatch.setattr(refining, "measure_plan", world(lambda device: 1e-5, call_s=1.0))
     arguments = {"shapes": {"batch": 3}, "out_folder": tmp_path / "plan", "refine": 1}
     cut = small_models.split(model, [CPU, GPU], FakeCosts(), "test-blocks:3", **arguments)  # type: ignore[arg-type]
     assert len(cut.segments) > 1
