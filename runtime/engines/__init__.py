@@ -153,6 +153,8 @@ def load(model: Path | bytes, device: Device, options: LoadOptions | None = None
     ------
     EngineMissing
         When the device's engine is not installed, or the device belongs to a published machine.
+    UnknownDevice
+        When the engine does not list this device: a plan may name anything.
     EngineFailed
         With the engine's reason in one line.
     """
@@ -161,7 +163,35 @@ def load(model: Path | bytes, device: Device, options: LoadOptions | None = None
             f"{device.id} ({device.name}) is known from publications only, nothing can be run on it",
             remedy="make a plan for this machine's devices",
         )
-    return engine_for(device).load(model, device, options or LoadOptions())
+    return engine_for(device).load(model, _listed(device), options or LoadOptions())
+
+
+def _listed(device: Device) -> Device:
+    """Return a device as its engine lists it here: a plan could name another kind, reality or native device.
+
+    Raises
+    ------
+    UnknownDevice
+    """
+    inventory = _inventory()
+    known = {listed.id: listed for listed in (*inventory.devices, *inventory.named_devices)}
+    on_request = getattr(inventory.engines.get(device.engine), "device_on_request", None)
+    listed = known.get(device.id) or (on_request(device) if on_request is not None else None)
+    if listed is None:
+        raise UnknownDevice(
+            f"this machine has no device {device.id}",
+            remedy=f"plan again for its devices: {', '.join(one.id for one in inventory.devices) or 'none'}",
+        )
+    if _identity(listed) != _identity(device):
+        raise UnknownDevice(
+            f"{device.id} is {_identity(listed)} on this machine, not {_identity(device)}",
+            remedy="plan again for the devices of this machine",
+        )
+    return listed
+
+
+def _identity(device: Device) -> str:
+    return f"{device.kind} {device.native!r} of the engine {device.engine!r} ({device.reality})"
 
 
 @functools.cache

@@ -155,9 +155,10 @@ class EngineCapabilities:
 class Engine(Protocol):
     """A vendor's runtime.
 
-    An engine states what else it can do in an attribute ``capabilities`` (`EngineCapabilities`). Two methods are
-    optional: ``keeps_channels_last(device)``, see `trisect.runtime.engines.keeps_channels_last`, and
-    ``named_devices()``, devices that are used only where a user names them.
+    An engine states what else it can do in an attribute ``capabilities`` (`EngineCapabilities`). Three methods are
+    optional: ``keeps_channels_last(device)``, see `trisect.runtime.engines.keeps_channels_last`;
+    ``named_devices()``, devices that are used only where a user names them; and ``device_on_request(device)``, which
+    returns a device that no list contains as it is here, or None.
     """
 
     name: str

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import cast, get_args
 
@@ -47,6 +48,15 @@ class NullEngine:
         parts = filter(None, os.environ.get(ENVIRONMENT, "").split(","))
         return [device for part in parts for device in _parse_devices(part)]
 
+    def device_on_request(self, device: Device) -> Device | None:
+        """Return a device that no list names: any number of them exists; with the limits that it was given."""
+        kind, _, number = device.id.replace(":null", "#", 1).partition("#")
+        number = number.removeprefix("#") or "0"
+        if kind not in get_args(Kind) or not number.isdecimal() or int(number) >= _COUNT_MAX:
+            return None
+        listed = _null_device(cast("Kind", kind), int(number))
+        return replace(listed, limits=device.limits) if listed.id == device.id else None
+
     def load(self, model: Path | bytes, device: Device, options: LoadOptions) -> NullModule:
         """Read a model's inputs and outputs; the rest of the file only where shapes have to be inferred.
 
@@ -69,18 +79,19 @@ def null_devices(kind: Kind, count: int) -> list[Device]:
     >>> [device.id for device in null_devices("npu", 3)]
     ['npu:null', 'npu:null#1', 'npu:null#2']
     """
-    return [
-        Device(
-            id=f"{kind}:null#{index}" if index else f"{kind}:null",
-            kind=kind,
-            engine=NullEngine.name,
-            name=f"simulated {kind.upper()} {index}",
-            reality="simulated",
-            engine_version="1",
-            native=str(index),
-        )
-        for index in range(count)
-    ]
+    return [_null_device(kind, index) for index in range(count)]
+
+
+def _null_device(kind: Kind, index: int) -> Device:
+    return Device(
+        id=f"{kind}:null#{index}" if index else f"{kind}:null",
+        kind=kind,
+        engine=NullEngine.name,
+        name=f"simulated {kind.upper()} {index}",
+        reality="simulated",
+        engine_version="1",
+        native=str(index),
+    )
 
 
 def _parse_devices(part: str) -> list[Device]:

@@ -11,7 +11,7 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 import onnx
@@ -19,31 +19,17 @@ from google.protobuf.message import DecodeError
 
 from ..atomic_folder import FolderKind, atomic_folder
 from ..atomic_write import write_atomically
-from ..device import Device
 from ..errors import InvalidPlan
 from ..tensors.external_data import checked_size
 from ..tensors.onnx_tensors import all_tensors
 from ..untrusted_files import MalformedFile, decode_json, open_regular, read_bytes
-from .plan_parts import Segment, Transfer, Weights
+from .plan_checks import REMEDY, PlanContent, check_content, check_signature, listed_files
+from .plan_parts import Segment, Weights
 
 PLAN_FILE = "plan.json"
 FORMAT = "trisect-plan"
 VERSION = 1
-_REMEDY = "make the plan again with trisect split"
 _FOLDER_REMEDY = "give the folder that trisect split wrote"
-
-
-class PlanContent(Protocol):
-    """The fields of a `Plan` that its folder depends on."""
-
-    @property
-    def devices(self) -> tuple[Device, ...]: ...
-    @property
-    def segments(self) -> tuple[Segment, ...]: ...
-    @property
-    def transfers(self) -> tuple[Transfer, ...]: ...
-    @property
-    def weights(self) -> Weights | None: ...
 
 
 PlanType = TypeVar("PlanType", bound=PlanContent)
@@ -115,7 +101,7 @@ def copy_files(plan: PlanContent, source: Path, target: Path) -> None:
         As `atomic_folder`.
     """
     with atomic_folder(target, PLAN_FOLDER) as temporary:
-        for name in _files(plan):
+        for name in listed_files(plan):
             # Not a link: runtimes refuse weights that have more than one name.
             shutil.copyfile(source / name, temporary / name)
         write_json(plan, temporary)
@@ -143,19 +129,15 @@ def read_json(folder: Path, plan_type: type[PlanType]) -> PlanType:
         known = {"format": FORMAT, "version": VERSION, "plan": msgspec.to_builtins(plan)}
         unknown = _unknown_field(document, known)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise InvalidPlan(f"{path} is damaged: {error}", remedy=_REMEDY) from error
+        raise InvalidPlan(f"{path} is damaged: {error}", remedy=REMEDY) from error
     if unknown is not None:
-        raise InvalidPlan(f"{path} is damaged: a plan has no field {unknown!r}", remedy=_REMEDY)
-    _check_references(plan, path)
+        raise InvalidPlan(f"{path} is damaged: a plan has no field {unknown!r}", remedy=REMEDY)
+    check_content(plan, path)
     for segment in plan.segments:
         _check_segment(folder, segment, plan.weights)
     if plan.weights is not None:
         _check_file(folder / plan.weights.file, plan.weights.sha256, plan.weights.size_bytes)
     return plan
-
-
-def _files(plan: PlanContent) -> list[str]:
-    return [segment.file for segment in plan.segments] + ([plan.weights.file] if plan.weights is not None else [])
 
 
 def _unknown_field(read: Any, known: Any) -> str | None:
@@ -179,7 +161,7 @@ def _check_version(content: bytes, path: Path) -> None:
         kind = msgspec.json.decode(head.get("format", msgspec.Raw(b"null")))
         version = msgspec.json.decode(head.get("version", msgspec.Raw(b"null")))
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise InvalidPlan(f"{path} is damaged: {error}", remedy=_REMEDY) from error
+        raise InvalidPlan(f"{path} is damaged: {error}", remedy=REMEDY) from error
     if kind != FORMAT:
         raise InvalidPlan(f"{path} is not a plan of trisect", remedy=_FOLDER_REMEDY)
     if version != VERSION:
@@ -189,34 +171,14 @@ def _check_version(content: bytes, path: Path) -> None:
         )
 
 
-def _check_references(plan: PlanContent, path: Path) -> None:
-    """Check the names and numbers that the rest of the runtime relies on."""
-    for name in _files(plan):
-        if not name or name != Path(name).name or "\\" in name or name.startswith("."):
-            raise InvalidPlan(f"{path} names the file {name!r}, outside its folder", remedy="do not trust this plan")
-    if [segment.index for segment in plan.segments] != list(range(len(plan.segments))):
-        raise InvalidPlan(f"{path}: segments are not numbered from 0", remedy=_REMEDY)
-    devices = {device.id for device in plan.devices}
-    for segment in plan.segments:
-        if segment.device not in devices:
-            raise InvalidPlan(
-                f"{path}: segment {segment.index} runs on {segment.device!r}, not among the plan's devices",
-                remedy=_REMEDY,
-            )
-    for transfer in plan.transfers:
-        if not (-1 <= transfer.source < len(plan.segments) and -1 <= transfer.target < len(plan.segments)):
-            raise InvalidPlan(
-                f"{path}: tensor {transfer.tensor!r} moves between segments that do not exist", remedy=_REMEDY
-            )
-
-
 def _check_segment(folder: Path, segment: Segment, weights: Weights | None) -> None:
     path = folder / segment.file
     content = _check_file(path, segment.sha256)
     try:
         model = onnx.ModelProto.FromString(content)
     except DecodeError:
-        raise InvalidPlan(f"{path} is not an ONNX model", remedy=_REMEDY) from None
+        raise InvalidPlan(f"{path} is not an ONNX model", remedy=REMEDY) from None
+    check_signature(segment, model, path)
     for tensor in all_tensors(model):
         size_bytes = checked_size(tensor, f"{path}: tensor {tensor.name!r}")
         if tensor.data_location != onnx.TensorProto.EXTERNAL:
@@ -242,13 +204,13 @@ def _check_file(path: Path, sha256: str, size_bytes: int | None = None) -> bytes
             raise InvalidPlan(f"{path} is a link", remedy="copy the plan with its files")
         with open_regular(path) as file:
             if size_bytes is not None and os.fstat(file.fileno()).st_size != size_bytes:
-                raise InvalidPlan(f"{path} has another size than when the plan was made", remedy=_REMEDY)
+                raise InvalidPlan(f"{path} has another size than when the plan was made", remedy=REMEDY)
             content = file.read() if size_bytes is None else b""
             digest = hashlib.sha256(content) if size_bytes is None else hashlib.file_digest(file, "sha256")
     except FileNotFoundError:
-        raise InvalidPlan(f"{path} is missing", remedy=_REMEDY) from None
+        raise InvalidPlan(f"{path} is missing", remedy=REMEDY) from None
     except OSError as error:
-        raise InvalidPlan(f"{path} cannot be read: {error.strerror}", remedy=_REMEDY) from error
+        raise InvalidPlan(f"{path} cannot be read: {error.strerror}", remedy=REMEDY) from error
     if digest.hexdigest() != sha256:
-        raise InvalidPlan(f"{path} has another content than when the plan was made", remedy=_REMEDY)
+        raise InvalidPlan(f"{path} has another content than when the plan was made", remedy=REMEDY)
     return content

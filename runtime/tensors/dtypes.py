@@ -21,6 +21,8 @@ _NAMES = {number: helper.tensor_dtype_to_np_dtype(number).name for number in hel
 """TensorProto.DataType -> name."""
 _NUMBERS = {name: number for number, name in _NAMES.items()}
 _DTYPES = {name: np.dtype(helper.tensor_dtype_to_np_dtype(number)) for name, number in _NUMBERS.items()}
+_DEPTH_MAX = 5
+"""Of a container's dtype: at most `optional(seq(map(...)))`, and one to spare."""
 _NUMPY = frozenset(name for name, dtype in _DTYPES.items() if dtype.isbuiltin == 1)
 PLAIN_DTYPES = {name: dtype for name, dtype in _DTYPES.items() if name in _NUMPY and name != "object"}
 """Numpy's own dtypes of numbers, by name."""
@@ -48,6 +50,31 @@ def dtype_of(name: str) -> np.dtype:
     if name not in _DTYPES:
         raise InvalidInput(f"dtype {name!r} cannot be passed to a model", remedy=f"use one of {', '.join(_DTYPES)}")
     return _DTYPES[name]
+
+
+def is_dtype(name: str) -> bool:
+    """Return whether a name is that of an ONNX dtype, or of a container as ONNX has it.
+
+    Examples
+    --------
+    >>> is_dtype("seq(float32)"), is_dtype("map(int64,seq(float32))"), is_dtype("seq(float31)")
+    (True, True, False)
+    >>> is_dtype("seq(" * 1000 + "float32" + ")" * 1000)
+    False
+    """
+    for _ in range(_DEPTH_MAX):
+        container = container_of(name)
+        if container is None:
+            return name in _DTYPES
+        kind, content = container
+        if kind not in ("seq", "optional", "map") or name != f"{kind}({content})":
+            return False
+        if kind == "map":
+            key, _, content = content.partition(",")
+            if key not in _DTYPES:
+                return False
+        name = content
+    return False
 
 
 def bits_of(name: str) -> int:

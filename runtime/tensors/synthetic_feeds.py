@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import prod
 from typing import Protocol
 
 import numpy as np
 import onnx
 
+from ..free_memory import check_free
 from .containers import container_of, pack, unpack
 from .dtypes import bits_of, dtype_of
 from .input_roles import DataFlow, InputRole
@@ -43,9 +45,26 @@ def generate_feeds(model: onnx.ModelProto, plan: BoundInputs, seed: int = 0) -> 
     or 1, so that masks, flags and lengths are valid, or a constant that the model compares them with. Symbolic
     dimensions have the plan's sizes, else 1.
     """
+    _check_memory(plan)
     rng = np.random.default_rng(seed)
     flow = DataFlow(model, plan.inputs, plan.shapes)
     return {spec.name: _generate(spec, plan.shapes, flow, rng) for spec in plan.inputs}
+
+
+def _check_memory(plan: BoundInputs) -> None:
+    """Check that memory for the feeds is free before one is made: their shapes may come from anywhere.
+
+    Raises
+    ------
+    OutOfMemory
+    """
+    size_bytes = 0
+    for spec in plan.inputs:
+        if container_of(spec.dtype) is None and spec.shape != UNKNOWN_RANK:
+            sizes = [dim if isinstance(dim, int) else plan.shapes.get(dim, 1) for dim in spec.shape]
+            # Random numbers have 64 bits before they are converted.
+            size_bytes += prod(sizes) * (8 + dtype_of(spec.dtype).itemsize)
+    check_free(size_bytes, "random inputs of the model's shapes", "give smaller --shape, or inputs with --feeds")
 
 
 def random_value(dtype: str, shape: tuple[int, ...], rng: np.random.Generator, *, extremeness: int = 0) -> np.ndarray:

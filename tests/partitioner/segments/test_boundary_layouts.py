@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from trisect.partitioner.planning.plan_request import DeviceData, PlanRequest
 from trisect.partitioner.planning.preparation import prepare
 from trisect.partitioner.segments import boundary_layouts
 from trisect.profiles.measuring.plan_trial import PlanTiming
+from trisect.runtime import engines
 from trisect.runtime.device import Device
 from trisect.runtime.engines import find_devices, keeps_channels_last
 from trisect.runtime.plans.plan import Plan
@@ -111,25 +113,41 @@ def test_an_image_read_in_a_branch_is_transposed_too() -> None:
     np.testing.assert_array_equal(got, -FEEDS["x"])
 
 
-def test_openvino_reports_its_layout_and_runs_nhwc_boundaries(model: Path, tmp_path: Path) -> None:
-    (first,) = find_devices("cpu:openvino")
-    keeps = keeps_channels_last(first)
-    devices = [first, replace(first, id=f"{first.id}#1")]
+@pytest.fixture
+def twice(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], list[Device]]:
+    """Lists a device a second time, as if the machine had two of it."""
+
+    def listed_twice(name: str) -> list[Device]:
+        (first,) = find_devices(name)
+        inventory, second = engines._inventory(), replace(first, id=f"{first.id}#1")
+        more = replace(inventory, devices=(*inventory.devices, second))
+        monkeypatch.setattr(engines, "_inventory", lambda: more)
+        return [first, second]
+
+    return listed_twice
+
+
+def test_openvino_reports_its_layout_and_runs_nhwc_boundaries(
+    model: Path, tmp_path: Path, twice: Callable[[str], list[Device]]
+) -> None:
+    devices = twice("cpu:openvino")
+    keeps = keeps_channels_last(devices[0])
     plan = placed(model, tmp_path / "plan", devices, {"a": 1, "d": 1})
     assert in_nhwc(plan) == ({"a", "d"} if keeps else set())
     verification = verify(plan, model, FEEDS)
     assert verification.ok
     assert {check.name for check in verification.checks} == {"a", "d", "c", "m", "y"}
-    with Session(plan, "processes") as session:
+    with Session(plan) as session:
         got = session.run(FEEDS)
     for name, array in small_models.run_whole(model, FEEDS).items():
         np.testing.assert_allclose(got[name], array, rtol=1e-4, atol=1e-4)
 
 
-def test_a_wrong_image_is_located_in_its_segment(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_image_is_located_in_its_segment(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, twice: Callable[[str], list[Device]]
+) -> None:
     monkeypatch.setattr(boundary_layouts, "keeps_channels_last", lambda device: True)
-    (ort,) = find_devices("cpu:ort")
-    plan = placed(model, tmp_path / "plan", [ort, replace(ort, id="cpu:ort#1")], {"a": 1, "d": 1})
+    plan = placed(model, tmp_path / "plan", twice("cpu:ort"), {"a": 1, "d": 1})
     assert verify(plan, model, FEEDS).ok
     (maker,) = [s for s in plan.segments if any(spec.name == "a" for spec in s.outputs)]
     file = Path(plan.folder) / maker.file

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from trisect.runtime import engines
-from trisect.runtime.device import Device, Limits
+from trisect.runtime.device import Limits
 from trisect.runtime.engines.base import LoadOptions
 from trisect.runtime.engines.null import ENVIRONMENT, NullEngine, null_devices
-from trisect.runtime.errors import EngineFailed, EngineMissing, InvalidInput
+from trisect.runtime.errors import EngineFailed, EngineMissing, InvalidInput, UnknownDevice
 from trisect.runtime.sessions.session import Session
 
 NULL = null_devices("npu", 1)[0]
@@ -71,7 +71,7 @@ def test_bound_buffers_are_set_to_zero(model):
 
 
 def test_a_null_device_respects_its_limits(model):
-    strict = Device("npu:null", "npu", "null", "toy", limits=Limits(static_shapes=True))
+    strict = replace(NULL, limits=Limits(static_shapes=True))
     text = model("g (float[n] x) => (float[n] y) { y = Neg(x) }")
     with pytest.raises(EngineFailed, match="static shapes"):
         engines.load(text, strict)
@@ -86,3 +86,23 @@ def test_a_plan_runs_on_null_devices_that_are_not_listed(make_plan, vector):
     plan = replace(plan, devices=(NULL,))
     with Session(plan) as session:
         assert session.run({"x": np.ones((2, 3), np.float32)})["y"].shape == (2, 3)
+
+
+def test_devices_are_those_that_the_engine_lists(model) -> None:
+    """A plan could name another kind of device, a virtual one of the vendor, or one that is not here."""
+    content = model("g (float[n] x) => (float[n] y) { y = Neg(x) }")
+    (here,) = engines.find_devices("cpu:ort")
+    for other in (
+        replace(here, id="npu:qnn", kind="npu"),
+        replace(here, kind="npu"),
+        replace(here, native="AzureExecutionProvider"),
+        replace(here, engine="openvino", native="BATCH:CPU(9)"),
+        replace(here, reality="simulated"),
+        replace(NULL, id="cpu:null"),
+        replace(NULL, reality="hardware"),
+        replace(NULL, id="npu:null#x"),
+    ):
+        with pytest.raises(UnknownDevice, match="plan again"):
+            engines.load(content, other)
+    engines.load(content, replace(here, name="another name")).close()
+    assert engines.load(content, replace(here, name="another name")).device == here
