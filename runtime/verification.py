@@ -71,7 +71,10 @@ def verify(
     path = Path(model_path)
     devices = find_devices(reference if reference is not None else REFERENCES)
     model = WholeModel.read(path, plan.outputs)
-    feeds = check_feeds(plan.inputs, feeds) if feeds is not None else generate_feeds(model.proto, plan, seed)
+    if feeds is None:
+        feeds = generate_feeds(model.proto, plan, seed)
+    else:
+        feeds = check_feeds(plan.inputs, feeds, fixed=plan.fixed_inputs)
     boundary = boundary_of(plan, model)
     device, whole = run_whole(model, devices, boundary, feeds)
     missing = {spec.name for spec in plan.outputs} - whole.keys()

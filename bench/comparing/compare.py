@@ -174,7 +174,7 @@ def _check_power(devices: Sequence[Device]) -> None:
 def _feeds(path: Path, plan: Plan, feeds: Arrays | None, seed: int) -> dict[str, Any]:
     """Return the inputs in the form that every system takes: containers as Python's own."""
     if feeds is not None:
-        arrays = check_feeds(plan.inputs, feeds)
+        arrays = check_feeds(plan.inputs, feeds, fixed=plan.fixed_inputs)
     else:
         arrays = generate_feeds(onnx.load(path, load_external_data=False), plan, seed)
     return {spec.name: unpack(spec.dtype, arrays[spec.name]) for spec in plan.inputs}

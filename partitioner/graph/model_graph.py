@@ -86,6 +86,12 @@ class Graph:
         return tuple(spec_of(value) for value in real_inputs(self.model.graph))
 
     @cached_property
+    def fixed_inputs(self) -> tuple[str, ...]:
+        """Inputs that are declared with a default (an initialiser), and are constants here."""
+        graph = self.model.graph
+        return tuple(str(value.name) for value in graph.inputs if value.name in graph.initializers)
+
+    @cached_property
     def outputs(self) -> tuple[TensorSpec, ...]:
         """Tensors that a caller gets."""
         return tuple(spec_of(value) for value in self.model.graph.outputs)

@@ -248,6 +248,7 @@ def write_plan(
             segments=segments,
             transfers=transfers,
             inputs=graph.inputs,
+            fixed_inputs=graph.fixed_inputs,
             outputs=graph.outputs,
             strategy=request.strategy,
             objective=inputs.objective,

@@ -53,6 +53,7 @@ def plan_of_pieces(
             segments=segments,
             transfers=transfers,
             inputs=graph.inputs,
+            fixed_inputs=graph.fixed_inputs,
             outputs=graph.outputs,
             strategy=strategy,
             objective="latency",

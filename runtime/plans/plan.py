@@ -53,6 +53,8 @@ class Plan:
     """The published machine that the plan is for; empty = the machine where it was made."""
     weights: Weights | None = None
     """None where all weights are small enough to be stored in the segment files."""
+    fixed_inputs: tuple[str, ...] = ()
+    """Inputs that the model declares with a default (an initialiser), which is a constant of the plan."""
     folder: str = ""
     """Where the segment files are; not saved."""
     verified: PlanCheck | None = None

@@ -75,6 +75,8 @@ def write_json(plan: PlanContent, folder: Path) -> None:
     """Write ``plan.json``: indented, the same bytes for the same plan, without paths of this machine."""
     fields = {**msgspec.to_builtins(plan, order="deterministic"), "folder": ""}
     fields.pop("verified", None)  # measured: the same plan has the same bytes
+    if not fields.get("fixed_inputs"):
+        fields.pop("fixed_inputs", None)  # a plan without defaults has the bytes of earlier versions
     _omit_default_layouts(fields)
     text = msgspec.json.format(msgspec.json.encode({"format": FORMAT, "version": VERSION, "plan": fields}), indent=1)
     write_atomically(folder / PLAN_FILE, text + b"\n")

@@ -281,7 +281,7 @@ class Session:
                 f"expected feeds as a dict, got a {type(value).__name__}", remedy=f"pass a dict with arrays for {names}"
             )
         log = ConversionLog()
-        checked = check_feeds(self.plan.inputs, feeds, log)
+        checked = check_feeds(self.plan.inputs, feeds, log, self.plan.fixed_inputs)
         if self._nan == "refuse":
             _refuse_nan(checked)
         if self._assumes_narrow:

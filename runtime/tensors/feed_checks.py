@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import numpy as np
 
@@ -17,7 +17,10 @@ _DEPTH_MAX = 4
 
 
 def check_feeds(
-    specs: Iterable[TensorSpec], feeds: Mapping[str, np.ndarray], log: ConversionLog | None = None
+    specs: Iterable[TensorSpec],
+    feeds: Mapping[str, np.ndarray],
+    log: ConversionLog | None = None,
+    fixed: Collection[str] = (),
 ) -> dict[str, np.ndarray]:
     """Check names, dtypes and shapes of feeds; return them in the model's order, C-ordered.
 
@@ -29,6 +32,8 @@ def check_feeds(
         Arrays, tensors of any library that offers ``__dlpack__``, lists for sequences.
     log : ConversionLog, optional
         Records the feeds that are copied.
+    fixed : collection of str, optional
+        Inputs with a default that cannot be replaced.
 
     Raises
     ------
@@ -51,6 +56,11 @@ def check_feeds(
         return unchanged
     by_name = {spec.name: spec for spec in specs}
     unknown = [name for name in feeds if name not in by_name]
+    if unknown and unknown[0] in fixed:
+        raise InvalidInput(
+            f"input {unknown[0]!r} has a default (an initialiser of the model), which is a constant of the plan",
+            remedy="leave it out, or remove its initialiser from the model and split that",
+        )
     if unknown:
         raise InvalidInput(f"the model has no input {unknown[0]!r}", remedy=f"its inputs are {', '.join(by_name)}")
     checked = {}
