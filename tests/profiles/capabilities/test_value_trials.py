@@ -84,6 +84,7 @@ def test_an_ignored_attribute_is_found(trial):
     [
         ("Cast", FLOAT, {"to": TensorProto.INT32}, TensorProto.INT32),
         ("Cast", FLOAT, {"to": TensorProto.UINT8}, TensorProto.UINT8),
+        ("Cast", FLOAT, {"to": TensorProto.STRING}, TensorProto.STRING),
         ("BitShift", TensorProto.UINT32, {"direction": "LEFT"}, None),
         ("Div", TensorProto.INT32, {}, None),
         ("Pow", FLOAT, {}, None),
