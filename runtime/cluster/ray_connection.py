@@ -10,23 +10,17 @@ import atexit
 import importlib
 import logging
 import os
-import secrets
 import socket
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from ..errors import ClusterFailed, EngineMissing, InvalidInput, one_line
 from ..scratch_folder import NAME_LENGTH, ScratchFolder
-from ..workers.python_process import SAFE_PATH
-from .reaper import Reaper
+from .private_ray import NAMESPACE, job_config, reaped, reload_settings, start_private_ray
 
-NAMESPACE = "trisect"
 _START_TIMEOUT_S = 60.0
 _JOIN_TIMEOUT_S = 30.0
 _CONNECT_TIMEOUT_S = 3.0
@@ -36,13 +30,11 @@ _STORE_BYTES = 80 << 20
 _FOLDER_LENGTH_MAX = 40
 """The paths of Ray's sockets are 64 characters longer than `_INNER_FOLDER`, and a socket's path has at most 107."""
 _FOLDER_PURPOSE = "ray"
-_INNER_FOLDER = "r"
 _HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
 _SETTINGS_FRAME = 4
 
 _lock = threading.Lock()
 _instance: _RayInstance | None = None
-_token = secrets.token_hex(32)
 
 
 def connect(address: str | None = None, *, store_bytes: int = _STORE_BYTES) -> RayConnection:
@@ -193,9 +185,8 @@ class _RayInstance:
                 try:
                     if self.wanted is None:
                         folder = closing.enter_context(ScratchFolder(_FOLDER_PURPOSE, _temporary_folder()))
-                        # Ray opens its own folder to all users: it is put into one that they cannot enter.
-                        self._start(folder / _INNER_FOLDER)
-                        closing.enter_context(_reaped(folder))
+                        self.address = start_private_ray(self.ray, folder, self.store_bytes)
+                        closing.enter_context(reaped(folder))
                     else:
                         self._join()
                     _stop_error_printer()
@@ -210,35 +201,11 @@ class _RayInstance:
         finally:
             logger.setLevel(level)
 
-    def _start(self, folder: Path) -> None:
-        ray_constants: Any = importlib.import_module("ray._private.ray_constants")
-        settings = {
-            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # makes every server listen on loopback only
-            "RAY_AUTH_MODE": "token",
-            "RAY_AUTH_TOKEN": _token,
-            "RAY_USAGE_STATS_ENABLED": "0",
-            **SAFE_PATH,
-        }
-        may_listen = ray_constants.ENABLE_RAY_CLUSTER
-        with _environment(settings):
-            # Ray reads it from the environment when it is imported, which may have happened before.
-            ray_constants.ENABLE_RAY_CLUSTER = False
-            try:
-                _reload_settings()
-                context = self.ray.init(
-                    address="local", num_cpus=0, num_gpus=0, include_dashboard=False, configure_logging=False,
-                    log_to_driver=False, object_store_memory=self.store_bytes, namespace=NAMESPACE,
-                    _temp_dir=str(folder), job_config=_job_config(self.ray),
-                )  # fmt: skip
-            finally:
-                ray_constants.ENABLE_RAY_CLUSTER = may_listen
-        self.address = context.address_info["gcs_address"]
-
     def _join(self) -> None:
-        _reload_settings()
+        reload_settings()
         context = self.ray.init(
             address=self.wanted, configure_logging=False, log_to_driver=False, namespace=NAMESPACE,
-            job_config=_job_config(self.ray),
+            job_config=job_config(self.ray),
         )  # fmt: skip
         self.address = context.address_info["gcs_address"]
 
@@ -291,56 +258,12 @@ def _check_is_ray(address: str) -> None:
         )
 
 
-def _job_config(ray: Any) -> Any:
-    """Return Ray's settings of this process's work: workers search no folders of this process for modules."""
-
-    class JobConfig(ray.job_config.JobConfig):  # type: ignore[misc]  # Ray is imported late
-        def _serialize(self) -> Any:
-            # Ray adds the current folder and that of the script after the settings were made.
-            self._py_driver_sys_path: list[str] = []
-            return super()._serialize()
-
-    return JobConfig()
-
-
-def _reload_settings() -> None:
-    """Make Ray read the environment again and drop the token of an earlier Ray instance of this process."""
-    raylet: Any = importlib.import_module("ray._raylet")
-    raylet.Config.initialize("")
-    raylet.AuthenticationTokenLoader.instance().reset_cache()
-
-
-@contextmanager
-def _reaped(folder: Path) -> Iterator[None]:
-    """Clean up after a private Ray even if this process is killed meanwhile."""
-    reaper = Reaper(psutil.Process().children(recursive=True), str(folder))
-    try:
-        yield
-    finally:
-        reaper.dismiss()
-
-
 def _stop_error_printer() -> None:
     """End the thread with which Ray prints the death of each worker to standard output, which is for results."""
     worker: Any = importlib.import_module("ray._private.worker").global_worker
     with suppress(AttributeError):
         worker.threads_stopped.set()
         worker.gcs_error_subscriber.close()
-
-
-@contextmanager
-def _environment(settings: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables, for processes that the block starts only: others must not get the token."""
-    before = {name: os.environ.get(name) for name in settings}
-    os.environ.update(settings)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
 
 
 def _temporary_folder() -> Path:
