@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from .errors import StorageFailed
-from .output_paths import check_replaceable_file
+from .files.output_paths import check_replaceable_file
 
 
 def write_atomically(path: Path, content: bytes) -> None:

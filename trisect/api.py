@@ -20,9 +20,9 @@ from trisect.profiles.measuring.device_measurement import measure
 from trisect.profiles.stored import profile_store as store
 from trisect.profiles.stored.profile_data import Profile, Provenance
 from trisect.runtime import engines
-from trisect.runtime.atomic_folder import check_folder
 from trisect.runtime.device import Device, select
 from trisect.runtime.errors import InvalidInput, PowerUnknown, ProfileMissing
+from trisect.runtime.files.atomic_folder import check_folder
 from trisect.runtime.plans import plan_origins
 from trisect.runtime.plans.plan import Plan
 from trisect.runtime.plans.plan_folder import PLAN_FOLDER

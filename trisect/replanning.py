@@ -10,8 +10,8 @@ from trisect.partitioner.planning.plan_maker import make_plan
 from trisect.partitioner.planning.plan_request import PlanRequest
 from trisect.partitioner.problem.constraints import read_constraints
 from trisect.partitioner.strategies import UnknownStrategy, lookup
-from trisect.runtime.atomic_folder import check_folder
 from trisect.runtime.errors import InfeasibleProblem, UnknownDevice
+from trisect.runtime.files.atomic_folder import check_folder
 from trisect.runtime.plans import plan_origins
 from trisect.runtime.plans.plan import Plan
 from trisect.runtime.plans.plan_folder import PLAN_FOLDER

@@ -16,8 +16,8 @@ from typing import Literal
 
 import platformdirs
 
-from trisect.runtime.atomic_folder import FolderKind, atomic_folder
 from trisect.runtime.errors import InvalidModel, StorageFailed, TrisectError, UnsupportedModel
+from trisect.runtime.files.atomic_folder import FolderKind, atomic_folder
 from trisect.runtime.progress import Progress, no_progress
 from trisect.runtime.untrusted_files import open_regular
 

@@ -13,8 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from trisect.runtime.atomic_folder import atomic_folder, check_folder, remove_folder
 from trisect.runtime.errors import InfeasibleProblem, UnsupportedOperator
+from trisect.runtime.files.atomic_folder import atomic_folder, check_folder, remove_folder
 from trisect.runtime.plans.plan import Plan
 from trisect.runtime.plans.plan_folder import PLAN_FOLDER, write_json
 from trisect.runtime.progress import Progress, no_progress

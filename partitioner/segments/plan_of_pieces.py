@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from trisect.runtime.atomic_folder import atomic_folder
 from trisect.runtime.device import Device
+from trisect.runtime.files.atomic_folder import atomic_folder
 from trisect.runtime.plans.plan import Plan
 from trisect.runtime.plans.plan_folder import PLAN_FOLDER, write_json
 from trisect.runtime.plans.plan_parts import PlacedTask

@@ -179,13 +179,13 @@ def _listed(device: Device) -> Device:
     listed = known.get(device.id) or (on_request(device) if on_request is not None else None)
     if listed is None:
         raise UnknownDevice(
-            f"this machine has no device {device.id}",
-            remedy=f"plan again for its devices: {', '.join(one.id for one in inventory.devices) or 'none'}",
+            f"the plan was made for {device.id} ({device.name}), which this machine does not have",
+            remedy=f"split the model again for {', '.join(one.id for one in inventory.devices)}",
         )
     if _identity(listed) != _identity(device):
         raise UnknownDevice(
             f"{device.id} is {_identity(listed)} on this machine, not {_identity(device)}",
-            remedy="plan again for the devices of this machine",
+            remedy="split the model again for the devices of this machine",
         )
     return listed
 

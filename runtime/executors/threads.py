@@ -109,7 +109,7 @@ class ThreadHost:
         """Load the segments; see `Host.open`."""
         self.close()
         for segment in self._segments:
-            with loading_segment(segment, self._device):
+            with loading_segment(segment):
                 module = load(Path(self._plan.folder) / segment.file, self._device, self._options)
             self._modules[segment.index] = BoundModule(module)
         if all(isinstance(bound.module, DeviceModule) for bound in self._modules.values()):

@@ -17,9 +17,9 @@ import msgspec
 import onnx
 from google.protobuf.message import DecodeError
 
-from ..atomic_folder import FolderKind, atomic_folder
 from ..atomic_write import write_atomically
 from ..errors import InvalidPlan
+from ..files.atomic_folder import FolderKind, atomic_folder
 from ..tensors.external_data import checked_size
 from ..tensors.onnx_tensors import all_tensors
 from ..untrusted_files import MalformedFile, decode_json, open_regular, read_bytes

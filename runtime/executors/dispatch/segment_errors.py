@@ -6,9 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
-from ...device import Device
-from ...engines import discover
-from ...errors import EngineFailed, TrisectError, UnknownDevice
+from ...errors import EngineFailed, TrisectError
 from ...plans.plan_parts import Segment
 
 Error = TypeVar("Error", bound=TrisectError)
@@ -30,32 +28,9 @@ def in_segment(segment: Segment, error: Error) -> Error:
 
 
 @contextmanager
-def loading_segment(segment: Segment, local_device: Device | None = None) -> Iterator[None]:
-    """Add the segment to the errors of a block that loads it.
-
-    Parameters
-    ----------
-    local_device : Device, optional
-        Where it is loaded, if that should be a device of this machine.
-
-    Raises
-    ------
-    UnknownDevice
-        Where an engine fails because this machine does not have the device; lists those it has.
-    """
+def loading_segment(segment: Segment) -> Iterator[None]:
+    """Add the segment to the errors of a block that loads it."""
     try:
         yield
     except TrisectError as error:
-        if isinstance(error, EngineFailed) and local_device is not None:
-            _check_present(segment, local_device, error)
         raise in_segment(segment, error) from error
-
-
-def _check_present(segment: Segment, device: Device, error: EngineFailed) -> None:
-    present = [other.id for other in discover()]
-    if device.is_real and device.id not in present:
-        absent = UnknownDevice(
-            f"the plan was made for {device.id} ({device.name}), which this machine does not have",
-            remedy=f"split the model again for {', '.join(present)}",
-        )
-        raise in_segment(segment, absent) from error

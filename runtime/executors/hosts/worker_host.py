@@ -76,7 +76,7 @@ class WorkerHost:
         self._worker = self._start_worker()
         self._client = WorkerClient(self._worker.channel, self._pool, self._device)
         for segment in self._segments:
-            with loading_segment(segment, self._device):
+            with loading_segment(segment):
                 self._client.load(segment, self._folder / segment.file, self._options)
 
     def run(self, segment: Segment, feeds: Mapping[str, Tensor]) -> SegmentRun:

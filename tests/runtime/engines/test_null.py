@@ -102,7 +102,7 @@ def test_devices_are_those_that_the_engine_lists(model) -> None:
         replace(NULL, reality="hardware"),
         replace(NULL, id="npu:null#x"),
     ):
-        with pytest.raises(UnknownDevice, match="plan again"):
+        with pytest.raises(UnknownDevice, match="split the model again"):
             engines.load(content, other)
     engines.load(content, replace(here, name="another name")).close()
     assert engines.load(content, replace(here, name="another name")).device == here

@@ -38,7 +38,7 @@ def adversary(
     from trisect.bench.study.adversary import AdversarySearch, find_adversary
     from trisect.bench.study.user_module import load as load_file
     from trisect.runtime.atomic_write import write_atomically
-    from trisect.runtime.output_paths import check_output_file
+    from trisect.runtime.files.output_paths import check_output_file
     from trisect.scheduler.benchmarks.problem_file import write_problem_file
 
     if out is not None:

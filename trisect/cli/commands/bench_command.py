@@ -81,7 +81,7 @@ def llm(
     if picture is not None:
         from trisect.bench.report import check_installed
         from trisect.bench.report.crossover_page import write_crossover
-        from trisect.runtime.output_paths import check_output_file
+        from trisect.runtime.files.output_paths import check_output_file
 
         check_output_file(picture, [Path(model)])
         check_installed()  # fail before minutes of measuring

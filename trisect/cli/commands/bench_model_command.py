@@ -58,7 +58,7 @@ def model(
     """
     from trisect.bench.comparing.compare import ComparisonRequest, compare
     from trisect.bench.comparing.comparison_formats import as_csv, as_markdown, as_trace
-    from trisect.runtime.output_paths import check_output_file
+    from trisect.runtime.files.output_paths import check_output_file
 
     for target in (report, trace):
         if target is not None:

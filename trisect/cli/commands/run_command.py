@@ -37,7 +37,7 @@ def run(
     debug: Debug = False,
 ) -> None:
     """Run a plan and print measured and predicted times."""
-    from trisect.runtime.output_paths import check_output_file
+    from trisect.runtime.files.output_paths import check_output_file
     from trisect.runtime.plans.plan import Plan
 
     from ... import measured_runs

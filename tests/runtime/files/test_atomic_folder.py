@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from trisect.runtime.atomic_folder import FolderKind, atomic_folder, check_folder, remove_folder
 from trisect.runtime.errors import StorageFailed
+from trisect.runtime.files.atomic_folder import FolderKind, atomic_folder, check_folder, remove_folder
 
 CONTENT = b"content"
 
@@ -182,7 +182,7 @@ def test_modes_follow_the_umask(tmp_path: Path) -> None:
 def test_what_a_killed_process_left_is_removed_and_what_a_living_one_writes_is_not(tmp_path: Path) -> None:
     code = (
         "import os, signal, sys; from pathlib import Path\n"
-        "from trisect.runtime.atomic_folder import FolderKind, atomic_folder\n"
+        "from trisect.runtime.files.atomic_folder import FolderKind, atomic_folder\n"
         "with atomic_folder(Path(sys.argv[1]), FolderKind('a collection', lambda folder: None)) as new:\n"
         "    (new / 'large').write_bytes(bytes(10**6)); os.kill(os.getpid(), signal.SIGKILL)"
     )

@@ -10,7 +10,7 @@ import stat
 from collections.abc import Iterable
 from pathlib import Path
 
-from .errors import InvalidInput, StorageFailed, TrisectError
+from ..errors import InvalidInput, StorageFailed, TrisectError
 
 _ELSEWHERE = "name another file"
 

@@ -18,10 +18,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from .errors import StorageFailed
-from .folder_locks import lock_folder
+from ..errors import StorageFailed
+from ..folder_locks import lock_folder
+from ..untrusted_files import open_regular
 from .output_paths import check_output_folder, unwritable
-from .untrusted_files import open_regular
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ import pytest
 
 from trisect.runtime.atomic_write import write_atomically
 from trisect.runtime.errors import InvalidInput, StorageFailed
-from trisect.runtime.output_paths import check_output_file
+from trisect.runtime.files.output_paths import check_output_file
 
 
 def test_new_files_and_files_given_by_name_may_be_written(tmp_path: Path) -> None:

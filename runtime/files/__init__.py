@@ -1,0 +1,1 @@
+"""Writes files and folders so that nothing of the user is ever lost."""
