@@ -12,7 +12,7 @@ import threading
 import weakref
 from pathlib import Path
 
-from .folder_locks import lock_folder
+from .files.folder_locks import lock_folder
 
 NAME_LENGTH = len("trisect--") + 8
 """Length of a folder's name without its purpose."""

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import StorageFailed
-from ..folder_locks import lock_folder
 from ..untrusted_files import open_regular
+from .folder_locks import lock_folder
 from .output_paths import check_output_folder, unwritable
 
 log = logging.getLogger(__name__)
