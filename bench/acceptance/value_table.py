@@ -221,7 +221,8 @@ def _case_failures(
         for device in devices:
             with contextlib.ExitStack() as stack, contextlib.suppress(TrisectError):
                 module = stack.enter_context(closing(load(path, device, LoadOptions(threads=1))))
-                judges = Judges(str(path), device, stack, use_reference=units.use_reference(nodes))
+                reference_model = path if units.use_reference(nodes) and not units.is_old(nodes) else None
+                judges = Judges(str(path), device, stack, reference_model=reference_model)
                 if judge_once(model, module, judges, _packed_feeds(module, feeds)).outcome in ("different", "failed"):
                     yield nodes, device, feeds, f"it fails on values of {case.name} of onnx.backend.test"
 

@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import chain
 from math import prod
+from pathlib import Path
 
 import numpy as np
 import onnx
 import onnx_ir as ir
 
 from trisect.profiles.capabilities.trial_feeds import UNLIMITED_ROLES, role_of
+from trisect.profiles.capabilities.value_trials import REFERENCE_OPSET, ValueTrial
 from trisect.runtime.tensors.containers import contiguous
 from trisect.runtime.tensors.onnx_types import type_of
 from trisect.runtime.tensors.tensor_spec import UNKNOWN_RANK
@@ -30,8 +32,6 @@ from .value_ranges import ValueRanges
 _SMALL_BYTES = 1024
 """A constant up to this size may decide what an operator does; a larger one is a weight."""
 _LISTED_ELEMENTS_MAX = 16
-_REFERENCE_OPSET_MIN = 13
-"""The oldest opset whose operators ONNX's reference implements as they were defined then."""
 _EXACT_FLOPS_MAX, _EXACT_ELEMENTS_MAX = 2e6, 1 << 17
 """Larger units are shrunk: the reference would take seconds."""
 _WEIGHT_BYTES_MAX = 1 << 28
@@ -83,10 +83,18 @@ class TrialUnits:
     def use_reference(self, nodes: Collection[str]) -> bool:
         """Return whether the results of ONNX's reference decide whether a device is right.
 
-        It implements the newest definition of an operator. Where the shape of a result depends on values, engines
+        Where the shape of a result depends on values, engines
         differ at values that are unlikely to be generated. And it computes subgraphs wrongly itself.
         """
         return all(self._is_reference_reliable(self._graph.nodes[name]) for name in nodes)
+
+    def is_old(self, nodes: Collection[str]) -> bool:
+        """Return whether an operator has another definition in the oldest opset that the reference implements."""
+        opset = self._opset("")
+        if opset >= REFERENCE_OPSET:
+            return False
+        types = {self._graph.nodes[name].op_type for name in nodes}
+        return any(_since(one, "", opset) != _since(one, "", REFERENCE_OPSET) for one in types)
 
     def model(self, nodes: tuple[str, ...], *, shrunk: bool = False) -> onnx.ModelProto | None:
         """Return nodes as a model of their own, with their constants; None where they are too large or malformed."""
@@ -118,6 +126,11 @@ class TrialUnits:
         model.graph.output.extend(_value_info(value, {}, with_shape=not shrunk) for value in outputs)
         return model
 
+    def trial(self, nodes: Collection[str], path: Path, *, use_reference: bool = True) -> ValueTrial:
+        """Return the trial of a model of nodes that was written to a path."""
+        use_reference = use_reference and self.use_reference(nodes)
+        return ValueTrial(str(path), self.kinds(nodes), use_reference, self.is_old(nodes))
+
     def is_small(self, nodes: Collection[str]) -> bool:
         """Return whether numpy can compute the nodes in milliseconds."""
         values = set()
@@ -139,10 +152,7 @@ class TrialUnits:
         )
 
     def _is_reference_reliable(self, node: ir.Node) -> bool:
-        if has_subgraph(node) or _since(node.op_type, node.domain, self._opset("")) is None:
-            return False
-        since = _since(node.op_type, node.domain, self._opset(""))
-        if node.domain or (self._opset("") < _REFERENCE_OPSET_MIN and since != _since(node.op_type, "", 13)):
+        if has_subgraph(node) or node.domain or _since(node.op_type, "", self._opset("")) is None:
             return False
         shapes = [value.shape for value in node.outputs if value.name and value.shape is not None]
         inputs = [v.shape for v in node.inputs if v is not None and v.shape is not None]

@@ -8,10 +8,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-import onnx
-
 from trisect.profiles.capabilities.compile_verdicts import Capabilities
-from trisect.profiles.capabilities.value_trials import EQUAL, UNDECIDED, TrialResult, ValueTrial
+from trisect.profiles.capabilities.value_trials import EQUAL, UNDECIDED, TrialResult
 from trisect.runtime import engines
 from trisect.runtime.device import Device
 from trisect.runtime.errors import EngineMissing
@@ -78,30 +76,32 @@ def try_unit(
     units: TrialUnits, nodes: tuple[str, ...], device: Device, capabilities: Capabilities, folder: Path
 ) -> TrialResult:
     """Compare what a device computes for nodes with others, on a smaller model like them where they are large."""
-    result = UNDECIDED
-    kinds, use_reference = units.kinds(nodes), units.use_reference(nodes)
     if units.is_small(nodes):
-        return _try(units.model(nodes), kinds, use_reference, device, capabilities, folder)
-    if use_reference:
-        result = _try(units.model(nodes, shrunk=True), kinds, True, device, capabilities, folder)
+        return _try(units, nodes, device, capabilities, folder)
+    result = UNDECIDED
+    if units.use_reference(nodes):
+        result = _try(units, nodes, device, capabilities, folder, shrunk=True)
         if result.outcome == "failed":  # it may be malformed: sizes and attributes that no longer agree
             result = UNDECIDED
     if result != EQUAL and units.flops(nodes) <= _FLOPS_MAX:
-        exact = _try(units.model(nodes), kinds, False, device, capabilities, folder)
+        exact = _try(units, nodes, device, capabilities, folder, use_reference=False)
         return exact if exact.outcome != "undecided" else result
     return result
 
 
 def _try(
-    model: onnx.ModelProto | None,
-    kinds: Mapping[str, str],
-    use_reference: bool,
+    units: TrialUnits,
+    nodes: tuple[str, ...],
     device: Device,
     capabilities: Capabilities,
     folder: Path,
+    *,
+    shrunk: bool = False,
+    use_reference: bool = True,
 ) -> TrialResult:
+    model = units.model(nodes, shrunk=shrunk)
     if model is None:
         return UNDECIDED
     path = folder / "trial.onnx"
     path.write_bytes(model.SerializeToString())
-    return capabilities.compared(ValueTrial(str(path), kinds, use_reference), device)
+    return capabilities.compared(units.trial(nodes, path, use_reference=use_reference), device)

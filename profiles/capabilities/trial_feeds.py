@@ -100,12 +100,18 @@ class TrialFeeds:
     def _is_wide(self) -> bool:
         return any("w" in kind for kind in self.kinds.values())
 
+    @cached_property
+    def _casts_floats(self) -> bool:
+        """Whether it casts to floats: then infinities and NaN are values like others, and saturation is defined."""
+        casts = [node for node in self.model.graph.node if node.op_type in ("Cast", "CastLike")]
+        return len(self.model.graph.node) == len(casts) and all("float" in self._cast_target(node) for node in casts)
+
     def draws(self) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
         """Yield what is drawn, in words, with feeds."""
         labels = [*_DRAWS]
         if self._is_wide:
             labels += ["numbers beyond 32 bits"] * 2
-        if any(set(kind) & set(_SPECIAL) for kind in self.kinds.values()):
+        if any(set(kind) & set(_SPECIAL) for kind in self.kinds.values()) or self._casts_floats:
             labels += ["infinities and NaN"] * 2
         if not self.inputs:
             labels = labels[:1]
@@ -124,7 +130,7 @@ class TrialFeeds:
             return self._restricted(node, role, spec, shape, label, rng)
         kind = self.kinds.get(spec.name, "")
         if role == "castable" and node is not None:
-            kind += self.kinds.get(node.output[0], "")
+            kind += self.kinds.get(node.output[0], "") + ("+-n" if self._casts_floats else "")
         if label == "limits" and self._is_wide:
             label = "limits beyond 32 bits"
         values = _numbers(spec.dtype, shape, label, kind, rng)
@@ -165,8 +171,8 @@ class TrialFeeds:
         elif role == "shift":
             values = rng.integers(0, bits_of(spec.dtype), shape)
         elif role == "axes":
-            rank = max(len(data), 1)
-            values = np.arange(int(np.prod(shape))).reshape(shape) % rank
+            rank, count = max(len(data), 1), int(np.prod(shape))
+            values = np.resize(np.sort(rng.permutation(rank)[:count]), shape)
         elif role == "end":
             values = rng.integers(1, 4, shape)
         elif role == "size":
@@ -174,7 +180,8 @@ class TrialFeeds:
         elif role == "flag":
             values = rng.integers(0, 2, shape)
         elif role == "factor":
-            values = np.resize([1.0, 1.0, 2.0, 2.0], shape)
+            last = 0.6 if label in ("small", "halves") else 2.0
+            values = np.resize([1.0, 1.0, last, last][-max(int(np.prod(shape)), 1) :], shape)
         elif role == "scale":
             values = 0.01 + rng.random(shape) / 10
         elif role == "half":

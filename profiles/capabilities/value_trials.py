@@ -18,6 +18,7 @@ from typing import Literal
 
 import numpy as np
 import onnx
+import onnx.version_converter
 
 from trisect.runtime.device import Device
 from trisect.runtime.engines import find_devices, load
@@ -32,6 +33,8 @@ from .trial_feeds import QUANTISING_OPERATORS, TrialFeeds, is_random
 REFEREES = ("cpu:ort", "cpu:openvino")
 """Engines that are asked where the reference has no result or disagrees, the most trusted first."""
 REFERENCE_DEVICE = "cpu:reference"
+REFERENCE_OPSET = 13
+"""The oldest opset whose operators ONNX's reference implements as they were defined then."""
 _RELATIVE_TOLERANCES = {"float16": 4e-3, "bfloat16": 2.0**-6}
 _RELATIVE_TOLERANCE, _ABSOLUTE_TOLERANCE = 1e-3, 1e-7
 """Tolerances of ONNX's own conformance tests."""
@@ -66,7 +69,9 @@ class ValueTrial:
     kinds: Mapping[str, str]
     """See `TrialFeeds`."""
     use_reference: bool = True
-    """Whether ONNX's reference implements these operators as they are defined in the model's opset."""
+    """Whether ONNX's reference has reliable results for these operators."""
+    is_old: bool = False
+    """Whether the model has to be converted to a newer opset for the reference, which implements the newest one."""
 
 
 def isolated_comparison(trial: ValueTrial, device: Device) -> TrialResult:
@@ -96,7 +101,7 @@ def compare_values(trial: ValueTrial, device: Device) -> TrialResult:
             return UNDECIDED
     feeds = TrialFeeds(model, trial.kinds, zlib.crc32(model.SerializeToString(deterministic=True)))
     with contextlib.ExitStack() as stack:
-        judges = Judges(trial.model, device, stack, use_reference=trial.use_reference)
+        judges = Judges(trial.model, device, stack, reference_model=_reference_model(trial, model))
         if not judges.has_any:
             return UNDECIDED
         try:
@@ -112,12 +117,27 @@ def compare_values(trial: ValueTrial, device: Device) -> TrialResult:
     return EQUAL if EQUAL in outcomes else UNDECIDED
 
 
+def _reference_model(trial: ValueTrial, model: onnx.ModelProto) -> Path | bytes | None:
+    """Return the model for the reference: of an opset that it implements."""
+    if not trial.use_reference:
+        return None
+    if not trial.is_old:
+        return Path(trial.model)
+    try:
+        return onnx.version_converter.convert_version(model, REFERENCE_OPSET).SerializeToString()
+    except (RuntimeError, ValueError):  # ConvertError, and what the checker raises
+        return None
+
+
 class Judges:
     """ONNX's reference and other engines with the model loaded; an engine only once it is needed."""
 
-    def __init__(self, model: str, device: Device, stack: contextlib.ExitStack, *, use_reference: bool) -> None:
+    def __init__(
+        self, model: str, device: Device, stack: contextlib.ExitStack, *, reference_model: Path | bytes | None
+    ) -> None:
         self._model, self._stack = Path(model), stack
-        self._reference = self._load(find_devices(REFERENCE_DEVICE)[0]) if use_reference else None
+        reference = find_devices(REFERENCE_DEVICE)[0]
+        self._reference = None if reference_model is None else self._load(reference_model, reference)
         self._engine = device.engine
 
     @property
@@ -143,13 +163,13 @@ class Judges:
                     if self._reference is None:
                         break
                     continue
-                module = self._load(referee)
+                module = self._load(self._model, referee)
                 loaded += [module] if module is not None else []
         return loaded
 
-    def _load(self, device: Device) -> Module | None:
+    def _load(self, model: Path | bytes, device: Device) -> Module | None:
         try:
-            return self._stack.enter_context(contextlib.closing(load(self._model, device, LoadOptions(threads=1))))
+            return self._stack.enter_context(contextlib.closing(load(model, device, LoadOptions(threads=1))))
         except TrisectError:
             return None
 

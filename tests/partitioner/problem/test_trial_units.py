@@ -90,6 +90,7 @@ def test_sizes_that_attributes_mention_are_not_shrunk(units_of):
 def test_the_reference_decides_only_what_it_defines(units_of):
     softmax = "g (float[2,3] x) => (float[2,3] y) { y = Softmax(x) }"
     assert units_of(softmax)[0].use_reference(["Softmax_0"])
-    assert not units_of(softmax, None, 11)[0].use_reference(["Softmax_0"])  # of another meaning then
+    assert units_of(softmax, None, 11)[0].is_old(["Softmax_0"])  # of another meaning then
+    assert not units_of(softmax)[0].is_old(["Softmax_0"])
     nonzero = "g (float[2,3] x) => (int64[2,a] y) { y = NonZero(x) }"
     assert not units_of(nonzero)[0].use_reference(["NonZero_0"])
