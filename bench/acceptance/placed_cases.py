@@ -99,14 +99,19 @@ def bench_placed_cases(
 
 
 def place_case(
-    case: ConformanceCase, devices: tuple[Device, ...], data: DeviceData, strategies: Iterable[str]
+    case: ConformanceCase,
+    devices: tuple[Device, ...],
+    data: DeviceData,
+    strategies: Iterable[str],
+    *,
+    verify: bool = True,
 ) -> Iterator[PlacedOutcome]:
-    """Yield the outcome of a case with each strategy."""
+    """Yield the outcome of a case with each strategy; `verify` as for `trisect.split`."""
     with tempfile.TemporaryDirectory(prefix="trisect-case-") as folder:
         path = Path(folder) / "model.onnx"
         onnx.save(case.model, path)
         for strategy in strategies:
-            request = PlanRequest(path, devices, strategy, shapes=case.shapes)
+            request = PlanRequest(path, devices, strategy, shapes=case.shapes, verify=verify)
             try:
                 plan = make_plan(request, data, Path(folder) / strategy.replace(":", "_"))
                 reason = _mismatch(case, plan)
