@@ -93,3 +93,12 @@ def test_unknown_rank_takes_any_shape():
 def test_a_float64_array_is_no_other_dtype(dtype: str) -> None:
     with pytest.raises(InvalidInput):
         check_feeds([TensorSpec("x", dtype, (2,))], {"x": np.zeros(2)})
+
+
+def test_an_input_with_a_default_is_called_so() -> None:
+    spec = TensorSpec("x", "float32", (2,))
+    feeds = {"x": np.zeros(2, np.float32), "bias": np.zeros(2, np.float32)}
+    with pytest.raises(InvalidInput, match="input 'bias' has a default"):
+        check_feeds([spec], feeds, fixed=("bias",))
+    with pytest.raises(InvalidInput, match="no input 'bias'"):
+        check_feeds([spec], feeds)

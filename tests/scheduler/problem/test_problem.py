@@ -55,3 +55,10 @@ def test_a_tensor_read_twice_on_one_device_crosses_once() -> None:
     assert crossing_time_s(problem, {"x": "cpu:a", "y": "gpu:b", "z": "gpu:b"}, {"x"}, "cpu:a") == 1.0
     assert crossing_time_s(problem, {"x": "cpu:a", "y": "gpu:b", "z": "cpu:a"}, {"x"}, "gpu:b") == 1.0
     assert crossing_time_s(problem, {"x": "cpu:a", "y": "gpu:b", "z": "gpu:b"}, {"x", "y", "z"}, "gpu:b") == 0.0
+
+
+@pytest.mark.parametrize("kind", [nx.MultiDiGraph, nx.Graph])
+def test_task_graphs_that_are_no_digraph_are_named(kind: type[nx.Graph[str]]) -> None:
+    graph = kind([("x", "y"), ("y", "z")])
+    with pytest.raises(InfeasibleProblem, match=rf"networkx\.DiGraph, got a {kind.__name__}"):
+        Problem.of(graph, [Device("cpu:a", "cpu", "a", "")], lambda task, device: 1.0)
