@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from trisect.runtime import verification
+from trisect.runtime.checks.stream_guard import GuardOptions
 from trisect.runtime.plans import plan_origins
 from trisect.runtime.plans.plan import Plan
 from trisect.runtime.plans.plan_feeds import plan_feeds
@@ -45,8 +46,7 @@ def run(
     seed: int = 0,
     executor: str = "threads",
     address: str | None = None,
-    guard_every: int | None = None,
-    guard_model: str | Path | None = None,
+    guard_every: int | GuardOptions | None = None,
     progress: Progress = no_progress,
 ) -> RepeatedRun:
     """Run a plan on the same feeds repeatedly, one run after the other, after one warm-up run.
@@ -59,7 +59,7 @@ def run(
         Number of runs.
     seed : int
         Random seed of generated feeds.
-    executor, address, guard_every, guard_model
+    executor, address, guard_every
         As for `Session`.
 
     Raises
@@ -70,7 +70,7 @@ def run(
         With segment, node and device.
     """
     inputs = dict(feeds) if feeds is not None else plan_feeds(plan, seed)
-    with Session(plan, executor, address=address, guard_every=guard_every, guard_model=guard_model) as session:
+    with Session(plan, executor, address=address, guard_every=guard_every) as session:
         outputs = session.run(inputs)
         for done, outputs in enumerate(session.stream([inputs] * repeat, window=1)):  # noqa: B007
             progress(done + 1, repeat, f"run {done + 1} of {repeat}")

@@ -1,7 +1,7 @@
 """Verifies plans before they are published, and remembers the results: the same segments are verified once.
 
-A plan runs beside the whole model in a child process with limits (`trisect.runtime.plan_check`). Results are cached by
-the model, the segments, and the versions of the engines that run them.
+A plan runs beside the whole model in a child process with limits, see `trisect.runtime.checks.plan_check`. Results are
+cached by the model, the segments, and the versions of the engines that run them.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from pathlib import Path
 import msgspec
 
 from trisect.runtime.atomic_write import write_atomically
+from trisect.runtime.checks.plan_check import check_plan
 from trisect.runtime.child_process import ChildProcessFailed
 from trisect.runtime.device import Device
 from trisect.runtime.engines import capabilities, find_devices
 from trisect.runtime.errors import StorageFailed, TrisectError
 from trisect.runtime.isolated_calls import call_isolated
-from trisect.runtime.plan_check import check_plan
 from trisect.runtime.plans.check_result import PlanCheck, skipped
 from trisect.runtime.plans.plan import Plan
 from trisect.runtime.untrusted_files import MalformedFile, decode_json, read_bytes

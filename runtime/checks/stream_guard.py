@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from queue import Queue
 
@@ -18,6 +18,7 @@ import numpy as np
 from ..engines import find_devices
 from ..engines.base import Module
 from ..errors import EngineFailed, InvalidModel, TrisectError, UnsupportedModel
+from ..plans import plan_origins
 from ..plans.plan import Plan
 from ..plans.plan_parts import Segment
 from ..tensors.containers import deep_copy
@@ -33,6 +34,18 @@ RunSplit = Callable[[Plan, Arrays], dict[str, np.ndarray]]
 """Runs a plan on feeds, in a session of its own."""
 
 
+@dataclass(frozen=True)
+class GuardOptions:
+    """How a stream is compared with the whole model."""
+
+    every: int
+    """Every how many items one is compared; the first item always is."""
+    model: str | Path | None = None
+    """The whole model; where None, the file that was split on this machine."""
+    tolerance: float | None = None
+    """As for `trisect.runtime.verification.verify`."""
+
+
 class StreamGuard:
     """The whole model on a reference device, and a thread that compares items with it.
 
@@ -40,28 +53,25 @@ class StreamGuard:
     ----------
     plan : Plan
         What the stream runs.
-    model_path : Path
-        The model that was split.
-    every : int
-        Every how many items one is compared; the first item always is.
+    options : GuardOptions
     run_split : callable
         Runs the plan again, to find the segment where a difference begins.
-    tolerance : float, optional
-        As for `trisect.runtime.verification.verify`.
 
     Raises
     ------
+    InvalidInput
+        For a model that is not found, or not the one that was split.
     InvalidModel, UnsupportedModel
         For a model that cannot be read, or that draws random numbers.
     EngineFailed
         Where no reference device can load it.
     """
 
-    def __init__(
-        self, plan: Plan, model_path: Path, every: int, run_split: RunSplit, tolerance: float | None = None
-    ) -> None:
+    def __init__(self, plan: Plan, options: GuardOptions, run_split: RunSplit) -> None:
+        model_path = Path(options.model) if options.model is not None else plan_origins.find_model(plan)
+        plan_origins.check_model(plan, model_path)
         self._plan = plan
-        self._every = every
+        self._every = options.every
         self._run_split = run_split
         self._model = WholeModel.read(model_path)
         missing = {spec.name for spec in plan.outputs} - {value.name for value in self._model.proto.graph.output}
@@ -75,7 +85,9 @@ class StreamGuard:
                 f"{model_path.name} cannot be guarded: {random} gives other numbers in each run",
                 remedy="open the session without guard_every",
             )
-        self._tolerance = default_tolerance(self._model.proto) if tolerance is None else Tolerance(tolerance)
+        self._tolerance = (
+            default_tolerance(self._model.proto) if options.tolerance is None else Tolerance(options.tolerance)
+        )
         self._module = self._load()
         self._error: TrisectError | None = None
         self._items: Queue[tuple[int, dict[str, np.ndarray], dict[str, np.ndarray]] | None] = Queue(_WAITING_MAX)

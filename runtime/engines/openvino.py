@@ -25,6 +25,7 @@ from .common.host_info import host_memory_bytes
 from .common.kernels import Kernel
 from .common.model_signature import bind_shape, model_label, read_signature
 from .openvino_parts.attention_fusion import BEAM_INPUT, fuse_attention
+from .openvino_parts.exact_division import divide_exactly
 from .openvino_parts.openvino_kernels import measure_kernels
 from .openvino_parts.openvino_model import convolves_channels_last, drop_outputs, fix_shapes, leave_bfloat16
 from .openvino_parts.openvino_module import OpenVinoModule
@@ -106,6 +107,8 @@ class OpenVinoEngine:
         try:
             read = self._core.read_model(model) if isinstance(model, bytes) else self._core.read_model(str(model))
             fix_shapes(read, declared, options.shapes)
+            if device.kind == "cpu":
+                divide_exactly(read)
             selected = [spec for spec in declared.outputs if options.outputs is None or spec.name in options.outputs]
             drop_outputs(read, {spec.name for spec in selected} | set(options.state.values()))
             properties = self._properties(device, options)

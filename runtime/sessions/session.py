@@ -6,16 +6,14 @@ import asyncio
 import math
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping, Sized
 from concurrent.futures import Future
-from pathlib import Path
 from typing import Literal, get_args, overload
 
 import numpy as np
 
-from ..checks.stream_guard import StreamGuard
+from ..checks.stream_guard import GuardOptions, StreamGuard
 from ..engines.base import LoadOptions
 from ..errors import InvalidInput, TrisectError
 from ..executors import DEFAULT_RESTARTS, ExecutorSettings, ItemResult, Replan, open_executor
-from ..plans import plan_origins
 from ..plans.plan import Plan
 from ..plans.plan_parts import NARROW_NUMBERS
 from ..plans.timeline import Event, Trace
@@ -60,11 +58,10 @@ class Session:
         ``"refuse"``: feeds that contain NaN are refused before anything runs; ``"allow"``: they are passed on.
     address : str, optional
         Address of the cluster that the executor ``"ray"`` joins.
-    guard_every : int, optional
+    guard_every : int or GuardOptions, optional
         Compare every so many items of a stream, the first included, with the whole model, which runs beside the stream
-        on one core of this machine. A difference ends the stream with `EngineFailed`.
-    guard_model : path, optional
-        The whole model for that; when left out, the file that was split on this machine.
+        on one core of this machine. A difference ends the stream with `EngineFailed`. The model is the file that was
+        split on this machine, unless `GuardOptions` name another.
 
     Raises
     ------
@@ -96,8 +93,7 @@ class Session:
         replan: Replan | None = None,
         nan: Nan = "allow",
         address: str | None = None,
-        guard_every: int | None = None,
-        guard_model: str | Path | None = None,
+        guard_every: int | GuardOptions | None = None,
     ) -> None:
         value: object = plan  # it may come from untyped code
         if not isinstance(value, Plan):
@@ -116,7 +112,7 @@ class Session:
         assumptions = plan.constraints.get("assume")
         self._assumes_narrow = isinstance(assumptions, list | tuple) and NARROW_NUMBERS in assumptions
         settings = ExecutorSettings(options or LoadOptions(), timeout_s, restarts, replan, address)
-        self._guard = _open_guard(plan, guard_every, guard_model) if guard_every is not None else None
+        self._guard = _open_guard(plan, guard_every) if guard_every is not None else None
         try:
             self._executor = open_executor(executor, plan, settings)
         except BaseException:
@@ -297,11 +293,10 @@ class Session:
             yield outcome
 
 
-def _open_guard(plan: Plan, every: int, model: str | Path | None) -> StreamGuard:
-    check_count("guard_every", every, 1)
-    path = Path(model) if model is not None else plan_origins.find_model(plan)
-    plan_origins.check_model(plan, path)
-    return StreamGuard(plan, path, every, _run_alone)
+def _open_guard(plan: Plan, every: int | GuardOptions) -> StreamGuard:
+    options = every if isinstance(every, GuardOptions) else GuardOptions(every)
+    check_count("guard_every", options.every, 1)
+    return StreamGuard(plan, options, _run_alone)
 
 
 def _run_alone(plan: Plan, feeds: Arrays) -> Outputs:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from trisect.runtime.checks.stream_guard import GuardOptions
 from trisect.runtime.errors import EngineFailed, InvalidInput, UnsupportedModel
 from trisect.runtime.plans.plan import Plan
 from trisect.runtime.sessions.session import Session
@@ -35,7 +36,7 @@ def spoil(plan: Plan, model: Any) -> None:
 
 
 def test_right_items_pass(guarded: Plan, whole: Path) -> None:
-    with Session(guarded, guard_every=2, guard_model=whole) as session:
+    with Session(guarded, guard_every=GuardOptions(2, whole)) as session:
         outputs = list(session.stream(items(1, 2, 3, 4, 5)))
         assert [output["y"][0, 0] for output in outputs] == [4, 12, 24, 40, 60]
         assert len(list(session.stream(items(1, 2, 3), micro_batch=2))) == 3
@@ -44,7 +45,7 @@ def test_right_items_pass(guarded: Plan, whole: Path) -> None:
 @pytest.mark.parametrize("executor", ["threads", "processes"])
 def test_a_wrong_item_ends_the_stream(guarded: Plan, whole: Path, model: Any, executor: str) -> None:
     spoil(guarded, model)
-    with Session(guarded, executor, guard_every=2, guard_model=whole) as session:
+    with Session(guarded, executor, guard_every=GuardOptions(2, whole)) as session:
         assert len(list(session.stream(items(1, 50)))) == 2  # the wrong one is not compared
         with pytest.raises(
             EngineFailed, match=r"item 2 of the stream is wrong: 'y' is off by 2400 at index 0,0"
@@ -57,7 +58,7 @@ def test_a_wrong_item_ends_the_stream(guarded: Plan, whole: Path, model: Any, ex
 
 def test_a_wrong_last_item_is_reported_at_the_end(guarded: Plan, whole: Path, model: Any) -> None:
     spoil(guarded, model)
-    with Session(guarded, guard_every=1, guard_model=whole) as session:
+    with Session(guarded, guard_every=GuardOptions(1, whole)) as session:
         stream = session.stream(items(1, 50))
         assert next(stream)["y"][0, 0] == 4
         with pytest.raises(EngineFailed, match="item 1 of the stream"):
@@ -68,7 +69,7 @@ def test_an_asynchronous_stream_is_guarded(guarded: Plan, whole: Path, model: An
     spoil(guarded, model)
 
     async def consume() -> list[Any]:
-        with Session(guarded, guard_every=1, guard_model=whole) as session:
+        with Session(guarded, guard_every=GuardOptions(1, whole)) as session:
             return [outputs async for outputs in session.astream(items(1, 50))]
 
     with pytest.raises(EngineFailed, match="item 1 of the stream"):
@@ -77,9 +78,9 @@ def test_an_asynchronous_stream_is_guarded(guarded: Plan, whole: Path, model: An
 
 def test_what_cannot_be_guarded_is_refused(guarded: Plan, whole: Path, tmp_path: Path, make_plan: Any) -> None:
     with pytest.raises(InvalidInput, match="guard_every is 0"):
-        Session(guarded, guard_every=0, guard_model=whole)
+        Session(guarded, guard_every=GuardOptions(0, whole))
     with pytest.raises(InvalidInput, match="another hash"):
-        Session(replace(guarded, model_sha256="0"), guard_every=1, guard_model=whole)
+        Session(replace(guarded, model_sha256="0"), guard_every=GuardOptions(1, whole))
     with pytest.raises(InvalidInput, match="--model"):
         Session(guarded, guard_every=1)
 
@@ -92,4 +93,4 @@ def test_random_numbers_cannot_be_compared(make_plan: Any, model: Any, tmp_path:
     plan = make_plan([("cpu:ort", text)], [spec], [replace(spec, name="y")])
     plan = replace(plan, model_sha256=hashlib.sha256(path.read_bytes()).hexdigest())
     with pytest.raises(UnsupportedModel, match="RandomNormalLike gives other numbers in each run"):
-        Session(plan, guard_every=1, guard_model=path)
+        Session(plan, guard_every=GuardOptions(1, path))

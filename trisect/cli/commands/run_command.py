@@ -37,6 +37,7 @@ def run(
     debug: Debug = False,
 ) -> None:
     """Run a plan and print measured and predicted times."""
+    from trisect.runtime.checks.stream_guard import GuardOptions
     from trisect.runtime.files.output_paths import check_output_file
     from trisect.runtime.plans.plan import Plan
 
@@ -53,8 +54,7 @@ def run(
             seed=seed,
             executor="ray" if address is not None else executor,
             address=address,
-            guard_every=guard_every,
-            guard_model=model,
+            guard_every=GuardOptions(guard_every, model) if guard_every is not None else None,
             progress=report,
         )
     if out is not None:

@@ -6,17 +6,17 @@ from dataclasses import replace
 from math import inf
 from pathlib import Path
 
-from .checks.sensitivity import sensitive_outputs
-from .checks.tensor_checks import TensorCheck, Verification, compare_tensors
-from .checks.tolerances import Tolerance, default_tolerance
-from .checks.whole_model import REFERENCES, WholeModel, boundary_of, random_operator, run_whole
-from .device import Device
-from .engines import find_devices
-from .errors import EngineFailed, TrisectError
-from .plans.check_result import PlanCheck, skipped
-from .plans.plan import Plan
-from .sessions.session import Session
-from .tensors.synthetic_feeds import generate_feeds
+from ..device import Device
+from ..engines import find_devices
+from ..errors import EngineFailed, TrisectError
+from ..plans.check_result import PlanCheck, skipped
+from ..plans.plan import Plan
+from ..sessions.session import Session
+from ..tensors.synthetic_feeds import generate_feeds
+from .sensitivity import sensitive_outputs
+from .tensor_checks import TensorCheck, Verification, compare_tensors
+from .tolerances import Tolerance, default_tolerance
+from .whole_model import REFERENCES, WholeModel, boundary_of, random_operator, run_whole
 
 _DRAWS = 2
 _REASON_LENGTH = 200

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from trisect.runtime.plan_check import check_plan
+from trisect.runtime.checks.plan_check import check_plan
 from trisect.runtime.plans.check_result import PlanCheck
 from trisect.runtime.plans.plan import Plan
 from trisect.runtime.tensors.tensor_spec import TensorSpec
@@ -46,8 +46,8 @@ def test_the_segment_at_fault_is_named(diamond: Plan, whole: Path, model: Any) -
 
 
 def test_a_segment_that_fails_is_at_fault(diamond: Plan, whole: Path, model: Any) -> None:
-    text = "g (float[n,3] b) => (float[n,2] r) { k = Constant<value_ints=[2]>() p = Split<axis=1, num_outputs=2>(b) "
-    spoil(diamond, 2, model(text.replace("p = ", "r, q = ") + "}"))
+    text = "g (float[n,3] b) => (float[n,3] r) { s = Constant<value_ints=[0]>() e = Constant<value_ints=[2]>() "
+    spoil(diamond, 2, model(text + "x = Constant<value_ints=[1]>() r = Slice(b, s, e, x) }"))
     check = checked(diamond, whole)
     assert check.ok is False
     assert check.wrong_segment == 2
