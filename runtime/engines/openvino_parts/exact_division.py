@@ -13,7 +13,6 @@ import openvino as ov
 from openvino import opset13 as ops
 
 _DIVISIONS = ("Divide", "Mod", "FloorMod")
-_INTEGERS = ("i8", "i16", "i32", "i64", "u8", "u16", "u32", "u64")
 _WIDE = ("i32", "i64", "u32", "u64")
 _CORRECTIONS = 2
 
