@@ -26,12 +26,9 @@ def divide_exactly(model: ov.Model) -> None:
         dividend, divisor = (division.input_value(index) for index in (0, 1))
         quotient, remainder = _truncated(dividend, divisor)
         kind = division.get_type_name()
-        if kind == "Divide":
-            result = quotient
-        elif kind == "Mod":  # the remainder has the sign of the dividend
-            result = remainder
-        else:
-            result = _floored(remainder, divisor)
+        if kind == "FloorMod":  # the remainder has the sign of the divisor, not of the dividend
+            quotient = _floored(quotient, remainder, divisor)
+        result = quotient if kind == "Divide" else _remainder(dividend, quotient, divisor)
         names = division.output(0).get_names()
         division.output(0).replace(result)
         result.set_names(names)
@@ -91,10 +88,11 @@ def _remainder(dividend: ov.Output, quotient: ov.Output, divisor: ov.Output) -> 
     return ops.subtract(dividend, ops.multiply(quotient, divisor)).output(0)
 
 
-def _floored(remainder: ov.Output, divisor: ov.Output) -> ov.Output:
-    """Return a remainder with the sign of the divisor."""
+def _floored(quotient: ov.Output, remainder: ov.Output, divisor: ov.Output) -> ov.Output:
+    """Return a quotient, rounded downwards."""
     zero = ops.constant(0, dtype=divisor.get_element_type()).output(0)
+    one = ops.constant(1, dtype=divisor.get_element_type()).output(0)
     has_other_sign = ops.logical_and(
         ops.not_equal(remainder, zero), ops.not_equal(ops.less(remainder, zero), ops.less(divisor, zero))
     )
-    return ops.add(remainder, ops.select(has_other_sign, divisor, zero)).output(0)
+    return ops.subtract(quotient, ops.select(has_other_sign, one, zero)).output(0)
