@@ -206,7 +206,11 @@ class _Skeleton:
         if folded or declared:
             proto = onnx.ModelProto()
             proto.CopyFrom(self._proto)
-            proto.graph.value_info.extend(declared)
+            by_name = {info.name: info for info in declared}
+            for output in proto.graph.output:
+                if output.name in by_name:
+                    output.type.CopyFrom(by_name.pop(output.name).type)
+            proto.graph.value_info.extend(by_name.values())
             remaining = [node for node in proto.graph.node if not all(o in folded for o in node.output if o)]
             del proto.graph.node[:]
             proto.graph.node.extend(remaining)

@@ -65,6 +65,8 @@ def type_of(dtype: str) -> TypeProto:
         key, _, value = content.partition(",")
         proto.map_type.key_type = onnx_dtype_number(key)
         proto.map_type.value_type.CopyFrom(type_of(value))
+        if proto.map_type.value_type.HasField("tensor_type"):
+            proto.map_type.value_type.tensor_type.shape.SetInParent()  # its values are numbers
     elif kind == "seq":
         proto.sequence_type.elem_type.CopyFrom(type_of(content))
     else:
