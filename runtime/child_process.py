@@ -86,6 +86,7 @@ class ChildProcess:
     ) -> None:
         self._name = name
         self._memory_limit_bytes = memory_limit_bytes
+        self._closing = threading.Lock()
         lifeline, self._lifeline = os.pipe()
         # A file: a pipe that is not read would fill up and block the process.
         self._output = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the process)
@@ -177,9 +178,10 @@ class ChildProcess:
         """Kill the process and wait until it has ended."""
         self._process.kill()
         self._process.wait()
-        if self._lifeline >= 0:
-            os.close(self._lifeline)
-            self._lifeline = -1
+        with self._closing:  # several threads may close it
+            if self._lifeline >= 0:
+                os.close(self._lifeline)
+                self._lifeline = -1
         for stream in (self._process.stdin, self._process.stdout, self._output):
             if stream is not None:
                 with contextlib.suppress(OSError):  # a request that was never read is still in the pipe

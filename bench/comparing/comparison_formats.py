@@ -9,6 +9,7 @@ from dataclasses import fields
 from itertools import count
 from typing import Any
 
+from ..table_text import csv_cell, markdown_cell
 from .comparison import Comparison
 
 _NESTED = ("predicted", "trace", "placement")
@@ -34,7 +35,7 @@ def as_csv(comparison: Comparison) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()
-    writer.writerows({name: "" if value is None else value for name, value in row.items()} for row in rows)
+    writer.writerows({name: csv_cell(value) for name, value in row.items()} for row in rows)
     return text.getvalue()
 
 
@@ -48,7 +49,7 @@ def as_markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     | --- |
     | a\\|b |
     """
-    lines = [columns, ["---"] * len(columns), *([_escaped(cell) for cell in row] for row in rows)]
+    lines = [columns, ["---"] * len(columns), *(map(markdown_cell, row) for row in rows)]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
@@ -61,7 +62,3 @@ def as_trace(comparison: Comparison) -> dict[str, Any]:
             if timeline is not None and result.failed is None:
                 events += timeline.chrome_trace(next(process_ids), f"{result.name}, {timeline.source}")
     return {"traceEvents": events, "displayTimeUnit": "ms"}
-
-
-def _escaped(cell: str) -> str:
-    return cell.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ")

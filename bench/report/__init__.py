@@ -17,6 +17,7 @@ import msgspec
 
 from trisect.runtime.atomic_write import write_atomically
 from trisect.runtime.errors import InvalidInput
+from trisect.runtime.printable_text import printable_lines
 
 from ..comparing.comparison import Comparison
 from .report_data import ReportData, report_data
@@ -60,12 +61,18 @@ def write_report(comparison: Comparison, path: Path) -> None:
     write_atomically(path, render(report_data(comparison)).encode())
 
 
+def printable_value(value: object) -> object:
+    """Return a value for a page without characters that are invisible or change the direction of text."""
+    return printable_lines(value) if isinstance(value, str) and not isinstance(value, markupsafe.Markup) else value
+
+
 def render(page: ReportData) -> str:
     """Return the page's HTML."""
     templates = files(__package__)
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(lambda name: (templates / name).read_text("utf-8")),
         autoescape=True,
+        finalize=printable_value,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -13,7 +13,7 @@ from trisect.runtime.atomic_write import write_atomically
 
 from ..llm.batch_throughput import BatchPoint
 from ..llm.crossover import Crossover
-from . import check_installed, plotly_script, script_data
+from . import check_installed, plotly_script, printable_value, script_data
 
 
 def write_crossover(model: str, crossover: Crossover, path: Path, batches: Sequence[BatchPoint] = ()) -> None:
@@ -28,7 +28,7 @@ def write_crossover(model: str, crossover: Crossover, path: Path, batches: Seque
     """
     check_installed()
     templates = files(__package__)
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    environment = jinja2.Environment(autoescape=True, finalize=printable_value, undefined=jinja2.StrictUndefined)
     text = environment.from_string((templates / "crossover.html.j2").read_text("utf-8")).render(
         model=model,
         data=script_data({"crossover": crossover, "batches": batches}),

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 from trisect.runtime.atomic_write import write_atomically
 from trisect.runtime.errors import EngineMissing, StorageFailed
 
+from ..table_text import csv_cell
 from . import summary_tables as tables
 from .study_folder import connect, insert, read_folder
 from .study_rows import COLUMNS, StudyRow
@@ -61,7 +62,7 @@ class Study:
         text = io.StringIO(newline="")
         writer = csv.writer(text)
         writer.writerow(COLUMNS)
-        writer.writerows(astuple(row) for row in self.rows)
+        writer.writerows(map(csv_cell, astuple(row)) for row in self.rows)
         write_atomically(Path(path), text.getvalue().encode())
 
     def to_sqlite(self, path: str | Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ..table_text import markdown_cell
 from .study_summary import StudySummary
 
 _COLUMNS = (
@@ -109,7 +110,7 @@ def to_latex(summary: StudySummary) -> str:
 
 
 def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = ["| " + " | ".join(cell.replace("|", r"\|") for cell in row) + " |" for row in (head, *rows)]
+    lines = ["| " + " | ".join(map(markdown_cell, row)) + " |" for row in (head, *rows)]
     lines.insert(1, "|" + "|".join([" --- ", *(" ---: " for _ in head[1:])]) + "|")
     return "\n".join(lines)
 
