@@ -120,17 +120,19 @@ def infer(model: ir.Model) -> dict[str, np.ndarray]:
     return folded
 
 
-def _infer_and_fold(model: ir.Model, skeleton: _Skeleton) -> tuple[onnx.ModelProto, dict[str, np.ndarray]]:
+def _infer_and_fold(
+    model: ir.Model, skeleton: _Skeleton, propagates: bool
+) -> tuple[onnx.ModelProto, dict[str, np.ndarray]]:
     """Infer and fold in turn: a folded shape may give more shapes, and these more to fold."""
     folded: dict[str, np.ndarray] = {}
     for _ in range(_ROUNDS_MAX):
-        inferred = skeleton.inferred(folded)
+        inferred = skeleton.inferred(folded, propagates=propagates)
         types = {v.name: v for group in (inferred.graph.value_info, inferred.graph.output) for v in group}
         more = fold(model, folded, skeleton.small, types)
         if not more:
             break
         folded.update(more)
-    return skeleton.with_declared(inferred, folded), folded
+    return skeleton.with_declared(inferred, folded, propagates=propagates), folded
 
 
 class _Skeleton:
@@ -188,7 +190,9 @@ class _Skeleton:
         """Size of the model without its weights."""
         return self._proto.ByteSize()
 
-    def with_declared(self, inferred: onnx.ModelProto, folded: Mapping[str, np.ndarray]) -> onnx.ModelProto:
+    def with_declared(
+        self, inferred: onnx.ModelProto, folded: Mapping[str, np.ndarray], *, propagates: bool
+    ) -> onnx.ModelProto:
         """Infer once more with the shapes that the file declares behind operators that inference does not know.
 
         What was inferred takes precedence; and as such shapes may be wrong, nothing is folded by them.
@@ -196,10 +200,10 @@ class _Skeleton:
         groups = (inferred.graph.value_info, inferred.graph.output)
         known = {v.name for group in groups for v in group if v.type.tensor_type.HasField("shape")}
         declared = [info for info in self._declared if info.name not in known]
-        return self.inferred(folded, declared) if declared else inferred
+        return self.inferred(folded, declared, propagates=propagates) if declared else inferred
 
     def inferred(
-        self, folded: Mapping[str, np.ndarray], declared: Iterable[onnx.ValueInfoProto] = ()
+        self, folded: Mapping[str, np.ndarray], declared: Iterable[onnx.ValueInfoProto] = (), *, propagates: bool
     ) -> onnx.ModelProto:
         """Run ONNX's shape inference with the folded values as constants."""
         proto = self._proto
@@ -219,7 +223,7 @@ class _Skeleton:
                 numpy_helper.from_array(array, name) for name, array in folded.items() if name not in outputs
             )
         try:
-            return onnx.shape_inference.infer_shapes(proto, check_type=False, strict_mode=False, data_prop=True)
+            return onnx.shape_inference.infer_shapes(proto, check_type=False, strict_mode=False, data_prop=propagates)
         except (onnx.shape_inference.InferenceError, RuntimeError, ValueError) as error:
             raise InvalidModel(
                 f"shape inference failed: {one_line(error, 200, with_kind=False)}", remedy="check the model and --shape"

@@ -12,6 +12,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper, parser
 
 from tests.partitioner import small_models
+from trisect.partitioner.graph import isolated_inference
 from trisect.partitioner.graph.model_graph import Graph
 from trisect.profiles.costmodel.op_features import OpClass
 from trisect.runtime.errors import InvalidInput, InvalidModel
@@ -212,6 +213,12 @@ def test_a_model_that_ends_shape_inference_is_one_error(tmp_path: Path):
     onnx.save(model, path)
     with pytest.raises(InvalidModel, match=r"^m\.onnx: shape inference failed: its process ended \(SIGABRT\)"):
         Graph.read(path)
+
+
+def test_shapes_are_inferred_without_data_propagation_where_that_takes_too_much(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(isolated_inference, "_MEMORY_LIMIT_BYTES", 100 << 20)
+    text = "g (float[1000000] x) => (y) { a = Concat <axis = 0> (x, x) y = Concat <axis = 0> (a, a) }"
+    assert Graph.read(_parsed(tmp_path / "m.onnx", text)).outputs[0].shape == (4_000_000,)
 
 
 @pytest.mark.parametrize(
