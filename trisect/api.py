@@ -21,8 +21,9 @@ from trisect.profiles.stored import profile_store as store
 from trisect.profiles.stored.profile_data import Profile, Provenance
 from trisect.runtime import engines
 from trisect.runtime.device import Device, select
-from trisect.runtime.errors import InvalidInput, PowerUnknown, ProfileMissing
+from trisect.runtime.errors import InvalidInput, PowerUnknown, ProfileMissing, StorageFailed
 from trisect.runtime.files.atomic_folder import check_folder
+from trisect.runtime.files.cache_files import not_cached
 from trisect.runtime.plans import plan_origins
 from trisect.runtime.plans.plan import Plan
 from trisect.runtime.plans.plan_folder import PLAN_FOLDER
@@ -157,12 +158,11 @@ def profile(
         with cluster_devices.connected(address):
             return cluster_devices.profile(cluster_devices.devices(address, wanted, real=True), budget_s, progress)
     chosen = engines.find_hardware(wanted)
+    stored = partial(_store, chosen)
     with model_cases(Graph.read(model, shapes)) if model is not None else nullcontext(()) as own:
-        measured = measure(
-            chosen, budget_s=budget_s, known=_stored(), model_cases=own, progress=progress, on_interrupt=_store
+        return stored(
+            measure(chosen, budget_s=budget_s, known=_stored(), model_cases=own, progress=progress, on_interrupt=stored)
         )
-    _store(measured)
-    return measured
 
 
 def split(
@@ -289,7 +289,12 @@ def with_device_data(request: PlanRequest, use: Callable[[DeviceData], _T], prog
         if cluster_devices.is_of_cluster(devices):
             return called(cluster_devices.profile(devices, BRIEF_BUDGET_S, progress))
         # Only now: a model that cannot be read must not cost the user the time of measuring.
-        return called(profile([device.id for device in devices], budget_s=BRIEF_BUDGET_S, progress=progress))
+        store_here = partial(_store_if_possible, devices)
+        return called(
+            store_here(
+                measure(devices, budget_s=BRIEF_BUDGET_S, known=_stored(), progress=progress, on_interrupt=store_here)
+            )
+        )
 
 
 def import_model(model: str | Path, out: str | Path | None = None, *, progress: Progress = no_progress) -> Bundle:
@@ -316,8 +321,16 @@ def import_model(model: str | Path, out: str | Path | None = None, *, progress: 
     return open_model(model, folder=Path(out) if out is not None else None, progress=progress)
 
 
-def _store(measured: Profile) -> None:
-    store.save(measured, store.default_path(measured.precision))
+def _store(devices: Sequence[Device], measured: Profile) -> Profile:
+    return store.update(measured, store.default_path(measured.precision), [device.id for device in devices])
+
+
+def _store_if_possible(devices: Sequence[Device], measured: Profile) -> Profile:
+    try:
+        return _store(devices, measured)
+    except StorageFailed as error:
+        not_cached("the profile of this machine", error)
+        return measured
 
 
 def _stored() -> Profile | None:

@@ -16,12 +16,13 @@ from trisect.profiles.stored.segment_store import (
     MeasuredSegment,
     SegmentStore,
     load_segments,
-    save_segments,
     segments_path,
+    update_segments,
 )
 from trisect.runtime import engines
 from trisect.runtime.device import Device
-from trisect.runtime.errors import InvalidInput
+from trisect.runtime.errors import InvalidInput, StorageFailed
+from trisect.runtime.files.cache_files import not_cached
 from trisect.runtime.progress import Progress, no_progress
 
 
@@ -64,11 +65,15 @@ def fit_on_networks(
         )
     path = segments_path()
     segments = measure_networks(
-        chosen, load_segments(path), budget_s=budget_s, save=lambda store: save_segments(store, path), progress=progress
+        chosen,
+        load_segments(path),
+        budget_s=budget_s,
+        save=lambda store: update_segments(path, store.joined),
+        progress=progress,
     )
     if model is not None:
         segments = measure_model(Path(model), shapes or {}, chosen, segments)
-        save_segments(segments, path)
+        segments = update_segments(path, segments.joined)
     return segments
 
 
@@ -80,9 +85,10 @@ def store_segments(devices: Sequence[Device], measured: Mapping[str, Sequence[Me
     InvalidProfile
         When the stored measurements cannot be read; they are left as they are.
     """
-    path = segments_path()
-    store = load_segments(path)
-    save_segments(store.extended(devices, measured, store.networks, 0.0), path)
+    try:
+        update_segments(segments_path(), lambda store: store.extended(devices, measured, store.networks, 0.0))
+    except StorageFailed as error:
+        not_cached("times of segments", error)
 
 
 def costs_of(known: Profile, chosen: Sequence[Device]) -> ProfileCosts:

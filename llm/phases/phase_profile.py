@@ -15,7 +15,9 @@ from trisect.profiles.stored.profile_store import default_path
 from trisect.profiles.stored.versioned_json import read_versioned
 from trisect.runtime.atomic_write import write_atomically
 from trisect.runtime.device import Device
-from trisect.runtime.errors import InvalidProfile, ProfileMissing
+from trisect.runtime.errors import InvalidProfile, ProfileMissing, StorageFailed
+from trisect.runtime.files.cache_files import not_cached, updating
+from trisect.runtime.untrusted_files import MalformedFile, decode_json, read_bytes
 
 from ..bundle import Bundle
 
@@ -78,14 +80,25 @@ def phases_path(bundle: Bundle, precision: str, threads: int | None) -> Path:
 
 
 def save_phases(profile: PhaseProfile, path: Path) -> None:
-    """Write a phase profile, atomically.
+    """Write a phase profile, with the devices that other processes have stored meanwhile, if that is possible."""
+    try:
+        with updating(path):
+            profile = _with_stored(profile, path)
+            write_atomically(path, msgspec.json.format(msgspec.json.encode(profile), indent=1))
+    except StorageFailed as error:
+        not_cached("the times of the phases", error)
 
-    Raises
-    ------
-    StorageFailed
-        If the file cannot be written.
-    """
-    write_atomically(path, msgspec.json.format(msgspec.json.encode(profile), indent=1))
+
+def _with_stored(profile: PhaseProfile, path: Path) -> PhaseProfile:
+    try:
+        stored = decode_json(read_bytes(path, _MAX_FILE_BYTES), PhaseProfile)
+    except (OSError, MalformedFile):
+        return profile
+    if (stored.model, stored.schema) != (profile.model, profile.schema) or _invalid_curve(stored):
+        return profile
+    handovers = {(row.source, row.target): row for row in (*stored.handovers, *profile.handovers)}
+    devices = {**stored.devices, **profile.devices}
+    return replace(profile, devices=devices, handovers=tuple(handovers.values()))
 
 
 def load_phases(path: Path, bundle: Bundle, devices: Sequence[Device]) -> PhaseProfile:

@@ -21,6 +21,7 @@ from trisect.profiles.costmodel.costs import Costs
 from trisect.runtime.atomic_write import write_atomically
 from trisect.runtime.device import Device
 from trisect.runtime.errors import StorageFailed, TrisectError
+from trisect.runtime.files.cache_files import not_cached, updating
 from trisect.runtime.progress import Progress, no_progress
 from trisect.runtime.scratch_folder import ScratchFolder
 from trisect.runtime.untrusted_files import MalformedFile, decode_json, read_bytes
@@ -123,9 +124,11 @@ def calibrate(inputs: ProblemInputs, cache: Path, progress: Progress = no_progre
             notes.append(f"costs of {device.id} are not calibrated on this model: {times.not_run}")
     if len(known) > known_before:
         try:
-            write_atomically(cache, msgspec.json.format(msgspec.json.encode(known), indent=1))
+            with updating(cache):
+                content = msgspec.json.encode({**_read(cache), **known})
+                write_atomically(cache, msgspec.json.format(content, indent=1))
         except StorageFailed as error:
-            log.warning("calibration is not cached, and is measured again next time: %s", error)
+            not_cached("the calibration", error)
     return Calibration(scales, nodes_s, tuple(together), tuple(notes))
 
 

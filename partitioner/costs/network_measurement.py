@@ -36,7 +36,7 @@ def measure_networks(
     known: SegmentStore,
     *,
     budget_s: float,
-    save: Callable[[SegmentStore], None] | None = None,
+    save: Callable[[SegmentStore], object] | None = None,
     progress: Progress = no_progress,
 ) -> SegmentStore:
     """Measure synthetic networks: each whole on every device, and cut at random over all devices.

@@ -9,6 +9,7 @@ end, or take all memory.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import get_args
@@ -20,7 +21,8 @@ from trisect.runtime.child_process import ChildProcessFailed
 from trisect.runtime.device import Device
 from trisect.runtime.engines import load
 from trisect.runtime.engines.base import LoadOptions
-from trisect.runtime.errors import EngineFailed, UnsupportedModel
+from trisect.runtime.errors import EngineFailed, StorageFailed, UnsupportedModel
+from trisect.runtime.files.cache_files import not_cached, updating
 from trisect.runtime.isolated_calls import call_isolated
 from trisect.runtime.plans.plan_parts import WEIGHTS_FILE
 from trisect.runtime.untrusted_files import MalformedFile, decode_json, read_bytes
@@ -184,19 +186,18 @@ class Capabilities:
         self.record(CompileProbe(f"values {result.outcome}: {key}", bytes), device, result.reason)
 
     def save(self) -> None:
-        """Write new verdicts, merged with those that other processes have written meanwhile.
-
-        Raises
-        ------
-        StorageFailed
-            Disk full or no permission.
-        """
+        """Write new verdicts, merged with those that other processes have written meanwhile, if that is possible."""
         if not self._unsaved:
             return
-        merged = self._read()
-        for device, verdicts in self._unsaved.items():
-            merged.setdefault(device, {}).update(verdicts)
-        write_atomically(self.path, msgspec.json.format(msgspec.json.encode(_VerdictFile(SCHEMA, merged)), indent=1))
+        try:
+            with updating(self.path):
+                merged = self._read()
+                for device, verdicts in self._unsaved.items():
+                    merged.setdefault(device, {}).update(verdicts)
+                content = msgspec.json.format(msgspec.json.encode(_VerdictFile(SCHEMA, merged)), indent=1)
+                write_atomically(self.path, content)
+        except StorageFailed as error:
+            not_cached("what devices support", error)
         self._unsaved = {}
 
     def _read(self) -> dict[str, dict[str, str]]:
@@ -207,8 +208,10 @@ class Capabilities:
         except FileNotFoundError:
             return {}
         except (OSError, MalformedFile):
-            self.moved = self.path.with_name(f"{self.path.name}.damaged")
-            self.path.replace(self.moved)
+            damaged = self.path.with_name(f"{self.path.name}.damaged")
+            with suppress(OSError):  # it cannot be written either
+                self.path.replace(damaged)
+                self.moved = damaged
             return {}
         return file.verdicts
 

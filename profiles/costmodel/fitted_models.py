@@ -9,8 +9,8 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from trisect.runtime.atomic_write import write_atomically
 from trisect.runtime.device import Device
+from trisect.runtime.files.cache_files import write_cache
 from trisect.runtime.untrusted_files import MalformedFile, decode_json, read_bytes
 
 from ..stored.segment_store import MeasuredSegment, load_segments
@@ -65,7 +65,7 @@ def fitted_models(devices: Sequence[Device], segments: Path) -> dict[str, Device
     else:
         models = {device_id: DeviceModel.fit(rows, device_id) for device_id, rows in training.items()}
         file = _FittedModelsFile(identity, [_to_stored(device_id, model) for device_id, model in models.items()])
-        write_atomically(path, msgspec.json.encode(file))
+        write_cache(path, msgspec.json.encode(file), "fitted cost models")
     return {device_id: _with_own_segments(model, training[device_id]) for device_id, model in models.items()}
 
 

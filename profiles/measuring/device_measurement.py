@@ -57,7 +57,7 @@ def measure(
     known: Profile | None = None,
     model_cases: Sequence[OperatorCase] = (),
     progress: Progress = no_progress,
-    on_interrupt: Callable[[Profile], None] | None = None,
+    on_interrupt: Callable[[Profile], object] | None = None,
 ) -> Profile:
     """Measure devices and the links between them.
 

@@ -5,23 +5,27 @@ from __future__ import annotations
 import os
 import platform
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import replace
 from math import isfinite
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 import platformdirs
 
 from trisect.runtime.atomic_write import write_atomically
 from trisect.runtime.errors import InvalidProfile
+from trisect.runtime.files.cache_files import updating
 
-from .profile_data import SCHEMA, DeviceProfile, Profile
+from .profile_data import SCHEMA, Contention, DeviceProfile, Link, Profile
 from .versioned_json import invalid_figure, read_versioned
 
 PROFILES_VARIABLE = "TRISECT_PROFILES"
 """Environment variable with the folder of profiles."""
 _SIZE_LIMIT_BYTES = 64 << 20
+
+_Row = TypeVar("_Row", bound=Link | Contention)
 
 
 def default_path(precision: str = "float32") -> Path:
@@ -52,6 +56,83 @@ def save(profile: Profile, path: Path) -> None:
     if path.exists():
         load(path)
     write_atomically(path, msgspec.json.format(msgspec.json.encode(profile), indent=1))
+
+
+def update(profile: Profile, path: Path, measured: Collection[str]) -> Profile:
+    """Write the measurements of some devices, and keep what other processes have stored meanwhile.
+
+    Parameters
+    ----------
+    profile : Profile
+        May contain earlier measurements of other devices.
+    measured : collection of str
+        Ids of the devices that were measured.
+
+    Returns
+    -------
+    Profile
+        As it is stored.
+
+    Raises
+    ------
+    InvalidProfile, StorageFailed
+        As `save`, or when another process does not end writing.
+    """
+    with updating(path):
+        if path.exists():
+            profile = _merged(load(path), profile, measured)
+        save(profile, path)
+    return profile
+
+
+def _merged(stored: Profile, new: Profile, measured: Collection[str]) -> Profile:
+    """Return what is stored, and of the new profile the devices that were measured, and all about pairs of these."""
+    origins = [(p.provenance.host, p.provenance.source, p.provenance.threads, p.precision) for p in (stored, new)]
+    if origins[0] != origins[1]:
+        return new
+    devices = {**new.devices, **stored.devices}
+    for name in measured:
+        if name in new.devices:
+            devices[name] = _joined(stored.devices.get(name), new.devices[name])
+    return replace(
+        new,
+        provenance=replace(new.provenance, engines={**stored.provenance.engines, **new.provenance.engines}),
+        devices=devices,
+        links=_rows(new.links, stored.links, measured, lambda row: (row.source, row.target)),
+        contention=_rows(new.contention, stored.contention, measured, _contention_key),
+        read_bandwidth_bytes_per_s=new.read_bandwidth_bytes_per_s or stored.read_bandwidth_bytes_per_s,
+    )
+
+
+def _rows(
+    new: Iterable[_Row], stored: Iterable[_Row], measured: Collection[str], key: Callable[[_Row], tuple[str, ...]]
+) -> tuple[_Row, ...]:
+    """Return the rows about pairs of devices: new ones where both were measured, else those that are stored."""
+    rows: dict[tuple[str, ...], _Row] = {key(added): added for added in new}
+    for row in stored:
+        if not {*key(row)[:2]} <= {*measured} or key(row) not in rows:
+            rows[key(row)] = row
+    return tuple(rows.values())
+
+
+def _contention_key(row: Contention) -> tuple[str, ...]:
+    return row.device, row.beside, row.executor, row.op_class
+
+
+def _joined(stored: DeviceProfile | None, new: DeviceProfile) -> DeviceProfile:
+    """Return new figures of a device, with the cases that another process measured with the same engine."""
+    if stored is None or (stored.name, stored.engine_version) != (new.name, new.engine_version):
+        return new
+    cases = {point.case for point in new.points} | set(new.refused)
+    beside = {point.beside for point in new.wakeups}
+    return msgspec.structs.replace(
+        new,
+        points=(*new.points, *(point for point in stored.points if point.case not in cases)),
+        refused={**{case: why for case, why in stored.refused.items() if case not in cases}, **new.refused},
+        power_w=new.power_w if new.power_w is not None else stored.power_w,
+        memory=new.memory or stored.memory,
+        wakeups=(*new.wakeups, *(point for point in stored.wakeups if point.beside not in beside)),
+    )
 
 
 def load(path: Path) -> Profile:

@@ -7,7 +7,7 @@ model, and can be read without ONNX.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
 from pathlib import Path
@@ -17,6 +17,7 @@ import msgspec
 
 from trisect.runtime.atomic_write import write_atomically
 from trisect.runtime.device import Device
+from trisect.runtime.files.cache_files import updating
 
 from ..costmodel.cost_terms import CostTerm
 from .profile_store import default_path
@@ -99,6 +100,17 @@ class SegmentStore:
         versions = {device.id: _version(device) for device in devices}
         return SegmentStore({**self.devices, **merged}, {**self.versions, **versions}, networks, self.spent_s + spent_s)
 
+    def joined(self, other: SegmentStore) -> SegmentStore:
+        """Return these segments with those that another process has added of the same devices and engines."""
+        devices, versions = {**other.devices, **self.devices}, {**other.versions, **self.versions}
+        for device, rows in self.devices.items():
+            if other.versions.get(device) == self.versions.get(device):
+                known = set(rows)
+                own = {row.key for row in rows if row.origin != "network"}
+                more = (r for r in other.devices.get(device, ()) if r not in known and r.key not in own)
+                devices[device] = (*rows, *more)
+        return SegmentStore(devices, versions, max(self.networks, other.networks), max(self.spent_s, other.spent_s))
+
 
 class _SegmentFile(msgspec.Struct):
     schema: int
@@ -142,6 +154,20 @@ def load_segments(path: Path) -> SegmentStore:
         if not all(isfinite(row.time_s) and row.time_s > 0 for row in rows):
             raise invalid_figure(path, f"a time of {device}")
     return SegmentStore(devices, file.versions, file.networks, file.spent_s)
+
+
+def update_segments(path: Path, change: Callable[[SegmentStore], SegmentStore]) -> SegmentStore:
+    """Change the stored segments, without losing what other processes have stored meanwhile, and return them.
+
+    Raises
+    ------
+    InvalidProfile, StorageFailed
+        As `load_segments` and `save_segments`.
+    """
+    with updating(path):
+        store = change(load_segments(path))
+        save_segments(store, path)
+    return store
 
 
 def save_segments(store: SegmentStore, path: Path) -> None:

@@ -22,7 +22,7 @@ from trisect.profiles.stored.profile_data import (
     Provenance,
     WakeupPoint,
 )
-from trisect.profiles.stored.profile_store import default_path, load, load_own, save
+from trisect.profiles.stored.profile_store import default_path, load, load_own, save, update
 from trisect.runtime.errors import InvalidProfile, StorageFailed
 
 
@@ -167,3 +167,34 @@ def test_wake_up_costs_keep_their_names_on_disk(profile, tmp_path):
     stored = json.loads(path.read_text())["devices"][name]["wakings"]
     assert stored == [{"beside": "cpu:b", "idle_s": 1e-3, "asleep_s": 3e-4, "awake_s": 1e-4}]
     assert load(path) == woken
+
+
+def test_an_update_keeps_what_another_process_has_stored_meanwhile(profile, tmp_path):
+    """Both read the profile with device a; one then measures b, the other measures a further, and c."""
+    path = tmp_path / "profile.json"
+    save(profile, path)
+    a = profile.devices["cpu:a"]
+    b, c = msgspec.structs.replace(a, device="cpu:b"), msgspec.structs.replace(a, device="gpu:c")
+    more = replace(a.points[0], case="matmul:2")
+    theirs = replace(profile, devices={"cpu:a": a, "cpu:b": b}, links=(replace(profile.links[0], latency_s=2e-5),))
+    assert update(theirs, path, ["cpu:a", "cpu:b"]) == theirs
+    further = msgspec.structs.replace(a, points=(more,), refused={})
+    ours = replace(profile, devices={"cpu:a": further, "gpu:c": c})
+    updated = update(ours, path, ["cpu:a", "gpu:c"])
+    assert load(path) == updated
+    assert set(updated.devices) == {"cpu:a", "cpu:b", "gpu:c"}
+    assert updated.devices["cpu:b"] == b
+    assert {point.case for point in updated.devices["cpu:a"].points} == {"matmul:1", "matmul:2"}
+    assert updated.devices["cpu:a"].refused == a.refused
+    assert updated.links == theirs.links  # not measured again: b was not among ours
+
+
+def test_an_update_replaces_figures_of_an_older_engine_and_of_another_machine(profile, tmp_path):
+    path = tmp_path / "profile.json"
+    save(profile, path)
+    newer = msgspec.structs.replace(profile.devices["cpu:a"], engine_version="2", points=())
+    update(replace(profile, devices={"cpu:a": newer}), path, ["cpu:a"])
+    assert load(path).devices == {"cpu:a": newer}
+    elsewhere = replace(profile, provenance=replace(profile.provenance, host="another"), devices={"cpu:z": newer})
+    elsewhere = replace(elsewhere, devices={"cpu:z": msgspec.structs.replace(newer, device="cpu:z")})
+    assert update(elsewhere, path, ["cpu:z"]) == elsewhere

@@ -16,6 +16,7 @@ from trisect.profiles.stored.segment_store import (
     load_segments,
     save_segments,
     segment_key,
+    update_segments,
 )
 from trisect.runtime.device import Device
 from trisect.runtime.errors import InvalidProfile
@@ -73,3 +74,18 @@ def test_a_damaged_file_is_refused_in_one_line(change, tmp_path: Path) -> None:
 def test_different_segments_have_different_keys() -> None:
     segments = [random_terms(random.Random(i)) for i in range(50)]
     assert len({segment_key(terms) for terms in segments}) == len(set(segments))
+
+
+def test_segments_that_another_process_has_added_are_not_lost(tmp_path: Path) -> None:
+    path = tmp_path / "s.json"
+    rows = [MeasuredSegment(random_terms(random.Random(i)), 1e-5 * (i + 1), 0.03) for i in range(4)]
+    start = SegmentStore().extended([CPU], {"cpu:a": rows[:1]}, 1, 1.0)
+    save_segments(start, path)
+    ours, theirs = (start.extended([CPU], {"cpu:a": [row]}, 2, 1.0) for row in rows[1:3])
+    update_segments(path, theirs.joined)
+    stored = update_segments(path, ours.joined)
+    assert stored == load_segments(path)
+    assert set(stored.of(CPU)) == set(rows[:3])
+    own = MeasuredSegment(rows[0].terms, 9e-5, 0.0, "plan")  # measured of a user's model: replaces the earlier one
+    stored = update_segments(path, stored.extended([CPU], {"cpu:a": [own]}, 2, 0.0).joined)
+    assert set(stored.of(CPU)) == {own, *rows[1:3]}
