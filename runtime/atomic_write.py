@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 import secrets
 import stat
 from collections.abc import Iterator
@@ -12,6 +14,7 @@ from typing import BinaryIO
 
 from .errors import StorageFailed
 from .files.output_paths import check_replaceable_file
+from .files.path_locks import lock_path
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -30,7 +33,8 @@ def write_atomically(path: Path, content: bytes) -> None:
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
     """Yield a file that gets the name ``path`` when the block succeeds, and is removed when it fails.
 
-    A new file has the mode that the user's umask gives, another one keeps its mode.
+    A new file has the mode that the user's umask gives, another one keeps its mode. What a killed process left is
+    removed when the same file is written again.
 
     Raises
     ------
@@ -38,18 +42,53 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
         As `write_atomically`.
     """
     check_replaceable_file(path)
-    temporary = path.with_name(f".trisect-{secrets.token_hex(8)}")
+    temporary: Path | None = None
+    lock: int | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("xb") as file:
+        _remove_abandoned(path)
+        temporary, lock = _new_file(path)
+        with temporary.open("wb") as file:
             _keep_mode(path, file)
             yield file
         temporary.replace(path)
     except OSError as error:
         raise StorageFailed(f"{path} cannot be written: {error.strerror or error}") from error
     finally:
-        with suppress(OSError):
-            temporary.unlink()
+        if temporary is not None:
+            with suppress(OSError):
+                temporary.unlink()
+        if lock is not None:
+            os.close(lock)
+
+
+def _prefix(path: Path) -> str:
+    # A hash, because a long name would become too long.
+    return f".trisect-file-{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:8]}-"
+
+
+def _new_file(path: Path) -> tuple[Path, int | None]:
+    """Return a new file beside another one, and a lock on it that ends with this process."""
+    while True:
+        new = path.with_name(f"{_prefix(path)}{secrets.token_hex(4)}")
+        with suppress(BlockingIOError, FileExistsError):
+            new.touch(exist_ok=False)
+            lock = lock_path(new)
+            if new.exists():  # not taken for abandoned by another process, before it was locked
+                return new, lock
+            if lock is not None:
+                os.close(lock)
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Remove the new files of processes that were killed before these were complete."""
+    name = re.compile(re.escape(_prefix(path)) + "[0-9a-f]{8}")
+    for abandoned in filter(name.fullmatch, os.listdir(path.parent)):
+        with suppress(OSError):  # BlockingIOError, too: it is being written
+            lock = lock_path(path.with_name(abandoned))
+            if lock is not None:
+                path.with_name(abandoned).unlink()
+                os.close(lock)
 
 
 def _keep_mode(path: Path, file: BinaryIO) -> None:

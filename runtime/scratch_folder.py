@@ -12,7 +12,7 @@ import threading
 import weakref
 from pathlib import Path
 
-from .files.folder_locks import lock_folder
+from .files.path_locks import lock_path
 
 NAME_LENGTH = len("trisect--") + 8
 """Length of a folder's name without its purpose."""
@@ -98,7 +98,7 @@ def _remove_if_abandoned(folder: Path) -> None:
     with contextlib.suppress(OSError):  # BlockingIOError, too: it is in use
         if hasattr(os, "getuid") and folder.lstat().st_uid != os.getuid():
             return
-        lock = lock_folder(folder)
+        lock = lock_path(folder)
         if lock is None:
             return
         try:
@@ -116,7 +116,7 @@ def _new_folder(base: Path, purpose: str) -> tuple[Path, int | None]:
         folder = base / f"trisect-{purpose}-{secrets.token_hex(4)}"
         with contextlib.suppress(FileExistsError, BlockingIOError):
             folder.mkdir(mode=0o700)
-            lock = lock_folder(folder)
+            lock = lock_path(folder)
             with contextlib.suppress(FileNotFoundError):  # taken for abandoned before it was locked
                 (folder / _MARKER).touch()
                 return folder, lock

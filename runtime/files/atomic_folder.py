@@ -20,8 +20,8 @@ from pathlib import Path
 
 from ..errors import StorageFailed
 from ..untrusted_files import open_regular
-from .folder_locks import lock_folder
 from .output_paths import check_output_folder, unwritable
+from .path_locks import lock_path
 
 log = logging.getLogger(__name__)
 
@@ -178,7 +178,7 @@ def _new_folder(folder: Path) -> tuple[Path, int | None]:
         new = folder.with_name(f"{_prefix(folder, 'new')}{secrets.token_hex(4)}")
         new.mkdir()
         with suppress(BlockingIOError):
-            lock = lock_folder(new)
+            lock = lock_path(new)
             if new.is_dir():  # not taken for abandoned by another process, before it was locked
                 return new, lock
             if lock is not None:
@@ -189,7 +189,7 @@ def _remove_abandoned(folder: Path) -> None:
     """Remove the new folders of processes that were killed before these were complete."""
     for abandoned in folder.parent.glob(f"{_prefix(folder, 'new')}*"):
         with suppress(BlockingIOError):
-            lock = lock_folder(abandoned)
+            lock = lock_path(abandoned)
             if lock is not None:
                 shutil.rmtree(abandoned, ignore_errors=True)
                 os.close(lock)

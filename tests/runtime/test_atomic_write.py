@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -39,3 +41,24 @@ def test_a_file_in_place_of_the_folder_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageFailed, match="cannot be written"):
         write_atomically(tmp_path / "file" / "other", b"")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no locks on open files")
+def test_what_a_killed_process_left_is_removed_by_the_next_write_of_the_same_file(tmp_path: Path) -> None:
+    program = (
+        "import sys, time; from pathlib import Path; from trisect.runtime.atomic_write import atomic_file\n"
+        "with atomic_file(Path(sys.argv[1])) as file:\n"
+        "    file.write(bytes(1000)); file.flush(); print(flush=True); time.sleep(600)"
+    )
+    target = tmp_path / "a.bin"
+    with subprocess.Popen([sys.executable, "-c", program, target], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        write_atomically(target, b"1")
+        write_atomically(tmp_path / "b.bin", b"1")
+        assert len(list(tmp_path.iterdir())) == 3  # what is being written stays
+        process.kill()
+    write_atomically(tmp_path / "b.bin", b"2")
+    assert len(list(tmp_path.iterdir())) == 3
+    write_atomically(target, b"2")
+    assert {path.name for path in tmp_path.iterdir()} == {"a.bin", "b.bin"}

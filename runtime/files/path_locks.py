@@ -1,4 +1,4 @@
-"""Locks on folders, which end with the process that holds them, however it ends."""
+"""Locks on files and folders, which end with the process that holds them, however it ends."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 
 
-def lock_folder(folder: Path) -> int | None:
-    """Lock a folder until the returned descriptor is closed; None where this system or its disk has no locks.
+def lock_path(path: Path) -> int | None:
+    """Lock a file or folder until the returned descriptor is closed; None where this system or its disk has no locks.
 
     Raises
     ------
@@ -20,7 +20,7 @@ def lock_folder(folder: Path) -> int | None:
         return None
     descriptor = None
     try:
-        descriptor = os.open(folder, os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return descriptor
     except OSError as error:
