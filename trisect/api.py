@@ -346,6 +346,5 @@ def _still_valid(stored: Profile, chosen: Sequence[Device]) -> Profile:
 
 def temporary_plan_folder() -> Path:
     """Return a new folder that is removed when this process ends."""
-    folder = ScratchFolder("plan")
-    _plan_folders.append(folder)
-    return folder.path / "plan"
+    _plan_folders.append(ScratchFolder("plan"))
+    return _plan_folders[-1].path / "plan"

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ..atomic_write import write_atomically
 from ..errors import StorageFailed
-from .folder_locks import lock_folder
+from .path_locks import lock_path
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ def updating(path: Path, timeout_s: float = _LOCK_TIMEOUT_S) -> Iterator[None]:
         raise StorageFailed(f"{path} cannot be written: {error.strerror or error}") from error
     while lock is None:
         try:
-            lock = lock_folder(Path(os.path.realpath(path.parent)))
+            lock = lock_path(Path(os.path.realpath(path.parent)))
             break
         except BlockingIOError:
             if time.monotonic() > deadline_s:
