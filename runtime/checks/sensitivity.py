@@ -57,7 +57,7 @@ def sensitive_outputs(
             break
         for spec in outputs:
             one, other = unpack(spec.dtype, changed[spec.name]), unpack(spec.dtype, whole[spec.name])
-            difference = compare(one, other, absolute=tolerance.absolute(other), relative=tolerance.value)
+            difference = compare(one, other, absolute=tolerance.absolute(other), relative=tolerance.relative(other))
             if difference.worst > 1:
                 sensitive.add(spec.name)
     return sensitive

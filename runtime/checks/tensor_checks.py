@@ -113,7 +113,7 @@ def _check(
     if tolerance.of_largest and not is_output and spec.dtype in _STEPS_DTYPES:
         # Steps of a quantisation inside the model: one more or less is rounding.
         actual, expected = (np.asarray(value).astype(np.float32) for value in (actual, expected))
-    difference = compare(actual, expected, absolute=tolerance.absolute(expected), relative=tolerance.value)
+    difference = compare(actual, expected, absolute=tolerance.absolute(expected), relative=tolerance.relative(expected))
     return TensorCheck(
         spec.name,
         -1 if producer is None else producer.index,

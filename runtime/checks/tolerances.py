@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
+import ml_dtypes
 import numpy as np
 import onnx
 
@@ -25,7 +27,8 @@ _QUANTISING_OPS = frozenset(
     "MatMulIntegerToFloat QAttention QGemm QOrderedMatMul QEmbedLayerNormalization".split()
 )
 _WEIGHT_QUANTISING_OPS = frozenset("DequantizeLinear MatMulNBits GatherBlockQuantized MatMulBnb4".split())
-_SMALL_FLOATS = ("float16", "bfloat16", "float8", "float4")
+_SMALL_FLOATS = ("float16", "bfloat16", "float8", "float6", "float4")
+_SMALL_BYTES = 2
 _LARGEST_MIN = 1e-30
 
 
@@ -36,6 +39,16 @@ class Tolerance:
     value: float
     of_largest: bool = False
     """Whether the absolute part is relative to the largest magnitude of the tensor."""
+    allows_a_step: bool = False
+    """Whether a float of 8 or 16 bits may be the next one of its dtype, however far that is."""
+
+    def relative(self, expected: object) -> float:
+        """Return the relative part for a tensor."""
+        if not self.allows_a_step or not isinstance(expected, np.ndarray) or expected.dtype.itemsize > _SMALL_BYTES:
+            return self.value
+        limits: Any = ml_dtypes.finfo
+        is_float = expected.dtype.name.startswith(_SMALL_FLOATS)
+        return max(self.value, float(limits(expected.dtype).eps)) if is_float else self.value
 
     def absolute(self, expected: object) -> float:
         """Return the absolute part for a tensor; containers have no largest magnitude."""
@@ -63,10 +76,10 @@ def default_tolerance(model: onnx.ModelProto, precision: str = "float32") -> Tol
     asked = TOLERANCES.get(precision, TOLERANCES["fast"])
     ops = {node.op_type for node in all_nodes(model)}
     if any(op in _QUANTISING_OPS or op.startswith("QLinear") for op in ops):
-        return Tolerance(max(asked, _QUANTISED), of_largest=True)
+        return Tolerance(max(asked, _QUANTISED), of_largest=True, allows_a_step=True)
     if ops & _WEIGHT_QUANTISING_OPS or _computes_in_small_floats(model):
-        return Tolerance(max(asked, TOLERANCES["float16"]))
-    return Tolerance(asked)
+        return Tolerance(max(asked, TOLERANCES["float16"]), allows_a_step=True)
+    return Tolerance(asked, allows_a_step=True)
 
 
 def _computes_in_small_floats(model: onnx.ModelProto) -> bool:
