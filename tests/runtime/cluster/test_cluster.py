@@ -30,7 +30,7 @@ from trisect.runtime.tensors.tensor_spec import TensorSpec
 
 pytestmark = pytest.mark.usefixtures("cluster")
 ONE = LoadOptions(threads=1)
-SHIPPED = "trisect-plan-here-*"
+SHIPPED = "trisect-received-*"
 
 
 def moved(plan: Plan, where: dict[str, str]) -> Plan:
