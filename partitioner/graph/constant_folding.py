@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from functools import cache
 from itertools import zip_longest
 from math import prod
 
 import numpy as np
 import onnx
 import onnx_ir as ir
-from onnx import helper
+from onnx import helper, parser
 from onnx.reference import ReferenceEvaluator
 
 log = logging.getLogger(__name__)
@@ -42,6 +43,13 @@ _ELEMENTWISE = frozenset(
     "Add And Div Equal Greater GreaterOrEqual Less LessOrEqual Max Min Mod Mul Or Sub Where Xor".split()
 )
 """Operators whose inputs are broadcast to a common shape, which may be larger than all of them."""
+
+
+@cache
+def load_operators() -> None:
+    """Load ONNX's reference operators, which takes a moment, here instead of in each forked process."""
+    text = '<ir_version: 10, opset_import: ["": 18]> g (float[1] x) => (float[1] y) { y = Identity(x) }'
+    ReferenceEvaluator(parser.parse_model(text))
 
 
 def fold(

@@ -18,7 +18,7 @@ from onnx import helper, numpy_helper
 from trisect.runtime.errors import InvalidInput, InvalidModel, one_line
 
 from ..proto_rewrites.map_types import has_map, map_type, set_map_type
-from .constant_folding import FOLDED_ELEMENTS_MAX, fold
+from .constant_folding import FOLDED_ELEMENTS_MAX, fold, load_operators
 from .isolated_inference import infer_isolated
 from .surrogate_ops import surrogate_of
 
@@ -107,6 +107,8 @@ def infer(model: ir.Model) -> dict[str, np.ndarray]:
         Where shape inference fails.
     """
     skeleton = _Skeleton(model)
+    if any(node.op_type in ("Shape", "Size", "ConstantOfShape", "Range") for node in model.graph):
+        load_operators()
     inferred, folded = infer_isolated(partial(_infer_and_fold, model, skeleton), skeleton.size_bytes)
     _write_back(model.graph, inferred.graph)
     for name, tensor in constants(model.graph).items():
