@@ -21,9 +21,8 @@ from trisect.profiles.stored import profile_store as store
 from trisect.profiles.stored.profile_data import Profile, Provenance
 from trisect.runtime import engines
 from trisect.runtime.device import Device, select
-from trisect.runtime.errors import InvalidInput, PowerUnknown, ProfileMissing, StorageFailed
+from trisect.runtime.errors import InvalidInput, PowerUnknown, ProfileMissing
 from trisect.runtime.files.atomic_folder import check_folder
-from trisect.runtime.files.cache_files import not_cached
 from trisect.runtime.plans import plan_origins
 from trisect.runtime.plans.plan import Plan
 from trisect.runtime.plans.plan_folder import PLAN_FOLDER
@@ -158,7 +157,7 @@ def profile(
         with cluster_devices.connected(address):
             return cluster_devices.profile(cluster_devices.devices(address, wanted, real=True), budget_s, progress)
     chosen = engines.find_hardware(wanted)
-    stored = partial(_store, chosen)
+    stored = partial(_store, store.update, chosen)
     with model_cases(Graph.read(model, shapes)) if model is not None else nullcontext(()) as own:
         return stored(
             measure(chosen, budget_s=budget_s, known=_stored(), model_cases=own, progress=progress, on_interrupt=stored)
@@ -289,11 +288,9 @@ def with_device_data(request: PlanRequest, use: Callable[[DeviceData], _T], prog
         if cluster_devices.is_of_cluster(devices):
             return called(cluster_devices.profile(devices, BRIEF_BUDGET_S, progress))
         # Only now: a model that cannot be read must not cost the user the time of measuring.
-        store_here = partial(_store_if_possible, devices)
+        stored = partial(_store, store.update_if_possible, devices)
         return called(
-            store_here(
-                measure(devices, budget_s=BRIEF_BUDGET_S, known=_stored(), progress=progress, on_interrupt=store_here)
-            )
+            stored(measure(devices, budget_s=BRIEF_BUDGET_S, known=_stored(), progress=progress, on_interrupt=stored))
         )
 
 
@@ -321,16 +318,8 @@ def import_model(model: str | Path, out: str | Path | None = None, *, progress: 
     return open_model(model, folder=Path(out) if out is not None else None, progress=progress)
 
 
-def _store(devices: Sequence[Device], measured: Profile) -> Profile:
-    return store.update(measured, store.default_path(measured.precision), [device.id for device in devices])
-
-
-def _store_if_possible(devices: Sequence[Device], measured: Profile) -> Profile:
-    try:
-        return _store(devices, measured)
-    except StorageFailed as error:
-        not_cached("the profile of this machine", error)
-        return measured
+def _store(update: Callable[..., Profile], devices: Sequence[Device], measured: Profile) -> Profile:
+    return update(measured, store.default_path(measured.precision), [device.id for device in devices])
 
 
 def _stored() -> Profile | None:

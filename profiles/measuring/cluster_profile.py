@@ -21,8 +21,6 @@ from trisect.runtime.cluster.transfer_probe import measure_transfers
 from trisect.runtime.device import Device
 from trisect.runtime.engines import discover
 from trisect.runtime.engines.base import LoadOptions
-from trisect.runtime.errors import StorageFailed
-from trisect.runtime.files.cache_files import not_cached
 from trisect.runtime.progress import Progress, no_progress
 from trisect.runtime.scratch_folder import ScratchFolder
 
@@ -170,10 +168,7 @@ def _profile_on_node(device_ids: Sequence[str], budget_s: float) -> bytes:
     )
     if stored is None or not is_current:
         stored = measure(devices, budget_s=budget_s, known=stored)
-        try:
-            stored = store.update(stored, path, device_ids)
-        except StorageFailed as error:
-            not_cached("the profile", error)
+        stored = store.update_if_possible(stored, path, device_ids)
     return msgspec.json.encode(replace(stored, devices={device.id: stored.devices[device.id] for device in devices}))
 
 

@@ -15,8 +15,8 @@ import msgspec
 import platformdirs
 
 from trisect.runtime.atomic_write import write_atomically
-from trisect.runtime.errors import InvalidProfile
-from trisect.runtime.files.cache_files import updating
+from trisect.runtime.errors import InvalidProfile, StorageFailed
+from trisect.runtime.files.cache_files import not_cached, updating
 
 from .profile_data import SCHEMA, Contention, DeviceProfile, Link, Profile
 from .versioned_json import invalid_figure, read_versioned
@@ -83,6 +83,21 @@ def update(profile: Profile, path: Path, measured: Collection[str]) -> Profile:
             profile = _merged(load(path), profile, measured)
         save(profile, path)
     return profile
+
+
+def update_if_possible(profile: Profile, path: Path, measured: Collection[str]) -> Profile:
+    """As `update`, but only log where the file cannot be written.
+
+    Raises
+    ------
+    InvalidProfile
+        As `save`.
+    """
+    try:
+        return update(profile, path, measured)
+    except StorageFailed as error:
+        not_cached("the profile of this machine", error)
+        return profile
 
 
 def _merged(stored: Profile, new: Profile, measured: Collection[str]) -> Profile:
