@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from trisect.profiles.capabilities.compile_verdicts import Capabilities
+from trisect.profiles.capabilities.trial_feeds import is_random_operator
 from trisect.profiles.capabilities.value_trials import EQUAL
 from trisect.runtime.device import Device
 from trisect.runtime.plans.plan import Plan
@@ -68,10 +69,16 @@ def alternating_plan(
     for number, task in enumerate(topological_order(tasks)):
         turns = [devices[(number + i) % len(devices)] for i in range(len(devices))]
         reasons = {d: refused.get((task, d.id)) or results.get((task, d.id), EQUAL).reason for d in turns}
-        able = [d for d in turns if not reasons[d]]
-        if not able and (task, devices[0].id) not in refused and results[task, devices[0].id].outcome == "undecided":
-            able = [devices[0]]
         nodes: tuple[str, ...] = tasks.nodes[task]["nodes"]
+        # Each engine draws its own random numbers; a suite expects those of the last resort.
+        is_random = any(is_random_operator(graph.nodes[node].op_type, graph.nodes[node].inputs) for node in nodes)
+        able = [d for d in turns if not reasons[d] and not is_random]
+        if (
+            not (able or is_random)
+            and (task, devices[0].id) not in refused
+            and results[task, devices[0].id].outcome == "undecided"
+        ):
+            able = [devices[0]]
         device_id = (able[0] if able else last_resort).id
         why = "; ".join(f"{d.id}: {reason}" for d, reason in reasons.items() if reason)
         features = tasks.nodes[task]["features"]

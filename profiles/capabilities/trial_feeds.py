@@ -75,10 +75,18 @@ def role_of(op_type: str, position: int) -> str:
 
 def is_random(model: onnx.ModelProto) -> bool:
     """Return whether results differ from run to run: random operators, and dropout in training."""
-    return any(
-        node.op_type in RANDOM_OPERATORS or (node.op_type == "Dropout" and len(node.input) > 2 and node.input[2])
-        for node in model.graph.node
-    )
+    return any(is_random_operator(node.op_type, node.input) for node in model.graph.node)
+
+
+def is_random_operator(op_type: str, inputs: Sequence[object]) -> bool:
+    """Return whether an operator's results differ from run to run.
+
+    Examples
+    --------
+    >>> is_random_operator("Dropout", ["x"]), is_random_operator("Dropout", ["x", "ratio", "training"])
+    (False, True)
+    """
+    return op_type in RANDOM_OPERATORS or (op_type == "Dropout" and len(inputs) > 2 and bool(inputs[2]))
 
 
 @dataclass(frozen=True)
