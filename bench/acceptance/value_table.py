@@ -183,7 +183,10 @@ def _examine(
     if case is not None and not is_random(case.model):
         for nodes, device, feeds, reason in _case_failures(case, instances, devices, folder):
             for one in instances[nodes]:
-                if _agrees(feeds, one.units.kinds(nodes), one.assumptions):
+                kinds = one.units.kinds(nodes)
+                if all(graph.nodes[node].op_type in ("Cast", "CastLike") for node in nodes):
+                    kinds = {name: f"{kinds.get(name, '')}+-n" for name in feeds}  # saturation is part of a cast
+                if _agrees(feeds, kinds, one.assumptions):
                     results.put(device, one.key, TrialResult("different", reason))
 
 
@@ -228,7 +231,7 @@ def _case_failures(
 
 
 def _agrees(feeds: Mapping[str, Any], kinds: Mapping[str, str], assumptions: _Assumptions) -> bool:
-    """Return whether feeds hold only what the assumptions allow."""
+    """Return whether feeds hold only what the assumptions allow; kinds are those of the inputs."""
     for name, value in feeds.items():
         if not isinstance(value, np.ndarray) or not value.size or value.dtype.kind not in "iufV":
             continue

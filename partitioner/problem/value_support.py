@@ -45,12 +45,13 @@ def value_results(
         Task and device id -> a result other than ``equal``; that of its first unit that has one.
     """
     units_of = {task: tuple(units.of_task(nodes)) for task, nodes in members.items()}
+    keys = {unit.key for parts in units_of.values() for unit in parts}
     results: dict[tuple[str, str], TrialResult] = {}
     with ScratchFolder("values") as folder:
         for device in devices:
             if device.reality == "published" or not engines.capabilities(device).computes:
                 continue
-            of_keys = {u.key: capabilities.known_values(u.key, device) for task in units_of for u in units_of[task]}
+            of_keys = {key: capabilities.known_values(key, device) for key in keys}
             unknown: dict[str, TrialUnit] = {}
             for task, parts in units_of.items():
                 if (task, device.id) not in refused:

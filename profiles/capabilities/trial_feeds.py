@@ -47,11 +47,14 @@ _ROLES: Mapping[tuple[str, int], str] = {
     ("Slice", 3): "axes", ("Slice", 4): "one", ("Pad", 1): "flag", ("Pad", 3): "axes", ("Unsqueeze", 1): "axes",
     ("Squeeze", 1): "axes", ("TopK", 1): "one", ("Split", 1): "size", ("Resize", 2): "factor", ("Resize", 3): "size",
     ("CumSum", 1): "zero", ("Trilu", 1): "flag", ("QuantizeLinear", 1): "scale", ("DequantizeLinear", 1): "scale",
-    ("Cast", 0): "castable", ("CastLike", 0): "castable", ("LSTM", 4): "size", ("GRU", 4): "size", ("RNN", 4): "size",
+    ("Cast", 0): "castable", ("CastLike", 0): "castable", ("LSTM", 4): "one", ("GRU", 4): "one", ("RNN", 4): "one",
     ("NonMaxSuppression", 2): "size", ("NonMaxSuppression", 3): "half", ("NonMaxSuppression", 4): "zero",
     ("RoiAlign", 2): "zero", ("BatchNormalization", 4): "scale", ("Dropout", 1): "half", ("GridSample", 1): "half",
     ("QLinearMatMul", 1): "scale", ("QLinearMatMul", 4): "scale", ("QLinearMatMul", 6): "scale",
     ("QLinearConv", 1): "scale", ("QLinearConv", 4): "scale", ("QLinearConv", 6): "scale",
+    ("Attention", 6): "size", ("HannWindow", 0): "size", ("HammingWindow", 0): "size", ("BlackmanWindow", 0): "size",
+    ("CenterCropPad", 1): "size", ("STFT", 1): "one", ("STFT", 3): "size", ("MaxUnpool", 2): "shape",
+    ("NegativeLogLikelihoodLoss", 1): "class", ("SoftmaxCrossEntropyLoss", 1): "class", ("RotaryEmbedding", 3): "one",
     ("Range", 2): "one", ("DFT", 1): "size", ("DFT", 2): "axes", ("Compress", 1): "flag", ("SequenceAt", 1): "zero",
     ("SequenceErase", 1): "zero", ("SequenceInsert", 2): "zero", ("ReverseSequence", 1): "size",
     **{(f"Reduce{kind}", 1): "axes" for kind in ("Sum", "Mean", "Max", "Min", "Prod", "L1", "L2", "LogSum",
@@ -165,12 +168,15 @@ class TrialFeeds:
         values: Any
         if role in ("index", "distinct index"):
             size = self._index_limit(node, data)
-            low = 0 if spec.dtype.startswith("u") or label in ("ties", "ordinary") else -size
+            is_positive = spec.dtype.startswith("u") or node.op_type == "MaxUnpool" or label in ("ties", "ordinary")
+            low = 0 if is_positive else -size
             values = rng.integers(low, size, shape) if size else np.zeros(shape)
             if role == "distinct index" and shape:
                 axis = _axis(node, len(shape))
                 values = np.argsort(rng.random((*shape[:axis], max(size, shape[axis]), *shape[axis + 1 :])), axis)
                 values = np.take(values, range(shape[axis]), axis)
+        elif role == "class":
+            values = rng.integers(0, data[1] if len(data) > 1 else 1, shape)
         elif role == "index of rows":
             values = _rows(data, shape, rng)
         elif role == "shape":

@@ -35,11 +35,11 @@ REFEREES = ("cpu:ort", "cpu:openvino")
 REFERENCE_DEVICE = "cpu:reference"
 REFERENCE_OPSET = 13
 """The oldest opset whose operators ONNX's reference implements as they were defined then."""
-_RELATIVE_TOLERANCES = {"float16": 4e-3, "bfloat16": 2.0**-6}
+_RELATIVE_TOLERANCES = {"float16": 1e-2, "bfloat16": 2.0**-5}
 _RELATIVE_TOLERANCE, _ABSOLUTE_TOLERANCE = 1e-3, 1e-7
 """Tolerances of ONNX's own conformance tests."""
-_MAGNITUDE_SHARE = 2e-5
-"""Also allowed: this share of the usual magnitude, for sums that cancel out."""
+_MAGNITUDE_SHARE, _MAGNITUDE_SHARE_OF_HALVES = 0.02, 0.2
+"""Also allowed: this share of the relative tolerance at the usual magnitude, for sums that cancel out."""
 _OUTPUT_BYTES_MAX = 1 << 26
 _TIME_LIMIT_S = 30.0
 
@@ -111,10 +111,12 @@ def compare_values(trial: ValueTrial, device: Device) -> TrialResult:
         outcomes = []
         for label, arrays in feeds.draws():
             outcome = judge_once(model, actual, judges, arrays)
-            if outcome.outcome in ("different", "failed"):
-                return TrialResult(outcome.outcome, f"{outcome.reason}, with {label}")
+            if outcome.outcome == "different":
+                return TrialResult("different", f"{outcome.reason}, with {label}")
             outcomes.append(outcome)
-    return EQUAL if EQUAL in outcomes else UNDECIDED
+    # An engine may refuse some inputs that others take, as long as it says so.
+    failures = [outcome for outcome in outcomes if outcome.outcome == "failed"]
+    return EQUAL if EQUAL in outcomes else failures[0] if failures else UNDECIDED
 
 
 def _reference_model(trial: ValueTrial, model: onnx.ModelProto) -> Path | bytes | None:
@@ -252,10 +254,8 @@ def _largest_difference(dtype: str, one: np.ndarray, other: np.ndarray, step: in
     plain = other.astype(np.complex128 if other.dtype.kind == "c" else np.float64)
     finite = np.abs(plain[np.isfinite(plain)])
     usual = float(np.minimum(finite, np.percentile(finite, 75)).mean()) if finite.size else 0.0
-    difference = compare(
-        one,
-        other,
-        absolute=_ABSOLUTE_TOLERANCE + _MAGNITUDE_SHARE * usual,
-        relative=_RELATIVE_TOLERANCES.get(dtype, _RELATIVE_TOLERANCE),
-    )
+    relative = _RELATIVE_TOLERANCES.get(dtype, _RELATIVE_TOLERANCE)
+    share = _MAGNITUDE_SHARE_OF_HALVES if dtype in _RELATIVE_TOLERANCES else _MAGNITUDE_SHARE
+    absolute = _ABSOLUTE_TOLERANCE + share * relative * usual
+    difference = compare(one, other, absolute=absolute, relative=relative)
     return difference.max_abs if difference.worst > 1 else 0.0
