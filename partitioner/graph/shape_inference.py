@@ -20,7 +20,7 @@ from trisect.runtime.errors import InvalidInput, InvalidModel, one_line
 from ..proto_rewrites.map_types import has_map, map_type, set_map_type
 from .constant_folding import FOLDED_ELEMENTS_MAX, fold, load_operators
 from .isolated_inference import infer_isolated
-from .surrogate_ops import surrogate_of
+from .surrogate_ops import has_surrogate, surrogate_of
 
 _INLINE_BYTES = 8 * FOLDED_ELEMENTS_MAX
 _ROUNDS_MAX = 100
@@ -167,6 +167,9 @@ class _Skeleton:
             if output.producer() is None or output.name in known_shapes:
                 continue
             info = graph.output.add(name=output.name)
+            maker = output.producer()
+            if maker is not None and not maker.domain and not has_surrogate("", maker.op_type):
+                continue  # inference knows its type; that in the file may be wrong
             if output.dtype is not None and not isinstance(output.type, (ir.SequenceType, ir.OptionalType)):
                 info.type.tensor_type.elem_type = output.dtype.value
             elif output.type is not None:
@@ -276,7 +279,7 @@ def _is_static(value: ir.Value) -> bool:
 
 def _write_back(graph: ir.Graph, inferred: onnx.GraphProto) -> None:
     """Copy inferred types onto the values of a graph and of the bodies of its nodes."""
-    types = {v.name: v for group in (inferred.value_info, inferred.output) for v in group}
+    types = {v.name: v for group in (inferred.value_info, inferred.output) for v in group if v.HasField("type")}
     for node in graph:
         _set_types(node.outputs, types)
     bodies = {node.name: node for node in inferred.node}

@@ -45,7 +45,7 @@ class WholeModel:
         Parameters
         ----------
         outputs : sequence of TensorSpec, optional
-            What the plan knows of its outputs: their types may be missing in the file.
+            What the plan knows of its outputs: their types may be missing in the file, or wrong.
 
         Raises
         ------
@@ -59,7 +59,7 @@ class WholeModel:
         del proto.graph.value_info[:]  # engines compute by shapes that are declared there, true or not
         dtypes = {spec.name: spec.dtype for spec in outputs}
         for value in proto.graph.output:
-            if value.type.WhichOneof("value") is None and value.name in dtypes:
+            if value.name in dtypes:
                 value.type.CopyFrom(type_of(dtypes[value.name]))
         return cls(proto, folder)
 
