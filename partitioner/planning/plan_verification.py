@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
+import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
@@ -94,12 +96,18 @@ class PlanVerifier:
             return {}
 
     def _add(self, key: str, result: PlanCheck) -> None:
-        results = self._read() | {key: result}
+        # JSON has no infinity, which is the difference of results of other shapes.
+        stored = replace(result, max_abs=_finite(result.max_abs), max_rel=_finite(result.max_rel))
+        results = self._read() | {key: stored}
         newest = dict(list(results.items())[-_RESULTS_MAX:])
         try:
             write_atomically(self.cache, msgspec.json.format(msgspec.json.encode(newest), indent=1))
         except StorageFailed as error:
             log.warning("the result of the verification is not cached: %s", error)
+
+
+def _finite(number: float) -> float:
+    return number if math.isfinite(number) else sys.float_info.max
 
 
 def _used_devices(plan: Plan) -> list[Device]:
