@@ -176,7 +176,9 @@ def _feeds(path: Path, plan: Plan, feeds: Arrays | None, seed: int) -> dict[str,
     if feeds is not None:
         arrays = check_feeds(plan.inputs, feeds, fixed=plan.fixed_inputs)
     else:
-        arrays = generate_feeds(onnx.load(path, load_external_data=False), plan, seed)
+        arrays = generate_feeds(
+            onnx.load(path, load_external_data=False), plan, seed, narrow=plan.assumes_narrow_numbers
+        )
     return {spec.name: unpack(spec.dtype, arrays[spec.name]) for spec in plan.inputs}
 
 

@@ -55,7 +55,7 @@ def check_plan(folder: Path, model_path: Path, tolerance: float | None = None) -
 
 
 def _check_once(plan: Plan, model: WholeModel, tolerance: Tolerance, seed: int) -> PlanCheck:
-    feeds = generate_feeds(model.proto, plan, seed)
+    feeds = generate_feeds(model.proto, plan, seed, narrow=plan.assumes_narrow_numbers)
     boundary = boundary_of(plan, model)
     try:
         device, whole = run_whole(model, find_devices(REFERENCES), boundary, feeds)

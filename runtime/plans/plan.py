@@ -14,7 +14,7 @@ from ..errors import InvalidInput, StorageFailed
 from ..tensors.tensor_spec import TensorSpec
 from .check_result import PlanCheck
 from .plan_folder import copy_files, read_json, write_json
-from .plan_parts import PlacedTask, Segment, Transfer, Weights
+from .plan_parts import NARROW_NUMBERS, PlacedTask, Segment, Transfer, Weights
 from .timeline import Schedule
 
 
@@ -66,6 +66,12 @@ class Plan:
         if self.value == self.bound:
             return 0.0
         return self.value / self.bound - 1 if self.bound > 0 else float("inf")
+
+    @property
+    def assumes_narrow_numbers(self) -> bool:
+        """Whether it was made with the assumption that no number needs more than 32 bits."""
+        assumptions = self.constraints.get("assume")
+        return isinstance(assumptions, list | tuple) and NARROW_NUMBERS in assumptions
 
     def explain(self, node: str) -> str:
         """Return the reason for a node's placement.

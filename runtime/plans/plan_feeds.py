@@ -25,4 +25,4 @@ def plan_feeds(plan: Plan, seed: int = 0) -> dict[str, np.ndarray]:
         nodes.graph.node.extend(graph.node)
         nodes.graph.initializer.extend(graph.initializer)
         nodes.graph.value_info.extend((*graph.input, *graph.output, *graph.value_info))
-    return generate_feeds(nodes, plan, seed)
+    return generate_feeds(nodes, plan, seed, narrow=plan.assumes_narrow_numbers)

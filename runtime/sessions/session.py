@@ -109,8 +109,7 @@ class Session:
         check_count("restarts", restarts, 0)
         check_choice("nan", nan, get_args(Nan))
         self._nan = nan
-        assumptions = plan.constraints.get("assume")
-        self._assumes_narrow = isinstance(assumptions, list | tuple) and NARROW_NUMBERS in assumptions
+        self._assumes_narrow = plan.assumes_narrow_numbers
         settings = ExecutorSettings(options or LoadOptions(), timeout_s, restarts, replan, address)
         self._guard = _open_guard(plan, guard_every) if guard_every is not None else None
         try:

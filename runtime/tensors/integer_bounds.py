@@ -31,6 +31,7 @@ _DIVIDING_OPS = frozenset(["Div", "Mod"])
 _FLOAT_MAX = {"float16": 3e4, "float32": 1e30, "float64": 1e30, "bfloat16": 1e30}
 _UNKNOWN_COUNT = 10_000
 _NODES_MAX = 2000
+_NARROW_BITS = 32
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class _Unbounded(Exception):
     """What is computed from the input overflows, or is unknown."""
 
 
-def integer_bound(flow: DataFlow, name: str, dtype: str) -> IntegerBound | None:
+def integer_bound(flow: DataFlow, name: str, dtype: str, *, narrow: bool = False) -> IntegerBound | None:
     """Return the largest values of an input that a model only computes with.
 
     Parameters
@@ -58,6 +59,8 @@ def integer_bound(flow: DataFlow, name: str, dtype: str) -> IntegerBound | None:
         Of the model.
     name, dtype : str
         The input.
+    narrow : bool
+        Whether 64-bit integers may need 32 bits only.
 
     Returns
     -------
@@ -67,18 +70,20 @@ def integer_bound(flow: DataFlow, name: str, dtype: str) -> IntegerBound | None:
     reached, is_divisor = _reached(flow, name)
     if not reached:
         return None
-    for exponent in range(_largest(dtype).bit_length(), 1, -1):
-        magnitude = min((1 << exponent) - 1, _largest(dtype))
+    largest = _largest(dtype, narrow=narrow)
+    for exponent in range(largest.bit_length(), 1, -1):
+        magnitude = min((1 << exponent) - 1, largest)
         try:
-            becomes_float = _check(flow, name, dtype, reached, magnitude)
+            becomes_float = _check(flow, name, dtype, reached, magnitude, narrow=narrow)
         except _Unbounded:
             continue
         return IntegerBound(magnitude, is_divisor, becomes_float)
     return None
 
 
-def _largest(dtype: str) -> int:
-    return (1 << (bits_of(dtype) - dtype.startswith("int"))) - 1
+def _largest(dtype: str, *, narrow: bool) -> int:
+    bits = min(bits_of(dtype), _NARROW_BITS) if narrow else bits_of(dtype)
+    return (1 << (bits - dtype.startswith("int"))) - 1
 
 
 def _reached(flow: DataFlow, name: str) -> tuple[list[onnx.NodeProto], bool]:
@@ -114,7 +119,7 @@ def _reached(flow: DataFlow, name: str) -> tuple[list[onnx.NodeProto], bool]:
     return (nodes, is_divisor) if computes else ([], False)
 
 
-def _check(flow: DataFlow, name: str, dtype: str, nodes: list[onnx.NodeProto], magnitude: int) -> bool:
+def _check(flow: DataFlow, name: str, dtype: str, nodes: list[onnx.NodeProto], magnitude: int, *, narrow: bool) -> bool:
     """Follow a magnitude through the nodes; return whether it reaches a float.
 
     Raises
@@ -134,7 +139,7 @@ def _check(flow: DataFlow, name: str, dtype: str, nodes: list[onnx.NodeProto], m
         if target.startswith("uint") and node.op_type in ("Sub", "Neg"):
             raise _Unbounded
         becomes_float |= target in _FLOAT_MAX and source[1] != "bool"
-        if bound > _largest_of(target):
+        if bound > _largest_of(target, narrow=narrow):
             raise _Unbounded
         bounds |= {output: (bound, target) for output in node.output if output}
     return becomes_float
@@ -155,12 +160,12 @@ def _target(node: onnx.NodeProto, source: str, bounds: dict[str, tuple[float, st
     return source
 
 
-def _largest_of(dtype: str) -> float:
+def _largest_of(dtype: str, *, narrow: bool) -> float:
     if dtype == "bool" or dtype in _FLOAT_MAX:
         return _FLOAT_MAX.get(dtype, 1.0)
     if not dtype.startswith(("int", "uint")):
         raise _Unbounded
-    return _largest(dtype)
+    return _largest(dtype, narrow=narrow)
 
 
 def _operand(flow: DataFlow, tensor: str, bounds: dict[str, tuple[float, str]], magnitude: int) -> float:

@@ -37,7 +37,9 @@ class BoundInputs(Protocol):
     def shapes(self) -> Mapping[str, int]: ...
 
 
-def generate_feeds(model: onnx.ModelProto, plan: BoundInputs, seed: int = 0) -> dict[str, np.ndarray]:
+def generate_feeds(
+    model: onnx.ModelProto, plan: BoundInputs, seed: int = 0, *, narrow: bool = False
+) -> dict[str, np.ndarray]:
     """Return random feeds that a model can compute with, the same for the same seed.
 
     Floats are normally distributed; indices into a table are within the table; shapes and other arguments are valid.
@@ -48,7 +50,7 @@ def generate_feeds(model: onnx.ModelProto, plan: BoundInputs, seed: int = 0) -> 
     _check_memory(plan)
     rng = np.random.default_rng(seed)
     flow = DataFlow(model, plan.inputs, plan.shapes)
-    return {spec.name: _generate(spec, plan.shapes, flow, rng) for spec in plan.inputs}
+    return {spec.name: _generate(spec, plan.shapes, flow, rng, narrow=narrow) for spec in plan.inputs}
 
 
 def _check_memory(plan: BoundInputs) -> None:
@@ -122,7 +124,9 @@ def _random_container(dtype: str, kind: str, content: str, rng: np.random.Genera
     return pack(dtype, [unpack(content, element) for element in elements])
 
 
-def _generate(spec: TensorSpec, sizes: Mapping[str, int], flow: DataFlow, rng: np.random.Generator) -> np.ndarray:
+def _generate(
+    spec: TensorSpec, sizes: Mapping[str, int], flow: DataFlow, rng: np.random.Generator, *, narrow: bool
+) -> np.ndarray:
     if spec.shape == UNKNOWN_RANK or container_of(spec.dtype) is not None:
         return random_value(spec.dtype, _DEFAULT_SHAPE, rng)
     shape = tuple(dim if isinstance(dim, int) else sizes.get(dim, 1) for dim in spec.shape)
@@ -136,7 +140,7 @@ def _generate(spec: TensorSpec, sizes: Mapping[str, int], flow: DataFlow, rng: n
         return _argument(role, shape).astype(dtype_of(spec.dtype))
     if not is_integer:
         return random_value(spec.dtype, shape, rng)
-    values = _integers(spec, shape, flow, rng)
+    values = _integers(spec, shape, flow, rng, narrow=narrow)
     if role.compared:
         # Or one branch of the model is never taken.
         is_one = values.size == 1
@@ -156,9 +160,11 @@ def _argument(role: InputRole, shape: tuple[int, ...]) -> np.ndarray:
     return np.full(shape, {"zeros": 0, "end": _END}.get(str(role.argument), 1))
 
 
-def _integers(spec: TensorSpec, shape: tuple[int, ...], flow: DataFlow, rng: np.random.Generator) -> np.ndarray:
+def _integers(
+    spec: TensorSpec, shape: tuple[int, ...], flow: DataFlow, rng: np.random.Generator, *, narrow: bool
+) -> np.ndarray:
     dtype, is_one = dtype_of(spec.dtype), int(np.prod(shape)) == 1
-    bound = integer_bound(flow, spec.name, spec.dtype)
+    bound = integer_bound(flow, spec.name, spec.dtype, narrow=narrow)
     if bound is not None and not (is_one and bound.becomes_float):
         return _wide(bound, shape, rng, is_signed=spec.dtype.startswith("int")).astype(dtype)
     if is_one:  # a length or a flag

@@ -9,7 +9,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from trisect.runtime.errors import InvalidInput, InvalidModel, UnknownDevice
+from trisect.runtime.errors import InvalidInput, InvalidModel, UnknownDevice, UnsupportedModel
 from trisect.runtime.tensors.synthetic_feeds import generate_feeds
 from trisect.runtime.tensors.tensor_spec import TensorSpec
 from trisect.runtime.verification import verify
@@ -137,3 +137,22 @@ def test_models_with_weights_beside_them_are_verified(make_plan, tmp_path):
     verification = verify(plan, tmp_path / "whole.onnx")
     assert verification.ok
     assert [check.name for check in verification.checks] == ["t", "y"]
+
+
+def test_random_outputs_cannot_be_verified(make_plan, model, tmp_path):
+    text = "g (float[n,3] x) => (float[n,3] y) { r = RandomNormalLike(x)  y = Add(x, r) }"
+    (tmp_path / "random.onnx").write_bytes(model(text))
+    plan = make_plan([("cpu:openvino", text)], *([TensorSpec(name, "float32", ("n", 3))] for name in "xy"))
+    with pytest.raises(UnsupportedModel, match="RandomNormalLike gives other numbers in each run"):
+        verify(plan, tmp_path / "random.onnx")
+
+
+def test_integers_are_equal_or_wrong(make_plan, model, tmp_path):
+    whole = "g (int64[n] x) => (int64[n] y) { y = Add(x, x) }"
+    (tmp_path / "whole.onnx").write_bytes(model(whole))
+    wrong = "g (int64[n] x) => (int64[n] y) { one = Constant<value_int = 1>() d = Add(x, x) y = Add(d, one) }"
+    plan = make_plan([("cpu:ort", wrong)], *([TensorSpec(name, "int64", ("n",))] for name in "xy"))
+    verification = verify(plan, tmp_path / "whole.onnx", {"x": np.array([10**15, 3])}, tolerance=0.5)
+    assert not verification.ok
+    assert verification.max_abs == 1
+    assert verification.checks[0].difference == "'y' is an integer off by 1 at index 0"

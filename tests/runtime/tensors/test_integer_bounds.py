@@ -53,3 +53,9 @@ def test_numbers_reach_as_far_as_nothing_overflows(body: str, dtype: str, expect
 )
 def test_values_that_mean_something_else_are_left_alone(body: str) -> None:
     assert bound(body) is None
+
+
+def test_narrow_numbers_stay_within_32_bits() -> None:
+    text = '<ir_version: 10, opset_import: ["" : 18]> g (int64[8] x) => (int64[n] y) { a = Add(x, x)  y = Neg(a) }'
+    flow = DataFlow(parser.parse_model(text), [TensorSpec("x", "int64", (8,))], {})
+    assert integer_bound(flow, "x", "int64", narrow=True) == IntegerBound(2**30 - 1)
