@@ -235,7 +235,7 @@ class _Watchdog:
         check_s = inf if self._memory_limit_bytes is None else _MEMORY_CHECK_S
         with contextlib.suppress(psutil.Error):  # it has ended
             watched = psutil.Process(self._process.pid)
-            while not self._done.wait(max(0.0, min(end_s - time.monotonic(), check_s))):
+            while not self._done.wait(max(0.0, min(end_s - time.monotonic(), check_s, threading.TIMEOUT_MAX))):
                 if time.monotonic() >= end_s:
                     self.timed_out = True
                     return self._kill(f"no reply within {self._time_limit_s:g} s: stopped")

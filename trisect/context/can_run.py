@@ -60,7 +60,11 @@ def can_run(
     available, profile = tuple(api.usable_devices(devices, machine=machine)), api.known_profile(machine)
     history = history or History()
     question = _question(source, available, profile, shapes)
-    recorded = _read(history.answer_to(question)) if question else None
+    try:
+        recorded = _read(history.answer_to(question)) if question else None
+    except StorageFailed as error:  # a history is no reason to fail
+        log.warning("no earlier answers: %s", error)
+        recorded = question = None
     if recorded is not None:
         answer = _with_run(replace(recorded.answer, from_history=True), history, recorded.key, shapes)
     else:
@@ -151,7 +155,10 @@ def _read(text: str | None) -> _RecordedAnswer | None:
 
 def _with_run(answer: ModelSupport, history: History, key: str, shapes: Mapping[str, int] | None) -> ModelSupport:
     """Add the fastest recorded run of the same model on the same machine to an answer."""
-    run = history.fastest_run(key, shapes_key(shapes)) if key else None
+    try:
+        run = history.fastest_run(key, shapes_key(shapes)) if key else None
+    except StorageFailed:  # reported when its answers were read
+        run = None
     if run is None or not set(run.devices) <= set(answer.devices):
         return answer
     return replace(

@@ -17,6 +17,7 @@ from pathlib import Path
 import platformdirs
 
 from trisect.runtime.errors import StorageFailed
+from trisect.runtime.untrusted_files import check_regular
 
 ENVIRONMENT = "TRISECT_HISTORY"
 """Environment variable that names the file."""
@@ -110,7 +111,10 @@ class History:
 
     def fastest_run(self, model: str, shapes: str) -> RecordedRun | None:
         """Return the fastest recorded run of a model at these shapes; None where there is none."""
-        query = "select devices, latency_s, at from runs where model = ? and shapes = ? order by latency_s limit 1"
+        query = (
+            "select devices, latency_s, at from runs where model = ? and shapes = ? and latency_s > 0 "
+            "and typeof(latency_s) in ('real', 'integer') order by latency_s limit 1"
+        )
         with self._open() as connection:
             row = connection.execute(query, (model, shapes)).fetchone()
         return None if row is None else RecordedRun(tuple(str(row[0]).split(",")), float(row[1]), str(row[2]))
@@ -136,22 +140,34 @@ class History:
     @contextlib.contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
         try:
+            if self.path.exists():
+                check_regular(self.path)
             connection = self._connect()
         except sqlite3.DatabaseError as error:
             if isinstance(error, sqlite3.OperationalError):
                 raise StorageFailed(f"the history {self.path} cannot be opened: {error}") from error
-            self.moved = self.path.with_name(f"{self.path.name}.damaged")
-            self.path.replace(self.moved)
-            connection = self._connect()
+            connection = self._replaced()
         except OSError as error:
             raise StorageFailed(f"the history {self.path} cannot be opened: {error.strerror or error}") from error
         try:
             with connection:
                 yield connection
-        except sqlite3.OperationalError as error:
-            raise StorageFailed(f"the history {self.path} cannot be written: {error}") from error
+        except sqlite3.DatabaseError as error:  # damaged within, locked, or on a full disk
+            raise StorageFailed(f"the history {self.path} cannot be used: {error}", remedy="move it away") from error
         finally:
             connection.close()
+
+    def _replaced(self) -> sqlite3.Connection:
+        """Move a damaged file aside, and start a new one."""
+        moved = self.path.with_name(f"{self.path.name}.damaged")
+        try:
+            self.path.replace(moved)
+            self.moved = moved
+            return self._connect()
+        except (OSError, sqlite3.Error) as error:
+            raise StorageFailed(
+                f"the history {self.path} is damaged, and cannot be moved to {moved}: {error}"
+            ) from error
 
     def _connect(self) -> sqlite3.Connection:
         self.path.parent.mkdir(parents=True, exist_ok=True)

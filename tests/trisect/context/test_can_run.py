@@ -283,3 +283,10 @@ def test_a_large_graph_is_answered_from_the_store(tmp_path: Path):
     again = trisect.can_run(path, "cpu:ort")
     assert again.from_history
     assert abilities(first) == abilities(again)
+
+
+def test_a_history_that_cannot_be_used_does_not_fail_an_answer(model: Path, tmp_path: Path) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    expected = can_run(model, "cpu:ort", history=History(tmp_path / "new.sqlite"))
+    assert can_run(model, "cpu:ort", history=History(blocked / "history.sqlite")) == expected

@@ -63,3 +63,23 @@ def test_a_folder_that_cannot_be_written_is_a_clear_error(tmp_path: Path):
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(StorageFailed, match=r"the history .* cannot be opened"):
         History(tmp_path / "file" / "history.sqlite").counts()
+
+
+def test_a_file_damaged_within_and_one_that_is_no_file_are_one_line(tmp_path: Path):
+    path = tmp_path / "history.sqlite"
+    with sqlite3.connect(path) as connection:
+        connection.execute("create table answers (x)")
+        connection.execute("create table runs (x)")
+        connection.execute("pragma user_version = 1")
+    connection.close()
+    with pytest.raises(StorageFailed, match="cannot be used: no such column"):
+        History(path).answer_to("q")
+    with pytest.raises(StorageFailed, match="cannot be opened: it is a folder"):
+        History(tmp_path).answer_to("q")
+
+
+def test_a_latency_that_is_no_number_is_no_run(tmp_path: Path):
+    history = History(tmp_path / "history.sqlite")
+    history.record_run("model", ("cpu:a",), "", "fast")  # type: ignore[arg-type]
+    history.record_run("model", ("cpu:a",), "", -1.0)
+    assert history.fastest_run("model", "") is None
