@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TypeVar
 
+_STOP_TIME_S = 10.0
+"""How long the end of this process waits for code that was stopped."""
 _Result = TypeVar("_Result")
 
 
@@ -44,10 +47,13 @@ def call_interruptibly(function: Callable[[], _Result], stop: Callable[[], objec
         except BaseException as error:  # raised again by the caller's thread
             outcome.set_exception(error)
 
-    threading.Thread(target=run, daemon=True).start()
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
     try:
         return outcome.result()
     except KeyboardInterrupt:
         if stop is not None:
             stop()
+        # Python would end the thread in the middle of native code, which aborts the process.
+        atexit.register(thread.join, _STOP_TIME_S)
         raise

@@ -10,8 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from ..workers.python_process import SAFE_PATH
 from .reaper import Reaper
 
@@ -86,7 +84,7 @@ def reload_settings() -> None:
 @contextmanager
 def reaped(folder: Path) -> Iterator[None]:
     """Clean up after a private Ray even if this process is killed meanwhile."""
-    reaper = Reaper(psutil.Process().children(recursive=True), str(folder))
+    reaper = Reaper(str(folder))
     try:
         yield
     finally:

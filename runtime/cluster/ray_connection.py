@@ -185,8 +185,8 @@ class _RayInstance:
                 try:
                     if self.wanted is None:
                         folder = closing.enter_context(ScratchFolder(_FOLDER_PURPOSE, _temporary_folder()))
-                        self.address = start_private_ray(self.ray, folder, self.store_bytes)
                         closing.enter_context(reaped(folder))
+                        self.address = start_private_ray(self.ray, folder, self.store_bytes)
                     else:
                         self._join()
                     _stop_error_printer()

@@ -6,10 +6,10 @@ with sockets and logs remains. A small process waits for the end of a pipe and t
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable
 from contextlib import suppress
 
 import psutil
@@ -18,6 +18,7 @@ from ..workers.python_process import start_python
 
 _DISMISSED = b"."
 _EXIT_TIMEOUT_S = 5.0
+_ROUNDS_MAX = 5
 
 
 class Reaper:
@@ -25,16 +26,13 @@ class Reaper:
 
     Parameters
     ----------
-    processes : iterable of psutil.Process
-        To be killed then.
     folder : str
-        To be removed then.
+        Of Ray: processes that name it on their command line are killed then, and it is removed.
     """
 
-    def __init__(self, processes: Iterable[psutil.Process], folder: str) -> None:
+    def __init__(self, folder: str) -> None:
         self._process = start_python(
             __name__,
-            [process.pid for process in processes],
             folder,
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
@@ -51,16 +49,25 @@ class Reaper:
         self._process.wait()
 
 
-def main(pids: list[int], folder: str) -> None:
+def main(folder: str) -> None:
     """Wait for the parent process and clean up; the main function of the reaper's process."""
-    processes = []
-    for pid in pids:
-        with suppress(psutil.Error):
-            processes.append(psutil.Process(pid))  # recognises a later process with the same pid
     if sys.stdin.buffer.read() == _DISMISSED:
         return
-    for process in processes:
-        with suppress(psutil.Error):
-            process.kill()
-    psutil.wait_procs(processes, timeout=_EXIT_TIMEOUT_S)
+    for _ in range(_ROUNDS_MAX):  # a process that is just starting may start others
+        processes = _processes_of(folder)
+        if not processes:
+            break
+        for process in processes:
+            with suppress(psutil.Error):
+                process.kill()
+        psutil.wait_procs(processes, timeout=_EXIT_TIMEOUT_S)
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def _processes_of(folder: str) -> list[psutil.Process]:
+    """Return the processes, apart from this one, that name a folder on their command line."""
+    return [
+        process
+        for process in psutil.process_iter(["cmdline"])
+        if process.pid != os.getpid() and any(folder in argument for argument in process.info["cmdline"] or ())
+    ]
