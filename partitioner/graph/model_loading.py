@@ -53,7 +53,8 @@ def load_model(path: str | Path) -> ir.Model:
     proto = parse_proto(path)
     for tensor, span in check_tensors(proto, path):
         point_to(tensor, str(span.file), span.offset, span.size_bytes)
-    _check_names(proto.graph, frozenset(), path)
+    _check_names(proto.graph, frozenset(), path.name)
+    _check_functions(proto, path.name)
     check_inlined_size(proto, path.name)
     make_dense(proto, path.name)
     separate_function_outputs(proto)
@@ -96,7 +97,7 @@ def parse_proto(path: Path) -> onnx.ModelProto:
     return proto
 
 
-def _check_names(graph: onnx.GraphProto, outer: frozenset[str], path: Path) -> None:
+def _check_names(graph: onnx.GraphProto, outer: frozenset[str], label: str) -> None:
     """Check that every tensor that is read is computed exactly once, in scope."""
     initialisers = [t.name for t in graph.initializer] + [t.values.name for t in graph.sparse_initializer]
     outputs = [o for node in graph.node for o in node.output if o]
@@ -104,20 +105,30 @@ def _check_names(graph: onnx.GraphProto, outer: frozenset[str], path: Path) -> N
     everything += [text for node in graph.node for text in (*node.input, node.op_type, node.domain, node.name)]
     if not all(isinstance(name, str) for name in everything):
         raise InvalidModel(
-            f"{path.name} is malformed: expected text for every name", remedy="fetch or export the model again"
+            f"{label} is malformed: expected text for every name", remedy="fetch or export the model again"
         )
     in_scope = outer | set(initialisers) | {v.name for v in graph.input} | set(outputs)
     for name in sorted({n for node in graph.node for n in node.input if n} | {v.name for v in graph.output}):
         if name not in in_scope:
-            raise InvalidModel(
-                f"{path.name}: tensor {name!r} is read but never computed", remedy="export the model again"
-            )
+            raise InvalidModel(f"{label}: tensor {name!r} is read but never computed", remedy="export the model again")
     if len(set(outputs)) < len(outputs) or set(outputs) & ({v.name for v in graph.input} | set(initialisers)):
-        raise InvalidModel(f"{path.name}: a tensor is computed twice", remedy="export the model again")
+        raise InvalidModel(f"{label}: a tensor is computed twice", remedy="export the model again")
     for node in graph.node:
         for attribute in node.attribute:
             for body in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-                _check_names(body, in_scope, path)
+                _check_names(body, in_scope, label)
+
+
+def _check_functions(proto: onnx.ModelProto, label: str) -> None:
+    names: set[tuple[str, str, str]] = set()
+    for function in proto.functions:
+        key = function.domain, function.name, function.overload
+        if key in names:
+            raise InvalidModel(f"{label}: function {function.name!r} is defined twice", remedy="export the model again")
+        names.add(key)
+        ends = [[onnx.ValueInfoProto(name=name) for name in group] for group in (function.input, function.output)]
+        body = onnx.GraphProto(node=function.node, input=ends[0], output=ends[1])
+        _check_names(body, frozenset(), f"{label}: function {function.name!r}")
 
 
 def _check_operators(model: ir.Model, path: Path) -> None:

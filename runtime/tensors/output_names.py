@@ -8,7 +8,7 @@ import onnx
 
 
 def name_unread_outputs(model: onnx.ModelProto) -> None:
-    """Name the unnamed outputs of ONNX's own operators, except optional ones, in place.
+    """Name the unnamed outputs of ONNX's own operators, except optional ones, and of functions' calls, in place.
 
     Examples
     --------
@@ -23,7 +23,16 @@ def name_unread_outputs(model: onnx.ModelProto) -> None:
     if not 0 < version <= onnx.defs.onnx_opset_version():
         return
     nodes = list(_nodes(model.graph))
-    unnamed = [n for n in nodes if "" in n.output and not n.domain and onnx.defs.has(n.op_type, version)]
+    functions = {(function.domain, function.name): len(function.output) for function in model.functions}
+    for node in nodes:
+        if (node.domain, node.op_type) in functions:
+            node.output.extend([""] * (functions[node.domain, node.op_type] - len(node.output)))
+    unnamed = [
+        node
+        for node in nodes
+        if "" in node.output
+        and ((node.domain, node.op_type) in functions or (not node.domain and onnx.defs.has(node.op_type, version)))
+    ]
     if not unnamed:
         return
     taken = {name for node in nodes for name in (*node.input, *node.output)}
@@ -31,7 +40,8 @@ def name_unread_outputs(model: onnx.ModelProto) -> None:
     taken.update(tensor.name for tensor in model.graph.initializer)
     number = 0
     for node in unnamed:
-        formal = onnx.defs.get_schema(node.op_type, version).outputs
+        is_call = (node.domain, node.op_type) in functions
+        formal = [] if is_call else onnx.defs.get_schema(node.op_type, version).outputs
         for index, name in enumerate(node.output):
             option = formal[min(index, len(formal) - 1)].option if formal else None
             if not name and option != onnx.defs.OpSchema.FormalParameterOption.Optional:

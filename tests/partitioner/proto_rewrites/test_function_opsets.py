@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from trisect.partitioner.graph.model_loading import load_model
-from trisect.runtime.errors import UnsupportedModel
+from trisect.runtime.errors import InvalidModel, UnsupportedModel
 
 X, Y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [2, 3]) for name in "xy")
 CALL = helper.make_node("Mine", ["x"], ["y"], domain="mine")
@@ -72,3 +72,22 @@ def test_defaults_of_attributes_are_filled_in(tmp_path: Path) -> None:
     operators(tmp_path, 18, body)
     node = next(iter(load_model(tmp_path / "m.onnx").graph))
     assert np.float32(node.attributes["alpha"].as_float()) == np.float32(0.25)
+
+
+@pytest.mark.parametrize(
+    ("functions", "message"),
+    [
+        ([function([helper.make_node("Add", ["a", "outer"], ["b"])], 18)], "tensor 'outer' is read but never computed"),
+        ([function([helper.make_node("Neg", ["a"], ["c"])], 18)], "tensor 'b' is read but never computed"),
+        ([function([helper.make_node("Neg", ["a"], ["b"])], 18)] * 2, "is defined twice"),
+    ],
+)
+def test_broken_functions_are_named(tmp_path: Path, functions: list[onnx.FunctionProto], message: str) -> None:
+    with pytest.raises(InvalidModel, match=rf"m\.onnx: function 'Mine'.*{message}"):
+        operators(tmp_path, 18, *functions)
+
+
+def test_a_call_may_leave_out_outputs(tmp_path: Path) -> None:
+    body = [helper.make_node("Neg", ["a"], ["b"]), helper.make_node("Abs", ["a"], ["c"])]
+    both = helper.make_function("mine", "Mine", ["a"], ["b", "c"], body, [helper.make_opsetid("", 18)])
+    assert operators(tmp_path, 18, both) == (["Neg", "Abs"], 18)
