@@ -49,7 +49,11 @@ def test_a_model_may_take_the_opset_of_its_function(tmp_path: Path) -> None:
 
 
 def test_functions_whose_operators_exclude_each_other_are_refused_by_name(tmp_path: Path) -> None:
-    new = [helper.make_node("ReduceMax", ["a", "i"], ["b"]), helper.make_node("Inner", ["b"], ["c"], domain="mine")]
+    new = [
+        helper.make_node("Constant", [], ["i"], value_ints=[1]),
+        helper.make_node("ReduceMax", ["a", "i"], ["b"]),
+        helper.make_node("Inner", ["b"], ["c"], domain="mine"),
+    ]
     old = [helper.make_node("ReduceMax", ["a"], ["b"], axes=[1])]
     with pytest.raises(UnsupportedModel, match=r"function 'Inner' uses the ReduceMax of version 17 of the domain"):
         operators(tmp_path, 18, function(new, 18, output="c"), function(old, 17, "Inner"))
