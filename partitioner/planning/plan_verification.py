@@ -18,9 +18,10 @@ import msgspec
 
 from trisect.runtime.atomic_write import write_atomically
 from trisect.runtime.checks.plan_check import check_plan
+from trisect.runtime.checks.whole_model import REFERENCES
 from trisect.runtime.child_process import ChildProcessFailed
 from trisect.runtime.device import Device
-from trisect.runtime.engines import capabilities, find_devices
+from trisect.runtime.engines import capabilities, discover
 from trisect.runtime.errors import StorageFailed, TrisectError
 from trisect.runtime.isolated_calls import call_isolated
 from trisect.runtime.plans.check_result import PlanCheck, skipped
@@ -78,11 +79,11 @@ class PlanVerifier:
 
     def _key(self, plan: Plan, devices: Sequence[Device]) -> str:
         versions = {device.id: (device.name, device.engine, device.engine_version) for device in devices}
-        reference = find_devices("cpu:ort")[0]
+        references = [device.engine_version for device in discover() if device.id in REFERENCES]
         parts = (
             _SCHEMA, plan.model_sha256, sorted(plan.shapes.items()), self.tolerance,
             [(segment.sha256, segment.device, versions[segment.device]) for segment in plan.segments],
-            plan.weights.sha256 if plan.weights is not None else "", reference.engine_version,
+            plan.weights.sha256 if plan.weights is not None else "", references,
         )  # fmt: skip
         return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()
 
