@@ -116,6 +116,7 @@ def profile(
     model: str | Path | None = None,
     shapes: Mapping[str, int] | None = None,
     address: str | None = None,
+    must_store: bool = True,
     progress: Progress = no_progress,
 ) -> Profile:
     """Measure devices and the links between them, and store the profile for planning.
@@ -135,11 +136,15 @@ def profile(
         Sizes of its symbolic dimensions.
     address : str, optional
         Measure the devices of a Ray cluster: each node measures and stores its own. Not with a model.
+    must_store : bool
+        False: a profile that cannot be stored serves this process.
 
     Raises
     ------
     InvalidProfile
         When the stored profile cannot be read; it is left as it is.
+    StorageFailed
+        When the profile must be stored and cannot be.
     EngineFailed
         When a device cannot run the smallest model.
     InvalidInput
@@ -157,7 +162,7 @@ def profile(
         with cluster_devices.connected(address):
             return cluster_devices.profile(cluster_devices.devices(address, wanted, real=True), budget_s, progress)
     chosen = engines.find_hardware(wanted)
-    stored = partial(_store, store.update, chosen)
+    stored = partial(_store, store.update if must_store else store.update_if_possible, chosen)
     with model_cases(Graph.read(model, shapes)) if model is not None else nullcontext(()) as own:
         return stored(
             measure(chosen, budget_s=budget_s, known=_stored(), model_cases=own, progress=progress, on_interrupt=stored)

@@ -104,7 +104,7 @@ def compare(request: ComparisonRequest, progress: Progress = no_progress) -> Com
         api.profile(
             [device.id for device in devices],
             budget_s=min(api.BRIEF_BUDGET_S, max(api.BUDGET_MIN_S, _PROFILE_SHARE * budget_s)),
-            model=path, shapes=request.shapes, progress=progress,
+            model=path, shapes=request.shapes, must_store=False, progress=progress,
         )  # fmt: skip
         planned = plan_candidates(
             path, devices, strategies, request.objective, dict(request.shapes), request.seed, folder, progress

@@ -17,8 +17,10 @@ from typing import Literal
 import platformdirs
 
 from trisect.runtime.errors import InvalidModel, StorageFailed, TrisectError, UnsupportedModel
-from trisect.runtime.files.atomic_folder import FolderKind, atomic_folder
+from trisect.runtime.files.atomic_folder import FolderKind, atomic_folder, check_folder
+from trisect.runtime.files.cache_files import not_cached
 from trisect.runtime.progress import Progress, no_progress
+from trisect.runtime.scratch_folder import ScratchFolder
 from trisect.runtime.untrusted_files import open_regular
 
 from ..bundle import BUNDLE_FILE, Bundle, read_description
@@ -32,6 +34,8 @@ IMPORTER = "5"
 
 _FILES = re.compile(r"(bundle|tokenizer|prompting)\.json|(standard|in_place)\.onnx|(weights|data_\d+)\.bin")
 """Names of the files of a bundle."""
+
+_temporary_folders: list[ScratchFolder] = []
 
 WeightFormat = Literal["blocks", "float32"]
 """Quantised weights in blocks as in the source, or widened to float32."""
@@ -96,6 +100,8 @@ def open_model(
     if folder is not None and present is not None:
         raise InvalidModel(f"{folder} holds the bundle of another model", remedy="choose another folder")
     kind = FolderKind("a bundle", _described_files if folder is not None else _cached_files)
+    if folder is None:
+        target = _writable(target, kind)
     try:
         with atomic_folder(target, kind) as aside:
             _import(path, aside, target, weights, progress, (sha256, importer))
@@ -105,6 +111,18 @@ def open_model(
             raise
         return present
     return Bundle.load(target)
+
+
+def _writable(target: Path, kind: FolderKind) -> Path:
+    """Return a folder of the cache; where that cannot be written, one that ends with this process."""
+    try:
+        check_folder(target, kind)
+        return target
+    except StorageFailed as error:
+        not_cached("the imported model", error)
+        folder = ScratchFolder("bundle")
+        _temporary_folders.append(folder)
+        return folder.path / target.name
 
 
 def _import(

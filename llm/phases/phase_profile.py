@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -112,7 +113,7 @@ def load_phases(path: Path, bundle: Bundle, devices: Sequence[Device]) -> PhaseP
         If the file is damaged or of a newer version.
     """
     remedy = "move it away; it is measured again"
-    if not path.exists():
+    if not os.path.exists(path):
         raise ProfileMissing(f"the phases of {bundle.name} were not measured here")
     profile = read_versioned(path, PhaseProfile, schema=SCHEMA, oldest=0, max_bytes=_MAX_FILE_BYTES, remedy=remedy)
     assert profile is not None

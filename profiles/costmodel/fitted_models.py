@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -50,7 +51,7 @@ def fitted_models(devices: Sequence[Device], segments: Path) -> dict[str, Device
     InvalidProfile
         When the file of segments cannot be read.
     """
-    if not segments.exists():
+    if not os.path.exists(segments):
         return {}
     store = load_segments(segments)
     training = {device.id: store.of(device) for device in devices if len(store.of(device)) >= _MIN_SEGMENTS}

@@ -25,6 +25,8 @@ PROFILES_VARIABLE = "TRISECT_PROFILES"
 """Environment variable with the folder of profiles."""
 _SIZE_LIMIT_BYTES = 64 << 20
 
+_not_stored: dict[Path, Profile] = {}
+"""What could not be written, by path."""
 _Row = TypeVar("_Row", bound=Link | Contention)
 
 
@@ -53,7 +55,7 @@ def save(profile: Profile, path: Path) -> None:
     """
     for figure in _impossible_figures(profile):
         raise InvalidProfile(f"an impossible figure was measured: {figure}", remedy="run `trisect profile` again")
-    if path.exists():
+    if os.path.exists(path):
         load(path)
     write_atomically(path, msgspec.json.format(msgspec.json.encode(profile), indent=1))
 
@@ -79,14 +81,14 @@ def update(profile: Profile, path: Path, measured: Collection[str]) -> Profile:
         As `save`, or when another process does not end writing.
     """
     with updating(path):
-        if path.exists():
+        if os.path.exists(path):
             profile = _merged(load(path), profile, measured)
         save(profile, path)
     return profile
 
 
 def update_if_possible(profile: Profile, path: Path, measured: Collection[str]) -> Profile:
-    """As `update`, but only log where the file cannot be written.
+    """As `update`, but where the file cannot be written, only log that: the profile then serves this process.
 
     Raises
     ------
@@ -97,6 +99,7 @@ def update_if_possible(profile: Profile, path: Path, measured: Collection[str]) 
         return update(profile, path, measured)
     except StorageFailed as error:
         not_cached("the profile of this machine", error)
+        _not_stored[path] = profile
         return profile
 
 
@@ -173,8 +176,8 @@ def load_own(path: Path) -> Profile | None:
     InvalidProfile
         As in `load`, and for a profile that was measured on another machine.
     """
-    if not path.exists():
-        return None
+    if not os.path.exists(path):
+        return _not_stored.get(path)
     profile, here = load(path), platform.node()
     host = profile.provenance.host
     if profile.provenance.source == "measured" and host and host != here:

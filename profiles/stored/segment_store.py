@@ -7,6 +7,7 @@ model, and can be read without ONNX.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
@@ -135,7 +136,7 @@ def load_segments(path: Path) -> SegmentStore:
     InvalidProfile
         For a file that is malformed, of a newer version, or holds impossible figures.
     """
-    if not path.exists():
+    if not os.path.exists(path):
         return SegmentStore()
     file = read_versioned(path, _SegmentFile, schema=SCHEMA, oldest=SCHEMA, max_bytes=_SIZE_LIMIT_BYTES)
     if file is None:

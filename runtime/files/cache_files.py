@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 
 _LOCK_TIMEOUT_S = 10.0
 _POLL_S = 0.02
+_logged: set[tuple[str, str]] = set()
 
 
 @contextmanager
@@ -69,5 +70,7 @@ def write_cache(path: Path, content: bytes, what: str) -> None:
 
 
 def not_cached(what: str, error: StorageFailed) -> None:
-    """Log that something could not be cached."""
-    log.warning("%s cannot be stored for the next time: %s", what, error)
+    """Log that something could not be cached, once for each reason."""
+    if (what, str(error)) not in _logged:
+        _logged.add((what, str(error)))
+        log.warning("%s cannot be stored for the next time: %s", what, error)

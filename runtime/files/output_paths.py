@@ -111,10 +111,8 @@ def _mode(path: Path) -> int | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:  # a ValueError for a NUL in the name
-        raise StorageFailed(
-            f"{os.fspath(path)[:200]!r} cannot be written: {getattr(error, 'strerror', None) or error}",
-            remedy="name another",
-        ) from error
+        reason = getattr(error, "strerror", None) or error
+        raise StorageFailed(f"{os.fspath(path)[:300]} cannot be written: {reason}") from error
 
 
 def _check_writable(folder: Path, path: Path) -> None:

@@ -14,7 +14,7 @@ from trisect.profiles.stored.profile_data import DeviceProfile, Point, Profile, 
 from trisect.runtime import engines
 from trisect.runtime.device import Device
 from trisect.runtime.engines.null import null_devices
-from trisect.runtime.errors import EngineMissing, InvalidInput, UnknownDevice
+from trisect.runtime.errors import EngineMissing, InvalidInput, StorageFailed, UnknownDevice
 from trisect.runtime.sessions.session import Session
 
 (ORT,) = engines.find_devices("cpu:ort")
@@ -139,3 +139,18 @@ def test_a_models_own_operators_are_measured_first(model: Path, own_profiles, mo
     assert all(name.partition(":")[0] in ("matmul", "matvec", "elementwise") for name in asked)
     with pytest.raises(InvalidInput, match="batch"):
         api.profile("cpu:ort", model=model)
+
+
+def test_a_cache_folder_that_cannot_be_written_ends_no_split(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither the profile nor anything else can be stored; the profile serves this process."""
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("TRISECT_PROFILES", str(tmp_path / "file" / "profiles"))
+    monkeypatch.setattr(api, "BRIEF_BUDGET_S", 1.0)
+    plan = api.split(model, "cpu:ort", shapes={"batch": 3}, out=tmp_path / "plan")
+    assert plan.segments
+    assert "the profile of this machine cannot be stored for the next time" in caplog.text
+    assert set(api.stored_profile().devices) == {"cpu:ort"}
+    with pytest.raises(StorageFailed, match="cannot be written"):
+        api.profile("cpu:ort", budget_s=1.0)

@@ -74,6 +74,7 @@ class History:
 
     def __init__(self, path: Path | None = None) -> None:
         named = os.environ.get(ENVIRONMENT)
+        self._is_named = path is None and bool(named)
         self.path = path or (Path(named) if named else platformdirs.user_data_path("trisect") / "history.sqlite")
         self.moved: Path | None = None
         """New path of a damaged file that was moved aside."""
@@ -140,11 +141,11 @@ class History:
     @contextlib.contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
         try:
-            if self.path.exists():
+            if os.path.exists(self.path):
                 check_regular(self.path)
             connection = self._connect()
         except sqlite3.DatabaseError as error:
-            if isinstance(error, sqlite3.OperationalError):
+            if isinstance(error, sqlite3.OperationalError) or self._is_named:
                 raise StorageFailed(f"the history {self.path} cannot be opened: {error}") from error
             connection = self._replaced()
         except OSError as error:

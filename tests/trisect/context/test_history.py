@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from trisect.context.history import History
+from trisect.context.history import ENVIRONMENT, History
 from trisect.runtime.errors import StorageFailed
 
 
@@ -83,3 +83,14 @@ def test_a_latency_that_is_no_number_is_no_run(tmp_path: Path):
     history.record_run("model", ("cpu:a",), "", "fast")  # type: ignore[arg-type]
     history.record_run("model", ("cpu:a",), "", -1.0)
     assert history.fastest_run("model", "") is None
+
+
+def test_a_file_that_the_user_names_is_not_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = tmp_path / "thesis.txt"
+    path.write_text("mine" * 1000)
+    monkeypatch.setenv(ENVIRONMENT, str(path))
+    history = History()
+    with pytest.raises(StorageFailed, match=r"the history .*thesis\.txt cannot be opened"):
+        history.record_answer("q", "a")
+    assert path.read_text() == "mine" * 1000
+    assert history.moved is None
