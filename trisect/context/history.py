@@ -7,6 +7,7 @@ so. ``trisect history clear`` erases it. It contains no file names, only hashes.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import sqlite3
 from collections.abc import Iterator, Mapping
@@ -74,7 +75,6 @@ class History:
 
     def __init__(self, path: Path | None = None) -> None:
         named = os.environ.get(ENVIRONMENT)
-        self._is_named = path is None and bool(named)
         self.path = path or (Path(named) if named else platformdirs.user_data_path("trisect") / "history.sqlite")
         self.moved: Path | None = None
         """New path of a damaged file that was moved aside."""
@@ -145,7 +145,7 @@ class History:
                 check_regular(self.path)
             connection = self._connect()
         except sqlite3.DatabaseError as error:
-            if isinstance(error, sqlite3.OperationalError) or self._is_named:
+            if isinstance(error, sqlite3.OperationalError):
                 raise StorageFailed(f"the history {self.path} cannot be opened: {error}") from error
             connection = self._replaced()
         except OSError as error:
@@ -160,7 +160,9 @@ class History:
 
     def _replaced(self) -> sqlite3.Connection:
         """Move a damaged file aside, and start a new one."""
-        moved = self.path.with_name(f"{self.path.name}.damaged")
+        # It may be a file of the user's that TRISECT_HISTORY names by mistake: nothing is overwritten.
+        names = (f"{self.path.name}.damaged{number or ''}" for number in itertools.count())
+        moved = next(path for path in map(self.path.with_name, names) if not os.path.lexists(path))
         try:
             self.path.replace(moved)
             self.moved = moved

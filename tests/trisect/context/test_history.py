@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from trisect.context.history import ENVIRONMENT, History
+from trisect.context.history import History
 from trisect.runtime.errors import StorageFailed
 
 
@@ -85,12 +85,13 @@ def test_a_latency_that_is_no_number_is_no_run(tmp_path: Path):
     assert history.fastest_run("model", "") is None
 
 
-def test_a_file_that_the_user_names_is_not_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_file_that_was_moved_aside_is_never_overwritten(tmp_path: Path):
     path = tmp_path / "thesis.txt"
-    path.write_text("mine" * 1000)
-    monkeypatch.setenv(ENVIRONMENT, str(path))
-    history = History()
-    with pytest.raises(StorageFailed, match=r"the history .*thesis\.txt cannot be opened"):
+    for content in ("first" * 1000, "second" * 1000):
+        path.write_text(content)
+        history = History(path)
         history.record_answer("q", "a")
-    assert path.read_text() == "mine" * 1000
-    assert history.moved is None
+        assert history.moved is not None
+        assert history.moved.read_text() == content
+        path.unlink()
+    assert sorted(os.listdir(tmp_path)) == ["thesis.txt.damaged", "thesis.txt.damaged1"]
