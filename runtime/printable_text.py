@@ -31,6 +31,7 @@ def _escape(code: int) -> str:
 
 
 _LINE = {code: _escape(code) for code in (*_CONTROLS, *_DIRECTIONS, *_INVISIBLE, *_SURROGATES)}
+_SURROGATE_ESCAPES = {code: _LINE[code] for code in _SURROGATES}
 _LINES = {code: text for code, text in _LINE.items() if code not in (0x09, 0x0A)}
 _PROSE = {code: _LINES[code] for code in (*_CONTROLS, *_DIRECTIONS, *_SURROGATES) if code in _LINES}
 _JSON = {
@@ -67,6 +68,17 @@ def printable_prose(text: str) -> str:
     'a\u200db\\x1b'
     """
     return text.translate(_PROSE)
+
+
+def utf8_text(text: str) -> str:
+    r"""Return a text that UTF-8 can express: bytes of a file name that is not UTF-8 become escapes.
+
+    Examples
+    --------
+    >>> print(utf8_text("x\udcff.onnx"))
+    x\xff.onnx
+    """
+    return text.translate(_SURROGATE_ESCAPES)
 
 
 def printable_json(document: str) -> str:

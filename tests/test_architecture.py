@@ -192,3 +192,19 @@ def test_importing_trisect_loads_no_engine() -> None:
     code = f"import sys, trisect, trisect.cli.application; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=relative)
+def test_child_processes_search_no_current_folder_for_modules(path: Path) -> None:
+    commands = re.findall(r"\[\s*sys\.executable,\s*([^,\]]+)", path.read_text(encoding="utf-8"))
+    assert all(first in ('"-P"', '"-I"') for first in commands), f"{relative(path)}: start Python with -P"
+
+
+CLI_MODULES = [p for p in (ROOT / "trisect/cli").rglob("*.py") if p.name not in ("output.py", "__init__.py")]
+
+
+@pytest.mark.parametrize("path", CLI_MODULES, ids=relative)
+def test_commands_print_by_the_functions_that_escape(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    ways = re.findall(r"(?<![\w.])print\(|typer\.echo|sys\.stdout\.write|sys\.stderr\.write|Console\(", text)
+    assert not ways, f"{relative(path)}: print by trisect.cli.output, not by {ways}"

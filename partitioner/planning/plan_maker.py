@@ -17,6 +17,7 @@ from trisect.runtime.errors import InfeasibleProblem, UnsupportedOperator
 from trisect.runtime.files.atomic_folder import atomic_folder, check_folder, remove_folder
 from trisect.runtime.plans.plan import Plan
 from trisect.runtime.plans.plan_folder import PLAN_FOLDER, write_json
+from trisect.runtime.printable_text import utf8_text
 from trisect.runtime.progress import Progress, no_progress
 from trisect.scheduler.problem.core_sharing import CoreSharing
 from trisect.scheduler.problem.problem import Problem
@@ -241,7 +242,7 @@ def write_plan(
             if refused:
                 raise SegmentsRefused(refused)
         plan = Plan(
-            model=graph.path.name,
+            model=utf8_text(graph.path.name),
             model_sha256=graph.sha256,
             devices=inputs.devices,
             placement=_of_nodes(graph, problem, placement),

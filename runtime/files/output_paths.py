@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ..errors import InvalidInput, StorageFailed, TrisectError
+from ..printable_text import utf8_text
 
 _ELSEWHERE = "name another file"
 
@@ -72,6 +73,8 @@ def check_output_folder(folder: Path) -> bool:
         user's home, or one that contains these.
     """
     mode, remedy = _mode(folder), "name a new folder"
+    if utf8_text(os.path.abspath(folder)) != os.path.abspath(folder):
+        raise StorageFailed(f"engines cannot open files in {folder}: its name is not UTF-8", remedy=remedy)
     if mode is None:
         parent = Path(os.path.abspath(folder)).parent
         while _mode(parent) is None and parent != parent.parent:

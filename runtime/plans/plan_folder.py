@@ -20,6 +20,7 @@ from google.protobuf.message import DecodeError
 from ..atomic_write import write_atomically
 from ..errors import InvalidPlan
 from ..files.atomic_folder import FolderKind, atomic_folder
+from ..printable_text import utf8_text
 from ..tensors.external_data import checked_size
 from ..tensors.onnx_tensors import all_tensors
 from ..untrusted_files import MalformedFile, decode_json, open_regular, read_bytes
@@ -118,6 +119,8 @@ def read_json(folder: Path, plan_type: type[PlanType]) -> PlanType:
         When anything is missing, damaged, tampered with, or of a newer version.
     """
     path = folder / PLAN_FILE
+    if utf8_text(str(path.absolute())) != str(path.absolute()):
+        raise InvalidPlan(f"engines cannot open files in {folder}: its name is not UTF-8", remedy="rename it")
     try:
         content = read_bytes(path)
     except FileNotFoundError:

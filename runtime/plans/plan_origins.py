@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 from pathlib import Path
 
 import platformdirs
 
 from ..atomic_write import write_atomically
 from ..errors import InvalidInput, StorageFailed
-from ..untrusted_files import MalformedFile, read_text
+from ..untrusted_files import read_bytes
 from .plan import Plan
+
+_PATH_LIMIT_BYTES = 1 << 16
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +27,7 @@ log = logging.getLogger(__name__)
 def record(plan: Plan, model: Path) -> None:
     """Record the path of a plan's model; a cache that cannot be written does not fail a split."""
     try:
-        write_atomically(_note(plan.model_sha256), str(model.resolve()).encode())
+        write_atomically(_note(plan.model_sha256), os.fsencode(model.resolve()))
     except StorageFailed as error:
         log.info("`trisect verify` will need --model: %s", error)
 
@@ -39,8 +42,8 @@ def find_model(plan: Plan) -> Path:
     """
     remedy = f"give the model with --model PATH/{plan.model}"
     try:
-        model = Path(read_text(_note(plan.model_sha256)))
-    except (OSError, MalformedFile):
+        model = Path(os.fsdecode(read_bytes(_note(plan.model_sha256), _PATH_LIMIT_BYTES)))
+    except OSError:
         raise InvalidInput(
             f"the model {plan.model} of this plan was not split on this machine", remedy=remedy
         ) from None

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -156,3 +158,19 @@ def test_a_damaged_profile_is_refused_and_not_overwritten(
     with pytest.raises(InvalidProfile):
         trisect.split(model, "cpu:ort", shapes={"batch": 1})
     assert store.default_path().read_text() == "{"
+
+
+def test_a_model_whose_name_is_not_utf_8_is_split_and_a_folder_with_such_a_name_is_refused(
+    model: Path, tmp_path: Path
+) -> None:
+    named = Path(os.fsdecode(os.fsencode(tmp_path) + b"/m\xff.onnx"))
+    try:
+        shutil.copyfile(model, named)
+    except OSError:
+        pytest.skip("this file system has only names in UTF-8")
+    split = partial(trisect.split, named, "cpu:ort", "single:cpu:ort", shapes={"batch": 1})
+    plan = split(out=tmp_path / "plan")
+    assert trisect.Plan.load(tmp_path / "plan").model == plan.model == r"m\xff.onnx"
+    for call in (lambda: split(out=named.with_suffix("")), lambda: trisect.Plan.load(named.with_suffix(""))):
+        with pytest.raises(trisect.TrisectError, match="its name is not UTF-8"):
+            call()

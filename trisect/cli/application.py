@@ -35,7 +35,7 @@ from .interrupts import INTERRUPTED
 from .log_level import configure_logging
 from .standard_streams import standard_streams
 
-_WORD_MAX, _WORD_SHOWN = 400, 100
+_WORD_MAX, _WORD_SHOWN, _WORD_END = 400, 100, 20
 """A name of more characters is shortened in an error."""
 _HELP = "Split an ONNX model over CPU, GPU and NPU, by measured costs."
 
@@ -146,4 +146,4 @@ def _report(message: str, code: int) -> int:
 
 
 def _shortened(word: re.Match[str]) -> str:
-    return f"{word[0][:_WORD_SHOWN]}... ({len(word[0])} characters)"
+    return f"{word[0][:_WORD_SHOWN]}...({len(word[0])} characters)...{word[0][-_WORD_END:]}"

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from trisect.runtime.printable_text import printable_json, printable_line, printable_lines, printable_prose
+from trisect.runtime.printable_text import printable_json, printable_line, printable_lines, printable_prose, utf8_text
 
 from .standard_streams import OutputStream
 
@@ -78,7 +78,7 @@ def _encodable(value: Any) -> Any:
         return [_encodable(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
-    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
+    return utf8_text(value) if isinstance(value, str) else value
 
 
 def note(text: str) -> None:

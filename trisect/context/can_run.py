@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from math import inf
@@ -136,7 +137,7 @@ def _question(
         profile.provenance.date,
         str(sum(len(device.points) for device in profile.devices.values())),
     ]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+    return hashlib.sha256(os.fsencode("\n".join(parts))).hexdigest()
 
 
 class _RecordedAnswer(msgspec.Struct):

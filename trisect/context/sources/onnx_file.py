@@ -12,6 +12,7 @@ import onnx
 
 from trisect.partitioner.graph.model_loading import parse_proto
 from trisect.runtime.errors import InvalidModel, StorageFailed
+from trisect.runtime.printable_text import utf8_text
 from trisect.runtime.scratch_folder import ScratchFolder
 from trisect.runtime.tensors.onnx_tensors import all_tensors
 
@@ -40,7 +41,7 @@ def from_onnx(path: Path) -> ModelDescription:
         _write_with_zeros(proto, tensors, graph)
     return ModelDescription(
         kind="ONNX without weights" if missing else "ONNX",
-        name=path.name,
+        name=utf8_text(path.name),
         confidence="high",
         graph=graph,
         weight_bytes=sum(_size_bytes(tensor) for tensor in tensors),
