@@ -82,11 +82,11 @@ def reload_settings() -> None:
 
 
 @contextmanager
-def reaped(folder: Path) -> Iterator[None]:
+def reaped(folder: Path) -> Iterator[Reaper]:
     """Clean up after a private Ray even if this process is killed meanwhile."""
     reaper = Reaper(str(folder))
     try:
-        yield
+        yield reaper
     finally:
         reaper.dismiss()
 

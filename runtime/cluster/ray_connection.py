@@ -17,6 +17,8 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from ..errors import ClusterFailed, EngineMissing, InvalidInput, one_line
 from ..scratch_folder import NAME_LENGTH, ScratchFolder
 from .private_ray import NAMESPACE, job_config, reaped, reload_settings, start_private_ray
@@ -185,8 +187,9 @@ class _RayInstance:
                 try:
                     if self.wanted is None:
                         folder = closing.enter_context(ScratchFolder(_FOLDER_PURPOSE, _temporary_folder()))
-                        closing.enter_context(reaped(folder))
+                        reaper = closing.enter_context(reaped(folder))
                         self.address = start_private_ray(self.ray, folder, self.store_bytes)
+                        reaper.add(psutil.Process().children(recursive=True))
                     else:
                         self._join()
                     _stop_error_printer()

@@ -10,13 +10,14 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable
 from contextlib import suppress
 
 import psutil
 
 from ..workers.python_process import start_python
 
-_DISMISSED = b"."
+_DISMISSED = b".\n"
 _EXIT_TIMEOUT_S = 5.0
 _ROUNDS_MAX = 5
 
@@ -27,7 +28,7 @@ class Reaper:
     Parameters
     ----------
     folder : str
-        Of Ray: processes that name it on their command line are killed then, and it is removed.
+        Of Ray: processes that name it on their command line, and those of `add`, are killed then, and it is removed.
     """
 
     def __init__(self, folder: str) -> None:
@@ -40,6 +41,13 @@ class Reaper:
             start_new_session=True,  # Ctrl-C in a terminal must not end it
         )
 
+    def add(self, processes: Iterable[psutil.Process]) -> None:
+        """Add processes that are to be killed too."""
+        assert self._process.stdin is not None
+        with suppress(OSError):
+            self._process.stdin.write(b"".join(b"%d\n" % process.pid for process in processes))
+            self._process.stdin.flush()
+
     def dismiss(self) -> None:
         """End the process: there is nothing to clean up any more."""
         assert self._process.stdin is not None
@@ -51,10 +59,15 @@ class Reaper:
 
 def main(folder: str) -> None:
     """Wait for the parent process and clean up; the main function of the reaper's process."""
-    if sys.stdin.buffer.read() == _DISMISSED:
-        return
+    added = []
+    for line in sys.stdin.buffer:
+        if line == _DISMISSED:
+            return
+        if int(line) != os.getpid():
+            with suppress(psutil.Error):
+                added.append(psutil.Process(int(line)))  # recognises a later process with the same pid
     for _ in range(_ROUNDS_MAX):  # a process that is just starting may start others
-        processes = _processes_of(folder)
+        processes = [*(process for process in added if process.is_running()), *_processes_of(folder)]
         if not processes:
             break
         for process in processes:
