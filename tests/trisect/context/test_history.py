@@ -1,5 +1,6 @@
 """The history records answers and runs, survives damage, and can be erased."""
 
+import os
 import sqlite3
 from pathlib import Path
 
