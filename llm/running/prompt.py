@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -52,10 +53,10 @@ def tokenise(
         ids = list(prompt)
     if not ids:
         raise InvalidInput("the prompt has no tokens", remedy="give some text")
-    unknown = next((token for token in ids if not 0 <= token < bundle.vocab), None)
+    unknown = next((t for t in ids if not isinstance(t, numbers.Integral) or not 0 <= t < bundle.vocab), None)
     if unknown is not None:
         raise InvalidInput(
-            f"token {unknown} is not in the model's vocabulary of {bundle.vocab}", remedy="use its tokenizer"
+            f"token {unknown!r} is not in the model's vocabulary of {bundle.vocab}", remedy="use its tokenizer"
         )
     if len(ids) > bundle.context_length:
         message = f"the prompt has {len(ids)} tokens, the model's context {bundle.context_length}"

@@ -42,8 +42,9 @@ def single(problem: Problem, device: str = "") -> dict[str, str]:
     best = min(candidates, key=lambda d: sums[d])
     if sums[best] == inf:
         unsupported = next(task for task in problem.graph if problem.time(task, best) == inf)
+        why = problem.why_not.get((unsupported, best))
         raise InfeasibleProblem(
-            f"{best} cannot run the whole model: it does not support {unsupported!r}",
+            f"{best} cannot run the whole model: not {unsupported!r}{f' ({why})' if why else ''}",
             remedy="use the strategy auto, or other devices",
         )
     return dict.fromkeys(problem.graph, best)

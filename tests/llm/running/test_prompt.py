@@ -39,6 +39,6 @@ def test_ids_that_the_model_cannot_read_are_rejected(bundle: Bundle, tokenizer: 
         tokenise(bundle, tokenizer, [0] * 257)
     with pytest.raises(InvalidInput, match="no tokens"):
         tokenise(bundle, tokenizer, [])
-    for unknown in (-1, 384):
+    for unknown in (-1, 384, 1.5):
         with pytest.raises(InvalidInput, match=f"token {unknown} is not"):
             tokenise(bundle, tokenizer, [0, unknown])
