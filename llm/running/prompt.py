@@ -53,7 +53,7 @@ def tokenise(
         ids = list(prompt)
     if not ids:
         raise InvalidInput("the prompt has no tokens", remedy="give some text")
-    unknown = next((t for t in ids if not isinstance(t, numbers.Integral) or not 0 <= t < bundle.vocab), None)
+    unknown = next((token for token in ids if not _is_row(token, bundle.vocab)), None)
     if unknown is not None:
         raise InvalidInput(
             f"token {unknown!r} is not in the model's vocabulary of {bundle.vocab}", remedy="use its tokenizer"
@@ -62,3 +62,7 @@ def tokenise(
         message = f"the prompt has {len(ids)} tokens, the model's context {bundle.context_length}"
         raise ContextExceeded(message, remedy="shorten the prompt")
     return Prompt(tuple(ids))
+
+
+def _is_row(token: object, rows: int) -> bool:
+    return isinstance(token, numbers.Integral) and 0 <= int(token) < rows
