@@ -23,6 +23,7 @@ from trisect.runtime.child_process import ChildProcessFailed
 from trisect.runtime.device import Device
 from trisect.runtime.engines import capabilities, discover
 from trisect.runtime.errors import StorageFailed, TrisectError
+from trisect.runtime.files.cache_files import not_cached, updating
 from trisect.runtime.isolated_calls import call_isolated
 from trisect.runtime.plans.check_result import PlanCheck, skipped
 from trisect.runtime.plans.plan import Plan
@@ -99,12 +100,12 @@ class PlanVerifier:
     def _add(self, key: str, result: PlanCheck) -> None:
         # JSON has no infinity, which is the difference of results of other shapes.
         stored = replace(result, max_abs=_finite(result.max_abs), max_rel=_finite(result.max_rel))
-        results = self._read() | {key: stored}
-        newest = dict(list(results.items())[-_RESULTS_MAX:])
         try:
-            write_atomically(self.cache, msgspec.json.format(msgspec.json.encode(newest), indent=1))
+            with updating(self.cache):
+                newest = dict(list((self._read() | {key: stored}).items())[-_RESULTS_MAX:])
+                write_atomically(self.cache, msgspec.json.format(msgspec.json.encode(newest), indent=1))
         except StorageFailed as error:
-            log.warning("the result of the verification is not cached: %s", error)
+            not_cached("results of verifications", error)
 
 
 def _finite(number: float) -> float:
