@@ -45,7 +45,8 @@ _ROLES: Mapping[tuple[str, int], str] = {
     ("Mod", 1): "divisor", ("Pow", 1): "exponent", ("Reshape", 1): "shape", ("Expand", 1): "shape",
     ("Tile", 1): "size", ("ConstantOfShape", 0): "size", ("Slice", 1): "zero", ("Slice", 2): "end",
     ("Slice", 3): "axes", ("Slice", 4): "one", ("Pad", 1): "flag", ("Pad", 3): "axes", ("Unsqueeze", 1): "axes",
-    ("Squeeze", 1): "axes", ("TopK", 1): "one", ("Split", 1): "size", ("Resize", 2): "factor", ("Resize", 3): "size",
+    ("Squeeze", 1): "axes of one", ("TopK", 1): "one", ("Split", 1): "parts",
+    ("Resize", 2): "factor", ("Resize", 3): "size",
     ("CumSum", 1): "zero", ("Trilu", 1): "flag", ("QuantizeLinear", 1): "scale", ("DequantizeLinear", 1): "scale",
     ("Cast", 0): "castable", ("CastLike", 0): "castable", ("LSTM", 4): "one", ("GRU", 4): "one", ("RNN", 4): "one",
     ("NonMaxSuppression", 2): "size", ("NonMaxSuppression", 3): "half", ("NonMaxSuppression", 4): "zero",
@@ -187,6 +188,11 @@ class TrialFeeds:
         elif role == "axes":
             rank, count = max(len(data), 1), int(np.prod(shape))
             values = np.resize(np.sort(rng.permutation(rank)[:count]), shape)
+        elif role == "axes of one":
+            values = np.resize([axis for axis, size in enumerate(data) if size == 1] or [0], shape)
+        elif role == "parts":
+            count, total = max(int(np.prod(shape)), 1), data[_axis(node, len(data))] if data else 0
+            values = np.diff(np.arange(count + 1) * total // count)
         elif role == "end":
             values = rng.integers(1, 4, shape)
         elif role == "size":

@@ -211,8 +211,7 @@ def _assess_operators(description: ModelDescription, devices: Sequence[Device], 
         for name in sorted(description.operators):
             operator = by_lower.get(name.lower())
             if operator is None or not operator.dtypes:
-                fault = "computes something else" if operator is not None and operator.different else "does not compile"
-                refused[name] = "not an ONNX operator" if operator is None else fault
+                refused[name] = "not an ONNX operator" if operator is None else "does not compile"
         memory = _memory_shortage(description.weight_bytes, device)
         ability: Ability = "no" if memory or description.refused else "partly" if refused else "yes"
         reasons = (*filter(None, (memory, description.refused)), *_listed(refused))

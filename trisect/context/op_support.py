@@ -117,7 +117,7 @@ def _refusal(
     for name in operators:
         operator = limits.operators[_onnx_name(name, limits.operators)]
         if not operator.dtypes:
-            return f"{name}: {next(iter({**operator.refused, **operator.different}.values()), 'does not compile')}"
+            return f"{name}: {next(iter(operator.refused.values()), 'does not compile')}"
         if data_types and not set(data_types) & set(operator.dtypes):
             return f"{name} does not support {', '.join(data_types)}, only {', '.join(operator.dtypes)}"
     return ""

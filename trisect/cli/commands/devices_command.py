@@ -82,7 +82,7 @@ def _print_limits(devices: str, json: bool) -> None:
     ]
     print_table(["device", "operators", "data types", "max. rank", "static shapes only", "dequantises"], rows)
     for device, limits in limits_per_device.items():
-        unsupported = [n for n, operator in limits.operators.items() if not operator.dtypes and not operator.different]
+        unsupported = [n for n, operator in limits.operators.items() if not operator.dtypes]
         note(f"{device} refuses: {', '.join(unsupported) or 'nothing'}")
         note(f"{device} computes differently: {_describe_differences(limits.operators) or 'nothing'}")
 
