@@ -17,6 +17,7 @@ DATA = (
     "bench/report/*.css",
     "bench/report/*.j2",
     "bench/report/*.js",
+    "profiles/capabilities/*.json",
     "profiles/reference/*.json",
 )
 
