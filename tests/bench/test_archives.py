@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import io
 import tarfile
@@ -129,3 +130,22 @@ def test_where_nothing_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     with pytest.raises(SystemExit) as ended:
         datasets.run(["--sha256", "0" * 64])
     assert ended.value.code == 2
+
+
+def test_archives_are_bounded_before_they_are_inflated(tmp_path: Path) -> None:
+    """A member that states 100 bytes and inflates to more, many empty members, and a large tar in few bytes."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.stg", bytes(80 << 20))
+    bomb = bytearray(buffer.getvalue())
+    at = bomb.index(b"PK\x01\x02")
+    bomb[at + 24 : at + 28] = (100).to_bytes(4, "little")
+    many = io.BytesIO()
+    with zipfile.ZipFile(many, "w") as archive:
+        for number in range(20_001):
+            archive.writestr(f"{number}", b"")
+    large = gzip.compress(bytes(300 << 20), 1)
+    for content, name in ((bytes(bomb), "bomb.zip"), (many.getvalue(), "many.zip"), (large, "large.tar.gz")):
+        with pytest.raises(InvalidModel, match=name):
+            archives.unpack(content, hashlib.sha256(content).hexdigest(), name, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

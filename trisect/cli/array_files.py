@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trisect.runtime.errors import InvalidInput, StorageFailed
+from trisect.runtime.errors import InvalidInput
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,20 +22,12 @@ def read_feeds(file: Path | None) -> dict[str, np.ndarray] | None:
     ------
     InvalidInput
         When it is missing, damaged, or contains pickled objects, which are not read.
+    OutOfMemory
+        When the arrays do not fit into the free memory.
     """
-    import zipfile
+    from trisect.runtime.files.array_archive import read_arrays
 
-    import numpy as np
-
-    if file is None:
-        return None
-    try:
-        if file.exists() and not zipfile.is_zipfile(file):
-            raise InvalidInput(f"{file} is not an .npz file", remedy="write one with numpy.savez(file, name=array)")
-        with np.load(file, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        raise InvalidInput(f"cannot read arrays from {file}: {error}") from error
+    return None if file is None else read_arrays(file)
 
 
 def write_arrays(file: Path, arrays: Mapping[str, np.ndarray]) -> dict[str, str]:
@@ -61,6 +51,8 @@ def write_arrays(file: Path, arrays: Mapping[str, np.ndarray]) -> dict[str, str]
 
     import numpy as np
 
+    from trisect.runtime.atomic_write import atomic_file
+
     for name, array in arrays.items():
         if array.dtype.kind == "O" and not all(isinstance(one, str) for one in array.ravel().tolist()):
             raise InvalidInput(
@@ -68,19 +60,11 @@ def write_arrays(file: Path, arrays: Mapping[str, np.ndarray]) -> dict[str, str]
             )
     plain = {name: _plain(array) for name, array in arrays.items()}
     members = _member_names(plain)
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
-        # Not np.savez: it takes arrays as keyword arguments, so none of them may be called "file".
-        with zipfile.ZipFile(temporary, "w", allowZip64=True) as archive:
-            for name, array in plain.items():
-                with archive.open(f"{members[name]}.npy", "w", force_zip64=True) as member:
-                    np.lib.format.write_array(member, array, allow_pickle=False)
-        os.replace(temporary, file)
-    except (OSError, ValueError) as error:  # ValueError: a file name with a NUL
-        raise StorageFailed(f"cannot write {file}: {error}") from error
-    finally:
-        with contextlib.suppress(OSError, ValueError):
-            temporary.unlink()
+    # Not np.savez: it takes arrays as keyword arguments, so none of them may be called "file".
+    with atomic_file(file) as out, zipfile.ZipFile(out, "w", allowZip64=True) as archive:
+        for name, array in plain.items():
+            with archive.open(f"{members[name]}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, array, allow_pickle=False)
     return {name: member for name, member in members.items() if member != name}
 
 
