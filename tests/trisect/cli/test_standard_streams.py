@@ -97,3 +97,14 @@ def test_a_system_error_names_its_file(monkeypatch: pytest.MonkeyPatch, capsys: 
     monkeypatch.setattr(api, "devices", fail)
     assert main(["devices"]) == 2
     assert capsys.readouterr().err == "error: /no/such/file: No such file or directory\n"
+
+
+@pytest.mark.parametrize(
+    ("is_terminal", "shown"), [(True, "a\tb\\x1b[2J👨\u200d👩\n"), (False, "a\tb\x1b[2J👨\u200d👩\n")]
+)
+def test_generated_text_is_escaped_on_a_terminal_only(
+    is_terminal: bool, shown: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: is_terminal)
+    output.print_generated("a\tb\x1b[2J👨\u200d👩\n")
+    assert capsys.readouterr().out == shown
