@@ -206,5 +206,5 @@ CLI_MODULES = [p for p in (ROOT / "trisect/cli").rglob("*.py") if p.name not in 
 @pytest.mark.parametrize("path", CLI_MODULES, ids=relative)
 def test_commands_print_by_the_functions_that_escape(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
-    ways = re.findall(r"(?<![\w.])print\(|typer\.echo|sys\.stdout\.write|sys\.stderr\.write|Console\(", text)
-    assert not ways, f"{relative(path)}: print by trisect.cli.output, not by {ways}"
+    calls = re.findall(r"(?<![\w.])print\(|typer\.echo|sys\.stdout\.write|sys\.stderr\.write|Console\(", text)
+    assert not calls, f"{relative(path)}: print by trisect.cli.output, not by {calls}"

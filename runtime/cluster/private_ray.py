@@ -1,4 +1,4 @@
-"""Starts a private Ray, which only this user on this machine can reach and which tells nobody about itself."""
+"""Starts a private Ray, which only this user on this machine can reach and which reports nothing."""
 
 from __future__ import annotations
 
