@@ -147,7 +147,7 @@ def _check_operators(model: ir.Model, path: Path) -> None:
 
 
 def _type_outputs_by_inputs(graph: onnx.GraphProto) -> None:
-    """Give outputs that are inputs the type of the input, which is the one that the caller's tensor is compared with."""
+    """Give outputs that are inputs the type of the input, with which the caller's tensor is compared."""
     types = {value.name: value.type for value in graph.input}
     for value in graph.output:
         if value.name in types:
