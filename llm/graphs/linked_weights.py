@@ -12,6 +12,7 @@ from pathlib import Path
 import onnx
 import onnx_ir as ir
 
+from trisect.runtime.errors import InvalidModel, one_line
 from trisect.runtime.progress import Progress
 from trisect.runtime.tensors.onnx_tensors import all_tensors
 
@@ -52,10 +53,21 @@ class LinkedWeights:
 
         Raises
         ------
+        InvalidModel
+            For a graph that cannot be written as ONNX: with unnamed values, say.
         OSError
             If the disk is full or not writable.
         """
-        proto = ir.to_proto(model)
+        try:
+            proto = ir.to_proto(model)
+        except ir.serde.SerdeError as error:
+            cause: BaseException = error
+            while cause.__cause__ is not None:
+                cause = cause.__cause__
+            raise InvalidModel(
+                f"graph {model.graph.name!r} cannot be written as ONNX: {one_line(cause)}",
+                remedy="export the model again",
+            ) from error
         proto.producer_name = "trisect"
         for tensor in all_tensors(proto):
             if tensor.data_location == onnx.TensorProto.EXTERNAL:

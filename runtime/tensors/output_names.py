@@ -1,4 +1,4 @@
-"""Names the outputs of nodes that nobody reads, where engines expect a name or end by a signal without one."""
+"""Names the outputs of nodes that nothing reads, where engines expect a name or end by a signal without one."""
 
 from __future__ import annotations
 

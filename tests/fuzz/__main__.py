@@ -29,9 +29,9 @@ def main(arguments: list[str]) -> int:
                 if breach is not None:
                     breaches += 1
                     print(breach, flush=True)
-                    kept = Path("fuzz-breaches") / f"{slug(name)}_{number}"
-                    shutil.rmtree(kept, ignore_errors=True)
-                    write_mutant(name, number, Path(scratch) / slug(name), kept)
+                    copy = Path("fuzz-breaches") / f"{slug(name)}_{number}"
+                    shutil.rmtree(copy, ignore_errors=True)
+                    write_mutant(name, number, Path(scratch) / slug(name), copy)
             print(f"{name}: {count} mutations read", flush=True)
     return 1 if breaches else 0
 

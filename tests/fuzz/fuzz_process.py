@@ -118,15 +118,17 @@ def _read(read: Any, folder: Path) -> str:
         except Exception as error:
             return f"{type(error).__name__}: {error}"
         code = main(words) if words is not None else 0
-    told = err.getvalue()
-    last = (told.strip().splitlines() or [""])[-1]
+    messages = err.getvalue()
+    last = (messages.strip().splitlines() or [""])[-1]
     if code not in (0, 1, 2):
         return f"exit code {code}: {last}"
-    if "internal error" in told or "Traceback" in told:
+    if "internal error" in messages or "Traceback" in messages:
         return last
     if code == 2 and not last.startswith("error: "):
         return f"exit code 2 without an error: {last!r}"
-    shown = told if words is not None and words[0] == "generate" else told + out.getvalue()  # an answer is any text
+    shown = (
+        messages if words is not None and words[0] == "generate" else messages + out.getvalue()
+    )  # an answer is any text
     if _CONTROL.search(shown):
         return f"control characters: {shown[-300:]!r}"
     return ""
