@@ -58,7 +58,7 @@ def write_report(comparison: Comparison, path: Path) -> None:
         Where the file cannot be written.
     """
     check_installed()
-    write_atomically(path, render(report_data(comparison)).encode())
+    write_atomically(path, render(report_data(comparison)).encode(errors="backslashreplace"))
 
 
 def printable_value(value: object) -> object:

@@ -37,4 +37,4 @@ def write_crossover(model: str, crossover: Crossover, path: Path, batches: Seque
         script=markupsafe.Markup((templates / "crossover.js").read_text("utf-8")),
         style=markupsafe.Markup((templates / "page.css").read_text("utf-8")),
     )
-    write_atomically(path, text.encode())
+    write_atomically(path, text.encode(errors="backslashreplace"))

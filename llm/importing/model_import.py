@@ -93,7 +93,9 @@ def open_model(
     progress(0, 100, "reading")
     sha256 = _fingerprint(path)
     importer = f"{IMPORTER}-{weights}"
-    target = folder or bundles_folder() / f"{path.name if path.is_dir() else path.stem}-{sha256[:12]}-{importer}"
+    # Any name of a file may be too long for what is added, or none that engines can open.
+    name = re.sub(r"[^\w.-]", "_", path.name if path.is_dir() else path.stem, flags=re.ASCII)[:100]
+    target = folder or bundles_folder() / f"{name}-{sha256[:12]}-{importer}"
     present = _complete_bundle(target)
     if present is not None and (present.source_sha256, present.importer) == (sha256, importer):
         return present
@@ -141,7 +143,8 @@ def _import(
             bundle = import_folder(path, aside, progress=progress)
         else:
             bundle = import_gguf(path, aside, weights=weights, progress=progress)
-        replace(bundle, source_sha256=sha256, importer=importer).save(aside)
+        name, source = (os.fsencode(text).decode(errors="replace") for text in (bundle.name, bundle.source))
+        replace(bundle, name=name, source=source, source_sha256=sha256, importer=importer).save(aside)
     except OSError as error:
         raise _storage_failed(target, error) from error
     if _complete_bundle(target) is not None:

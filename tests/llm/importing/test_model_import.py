@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -337,3 +338,11 @@ def test_a_bundle_may_be_moved(bundles: Path, gguf: Path, tmp_path: Path) -> Non
     runner = kit.in_place(again)
     runner.reset(kit.cache_for(again))
     assert np.isfinite(runner.forward(np.array([1, 2]), 0)).all()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are not bytes")
+def test_models_of_any_name_are_imported(bundles: Path, gguf: Path) -> None:
+    for name in (b"m\xff\xe9.gguf", b"x" * 250 + b".gguf", b"-o.gguf"):
+        path = gguf.with_name(os.fsdecode(name))
+        shutil.copy(gguf, path)
+        assert Path(open_model(path).folder).parent == bundles
