@@ -7,6 +7,7 @@ the measurements.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -140,7 +141,7 @@ def compare(request: ComparisonRequest, progress: Progress = no_progress) -> Com
         )  # fmt: skip
         measurement = measure(contenders, options, known=known, save=save, progress=progress)
     return Comparison(
-        model=path.name,
+        model=os.fsencode(path.name).decode(errors="replace"),
         path=str(path.resolve()),
         model_sha256=graph.sha256,
         shapes=dict(graph.shapes),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from trisect import api
 from trisect.partitioner.graph.model_graph import Graph
@@ -102,7 +103,7 @@ def report_data(comparison: Comparison) -> ReportData:
     profile = api.stored_profile()
     ids = [device.id for device in comparison.devices]
     return ReportData(
-        comparison,
+        replace(comparison, path=os.fsencode(comparison.path).decode(errors="replace")),
         tuple(_timelines(result, nodes, ids) for result in comparison.results if result.latency_s is not None),
         _drawing(graph, nodes),
         _op_classes(graph, nodes),
