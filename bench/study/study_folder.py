@@ -28,6 +28,8 @@ from .study_spec import StudySpec, read_spec, to_toml
 SPEC = "study.toml"
 ROWS = "rows.sqlite"
 ENVIRONMENT = "environment.json"
+_WRITTEN = (ENVIRONMENT, "rows.csv", "rows.parquet", "summary.md", "summary.tex")
+"""Files that a study writes beside its rows."""
 _TYPES = {int: "INTEGER NOT NULL", float: "REAL NOT NULL", float | None: "REAL"}
 _PACKAGES = ("networkx", "numpy", "onnx", "onnx-ir", "ortools")
 
@@ -78,6 +80,11 @@ class StudyFolder:
         if spec_file.exists():
             if read_spec(spec_file) != spec:
                 raise InvalidInput(f"{path} holds another study", remedy="choose another folder, or move it away")
+            foreign = [name for name in _WRITTEN if os.path.lexists(path / name)]
+            if foreign and not (path / ROWS).is_file():
+                raise InvalidInput(
+                    f"{path / foreign[0]} is not of this study and would be overwritten", remedy="choose another folder"
+                )
         elif path.is_dir() and any(path.iterdir()):
             raise InvalidInput(f"{path} is not empty and holds no study", remedy="choose another folder")
         else:

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 import trisect
-from trisect.bench.study.study_folder import SPEC
+from trisect.bench.study.study_folder import SPEC, StudyFolder
 from trisect.bench.study.study_result import Study
 from trisect.bench.study.study_rows import COLUMNS, StudyRow
 from trisect.bench.study.study_runs import run_spec
-from trisect.bench.study.study_spec import make_spec, read_spec
+from trisect.bench.study.study_spec import make_spec, read_spec, to_toml
 from trisect.bench.study.user_module import load
 from trisect.bench.workloads import UnknownWorkload
 from trisect.cli import main
@@ -286,3 +286,12 @@ def test_the_users_file_is_refused_in_one_line(tmp_path: Path) -> None:
         load(tmp_path / "broken.py")
     with pytest.raises(InvalidInput, match="not a Python file"):
         load(tmp_path / "absent.py")
+
+
+def test_a_users_files_beside_a_specification_are_not_overwritten(tmp_path: Path) -> None:
+    spec = make_spec(["heft"], ["random:layered?n=5"], [0])
+    (tmp_path / "study.toml").write_bytes(to_toml(spec))
+    (tmp_path / "summary.md").write_text("mine")
+    with pytest.raises(InvalidInput, match=r"summary\.md is not of this study"):
+        StudyFolder(tmp_path, spec, {})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["study.toml", "summary.md"]
