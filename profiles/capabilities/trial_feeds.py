@@ -32,6 +32,12 @@ QUANTISING_OPERATORS = frozenset(
 )
 """Operators that round to integer steps: at a half, the last digit of a float decides the step."""
 _DRAWS = ("ordinary", "ordinary", "small", "halves", "ties", "large", "limits")
+_IN_WORDS = {
+    "ordinary": "ordinary numbers",
+    "small": "small numbers",
+    "large": "large numbers",
+    "limits": "the limits of the dtype",
+}
 _WIDE = (2**40 + 1, -5 * 10**9, 3, 1_700_000_000_123, -(2**31) - 1, 2**31, 0, -1, 2**32 + 7, 2**53 + 1)
 _WIDE_UNSIGNED = (2**32 - 1, 2**31, 5, 2**31 + 3, 0)
 _WIDE_FLOATS = (1e60, -3e100, 1e-60, 16777217.0, 1_700_000_000_123.0, -0.5, 1.0)
@@ -130,7 +136,7 @@ class TrialFeeds:
         for number, label in enumerate(labels):
             rng = np.random.default_rng((self.seed, number))
             with np.errstate(all="ignore"):
-                yield label, {spec.name: self._value(spec, label, rng) for spec in self.inputs}
+                yield _IN_WORDS.get(label, label), {spec.name: self._value(spec, label, rng) for spec in self.inputs}
 
     def _value(self, spec: TensorSpec, label: str, rng: np.random.Generator) -> np.ndarray:
         node, position = self._reader(spec.name)

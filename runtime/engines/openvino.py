@@ -27,7 +27,13 @@ from .common.model_signature import bind_shape, model_label, read_signature
 from .openvino_parts.attention_fusion import BEAM_INPUT, fuse_attention
 from .openvino_parts.exact_division import divide_exactly
 from .openvino_parts.openvino_kernels import measure_kernels
-from .openvino_parts.openvino_model import convolves_channels_last, drop_outputs, fix_shapes, leave_bfloat16
+from .openvino_parts.openvino_model import (
+    convolves_channels_last,
+    copy_passed_inputs,
+    drop_outputs,
+    fix_shapes,
+    leave_bfloat16,
+)
 from .openvino_parts.openvino_module import OpenVinoModule
 
 log = logging.getLogger(__name__)
@@ -111,6 +117,7 @@ class OpenVinoEngine:
                 divide_exactly(read)
             selected = [spec for spec in declared.outputs if options.outputs is None or spec.name in options.outputs]
             drop_outputs(read, {spec.name for spec in selected} | set(options.state.values()))
+            copy_passed_inputs(read)
             properties = self._properties(device, options)
             if properties.get("INFERENCE_PRECISION_HINT") == "bf16":
                 selected = leave_bfloat16(read, selected, options.native_outputs)

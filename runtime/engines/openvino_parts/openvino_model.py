@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import openvino as ov
-from openvino import opset13 as ops
+from openvino import opset16 as ops
 
 from ...tensors.tensor_spec import UNKNOWN_RANK, TensorSpec
 from ..common.model_signature import Signature, bind_shape
@@ -18,6 +18,19 @@ def drop_outputs(model: ov.Model, used: set[str]) -> None:
     for result in model.get_results():
         if used.isdisjoint(result.output(0).get_names()):
             model.remove_result(result)
+
+
+def copy_passed_inputs(model: ov.Model) -> None:
+    """Insert a copy between an input and an output where nothing else is: OpenVINO leaves such an output unwritten.
+
+    Its reader removes operators that change nothing, such as Dropout, or Sum of one tensor.
+    """
+    for result in model.get_results():
+        source = result.input_value(0)
+        if source.get_node().get_type_name() == "Parameter":
+            copied = ops.identity(source.get_node().output(0)).output(0)
+            result.input(0).replace_source_output(copied)
+    model.validate_nodes_and_infer_types()
 
 
 def leave_bfloat16(model: ov.Model, specs: list[TensorSpec], names: tuple[str, ...]) -> list[TensorSpec]:

@@ -46,6 +46,16 @@ def test_openvino_computes_in_float32_unless_asked_to_be_fast(model):
     assert np.abs(fast - exact).max() < 1.0
 
 
+@pytest.mark.parametrize("operator", ["Dropout(x)", "Sum(x)", "Max(x)"])
+def test_openvino_writes_an_output_that_is_an_input(model, operator):
+    text = model(f"g (float[n,2] x) => (float[n,2] y, float[n,2] z) {{ y = {operator} z = Exp(y) }}")
+    module = engines.load(text, by_id("cpu:openvino"))
+    for x in (np.array([[1, 2]], np.float32), np.array([[3, 4], [5, 6]], np.float32)):
+        outputs = module.run({"x": x})
+        np.testing.assert_array_equal(outputs["y"], x)
+        np.testing.assert_allclose(outputs["z"], np.exp(x), rtol=1e-5)
+
+
 def test_openvino_keeps_state_from_run_to_run(model):
     options = LoadOptions(state={"past": "present"}, shapes={"b": 1})
     module = engines.load(model(GROWING), by_id("cpu:openvino"), options)
