@@ -85,7 +85,9 @@ def verify(
     exposed = replace(plan, outputs=(*plan.outputs, *boundary))
     with Session(exposed, executor, LoadOptions(precision=precision), address=address) as session:
         split = session.run(feeds)
-    allowed = default_tolerance(model.proto, precision) if tolerance is None else Tolerance(tolerance)
+    allowed = (
+        default_tolerance(model.proto, precision, plan.used_devices) if tolerance is None else Tolerance(tolerance)
+    )
     verification = compare_tensors(plan, boundary, split, whole, allowed, device.id)
     random = None if verification.ok else random_operator(model.proto)
     if random is not None:

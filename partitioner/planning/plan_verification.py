@@ -59,7 +59,7 @@ class PlanVerifier:
 
     def check(self, plan: Plan) -> PlanCheck:
         """Return whether a plan computes what the whole model does; at no cost where that is known."""
-        devices = _used_devices(plan)
+        devices = plan.used_devices
         reason = _obstacle(plan, devices)
         if reason:
             return skipped(reason)
@@ -110,11 +110,6 @@ class PlanVerifier:
 
 def _finite(number: float) -> float:
     return number if math.isfinite(number) else sys.float_info.max
-
-
-def _used_devices(plan: Plan) -> list[Device]:
-    used = {segment.device for segment in plan.segments}
-    return [device for device in plan.devices if device.id in used]
 
 
 def _obstacle(plan: Plan, devices: Sequence[Device]) -> str:

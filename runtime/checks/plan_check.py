@@ -45,7 +45,7 @@ def check_plan(folder: Path, model_path: Path, tolerance: float | None = None) -
     random = random_operator(model.proto)
     if random is not None:
         return skipped(f"{random} gives other numbers in each run")
-    allowed = default_tolerance(model.proto) if tolerance is None else Tolerance(tolerance)
+    allowed = default_tolerance(model.proto, devices=plan.used_devices) if tolerance is None else Tolerance(tolerance)
     result = skipped("")
     for seed in range(_DRAWS):
         result = _check_once(plan, model, allowed, seed)

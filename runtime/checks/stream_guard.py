@@ -86,7 +86,9 @@ class StreamGuard:
                 remedy="open the session without guard_every",
             )
         self._tolerance = (
-            default_tolerance(self._model.proto) if options.tolerance is None else Tolerance(options.tolerance)
+            default_tolerance(self._model.proto, devices=plan.used_devices)
+            if options.tolerance is None
+            else Tolerance(options.tolerance)
         )
         self._module = self._load()
         self._error: TrisectError | None = None

@@ -7,7 +7,7 @@ relative to the largest value of a tensor.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,8 @@ import ml_dtypes
 import numpy as np
 import onnx
 
+from ..device import Device
+from ..engines import computes_in_half
 from ..tensors.dtypes import onnx_dtype_name
 from ..tensors.onnx_tensors import all_tensors
 from .whole_model import all_nodes
@@ -63,8 +65,8 @@ class Tolerance:
         return f"{self.value:g} {unit} plus {self.value:g} relative"
 
 
-def default_tolerance(model: onnx.ModelProto, precision: str = "float32") -> Tolerance:
-    """Return the tolerance for a model that runs with a precision (`LoadOptions.precision`).
+def default_tolerance(model: onnx.ModelProto, precision: str = "float32", devices: Iterable[Device] = ()) -> Tolerance:
+    """Return the tolerance for a model that runs with a precision (`LoadOptions.precision`) on some devices.
 
     Examples
     --------
@@ -77,7 +79,8 @@ def default_tolerance(model: onnx.ModelProto, precision: str = "float32") -> Tol
     ops = {node.op_type for node in all_nodes(model)}
     if any(op in _QUANTISING_OPS or op.startswith("QLinear") for op in ops):
         return Tolerance(max(asked, _QUANTISED), of_largest=True, allows_a_step=True)
-    if ops & _WEIGHT_QUANTISING_OPS or _computes_in_small_floats(model):
+    has_small_floats = _computes_in_small_floats(model) or any(map(computes_in_half, devices))
+    if ops & _WEIGHT_QUANTISING_OPS or has_small_floats:
         return Tolerance(max(asked, TOLERANCES["float16"]), allows_a_step=True)
     return Tolerance(asked, allows_a_step=True)
 

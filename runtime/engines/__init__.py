@@ -131,6 +131,11 @@ def capabilities(device: Device) -> EngineCapabilities:
     return stated if isinstance(stated, EngineCapabilities) else EngineCapabilities()
 
 
+def computes_in_half(device: Device) -> bool:
+    """Return whether a device computes float32 in float16, whatever precision is asked for."""
+    return device.kind in capabilities(device).half_precision_kinds
+
+
 @functools.cache
 def keeps_channels_last(device: Device) -> bool:
     """Return whether a device computes convolutions in the layout NHWC; False where its engine does not report it.

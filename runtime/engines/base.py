@@ -143,6 +143,8 @@ class EngineCapabilities:
     """A model given as bytes can read its weights from `LoadOptions.external_data_folder`."""
     computes: bool = True
     """False for devices that only imitate one: their results are zeros, and loaded models take no memory."""
+    half_precision_kinds: frozenset[str] = frozenset()
+    """Kinds of its devices that compute float32 in float16, whatever precision is asked for."""
     vendor: str = ""
     """Maker of the GPUs and NPUs that it drives (``intel``, ``nvidia``), where they are one maker's only."""
 

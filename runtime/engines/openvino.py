@@ -61,7 +61,7 @@ class OpenVinoEngine:
 
     name = "openvino"
     package = "openvino"
-    capabilities = EngineCapabilities(internal_state=True, vendor="intel")
+    capabilities = EngineCapabilities(internal_state=True, half_precision_kinds=frozenset({"npu"}), vendor="intel")
 
     def __init__(self) -> None:
         self._core = ov.Core()

@@ -36,7 +36,7 @@ class QnnEngine:
 
     name = "qnn"
     package = "trisect[qnn]"
-    capabilities = EngineCapabilities(vendor="qualcomm")
+    capabilities = EngineCapabilities(half_precision_kinds=frozenset({"npu"}), vendor="qualcomm")
 
     def devices(self) -> list[Device]:
         """Return the NPUs that the provider lists; on x86 the simulator.

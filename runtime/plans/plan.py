@@ -68,6 +68,12 @@ class Plan:
         return self.value / self.bound - 1 if self.bound > 0 else float("inf")
 
     @property
+    def used_devices(self) -> list[Device]:
+        """Devices that run a segment."""
+        used = {segment.device for segment in self.segments}
+        return [device for device in self.devices if device.id in used]
+
+    @property
     def assumes_narrow_numbers(self) -> bool:
         """Whether it was made with the assumption that no number needs more than 32 bits."""
         assumptions = self.constraints.get("assume")

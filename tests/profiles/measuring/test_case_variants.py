@@ -14,6 +14,7 @@ from trisect.profiles.costmodel.profile_costs import ProfileCosts
 from trisect.profiles.measuring import device_measurement as measuring
 from trisect.profiles.measuring.case_variants import case_variants
 from trisect.profiles.measuring.operator_cases import small_cases, standard_cases
+from trisect.runtime import engines
 from trisect.runtime.engines import find_devices, load
 from trisect.runtime.engines.base import LoadOptions
 from trisect.runtime.errors import EngineFailed
@@ -71,7 +72,16 @@ def quick(monkeypatch):
     monkeypatch.setattr(measuring, "small_cases", lambda: [case for case in SMALL if case.op_class is OpClass.MATVEC])
 
 
-def test_a_refused_case_is_measured_as_a_variant(quick, monkeypatch):
+@pytest.fixture
+def simulated(monkeypatch):
+    """A device that runs as the CPU does, and that its engine lists as simulated."""
+    device = replace(ORT, reality="simulated")
+    listed = engines._listed
+    monkeypatch.setattr(engines, "_listed", lambda wanted: device if wanted == device else listed(wanted))
+    return device
+
+
+def test_a_refused_case_is_measured_as_a_variant(quick, simulated, monkeypatch):
     """An int8-only device: the refusal of float32 is recorded, and the class still has a cost."""
     bound = measuring._time_case
 
@@ -81,8 +91,7 @@ def test_a_refused_case_is_measured_as_a_variant(quick, monkeypatch):
         raise EngineFailed("no kernel for floats")
 
     monkeypatch.setattr(measuring, "_time_case", eight_bits_only)
-    npu = replace(ORT, reality="simulated")
-    first = measuring.measure([npu])
+    first = measuring.measure([simulated])
     result = first.devices["cpu:ort"]
     names = [case.name for case in SMALL if case.op_class is OpClass.MATVEC]
     assert [point.case for point in result.points] == [f"{name} as int8 QDQ" for name in names]
@@ -90,14 +99,14 @@ def test_a_refused_case_is_measured_as_a_variant(quick, monkeypatch):
     product = OpFeatures("MatMul", OpClass.MATVEC, 1e6, 10**5, 10**3, 0, "float32")
     assert 0 < ProfileCosts(first).node_time_s(product, "cpu:ort") < float("inf")
     monkeypatch.setattr(measuring, "_time_case", lambda case, *rest: (_only_tiny(case), bound(case, *rest))[1])
-    assert measuring.measure([npu], known=first).devices == first.devices
+    assert measuring.measure([simulated], known=first).devices == first.devices
 
 
 def _only_tiny(case):
     assert case.name.startswith("tiny"), "measured again"
 
 
-def test_a_case_whose_variants_are_all_refused_is_refused(quick, monkeypatch):
+def test_a_case_whose_variants_are_all_refused_is_refused(quick, simulated, monkeypatch):
     bound, tried = measuring._time_case, []
 
     def refusing(case, device, options):
@@ -107,7 +116,7 @@ def test_a_case_whose_variants_are_all_refused_is_refused(quick, monkeypatch):
         raise EngineFailed(f"not {case.name}")
 
     monkeypatch.setattr(measuring, "_time_case", refusing)
-    result = measuring.measure([replace(ORT, reality="simulated")]).devices["cpu:ort"]
+    result = measuring.measure([simulated]).devices["cpu:ort"]
     assert result.points == ()
     assert result.refused["matvec:1x256x256"] == "not matvec:1x256x256"
     assert [name for name in tried if name.startswith("matvec:1x256x256")] == [
@@ -115,10 +124,10 @@ def test_a_case_whose_variants_are_all_refused_is_refused(quick, monkeypatch):
     ]
 
 
-def test_simulated_devices_are_timed_with_fewer_runs(quick, monkeypatch):
+def test_simulated_devices_are_timed_with_fewer_runs(quick, simulated, monkeypatch):
     asked = []
     timing = measuring.CallTiming(1e-3, 0.0)
     monkeypatch.setattr(measuring, "time_calls", lambda call, **limits: (asked.append(limits), timing)[1])
-    for reality in ("hardware", "simulated"):
-        measuring._time_case(SMALL[1], replace(ORT, reality=reality), LoadOptions())
+    for device in (ORT, simulated):
+        measuring._time_case(SMALL[1], device, LoadOptions())
     assert asked == [{}, {"min_runs": 3}]

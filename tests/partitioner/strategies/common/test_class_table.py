@@ -79,7 +79,7 @@ def test_a_file_changes_the_table(tmp_path: Path) -> None:
         ("[batch]\nsome = 1", r"\[batch\] has no 'some'"),
         ("[batch]\nclasses = 3", "expected a list of classes, found 3"),
         ("[small]\nflop = 1", r"\[small\] has no 'flop'; did you mean flops"),
-        ("[kinds", "is not a valid TOML file"),
+        ("[kinds", "is not a table of kinds: invalid TOML: Expected"),
     ],
 )
 def test_invalid_tables_are_refused(tmp_path: Path, text: str, message: str) -> None:
