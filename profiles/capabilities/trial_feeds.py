@@ -22,6 +22,8 @@ from trisect.runtime.tensors.onnx_types import declared_spec
 from trisect.runtime.tensors.synthetic_feeds import random_value
 from trisect.runtime.tensors.tensor_spec import UNKNOWN_RANK, TensorSpec
 
+from .trial_numbers import SPECIAL, castable, numbers, within_dtype
+
 RANDOM_OPERATORS = frozenset(
     "RandomNormal RandomNormalLike RandomUniform RandomUniformLike Bernoulli Multinomial".split()
 )
@@ -38,10 +40,6 @@ _IN_WORDS = {
     "large": "large numbers",
     "limits": "the limits of the dtype",
 }
-_WIDE = (2**40 + 1, -5 * 10**9, 3, 1_700_000_000_123, -(2**31) - 1, 2**31, 0, -1, 2**32 + 7, 2**53 + 1)
-_WIDE_UNSIGNED = (2**32 - 1, 2**31, 5, 2**31 + 3, 0)
-_WIDE_FLOATS = (1e60, -3e100, 1e-60, 16777217.0, 1_700_000_000_123.0, -0.5, 1.0)
-_SPECIAL = {"+": np.inf, "-": -np.inf, "n": np.nan}
 _SIZES_OF_OPEN_DIMS = 3
 
 _ROLES: Mapping[tuple[str, int], str] = {
@@ -115,6 +113,10 @@ class TrialFeeds:
         return tuple(declared_spec(v, "the model") for v in self.model.graph.input if v.name not in constants)
 
     @cached_property
+    def _dtypes(self) -> Mapping[str, str]:
+        return {spec.name: spec.dtype for spec in self.inputs}
+
+    @cached_property
     def _is_wide(self) -> bool:
         return any("w" in kind for kind in self.kinds.values())
 
@@ -129,7 +131,7 @@ class TrialFeeds:
         labels = [*_DRAWS]
         if self._is_wide:
             labels += ["numbers beyond 32 bits"] * 2
-        if any(set(kind) & set(_SPECIAL) for kind in self.kinds.values()) or self._casts_floats:
+        if any(set(kind) & set(SPECIAL) for kind in self.kinds.values()) or self._casts_floats:
             labels += ["infinities and NaN"] * 2
         if not self.inputs:
             labels = labels[:1]
@@ -151,13 +153,19 @@ class TrialFeeds:
             kind += self.kinds.get(node.output[0], "") + ("+-n" if self._casts_floats else "")
         if label == "limits" and self._is_wide:
             label = "limits beyond 32 bits"
-        values = _numbers(spec.dtype, shape, label, kind, rng)
+        values = numbers(spec.dtype, shape, label, kind, rng)
         if role == "castable" and node is not None:
-            values = _castable(values, self._cast_target(node))
+            values = castable(values, self._cast_target(node))
         elif role == "divisor":
             values = np.where(values == 0, np.ones_like(values), values)
         elif role == "exponent":
-            values = np.clip(values, 0 if values.dtype.kind in "iu" else -3, 3)
+            is_whole = values.dtype.kind in "iu" or self._dtypes.get(node.input[0] if node else "", "").startswith(
+                ("int", "uint")
+            )
+            values = np.clip(values, 0 if is_whole else -3, 3)
+        elif node is not None and values.dtype.kind in "iu":
+            count = values.size // max(int(np.prod(self._shapes.get(node.output[0], ()))), 1)
+            values = within_dtype(values, node.op_type, spec.dtype, count)
         return np.asarray(values, dtype=dtype_of(spec.dtype))
 
     def _restricted(
@@ -270,63 +278,3 @@ def _rows(data: Sequence[int], shape: tuple[int, ...], rng: np.random.Generator)
         return np.zeros(shape, np.int64)
     chosen = rng.permutation(total)[np.arange(count) % total]
     return np.stack(np.unravel_index(chosen, limits), axis=-1).reshape(shape)
-
-
-def _numbers(dtype: str, shape: tuple[int, ...], label: str, kind: str, rng: np.random.Generator) -> np.ndarray:
-    """Return plain data."""
-    numpy_dtype = dtype_of(dtype)
-    if numpy_dtype.kind == "b":
-        return np.asarray(rng.integers(0, 2, shape)).astype(bool)
-    if dtype.startswith(("int", "uint")):
-        return np.asarray(_integers(dtype, shape, label, kind, rng)).astype(numpy_dtype)
-    bits = bits_of(dtype)
-    values = np.asarray(rng.standard_normal(shape))
-    if numpy_dtype.kind == "c":
-        values = values + 1j * rng.standard_normal(shape)
-    elif label == "small":
-        values = np.asarray(rng.random(shape))
-    elif label == "halves":
-        values = np.asarray(rng.integers(-9, 10, shape) / 2)
-    elif label == "ties":
-        values = np.asarray(rng.integers(-1, 2, shape)).astype(float)
-    elif label == "large":
-        values = values * (1e4 if bits >= 32 else 30 if bits == 16 and dtype == "float16" else 4)
-    elif label.startswith("limits") and bits <= 8:
-        values = values * 400
-    elif label == "numbers beyond 32 bits" and "w" in kind:
-        values = np.asarray(rng.choice(_WIDE_FLOATS if dtype == "float64" else np.array(_WIDE, float), shape))
-    elif label == "infinities and NaN":
-        choices = [_SPECIAL[letter] for letter in kind if letter in _SPECIAL]
-        if choices and values.size:
-            values = np.where(rng.random(shape) < 0.2, rng.choice(choices, shape), values)
-            if "-" in kind and values.ndim > 1:
-                values[..., -1, :] = -np.inf  # as in masks
-    return np.asarray(values.astype(numpy_dtype))
-
-
-def _integers(dtype: str, shape: tuple[int, ...], label: str, kind: str, rng: np.random.Generator) -> np.ndarray:
-    bits, unsigned = bits_of(dtype), dtype.startswith("u")
-    if label == "numbers beyond 32 bits" and "w" in kind:
-        choices = _WIDE if not unsigned else _WIDE_UNSIGNED if bits == 32 else tuple(map(abs, _WIDE))
-        return rng.choice(np.array(choices, np.uint64 if unsigned else np.int64), shape)
-    if label.startswith("limits") and bits <= 16:
-        low, high = (0, (1 << bits) - 1) if unsigned else (-(1 << (bits - 1)), (1 << (bits - 1)) - 1)
-        return rng.integers(low, high + 1, shape)
-    if label.startswith("limits"):
-        # Sums and products of two numbers stay within the bits that they need by their ranges.
-        magnitude = 1 << 30 if bits == 32 else (1 << 31) - 1 if label == "limits beyond 32 bits" else 1 << 14
-    else:
-        magnitude = {"small": 3, "ties": 1, "large": 1000}.get(label, 9)
-    magnitude = min(magnitude, (1 << (bits - 1)) - 1)
-    return rng.integers(0 if unsigned else -magnitude, magnitude + 1, shape)
-
-
-def _castable(values: np.ndarray, target: str) -> np.ndarray:
-    """Return floats that the target dtype can represent: casting others to integers is undefined."""
-    if not target.startswith(("int", "uint")) or values.dtype.kind in "biu":
-        return values
-    bits = min(bits_of(target), 54)
-    low, high = (0, 2**bits - 1) if target.startswith("u") else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
-    finite = np.nan_to_num(np.asarray(values, dtype=np.float64), nan=0.0, posinf=1.0, neginf=-1.0)
-    margin = 0.99 if bits > 16 else 1.0
-    return np.clip(finite, low * margin, high * margin)
