@@ -121,7 +121,7 @@ def _listed(content: bytes, name: str) -> Iterator[tuple[str, int, Callable[[int
             if len(entries) > _MEMBERS_MAX:
                 raise _too_many(name)
             for entry in entries:
-                if not entry.is_dir():
+                if entry.filename and not entry.is_dir():
                     yield entry.filename, entry.file_size, partial(_read_member, archive, entry)
     elif name.endswith(SUFFIX):
         yield PurePosixPath(name).name, len(content), lambda limit: content[:limit]

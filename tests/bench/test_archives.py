@@ -149,3 +149,13 @@ def test_archives_are_bounded_before_they_are_inflated(tmp_path: Path) -> None:
         with pytest.raises(InvalidModel, match=name):
             archives.unpack(content, hashlib.sha256(content).hexdigest(), name, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_member_without_a_name_is_passed_over(tmp_path: Path) -> None:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        archive.writestr(zipfile.ZipInfo(""), b"")
+        for name, member in MEMBERS.items():
+            archive.writestr(name, member)
+    content = stream.getvalue()
+    assert archives.unpack(content, sha256(content), "a.zip", tmp_path / "out")
