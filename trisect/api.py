@@ -28,6 +28,7 @@ from trisect.runtime.plans.plan import Plan
 from trisect.runtime.plans.plan_folder import PLAN_FOLDER
 from trisect.runtime.progress import Progress, no_progress
 from trisect.runtime.scratch_folder import ScratchFolder
+from trisect.runtime.tensors.external_data import model_files
 from trisect.scheduler.problem.rules import Objective
 
 from . import cluster_devices
@@ -243,7 +244,7 @@ def split(
         For the energy of devices whose power is neither measured nor published.
     """
     folder = Path(out) if out is not None else temporary_plan_folder()
-    check_folder(folder, PLAN_FOLDER)
+    check_folder(folder, PLAN_FOLDER, model_files(Path(model)) if out is not None else ())
     with cluster_devices.connected(address):
         request = PlanRequest(
             Path(model), tuple(devices_to_plan_for(devices, machine, address)), strategy, objective, dict(shapes or {}),

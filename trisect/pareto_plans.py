@@ -14,6 +14,7 @@ from trisect.partitioner.problem.constraints import Constraints, read_constraint
 from trisect.partitioner.strategies import TIME_LIMIT_S
 from trisect.runtime.plans import plan_origins
 from trisect.runtime.progress import Progress, no_progress
+from trisect.runtime.tensors.external_data import model_files
 from trisect.scheduler.problem.problem import Problem
 from trisect.scheduler.problem.rules import Objective
 from trisect.scheduler.problem.search_time_limit import check_time_limit
@@ -78,7 +79,7 @@ def pareto(
         return pareto_front(constrained(model, read), objectives, time_limit_s=time_limit_s or TIME_LIMIT_S, seed=seed)
     folder, report = Path(out) if out is not None else None, progress or no_progress
     if folder is not None:
-        check_pareto_folder(folder)
+        check_pareto_folder(folder, model_files(Path(model)))
     with cluster_devices.connected(address):
         request = PlanRequest(
             Path(model), tuple(api.devices_to_plan_for(devices, machine, address)), shapes=dict(shapes or {}),

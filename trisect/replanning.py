@@ -16,6 +16,7 @@ from trisect.runtime.plans import plan_origins
 from trisect.runtime.plans.plan import Plan
 from trisect.runtime.plans.plan_folder import PLAN_FOLDER
 from trisect.runtime.progress import Progress, no_progress
+from trisect.runtime.tensors.external_data import model_files
 
 from . import api
 
@@ -67,7 +68,7 @@ def replan(
         absent=tuple(device for device in plan.devices if device.id in without),
     )  # fmt: skip
     folder = Path(out) if out is not None else api.temporary_plan_folder()
-    check_folder(folder, PLAN_FOLDER)
+    check_folder(folder, PLAN_FOLDER, model_files(path) if out is not None else ())
     report = progress or no_progress
     new = api.with_device_data(request, lambda data: make_plan(request, data, folder, report), report)
     plan_origins.record(new, path)

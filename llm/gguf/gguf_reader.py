@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from trisect.runtime.errors import InvalidModel, UnsupportedModel
+from trisect.runtime.untrusted_files import check_regular
 
 BLOCK_BYTES: Mapping[str, tuple[int, int]] = {
     "F32": (1, 4),
@@ -140,6 +141,7 @@ class GgufHeader:
 def _open(path: Path) -> tuple[_Cursor, int, dict[str, Value]]:
     """Return a cursor after the metadata, the number of tensors that follow, and the metadata."""
     try:
+        check_regular(path)
         if path.stat().st_size < 24:
             raise _invalid(path, "it is shorter than any GGUF header")
         content = np.memmap(path, dtype=np.uint8, mode="r")

@@ -104,6 +104,8 @@ def open_model(
     kind = FolderKind("a bundle", _described_files if folder is not None else _cached_files)
     if folder is None:
         target = _writable(target, kind)
+    else:
+        check_folder(target, kind, [path])
     try:
         with atomic_folder(target, kind) as aside:
             _import(path, aside, target, weights, progress, (sha256, importer))
@@ -160,12 +162,12 @@ def _complete_bundle(target: Path) -> Bundle | None:
 
 
 def _described_files(folder: Path) -> dict[str, str | None] | None:
-    """Return the files of a bundle whose description can be read; the graphs may be missing."""
+    """Return the files of a bundle whose description can be read; what else it calls a graph is not believed."""
     try:
-        graphs = read_description(folder).graphs
+        read_description(folder)
     except InvalidModel:
         return None
-    return {**_cached_files(folder), **{graph.file: None for graph in graphs}}
+    return _cached_files(folder)
 
 
 def _cached_files(folder: Path) -> dict[str, str | None]:

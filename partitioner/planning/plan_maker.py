@@ -147,16 +147,17 @@ def make_pareto_plans(
     return _while_segments_are_refused(prepare(request, data, progress), solve_and_write)
 
 
-def check_pareto_folder(out_folder: Path) -> None:
-    """Check that a folder can get plans, and that no folder with the name of one contains anything but a plan.
+def check_pareto_folder(out_folder: Path, inputs: Iterable[Path]) -> None:
+    """Check that a folder can get plans, and that no folder with the name of one contains an input or other files.
 
     Raises
     ------
     StorageFailed
     """
+    inputs = tuple(inputs)
     plans = [path for path in out_folder.iterdir() if path.name.isdigit()] if out_folder.is_dir() else []
     for folder in plans or [out_folder / "00"]:
-        check_folder(folder, PLAN_FOLDER)
+        check_folder(folder, PLAN_FOLDER, inputs)
 
 
 def _place_and_write(

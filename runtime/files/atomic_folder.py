@@ -20,7 +20,7 @@ from pathlib import Path
 
 from ..errors import StorageFailed
 from ..untrusted_files import open_regular
-from .output_paths import check_output_folder, unwritable
+from .output_paths import check_output_folder, is_inside, unwritable
 from .path_locks import lock_path
 
 log = logging.getLogger(__name__)
@@ -40,16 +40,24 @@ class FolderKind:
     included; None for a folder without a description of this kind."""
 
 
-def check_folder(folder: Path, kind: FolderKind) -> None:
+def check_folder(folder: Path, kind: FolderKind, inputs: Iterable[Path] = ()) -> None:
     """Check that a folder can be written without destroying anything but an earlier folder of the same kind.
+
+    Parameters
+    ----------
+    inputs : iterable of Path
+        Files that are read to write it.
 
     Raises
     ------
     StorageFailed
-        When it contains anything else, or cannot be written.
+        When it contains anything else, or an input, or cannot be written.
     """
     if check_output_folder(folder):
         _owned(folder, kind)
+        for path in inputs:
+            if is_inside(path, folder):
+                raise StorageFailed(f"{folder} contains {path}, which this command reads", remedy=_REMEDY)
 
 
 def remove_folder(folder: Path, kind: FolderKind) -> None:

@@ -35,10 +35,18 @@ def check_output_file(path: Path, inputs: Iterable[Path | None] = ()) -> None:
     for source in filter(None, inputs):
         if _is_same(path, source):
             raise InvalidInput(f"{path} is an input of this command and would be overwritten", remedy=_ELSEWHERE)
-        if source.is_dir() and _is_same(path.parent, source):
+        if source.is_dir() and is_inside(path, source):
             raise InvalidInput(f"{path} is inside {source}, which this command reads", remedy=_ELSEWHERE)
     folder = Path(os.path.abspath(path)).parent
     _check_writable(folder, path)
+
+
+def is_inside(path: Path, folder: Path) -> bool:
+    """Return whether a path, links resolved, is below a folder."""
+    try:
+        return Path(os.path.realpath(folder)) in Path(os.path.realpath(path)).parents
+    except (OSError, ValueError):
+        return False
 
 
 def check_replaceable_file(path: Path) -> None:

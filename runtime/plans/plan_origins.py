@@ -16,7 +16,8 @@ import platformdirs
 
 from ..atomic_write import write_atomically
 from ..errors import InvalidInput, StorageFailed
-from ..untrusted_files import read_bytes
+from ..tensors.external_data import model_files
+from ..untrusted_files import open_regular, read_bytes
 from .plan import Plan
 
 _PATH_LIMIT_BYTES = 1 << 16
@@ -52,6 +53,20 @@ def find_model(plan: Plan) -> Path:
     return model
 
 
+def files_of_model(plan: Plan, model: Path | None = None) -> list[Path]:
+    """Return the files of a plan's model, which no result may replace; none where its path is not known.
+
+    Parameters
+    ----------
+    model : Path, optional
+        Its path, where it is not the recorded one.
+    """
+    try:
+        return model_files(model or find_model(plan))
+    except InvalidInput:
+        return []
+
+
 def check_model(plan: Plan, model: Path) -> None:
     """Refuse a model that is not the one that a plan was made from.
 
@@ -61,7 +76,7 @@ def check_model(plan: Plan, model: Path) -> None:
         When it cannot be read or has another hash.
     """
     try:
-        with model.open("rb") as file:
+        with open_regular(model) as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise InvalidInput(f"cannot read the model {model}: {error.strerror}") from error

@@ -75,6 +75,24 @@ def read_model(path: Path) -> onnx.ModelProto:
         ) from None
 
 
+def model_files(path: Path) -> list[Path]:
+    """Return the files that a model names: its own, and those of external data; whether they exist is not checked.
+
+    Of a file that cannot be read as a model, only itself.
+    """
+    files = {path: None}
+    try:
+        proto = read_model(path)
+    except InvalidModel:
+        return list(files)
+    for tensor in all_tensors(proto):
+        for entry in tensor.external_data:
+            if entry.key == "location" and "\0" not in entry.value:
+                files[path.parent / entry.value] = None
+                files[path.resolve().parent / entry.value] = None
+    return list(files)
+
+
 def check_tensors(proto: onnx.ModelProto, path: Path) -> Iterator[tuple[TensorProto, ExternalSpan]]:
     """Check all tensors of a model, and yield those with external data.
 

@@ -151,6 +151,16 @@ def test_nothing_else_is_overwritten(gguf: Path, tmp_path: Path, carried: list[P
         open_model(gguf, folder=tmp_path / "there")
     assert open_model(tmp_path / "there") == other
     assert carried == [tmp_path / "other.gguf"]
+    description = json.loads((tmp_path / "there" / BUNDLE_FILE).read_bytes())
+    (mine / "letter.txt").unlink()
+    for name, listed in (("letter.gguf", "letter.gguf"), ("weights.bin", "gone.onnx")):
+        description["graphs"][0]["file"] = listed
+        (mine / BUNDLE_FILE).write_text(json.dumps(description))
+        shutil.copy(gguf, mine / name)
+        with pytest.raises(StorageFailed):
+            open_model(mine / name, folder=mine)
+        assert (mine / name).read_bytes() == gguf.read_bytes()
+        (mine / name).unlink()
     (tmp_path / "empty").mkdir()
     assert open_model(gguf, folder=tmp_path / "empty").folder == str(tmp_path / "empty")
 

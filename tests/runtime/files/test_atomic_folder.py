@@ -57,6 +57,14 @@ def test_new_and_empty_folders_are_filled_and_own_ones_replaced(folder: Path, tm
     assert sorted(os.listdir(tmp_path)) == ["empty", "there"]
 
 
+def test_a_folder_with_an_input_is_kept(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(folder / "a")
+    check_folder(folder, KIND, [tmp_path / "elsewhere"])
+    for path in (folder / "a", tmp_path / "link"):
+        with pytest.raises(StorageFailed, match="which this command reads; name a new folder"):
+            check_folder(folder, KIND, [path])
+
+
 def test_an_incomplete_folder_of_the_kind_may_be_replaced(folder: Path) -> None:
     (folder / "a").unlink()
     with atomic_folder(folder, KIND) as new:

@@ -18,6 +18,7 @@ from trisect.runtime.tensors.external_data import (
     check_tensors,
     gather_external_data,
     load_external_data,
+    model_files,
     read_model,
 )
 from trisect.runtime.tensors.onnx_tensors import all_tensors
@@ -184,6 +185,16 @@ def test_data_beside_the_model_or_below_it_is_gathered_and_loaded(tmp_path: Path
         assert not any(tensor.data_location for tensor in all_tensors(loaded))
         for tensor in loaded.graph.initializer:
             np.testing.assert_array_equal(numpy_helper.to_array(tensor), values[tensor.name])
+
+
+def test_files_of_a_model_are_its_own_and_those_of_external_data(tmp_path: Path) -> None:
+    proto = model()
+    proto.graph.initializer.extend([external("a"), external("sub/b"), external("a\0")])
+    path = tmp_path / "m.onnx"
+    path.write_bytes(proto.SerializeToString())
+    assert set(model_files(path)) == {path, tmp_path / "a", tmp_path / "sub/b"}
+    path.write_bytes(b"?")
+    assert model_files(path) == [path]
 
 
 def test_what_is_no_model_file(tmp_path: Path) -> None:

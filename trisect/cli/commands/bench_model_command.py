@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from trisect.runtime.errors import InvalidInput
+
 from ..array_files import read_feeds
 from ..option_parsing import parse_duration, parse_shapes
 from ..options import Debug, Devices, Feeds, Json, LoadFiles, ObjectiveName, Seed, Shapes, Threads
@@ -59,10 +61,12 @@ def model(
     from trisect.bench.comparing.compare import ComparisonRequest, compare
     from trisect.bench.comparing.comparison_formats import as_csv, as_markdown, as_trace
     from trisect.runtime.files.output_paths import check_output_file
+    from trisect.runtime.tensors.external_data import model_files
 
-    for target in (report, trace):
-        if target is not None:
-            check_output_file(target, [model, feeds, *map(Path, load or ())])
+    for target in filter(None, (report, trace)):
+        check_output_file(target, [*model_files(model), feeds, *map(Path, load or ())])
+    if report is not None and trace is not None and report.resolve() == trace.resolve():
+        raise InvalidInput(f"--report and --trace both name {report}", remedy="name two files")
     if report is not None:
         from trisect.bench.report import check_installed
 

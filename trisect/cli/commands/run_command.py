@@ -40,12 +40,15 @@ def run(
     from trisect.runtime.checks.stream_guard import GuardOptions
     from trisect.runtime.files.output_paths import check_output_file
     from trisect.runtime.plans.plan import Plan
+    from trisect.runtime.plans.plan_origins import files_of_model
 
     from ... import measured_runs
 
     if out is not None:
-        check_output_file(out, [plan, feeds])
+        check_output_file(out, [plan, feeds, model])
     loaded = Plan.load(plan)
+    if out is not None:
+        check_output_file(out, files_of_model(loaded, model))
     with progress_bar("running") as report:
         result = measured_runs.run(
             loaded,

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from trisect.runtime.errors import InvalidInput, InvalidModel
+from trisect.runtime.untrusted_files import open_regular
 
 from . import language_model, onnx_file, tflite_file
 from .model_description import ModelDescription, Source, read_json
@@ -50,7 +51,7 @@ def describe_model(source: Source) -> ModelDescription:
 
 def _head(path: Path) -> bytes:
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             return file.read(8)
     except OSError as error:
         raise InvalidModel(f"{path} cannot be read: {error.strerror}", remedy="check the path") from error

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 from tests.trisect.cli.conftest import Call
@@ -215,3 +218,34 @@ def test_outputs_do_not_replace_what_is_read(
         assert str(out) in capsys.readouterr().err
     assert (tmp_path / "a.npz").read_bytes() == before
     Plan.load(plan_folder)
+
+
+def test_the_files_of_a_model_are_no_outputs(
+    measured: None, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    onnx.save(onnx.load(model), "m.onnx", save_as_external_data=True, location="m.data", size_threshold=0)
+    split = ["split", "--devices", "cpu:ort", "--strategy", "single:cpu:ort", "--shape", "batch=3", "-o", "plan"]
+    assert main([*split, "m.onnx"]) == 0
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    bench = ["bench", "m.onnx", "--devices", "cpu:ort"]
+    for words in (
+        ["run", "plan", "-o", "m.data"],
+        ["run", "plan", "-o", "m.onnx"],
+        [*bench, "--report", "m.data"],
+        [*bench, "--trace", "m.data"],
+        [*bench, "--trace", "new", "--report", "./new"],
+        [*split, "plan/segment_000.onnx"],
+    ):
+        capsys.readouterr()
+        assert main(words) == 2
+        assert re.search("overwritten|which this command reads|both name", capsys.readouterr().err)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_a_pipe_is_no_model(plan_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    pipe = str(tmp_path / "pipe")
+    for words in (["verify", str(plan_folder), "--model", pipe], ["can-run", pipe], ["import", pipe, "-o", "never"]):
+        assert main(words) == 2
+        assert "it is a pipe, expected a file" in capsys.readouterr().err
