@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import math
 import os
 import select
 import signal
@@ -23,6 +24,7 @@ from .child_process import ChildProcessFailed, end_with_parent
 from .errors import ErrorRecord, TrisectError, error_from_record, error_record, one_line
 
 _CHUNK_BYTES = 1 << 20
+_WAIT_FACTOR = 5
 _RESULT, _ERROR, _OTHER_ERROR, _NO_MEMORY = b"R", b"E", b"O", b"M"
 
 
@@ -38,6 +40,8 @@ def call_forked(function: Callable[[], bytes], name: str, time_limit_s: float, m
     name : str
         What it does, for messages.
     time_limit_s : float
+        Processor time that it may take, so that a busy machine gives the same results; it may last `_WAIT_FACTOR` times
+        as long.
     memory_limit_bytes : int
         How much more memory than now it may take.
 
@@ -79,7 +83,7 @@ def call_forked(function: Callable[[], bytes], name: str, time_limit_s: float, m
     os.close(lifeline)
     os.close(sender)
     try:
-        outcome = _received(receiver, name, time_limit_s)
+        outcome = _received(receiver, name, _WAIT_FACTOR * time_limit_s)
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
@@ -95,6 +99,8 @@ def call_forked(function: Callable[[], bytes], name: str, time_limit_s: float, m
         raise ValueError(payload.decode())
     if kind == _NO_MEMORY:
         raise ChildProcessFailed(name, f"it takes more than {memory_limit_bytes / 1e9:.2g} GB of memory")
+    if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGXCPU:
+        raise ChildProcessFailed(name, f"it takes more than {time_limit_s:.2g} s", timed_out=True)
     ended_by = signal.Signals(os.WTERMSIG(status)).name if os.WIFSIGNALED(status) else f"exit code {status}"
     raise ChildProcessFailed(name, f"its process ended ({ended_by})")
 
@@ -116,7 +122,7 @@ def _limit(time_limit_s: float, memory_limit_bytes: int) -> None:
     for kind, limit in (
         (resource.RLIMIT_AS, psutil.Process().memory_info().vms + memory_limit_bytes),
         (resource.RLIMIT_CORE, 0),
-        (resource.RLIMIT_CPU, int(time_limit_s) + 2),
+        (resource.RLIMIT_CPU, math.ceil(time_limit_s)),
     ):
         hard_limit = resource.getrlimit(kind)[1]  # a user's own limit stays, and may be the lower one
         is_lower = hard_limit != resource.RLIM_INFINITY and hard_limit < limit
