@@ -159,8 +159,8 @@ class _Skeleton:
                 and tensor.dtype != ir.DataType.STRING
             ):
                 self.small[name] = tensor.numpy()
-                graph.initializer.append(ir.to_proto(tensor))
-                graph.initializer[-1].name = name
+                # Written out, as inference does not read external data.
+                graph.initializer.append(ir.to_proto(ir.Tensor(self.small[name], dtype=tensor.dtype, name=name)))
         graph.input.extend(_declared(value) for value in real_inputs(model.graph))
         for output in model.graph.outputs:
             # A constant or an input that is an output too: as such it would hide its own shape.
@@ -279,7 +279,7 @@ def _is_static(value: ir.Value) -> bool:
 
 def _write_back(graph: ir.Graph, inferred: onnx.GraphProto) -> None:
     """Copy inferred types onto the values of a graph and of the bodies of its nodes."""
-    types = {v.name: v for group in (inferred.value_info, inferred.output) for v in group if v.HasField("type")}
+    types = {v.name: v for group in (inferred.value_info, inferred.output) for v in group}
     for node in graph:
         _set_types(node.outputs, types)
     bodies = {node.name: node for node in inferred.node}
@@ -307,6 +307,9 @@ def _set_types(values: Iterable[ir.Value], types: Mapping[str, onnx.ValueInfoPro
     for value in values:
         info = types.get(value.name or "")
         if info is None or not info.HasField("type"):
+            continue
+        if info.type.WhichOneof("value") is None:  # inference could not reach it: its dtype is that in the file
+            value.shape = None
             continue
         if has_map(info.type):
             set_map_type(value, info.type)

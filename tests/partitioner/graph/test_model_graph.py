@@ -240,3 +240,21 @@ def test_nothing_large_is_folded(tmp_path: Path, text: str):
 def test_a_size_beyond_64_bits_is_not_folded(tmp_path: Path):
     text = f"g (float[{2**40},{2**40}] x) => (y) {{ n = Size(x) y = Neg(n) }}"
     assert Graph.read(_parsed(tmp_path / "m.onnx", text)).folded == {}
+
+
+def test_shapes_in_external_data_are_read(tmp_path: Path):
+    model = parser.parse_model(
+        '<ir_version: 9, opset_import: ["" : 17]> g (float[10] x) => (float y) '
+        "<int64[2] shape = {2, 5}> { r = Reshape(x, shape)  y = Neg(r) }"
+    )
+    onnx.save(model, tmp_path / "m.onnx", save_as_external_data=True, location="m.data", size_threshold=0)
+    assert Graph.read(tmp_path / "m.onnx").outputs == (TensorSpec("y", "float32", (2, 5)),)
+
+
+def test_the_dtype_of_an_output_that_inference_cannot_reach_is_that_in_the_file(tmp_path: Path):
+    model = parser.parse_model(
+        '<ir_version: 9, opset_import: ["" : 17, "ai.onnx.ml" : 1]> g (float[3] x) => (float y) '
+        "{ s = ai.onnx.ml.Scaler <offset = [1.0], scale = [2.0]> (x)  y = Exp(s) }"
+    )
+    onnx.save(model, tmp_path / "m.onnx")
+    assert [spec.dtype for spec in Graph.read(tmp_path / "m.onnx").outputs] == ["float32"]
