@@ -10,8 +10,10 @@ from math import inf
 from pathlib import Path
 from typing import Literal
 
+from trisect.partitioner.graph.ir_values import size_bytes
 from trisect.partitioner.graph.model_graph import Graph
 from trisect.partitioner.graph.model_loading import parse_proto
+from trisect.partitioner.graph.shape_inference import real_inputs
 from trisect.partitioner.problem.device_support import refusals
 from trisect.partitioner.problem.problem_builder import ProblemInputs
 from trisect.partitioner.problem.task_grouping import task_graph
@@ -115,7 +117,9 @@ def _assess_graph(
         notes.append(f"assumed {', '.join(f'{name} = 1' for name in assumed)}")
     tasks = task_graph(graph)
     capabilities = Capabilities()
-    shortages = {device.id: _memory_shortage(description.weight_bytes, device) for device in devices}
+    boundary = {value.name: value for value in (*real_inputs(graph.model.graph), *graph.model.graph.outputs)}
+    needed_bytes = (description.weight_bytes or 0) + sum(map(size_bytes, boundary.values()))
+    shortages = {device.id: _memory_shortage(needed_bytes, device) for device in devices}
     fitting = [device for device in devices if not shortages[device.id]]
     # Only then: to ask a device takes as much memory as to run the model there.
     refused = refusals(graph, tasks, fitting, capabilities, progress) if fitting else {}

@@ -228,6 +228,18 @@ def test_no_engine_is_asked_about_weights_beyond_its_memory(tmp_path: Path, monk
     assert all(reasons[0].startswith("needs 8.8e+03 GB, but cpu:") for _, reasons in abilities(answer).values())
 
 
+def test_inputs_and_outputs_beyond_its_memory_are_no_question_for_an_engine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(compile_verdicts, "isolated_compile_failure", lambda *_: pytest.fail("asked"))
+    ends = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [10**12]) for name in "xy"]
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", ends[:1], ends[1:])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "m.onnx")
+    answer = can_run(tmp_path / "m.onnx", "cpu")
+    assert answer.ability == "no"
+    assert all(reasons[0].startswith("needs 8e+03 GB, but cpu:") for _, reasons in abilities(answer).values())
+
+
 def test_missing_weights_take_no_space_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     used_bytes = []
 
