@@ -135,7 +135,7 @@ def _reasons(
     name = f"node {task!r}" + (f" ({features.op_type})" if features is not None else "")
     others = len(data.get("nodes", ())) - 1
     if others > 0:
-        name += f" and the {others} nodes that cannot be separated from it"
+        name += f", inseparable from {others} other node{'s' if others > 1 else ''}"
     reasons = [f"{d} ({why_not.get((task, d), 'cannot run it')})" for d in ids or problem.device_ids]
     return f"{name}: {', '.join(reasons)}"
 

@@ -160,7 +160,8 @@ def _check_refusals(inputs: ProblemInputs) -> None:
         reasons = [f"{d.id} ({refused[task, d.id]})" for d in devices if (task, d.id) in refused]
         if devices and len(reasons) == len(devices):
             operators = [operator.op_type for operator in inputs.tasks.nodes[task]["operators"]]
-            more = f" and the {len(nodes) - 1} nodes grouped with it" if len(nodes) > 1 else ""
+            others = len(nodes) - 1
+            more = f", grouped with {others} other node{'s' if others > 1 else ''}," if others else ""
             raise UnsupportedOperator(
                 f"node {task!r} ({operators[0]}){more} runs on none of {', '.join(reasons)}",
                 remedy=_remedy(inputs, nodes, operators),
