@@ -13,9 +13,10 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from trisect.runtime.errors import InfeasibleProblem, UnsupportedOperator
+from trisect.runtime.errors import InfeasibleProblem, InvalidPlan, UnsupportedModel, UnsupportedOperator
 from trisect.runtime.files.atomic_folder import atomic_folder, check_folder, remove_folder
 from trisect.runtime.plans.plan import Plan
+from trisect.runtime.plans.plan_checks import check_content
 from trisect.runtime.plans.plan_folder import PLAN_FOLDER, write_json
 from trisect.runtime.printable_text import utf8_text
 from trisect.runtime.progress import Progress, no_progress
@@ -269,6 +270,7 @@ def write_plan(
             machine=request.machine,
             weights=weights,
         )
+        _check_sizes(plan)
         write_json(plan, aside)
         verifier = _verifier(request, data)
         verified = None
@@ -285,6 +287,14 @@ def write_plan(
             f"the cache of supported operators is damaged and was moved to {capabilities.moved}",
         )
     return replace(plan, folder=os.path.abspath(out_folder), notes=shown_notes, verified=verified)
+
+
+def _check_sizes(plan: Plan) -> None:
+    """Check that the plan can be loaded again."""
+    try:
+        check_content(plan, Path(plan.model))
+    except InvalidPlan as error:
+        raise UnsupportedModel(error.message, remedy="check the model's shapes") from error
 
 
 def _separate_cores_note(inputs: ProblemInputs, problem: Problem, evaluation: Evaluation) -> list[str]:

@@ -16,7 +16,14 @@ from trisect.partitioner.graph.model_graph import Graph
 from trisect.partitioner.segments.segment_writer import ALIGNMENT_BYTES
 from trisect.profiles.costmodel.op_features import OpFeatures
 from trisect.runtime.device import Limits
-from trisect.runtime.errors import InfeasibleProblem, InvalidInput, StorageFailed, TrisectError, UnsupportedOperator
+from trisect.runtime.errors import (
+    InfeasibleProblem,
+    InvalidInput,
+    StorageFailed,
+    TrisectError,
+    UnsupportedModel,
+    UnsupportedOperator,
+)
 from trisect.runtime.plans.plan import Plan
 from trisect.runtime.plans.plan_parts import Transfer
 from trisect.runtime.tensors.onnx_tensors import all_tensors
@@ -212,3 +219,13 @@ def test_nothing_is_left_of_a_plan_that_fails(tmp_path: Path) -> None:
     assert {f.name: f.read_bytes() for f in folder.iterdir()} == before
     assert sorted(f.name for f in tmp_path.iterdir()) == ["file", "full", "m.onnx", "out"]
     assert Plan.load(folder) == good
+
+
+def test_a_plan_that_could_not_be_loaded_is_not_written(tmp_path: Path) -> None:
+    text = """
+    <ir_version: 8, opset_import: ["" : 17]> m (float[1, 1, 1, 1] x) => (float[a, b, c, d] y) {
+        y = ConvTranspose<output_shape = [4000000, 4000000]>(x, w) }"""
+    path = small_models.write(tmp_path / "m.onnx", text, {"w": floats(1, 1, 1, 1)})
+    with pytest.raises(UnsupportedModel, match=r"m\.onnx: tensor 'y' is larger than any memory"):
+        small_models.split(path, [CPU], FakeCosts(), out_folder=tmp_path / "plan")
+    assert not (tmp_path / "plan").exists()
