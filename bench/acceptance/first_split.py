@@ -120,7 +120,8 @@ def _sizes(model: Path) -> list[str]:
 
 
 def _run(words: Sequence[str | Path], folder: Path) -> None:
-    environment = os.environ | {"TRISECT_PROFILES": str(folder / "profiles"), "XDG_CACHE_HOME": str(folder / "cache")}
+    environment = {**os.environ, "TRISECT_PROFILES": str(folder / "profiles"), "XDG_CACHE_HOME": str(folder / "cache")}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed version has its modules compiled
     done = subprocess.run(list(map(str, words)), env=environment, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise EngineFailed(f"{words[0]} {words[1]} {words[2]} failed: {' '.join(done.stderr.split())[-300:]}")
