@@ -182,13 +182,13 @@ def _examine(
             for one in unknown:
                 results.put(device, one.key, try_unit(one.units, nodes, device, capabilities, folder))
     if case is not None and not is_random(case.model):
-        for nodes, device, feeds, reason in _case_failures(case, instances, devices, folder):
+        for nodes, device, feeds, result in _case_failures(case, instances, devices, folder):
             for one in instances[nodes]:
                 kinds = one.units.kinds(nodes)
                 if all(graph.nodes[node].op_type in ("Cast", "CastLike") for node in nodes):
                     kinds = {name: f"{kinds.get(name, '')}+-n" for name in feeds}  # saturation is part of a cast
                 if _agrees(feeds, kinds, one.assumptions):
-                    results.put(device, one.key, TrialResult("different", reason))
+                    results.put(device, one.key, result)
 
 
 def _case_failures(
@@ -196,8 +196,8 @@ def _case_failures(
     instances: Mapping[tuple[str, ...], Sequence[_Instance]],
     devices: Sequence[Device],
     folder: Path,
-) -> Iterator[tuple[tuple[str, ...], Device, Mapping[str, Any], str]]:
-    """Yield the units that fail the case on its own inputs, with the device, these inputs, and the reason."""
+) -> Iterator[tuple[tuple[str, ...], Device, Mapping[str, Any], TrialResult]]:
+    """Yield the units that fail the case on its own inputs, with the device, these inputs, and the result."""
     if len(instances) == 1:
         (nodes,) = instances
         for device in devices:
@@ -206,9 +206,14 @@ def _case_failures(
                 with closing(module):
                     for data in case.data_sets:
                         feeds = case.feeds(data)
-                        values = module.run(_packed_feeds(module, feeds))
+                        reason = f"it fails {case.name} of onnx.backend.test"
+                        try:
+                            values = module.run(_packed_feeds(module, feeds))
+                        except EngineFailed:
+                            yield nodes, device, feeds, TrialResult("failed", reason)
+                            continue
                         if data.mismatch([unpack(s.dtype, values[s.name]) for s in module.outputs]):
-                            yield nodes, device, feeds, f"it fails {case.name} of onnx.backend.test"
+                            yield nodes, device, feeds, TrialResult("different", reason)
         return
     intermediate = _intermediate_values(case)
     for nodes, same in instances.items():
@@ -228,7 +233,8 @@ def _case_failures(
                 reference_model = path if units.use_reference(nodes) and not units.is_old(nodes) else None
                 judges = Judges(str(path), device, stack, reference_model=reference_model)
                 if judge_once(model, module, judges, _packed_feeds(module, feeds)).outcome in ("different", "failed"):
-                    yield nodes, device, feeds, f"it fails on values of {case.name} of onnx.backend.test"
+                    reason = f"it fails on values of {case.name} of onnx.backend.test"
+                    yield nodes, device, feeds, TrialResult("different", reason)
 
 
 def _agrees(feeds: Mapping[str, Any], kinds: Mapping[str, str], assumptions: _Assumptions) -> bool:
