@@ -16,7 +16,7 @@ from trisect.runtime.engines import find_devices
 
 FAST_OPENVINO = FakeCosts(flops_per_s=(("cpu:openvino", 1e12),), copy_s=1e-9, overhead_s=1e-9)
 ONLY_ONE_IS_RIGHT = (
-    "test_tile", "test_top_k_same_values", "test_sum_one_input", "test_max_one_input", "test_dropout_default",
+    "test_tile", "test_top_k_same_values",
     "test_resize_downsample_scales_linear_antialias", "test_resize_upsample_sizes_nearest_not_larger",
     "test_resize_upsample_scales_cubic_A_n0p5_exclude_outside", "test_reduce_max_empty_set", "test_roialign_mode_max",
     "test_cast_FLOAT_to_DOUBLE", "test_maxpool_2d_ceil_output_size_reduce_by_one",
@@ -25,7 +25,10 @@ NEITHER_IS_RIGHT = (
     "test_attention_4d_with_past_and_present_qk_matmul_bias_4d_mask_causal", "test_gru_batchwise",
     "test_resize_downsample_scales_cubic_align_corners",
 )  # fmt: skip
-ALL_ARE_RIGHT = ("test_add", "test_softmax_axis_1", "test_basic_conv_with_padding", "test_matmul_2d")
+ALL_ARE_RIGHT = (
+    "test_add", "test_softmax_axis_1", "test_basic_conv_with_padding", "test_matmul_2d",
+    "test_sum_one_input", "test_max_one_input", "test_dropout_default",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
