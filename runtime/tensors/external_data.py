@@ -87,7 +87,7 @@ def model_files(path: Path) -> list[Path]:
         return list(files)
     for tensor in all_tensors(proto):
         for entry in tensor.external_data:
-            if entry.key == "location" and "\0" not in entry.value:
+            if entry.key == "location" and isinstance(entry.value, str) and "\0" not in entry.value:
                 files[path.parent / entry.value] = None
                 files[path.resolve().parent / entry.value] = None
     return list(files)
