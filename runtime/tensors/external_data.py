@@ -269,6 +269,8 @@ def _resolved(location: str, path: Path, where: str) -> Path:
     """Return the path of an external location, which must lie in the model's own folder or below it."""
     # Download caches store a model and its data as links into one folder: the folder of a link's target counts, too.
     folders = {path.parent.resolve(), path.resolve().parent}
+    if not isinstance(location, str):  # protobuf returns text that is no UTF-8 as bytes
+        raise InvalidModel(f"{where} names no file with {location!r:.200}", remedy=_TRUST)
     relative = Path(location.replace("\\", "/"))
     try:
         file = (path.parent / relative).resolve()
