@@ -11,7 +11,7 @@ whether splitting changes an answer.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -81,7 +81,7 @@ class PreparedModel(OnnxBackendRep):
             Names the segment, node and device.
         """
         feeds = _by_name(self.inputs, inputs)
-        sizes = _sizes(self.inputs, feeds)
+        sizes = symbolic_sizes(self.inputs, feeds)
         if self._session is None or sizes != self._sizes:
             self._open(sizes)
         assert self._session is not None
@@ -253,8 +253,8 @@ def _dims(spec: TensorSpec) -> tuple[int | str, ...]:
     return () if spec.shape == UNKNOWN_RANK or "(" in spec.dtype else spec.shape
 
 
-def _sizes(specs: Sequence[TensorSpec], feeds: Mapping[str, Any]) -> dict[str, int]:
-    """Return the sizes of symbolic dimensions, as ``input.axis``."""
+def symbolic_sizes(specs: Iterable[TensorSpec], feeds: Mapping[str, Any]) -> dict[str, int]:
+    """Return the sizes that feeds have in the symbolic dimensions of inputs, as ``input.axis``."""
     sizes = {}
     for spec in specs:
         shape = np.shape(feeds[spec.name]) if spec.name in feeds and "(" not in spec.dtype else ()

@@ -8,13 +8,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import numpy as np
 from onnx import ModelProto
 from onnx.backend.base import Backend
 from onnx.backend.test.runner import Runner
 
+from trisect.backend import symbolic_sizes
 from trisect.runtime.tensors.onnx_types import declared_spec
-from trisect.runtime.tensors.tensor_spec import UNKNOWN_RANK
 
 
 @dataclass(frozen=True)
@@ -48,15 +47,7 @@ class ConformanceCase:
     @property
     def shapes(self) -> dict[str, int]:
         """Sizes of the symbolic dimensions of the inputs, as ``input.axis``."""
-        sizes: dict[str, int] = {}
-        for name, value in self.feeds(self.data_sets[0]).items():
-            spec = self._specs[name]
-            if spec.shape == UNKNOWN_RANK or "(" in spec.dtype:
-                continue
-            for axis, (dim, size) in enumerate(zip(spec.shape, np.shape(value), strict=False)):
-                if isinstance(dim, str):
-                    sizes[f"{name}.{axis}"] = int(size)
-        return sizes
+        return symbolic_sizes(self._specs.values(), self.feeds(self.data_sets[0]))
 
     def feeds(self, data: DataSet) -> dict[str, Any]:
         """Return the inputs by name."""

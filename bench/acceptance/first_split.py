@@ -82,13 +82,14 @@ def compare_first_splits(
         total, done = rounds * len(models) * 2, 0
         for _ in range(rounds):
             for model, result in zip(models, results, strict=True):
+                sizes = _sizes(model)
                 for script, times in ((other, result.other), (own, result.own)):
                     progress(done, total, model.name)
                     done += 1
                     with tempfile.TemporaryDirectory(dir=scratch) as folder:
                         shutil.copytree(profiles[script], Path(folder) / "profiles")
-                        times.first_s.append(_split_s(script, model, Path(folder)))
-                        times.next_s.append(_split_s(script, model, Path(folder)))
+                        times.first_s.append(_split_s(script, model, sizes, Path(folder)))
+                        times.next_s.append(_split_s(script, model, sizes, Path(folder)))
     return results
 
 
@@ -98,9 +99,9 @@ def _profiled(script: Path, folder: Path) -> Path:
     return folder / "profiles"
 
 
-def _split_s(script: Path, model: Path, folder: Path) -> float:
+def _split_s(script: Path, model: Path, sizes: Sequence[str], folder: Path) -> float:
     begin = time.perf_counter()
-    _run([script, "split", model, "--devices", DEVICES, *_sizes(model), "-o", folder / "plan"], folder)
+    _run([script, "split", model, "--devices", DEVICES, *sizes, "-o", folder / "plan"], folder)
     return time.perf_counter() - begin
 
 

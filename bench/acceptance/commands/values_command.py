@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from trisect.cli.option_parsing import parse_names
 from trisect.cli.options import Check, Debug, Json
 from trisect.cli.output import note, print_json, print_table, progress_bar
 
@@ -40,7 +41,7 @@ def values(
     from ..placed_cases import bench_placed_cases
 
     with progress_bar("running") as report:
-        result = bench_placed_cases(every, tuple(strategies.split(",")), report)
+        result = bench_placed_cases(every, tuple(parse_names(strategies)), report)
     document = result.document()
     if json:
         print_json(document)
