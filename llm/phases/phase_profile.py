@@ -14,10 +14,9 @@ import msgspec
 from trisect.profiles.stored.profile_data import Provenance
 from trisect.profiles.stored.profile_store import default_path
 from trisect.profiles.stored.versioned_json import read_versioned
-from trisect.runtime.atomic_write import write_atomically
 from trisect.runtime.device import Device
-from trisect.runtime.errors import InvalidProfile, ProfileMissing, StorageFailed
-from trisect.runtime.files.cache_files import not_cached, updating
+from trisect.runtime.errors import InvalidProfile, ProfileMissing
+from trisect.runtime.files.cache_files import update_cache
 from trisect.runtime.untrusted_files import MalformedFile, decode_json, read_bytes
 
 from ..bundle import Bundle
@@ -82,12 +81,11 @@ def phases_path(bundle: Bundle, precision: str, threads: int | None) -> Path:
 
 def save_phases(profile: PhaseProfile, path: Path) -> None:
     """Write a phase profile, with the devices that other processes have stored meanwhile, if that is possible."""
-    try:
-        with updating(path):
-            profile = _with_stored(profile, path)
-            write_atomically(path, msgspec.json.format(msgspec.json.encode(profile), indent=1))
-    except StorageFailed as error:
-        not_cached("the times of the phases", error)
+
+    def merged() -> bytes:
+        return msgspec.json.format(msgspec.json.encode(_with_stored(profile, path)), indent=1)
+
+    update_cache(path, merged, "the times of the phases")
 
 
 def _with_stored(profile: PhaseProfile, path: Path) -> PhaseProfile:

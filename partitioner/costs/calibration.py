@@ -18,10 +18,9 @@ from pathlib import Path
 import msgspec
 
 from trisect.profiles.costmodel.costs import Costs
-from trisect.runtime.atomic_write import write_atomically
 from trisect.runtime.device import Device
-from trisect.runtime.errors import StorageFailed, TrisectError
-from trisect.runtime.files.cache_files import not_cached, updating
+from trisect.runtime.errors import TrisectError
+from trisect.runtime.files.cache_files import update_cache
 from trisect.runtime.progress import Progress, no_progress
 from trisect.runtime.scratch_folder import ScratchFolder
 from trisect.runtime.untrusted_files import MalformedFile, decode_json, read_bytes
@@ -123,12 +122,11 @@ def calibrate(inputs: ProblemInputs, cache: Path, progress: Progress = no_progre
         if times.not_run:
             notes.append(f"costs of {device.id} are not calibrated on this model: {times.not_run}")
     if len(known) > known_before:
-        try:
-            with updating(cache):
-                content = msgspec.json.encode({**_read(cache), **known})
-                write_atomically(cache, msgspec.json.format(content, indent=1))
-        except StorageFailed as error:
-            not_cached("the calibration", error)
+
+        def merged() -> bytes:
+            return msgspec.json.format(msgspec.json.encode({**_read(cache), **known}), indent=1)
+
+        update_cache(cache, merged, "the calibration")
     return Calibration(scales, nodes_s, tuple(together), tuple(notes))
 
 

@@ -16,14 +16,13 @@ from pathlib import Path
 
 import msgspec
 
-from trisect.runtime.atomic_write import write_atomically
 from trisect.runtime.checks.plan_check import check_plan
 from trisect.runtime.checks.whole_model import REFERENCES
 from trisect.runtime.child_process import ChildProcessFailed
 from trisect.runtime.device import Device
 from trisect.runtime.engines import capabilities, discover
-from trisect.runtime.errors import StorageFailed, TrisectError
-from trisect.runtime.files.cache_files import not_cached, updating
+from trisect.runtime.errors import TrisectError
+from trisect.runtime.files.cache_files import update_cache
 from trisect.runtime.isolated_calls import call_isolated
 from trisect.runtime.plans.check_result import PlanCheck, skipped
 from trisect.runtime.plans.plan import Plan
@@ -100,12 +99,12 @@ class PlanVerifier:
     def _add(self, key: str, result: PlanCheck) -> None:
         # JSON has no infinity, which is the difference of results of other shapes.
         stored = replace(result, max_abs=_finite(result.max_abs), max_rel=_finite(result.max_rel))
-        try:
-            with updating(self.cache):
-                newest = dict(list((self._read() | {key: stored}).items())[-_RESULTS_MAX:])
-                write_atomically(self.cache, msgspec.json.format(msgspec.json.encode(newest), indent=1))
-        except StorageFailed as error:
-            not_cached("results of verifications", error)
+
+        def merged() -> bytes:
+            newest = dict(list((self._read() | {key: stored}).items())[-_RESULTS_MAX:])
+            return msgspec.json.format(msgspec.json.encode(newest), indent=1)
+
+        update_cache(self.cache, merged, "results of verifications")
 
 
 def _finite(number: float) -> float:

@@ -16,13 +16,12 @@ from typing import get_args
 
 import msgspec
 
-from trisect.runtime.atomic_write import write_atomically
 from trisect.runtime.child_process import ChildProcessFailed
 from trisect.runtime.device import Device
 from trisect.runtime.engines import load
 from trisect.runtime.engines.base import LoadOptions
-from trisect.runtime.errors import EngineFailed, StorageFailed, UnsupportedModel
-from trisect.runtime.files.cache_files import not_cached, updating
+from trisect.runtime.errors import EngineFailed, UnsupportedModel
+from trisect.runtime.files.cache_files import update_cache
 from trisect.runtime.isolated_calls import call_isolated
 from trisect.runtime.plans.plan_parts import WEIGHTS_FILE
 from trisect.runtime.untrusted_files import MalformedFile, decode_json, read_bytes
@@ -189,16 +188,14 @@ class Capabilities:
         """Write new verdicts, merged with those that other processes have written meanwhile, if that is possible."""
         if not self._unsaved:
             return
-        try:
-            with updating(self.path):
-                merged = self._read()
-                for device, verdicts in self._unsaved.items():
-                    merged.setdefault(device, {}).update(verdicts)
-                content = msgspec.json.format(msgspec.json.encode(_VerdictFile(SCHEMA, merged)), indent=1)
-                write_atomically(self.path, content)
-        except StorageFailed as error:
-            not_cached("what devices support", error)
+        update_cache(self.path, self._merged, "what devices support")
         self._unsaved = {}
+
+    def _merged(self) -> bytes:
+        merged = self._read()
+        for device, verdicts in self._unsaved.items():
+            merged.setdefault(device, {}).update(verdicts)
+        return msgspec.json.format(msgspec.json.encode(_VerdictFile(SCHEMA, merged)), indent=1)
 
     def _read(self) -> dict[str, dict[str, str]]:
         try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -53,6 +53,23 @@ def updating(path: Path, timeout_s: float = _LOCK_TIMEOUT_S) -> Iterator[None]:
     finally:
         if lock is not None:
             os.close(lock)
+
+
+def update_cache(path: Path, merged: Callable[[], bytes], what: str) -> None:
+    """Write a cache with what other processes have stored meanwhile; see `updating` and `write_cache`.
+
+    Parameters
+    ----------
+    merged : callable
+        Reads the file again, and returns its new content.
+    what : str
+        As for `write_cache`.
+    """
+    try:
+        with updating(path):
+            write_atomically(path, merged())
+    except StorageFailed as error:
+        not_cached(what, error)
 
 
 def write_cache(path: Path, content: bytes, what: str) -> None:
