@@ -15,6 +15,7 @@ from onnx_ir.passes.common import InlinePass
 
 from trisect.runtime.errors import InvalidModel, UnsupportedModel, UnsupportedOperator, one_line
 from trisect.runtime.tensors.external_data import check_tensors, point_to, read_model
+from trisect.runtime.tensors.onnx_tensors import bodies_of
 from trisect.runtime.tensors.output_names import name_unread_outputs
 from trisect.runtime.tensors.sparse_tensors import make_dense
 
@@ -114,9 +115,8 @@ def _check_names(graph: onnx.GraphProto, outer: frozenset[str], label: str) -> N
     if len(set(outputs)) < len(outputs) or set(outputs) & ({v.name for v in graph.input} | set(initialisers)):
         raise InvalidModel(f"{label}: a tensor is computed twice", remedy="export the model again")
     for node in graph.node:
-        for attribute in node.attribute:
-            for body in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-                _check_names(body, in_scope, label)
+        for body in bodies_of(node):
+            _check_names(body, in_scope, label)
 
 
 def _check_functions(proto: onnx.ModelProto, label: str) -> None:

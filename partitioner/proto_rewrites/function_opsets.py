@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 import onnx
 
 from trisect.runtime.errors import UnsupportedModel
+from trisect.runtime.tensors.onnx_tensors import bodies_of
 
 _FunctionKey = tuple[str, str, str]
 _ONNX = ("", "ai.onnx")
@@ -138,9 +139,8 @@ def _with_bodies(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
     while pending:
         node = pending.pop()
         yield node
-        for attribute in node.attribute:
-            for body in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-                pending.extend(body.node)
+        for body in bodies_of(node):
+            pending.extend(body.node)
 
 
 def _key(domain: str, name: str, overload: str) -> _FunctionKey:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import onnx
 
 from trisect.runtime.errors import InvalidModel
+from trisect.runtime.tensors.onnx_tensors import bodies_of
 
 _NODES_MAX, _FACTOR = 20_000, 20
 """Nodes that a model may have after inlining, and how many more for each node in the file."""
@@ -41,9 +42,7 @@ def check_inlined_size(model: onnx.ModelProto, name: str) -> None:
                 if key not in counts:
                     counts[key] = count(functions[key].node, (*callers, key))
                 total += counts[key]
-            for attribute in node.attribute:
-                for body in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-                    total += count(body.node, callers)
+            total += sum(count(body.node, callers) for body in bodies_of(node))
         return total
 
     in_file = _nodes_in_file(model.graph) + sum(map(_nodes_in_file, model.functions))
@@ -57,10 +56,5 @@ def check_inlined_size(model: onnx.ModelProto, name: str) -> None:
 
 
 def _nodes_in_file(graph: onnx.GraphProto | onnx.FunctionProto) -> int:
-    bodies = [
-        body
-        for node in graph.node
-        for attribute in node.attribute
-        for body in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs)
-    ]
+    bodies = [body for node in graph.node for body in bodies_of(node)]
     return len(graph.node) + sum(map(_nodes_in_file, bodies))

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 import onnx
 import onnx_ir as ir
 
+from trisect.runtime.tensors.onnx_tensors import bodies_of
+
 _KEY = "trisect.map_type"
 
 
@@ -37,9 +39,7 @@ def take_map_types(model: onnx.ModelProto) -> dict[str, onnx.TypeProto]:
                     taken[value.name] = onnx.TypeProto.FromString(value.type.SerializeToString())
                 value.ClearField("type")
         for node in holder.node:
-            for attribute in node.attribute:
-                pending.extend([attribute.g] if attribute.HasField("g") else [])
-                pending.extend(attribute.graphs)
+            pending += bodies_of(node)
     return taken
 
 

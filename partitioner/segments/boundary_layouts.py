@@ -16,6 +16,7 @@ from onnx import helper
 from trisect.profiles.costmodel.segment_terms import boundary_terms
 from trisect.runtime.device import Device
 from trisect.runtime.engines import keeps_channels_last
+from trisect.runtime.tensors.onnx_tensors import bodies_of
 from trisect.runtime.tensors.tensor_spec import TO_NCHW, TO_NHWC
 
 from ..graph.ir_values import spec_of
@@ -92,11 +93,10 @@ def _rename(nodes: Iterable[onnx.NodeProto], names: Mapping[str, str]) -> None:
     for node in nodes:
         node.input[:] = [names.get(name, name) for name in node.input]
         node.output[:] = [names.get(name, name) for name in node.output]
-        for attribute in node.attribute:
-            for body in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-                _rename(body.node, names)
-                for output in body.output:  # a body may return a tensor of the outer graph
-                    output.name = names.get(output.name, output.name)
+        for body in bodies_of(node):
+            _rename(body.node, names)
+            for output in body.output:  # a body may return a tensor of the outer graph
+                output.name = names.get(output.name, output.name)
 
 
 def _has_fixed_shape(value: ir.Value) -> bool:

@@ -16,6 +16,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from trisect.runtime.checks.whole_model import RANDOM_OPERATORS
 from trisect.runtime.tensors.containers import container_of
 from trisect.runtime.tensors.dtypes import bits_of, dtype_of
 from trisect.runtime.tensors.onnx_types import declared_spec
@@ -24,10 +25,6 @@ from trisect.runtime.tensors.tensor_spec import UNKNOWN_RANK, TensorSpec
 
 from .trial_numbers import SPECIAL, castable, numbers, within_dtype
 
-RANDOM_OPERATORS = frozenset(
-    "RandomNormal RandomNormalLike RandomUniform RandomUniformLike Bernoulli Multinomial".split()
-)
-"""Operators whose results differ from run to run: only their dtypes and shapes can be compared."""
 QUANTISING_OPERATORS = frozenset(
     "QuantizeLinear DynamicQuantizeLinear QLinearConv QLinearMatMul QLinearAdd QLinearMul QLinearSigmoid "
     "QLinearLeakyRelu QLinearGlobalAveragePool QLinearAveragePool QLinearConcat QLinearSoftmax QGemm".split()

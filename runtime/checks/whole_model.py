@@ -17,6 +17,7 @@ from ..engines.base import LoadOptions, Module
 from ..errors import EngineFailed, UnsupportedModel
 from ..plans.plan import Plan
 from ..tensors.external_data import gather_external_data, load_external_data, read_model
+from ..tensors.onnx_tensors import bodies_of
 from ..tensors.onnx_types import type_of
 from ..tensors.output_names import name_unread_outputs
 from ..tensors.sparse_tensors import make_dense
@@ -24,7 +25,10 @@ from ..tensors.tensor_spec import Arrays, TensorSpec
 
 REFERENCES = ("cpu:ort", "cpu:reference")
 """Devices that may run the whole model, the preferred one first."""
-_RANDOM_OPS = frozenset("RandomNormal RandomNormalLike RandomUniform RandomUniformLike Multinomial Bernoulli".split())
+RANDOM_OPERATORS = frozenset(
+    "RandomNormal RandomNormalLike RandomUniform RandomUniformLike Multinomial Bernoulli".split()
+)
+"""Operators whose results differ from run to run: only their dtypes and shapes can be compared."""
 _TRAINING_MODE = 2
 """Position of the input of Dropout that makes it random."""
 
@@ -124,7 +128,7 @@ def random_operator(model: onnx.ModelProto) -> str | None:
     never = {t.name for t in model.graph.initializer if t.data_type == onnx.TensorProto.BOOL and not any(t.raw_data)}
     never -= {t.name for t in model.graph.initializer if any(t.int32_data)}
     for node in all_nodes(model):
-        if node.op_type in _RANDOM_OPS:
+        if node.op_type in RANDOM_OPERATORS:
             return node.op_type
         if node.op_type == "Dropout" and any(name and name not in never for name in node.input[_TRAINING_MODE:]):
             return node.op_type
@@ -140,8 +144,4 @@ def all_nodes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
             waiting.pop()
             continue
         yield node
-        for attribute in node.attribute:
-            if attribute.type == onnx.AttributeProto.GRAPH:
-                waiting.append(iter(attribute.g.node))
-            elif attribute.type == onnx.AttributeProto.GRAPHS:
-                waiting += [iter(graph.node) for graph in attribute.graphs]
+        waiting += [iter(body.node) for body in bodies_of(node)]

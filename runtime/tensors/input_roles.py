@@ -17,6 +17,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from .onnx_tensors import bodies_of
 from .tensor_spec import TensorSpec
 
 log = logging.getLogger(__name__)
@@ -219,8 +220,7 @@ def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
             if opened:
                 yield opened.pop()
             continue
-        bodies = [a.g for a in node.attribute if a.type == onnx.AttributeProto.GRAPH]
-        bodies += [body for a in node.attribute if a.type == onnx.AttributeProto.GRAPHS for body in a.graphs]
+        bodies = bodies_of(node)
         if bodies:
             opened.append(node)
             waiting.append(iter([inner for body in bodies for inner in body.node]))

@@ -1,4 +1,4 @@
-"""Iterates over all constant tensors of an ONNX model, wherever they are."""
+"""Iterates over the constant tensors of an ONNX model, wherever they are, and over the graphs inside its nodes."""
 
 from __future__ import annotations
 
@@ -44,7 +44,16 @@ def all_tensors(proto: onnx.ModelProto | onnx.GraphProto | onnx.NodeProto) -> It
                 if item.HasField("sparse_tensor"):
                     yield from _of_sparse([item.sparse_tensor])
                 yield from _of_sparse(item.sparse_tensors)
-                pending += [*([item.g] if item.HasField("g") else []), *item.graphs]
+                pending += _graphs_of(item)
+
+
+def bodies_of(node: onnx.NodeProto) -> list[onnx.GraphProto]:
+    """Return the graphs inside a node: the branches of an `If`, the body of a `Loop`."""
+    return [body for attribute in node.attribute for body in _graphs_of(attribute)]
+
+
+def _graphs_of(attribute: AttributeProto) -> list[GraphProto]:
+    return [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]
 
 
 def _of_sparse(sparse_tensors: Iterable[SparseTensorProto]) -> Iterator[TensorProto]:

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 import onnx
 
+from .onnx_tensors import bodies_of
+
 
 def name_unread_outputs(model: onnx.ModelProto) -> None:
     """Name the unnamed outputs of ONNX's own operators, except optional ones, and of functions' calls, in place.
@@ -57,6 +59,4 @@ def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
         one = pending.pop()
         yield from one.node
         for node in one.node:
-            for attribute in node.attribute:
-                pending.extend([attribute.g] if attribute.HasField("g") else [])
-                pending.extend(attribute.graphs)
+            pending += bodies_of(node)

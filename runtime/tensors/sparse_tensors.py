@@ -11,6 +11,7 @@ import onnx
 from onnx import numpy_helper
 
 from ..errors import InvalidModel, UnsupportedModel
+from .onnx_tensors import bodies_of
 
 DENSE_BYTES_MAX = 1 << 30
 """Memory for all sparse constants of a model together, once they are dense."""
@@ -60,10 +61,7 @@ def _holders(model: onnx.ModelProto) -> Iterator[onnx.GraphProto | onnx.Function
         holder = pending.pop()
         yield holder
         for node in holder.node:
-            for attribute in node.attribute:
-                if attribute.HasField("g"):
-                    pending.append(attribute.g)
-                pending.extend(attribute.graphs)
+            pending += bodies_of(node)
 
 
 def _dense(sparse: onnx.SparseTensorProto, label: str, folder: Path | None, budget_bytes: int) -> onnx.TensorProto:
