@@ -41,6 +41,8 @@ class Plan:
     bound: float
     bound_by: str = ""
     """The method that proved `bound`: ``critical path``, ``load``, ``CP-SAT``, ..."""
+    interval: tuple[float, float] | None = None
+    """Contains the measured objective with 90 % probability, in the unit of `value`; None where that is not known."""
     tasks: tuple[PlacedTask, ...] = ()
     """The placement decisions with their reasons; nodes in none of them are constants, or were placed by hand."""
     notes: tuple[str, ...] = ()

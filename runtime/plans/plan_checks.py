@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Protocol
@@ -15,12 +16,14 @@ from ..tensors.dtypes import bits_of, is_dtype
 from ..tensors.onnx_types import declared_spec
 from ..tensors.tensor_spec import UNKNOWN_RANK, TensorSpec
 from .plan_parts import Segment, Transfer, Weights
+from .timeline import Schedule
 
 REMEDY = "make the plan again with trisect split"
 _RANK_MAX = 64
 _DIMENSION_MAX = 2**63 - 1
 _TENSOR_BYTES_MAX = 1 << 44
 _FILE_NAME_BYTES_MAX = 255
+_NAME_SHOWN = 100
 
 
 class PlanContent(Protocol):
@@ -40,6 +43,10 @@ class PlanContent(Protocol):
     def shapes(self) -> Mapping[str, int]: ...
     @property
     def weights(self) -> Weights | None: ...
+    @property
+    def predicted(self) -> Schedule: ...
+    @property
+    def interval(self) -> tuple[float, float] | None: ...
 
 
 def listed_files(plan: PlanContent) -> list[str]:
@@ -76,6 +83,7 @@ def check_content(plan: PlanContent, path: Path) -> None:
     for name, size in plan.shapes.items():
         if not 0 <= size <= _DIMENSION_MAX:
             raise InvalidPlan(f"{path} gives the dimension {name!r} the size {_short(size)}", remedy=REMEDY)
+    _check_intervals(plan, path)
     declared = {spec.name: spec for spec in (*plan.inputs, *plan.outputs)}
     for spec in (*plan.inputs, *plan.outputs):
         _check_spec(spec, plan.shapes, f"{path}: tensor {spec.name!r}")
@@ -127,6 +135,18 @@ def is_file_name(name: str) -> bool:
         and not set("\\\0") & set(name)
         and len(name.encode(errors="replace")) <= _FILE_NAME_BYTES_MAX
     )
+
+
+def _check_intervals(plan: PlanContent, path: Path) -> None:
+    segments = plan.predicted.segment_intervals_s or {}
+    intervals = [("objective", plan.interval), ("latency", plan.predicted.latency_interval_s), *segments.items()]
+    for name, interval in intervals:
+        if interval is not None and not 0 <= interval[0] <= interval[1] < math.inf:
+            raise InvalidPlan(
+                f"{path}: the interval of {name[:_NAME_SHOWN]!r} is {interval[0]:g} to {interval[1]:g}, "
+                "expected two finite numbers in ascending order, none below 0",
+                remedy=REMEDY,
+            )
 
 
 def _check_spec(spec: TensorSpec, sizes: Mapping[str, int], where: str) -> None:

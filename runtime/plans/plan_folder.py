@@ -78,6 +78,14 @@ def write_json(plan: PlanContent, folder: Path) -> None:
     fields.pop("verified", None)  # measured: the same plan has the same bytes
     if not fields.get("fixed_inputs"):
         fields.pop("fixed_inputs", None)  # a plan without defaults has the bytes of earlier versions
+    predicted = fields["predicted"]
+    for part, name in (
+        (fields, "interval"),
+        (predicted, "latency_interval_s"),
+        (predicted, "segment_intervals_s"),
+    ):
+        if part[name] is None:
+            del part[name]  # the same holds for a plan without intervals
     _omit_default_layouts(fields)
     text = msgspec.json.format(msgspec.json.encode({"format": FORMAT, "version": VERSION, "plan": fields}), indent=1)
     write_atomically(folder / PLAN_FILE, text + b"\n")

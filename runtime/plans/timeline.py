@@ -63,6 +63,10 @@ class Timeline:
     """Per device id, where known."""
     peak_basis: dict[str, PeakBasis] | None = None
     """Per device id, the basis of a predicted peak."""
+    latency_interval_s: tuple[float, float] | None = None
+    """Contains the measured latency with 90 % probability; None where that is not known, or it was measured."""
+    segment_intervals_s: dict[str, tuple[float, float]] | None = None
+    """The same for the duration of a compute event, by its name."""
 
     @classmethod
     def of(cls, events: list[Event], source: Source, **totals: Any) -> Timeline:

@@ -25,6 +25,7 @@ def plan_document(plan: Plan) -> dict[str, Any]:
         "transfers": plan.transfers,
         "predicted": timeline_document(plan.predicted),
         "value": plan.value,
+        "interval": plan.interval,
         "bound": plan.bound,
         "bound_by": plan.bound_by,
         "gap": plan.gap,
@@ -52,6 +53,8 @@ def timeline_document(timeline: Timeline) -> dict[str, Any]:
     return {
         "source": timeline.source,
         "latency_s": timeline.latency_s,
+        "latency_interval_s": timeline.latency_interval_s,
+        "segment_intervals_s": timeline.segment_intervals_s,
         "throughput_hz": timeline.throughput_hz,
         "energy_j": timeline.energy_j,
         "peak_bytes": timeline.peak_bytes,

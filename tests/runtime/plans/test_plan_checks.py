@@ -74,6 +74,12 @@ def everywhere(**changes: Any) -> Callable[[dict[str, Any]], None]:
         (lambda p: p["segments"][0].update(file="a\0b.onnx"), "outside its folder"),
         (lambda p: p["segments"][0].update(file="a" * 5000), "outside its folder"),
         (lambda p: p["weights"].update(file="\ud800"), "damaged|outside|missing"),
+        (lambda p: p.update(interval=[2.0, 1.0]), "interval of 'objective' is 2 to 1, expected"),
+        (lambda p: p.update(interval=[-1.0, 1.0]), "interval of 'objective' is -1 to 1, expected"),
+        (lambda p: p.update(interval=[1.0]), "damaged"),
+        (lambda p: p.update(interval=[1.0, "2"]), "damaged"),
+        (lambda p: p["predicted"].update(latency_interval_s=[0.0, float("inf")]), "damaged"),
+        (lambda p: p["predicted"].update(segment_intervals_s={"segment 0": [3, 2]}), "interval of 'segment 0' is 3 to"),
     ],
 )
 def test_claims_are_checked(plan: Plan, edit: Callable[[dict[str, Any]], None], message: str) -> None:

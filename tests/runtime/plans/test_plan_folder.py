@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,18 @@ def test_a_saved_plan_loads_unchanged(plan: Plan, tmp_path: Path) -> None:
     assert plan.save(tmp_path / "plan") == plan
     with pytest.raises(StorageFailed, match="other than a plan"):
         plan.save(tmp_path)
+
+
+def test_intervals_are_saved_and_a_plan_without_them_has_the_bytes_of_earlier_versions(
+    plan: Plan, tmp_path: Path
+) -> None:
+    assert "interval" not in (tmp_path / "plan" / "plan.json").read_text()
+    predicted = replace(plan.predicted, latency_interval_s=(0.5, 2.0), segment_intervals_s={"segment 0": (0.25, 1.0)})
+    certain = replace(plan, interval=(0.5, 2.0), predicted=predicted)
+    certain.save(tmp_path / "plan")
+    loaded = Plan.load(tmp_path / "plan")
+    assert loaded == certain
+    assert (loaded.interval, loaded.predicted.segment_intervals_s) == ((0.5, 2.0), {"segment 0": (0.25, 1.0)})
 
 
 def test_every_damaged_byte_of_every_file_is_detected(plan: Plan, tmp_path: Path) -> None:
