@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import statistics
+import time
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,20 +22,27 @@ from trisect.runtime.verification import Verification
 
 
 @dataclass(frozen=True)
+class MeasuredTimes:
+    """Times of repeated runs of a plan, one run after the other."""
+
+    runs: int
+    latency_s: float
+    """Median time of a call of the session as seen by its caller: from the feeds to the outputs."""
+    latency_quartiles_s: tuple[float, float]
+    """The first and the third quartile of the same times."""
+    segments_s: dict[str, float]
+    """Median time of each segment, by its name in the trace: the computation without transfers and conversions."""
+
+
+@dataclass(frozen=True)
 class RepeatedRun:
-    """Outputs and trace of repeated runs of a plan."""
+    """Outputs, times and trace of repeated runs of a plan."""
 
     outputs: Mapping[str, np.ndarray]
     """Outputs of the last repetition."""
+    measured: MeasuredTimes
     trace: Trace
-
-    def medians_s(self) -> dict[str, float]:
-        """Return the median time of each segment over the repetitions, by its name."""
-        times: dict[str, list[float]] = defaultdict(list)
-        for event in self.trace.events:
-            if event.kind == "compute":
-                times[event.name].append(event.duration_s)
-        return {name: statistics.median(values) for name, values in times.items()}
+    """Of all repetitions; of very many the last."""
 
 
 def run(
@@ -49,7 +56,7 @@ def run(
     guard_every: int | GuardOptions | None = None,
     progress: Progress = no_progress,
 ) -> RepeatedRun:
-    """Run a plan on the same feeds repeatedly, one run after the other, after one warm-up run.
+    """Run a plan on the same feeds repeatedly, one run after the other, after one warm-up run that is not counted.
 
     Parameters
     ----------
@@ -70,11 +77,27 @@ def run(
         With segment, node and device.
     """
     inputs = dict(feeds) if feeds is not None else plan_feeds(plan, seed)
+    calls_s: list[float] = []
     with Session(plan, executor, address=address, guard_every=guard_every) as session:
         outputs = session.run(inputs)
-        for done, outputs in enumerate(session.stream([inputs] * repeat, window=1)):  # noqa: B007
-            progress(done + 1, repeat, f"run {done + 1} of {repeat}")
-        return RepeatedRun(outputs, session.trace)
+        runs = session.stream([inputs] * repeat, window=1)
+        start_s = time.perf_counter()
+        for outputs in runs:  # noqa: B007
+            calls_s.append(time.perf_counter() - start_s)
+            progress(len(calls_s), repeat, f"run {len(calls_s)} of {repeat}")
+            start_s = time.perf_counter()
+        trace = session.trace
+    return RepeatedRun(outputs, _measured_times(calls_s, trace), trace)
+
+
+def _measured_times(calls_s: Sequence[float], trace: Trace) -> MeasuredTimes:
+    segments_s: dict[str, list[float]] = defaultdict(list)
+    for event in trace.events:
+        if event.kind == "compute":
+            segments_s[event.name].append(event.duration_s)
+    low_s, median_s, high_s = map(float, np.percentile(calls_s, (25, 50, 75)))
+    medians_s = {name: float(np.median(times_s)) for name, times_s in segments_s.items()}
+    return MeasuredTimes(len(calls_s), median_s, (low_s, high_s), medians_s)
 
 
 def verify(

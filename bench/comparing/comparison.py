@@ -62,6 +62,9 @@ class ComparisonResult:
     predicted: Schedule | None
     value: float | None
     """Of the objective, predicted."""
+    value_low: float | None
+    """Of the interval that contains the measured value with 90 % probability; None where that is not known."""
+    value_high: float | None
     bound: float | None
     gap: float | None
     """value / bound - 1."""
@@ -176,6 +179,7 @@ def _is_correct(result: ComparisonResult) -> bool:
 
 def _result(candidate: Candidate, measured: ContenderMeasurements, devices: Sequence[Device]) -> ComparisonResult:
     plan, peer, interval = candidate.plan, candidate.peer, measured.interval_s
+    value_interval = plan.interval if plan is not None else None
     moved = [t.size_bytes for t in plan.transfers if t.source >= 0 and t.target >= 0] if plan is not None else None
     used = used_devices(plan) if plan is not None else [d for d in devices if peer and d.id in peer.devices]
     latency_s = measured.latency_s
@@ -206,6 +210,8 @@ def _result(candidate: Candidate, measured: ContenderMeasurements, devices: Sequ
         transfer_bytes=sum(moved) if moved is not None else None,
         predicted=plan.predicted if plan is not None else None,
         value=plan.value if plan is not None else None,
+        value_low=value_interval[0] if value_interval is not None else None,
+        value_high=value_interval[1] if value_interval is not None else None,
         bound=plan.bound if plan is not None else None,
         gap=plan.gap if plan is not None else None,
         max_abs=measured.max_abs,

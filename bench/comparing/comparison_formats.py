@@ -20,10 +20,13 @@ def as_rows(comparison: Comparison) -> Iterator[dict[str, Any]]:
     for result in comparison.results:
         row = {field.name: getattr(result, field.name) for field in fields(result) if field.name not in _NESTED}
         schedule = result.predicted
+        interval_s = (schedule.latency_interval_s if schedule is not None else None) or (None, None)
         yield row | {
             "also": " ".join(result.also),
             "devices": " ".join(result.devices),
             "predicted_latency_s": schedule.latency_s if schedule is not None else None,
+            "predicted_latency_low_s": interval_s[0],
+            "predicted_latency_high_s": interval_s[1],
             "predicted_throughput_hz": schedule.throughput_hz if schedule is not None else None,
             "predicted_energy_j": schedule.energy_j if schedule is not None else None,
         }

@@ -33,13 +33,15 @@
     Plotly.react(place, traces, whole, { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["lasso2d", "select2d"] });
   }
 
-  // The objectives: their fields, units, and predicted values.
+  // The interval of the objective's predicted value contains the measured one with 90 % probability.
+  const ofValue = (r, objective, convert) => (found.objective === objective && r.value_low !== null ? [r.value_low, r.value_high].map(convert).sort((a, b) => a - b) : null);
+  // The objectives: their fields, units, predicted values and intervals.
   const METRICS = {
-    latency: { keys: ["latency_s", "latency_low_s", "latency_high_s"], scale: 1e3, unit: "ms", title: "latency, ms", predicted: (r) => r.predicted.latency_s },
-    throughput: { keys: ["throughput_hz", "throughput_low_hz", "throughput_high_hz"], scale: 1, unit: "per second", title: "inputs per second", predicted: (r) => r.predicted.throughput_hz },
-    energy: { keys: ["energy_j", "energy_low_j", "energy_high_j"], scale: 1e3, unit: "mJ", title: "energy per input, mJ", predicted: (r) => r.predicted.energy_j },
+    latency: { keys: ["latency_s", "latency_low_s", "latency_high_s"], scale: 1e3, unit: "ms", title: "latency, ms", predicted: (r) => r.predicted.latency_s, interval: (r) => r.predicted.latency_interval_s },
+    throughput: { keys: ["throughput_hz", "throughput_low_hz", "throughput_high_hz"], scale: 1, unit: "per second", title: "inputs per second", predicted: (r) => r.predicted.throughput_hz, interval: (r) => ofValue(r, "throughput", (period) => 1 / period) },
+    energy: { keys: ["energy_j", "energy_low_j", "energy_high_j"], scale: 1e3, unit: "mJ", title: "energy per input, mJ", predicted: (r) => r.predicted.energy_j, interval: (r) => ofValue(r, "energy", (joules) => joules) },
     // Predicted memory covers weights and tensors only, not the whole process.
-    memory: { keys: ["peak_bytes", "peak_bytes", "peak_bytes"], scale: 1e-6, unit: "MB", title: "peak memory of the process, MB", predicted: () => null },
+    memory: { keys: ["peak_bytes", "peak_bytes", "peak_bytes"], scale: 1e-6, unit: "MB", title: "peak memory of the process, MB", predicted: () => null, interval: () => null },
   };
   const isMeasured = (metric) => results.some((r) => r[metric.keys[0]] !== null);
   const isPredicted = (metric) => results.some((r) => r.predicted && metric.predicted(r) && r[metric.keys[0]] !== null);
@@ -51,6 +53,12 @@
     const spread = (r, end) => (r[end] === null ? 0 : Math.abs(r[end] - r[middle]) * metric.scale);
     return { [axis]: { type: "data", symmetric: false, array: some.map((r) => spread(r, high)), arrayminus: some.map((r) => spread(r, low)), color: variable("--text"), thickness: 1.2 } };
   };
+
+  const predictedErrors = (some, metric) => {
+    const spread = (r, end) => { const interval = metric.interval(r); return interval ? Math.abs(interval[end] - metric.predicted(r)) * metric.scale : 0; };
+    return { error_x: { type: "data", symmetric: false, array: some.map((r) => spread(r, 1)), arrayminus: some.map((r) => spread(r, 0)), color: variable("--mark"), thickness: 1.2 } };
+  };
+  const intervalText = (r, metric) => { const interval = metric.interval(r); return interval ? `, 90 %: ${interval.map((end) => figures(end * metric.scale)).join("-")} ${metric.unit}` : ""; };
 
   function ranking() {
     const metric = ranked, value = measuredIn(metric);
@@ -68,8 +76,8 @@
     draw("ranking", [
       bars("strategy", "strategy", variable("--strategy")),
       bars("peer", "peer", variable("--peer")),
-      { type: "scatter", mode: "markers", name: "predicted", y: predicted.map((r) => text(brief(r.name))), x: predicted.map((r) => metric.predicted(r) * metric.scale),
-        marker: { symbol: "diamond", size: 9, color: variable("--mark") }, hovertemplate: `predicted %{x:.3g} ${metric.unit}<extra></extra>` },
+      { type: "scatter", mode: "markers", name: "predicted", y: predicted.map((r) => text(brief(r.name))), x: predicted.map((r) => metric.predicted(r) * metric.scale), ...predictedErrors(predicted, metric),
+        marker: { symbol: "diamond", size: 9, color: variable("--mark") }, text: predicted.map((r) => `predicted ${figures(metric.predicted(r) * metric.scale)} ${metric.unit}${intervalText(r, metric)}`), hoverinfo: "text" },
     ], { height: 110 + 26 * shown.length, barmode: "overlay", xaxis: { title: { text: metric.title }, rangemode: "tozero" },
       yaxis: { automargin: true, categoryorder: "array", categoryarray: names } });
   }
@@ -83,9 +91,9 @@
     const ends = [Math.min(...all) / 1.3, Math.max(...all) * 1.3];
     draw("scatter", [
       { type: "scatter", mode: "lines", x: ends, y: ends, line: { color: variable("--soft"), dash: "dot", width: 1 }, hoverinfo: "skip" },
-      { type: "scatter", mode: "markers", x: known.map(predicted), y: known.map(measured), ...errors(known, metric, "error_y"),
+      { type: "scatter", mode: "markers", x: known.map(predicted), y: known.map(measured), ...errors(known, metric, "error_y"), ...predictedErrors(known, metric),
         marker: { size: 10, color: variable("--strategy"), opacity: 0.85 },
-        text: known.map((r) => `${text(r.name)}<br>predicted ${figures(predicted(r))} ${metric.unit}<br>measured ${figures(measured(r))} ${metric.unit}`), hoverinfo: "text" },
+        text: known.map((r) => `${text(r.name)}<br>predicted ${figures(predicted(r))} ${metric.unit}${intervalText(r, metric)}<br>measured ${figures(measured(r))} ${metric.unit}`), hoverinfo: "text" },
     ], { showlegend: false, xaxis: { type: "log", title: { text: `predicted ${metric.title}` } }, yaxis: { type: "log", title: { text: `measured ${metric.title}` } } });
   }
 

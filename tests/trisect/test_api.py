@@ -63,7 +63,13 @@ def test_run_repeats_and_takes_medians(plan_folder: Path) -> None:
         progress=lambda done, total, text: steps.append((done, total)),
     )
     assert steps == [(1, 3), (2, 3), (3, 3)]
-    assert list(result.medians_s()) == ["segment 0", "segment 1", "segment 2"]
+    assert list(result.measured.segments_s) == ["segment 0", "segment 1", "segment 2"]
+    for name, median_s in result.measured.segments_s.items():
+        assert median_s == sorted(e.duration_s for e in result.trace.events if e.name == name)[1]
+    low_s, high_s = result.measured.latency_quartiles_s
+    assert low_s <= result.measured.latency_s <= high_s
+    assert result.measured.latency_s >= result.trace.latency_s  # a call contains its events
+    assert result.measured.runs == 3
     assert {event.item for event in result.trace.events} == {0, 1, 2}
     np.testing.assert_allclose(next(iter(result.outputs.values())), expected(x), rtol=1e-4, atol=1e-5)
 

@@ -9,27 +9,55 @@ import io
 import json
 import math
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
 
 from trisect.runtime.printable_text import printable_json, printable_line, printable_lines, printable_prose, utf8_text
 
+from .quantities import shortened
 from .standard_streams import OutputStream
 
 if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.measure import Measurement
     from rich.table import Table
 
     from trisect.runtime.progress import Progress
 
 _PIPE_WIDTH = 1000
-"""Columns of a table that is written to a file or a pipe, where names must not be wrapped."""
+"""Width of a table that is written to a file or a pipe, whose rows must not be wrapped."""
+_NAMES_WIDTH = 120
+"""Width up to which names are written in full there."""
+_UNLIMITED_WIDTH = 1_000_000
+_NAME_WIDTH_MIN = 16
+_PART_COLUMNS_MIN = 2
+_NO_VALUE = ("", "-")
 
 
 @dataclass
 class _OutputState:
     debug: bool = False
+
+
+@dataclass(frozen=True)
+class _Column:
+    """A column of a table that is about to be printed."""
+
+    title: str
+    cells: list[str]
+    is_name: bool
+    is_numeric: bool
+
+    @property
+    def width(self) -> int:
+        """Length of the longest cell."""
+        return max(map(len, self.cells), default=0)
+
+    def shortened(self, width: int) -> _Column:
+        """Return the column with cells of at most that length."""
+        return replace(self, cells=[shortened(cell, width) for cell in self.cells])
 
 
 _state = _OutputState()
@@ -104,30 +132,103 @@ def has_no_reader() -> bool:
     return isinstance(sys.stdout, OutputStream) and sys.stdout.has_no_reader
 
 
-def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str | None = None) -> None:
-    """Print a table on standard output; columns of numbers are right-aligned.
+def print_table(
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    title: str | None = None,
+    names: Collection[str] = (),
+    optional: Collection[str] = (),
+) -> None:
+    """Print a table on standard output; columns of numbers are right-aligned, and not wrapped.
 
-    Cells are plain text: brackets in the name of a node or a device are not interpreted as markup.
+    Cells are plain text: brackets in the name of a node or a device are not interpreted as markup. Where a terminal is
+    too narrow for all columns, the last ones follow in a table of their own, with the first column repeated.
+
+    Parameters
+    ----------
+    names : collection of str
+        Columns of names that may be long: where the table is too wide, the middle of these is left out.
+    optional : collection of str
+        Columns that are left out where no row has a value in them.
     """
     from rich.console import Console
 
-    console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
+    is_terminal = sys.stdout.isatty()
+    console = Console(file=sys.stdout, width=None if is_terminal else _PIPE_WIDTH)
     if title is not None:
         console.print(printable_line(title), markup=False, highlight=False)
-    console.print(_table(columns, rows))
+    table = [
+        _column(title, [printable_line(row[index]) for row in rows], is_name=title in names)
+        for index, title in enumerate(columns)
+        if title not in optional or any(row[index] not in _NO_VALUE for row in rows)
+    ]
+    table = _with_short_names(table, console.width if is_terminal else _NAMES_WIDTH, console)
+    for part in _parts(table, console):
+        console.print(_rich_table(part))
 
 
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+def _column(title: str, cells: list[str], *, is_name: bool) -> _Column:
+    is_numeric = not is_name and bool(cells) and all(cell[:1].isdigit() or cell in _NO_VALUE for cell in cells)
+    return _Column(printable_line(title), cells, is_name, is_numeric)
+
+
+def _with_short_names(table: Sequence[_Column], width: int, console: Console) -> list[_Column]:
+    """Return a table whose names are as short as they have to be for it to fit."""
+    table = [column.shortened(width) if column.is_name else column for column in table]
+    names = [index for index, column in enumerate(table) if column.is_name]
+    excess = _measure(table, console).maximum - width
+    for index, name_width in zip(names, narrowed([table[index].width for index in names], excess), strict=True):
+        table[index] = table[index].shortened(name_width)
+    return table
+
+
+def _parts(table: list[_Column], console: Console) -> list[list[_Column]]:
+    """Return a table in parts that fit the console without wrapping numbers; the first column is in all of them."""
+    parts = [table[:1]]
+    for column in table[1:]:
+        part = [*parts[-1], column]
+        if len(part) > _PART_COLUMNS_MIN and _measure(part, console).minimum > console.width:
+            parts.append([table[0], column])
+        else:
+            parts[-1] = part
+    return parts
+
+
+def _measure(table: Sequence[_Column], console: Console) -> Measurement:
+    """Return the widths that a table needs with all possible line breaks and without any."""
+    return console.measure(_rich_table(table), options=console.options.update_width(_UNLIMITED_WIDTH))
+
+
+def narrowed(widths: Sequence[int], excess: int) -> list[int]:
+    """Return the widths of columns that together lose `excess` characters, the widest first, but keep a minimum.
+
+    Examples
+    --------
+    >>> narrowed([60, 30, 10], 30), narrowed([60, 30, 10], 40), narrowed([60, 30], 500)
+    ([30, 30, 10], [25, 25, 10], [16, 16])
+    """
+    result = list(widths)
+    for _ in range(excess):
+        widest = max(range(len(result)), key=result.__getitem__, default=None)
+        if widest is None or result[widest] <= _NAME_WIDTH_MIN:
+            break
+        result[widest] -= 1
+    return result
+
+
+def _rich_table(columns: Sequence[_Column]) -> Table:
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=box.SIMPLE, pad_edge=False)
-    for index, column in enumerate(columns):
-        is_numeric = bool(rows) and all(row[index][:1].isdigit() or row[index] in ("", "-") for row in rows)
-        table.add_column(Text(printable_line(column)), justify="right" if is_numeric else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(printable_line(cell)) for cell in row))
+    for column in columns:
+        width_min = column.width if column.is_numeric or column.is_name else None
+        justify: Literal["left", "right"] = "right" if column.is_numeric else "left"
+        table.add_column(Text(column.title), justify=justify, overflow="fold", min_width=width_min)
+    for row in zip(*(column.cells for column in columns), strict=True):
+        table.add_row(*map(Text, row))
     return table
 
 
@@ -155,62 +256,3 @@ def progress_bar(title: str) -> Iterator[Progress]:
             bar.update(task, completed=done, total=total, now=printable_line(text))
 
         yield report
-
-
-def duration(seconds: float | None) -> str:
-    """Format a duration.
-
-    Examples
-    --------
-    >>> duration(0.0123456), duration(2.5e-6), duration(75.0), duration(None)
-    ('12.3 ms', '2.5 us', '75 s', '-')
-    """
-    if seconds is None:
-        return "-"
-    for unit, value in (("s", seconds), ("ms", seconds * 1e3)):
-        if value >= 1:
-            return f"{value:.3g} {unit}"
-    return f"{seconds * 1e6:.3g} us"
-
-
-def quantity(value: float, objective: str) -> str:
-    """Format a value of an objective.
-
-    Examples
-    --------
-    >>> quantity(0.0123, "latency"), quantity(0.5, "energy"), quantity(2e6, "memory")
-    ('12.3 ms', '500 mJ', '2 MB')
-    """
-    if objective == "memory":
-        return size(round(value))
-    if objective == "energy":
-        return f"{value:.3g} J" if value >= 1 else f"{value * 1e3:.3g} mJ"
-    return duration(value)
-
-
-def size(size_bytes: int | None) -> str:
-    """Format a size.
-
-    Examples
-    --------
-    >>> size(999), size(2_500_000), size(None)
-    ('999 B', '2.5 MB', '-')
-    """
-    if size_bytes is None:
-        return "-"
-    value, units = float(size_bytes), ["B", "kB", "MB", "GB", "TB"]
-    while value >= 1000 and len(units) > 1:
-        value /= 1000
-        units.pop(0)
-    return f"{value:.4g} {units[0]}"
-
-
-def plural(count: int, noun: str) -> str:
-    """Format a count with its noun.
-
-    Examples
-    --------
-    >>> plural(1, "segment"), plural(2, "segment")
-    ('1 segment', '2 segments')
-    """
-    return f"{count} {noun}{'' if count == 1 else 's'}"

@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 from trisect.cli.options import Check, Debug, Json
-from trisect.cli.output import duration, note, print_json
+from trisect.cli.output import note, print_json
+from trisect.cli.quantities import duration
 
 
 def context(

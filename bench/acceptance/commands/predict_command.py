@@ -10,7 +10,8 @@ import typer
 
 from trisect.cli.option_parsing import parse_duration, parse_names
 from trisect.cli.options import Check, Debug, Json
-from trisect.cli.output import duration, note, print_json, print_table, progress_bar
+from trisect.cli.output import note, print_json, print_table, progress_bar
+from trisect.cli.quantities import duration
 
 
 def predict(

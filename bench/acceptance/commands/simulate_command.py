@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from trisect.cli.options import Check, Debug, Json
-from trisect.cli.output import duration, print_json, print_table, progress_bar
+from trisect.cli.output import print_json, print_table, progress_bar
+from trisect.cli.quantities import duration
 from trisect.runtime.errors import InvalidInput
 
 

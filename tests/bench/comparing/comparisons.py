@@ -73,10 +73,11 @@ def store_synthetic_profile(power_w: float | None = None) -> None:
 
 
 def synthetic_comparison(model: Path, nodes: list[str], *, energy: bool = False, name: str = "") -> Comparison:
-    """Five strategies on three devices, a peer, and one strategy that failed."""
+    """Five strategies on three devices, all but one with intervals, a peer, and one strategy that failed."""
     results = []
     for number, strategy in enumerate(("auto", "heft", "opclass", "exact", f"mine{name}")):
         latency_s = 0.002 + 0.001 * number
+        interval_s = (latency_s * 0.9, latency_s * 1.25) if number != 1 else None
         moved = Event("t", "transfer", DEVICES[1].id, latency_s / 2, latency_s / 2, 0, 1000)
         halves = [
             Event("segment 0", "compute", DEVICES[0].id, 0.0, latency_s / 2),
@@ -105,8 +106,10 @@ def synthetic_comparison(model: Path, nodes: list[str], *, energy: bool = False,
                 segments=2,
                 transfers=1,
                 transfer_bytes=1000,
-                predicted=Timeline.of(halves, "predicted"),
+                predicted=Timeline.of(halves, "predicted", latency_interval_s=interval_s),
                 value=latency_s,
+                value_low=interval_s[0] if interval_s is not None else None,
+                value_high=interval_s[1] if interval_s is not None else None,
                 bound=0.001,
                 gap=latency_s / 0.001 - 1,
                 max_abs=1e-7,
@@ -121,7 +124,8 @@ def synthetic_comparison(model: Path, nodes: list[str], *, energy: bool = False,
         )
     peer = replace(
         results[0], name="A peer", kind="peer", also=(), segments=None, transfers=None, predicted=None, value=None,
-        bound=None, gap=None, placement=None, best=False, latency_s=0.009, latency_low_s=None, latency_high_s=None,
+        value_low=None, value_high=None, bound=None, gap=None, placement=None, best=False, latency_s=0.009,
+        latency_low_s=None, latency_high_s=None,
     )  # fmt: skip
     broken = replace(peer, name="broken", kind="strategy", latency_s=None, trace=None, failed=f"no{name}", turns=0)
     return Comparison(

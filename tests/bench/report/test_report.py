@@ -80,6 +80,7 @@ def test_holds_what_was_compared(text: str) -> None:
     assert matmul["flops"] == 12 * 2 * 3 * 16 * 16
     assert data["read_bandwidth_bytes_per_s"] == 1e10
     assert "failed: no" in text
+    assert "<small>1.8 to 2.5</small>" in text  # the interval of the first prediction
     assert "same placement: random" in text
     assert "Energy was not measured" in text
 

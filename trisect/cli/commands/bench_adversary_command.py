@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from ..options import Debug, Json, LoadFiles, Seed
-from ..output import duration, note, print_json, print_table, progress_bar, size
+from ..output import note, print_json, print_table, progress_bar
+from ..quantities import duration, size
 
 
 def adversary(

@@ -13,7 +13,8 @@ import typer
 from ..command_help import PlainCommand, PlainGroup
 from ..option_parsing import parse_sizes
 from ..options import Debug, Json, LanguageModel, Threads
-from ..output import duration, note, print_json, print_table, progress_bar, size
+from ..output import note, print_json, print_table, progress_bar
+from ..quantities import duration, size
 from . import bench_model_command as bench_model
 
 if TYPE_CHECKING:

@@ -12,13 +12,27 @@ from trisect.runtime.errors import InvalidInput
 from ..array_files import read_feeds
 from ..option_parsing import parse_duration, parse_shapes
 from ..options import Debug, Devices, Feeds, Json, LoadFiles, ObjectiveName, Seed, Shapes, Threads
-from ..output import duration, note, print_json, print_table, print_text, progress_bar, quantity
+from ..output import note, print_json, print_table, print_text, progress_bar
+from ..plan_tables import INTERVAL
+from ..quantities import duration, interval_text, quantity
 
 if TYPE_CHECKING:
     from trisect.bench.comparing.comparison import Comparison, ComparisonResult
     from trisect.scheduler.problem.rules import Objective
 
-_COLUMNS = ("", "latency (95 %)", "predicted", "per s", "seg.", "moved", "memory", "energy", "gap", "max diff")
+_COLUMNS = (
+    "",
+    "latency (95 %)",
+    "predicted",
+    INTERVAL,
+    "per s",
+    "seg.",
+    "moved",
+    "memory",
+    "energy",
+    "gap",
+    "max diff",
+)
 _SHOWN_SHARE_MIN = 0.01
 """A larger difference, as a share of the output's magnitude, is shown as a percentage."""
 
@@ -90,7 +104,10 @@ def model(
         print_text(as_markdown(_columns(comparison), [_row(result, comparison) for result in comparison.results]))
     else:
         print_table(
-            _columns(comparison), [_row(result, comparison) for result in comparison.results], title=_title(comparison)
+            _columns(comparison),
+            [_row(result, comparison) for result in comparison.results],
+            title=_title(comparison),
+            optional=[INTERVAL, "energy"],
         )
     if trace is not None:
         _write(trace, as_trace(comparison))
@@ -113,8 +130,8 @@ def _title(comparison: Comparison) -> str:
 
 def _columns(comparison: Comparison) -> list[str]:
     """Return the column titles; the predicted value is that of the objective."""
-    title = {"latency": "predicted", "throughput": "predicted per s"}.get(comparison.objective)
-    return [(title or f"predicted {comparison.objective}") if name == "predicted" else name for name in _COLUMNS]
+    title = "predicted" if comparison.objective == "latency" else f"predicted {comparison.objective}"
+    return [title if name == "predicted" else name for name in _COLUMNS]
 
 
 def _row(result: ComparisonResult, comparison: Comparison) -> tuple[str, ...]:
@@ -128,24 +145,27 @@ def _row(result: ComparisonResult, comparison: Comparison) -> tuple[str, ...]:
     return (
         f"* {name}" if result.best else name,
         _latency(result),
-        _predicted(result, comparison.objective),
+        *_predicted(result, comparison.objective),
         _rate(result.throughput_hz),
         str(result.segments) if result.segments is not None else "-",
         f"{result.transfers}, {_megabytes(result.transfer_bytes)}" if result.transfers else "-",
         _megabytes(result.peak_bytes),
-        quantity(result.energy_j, "energy") if result.energy_j is not None else "not measured",
+        quantity(result.energy_j, "energy") if result.energy_j is not None else "-",
         f"{result.gap:.0%}" if result.gap is not None else "-",
         _difference(result),
     )
 
 
-def _predicted(result: ComparisonResult, objective: Objective) -> str:
+def _predicted(result: ComparisonResult, objective: Objective) -> tuple[str, str]:
+    """Return the predicted value of the objective, and its interval."""
     schedule = result.predicted
     if schedule is None or result.value is None:
-        return "-"
-    if objective == "throughput":
-        return _rate(schedule.throughput_hz)
-    return quantity(schedule.latency_s if objective == "latency" else result.value, objective)
+        return "-", "-"
+    if objective == "latency":
+        return duration(schedule.latency_s), interval_text(schedule.latency_interval_s, schedule.latency_s)
+    low, high = result.value_low, result.value_high
+    interval = (low, high) if low is not None and high is not None else None
+    return quantity(result.value, objective), interval_text(interval, result.value, objective)
 
 
 def _rate(rate_hz: float | None) -> str:

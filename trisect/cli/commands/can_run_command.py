@@ -8,7 +8,8 @@ import typer
 
 from ..option_parsing import parse_shapes
 from ..options import Debug, Devices, Json, Machine, Shapes
-from ..output import duration, note, print_json, print_table, progress_bar, size
+from ..output import note, print_json, print_table, progress_bar
+from ..quantities import duration, size
 
 if TYPE_CHECKING:
     from trisect.runtime.errors import TrisectError

@@ -10,7 +10,8 @@ import typer
 from trisect.runtime.device import Limits
 
 from ..options import Address, Debug, Json, Machine
-from ..output import note, print_json, print_table, progress_bar, size
+from ..output import note, print_json, print_table, progress_bar
+from ..quantities import size
 
 if TYPE_CHECKING:
     from trisect.profiles.capabilities.op_support_limits import OperatorLimits

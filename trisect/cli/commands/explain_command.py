@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..options import Debug, Json
-from ..output import duration, note, print_json, print_table, quantity
+from ..output import note, print_json, print_table
+from ..plan_tables import INTERVAL, certificate, predicted_segments_s
+from ..quantities import duration, interval_text
 
 if TYPE_CHECKING:
     from trisect.runtime.plans.plan import Plan
@@ -33,6 +35,7 @@ def explain(
             {
                 "objective": loaded.objective,
                 "value": loaded.value,
+                "interval": loaded.interval,
                 "bound": loaded.bound,
                 "bound_by": loaded.bound_by,
                 "gap": loaded.gap,
@@ -44,9 +47,7 @@ def explain(
         _show_node(loaded, node, task)
     else:
         _show_all(loaded)
-    gap = f"{loaded.gap:.1%} above" if loaded.gap else "equal to"
-    value, bound = quantity(loaded.value, loaded.objective), quantity(loaded.bound, loaded.objective)
-    note(f"predicted {loaded.objective} {value}, {gap} the lower bound {bound} ({loaded.bound_by or 'unknown'})")
+    note(certificate(loaded))
 
 
 def _node_documents(plan: Plan, names: list[str]) -> dict[str, Any]:
@@ -67,7 +68,7 @@ def _node_documents(plan: Plan, names: list[str]) -> dict[str, Any]:
 
 
 def _show_node(plan: Plan, node: str, task: PlacedTask | None) -> None:
-    print_table(["node", "device", "reason"], [(node, plan.placement[node], plan.explain(node))])
+    print_table(["node", "device", "reason"], [(node, plan.placement[node], plan.explain(node))], names=["node"])
     if task is None:
         return
     rows = [
@@ -88,16 +89,18 @@ def _show_node(plan: Plan, node: str, task: PlacedTask | None) -> None:
 
 def _show_all(plan: Plan) -> None:
     tasks = {name: task for task in plan.tasks for name in task.nodes}
-    times = {e.name: e.duration_s for e in plan.predicted.events if e.kind == "compute" and e.item == 0}
+    times = predicted_segments_s(plan)
+    intervals_s = plan.predicted.segment_intervals_s or {}
     segments = []
     for segment in plan.segments:
-        classes = Counter(tasks[name].op_class for name in segment.nodes if name in tasks)
-        op_classes = ", ".join(f"{count} {name}" for name, count in classes.most_common(3))
-        predicted = duration(times.get(f"segment {segment.index}"))
-        segments.append((str(segment.index), segment.device, str(len(segment.nodes)), predicted, op_classes))
-    print_table(
-        ["segment", "device", "nodes", "predicted", "op classes"], segments, title=f"{plan.model} ({plan.strategy})"
-    )
+        name = f"segment {segment.index}"
+        time_s, interval_s = times.get(name), intervals_s.get(name)
+        classes = Counter(tasks[node].op_class for node in segment.nodes if node in tasks)
+        op_classes = ", ".join(f"{count} {op_class}" for op_class, count in classes.most_common(3))
+        figures = duration(time_s), interval_text(interval_s, time_s)
+        segments.append((str(segment.index), segment.device, str(len(segment.nodes)), *figures, op_classes))
+    columns = ["segment", "device", "nodes", "predicted", INTERVAL, "op classes"]
+    print_table(columns, segments, title=f"{plan.model} ({plan.strategy})", optional=[INTERVAL])
     ids = [device.id for device in plan.devices]
     counts = Counter((task.op_class, task.device) for task in plan.tasks)
     by_class = [
@@ -106,6 +109,8 @@ def _show_all(plan: Plan) -> None:
     ]
     if by_class:
         print_table(["op class", *ids], by_class)
-    print_table(["node", "device", "reason"], [(n, d, plan.explain(n)) for n, d in plan.placement.items()])
+    print_table(
+        ["node", "device", "reason"], [(n, d, plan.explain(n)) for n, d in plan.placement.items()], names=["node"]
+    )
     for text in plan.notes:
         note(f"note: {text}")

@@ -13,7 +13,8 @@ from trisect.runtime.errors import InvalidInput
 from trisect.runtime.untrusted_files import MalformedFile, read_text
 
 from ..options import Debug, Json, LanguageModel, Seed, Threads
-from ..output import duration, has_no_reader, note, print_generated, print_json, print_table, progress_bar, size
+from ..output import has_no_reader, note, print_generated, print_json, print_table, progress_bar
+from ..quantities import duration, size
 
 if TYPE_CHECKING:
     from trisect.llm.bundle import Bundle

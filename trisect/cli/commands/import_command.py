@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from ..options import Debug, Json, LanguageModel
-from ..output import note, print_json, progress_bar, size
+from ..output import note, print_json, progress_bar
+from ..quantities import size
 
 
 def import_model(

@@ -9,7 +9,8 @@ import typer
 
 from ..option_parsing import parse_duration, parse_shapes
 from ..options import Address, Debug, Devices, Json, Shapes
-from ..output import duration, note, print_json, print_table, progress_bar, size
+from ..output import note, print_json, print_table, progress_bar
+from ..quantities import duration, size
 
 if TYPE_CHECKING:
     from trisect.profiles.stored.profile_data import Profile

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -9,8 +10,10 @@ import typer
 
 from ..array_files import read_feeds, write_arrays
 from ..options import Debug, Executor, Feeds, Json, RayAddress, Seed
-from ..output import duration, note, print_json, print_table, progress_bar
+from ..output import note, print_json, print_table, progress_bar
 from ..plan_documents import timeline_document
+from ..plan_tables import outside_interval, run_table
+from ..quantities import plural
 
 _NAME_SHOWN = 60
 
@@ -65,16 +68,17 @@ def run(
             note(f"note: output {name[:_NAME_SHOWN]!r} is called {member!r} in {out}: a zip cannot contain its name")
     outputs = {name: {"dtype": a.dtype.name, "shape": list(a.shape)} for name, a in result.outputs.items()}
     if json:
-        trace, predicted = timeline_document(result.trace), timeline_document(loaded.predicted)
-        print_json({"outputs": outputs, "trace": trace, "predicted": predicted})
+        print_json(
+            {
+                "outputs": outputs,
+                "measured": {**asdict(result.measured), "outside_interval": outside_interval(loaded, result.measured)},
+                "trace": timeline_document(result.trace),
+                "predicted": timeline_document(loaded.predicted),
+            }
+        )
         return
-    measured_s = result.medians_s()
-    predicted_s = {event.name: event.duration_s for event in loaded.predicted.events if event.kind == "compute"}
-    rows = []
-    for segment in loaded.segments:
-        name = f"segment {segment.index}"
-        rows.append((name, segment.device, duration(measured_s.get(name)), duration(predicted_s.get(name))))
-    rows.append(("total", "", duration(result.trace.latency_s), duration(loaded.predicted.latency_s)))
-    print_table(["", "device", "measured", "predicted"], rows, title=f"{loaded.model}, median of {repeat} runs")
+    columns, rows = run_table(loaded, result.measured)
+    title = f"{loaded.model}, median of {plural(repeat, 'run')}"
+    print_table(columns, rows, title=title, optional=columns[4:])
     for name, about in outputs.items():
         note(f"output {name}: {about['dtype']} {about['shape']}")

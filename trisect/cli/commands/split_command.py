@@ -11,8 +11,10 @@ from trisect.runtime.errors import InvalidInput
 
 from ..option_parsing import parse_shapes
 from ..options import Address, Debug, Devices, Json, Machine, ObjectiveName, Seed, Shapes
-from ..output import note, plural, print_json, print_table, progress_bar, quantity, size
+from ..output import note, print_json, print_table, progress_bar
 from ..plan_documents import plan_document
+from ..plan_tables import certificate, segment_table
+from ..quantities import plural, quantity, size
 
 if TYPE_CHECKING:
     from trisect.partitioner.problem.constraints import Constraints
@@ -160,17 +162,8 @@ def _constraints(
 
 
 def _show_plan(plan: Plan, out: Path | None) -> None:
-    rows = [
-        (
-            str(s.index),
-            s.device,
-            str(len(s.nodes)),
-            ", ".join(t.name for t in s.inputs),
-            ", ".join(t.name for t in s.outputs),
-        )
-        for s in plan.segments
-    ]
-    print_table(["segment", "device", "nodes", "inputs", "outputs"], rows, title=f"{plan.model} ({plan.strategy})")
+    columns, rows = segment_table(plan)
+    print_table(columns, rows, title=f"{plan.model} ({plan.strategy})", names=columns[3:])
     moved = [t.size_bytes for t in plan.transfers if t.source >= 0 and t.target >= 0]
     segments, transfers = plural(len(plan.segments), "segment"), plural(len(moved), "transfer")
     note(f"plan written to {out}: {segments}, {transfers}, {size(sum(moved))}")
@@ -178,14 +171,13 @@ def _show_plan(plan: Plan, out: Path | None) -> None:
         note(f"note: {text}")
     if plan.verified is not None:
         note(str(plan.verified))
-    value, bound = quantity(plan.value, plan.objective), quantity(plan.bound, plan.objective)
     if plan.predicted.peak_bytes and plan.objective == "memory":
         basis = plan.predicted.peak_basis or {}
         peaks = [
             f"{device} {size(peak)} ({basis[device]})" for device, peak in plan.predicted.peak_bytes.items() if peak
         ]
         note(f"peak memory: {', '.join(peaks)}")
-    note(f"predicted {plan.objective} {value}; lower bound {bound} ({plan.bound_by})")
+    note(certificate(plan))
 
 
 def _show_front(front: list[Solution], out: Path | None, json: bool) -> None:

@@ -79,7 +79,8 @@ def test_results_as_a_table(
     lines = out.splitlines()
     best = next(line for line in lines if line.lstrip().startswith("* auto"))
     assert "2 ms ±1.5%" in best
-    assert "not measured" in best
+    assert "1.8-2.5 ms" in best
+    assert "energy" not in out  # measured of none: a note says so
     assert "[simulated]" in best
     assert "1, 0.001 MB" in best
     assert any("A peer (peer)" in line and "9 ms ±?" in line for line in lines)
@@ -99,9 +100,21 @@ def test_one_json_document(
     assert main(["bench", str(onnx_file), *options]) == 0
     document = json.loads(capsys.readouterr().out)
     first, expected = document["results"][0], synthetic.results[0]
-    for name in ("name", "latency_s", "throughput_hz", "energy_j", "peak_bytes", "value", "bound", "gap", "max_abs"):
+    for name in (
+        "name",
+        "latency_s",
+        "throughput_hz",
+        "energy_j",
+        "peak_bytes",
+        "value",
+        "value_low",
+        "bound",
+        "gap",
+        "max_abs",
+    ):
         assert first[name] == getattr(expected, name)
     assert first["predicted"]["source"] == "predicted"
+    assert [first["value_low"], first["value_high"]] == first["predicted"]["latency_interval_s"] != [None, None]
     assert first["trace"]["source"] == "measured"
     assert len(first["trace"]["events"]) == 3
     assert document["noise"]["speed_spread"] == 0.03
@@ -121,6 +134,8 @@ def test_markdown_and_csv(
     assert [float(row["latency_s"]) for row in rows[:5]] == [r.latency_s for r in synthetic.results[:5]]
     assert rows[0]["energy_j"] == ""
     assert float(rows[0]["predicted_latency_s"]) == pytest.approx(0.002)
+    assert float(rows[0]["predicted_latency_high_s"]) == float(rows[0]["value_high"]) == pytest.approx(0.0025)
+    assert rows[1]["predicted_latency_high_s"] == rows[1]["value_high"] == ""
 
 
 def test_traces_are_valid_for_perfetto(synthetic: Comparison) -> None:

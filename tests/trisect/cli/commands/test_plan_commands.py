@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from tests.trisect.cli.conftest import Call
 from tests.trisect.conftest import expected
 from trisect import Plan
 from trisect.cli import main
+
+Capture = pytest.CaptureFixture[str]
 
 
 def test_split_as_json(model: Path, two_devices: str, tmp_path: Path, as_json: Call) -> None:
@@ -55,6 +58,15 @@ def test_run_as_json(plan_folder: Path, tmp_path: Path, as_json: Call) -> None:
     assert document["outputs"] == {"r5": {"dtype": "float32", "shape": [3, 16]}}
     assert document["trace"]["source"] == "measured"
     assert document["predicted"]["source"] == "predicted"
+    measured = document["measured"]
+    assert measured["runs"] == 2
+    assert measured["outside_interval"] is None
+    times_s: dict[str, list[float]] = {name: [] for name in ("segment 0", "segment 1", "segment 2")}
+    for event in document["trace"]["events"]:
+        if event["kind"] == "compute":
+            times_s[event["name"]].append(event["end_s"] - event["start_s"])
+    assert measured["segments_s"] == pytest.approx({name: sum(pair) / 2 for name, pair in times_s.items()})
+    assert measured["latency_quartiles_s"][0] <= measured["latency_s"] <= measured["latency_quartiles_s"][1]
     with np.load(tmp_path / "out.npz") as outputs:
         np.testing.assert_allclose(outputs["r5"], expected(x), rtol=1e-4, atol=1e-5)
 
@@ -64,6 +76,22 @@ def test_run_as_a_table(plan_folder: Path, capsys: pytest.CaptureFixture[str]) -
     out, err = capsys.readouterr()
     assert "segment 2" in out
     assert "output r5: float32 [3, 16]" in err
+
+
+def test_intervals_are_in_every_output(plan_folder: Path, tmp_path: Path, as_json: Call, capsys: Capture) -> None:
+    plan = Plan.load(plan_folder)
+    segments_s = {f"segment {segment.index}": (0.0, 1e3) for segment in plan.segments}
+    predicted = replace(plan.predicted, latency_interval_s=(0.0, 1e-9), segment_intervals_s=segments_s)
+    replace(plan, predicted=predicted, interval=(0.0, 1e-9)).save(tmp_path / "p")
+    assert as_json("explain", tmp_path / "p")["interval"] == [0.0, 1e-9]
+    document = as_json("run", tmp_path / "p", "--repeat", 2)
+    assert document["predicted"]["latency_interval_s"] == [0.0, 1e-9]
+    assert document["measured"]["outside_interval"] == ["total"]
+    for words in (["run", "--repeat", "2"], ["explain"]):
+        assert main([words[0], str(tmp_path / "p"), *words[1:]]) == 0
+        out, err = capsys.readouterr()
+        assert "90 % interval" in out
+        assert "us, 90 %: 0-0.001 us; lower bound" in err or "outside" in out
 
 
 def test_verify(plan_folder: Path, as_json: Call, capsys: pytest.CaptureFixture[str]) -> None:
@@ -131,7 +159,7 @@ def test_verify_of_a_wrong_plan_exits_1(
 def test_explain(plan_folder: Path, as_json: Call, capsys: pytest.CaptureFixture[str]) -> None:
     plan = Plan.load(plan_folder)
     document = as_json("explain", plan_folder)
-    assert set(document) == {"objective", "value", "bound", "bound_by", "gap", "nodes"}
+    assert set(document) == {"objective", "value", "interval", "bound", "bound_by", "gap", "nodes"}
     assert {name: node["device"] for name, node in document["nodes"].items()} == dict(plan.placement)
     assert list(as_json("explain", plan_folder, "matmul0")["nodes"]) == ["matmul0"]
     assert main(["explain", str(plan_folder), "matmul0"]) == 0
