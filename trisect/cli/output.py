@@ -9,10 +9,11 @@ import io
 import json
 import math
 import sys
+import textwrap
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from trisect.runtime.printable_text import printable_json, printable_line, printable_lines, printable_prose, utf8_text
 
@@ -33,6 +34,8 @@ _NAMES_WIDTH = 120
 _UNLIMITED_WIDTH = 1_000_000
 _NAME_WIDTH_MIN = 16
 _PART_COLUMNS_MIN = 2
+_NUMBERS_LENGTH_MAX = 20
+"""Of a cell with a number and its unit, its interval or another number."""
 _NO_VALUE = ("", "-")
 
 
@@ -49,6 +52,11 @@ class _Column:
     cells: list[str]
     is_name: bool
     is_numeric: bool
+
+    @property
+    def is_on_one_line(self) -> bool:
+        """Whether its cells are not wrapped: they are numbers, names or single words."""
+        return self.is_numeric or self.is_name or not any(" " in cell for cell in self.cells)
 
     @property
     def width(self) -> int:
@@ -165,12 +173,17 @@ def print_table(
     ]
     table = _with_short_names(table, console.width if is_terminal else _NAMES_WIDTH, console)
     for part in _parts(table, console):
-        console.print(_rich_table(part))
+        console.print(_rich_table(part, fold=not _fits(part, console)))
 
 
 def _column(title: str, cells: list[str], *, is_name: bool) -> _Column:
-    is_numeric = not is_name and bool(cells) and all(cell[:1].isdigit() or cell in _NO_VALUE for cell in cells)
+    is_numeric = not is_name and bool(cells) and all(cell in _NO_VALUE or _is_number(cell) for cell in cells)
     return _Column(printable_line(title), cells, is_name, is_numeric)
+
+
+def _is_number(cell: str) -> bool:
+    """Return whether a cell is a number with its unit, or a few of them."""
+    return cell[:1].isdigit() and len(cell) <= _NUMBERS_LENGTH_MAX
 
 
 def _with_short_names(table: Sequence[_Column], width: int, console: Console) -> list[_Column]:
@@ -188,15 +201,19 @@ def _parts(table: list[_Column], console: Console) -> list[list[_Column]]:
     parts = [table[:1]]
     for column in table[1:]:
         part = [*parts[-1], column]
-        if len(part) > _PART_COLUMNS_MIN and _measure(part, console).minimum > console.width:
+        if len(part) > _PART_COLUMNS_MIN and not _fits(part, console):
             parts.append([table[0], column])
         else:
             parts[-1] = part
     return parts
 
 
+def _fits(table: Sequence[_Column], console: Console) -> bool:
+    return _measure(table, console).minimum <= console.width
+
+
 def _measure(table: Sequence[_Column], console: Console) -> Measurement:
-    """Return the widths that a table needs with all possible line breaks and without any."""
+    """Return the widths that a table needs with all line breaks between words, and without any."""
     return console.measure(_rich_table(table), options=console.options.update_width(_UNLIMITED_WIDTH))
 
 
@@ -217,16 +234,24 @@ def narrowed(widths: Sequence[int], excess: int) -> list[int]:
     return result
 
 
-def _rich_table(columns: Sequence[_Column]) -> Table:
+def _rich_table(columns: Sequence[_Column], *, fold: bool = False) -> Table:
+    """Return a table for rich; `fold` breaks words, too, where the terminal is too narrow for a single column."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=box.SIMPLE, pad_edge=False)
     for column in columns:
-        width_min = column.width if column.is_numeric or column.is_name else None
-        justify: Literal["left", "right"] = "right" if column.is_numeric else "left"
-        table.add_column(Text(column.title), justify=justify, overflow="fold", min_width=width_min)
+        words = column.cells if column.is_on_one_line else [word for cell in column.cells for word in cell.split()]
+        width = max(map(len, [*words, *column.title.split()]), default=0)
+        title = textwrap.fill(column.title, width) if column.is_on_one_line and width else column.title
+        table.add_column(
+            Text(title),
+            justify="right" if column.is_numeric else "left",
+            overflow="fold",
+            min_width=width,
+            no_wrap=column.is_on_one_line and not fold,
+        )
     for row in zip(*(column.cells for column in columns), strict=True):
         table.add_row(*map(Text, row))
     return table

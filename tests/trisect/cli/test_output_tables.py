@@ -68,3 +68,17 @@ def test_columns_without_values_are_left_out(capsys: pytest.CaptureFixture[str])
 def test_a_table_without_rows_has_its_head(capsys: pytest.CaptureFixture[str]) -> None:
     print_table(["node", "device"], [], names=["node"])
     assert lines(capsys)[0].split() == ["node", "device"]
+
+
+def test_words_are_broken_only_where_a_column_alone_is_too_wide(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    be_terminal(monkeypatch)
+    rows = [("cpu:openvino", *(["21.3 us"] * 4), "one reason of many words " * 5, "12 GFLOP/s")]
+    print_table(["device", "first", "second figure", "third", "fourth", "reason", "peak"], rows)
+    out = capsys.readouterr().out
+    assert max(map(len, out.splitlines())) <= 80
+    assert "cpu:openvino " in out
+    assert "21.3 us" in out
+    print_table(["node", "device"], [("x" * 100, "cpu:ort")])
+    assert capsys.readouterr().out.count("x") == 100  # nothing is cut off

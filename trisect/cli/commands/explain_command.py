@@ -11,7 +11,7 @@ import typer
 from ..options import Debug, Json
 from ..output import note, print_json, print_table
 from ..plan_tables import INTERVAL, certificate, predicted_segments_s
-from ..quantities import duration, interval_text
+from ..quantities import duration, interval_text, plural
 
 if TYPE_CHECKING:
     from trisect.runtime.plans.plan import Plan
@@ -82,7 +82,8 @@ def _show_node(plan: Plan, node: str, task: PlacedTask | None) -> None:
         for option in task.options
     ]
     title = f"{task.op_type}, {task.op_class}: predicted costs on each device"
-    print_table(["device", "time", "copies", "call overhead", "not possible because"], rows, title=title)
+    columns = ["device", "time", "copies", "call overhead", "not possible because"]
+    print_table(columns, rows, title=title, optional=columns[4:])
     if len(task.nodes) > 1:
         note(f"placed together: {', '.join(task.nodes)}")
 
@@ -109,8 +110,11 @@ def _show_all(plan: Plan) -> None:
     ]
     if by_class:
         print_table(["op class", *ids], by_class)
-    print_table(
-        ["node", "device", "reason"], [(n, d, plan.explain(n)) for n, d in plan.placement.items()], names=["node"]
-    )
+    by_task = [(task.nodes[0], str(len(task.nodes)), task.device, task.reason) for task in plan.tasks]
+    by_hand = [(node, "1", device, plan.explain(node)) for node, device in plan.placement.items() if not plan.tasks]
+    print_table(["node", "nodes", "device", "reason"], by_task or by_hand, names=["node"])
+    if plan.tasks and len(tasks) < len(plan.placement):
+        constants = plural(len(plan.placement) - len(tasks), "node")
+        note(f"constant at these shapes, and in each segment that needs them: {constants}")
     for text in plan.notes:
         note(f"note: {text}")

@@ -71,14 +71,12 @@ def profile(
             duration(d.node_overhead_s),
             duration(d.load_s),
             f"{d.peak_flops / 1e9:,.0f} GFLOP/s" if d.peak_flops else "-",
-            f"{d.power_w:.3g} W" if d.power_w is not None else "not measured",
+            f"{d.power_w:.3g} W" if d.power_w is not None else "-",
         )
         for d in measured.devices.values()
     ]
-    print_table(
-        ["device", "operators measured", "call overhead", "operator overhead", "load time", "peak compute", "power"],
-        rows,
-    )
+    columns = ["device", "operators", "call overhead", "operator overhead", "load time", "peak compute", "power"]
+    print_table(columns, rows, title="measured", optional=["power"])
     links = [
         (
             f"{link.source} to {link.target}",
@@ -92,6 +90,8 @@ def profile(
     _print_memory(measured)
     _print_wakeup_costs(measured)
     _print_contention(measured)
+    if all(d.power_w is None for d in measured.devices.values()):
+        note("power is not measured: no counter of these devices can be read here")
     origin = measured.provenance
     note(f"{origin.source} on {origin.cpu}, {origin.date}; stored in {store.default_path(measured.precision)}")
 

@@ -81,7 +81,7 @@ def verify(
             for check in result.checks
         ]
         columns = ["tensor", "kind", "segment", "dtype", "max. abs.", "max. rel.", "at index", "within tolerance"]
-        print_table(columns, rows)
+        print_table(columns, rows, names=["tensor"])
         drift = "" if result.drift_segment is None else f"; first difference in segment {result.drift_segment}"
         verdict = "equal" if result.ok else "different"
         note(f"split and unsplit model ({result.reference}) are {verdict} within {result.tolerance_text}{drift}")
