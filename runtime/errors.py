@@ -153,6 +153,7 @@ class ErrorRecord(NamedTuple):
     remedy: str | None = None
     device: str | None = None
     reason: str | None = None
+    segment: int | None = None
 
 
 def error_record(error: Exception) -> ErrorRecord:
@@ -164,8 +165,8 @@ def error_record(error: Exception) -> ErrorRecord:
     'ValueError: two lines'
     """
     if isinstance(error, TrisectError):
-        device = error.device if isinstance(error, EngineFailed) else None
-        return ErrorRecord(type(error).__name__, error.message, error.remedy, device, error.reason)
+        device, segment = (error.device, error.segment) if isinstance(error, EngineFailed) else (None, None)
+        return ErrorRecord(type(error).__name__, error.message, error.remedy, device, error.reason, segment)
     if isinstance(error, MemoryError):
         return ErrorRecord(OutOfMemory.__name__, "the worker has no memory left", "use a smaller window")
     return ErrorRecord(EngineFailed.__name__, one_line(error))
@@ -178,7 +179,7 @@ def error_from_record(record: ErrorRecord) -> TrisectError:
         kind = EngineFailed
     error = kind(record.message, remedy=record.remedy, reason=record.reason)
     if isinstance(error, EngineFailed):
-        error.device = record.device
+        error.device, error.segment = record.device, record.segment
     return error
 
 

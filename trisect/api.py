@@ -1,4 +1,4 @@
-"""The functions of `import trisect` and of the command line: devices, profiles, splits and imports."""
+"""The functions of `import trisect` and of the command line: devices, profiles and splits."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from trisect.llm.bundle import Bundle
 from trisect.partitioner.costs.model_cases import model_cases
 from trisect.partitioner.graph.model_graph import Graph
+from trisect.partitioner.planning.measured_planning import SplitInterrupted
 from trisect.partitioner.planning.plan_maker import make_plan
 from trisect.partitioner.planning.plan_request import DeviceData, PlanRequest
 from trisect.partitioner.problem.constraints import Constraints, read_constraints
@@ -184,13 +184,17 @@ def split(
     machine: str | None = None,
     address: str | None = None,
     refine: int = 0,
+    measure: bool = True,
+    budget_s: float | None = None,
     verify: bool = True,
     tolerance: float | None = None,
     progress: Progress | None = None,
 ) -> Plan:
     """Place a model's nodes on devices, from measured costs, and cut it into segments that run.
 
-    Devices without a profile are measured briefly first, and the profile is stored.
+    Devices without a profile are measured briefly first, and the profile is stored. The strategy ``auto`` then runs
+    each device alone and the splits that are predicted to be fastest, and returns the plan that is measured to be
+    fastest. The plan and its measurements are cached: the same request gives the same plan.
 
     Parameters
     ----------
@@ -219,6 +223,10 @@ def split(
     refine : int
         Number of refinement iterations: run the plan, correct the costs by its measured segments, plan again. The
         fastest plan is returned; the measurements improve later predictions.
+    measure : bool
+        False: ``auto`` only predicts, as it does for machines that are not here and for energy and memory.
+    budget_s : float, optional
+        Time for planning and running the candidates of ``auto``; a few seconds when left out.
     verify : bool
         Run the plan once beside the whole model, in a child process, before it is written; see `Plan.verified`. Nodes
         that a device computes differently are placed elsewhere. The same segments are verified once.
@@ -242,16 +250,23 @@ def split(
         When only a CPU could run a node that it must not run.
     ProfileMissing
         For the energy of devices whose power is neither measured nor published.
+    KeyboardInterrupt
+        When the user interrupts; where a plan has run by then, the fastest is written first.
     """
     folder = Path(out) if out is not None else temporary_plan_folder()
     check_folder(folder, PLAN_FOLDER, model_files(Path(model)) if out is not None else ())
     with cluster_devices.connected(address):
         request = PlanRequest(
             Path(model), tuple(devices_to_plan_for(devices, machine, address)), strategy, objective, dict(shapes or {}),
-            read_constraints(constraints), time_limit_s, seed, refine, machine or "", verify, tolerance,
+            read_constraints(constraints), time_limit_s, seed, refine, measure, budget_s, machine or "", verify,
+            tolerance,
         )  # fmt: skip
         report = progress or no_progress
-        plan = with_device_data(request, lambda data: make_plan(request, data, folder, report), report)
+        try:
+            plan = with_device_data(request, lambda data: make_plan(request, data, folder, report), report)
+        except SplitInterrupted as interruption:
+            plan_origins.record(interruption.plan, request.model)
+            raise
     plan_origins.record(plan, request.model)
     return plan
 
@@ -298,30 +313,6 @@ def with_device_data(request: PlanRequest, use: Callable[[DeviceData], _T], prog
         return called(
             stored(measure(devices, budget_s=BRIEF_BUDGET_S, known=_stored(), progress=progress, on_interrupt=stored))
         )
-
-
-def import_model(model: str | Path, out: str | Path | None = None, *, progress: Progress = no_progress) -> Bundle:
-    """Import a language model: its graphs, weights, tokenizer and chat template, as one folder that trisect runs.
-
-    Parameters
-    ----------
-    model : str or path
-        A GGUF file, a folder as ONNX Runtime GenAI or Optimum writes it, or a Hugging Face id.
-    out : path, optional
-        Folder to write; the user's cache when left out.
-    progress : callable, optional
-        Called with the number of steps done, the number of all steps, and the current step.
-
-    Raises
-    ------
-    InvalidModel, UnsupportedModel
-        When there is no such model, or it cannot be read.
-    StorageFailed
-        When the disk is full or not writable; no partial folder is left.
-    """
-    from trisect.llm.importing.model_import import open_model
-
-    return open_model(model, folder=Path(out) if out is not None else None, progress=progress)
 
 
 def _store(update: Callable[..., Profile], devices: Sequence[Device], measured: Profile) -> Profile:

@@ -37,13 +37,15 @@ from ..segments.pieces import pieces_of_parts, with_constant_outputs
 from ..segments.segment_writer import write_segments
 from ..strategies import propose
 from ..strategies.common.placement_value import Evaluation, certificate, closed_bound, evaluate_proposal
+from .compared_devices import predicted_comparison
+from .measured_planning import budget_s, plan_by_running, runs_plans
+from .measured_plans import FOLDER, MeasuredPlans
 from .pareto_front import check_objectives, pareto_front
 from .placement_reasons import placed_tasks
 from .plan_request import DeviceData, PlanRequest
 from .plan_verification import RESULTS_FILE, PlanVerifier
 from .preparation import prepare
-from .refinement import refined
-from .refused_segments import SegmentsDiffer, SegmentsRefused, gathered, raise_wrong
+from .refused_segments import SegmentsDiffer, SegmentsRefused, gathered, raise_wrong, without_segments
 
 _ATTEMPTS_MAX = 5
 """Number of plans that are made while devices refuse segments."""
@@ -72,28 +74,31 @@ def make_plan(request: PlanRequest, data: DeviceData, out_folder: str | Path, pr
         For a malformed model, an unbound dimension, an operator that no device supports, contradictory constraints, an
         unknown strategy, or a full disk.
     """
-    inputs = prepare(request, data, progress)
-
+    is_run = runs_plans(request)
+    graph = Graph.read(request.model, request.shapes)
     verifier = _verifier(request, data)
-
-    def planned(inputs: ProblemInputs, folder: str | Path, strategy: str = request.strategy) -> Plan:
-        verify = request.verify and request.refine == 0
-        return _place_and_write(replace(request, strategy=strategy, verify=verify), data, inputs, folder, progress)
-
-    if request.refine > 0:
-        single_device = [f"single:{device.id}" for device in request.devices] if request.strategy == "auto" else []
-        baselines = [partial(planned, strategy=strategy) for strategy in single_device]
-        return refined(
-            inputs,
-            planned,
-            request.refine,
-            Path(out_folder),
-            baselines=baselines,
-            record=data.record,
-            check=verifier.check if verifier is not None else None,
-            progress=progress,
+    check = verifier.check if verifier is not None else None
+    cache = MeasuredPlans(data.calibrations.with_name(FOLDER), request, graph) if data.calibrations else None
+    if is_run and cache is not None and (known := cache.restore(Path(out_folder), budget_s(request))) is not None:
+        verified = check(known) if check is not None else None
+        if verified is None or verified.ok is not False:
+            return replace(known, verified=verified)
+    inputs = prepare(request, data, progress, graph)
+    notes: tuple[str, ...] = ()
+    if is_run:
+        write = partial(_write_candidate, replace(request, verify=False))
+        plan, notes = plan_by_running(
+            request, inputs, Path(out_folder), write=write, check=check, record=data.record, progress=progress
         )
-    return planned(inputs, out_folder)
+        if plan is not None:
+            if cache is not None:
+                cache.add(plan, budget_s(request))
+            return plan
+    return _place_and_write(request, data, inputs, out_folder, progress, notes)
+
+
+def _write_candidate(request: PlanRequest, inputs: ProblemInputs, proposal: Proposal, folder: Path) -> Plan:
+    return write_plan(inputs, proposal, request, folder)
 
 
 def make_pareto_plans(
@@ -162,11 +167,16 @@ def check_pareto_folder(out_folder: Path, inputs: Iterable[Path]) -> None:
 
 
 def _place_and_write(
-    request: PlanRequest, data: DeviceData, inputs: ProblemInputs, out_folder: str | Path, progress: Progress
+    request: PlanRequest,
+    data: DeviceData,
+    inputs: ProblemInputs,
+    out_folder: str | Path,
+    progress: Progress,
+    more_notes: Iterable[str],
 ) -> Plan:
     def place_and_write(inputs: ProblemInputs, notes: list[str]) -> Plan:
         proposal = propose(inputs.problem, request.strategy, time_limit_s=request.search_time_s, seed=request.seed)
-        return write_plan(inputs, proposal, request, out_folder, notes, data, progress)
+        return write_plan(inputs, proposal, request, out_folder, [*more_notes, *notes], data, progress)
 
     return _while_segments_are_refused(inputs, place_and_write)
 
@@ -182,7 +192,7 @@ def _while_segments_are_refused(inputs: ProblemInputs, attempt: Callable[[Proble
             wrong = refusal if isinstance(refusal, SegmentsDiffer) else wrong
             if number == _ATTEMPTS_MAX - 1:
                 raise refusal if wrong is None else wrong.unresolved() from refusal
-            inputs = _without(inputs, refusal)
+            inputs = without_segments(inputs, refusal)
             notes += [refusal.note(segment, reason) for segment, reason in refusal.refused]
         except (InfeasibleProblem, UnsupportedOperator) as error:
             if wrong is None:
@@ -209,7 +219,8 @@ def write_plan(
     notes : iterable of str
         Recorded in the plan.
     data : DeviceData, optional
-        With capabilities, segments are compiled on their devices; if the request says so, the plan is verified.
+        Left out for a plan that is only to be measured. With capabilities, segments are compiled on their devices; if
+        the request says so, the plan is verified.
 
     Raises
     ------
@@ -270,6 +281,8 @@ def write_plan(
             machine=request.machine,
             weights=weights,
         )
+        if data is not None:
+            plan = replace(plan, comparison=predicted_comparison(problem, plan))
         _check_sizes(plan)
         write_json(plan, aside)
         verifier = _verifier(request, data)
@@ -316,18 +329,6 @@ def _verifier(request: PlanRequest, data: DeviceData | None) -> PlanVerifier | N
     if not request.verify or data is None or data.capabilities is None:
         return None
     return PlanVerifier(request.model, data.capabilities.path.with_name(RESULTS_FILE), request.tolerance)
-
-
-def _without(inputs: ProblemInputs, refusal: SegmentsRefused) -> ProblemInputs:
-    """Return the inputs with the nodes of refused segments kept off their devices."""
-    owner = task_of_node(inputs.tasks)
-    more = {
-        (owner[node], segment.device): f"{refusal.why_not}: {reason}"
-        for segment, reason in refusal.refused
-        for node in segment.nodes
-        if node in owner
-    }
-    return replace(inputs, refused={**inputs.refused, **more})
 
 
 def _of_nodes(graph: Graph, problem: Problem, placement: Mapping[str, str]) -> dict[str, str]:

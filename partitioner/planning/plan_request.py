@@ -50,6 +50,10 @@ class PlanRequest:
     """Random seed of stochastic strategies. Recorded in the plan."""
     refine: int = 0
     """Number of refinement iterations: run the plan, correct the costs by its measured segments, plan again."""
+    measure: bool = False
+    """Whether the strategy ``auto`` runs candidates where it can, and chooses the one that is fastest."""
+    budget_s: float | None = None
+    """Time for that; a default where None."""
     machine: str = ""
     """Name of the reference machine that the costs are of; recorded in the plan."""
     verify: bool = False
@@ -65,6 +69,10 @@ class PlanRequest:
                 f"unknown objective {self.objective!r}", remedy=f"choose one of {', '.join(get_args(Objective))}"
             )
         check_time_limit(self.time_limit_s)
+        if self.budget_s is not None and not 0 < self.budget_s < inf:
+            raise InvalidInput(
+                f"invalid time budget {self.budget_s!r}: expected a positive number of seconds", remedy="correct it"
+            )
         if self.tolerance is not None and not 0 <= self.tolerance < inf:
             raise InvalidInput(f"the tolerance is {self.tolerance!r}", remedy="give a number of 0 or more")
 
@@ -87,4 +95,4 @@ class DeviceData:
     calibrations: Path | None = None
     """Cache file of measured runs of whole models; where None, measured costs are not calibrated on the model."""
     record: SegmentRecorder | None = None
-    """Called with the measured segments of each plan that refinement runs."""
+    """Called with the measured segments of the plans that run."""

@@ -18,15 +18,22 @@ from ..problem.value_ranges import value_ranges
 from .plan_request import DeviceData, PlanRequest
 
 
-def prepare(request: PlanRequest, data: DeviceData, progress: Progress = no_progress) -> ProblemInputs:
+def prepare(
+    request: PlanRequest, data: DeviceData, progress: Progress = no_progress, graph: Graph | None = None
+) -> ProblemInputs:
     """Read a model, ask the devices which operators they support, and calibrate measured costs on the model.
+
+    Parameters
+    ----------
+    graph : Graph, optional
+        The model, where it has been read.
 
     Raises
     ------
     InvalidModel, UnsupportedModel, UnsupportedOperator, InvalidInput
         As `Graph.read` and `ProblemInputs.times_s`.
     """
-    graph = Graph.read(request.model, request.shapes)
+    graph = graph or Graph.read(request.model, request.shapes)
     tasks = task_graph(graph, named=named_node_devices(graph, request.constraints, request.devices, request.absent))
     capabilities = data.capabilities
     assume = request.constraints.assume

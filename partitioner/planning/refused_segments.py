@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from trisect.runtime.errors import EngineFailed, VerificationFailed
 from trisect.runtime.plans.check_result import PlanCheck
@@ -10,6 +11,8 @@ from trisect.runtime.plans.plan import Plan
 from trisect.runtime.plans.plan_parts import Segment
 
 from ..problem.device_support import described
+from ..problem.problem_builder import ProblemInputs
+from ..problem.task_grouping import task_of_node
 
 _REMEDY = "split without that device; if the difference is acceptable, give a --tolerance or --no-verify"
 
@@ -58,6 +61,18 @@ def gathered(refusals: Sequence[SegmentsRefused]) -> SegmentsRefused:
     """Return refusals as one; of segments that compute something else, the first alone."""
     differing = next((refusal for refusal in refusals if isinstance(refusal, SegmentsDiffer)), None)
     return differing or SegmentsRefused([pair for refusal in refusals for pair in refusal.refused])
+
+
+def without_segments(inputs: ProblemInputs, refusal: SegmentsRefused) -> ProblemInputs:
+    """Return the inputs with the nodes of refused segments kept off their devices."""
+    owner = task_of_node(inputs.tasks)
+    more = {
+        (owner[node], segment.device): f"{refusal.why_not}: {reason}"
+        for segment, reason in refusal.refused
+        for node in segment.nodes
+        if node in owner
+    }
+    return replace(inputs, refused={**inputs.refused, **more})
 
 
 def raise_wrong(plan: Plan, check: PlanCheck) -> None:

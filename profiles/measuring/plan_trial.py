@@ -78,7 +78,7 @@ class PlanTrial:
         best: PlanTiming | None = None
         for attempt in range(_ATTEMPTS_MAX):
             before = _other_processor_s()
-            timing = _time_runs(self._session, self._plan, self._feeds, duration_s, min_runs, max_runs)
+            timing = time_runs(self._session, self._plan, self._feeds, duration_s, min_runs, max_runs)
             after = _other_processor_s()
             if before is None or after is None:
                 return timing
@@ -128,9 +128,10 @@ def run_trial(
         return trial.run(duration_s=duration_s, min_runs=min_runs, max_runs=max_runs)
 
 
-def _time_runs(
+def time_runs(
     session: Session, plan: Plan, feeds: Arrays, duration_s: float, min_runs: int, max_runs: int
 ) -> PlanTiming:
+    """Time runs of a loaded plan and its segments, for some seconds but within limits of the number."""
     calls_s: list[float] = []
     segments_s: Mapping[str, list[float]] = defaultdict(list)
     for _ in repeat(duration_s, min_runs, max_runs):

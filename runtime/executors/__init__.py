@@ -16,11 +16,22 @@ from ..plans.plan import Plan
 from .dispatch.dispatcher import Dispatcher
 from .dispatch.execution import DEFAULT_RESTARTS, ExecutorSettings, ItemResult, Replan
 
-__all__ = ["DEFAULT_RESTARTS", "Dispatcher", "ExecutorSettings", "ItemResult", "Replan", "open_executor"]
+__all__ = [
+    "DEFAULT_RESTARTS",
+    "Dispatcher",
+    "ExecutorOpener",
+    "ExecutorSettings",
+    "ItemResult",
+    "Replan",
+    "open_executor",
+]
+
+ExecutorOpener = Callable[[Plan, ExecutorSettings], Dispatcher]
+"""Loads the segments of a plan."""
 
 
-def open_executor(name: str, plan: Plan, settings: ExecutorSettings) -> Dispatcher:
-    """Load the segments of a plan with an executor.
+def open_executor(name: str | ExecutorOpener, plan: Plan, settings: ExecutorSettings) -> Dispatcher:
+    """Load the segments of a plan with an executor, given by its name or as the function that opens it.
 
     Raises
     ------
@@ -31,9 +42,11 @@ def open_executor(name: str, plan: Plan, settings: ExecutorSettings) -> Dispatch
     EngineFailed
         Where an engine refuses a segment; those loaded before are closed again.
     """
+    if callable(name):
+        return name(plan, settings)
     modules = pkgutil.iter_modules(__path__)
     names = sorted(module.name for module in modules if not module.ispkg and not module.name.startswith("_"))
     if name not in names:
         raise InvalidInput(f"there is no executor {name!r}", remedy=f"use one of {', '.join(names)}")
     module = importlib.import_module(f".{name}", __package__)
-    return cast("Callable[[Plan, ExecutorSettings], Dispatcher]", module.open_executor)(plan, settings)
+    return cast("ExecutorOpener", module.open_executor)(plan, settings)

@@ -7,7 +7,7 @@ crashes ends the process, and one that hangs cannot be ended; the executor ``pro
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -16,7 +16,7 @@ import numpy as np
 
 from ..device import Device
 from ..engines import load
-from ..engines.base import DeviceModule, LoadOptions
+from ..engines.base import DeviceModule, LoadOptions, Module
 from ..engines.common.bound_module import BoundModule
 from ..plans.plan import Plan
 from ..plans.plan_parts import Segment
@@ -36,22 +36,32 @@ _BOUND_ONCE_BYTES_MIN = 8 << 20
 outputs: then the bindings of the segments that do can be reused."""
 
 
-def open_executor(plan: Plan, settings: ExecutorSettings) -> Dispatcher:
-    """Load every segment of a plan on its device, in this process; see `trisect.runtime.executors.open_executor`."""
-    return Dispatcher(plan, lambda plan: ThreadHostGroup(plan, settings), settings)
+Loader = Callable[[Path, Device, LoadOptions], Module]
+"""Loads a segment's file on a device."""
+
+
+def open_executor(plan: Plan, settings: ExecutorSettings, load_segment: Loader | None = None) -> Dispatcher:
+    """Load every segment of a plan on its device, in this process; see `trisect.runtime.executors.open_executor`.
+
+    Parameters
+    ----------
+    load_segment : callable, optional
+        Loads a segment, or returns the module of an equal one that another plan has loaded.
+    """
+    return Dispatcher(plan, lambda plan: ThreadHostGroup(plan, settings, load_segment), settings)
 
 
 class ThreadHostGroup:
     """Hosts in this process; see `HostGroup`."""
 
-    def __init__(self, plan: Plan, settings: ExecutorSettings) -> None:
+    def __init__(self, plan: Plan, settings: ExecutorSettings, load_segment: Loader | None = None) -> None:
         self._pool = TensorPool(shared=False)
         options = settings.options
         # Two engines in one process would share cores: here each gets cores of its own unless the user decides.
         options = replace(options, pinned=True) if options.pinned is None else options
         self._memories: dict[str, DeviceMemory] = {}
         self.hosts = {
-            device.id: ThreadHost(device, segments, plan, options, self._pool, self._memories)
+            device.id: ThreadHost(device, segments, plan, options, self._pool, self._memories, load_segment)
             for device, segments in segments_by_device(plan).items()
         }
 
@@ -77,6 +87,8 @@ class ThreadHost:
     ----------
     memories : dict of str to DeviceMemory
         Device id -> its memory, shared by the hosts of a plan; a host whose engine has device memory adds its own.
+    load_segment : callable
+        As for `open_executor`.
     """
 
     can_kill = False
@@ -89,8 +101,10 @@ class ThreadHost:
         options: LoadOptions,
         pool: TensorPool,
         memories: dict[str, DeviceMemory],
+        load_segment: Loader | None = None,
     ) -> None:
         self._device = device
+        self._load_segment = load_segment
         self._segments = segments
         self._plan = plan
         self._options = options
@@ -110,7 +124,8 @@ class ThreadHost:
         self.close()
         for segment in self._segments:
             with loading_segment(segment):
-                module = load(Path(self._plan.folder) / segment.file, self._device, self._options)
+                load_segment = self._load_segment or load
+                module = load_segment(Path(self._plan.folder) / segment.file, self._device, self._options)
             self._modules[segment.index] = BoundModule(module)
         if all(isinstance(bound.module, DeviceModule) for bound in self._modules.values()):
             self._memories[self._device.id] = DeviceMemory(self._device.id, self._plan, self._pool)

@@ -13,6 +13,7 @@ from ..device import Device
 from ..errors import InvalidInput, StorageFailed
 from ..tensors.tensor_spec import TensorSpec
 from .check_result import PlanCheck
+from .plan_comparison import PlanComparison
 from .plan_folder import copy_files, read_json, write_json
 from .plan_parts import NARROW_NUMBERS, PlacedTask, Segment, Transfer, Weights
 from .timeline import Schedule
@@ -57,6 +58,8 @@ class Plan:
     """None where all weights are small enough to be stored in the segment files."""
     fixed_inputs: tuple[str, ...] = ()
     """Inputs that the model declares with a default (an initialiser), which is a constant of the plan."""
+    comparison: PlanComparison | None = None
+    """The plan beside each device alone; None for the objectives energy and memory, and for plans made by hand."""
     folder: str = ""
     """Where the segment files are; not saved."""
     verified: PlanCheck | None = None

@@ -81,6 +81,7 @@ def write_json(plan: PlanContent, folder: Path) -> None:
     predicted = fields["predicted"]
     for part, name in (
         (fields, "interval"),
+        (fields, "comparison"),
         (predicted, "latency_interval_s"),
         (predicted, "segment_intervals_s"),
     ):

@@ -13,7 +13,7 @@ import numpy as np
 from ..checks.stream_guard import GuardOptions, StreamGuard
 from ..engines.base import LoadOptions
 from ..errors import InvalidInput, TrisectError
-from ..executors import DEFAULT_RESTARTS, ExecutorSettings, ItemResult, Replan, open_executor
+from ..executors import DEFAULT_RESTARTS, ExecutorOpener, ExecutorSettings, ItemResult, Replan, open_executor
 from ..plans.plan import Plan
 from ..plans.plan_parts import NARROW_NUMBERS
 from ..plans.timeline import Event, Trace
@@ -40,10 +40,10 @@ class Session:
     ----------
     plan : Plan
         Made by a split, or loaded from a folder.
-    executor : str
+    executor : str or callable
         ``"threads"``: all devices in this process. ``"processes"``: a process per device, pinned to cores of its own
         where CPU engines work side by side; survives engines that crash or hang. ``"ray"``: an actor per device, on
-        the cluster node that has the device.
+        the cluster node that has the device. Or a function that opens another one.
     options : LoadOptions, optional
         Threads and precision of every engine. With ``pinned=False`` the system alone decides which cores they use with
         the executor ``"threads"``; otherwise callers keep off the cores of the engine's helper threads where possible.
@@ -85,7 +85,7 @@ class Session:
     def __init__(
         self,
         plan: Plan,
-        executor: str = "threads",
+        executor: str | ExecutorOpener = "threads",
         options: LoadOptions | None = None,
         *,
         timeout_s: float | None = None,

@@ -126,7 +126,7 @@ def test_a_front_is_planned_like_a_split(
     monkeypatch.setattr(api, "make_plan", recorded)
     monkeypatch.setattr(pareto_plans, "make_pareto_plans", recorded_front)
     options: dict[str, Any] = {"shapes": SHAPES, "constraints": {"max_segments": 2}, "time_limit_s": 1.0, "seed": 4}
-    plan = trisect.split(model, two_devices, **options)
+    plan = trisect.split(model, two_devices, measure=False, **options)
     front = trisect.pareto(model, ("latency", "memory"), two_devices, out=tmp_path / "front", **options)
     (split_request, split_data), (front_request, front_data) = requests
     assert front_request == split_request

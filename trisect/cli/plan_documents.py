@@ -30,10 +30,28 @@ def plan_document(plan: Plan) -> dict[str, Any]:
         "bound_by": plan.bound_by,
         "gap": plan.gap,
         "notes": plan.notes,
+        "comparison": _comparison_document(plan) if plan.comparison is not None else None,
         "verified": _check_document(plan.verified) if plan.verified is not None else None,
         "constraints": dict(plan.constraints),
         "time_limit_s": plan.time_limit_s,
         "machine": plan.machine,
+    }
+
+
+def _comparison_document(plan: Plan) -> dict[str, Any]:
+    comparison = plan.comparison
+    assert comparison is not None
+    rows: list[dict[str, Any]] = [
+        {"what": row.what, "seconds": row.seconds, "source": row.source} for row in comparison.rows
+    ]
+    if plan.objective == "throughput":
+        rows = [{**row, "items_per_s": 1 / row["seconds"] if row["seconds"] > 0 else None} for row in rows]
+    return {
+        "rows": rows,
+        "gain": comparison.gain,
+        "noise": comparison.noise,
+        "splits_run": comparison.splits_run,
+        "summary": comparison.summary,
     }
 
 

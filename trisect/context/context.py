@@ -244,7 +244,7 @@ class Context:
         def plan_on(devices: Iterable[Device], strategy: str, out: str | Path | None = None) -> Plan:
             return api.split(
                 model, [device.id for device in devices], strategy, self._selection.objective, shapes,
-                constraints=all_constraints, seed=seed, out=out, machine=self.machine, progress=progress,
+                constraints=all_constraints, seed=seed, out=out, machine=self.machine, measure=False, progress=progress,
             )  # fmt: skip
 
         def recompile(plan: Plan) -> ContextPlan | None:

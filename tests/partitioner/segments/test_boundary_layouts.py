@@ -14,7 +14,7 @@ from onnx.reference import ReferenceEvaluator
 
 from tests.partitioner import small_models
 from tests.partitioner.small_models import CPU, CPU2, GPU, FakeCosts
-from trisect.partitioner.planning import refinement
+from trisect.partitioner.planning.cost_correction import measured_segments
 from trisect.partitioner.planning.plan_request import DeviceData, PlanRequest
 from trisect.partitioner.planning.preparation import prepare
 from trisect.partitioner.segments import boundary_layouts
@@ -172,9 +172,7 @@ def test_segments_with_nhwc_boundaries_are_not_recorded(
         monkeypatch.setattr(boundary_layouts, "keeps_channels_last", lambda device, keeps=keeps: keeps)
         plan = placed(model, tmp_path / str(keeps), [CPU, CPU2], {"a": 1, "d": 1})
         count = len(plan.segments)
-        result = refinement._measured_segments(
-            inputs, plan, PlanTiming(1.0, 0.0, (1.0,) * count, (0.0,) * count, 1, None)
-        )
+        result = measured_segments(inputs, plan, PlanTiming(1.0, 0.0, (1.0,) * count, (0.0,) * count, 1, None))
         assert bool(result.get(CPU2.id)) == recorded
 
 

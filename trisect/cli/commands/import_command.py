@@ -19,10 +19,10 @@ def import_model(
     debug: Debug = False,
 ) -> None:
     """Import a language model: its graphs, weights, tokenizer and chat template, into one folder."""
-    from ... import api
+    from trisect.llm.importing.model_import import open_model
 
     with progress_bar("importing") as report:
-        bundle = api.import_model(model, out, progress=report)
+        bundle = open_model(model, folder=out, progress=report)
     if json:
         print_json(bundle)
         return

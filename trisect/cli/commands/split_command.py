@@ -9,7 +9,7 @@ import typer
 
 from trisect.runtime.errors import InvalidInput
 
-from ..option_parsing import parse_shapes
+from ..option_parsing import parse_duration, parse_shapes
 from ..options import Address, Debug, Devices, Json, Machine, ObjectiveName, Seed, Shapes
 from ..output import note, print_json, print_table, progress_bar
 from ..plan_documents import plan_document
@@ -19,6 +19,7 @@ from ..quantities import plural, quantity, size
 if TYPE_CHECKING:
     from trisect.partitioner.problem.constraints import Constraints
     from trisect.runtime.plans.plan import Plan
+    from trisect.runtime.plans.plan_comparison import PlanComparison
     from trisect.scheduler.problem.solution import Solution
 
 
@@ -88,6 +89,17 @@ def split(
             "--refine", min=0, help="Number of refinement iterations: run the plan, correct the costs, plan again."
         ),
     ] = 0,
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            "--budget",
+            metavar="DURATION",
+            help="Time for running candidates with the strategy auto, such as 30s or 2m; default: a few seconds.",
+        ),
+    ] = None,
+    no_measure: Annotated[
+        bool, typer.Option("--no-measure", help="Do not run candidates with the strategy auto: only predict.")
+    ] = False,
     no_verify: Annotated[
         bool, typer.Option("--no-verify", help="Do not run the plan beside the whole model before it is written.")
     ] = False,
@@ -98,15 +110,22 @@ def split(
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Split a model over devices, and write a plan folder for `run` and `verify`."""
+    """Split a model over devices, and write a plan folder for `run` and `verify`.
+
+    The strategy auto runs the devices alone and promising splits, and takes the fastest. Ctrl-C ends that early: the
+    fastest plan so far is written.
+    """
     if out is None and pareto is None:
         raise InvalidInput("expected a folder for the plan, found none", remedy="name one with --out")
     if pareto is not None:
         _check_pareto_options(context)
+    from trisect.partitioner.planning.measured_planning import SplitInterrupted
+
     from ... import api, pareto_plans
 
     demands = _constraints(constraints, force, forbid, colocate, max_segments, no_cpu_fallback, assume)
     shapes = parse_shapes(shape or [])
+    was_interrupted = False
     with progress_bar("splitting") as report:
         if pareto is not None:
             front = pareto_plans.pareto(
@@ -115,11 +134,15 @@ def split(
                 verify=not no_verify, tolerance=tolerance, progress=report,
             )  # fmt: skip
         else:
-            plan = api.split(
-                model, devices, strategy, objective, shapes, constraints=demands, time_limit_s=time_limit,
-                seed=seed, out=out, machine=machine, address=address, refine=refine,
-                verify=not no_verify, tolerance=tolerance, progress=report,
-            )  # fmt: skip
+            try:
+                plan = api.split(
+                    model, devices, strategy, objective, shapes, constraints=demands, time_limit_s=time_limit,
+                    seed=seed, out=out, machine=machine, address=address, refine=refine, measure=not no_measure,
+                    budget_s=parse_duration(budget) if budget is not None else None,
+                    verify=not no_verify, tolerance=tolerance, progress=report,
+                )  # fmt: skip
+            except SplitInterrupted as interruption:
+                plan, was_interrupted = interruption.plan, True
     if pareto is not None:
         _show_front(front, out, json)
     elif json:
@@ -128,13 +151,16 @@ def split(
         _show_plan(plan, out)
     if machine is not None and not json:
         note(f"predicted from the published profile of {machine}; nothing was measured")
+    if was_interrupted:
+        raise KeyboardInterrupt
 
 
 def _check_pareto_options(context: typer.Context) -> None:
     """Refuse options that a Pareto front does not take: it tries all strategies, and names its objectives."""
-    for option in ("strategy", "objective", "refine"):
-        source = context.get_parameter_source(option)
+    for parameter in ("strategy", "objective", "refine", "budget", "no_measure"):
+        source = context.get_parameter_source(parameter)
         if source is not None and source.name != "DEFAULT":
+            option = parameter.replace("_", "-")
             raise InvalidInput(f"--{option} cannot be combined with --pareto", remedy=f"leave --{option} out")
 
 
@@ -178,6 +204,14 @@ def _show_plan(plan: Plan, out: Path | None) -> None:
         ]
         note(f"peak memory: {', '.join(peaks)}")
     note(certificate(plan))
+    if plan.comparison is not None:
+        _show_comparison(plan.comparison, plan.objective)
+
+
+def _show_comparison(comparison: PlanComparison, objective: str) -> None:
+    for row in comparison.rows:
+        note(f"{row.what}: {quantity(row.seconds, objective)}, {row.source}")
+    note(comparison.summary)
 
 
 def _show_front(front: list[Solution], out: Path | None, json: bool) -> None:

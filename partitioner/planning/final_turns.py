@@ -1,0 +1,156 @@
+"""Runs the best plans in turns, and ranks them: a split comes first only if it is faster beyond the noise.
+
+The worse ones drop out as the rounds go on (successive halving: Jamieson and Talwalkar 2016,
+http://proceedings.mlr.press/v51/jamieson16). Plans are compared by the ratios of times in the same round.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from math import sqrt
+
+import numpy as np
+
+from trisect.profiles.measuring.call_timing import summarise
+from trisect.runtime.plans.plan import Plan
+
+from .candidate_placements import CandidatePlacement
+from .contender_runs import ContenderRuns
+
+_FINALISTS_MAX, _FINAL_RATIO, _DROPPED_RATIO = 4, 1.12, 1.03
+_ROUNDS, _ROUNDS_DECIDED, _ROUNDS_MAX = 3, 9, 18
+_TURN_S = 0.03
+_NOISE_MIN, _NOISE_UNKNOWN = 0.01, 0.05
+_IQR_PER_DEVIATION, _MEDIAN_ERROR, _CONFIDENCE = 1.349, 1.2533, 2.0
+"""Of a normal distribution: interquartile range, standard error of the median by that of the mean, and how many of
+these a difference has to exceed."""
+_TIME_LIMIT_S, _RUNS_IN_LIMIT = 20.0, 30
+
+
+@dataclass
+class MeasuredContender:
+    """A plan that ran."""
+
+    plan: Plan
+    candidate: CandidatePlacement
+    value_s: float
+    """The objective in its first runs."""
+    device: str = ""
+    """Of a plan of one device alone."""
+    turns_s: list[float | None] = field(default_factory=list)
+    """The objective in each round in which it took part; None where it failed."""
+
+    @property
+    def measured_s(self) -> float:
+        """The objective: in turns with others where it ran so."""
+        turns_s = [time_s for time_s in self.turns_s if time_s is not None]
+        return statistics.median(turns_s) if turns_s else self.value_s
+
+    @property
+    def spread(self) -> float:
+        """Interquartile range of its turns as a share of their median."""
+        turns_s = [time_s for time_s in self.turns_s if time_s is not None]
+        return summarise(turns_s).spread if turns_s else 0.0
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Contenders, the one to use first."""
+
+    contenders: tuple[MeasuredContender, ...]
+    noise: float
+    """Relative differences to the best device alone below this one are noise."""
+
+
+def run_finals(
+    contenders: Sequence[MeasuredContender], runs: ContenderRuns, time_left_s: Callable[[], float]
+) -> list[MeasuredContender]:
+    """Run the best contenders in turns, as long as there is time and more than one is left.
+
+    Parameters
+    ----------
+    time_left_s : callable
+        The first rounds run also when there is none.
+
+    Returns
+    -------
+    list of MeasuredContender
+        Those that failed meanwhile.
+
+    Raises
+    ------
+    ChildProcessFailed
+        When the process crashed or exceeded a limit.
+    """
+    failed: list[MeasuredContender] = []
+    finalists = _finalists(contenders)
+    reference = _best_alone(finalists)
+    rounds = 0
+    while len(finalists) > 1 and rounds < _ROUNDS_MAX and not (rounds and time_left_s() <= 0):
+        round_s = sum(contender.value_s + max(contender.value_s, _TURN_S) for contender in finalists)
+        if not rounds and _ROUNDS * round_s > time_left_s():
+            best_split = next((contender for contender in finalists if contender is not reference), None)
+            finalists = [contender for contender in finalists if contender in (reference, best_split)]
+        limit_s = _TIME_LIMIT_S + _RUNS_IN_LIMIT * round_s
+        plans = [contender.plan for contender in finalists]
+        for row in runs.in_turns(plans, rounds=_ROUNDS, turn_s=_TURN_S, time_limit_s=limit_s):
+            for contender, time_s in zip(finalists, row, strict=True):
+                contender.turns_s.append(time_s)
+        rounds += _ROUNDS
+        failed += [contender for contender in finalists if None in contender.turns_s[-_ROUNDS:]]
+        finalists = [contender for contender in finalists if contender not in failed]
+        best = min(finalists, key=lambda contender: contender.measured_s, default=None)
+        if best is not None:
+            finalists = [
+                contender
+                for contender in finalists
+                if contender in (best, reference) or _ratio(contender, best)[0] <= _DROPPED_RATIO
+            ]
+            others = [_ratio(contender, best) for contender in finalists if contender is not best]
+            if rounds >= _ROUNDS_DECIDED and all(ratio - noise > 1 or noise <= _NOISE_MIN for ratio, noise in others):
+                break
+    return failed
+
+
+def ranked(contenders: Sequence[MeasuredContender]) -> Ranking:
+    """Rank contenders: splits that are faster than the best device alone beyond the noise, devices alone, others."""
+    alone = _best_alone(contenders)
+    by_time = sorted(contenders, key=lambda contender: contender.measured_s)
+    if alone is None:
+        return Ranking(tuple(by_time), _NOISE_UNKNOWN)
+    ratios = {id(contender): _ratio(contender, alone) for contender in contenders}
+
+    def key(contender: MeasuredContender) -> tuple[int, float]:
+        ratio, noise = ratios[id(contender)]
+        if contender.device:
+            return 1, contender.measured_s
+        return (0, ratio) if ratio < 1 - noise else (2, ratio)
+
+    order = sorted(by_time, key=key)
+    rivals = [noise for contender in order[:2] if contender is not alone for _, noise in [ratios[id(contender)]]]
+    return Ranking(tuple(order), rivals[0] if rivals else _NOISE_UNKNOWN)
+
+
+def _finalists(contenders: Sequence[MeasuredContender]) -> list[MeasuredContender]:
+    by_time = sorted(contenders, key=lambda contender: contender.value_s)
+    near = [c for c in by_time if c.value_s <= _FINAL_RATIO * by_time[0].value_s][:_FINALISTS_MAX]
+    alone = _best_alone(contenders)
+    return near if alone is None or alone in near else [*near, alone]
+
+
+def _best_alone(contenders: Sequence[MeasuredContender]) -> MeasuredContender | None:
+    alone = [contender for contender in contenders if contender.device]
+    return min(alone, key=lambda contender: contender.measured_s, default=None)
+
+
+def _ratio(contender: MeasuredContender, other: MeasuredContender) -> tuple[float, float]:
+    """Return how long one takes in relation to another, and the noise of that ratio."""
+    pairs = [(a, b) for a, b in zip(contender.turns_s, other.turns_s, strict=False) if a is not None and b is not None]
+    if len(pairs) < _ROUNDS:
+        return contender.measured_s / other.measured_s, _NOISE_UNKNOWN
+    ratios = [a / b for a, b in pairs]
+    low, middle, high = np.percentile(ratios, (25, 50, 75))
+    deviation = float(high - low) / _IQR_PER_DEVIATION
+    return float(middle), max(_NOISE_MIN, _CONFIDENCE * _MEDIAN_ERROR * deviation / sqrt(len(ratios)))
