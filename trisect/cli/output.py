@@ -249,7 +249,7 @@ def _rich_table(columns: Sequence[_Column], *, fold: bool = False) -> Table:
             Text(title),
             justify="right" if column.is_numeric else "left",
             overflow="fold",
-            min_width=width,
+            min_width=None if fold else width,
             no_wrap=column.is_on_one_line and not fold,
         )
     for row in zip(*(column.cells for column in columns), strict=True):
