@@ -15,6 +15,7 @@ from ..tensors.containers import container_of
 from ..tensors.dtypes import bits_of, is_dtype
 from ..tensors.onnx_types import declared_spec
 from ..tensors.tensor_spec import UNKNOWN_RANK, TensorSpec
+from .plan_comparison import PlanComparison
 from .plan_parts import Segment, Transfer, Weights
 from .timeline import Schedule
 
@@ -47,6 +48,8 @@ class PlanContent(Protocol):
     def predicted(self) -> Schedule: ...
     @property
     def interval(self) -> tuple[float, float] | None: ...
+    @property
+    def comparison(self) -> PlanComparison | None: ...
 
 
 def listed_files(plan: PlanContent) -> list[str]:
@@ -83,7 +86,7 @@ def check_content(plan: PlanContent, path: Path) -> None:
     for name, size in plan.shapes.items():
         if not 0 <= size <= _DIMENSION_MAX:
             raise InvalidPlan(f"{path} gives the dimension {name!r} the size {_short(size)}", remedy=REMEDY)
-    _check_intervals(plan, path)
+    _check_predictions(plan, path)
     declared = {spec.name: spec for spec in (*plan.inputs, *plan.outputs)}
     for spec in (*plan.inputs, *plan.outputs):
         _check_spec(spec, plan.shapes, f"{path}: tensor {spec.name!r}")
@@ -137,7 +140,8 @@ def is_file_name(name: str) -> bool:
     )
 
 
-def _check_intervals(plan: PlanContent, path: Path) -> None:
+def _check_predictions(plan: PlanContent, path: Path) -> None:
+    """Check intervals, and the times of devices that run the model alone."""
     segments = plan.predicted.segment_intervals_s or {}
     intervals = [("objective", plan.interval), ("latency", plan.predicted.latency_interval_s), *segments.items()]
     for name, interval in intervals:
@@ -147,6 +151,9 @@ def _check_intervals(plan: PlanContent, path: Path) -> None:
                 "expected two finite numbers in ascending order, none below 0",
                 remedy=REMEDY,
             )
+    for row in plan.comparison.rows if plan.comparison is not None else ():
+        if not 0 <= row.seconds < math.inf:
+            raise InvalidPlan(f"{path}: {row.what[:_NAME_SHOWN]!r} takes {row.seconds:g} s", remedy=REMEDY)
 
 
 def _check_spec(spec: TensorSpec, sizes: Mapping[str, int], where: str) -> None:

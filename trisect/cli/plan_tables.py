@@ -35,6 +35,14 @@ def certificate(plan: Plan) -> str:
     return f"{text}; {kind} bound {quantity(plan.bound, plan.objective)}{by}{gap}"
 
 
+def comparison_lines(plan: Plan) -> list[str]:
+    """Return the time of each device alone and of the plan, and whether splitting pays; nothing where not compared."""
+    if plan.comparison is None:
+        return []
+    rows = [f"{row.what}: {quantity(row.seconds, plan.objective)}, {row.source}" for row in plan.comparison.rows]
+    return [*rows, plan.comparison.summary]
+
+
 def segment_table(plan: Plan) -> tuple[list[str], _Rows]:
     """Return the columns and rows of a plan's segments, with the number and size of the tensors at their boundaries."""
     rows: _Rows = []

@@ -77,6 +77,7 @@ def everywhere(**changes: Any) -> Callable[[dict[str, Any]], None]:
         (lambda p: p.update(interval=[2.0, 1.0]), "interval of 'objective' is 2 to 1, expected"),
         (lambda p: p.update(interval=[-1.0, 1.0]), "interval of 'objective' is -1 to 1, expected"),
         (lambda p: p.update(interval=[1.0]), "damaged"),
+        (lambda p: p["comparison"]["plan"].update(seconds=-1.0), "takes -1 s"),
         (lambda p: p.update(interval=[1.0, "2"]), "damaged"),
         (lambda p: p["predicted"].update(latency_interval_s=[0.0, float("inf")]), "damaged"),
         (lambda p: p["predicted"].update(segment_intervals_s={"segment 0": [3, 2]}), "interval of 'segment 0' is 3 to"),

@@ -10,7 +10,7 @@ import typer
 
 from ..options import Debug, Json
 from ..output import note, print_json, print_table
-from ..plan_tables import INTERVAL, certificate, predicted_segments_s
+from ..plan_tables import INTERVAL, certificate, comparison_lines, predicted_segments_s
 from ..quantities import duration, interval_text, plural
 
 if TYPE_CHECKING:
@@ -47,7 +47,8 @@ def explain(
         _show_node(loaded, node, task)
     else:
         _show_all(loaded)
-    note(certificate(loaded))
+    for line in (certificate(loaded), *comparison_lines(loaded)):
+        note(line)
 
 
 def _node_documents(plan: Plan, names: list[str]) -> dict[str, Any]:

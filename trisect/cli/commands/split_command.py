@@ -13,13 +13,12 @@ from ..option_parsing import parse_duration, parse_shapes
 from ..options import Address, Debug, Devices, Json, Machine, ObjectiveName, Seed, Shapes
 from ..output import note, print_json, print_table, progress_bar
 from ..plan_documents import plan_document
-from ..plan_tables import certificate, segment_table
+from ..plan_tables import certificate, comparison_lines, segment_table
 from ..quantities import plural, quantity, size
 
 if TYPE_CHECKING:
     from trisect.partitioner.problem.constraints import Constraints
     from trisect.runtime.plans.plan import Plan
-    from trisect.runtime.plans.plan_comparison import PlanComparison
     from trisect.scheduler.problem.solution import Solution
 
 
@@ -204,14 +203,8 @@ def _show_plan(plan: Plan, out: Path | None) -> None:
         ]
         note(f"peak memory: {', '.join(peaks)}")
     note(certificate(plan))
-    if plan.comparison is not None:
-        _show_comparison(plan.comparison, plan.objective)
-
-
-def _show_comparison(comparison: PlanComparison, objective: str) -> None:
-    for row in comparison.rows:
-        note(f"{row.what}: {quantity(row.seconds, objective)}, {row.source}")
-    note(comparison.summary)
+    for line in comparison_lines(plan):
+        note(line)
 
 
 def _show_front(front: list[Solution], out: Path | None, json: bool) -> None:
