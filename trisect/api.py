@@ -32,6 +32,7 @@ from trisect.runtime.tensors.external_data import model_files
 from trisect.scheduler.problem.rules import Objective
 
 from . import cluster_devices
+from .device_speed import probes_s
 from .network_fitting import costs_of, store_segments
 
 BUDGET_MIN_S = 1.0
@@ -278,25 +279,27 @@ def devices_to_plan_for(wanted: str | Iterable[str], machine: str | None, addres
     return usable_devices(wanted, machine=machine)
 
 
-def with_device_data(request: PlanRequest, use: Callable[[DeviceData], _T], progress: Progress = no_progress) -> _T:
+def with_device_data(
+    request: PlanRequest, use: Callable[[DeviceData], _T], progress: Progress = no_progress, *, probe: bool = True
+) -> _T:
     """Call a function with what is known of a request's devices: published, stored, or else measured briefly first.
 
     Parameters
     ----------
     use : callable
         Called again with measurements when it raises `ProfileMissing`.
+    probe : bool
+        Find out whether the devices have become faster or slower since they were measured. False while they are busy.
     """
     devices = request.devices
 
     def called(profile: Profile) -> _T:
         power_w = {key: d.power_w for key, d in profile.devices.items() if d.power_w is not None}
+        times_s = probes_s(profile, devices) if probe else {}
         data = DeviceData(
-            costs_of(profile, devices),
-            power_w,
-            cluster_devices.capabilities(devices),
-            store.calibrations_path(),
-            partial(store_segments, devices),
-        )
+            costs_of(profile, devices, times_s), power_w, cluster_devices.capabilities(devices),
+            store.calibrations_path(), partial(store_segments, devices), times_s,
+        )  # fmt: skip
         return use(data)
 
     if request.machine:

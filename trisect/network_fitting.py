@@ -9,6 +9,7 @@ from trisect.partitioner.costs.network_measurement import (
     measure_model,
     measure_networks,
 )
+from trisect.profiles.costmodel.drift import drift
 from trisect.profiles.costmodel.fitted_models import fitted_models
 from trisect.profiles.costmodel.profile_costs import ProfileCosts
 from trisect.profiles.stored.profile_data import Profile
@@ -91,7 +92,15 @@ def store_segments(devices: Sequence[Device], measured: Mapping[str, Sequence[Me
         not_cached("times of segments", error)
 
 
-def costs_of(known: Profile, chosen: Sequence[Device]) -> ProfileCosts:
-    """Return the costs of a profile, with the fitted cost models of those devices that have enough measurements."""
+def costs_of(known: Profile, chosen: Sequence[Device], probes_s: Mapping[str, float] | None = None) -> ProfileCosts:
+    """Return the costs of a profile, with the fitted cost models of those devices that have enough measurements.
+
+    Parameters
+    ----------
+    probes_s : mapping of str to float, optional
+        Device id -> seconds of its probe at present: costs are scaled where that has changed.
+    """
     models = fitted_models(chosen, segments_path(known.precision)) if known.provenance.source == "measured" else {}
-    return ProfileCosts(known, models)
+    now_s = probes_s or {}
+    drifts = {key: drift(device.probe_s, now_s.get(key)) for key, device in known.devices.items()}
+    return ProfileCosts(known, models, drifts)

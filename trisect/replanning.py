@@ -70,7 +70,8 @@ def replan(
     folder = Path(out) if out is not None else api.temporary_plan_folder()
     check_folder(folder, PLAN_FOLDER, model_files(path) if out is not None else ())
     report = progress or no_progress
-    new = api.with_device_data(request, lambda data: make_plan(request, data, folder, report), report)
+    # A session may be computing meanwhile: that says nothing of how fast the devices are.
+    new = api.with_device_data(request, lambda data: make_plan(request, data, folder, report), report, probe=False)
     plan_origins.record(new, path)
     return replace(new, notes=(*new.notes, f"replanned without {', '.join(without)}"))
 

@@ -4,6 +4,8 @@ Operators that an engine fuses, or computes in its own layout, take less or more
 engine has a profiler, each node gets its share of the time of its kernel, and the nodes of one kernel stay together;
 elsewhere only the whole run is timed, and all costs are scaled to match it. Measurements are cached, so that the same
 request gives the same plan. The model runs in a child process with limits.
+
+Where a device has become faster or slower since, as its probe tells, its times are scaled, or measured again.
 """
 
 from __future__ import annotations
@@ -12,12 +14,14 @@ import hashlib
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from math import inf
 from pathlib import Path
 
 import msgspec
 
 from trisect.profiles.costmodel.costs import Costs
+from trisect.profiles.costmodel.drift import drift, drift_text, is_outdated
 from trisect.runtime.device import Device
 from trisect.runtime.errors import TrisectError
 from trisect.runtime.files.cache_files import update_cache
@@ -53,13 +57,13 @@ class Calibration:
     """Measured times of one model on the devices of this machine."""
 
     scales: Mapping[str, float] = field(default_factory=dict)
-    """Device id -> measured time of the whole model relative to the one from the profile; without a kernel profiler."""
+    """Device id -> measured time of the whole model relative to the one predicted; without a kernel profiler."""
     nodes_s: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """Device id -> node -> seconds, as part of the whole model."""
     together: tuple[tuple[str, ...], ...] = ()
     """Groups of nodes that some device runs as one kernel."""
     notes: tuple[str, ...] = ()
-    """Why a device could not run the model."""
+    """Why a device could not run the model, and whose times are scaled."""
 
 
 class _ModelTimes(msgspec.Struct):
@@ -71,31 +75,51 @@ class _ModelTimes(msgspec.Struct):
     """Positions of the nodes in the model's order, and seconds; empty without a kernel profiler."""
     not_run: str = ""
     """Why the device cannot run the model, where that is not known otherwise."""
+    probe_s: float | None = None
+    """Seconds of the device's probe at that time; None = unknown."""
+    date: str = ""
+    """ISO 8601, UTC."""
 
 
-def calibrated(inputs: ProblemInputs, cache: Path, progress: Progress = no_progress) -> ProblemInputs:
+def calibrated(
+    inputs: ProblemInputs,
+    cache: Path,
+    progress: Progress = no_progress,
+    probes_s: Mapping[str, float] | None = None,
+    now: datetime | None = None,
+) -> ProblemInputs:
     """Return the inputs with costs calibrated on the model; unchanged where costs are not measured on this machine.
 
     Parameters
     ----------
     cache : Path
         JSON file of earlier measurements.
+    probes_s : mapping of str to float, optional
+        Device id -> seconds of its probe at present; see `trisect.profiles.costmodel.drift`.
+    now : datetime, optional
     """
     costs = inputs.costs
     if not costs.is_measured:
         return inputs
-    measured = calibrate(inputs, cache, progress)
+    measured = calibrate(inputs, cache, progress, probes_s, now)
     named = named_node_devices(inputs.graph, inputs.constraints, inputs.devices, inputs.absent)
     tasks, refused = merged_tasks(inputs.graph, inputs.tasks, inputs.refused, measured.together, named)
-    scaled = costs.scaled(measured.scales)
+    scaled = costs.scaled({**costs.scales, **{d: costs.scales.get(d, 1.0) * s for d, s in measured.scales.items()}})
     return replace(inputs, costs=scaled, tasks=tasks, refused=refused, nodes_s=measured.nodes_s, notes=measured.notes)
 
 
-def calibrate(inputs: ProblemInputs, cache: Path, progress: Progress = no_progress) -> Calibration:
+def calibrate(
+    inputs: ProblemInputs,
+    cache: Path,
+    progress: Progress = no_progress,
+    probes_s: Mapping[str, float] | None = None,
+    now: datetime | None = None,
+) -> Calibration:
     """Run a model whole on each device that can run it, and measure what its nodes take; parameters of `calibrated`."""
     graph, devices = inputs.graph, inputs.devices
+    now = now or datetime.now(UTC)
     known = _read(cache)
-    known_before = len(known)
+    measured: dict[str, _ModelTimes] = {}
     named = named_node_devices(graph, inputs.constraints, devices, inputs.absent)
     names = list(graph.nodes)
     scales: dict[str, float] = {}
@@ -106,25 +130,33 @@ def calibrate(inputs: ProblemInputs, cache: Path, progress: Progress = no_progre
         predicted_s = sum(row[device.id] for row in inputs.times_s.values())
         if not device.is_real or device.node or not 0 < predicted_s < inf:
             continue  # a device of another machine cannot be run from here
-        key = _key(graph, device)
-        if key not in known:
+        key, probe_s = _key(graph, device), (probes_s or {}).get(device.id)
+        factor = drift(known[key].probe_s, probe_s) if key in known else 1.0
+        if key not in known or is_outdated(known[key].date, now, factor):
             progress(done, len(devices), f"running the whole model on {device.id}")
-            known[key] = _measured(inputs, device, predicted_s)
+            known[key] = measured[key] = _measured(inputs, device, predicted_s)
+            known[key].probe_s, known[key].date = probe_s, now.isoformat(timespec="seconds")
+            factor = 1.0
         times = known[key]
+        if factor != 1.0 and times.whole_s:
+            notes.append(
+                f"{device.id} runs {drift_text(factor)} than when this model was measured on it ({times.date[:10]}): "
+                "its costs are scaled by that"
+            )
         if times.kernels:
-            kernels = [(tuple(names[i] for i in inside), time_s) for inside, time_s in times.kernels]
+            kernels = [(tuple(names[i] for i in inside), time_s * factor) for inside, time_s in times.kernels]
             # The share of a node in its kernel's time says nothing of nodes that the user forces apart.
             whole = [(nodes, time_s) for nodes, time_s in kernels if not _is_forced_apart(nodes, named)]
             nodes_s[device.id] = _node_shares_s(graph, inputs.costs, device, whole)
             together += [nodes for nodes, _ in kernels if 1 < len(nodes) <= _KERNEL_NODES_MAX]
         elif times.whole_s:
-            scales[device.id] = min(max(times.whole_s / predicted_s, 1 / _SCALE_MAX), _SCALE_MAX)
+            scales[device.id] = min(max(times.whole_s * factor / predicted_s, 1 / _SCALE_MAX), _SCALE_MAX)
         if times.not_run:
             notes.append(f"costs of {device.id} are not calibrated on this model: {times.not_run}")
-    if len(known) > known_before:
+    if measured:
 
         def merged() -> bytes:
-            return msgspec.json.format(msgspec.json.encode({**_read(cache), **known}), indent=1)
+            return msgspec.json.format(msgspec.json.encode({**_read(cache), **measured}), indent=1)
 
         update_cache(cache, merged, "the calibration")
     return Calibration(scales, nodes_s, tuple(together), tuple(notes))

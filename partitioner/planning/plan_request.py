@@ -96,3 +96,5 @@ class DeviceData:
     """Cache file of measured runs of whole models; where None, measured costs are not calibrated on the model."""
     record: SegmentRecorder | None = None
     """Called with the measured segments of the plans that run."""
+    probes_s: Mapping[str, float] = field(default_factory=dict)
+    """Device id -> seconds of its probe at present: how fast it is, compared with earlier measurements."""

@@ -53,5 +53,5 @@ def prepare(
         absent=request.absent,
     )
     if data.calibrations is not None and len(request.devices) > 1:
-        inputs = calibrated(inputs, data.calibrations, progress)
+        inputs = calibrated(inputs, data.calibrations, progress, data.probes_s)
     return replace(inputs, weights_bytes=weights_bytes(graph, inputs.tasks))

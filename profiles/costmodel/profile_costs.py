@@ -42,12 +42,21 @@ class ProfileCosts(Costs):
     profile : Profile
     models : mapping of str to DeviceModel, optional
         By device id.
+    drifts : mapping of str to float, optional
+        Device id -> factor by which its times have grown since it was measured.
     """
 
-    def __init__(self, profile: Profile, models: Mapping[str, DeviceModel] | None = None) -> None:
+    def __init__(
+        self,
+        profile: Profile,
+        models: Mapping[str, DeviceModel] | None = None,
+        drifts: Mapping[str, float] | None = None,
+    ) -> None:
         self._profile = profile
         self._models = dict(models or {})
-        self._scales: Mapping[str, float] = {}
+        self._drifts = {device_id: factor for device_id, factor in (drifts or {}).items() if factor != 1.0}
+        # Cost models follow what is measured of a model at present.
+        self._scales: Mapping[str, float] = {key: f for key, f in self._drifts.items() if key not in self._models}
         self._links: dict[tuple[str, str], Link] = {(link.source, link.target): link for link in profile.links}
         self._curves: dict[tuple[str, OpClass, str], CostCurve] = {}
 
@@ -98,13 +107,15 @@ class ProfileCosts(Costs):
         return LinkCost(link.latency_s, link.bandwidth_bytes_per_s or inf)
 
     def call_overhead_s(self, device_id: str) -> float:
-        return self._device(device_id).call_overhead_s
+        return self._device(device_id).call_overhead_s * self._drifts.get(device_id, 1.0)
 
     def wakeup_costs(self) -> WakeupCosts | None:
         devices = self._profile.devices
-        warm = {key: device.call_overhead_s for key, device in devices.items()}
+        warm = {key: self.call_overhead_s(key) for key in devices}
         cold = {
-            key: sorted((point.idle_s, warm[key] + point.extra_s) for point in device.wakeups)
+            key: sorted(
+                (point.idle_s, warm[key] + point.extra_s * self._drifts.get(key, 1.0)) for point in device.wakeups
+            )
             for key, device in devices.items()
         }
         return WakeupCosts(warm, cold) if any(cold.values()) else None

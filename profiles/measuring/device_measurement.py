@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from itertools import zip_longest
 
 import msgspec
@@ -28,11 +29,13 @@ from ..stored.provenance import provenance
 from .call_timing import CallTiming, time_calls
 from .case_variants import VARIANT_SEPARATOR, case_variants
 from .contention import EXECUTORS, contending_pairs, measure_contention
+from .device_changes import check_still_runs, is_still_valid, with_slowdown
 from .link_measurement import LARGE_BYTES, SIZES_BYTES, measure_link
 from .machine_limits import peak_flops, read_bandwidth_bytes_per_s
 from .memory_measurement import has_own_memory, measure_memory
 from .operator_cases import OperatorCase, small_cases, square_matmul, standard_cases, tiny_chain
 from .power import can_measure_power, power_w
+from .speed_probe import probe_time_s
 from .wakeup_measurement import add_wakeups
 
 _CHAIN = 33
@@ -78,7 +81,7 @@ def measure(
         A model's own operators, measured before the standard cases.
     progress : callable, optional
     on_interrupt : callable, optional
-        Called with the measurements so far when the user interrupts.
+        Called with the measurements so far when the user interrupts, or a device fails.
 
     Returns
     -------
@@ -88,7 +91,8 @@ def measure(
     Raises
     ------
     EngineFailed
-        For a device that cannot run the smallest model. Operators that a device refuses are listed in the profile.
+        For a device that cannot run the smallest model, as `DeviceLost` where it could before. Operators that a device
+        refuses are listed in the profile.
     """
     start_s = time.monotonic()
     options = LoadOptions(threads=threads, precision=precision)
@@ -97,6 +101,7 @@ def measure(
     pairs = len(contending_pairs(devices)) * len(EXECUTORS)
     total, done = sum(len(row) + 1 for row in cases) + len(devices) + pairs, 0
     measured = _Measurements(provenance(devices, threads), precision, earlier)
+    probes_s: dict[str, float] = {}
 
     def step(what: str) -> None:
         nonlocal done
@@ -107,7 +112,10 @@ def measure(
         base_s: dict[str, float] = {}
         for device in devices:
             step(f"{device.id} overheads")
-            overheads = measured.known(device) or _measure_overheads(device, options)
+            if device.is_real:
+                probes_s[device.id] = probe_time_s(device, options)
+            probe_s = probes_s.get(device.id)
+            overheads = measured.known(device, probe_s) or _measure_overheads(device, options, probe_s)
             measured.devices[device.id] = overheads
             base_s[device.id] = _time_case(tiny_chain(1), device, options).median_s - overheads.node_overhead_s
         _measure_links(devices, measured.links, options, budget_s)
@@ -128,7 +136,9 @@ def measure(
                 is_in_time = time.monotonic() - start_s < budget_s or is_missing
                 if is_in_time and _is_affordable(case, device, profile):
                     measured.devices[device.id] = _with_case(profile, case, device, options, base_s[device.id])
-    except KeyboardInterrupt:
+        for device in devices:
+            measured.devices[device.id] = with_slowdown(measured.devices[device.id], device, options, probes_s)
+    except (KeyboardInterrupt, EngineFailed):
         if on_interrupt is not None and measured.devices:
             on_interrupt(measured.profile())
         raise
@@ -158,12 +168,10 @@ class _Measurements:
             key = min(row.device, row.beside), max(row.device, row.beside), row.executor
             self.contention[key] = (*self.contention.get(key, ()), row)
 
-    def known(self, device: Device) -> DeviceProfile | None:
-        """Return the earlier profile of a device; None where the device or its engine has changed."""
+    def known(self, device: Device, probe_s: float | None) -> DeviceProfile | None:
+        """Return the earlier profile of a device; None where the device, its engine or its speed has changed."""
         profile = None if self.earlier is None else self.earlier.devices.get(device.id)
-        if profile is None or (profile.name, profile.engine_version) != (device.name, device.engine_version):
-            return None
-        return profile
+        return profile if profile is not None and is_still_valid(profile, device, probe_s) else None
 
     def profile(self) -> Profile:
         """Return the measurements, including the earlier ones of other devices."""
@@ -173,7 +181,7 @@ class _Measurements:
         return Profile(self.origin, self.precision, {**others, **self.devices}, links, self.bandwidth, contention)
 
 
-def _measure_overheads(device: Device, options: LoadOptions) -> DeviceProfile:
+def _measure_overheads(device: Device, options: LoadOptions, probe_s: float | None) -> DeviceProfile:
     one, chain = tiny_chain(1), tiny_chain(_CHAIN)
     module = load(one.build(), device, options)
     try:
@@ -189,6 +197,7 @@ def _measure_overheads(device: Device, options: LoadOptions) -> DeviceProfile:
         node_overhead_s=max(node_s, _MIN_S), peak_flops=peak_flops(device, options),
         power_w=_power_w(device, options), load_s=load_s,
         node_load_s=max(chain_load_s - load_s, 0.0) / (_CHAIN - 1), load_bytes=load_bytes,
+        probe_s=probe_s, date=datetime.now(UTC).isoformat(timespec="seconds"),
     )  # fmt: skip
 
 
@@ -242,6 +251,7 @@ def _with_case(
         try:
             timing = _time_case(variant, device, options)
         except EngineFailed as error:
+            check_still_runs(device, options)  # otherwise the failure says nothing of the operator
             if variant is case:
                 profile = msgspec.structs.replace(profile, refused={**profile.refused, case.name: error.message})
             continue

@@ -66,7 +66,7 @@ def standard_cases() -> list[OperatorCase]:
         [_matmul(m, n, n) for m, n in ((128, 512), (512, 1024), (64, 256), (256, 2048), (32, 1024))],
         [_matvec(m, n) for m, n in ((1, 1024), (1, 4096), (1, 512), (4, 2048), (1, 256))],
         [_conv(*sizes) for sizes in ((32, 32, 56, 3), (128, 128, 28, 1), (128, 128, 14, 3), (3, 32, 112, 3))],
-        [_elementwise(n) for n in (1 << 16, 1 << 21, 1 << 12)],
+        [elementwise(n) for n in (1 << 16, 1 << 21, 1 << 12)],
         [_layer_norm(128, 576), _softmax(512, 512), _layer_norm(8, 256), _softmax(4096, 512)],
         [_transpose(256, 256), _gather(128, 576), _transpose(1024, 2048), _concat(64, 1024), _gather(4, 576)],
         [_attention(8, 128, 64), _attention(8, 512, 64), _attention(4, 32, 64)],
@@ -84,7 +84,7 @@ def small_cases() -> list[OperatorCase]:
         [_matmul(*sizes) for sizes in ((64, 256, 256), (32, 128, 128), (128, 512, 512))],
         [_matvec(m, n, repeats=1) for m, n in ((1, 256), (1, 1024), (4, 256))],
         [_conv(*sizes) for sizes in ((32, 32, 28, 3), (64, 64, 14, 1), (128, 128, 14, 3))],
-        [_elementwise(n) for n in (1 << 12, 1 << 16)],
+        [elementwise(n) for n in (1 << 12, 1 << 16)],
         [_layer_norm(8, 256), _softmax(32, 128), _softmax(128, 512)],
         [_transpose(64, 64), _concat(16, 256), _gather(4, 64, table=512), _transpose(256, 256)],
         [_attention(4, 32, 64), _attention(8, 64, 64)],
@@ -168,7 +168,8 @@ def _conv(inputs: int, outputs: int, side: int, kernel: int) -> OperatorCase:
     )  # fmt: skip
 
 
-def _elementwise(count: int) -> OperatorCase:
+def elementwise(count: int) -> OperatorCase:
+    """Return a sum of two vectors, of which one is constant."""
     shape, node = (count,), helper.make_node("Add", ["x", "w"], ["y"])
     return _case(
         f"elementwise:add:{count}", OpClass.ELEMENTWISE, "Add", float(count), 12 * count, shape, shape, [node],

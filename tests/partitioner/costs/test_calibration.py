@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from trisect.partitioner.graph.model_graph import Graph
 from trisect.partitioner.problem.task_grouping import task_graph
 from trisect.partitioner.segments.convex_cut import cut
 from trisect.partitioner.strategies.search_based.auto import auto
+from trisect.profiles.costmodel.drift import AGE_MAX
 from trisect.profiles.costmodel.op_features import OpClass
 from trisect.profiles.costmodel.profile_costs import ProfileCosts
 from trisect.profiles.stored.profile_data import DeviceProfile, Link, Point, Profile, Provenance
@@ -162,3 +164,47 @@ def test_a_model_that_would_run_for_ages_is_not_run(graph: Graph, tmp_path: Path
     notes = calibration.calibrated(inputs, tmp_path / "known.json").notes
     assert len(notes) == 2
     assert "one run is predicted to take" in notes[0]
+
+
+NOW = datetime(2026, 5, 1, tzinfo=UTC)
+
+
+@pytest.fixture
+def total_s(graph: Graph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Predicts the time of the whole model on cpu:ort, where running it takes a second of a device with this probe."""
+
+    def predicted(probe_s: float | None, runs_s: float = 1.0, later: timedelta = timedelta(0)):
+        kernels = [([i], runs_s / len(graph.nodes)) for i in range(len(graph.nodes))]
+        monkeypatch.setattr(calibration, "_measure_kernels", lambda *_: calibration._ModelTimes(runs_s, kernels))
+        probes_s = {} if probe_s is None else {"cpu:ort": probe_s, "cpu:openvino": 1.0}
+        inputs = small_models.inputs_of(graph, DEVICES, costs())
+        inputs = calibration.calibrated(inputs, tmp_path / "known.json", probes_s=probes_s, now=NOW + later)
+        return pytest.approx(sum(inputs.problem.time(task, "cpu:ort") for task in inputs.tasks)), inputs.notes
+
+    return predicted
+
+
+def test_times_are_scaled_where_a_device_has_become_slower_and_that_is_said(total_s):
+    assert total_s(1.0) == (1.0, ())
+    assert total_s(1.08, 5.0) == (1.0, ())
+    note = "runs 1.4 times slower than when this model was measured on it (2026-05-01): its costs are scaled by that"
+    assert total_s(1.4, 5.0) == (1.4, (f"cpu:ort {note}",))
+    assert total_s(0.8, 5.0)[0] == 0.8
+    assert total_s(None, 5.0) == (1.0, ())  # nothing is known of its speed now
+    assert total_s(1.0, 5.0) == (1.0, ())
+
+
+def test_a_model_is_measured_again_where_much_has_changed_or_long_after(total_s):
+    assert total_s(1.0)[0] == 1.0
+    assert total_s(1.6, 1.7) == (1.7, ())
+    assert total_s(1.6, 5.0) == (1.7, ())
+    assert total_s(1.0, 1.1) == (1.1, ())
+    assert total_s(1.0, 2.0, AGE_MAX) == (1.1, ())
+    assert total_s(1.0, 2.0, AGE_MAX + timedelta(seconds=1)) == (2.0, ())
+
+
+def test_measurements_of_unknown_age_are_made_again(graph: Graph, tmp_path: Path, total_s):
+    keys = {calibration._key(graph, device) for device in DEVICES}
+    rows = ",".join(f'"{key}": {{"whole_s": 9.0, "kernels": [[[0], 9.0]]}}' for key in keys)
+    (tmp_path / "known.json").write_text("{" + rows + "}")
+    assert total_s(1.0, 2.0) == (2.0, ())

@@ -11,13 +11,15 @@ import pytest
 from trisect.profiles.costmodel.memory_need import MemoryNeed
 from trisect.profiles.costmodel.op_features import OpClass, OpFeatures
 from trisect.profiles.costmodel.profile_costs import ProfileCosts
+from trisect.profiles.measuring import device_changes as changes
 from trisect.profiles.measuring import device_measurement as measuring
+from trisect.profiles.measuring import measurement_gaps as gaps
 from trisect.profiles.measuring import wakeup_measurement as wakeup
 from trisect.profiles.measuring.operator_cases import standard_cases
 from trisect.profiles.stored.profile_data import Contention, Link, MemoryPoint, WakeupPoint
 from trisect.runtime.engines import discover
 from trisect.runtime.engines.base import LoadOptions
-from trisect.runtime.errors import EngineFailed
+from trisect.runtime.errors import DeviceLost, EngineFailed
 
 ORT, OPENVINO = (next(d for d in discover() if d.id == name) for name in ("cpu:ort", "cpu:openvino"))
 CASES = standard_cases()
@@ -35,6 +37,8 @@ def quick(monkeypatch):
     monkeypatch.setattr(measuring, "_CLASSES", 1)
     monkeypatch.setattr(measuring, "measure_contention", contention_of)
     monkeypatch.setattr(measuring, "measure_memory", lambda *_: MEMORY)
+    monkeypatch.setattr(measuring, "probe_time_s", lambda *_: 1e-4)
+    monkeypatch.setattr(changes, "probe_time_s", lambda *_: 1e-4)
     monkeypatch.setattr(wakeup, "measure_wakeups", lambda _, beside, __: (WakeupPoint(beside.id, 1e-3, 3e-4, 1e-4),))
     return chosen
 
@@ -118,6 +122,61 @@ def test_a_refused_operator_is_recorded(quick, monkeypatch):
     assert profile.devices["cpu:ort"].refused == {"norm:layer:8x256": "no kernel for LayerNormalization"}
     norm = OpFeatures("Softmax", OpClass.NORM, 1e5, 10**5, 10**5, 0, "float32")
     assert ProfileCosts(profile).node_time_s(norm, "cpu:ort") == float("inf")
+
+
+def test_what_was_measured_of_a_device_that_vanishes_is_stored_and_none_of_its_operators_counts_as_refused(
+    quick, monkeypatch
+):
+    bound, stored = measuring._time_case, []
+
+    def gone(*_: object) -> None:
+        raise EngineFailed("cpu:openvino cannot load it: no device", reason="no device")
+
+    def vanishing(case, device, options):
+        if device is OPENVINO and case.name.startswith("norm"):
+            monkeypatch.setattr(changes, "load", gone)
+            gone()
+        return bound(case, device, options)
+
+    monkeypatch.setattr(measuring, "_time_case", vanishing)
+    with pytest.raises(DeviceLost, match="cpu:openvino stopped working while it was measured: no device; ") as failure:
+        measuring.measure([ORT, OPENVINO], on_interrupt=stored.append)
+    assert failure.value.device == "cpu:openvino"
+    (partial,) = stored
+    assert partial.devices["cpu:openvino"].refused == {}
+    assert partial.devices["cpu:openvino"].points
+    assert len(partial.devices["cpu:ort"].points) > len(partial.devices["cpu:openvino"].points)
+
+
+def test_a_device_that_has_become_much_slower_is_measured_again(quick, monkeypatch):
+    first = measuring.measure([ORT])
+    assert (first.devices["cpu:ort"].probe_s, first.devices["cpu:ort"].slowed) == (1e-4, 1.0)
+    monkeypatch.setattr(measuring, "probe_time_s", lambda *_: 1.4e-4)
+    assert measuring.measure([ORT], known=first).devices == first.devices
+    monkeypatch.setattr(measuring, "probe_time_s", lambda *_: 1.6e-4)
+    again = measuring.measure([ORT], known=first).devices["cpu:ort"]
+    assert again.probe_s == 1.6e-4
+    assert again.slowed == 0.625  # the probe at the end took 1e-4 s
+    assert measuring.measure([ORT], known=replace(first, devices={"cpu:ort": again})).devices["cpu:ort"] != again
+    old = msgspec.structs.replace(first.devices["cpu:ort"], date="2020-01-01T00:00:00+00:00")
+    renewed = measuring.measure([ORT], known=replace(first, devices={"cpu:ort": old})).devices["cpu:ort"]
+    assert renewed.date > old.date
+
+
+def test_what_a_budget_did_not_suffice_for_is_said(quick, monkeypatch):
+    monkeypatch.setattr(gaps, "standard_cases", lambda: quick)
+    profile = measuring.measure([ORT, OPENVINO])
+    assert gaps.measurement_gaps(profile, [ORT, OPENVINO]) == []
+    profile = measuring.measure([ORT], budget_s=0.0)
+    openvino, pair, ort = sorted(gaps.measurement_gaps(profile, [ORT, OPENVINO]))
+    assert openvino == "cpu:openvino is not measured"
+    assert pair.startswith(
+        "not measured of cpu:ort and cpu:openvino: how they slow each other in threads and processes"
+    )
+    assert ort == "not measured of cpu:ort: 3 of 3 operator cases, memory; its predictions are less certain"
+    slowed = msgspec.structs.replace(profile.devices["cpu:ort"], slowed=1.8)
+    sentences = gaps.measurement_gaps(replace(profile, devices={"cpu:ort": slowed}), [ORT])
+    assert sentences[1].startswith("cpu:ort became 1.8 times slower while it was measured")
 
 
 def test_an_interrupted_measurement_can_be_resumed(quick, monkeypatch):

@@ -40,6 +40,7 @@ def profile(
 
     Ctrl-C stores the measurements so far; the next run continues from there.
     """
+    from trisect.profiles.measuring.measurement_gaps import measurement_gaps
     from trisect.profiles.stored import profile_store as store
 
     from ... import api
@@ -60,6 +61,9 @@ def profile(
     except KeyboardInterrupt:
         note("measurements so far are stored; run the command again to continue")
         raise
+    if address is None:
+        for sentence in measurement_gaps(measured, api.usable_devices(devices)):
+            note(sentence)
     if json:
         print_json(measured)
         return
