@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from trisect.profiles.measuring.speed_probe import probe_time_s
-from trisect.profiles.stored.device_probes import current_probes_s, probes_path
+from trisect.profiles.drift.device_probes import current_probes_s, probes_path
+from trisect.profiles.drift.speed_probe import probe_time_s
 from trisect.profiles.stored.profile_data import Profile
 from trisect.runtime.device import Device
 

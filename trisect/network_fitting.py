@@ -9,9 +9,9 @@ from trisect.partitioner.costs.network_measurement import (
     measure_model,
     measure_networks,
 )
-from trisect.profiles.costmodel.drift import drift
 from trisect.profiles.costmodel.fitted_models import fitted_models
 from trisect.profiles.costmodel.profile_costs import ProfileCosts
+from trisect.profiles.drift.drift_factor import drift
 from trisect.profiles.stored.profile_data import Profile
 from trisect.profiles.stored.segment_store import (
     MeasuredSegment,

@@ -21,7 +21,7 @@ from pathlib import Path
 import msgspec
 
 from trisect.profiles.costmodel.costs import Costs
-from trisect.profiles.costmodel.drift import drift, drift_text, is_outdated
+from trisect.profiles.drift.drift_factor import drift, drift_text, is_outdated
 from trisect.runtime.device import Device
 from trisect.runtime.errors import TrisectError
 from trisect.runtime.files.cache_files import update_cache
@@ -95,7 +95,7 @@ def calibrated(
     cache : Path
         JSON file of earlier measurements.
     probes_s : mapping of str to float, optional
-        Device id -> seconds of its probe at present; see `trisect.profiles.costmodel.drift`.
+        Device id -> seconds of its probe at present; see `trisect.profiles.drift.drift_factor`.
     now : datetime, optional
     """
     costs = inputs.costs

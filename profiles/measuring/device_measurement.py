@@ -24,18 +24,18 @@ from trisect.runtime.engines.base import LoadOptions
 from trisect.runtime.errors import EngineFailed
 from trisect.runtime.progress import Progress, no_progress
 
+from ..drift.device_changes import check_still_runs, is_still_valid, with_slowdown
+from ..drift.speed_probe import probe_time_s
 from ..stored.profile_data import Contention, DeviceProfile, Link, Point, Profile, Provenance
 from ..stored.provenance import provenance
 from .call_timing import CallTiming, time_calls
 from .case_variants import VARIANT_SEPARATOR, case_variants
 from .contention import EXECUTORS, contending_pairs, measure_contention
-from .device_changes import check_still_runs, is_still_valid, with_slowdown
 from .link_measurement import LARGE_BYTES, SIZES_BYTES, measure_link
 from .machine_limits import peak_flops, read_bandwidth_bytes_per_s
 from .memory_measurement import has_own_memory, measure_memory
 from .operator_cases import OperatorCase, small_cases, square_matmul, standard_cases, tiny_chain
 from .power import can_measure_power, power_w
-from .speed_probe import probe_time_s
 from .wakeup_measurement import add_wakeups
 
 _CHAIN = 33

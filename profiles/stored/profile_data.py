@@ -109,10 +109,10 @@ class DeviceProfile(msgspec.Struct, frozen=True):
     wakeups: tuple[WakeupPoint, ...] = msgspec.field(name="wakings", default=())
     """Wake-up costs after other devices have computed on the same cores; empty = not measured."""
     probe_s: float | None = None
-    """Seconds of the device's probe (`trisect.profiles.measuring.speed_probe`) beside these measurements; None =
+    """Seconds of the device's probe (`trisect.profiles.drift.speed_probe`) beside these measurements; None =
     unknown."""
     slowed: float = 1.0
-    """Factor by which the device became slower while it was measured; see `trisect.profiles.costmodel.drift`."""
+    """Factor by which the device became slower while it was measured; see `trisect.profiles.drift.drift_factor`."""
     date: str = ""
     """When the first of these measurements was made: ISO 8601, UTC; empty = unknown."""
 

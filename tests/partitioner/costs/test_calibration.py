@@ -13,9 +13,9 @@ from trisect.partitioner.graph.model_graph import Graph
 from trisect.partitioner.problem.task_grouping import task_graph
 from trisect.partitioner.segments.convex_cut import cut
 from trisect.partitioner.strategies.search_based.auto import auto
-from trisect.profiles.costmodel.drift import AGE_MAX
 from trisect.profiles.costmodel.op_features import OpClass
 from trisect.profiles.costmodel.profile_costs import ProfileCosts
+from trisect.profiles.drift.drift_factor import AGE_MAX
 from trisect.profiles.stored.profile_data import DeviceProfile, Link, Point, Profile, Provenance
 from trisect.runtime.child_process import ChildProcessFailed
 from trisect.runtime.engines import find_devices

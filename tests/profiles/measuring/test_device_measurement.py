@@ -11,9 +11,8 @@ import pytest
 from trisect.profiles.costmodel.memory_need import MemoryNeed
 from trisect.profiles.costmodel.op_features import OpClass, OpFeatures
 from trisect.profiles.costmodel.profile_costs import ProfileCosts
-from trisect.profiles.measuring import device_changes as changes
+from trisect.profiles.drift import device_changes as changes
 from trisect.profiles.measuring import device_measurement as measuring
-from trisect.profiles.measuring import measurement_gaps as gaps
 from trisect.profiles.measuring import wakeup_measurement as wakeup
 from trisect.profiles.measuring.operator_cases import standard_cases
 from trisect.profiles.stored.profile_data import Contention, Link, MemoryPoint, WakeupPoint
@@ -161,22 +160,6 @@ def test_a_device_that_has_become_much_slower_is_measured_again(quick, monkeypat
     old = msgspec.structs.replace(first.devices["cpu:ort"], date="2020-01-01T00:00:00+00:00")
     renewed = measuring.measure([ORT], known=replace(first, devices={"cpu:ort": old})).devices["cpu:ort"]
     assert renewed.date > old.date
-
-
-def test_what_a_budget_did_not_suffice_for_is_said(quick, monkeypatch):
-    monkeypatch.setattr(gaps, "standard_cases", lambda: quick)
-    profile = measuring.measure([ORT, OPENVINO])
-    assert gaps.measurement_gaps(profile, [ORT, OPENVINO]) == []
-    profile = measuring.measure([ORT], budget_s=0.0)
-    openvino, pair, ort = sorted(gaps.measurement_gaps(profile, [ORT, OPENVINO]))
-    assert openvino == "cpu:openvino is not measured"
-    assert pair.startswith(
-        "not measured of cpu:ort and cpu:openvino: how they slow each other in threads and processes"
-    )
-    assert ort == "not measured of cpu:ort: 3 of 3 operator cases, memory; its predictions are less certain"
-    slowed = msgspec.structs.replace(profile.devices["cpu:ort"], slowed=1.8)
-    sentences = gaps.measurement_gaps(replace(profile, devices={"cpu:ort": slowed}), [ORT])
-    assert sentences[1].startswith("cpu:ort became 1.8 times slower while it was measured")
 
 
 def test_an_interrupted_measurement_can_be_resumed(quick, monkeypatch):

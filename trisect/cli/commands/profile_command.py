@@ -40,10 +40,10 @@ def profile(
 
     Ctrl-C stores the measurements so far; the next run continues from there.
     """
-    from trisect.profiles.measuring.measurement_gaps import measurement_gaps
     from trisect.profiles.stored import profile_store as store
 
     from ... import api
+    from ...measurement_gaps import measurement_gaps
     from ...network_fitting import fit_on_networks
 
     budget_s, shapes = parse_duration(budget), parse_shapes(shape or [])
@@ -61,9 +61,6 @@ def profile(
     except KeyboardInterrupt:
         note("measurements so far are stored; run the command again to continue")
         raise
-    if address is None:
-        for sentence in measurement_gaps(measured, api.usable_devices(devices)):
-            note(sentence)
     if json:
         print_json(measured)
         return
@@ -96,6 +93,9 @@ def profile(
     _print_contention(measured)
     if all(d.power_w is None for d in measured.devices.values()):
         note("power is not measured: no counter of these devices can be read here")
+    if address is None:
+        for sentence in measurement_gaps(measured, api.usable_devices(devices)):
+            note(sentence)
     origin = measured.provenance
     note(f"{origin.source} on {origin.cpu}, {origin.date}; stored in {store.default_path(measured.precision)}")
 

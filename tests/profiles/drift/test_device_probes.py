@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from trisect.profiles.stored.device_probes import VALID_FOR, current_probes_s
+from trisect.profiles.drift.device_probes import VALID_FOR, current_probes_s
 from trisect.runtime.device import Device
 from trisect.runtime.errors import EngineFailed
 

@@ -13,9 +13,9 @@ from trisect.runtime.engines import load
 from trisect.runtime.engines.base import LoadOptions
 from trisect.runtime.errors import DeviceLost, EngineFailed
 
-from ..costmodel.drift import RENEWAL_RATIO, drift, is_changed, is_outdated
+from ..measuring.operator_cases import tiny_chain
 from ..stored.profile_data import DeviceProfile
-from .operator_cases import tiny_chain
+from .drift_factor import RENEWAL_RATIO, drift, is_changed, is_outdated
 from .speed_probe import probe_time_s
 
 

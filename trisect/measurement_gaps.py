@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from trisect.profiles.drift.drift_factor import drift_text
+from trisect.profiles.measuring.case_variants import VARIANT_SEPARATOR
+from trisect.profiles.measuring.contention import EXECUTORS, contending_pairs
+from trisect.profiles.measuring.memory_measurement import has_own_memory
+from trisect.profiles.measuring.operator_cases import small_cases, standard_cases
+from trisect.profiles.stored.profile_data import DeviceProfile, Profile
 from trisect.runtime.device import Device
-
-from ..costmodel.drift import drift_text
-from ..stored.profile_data import DeviceProfile, Profile
-from .case_variants import VARIANT_SEPARATOR
-from .contention import EXECUTORS, contending_pairs
-from .memory_measurement import has_own_memory
-from .operator_cases import small_cases, standard_cases
 
 
 def measurement_gaps(profile: Profile, devices: Sequence[Device]) -> list[str]:

@@ -18,8 +18,8 @@ from trisect.runtime.errors import TrisectError
 from trisect.runtime.files.cache_files import update_cache
 from trisect.runtime.untrusted_files import MalformedFile, decode_json, read_bytes
 
-from ..costmodel.drift import IGNORED_RATIO, is_changed
-from .profile_store import default_path
+from ..stored.profile_store import default_path
+from .drift_factor import IGNORED_RATIO, is_changed
 
 log = logging.getLogger(__name__)
 

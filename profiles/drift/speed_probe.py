@@ -21,9 +21,9 @@ from trisect.runtime.engines import load
 from trisect.runtime.engines.base import LoadOptions
 from trisect.runtime.errors import EngineFailed
 
-from .call_timing import repeat
-from .onnx_builder import noise
-from .operator_cases import OperatorCase, square_matmul, tiny_chain
+from ..measuring.call_timing import repeat
+from ..measuring.onnx_builder import noise
+from ..measuring.operator_cases import OperatorCase, square_matmul, tiny_chain
 
 _DURATION_S = 0.2
 _ROUNDS_MIN, _ROUNDS_MAX = 4, 200
