@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from trisect.partitioner.costs.model_cases import model_cases
 from trisect.partitioner.graph.model_graph import Graph
 from trisect.partitioner.planning.measured_planning import SplitInterrupted
 from trisect.partitioner.planning.plan_maker import make_plan
-from trisect.partitioner.planning.plan_request import DeviceData, PlanRequest
+from trisect.partitioner.planning.plan_request import PlanRequest
 from trisect.partitioner.problem.constraints import Constraints, read_constraints
 from trisect.profiles import reference
 from trisect.profiles.measuring.device_measurement import measure
 from trisect.profiles.stored import profile_store as store
-from trisect.profiles.stored.profile_data import Profile, Provenance
+from trisect.profiles.stored.profile_data import Profile
 from trisect.runtime import engines
 from trisect.runtime.device import Device, select
-from trisect.runtime.errors import InvalidInput, PowerUnknown, ProfileMissing
+from trisect.runtime.errors import InvalidInput
 from trisect.runtime.files.atomic_folder import check_folder
 from trisect.runtime.plans import plan_origins
 from trisect.runtime.plans.plan import Plan
@@ -32,17 +31,12 @@ from trisect.runtime.tensors.external_data import model_files
 from trisect.scheduler.problem.rules import Objective
 
 from . import cluster_devices
-from .device_speed import probes_s
-from .network_fitting import costs_of, store_segments
+from .device_data import store_measured, stored_or_none, stored_profile, with_device_data
 
 BUDGET_MIN_S = 1.0
-BRIEF_BUDGET_S = 20.0
-"""How long a split may measure devices that have no profile yet."""
 
-_T = TypeVar("_T")
 _plan_folders: list[ScratchFolder] = []
 """Removed when this process ends."""
-_EMPTY_PROFILE = Profile(Provenance("measured", "", "", "", "", {}, None), "float32", {}, ())
 
 
 def devices(
@@ -100,17 +94,6 @@ def known_profile(machine: str | None = None) -> Profile:
     return stored_profile() if machine is None else reference.machine(machine).profile
 
 
-def stored_profile() -> Profile:
-    """Return what was measured on this machine so far; an empty profile where nothing was.
-
-    Raises
-    ------
-    InvalidProfile
-        When the stored profile cannot be read.
-    """
-    return _stored() or _EMPTY_PROFILE
-
-
 def profile(
     wanted: str | Iterable[str] = "auto",
     *,
@@ -164,10 +147,17 @@ def profile(
         with cluster_devices.connected(address):
             return cluster_devices.profile(cluster_devices.devices(address, wanted, real=True), budget_s, progress)
     chosen = engines.find_hardware(wanted)
-    stored = partial(_store, store.update if must_store else store.update_if_possible, chosen)
+    stored = partial(store_measured, store.update if must_store else store.update_if_possible, chosen)
     with model_cases(Graph.read(model, shapes)) if model is not None else nullcontext(()) as own:
         return stored(
-            measure(chosen, budget_s=budget_s, known=_stored(), model_cases=own, progress=progress, on_interrupt=stored)
+            measure(
+                chosen,
+                budget_s=budget_s,
+                known=stored_or_none(),
+                model_cases=own,
+                progress=progress,
+                on_interrupt=stored,
+            )
         )
 
 
@@ -277,60 +267,6 @@ def devices_to_plan_for(wanted: str | Iterable[str], machine: str | None, addres
     if machine is None and address is not None:
         return cluster_devices.devices(address, wanted, real=True)
     return usable_devices(wanted, machine=machine)
-
-
-def with_device_data(
-    request: PlanRequest, use: Callable[[DeviceData], _T], progress: Progress = no_progress, *, probe: bool = True
-) -> _T:
-    """Call a function with what is known of a request's devices: published, stored, or else measured briefly first.
-
-    Parameters
-    ----------
-    use : callable
-        Called again with measurements when it raises `ProfileMissing`.
-    probe : bool
-        Find out whether the devices have become faster or slower since they were measured. False while they are busy.
-    """
-    devices = request.devices
-
-    def called(profile: Profile) -> _T:
-        power_w = {key: d.power_w for key, d in profile.devices.items() if d.power_w is not None}
-        times_s = probes_s(profile, devices) if probe else {}
-        data = DeviceData(
-            costs_of(profile, devices, times_s), power_w, cluster_devices.capabilities(devices),
-            store.calibrations_path(), partial(store_segments, devices), times_s,
-        )  # fmt: skip
-        return use(data)
-
-    if request.machine:
-        return called(reference.machine(request.machine).profile)
-    try:
-        return called(_still_valid(stored_profile(), devices))
-    except PowerUnknown:
-        raise
-    except ProfileMissing:
-        if cluster_devices.is_of_cluster(devices):
-            return called(cluster_devices.profile(devices, BRIEF_BUDGET_S, progress))
-        # Only now: a model that cannot be read must not cost the user the time of measuring.
-        stored = partial(_store, store.update_if_possible, devices)
-        return called(
-            stored(measure(devices, budget_s=BRIEF_BUDGET_S, known=_stored(), progress=progress, on_interrupt=stored))
-        )
-
-
-def _store(update: Callable[..., Profile], devices: Sequence[Device], measured: Profile) -> Profile:
-    return update(measured, store.default_path(measured.precision), [device.id for device in devices])
-
-
-def _stored() -> Profile | None:
-    return store.load_own(store.default_path())
-
-
-def _still_valid(stored: Profile, chosen: Sequence[Device]) -> Profile:
-    """Return the profile without devices whose engine has changed since."""
-    now = {device.id: (device.name, device.engine_version) for device in chosen}
-    devices = {key: d for key, d in stored.devices.items() if now.get(key) == (d.name, d.engine_version)}
-    return replace(stored, devices=devices)
 
 
 def temporary_plan_folder() -> Path:

@@ -20,7 +20,7 @@ from trisect.scheduler.problem.rules import Objective
 from trisect.scheduler.problem.search_time_limit import check_time_limit
 from trisect.scheduler.problem.solution import Solution
 
-from . import api, cluster_devices
+from . import api, cluster_devices, device_data
 
 
 def pareto(
@@ -86,7 +86,7 @@ def pareto(
             constraints=read, time_limit_s=time_limit_s, seed=seed, machine=machine or "", verify=verify,
             tolerance=tolerance,
         )  # fmt: skip
-        front, plans = api.with_device_data(
+        front, plans = device_data.with_device_data(
             request, lambda data: make_pareto_plans(request, data, objectives, folder, report), report
         )
     for plan in plans[:1]:

@@ -18,7 +18,7 @@ from trisect.runtime.plans.plan_folder import PLAN_FOLDER
 from trisect.runtime.progress import Progress, no_progress
 from trisect.runtime.tensors.external_data import model_files
 
-from . import api
+from . import api, device_data
 
 
 def replan(
@@ -71,7 +71,9 @@ def replan(
     check_folder(folder, PLAN_FOLDER, model_files(path) if out is not None else ())
     report = progress or no_progress
     # A session may be computing meanwhile: that says nothing of how fast the devices are.
-    new = api.with_device_data(request, lambda data: make_plan(request, data, folder, report), report, probe=False)
+    new = device_data.with_device_data(
+        request, lambda data: make_plan(request, data, folder, report), report, probe=False
+    )
     plan_origins.record(new, path)
     return replace(new, notes=(*new.notes, f"replanned without {', '.join(without)}"))
 

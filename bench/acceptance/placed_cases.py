@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 import onnx
 
-from trisect import api
+from trisect import api, device_data
 from trisect.partitioner.planning.plan_maker import make_plan
 from trisect.partitioner.planning.plan_request import DeviceData, PlanRequest
 from trisect.profiles.capabilities.trial_feeds import is_random
@@ -94,7 +94,7 @@ def bench_placed_cases(
             progress(number, len(cases), case.name)
             outcomes.extend(place_case(case, devices, replace(data, calibrations=None), strategies))
 
-    api.with_device_data(PlanRequest(Path(), devices), run_all, progress)
+    device_data.with_device_data(PlanRequest(Path(), devices), run_all, progress)
     return PlacedResult(tuple(outcomes))
 
 

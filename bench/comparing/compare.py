@@ -17,7 +17,7 @@ from typing import Any
 
 import onnx
 
-from trisect import api
+from trisect import api, device_data
 from trisect.partitioner.graph.model_graph import Graph
 from trisect.profiles.measuring.power import can_measure_power
 from trisect.runtime.device import Device
@@ -104,7 +104,7 @@ def compare(request: ComparisonRequest, progress: Progress = no_progress) -> Com
         folder = Path(name)
         api.profile(
             [device.id for device in devices],
-            budget_s=min(api.BRIEF_BUDGET_S, max(api.BUDGET_MIN_S, _PROFILE_SHARE * budget_s)),
+            budget_s=min(device_data.BRIEF_BUDGET_S, max(api.BUDGET_MIN_S, _PROFILE_SHARE * budget_s)),
             model=path, shapes=request.shapes, must_store=False, progress=progress,
         )  # fmt: skip
         planned = plan_candidates(
@@ -162,7 +162,7 @@ def compare(request: ComparisonRequest, progress: Progress = no_progress) -> Com
 
 def _check_power(devices: Sequence[Device]) -> None:
     """Refuse devices of unknown power, as planning would after seconds of measuring."""
-    profiled = {key for key, profile in api.stored_profile().devices.items() if profile.power_w is not None}
+    profiled = {key for key, profile in device_data.stored_profile().devices.items() if profile.power_w is not None}
     known = [device.id for device in devices if device.id in profiled or can_measure_power(device)]
     if unknown := [device.id for device in devices if device.id not in known]:
         raise PowerUnknown(

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from trisect import api
+from trisect import device_data
 from trisect.partitioner.graph.model_graph import Graph
 from trisect.profiles.stored.profile_data import Profile
 from trisect.runtime.plans.timeline import Event, Timeline
@@ -100,7 +100,7 @@ def report_data(comparison: Comparison) -> ReportData:
     """
     graph = Graph.read(comparison.path, comparison.shapes)
     nodes = [name for name, constant in graph.digraph.nodes(data="constant") if not constant]
-    profile = api.stored_profile()
+    profile = device_data.stored_profile()
     ids = [device.id for device in comparison.devices]
     return ReportData(
         replace(comparison, path=os.fsencode(comparison.path).decode(errors="replace")),

@@ -2,8 +2,9 @@
 
 Operators that an engine fuses, or computes in its own layout, take less or more time together than one by one. Where an
 engine has a profiler, each node gets its share of the time of its kernel, and the nodes of one kernel stay together;
-elsewhere only the whole run is timed, and all costs are scaled to match it. Measurements are cached, so that the same
-request gives the same plan. The model runs in a child process with limits.
+elsewhere only the whole run is timed. Cost models are corrected by these times and by some cuts (`cut_measurement`);
+the costs of a device without one are scaled to its whole run. Measurements are cached, so that the same request gives
+the same plan. The model runs in a child process with limits.
 
 Where a device has become faster or slower since, as its probe tells, its times are scaled, or measured again.
 """
@@ -22,7 +23,9 @@ import msgspec
 
 from trisect.profiles.costmodel.costs import Costs
 from trisect.profiles.drift.drift_factor import drift, drift_text, is_outdated
+from trisect.profiles.stored.segment_store import MeasuredSegment
 from trisect.runtime.device import Device
+from trisect.runtime.engines.common.kernels import Kernel
 from trisect.runtime.errors import TrisectError
 from trisect.runtime.files.cache_files import update_cache
 from trisect.runtime.progress import Progress, no_progress
@@ -33,6 +36,7 @@ from ..graph.model_graph import Graph
 from ..problem.problem_builder import ProblemInputs
 from ..problem.selectors import named_node_devices
 from ..problem.task_grouping import merged_tasks
+from .cut_measurement import CUTS_SUFFIX, with_measured_cuts
 from .isolated_measurement import (
     PREDICTED_MAX_S,
     PROFILED_TIME_MAX_S,
@@ -40,6 +44,8 @@ from .isolated_measurement import (
     measure_whole_file,
     measure_whole_plan,
 )
+from .kernel_breakdown import kernel_rows
+from .model_costs import node_terms_of, segment_terms_of
 from .trial_plans import TrialModel
 
 log = logging.getLogger(__name__)
@@ -62,6 +68,8 @@ class Calibration:
     """Device id -> node -> seconds, as part of the whole model."""
     together: tuple[tuple[str, ...], ...] = ()
     """Groups of nodes that some device runs as one kernel."""
+    rows: Mapping[str, Sequence[MeasuredSegment]] = field(default_factory=dict)
+    """Device id -> the whole model and its kernels, to correct the device's cost model."""
     notes: tuple[str, ...] = ()
     """Why a device could not run the model, and whose times are scaled."""
 
@@ -71,8 +79,9 @@ class _ModelTimes(msgspec.Struct):
 
     whole_s: float | None
     """None where the device cannot run the model."""
-    kernels: list[tuple[list[int], float]] = []
-    """Positions of the nodes in the model's order, and seconds; empty without a kernel profiler."""
+    kernels: list[tuple[list[int], float, float]] = []
+    """Positions of the nodes in the model's order, seconds without and of layout changes; empty without a kernel
+    profiler."""
     not_run: str = ""
     """Why the device cannot run the model, where that is not known otherwise."""
     probe_s: float | None = None
@@ -104,8 +113,12 @@ def calibrated(
     measured = calibrate(inputs, cache, progress, probes_s, now)
     named = named_node_devices(inputs.graph, inputs.constraints, inputs.devices, inputs.absent)
     tasks, refused = merged_tasks(inputs.graph, inputs.tasks, inputs.refused, measured.together, named)
-    scaled = costs.scaled({**costs.scales, **{d: costs.scales.get(d, 1.0) * s for d, s in measured.scales.items()}})
-    return replace(inputs, costs=scaled, tasks=tasks, refused=refused, nodes_s=measured.nodes_s, notes=measured.notes)
+    models = {key: model.refined(measured.rows.get(key, ())) for key, model in costs.models.items()}
+    # What was measured of this model needs no scale; `rows` hold the times of today.
+    scales = {**costs.scales, **{d: costs.scales.get(d, 1.0) * s for d, s in measured.scales.items()}}
+    costs = costs.scaled({d: s for d, s in scales.items() if d not in measured.rows}).with_models(models)
+    inputs = replace(inputs, costs=costs, tasks=tasks, refused=refused, nodes_s=measured.nodes_s, notes=measured.notes)
+    return with_measured_cuts(inputs, cache.with_suffix(CUTS_SUFFIX), progress, probes_s, now)
 
 
 def calibrate(
@@ -125,6 +138,7 @@ def calibrate(
     scales: dict[str, float] = {}
     nodes_s: dict[str, Mapping[str, float]] = {}
     together: list[tuple[str, ...]] = []
+    rows: dict[str, list[MeasuredSegment]] = {}
     notes: list[str] = []
     for done, device in enumerate(devices):
         predicted_s = sum(row[device.id] for row in inputs.times_s.values())
@@ -144,12 +158,20 @@ def calibrate(
                 "its costs are scaled by that"
             )
         if times.kernels:
-            kernels = [(tuple(names[i] for i in inside), time_s * factor) for inside, time_s in times.kernels]
+            kernels = [
+                Kernel(tuple(names[i] for i in inside), time_s * factor, layout_s * factor)
+                for inside, time_s, layout_s in times.kernels
+            ]
             # The share of a node in its kernel's time says nothing of nodes that the user forces apart.
-            whole = [(nodes, time_s) for nodes, time_s in kernels if not _is_forced_apart(nodes, named)]
+            whole = [(k.nodes, k.total_s) for k in kernels if not _is_forced_apart(k.nodes, named)]
             nodes_s[device.id] = _node_shares_s(graph, inputs.costs, device, whole)
-            together += [nodes for nodes, _ in kernels if 1 < len(nodes) <= _KERNEL_NODES_MAX]
-        elif times.whole_s:
+            together += [k.nodes for k in kernels if 1 < len(k.nodes) <= _KERNEL_NODES_MAX]
+            if device.id in inputs.costs.models:
+                rows[device.id] = kernel_rows(kernels, node_terms_of(graph, names), "plan")
+        if times.whole_s and device.id in inputs.costs.models:
+            row = MeasuredSegment(segment_terms_of(graph, names), times.whole_s * factor, 0.0, "plan")
+            rows.setdefault(device.id, []).append(row)
+        elif times.whole_s and not times.kernels:
             scales[device.id] = min(max(times.whole_s * factor / predicted_s, 1 / _SCALE_MAX), _SCALE_MAX)
         if times.not_run:
             notes.append(f"costs of {device.id} are not calibrated on this model: {times.not_run}")
@@ -159,7 +181,7 @@ def calibrate(
             return msgspec.json.format(msgspec.json.encode({**_read(cache), **measured}), indent=1)
 
         update_cache(cache, merged, "the calibration")
-    return Calibration(scales, nodes_s, tuple(together), tuple(notes))
+    return Calibration(scales, nodes_s, tuple(together), rows, tuple(notes))
 
 
 def _measured(inputs: ProblemInputs, device: Device, predicted_s: float) -> _ModelTimes:
@@ -188,7 +210,8 @@ def _measure_kernels(inputs: ProblemInputs, device: Device, predicted_s: float, 
         overheads_s = {device.id: inputs.costs.call_overhead_s(device.id)}
         times = measure_whole_plan(Path(plan.folder), overheads_s, predicted_s, weight_bytes)
     position = {name: i for i, name in enumerate(graph.nodes)}
-    return _ModelTimes(times.total_s, [([position[n] for n in nodes], time_s) for nodes, time_s in times.kernels])
+    kernels = [([position[node] for node in k.nodes], k.time_s, k.layout_s) for k in times.kernels]
+    return _ModelTimes(times.total_s, kernels)
 
 
 def _measure_whole_s(graph: Graph, device: Device, predicted_s: float, weight_bytes: float) -> float:

@@ -14,6 +14,7 @@ from trisect.profiles.measuring.plan_trial import PlanTiming, run_trial
 from trisect.runtime.device import Device
 from trisect.runtime.engines import load
 from trisect.runtime.engines.base import LoadOptions
+from trisect.runtime.engines.common.kernels import Kernel
 from trisect.runtime.isolated_calls import call_isolated
 from trisect.runtime.plans.plan import Plan
 from trisect.runtime.plans.plan_feeds import plan_feeds
@@ -32,6 +33,7 @@ _DURATION_MIN_S = 0.3
 _RUNS_MIN, _RUNS_MAX = 3, 2000
 _TIME_LIMIT_S, _TIME_LIMIT_MAX_S, _RUNS_IN_LIMIT, _WEIGHT_BYTES_PER_S = 20.0, 600.0, 20, 50e6
 _PLAN_RUNS_MAX = 200
+_CUT_DURATION_S = 0.2
 _STREAM_ITEMS, _STREAMS = 12, 5
 
 
@@ -41,8 +43,8 @@ class WholeModelTimes:
 
     total_s: float
     """Median of one run."""
-    kernels: tuple[tuple[tuple[str, ...], float], ...] = ()
-    """Nodes and seconds of each kernel; empty without a kernel profiler."""
+    kernels: tuple[Kernel, ...] = ()
+    """Empty without a kernel profiler."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,12 @@ def measure_whole_file(model: BoundModel, device: Device, predicted_s: float, we
     return call_isolated(_measure_file, _limit_s(predicted_s, weight_bytes), model, device)
 
 
+def measure_segments(plan: Plan, predicted_s: float) -> tuple[float, ...]:
+    """Run a plan briefly, and return the median seconds of each segment; errors of `measure_whole_plan`."""
+    weight_bytes = plan.weights.size_bytes if plan.weights is not None else 0
+    return call_isolated(_time_segments, _limit_s(predicted_s, weight_bytes), Path(plan.folder))
+
+
 def measure_plan(plan: Plan) -> PlanRuns:
     """Run a plan, and measure its segments and its objective; errors of `measure_whole_plan`."""
     weight_bytes = plan.weights.size_bytes if plan.weights is not None else 0
@@ -105,7 +113,7 @@ def _measure_plan(folder: Path, call_overheads_s: dict[str, float]) -> WholeMode
     plan = Plan.load(folder)
     trial = run_trial(plan, plan_feeds(plan), duration_s=_DURATION_MIN_S, min_runs=_RUNS_MIN, max_runs=_RUNS_MAX)
     kernels = plan_kernels(plan, trial, call_overheads_s)
-    return WholeModelTimes(sum(trial.segments_s), tuple((kernel.nodes, kernel.total_s) for kernel in kernels))
+    return WholeModelTimes(sum(trial.segments_s), tuple(kernels))
 
 
 def _measure_file(model: BoundModel, device: Device) -> WholeModelTimes:
@@ -120,6 +128,11 @@ def _measure_file(model: BoundModel, device: Device) -> WholeModelTimes:
             lambda: module.run(feeds), duration_s=_DURATION_MIN_S, min_runs=_RUNS_MIN, max_runs=_RUNS_MAX
         )
         return WholeModelTimes(timing.median_s)
+
+
+def _time_segments(folder: Path) -> tuple[float, ...]:
+    plan = Plan.load(folder)
+    return run_trial(plan, plan_feeds(plan), duration_s=_CUT_DURATION_S, max_runs=_PLAN_RUNS_MAX).segments_s
 
 
 def _run_plan(folder: Path) -> PlanRuns:

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from trisect.profiles.costmodel.cost_terms import CostTerm
 from trisect.profiles.costmodel.costs import Costs
 from trisect.profiles.costmodel.device_model import DeviceModel
 from trisect.profiles.costmodel.segment_terms import boundary_terms, node_terms, segment_terms
 from trisect.runtime.device import Device
+from trisect.runtime.plans.plan_parts import Segment
 from trisect.scheduler.problem.boundary_costs import BoundaryCost
 from trisect.scheduler.problem.task_graph import TaskGraph
 
 from ..graph.model_graph import Graph
 
 
-def segment_terms_of(graph: Graph, nodes: Sequence[str]) -> tuple[CostTerm, ...]:
-    """Return the cost terms of some nodes as one segment; `nodes` in the model's order."""
-    instances = graph.op_instances
-    return tuple(segment_terms([instances[n] for n in nodes if n in instances], boundary_outputs(graph, nodes)))
+def segment_terms_of(graph: Graph, nodes: Sequence[str], channels_last: Collection[str] = ()) -> tuple[CostTerm, ...]:
+    """Return the cost terms of some nodes as one segment; `nodes` in the model's order, others as `segment_terms`."""
+    instances = [graph.op_instances[node] for node in nodes if node in graph.op_instances]
+    return tuple(segment_terms(instances, boundary_outputs(graph, nodes), channels_last))
+
+
+def nhwc_tensors(segment: Segment) -> list[str]:
+    """Return the tensors that enter or leave a segment in NHWC layout."""
+    return [spec.name for spec in (*segment.inputs, *segment.outputs) if spec.layout == "NHWC"]
 
 
 def node_terms_of(graph: Graph, nodes: Sequence[str]) -> dict[str, list[CostTerm]]:

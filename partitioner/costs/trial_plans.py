@@ -21,9 +21,9 @@ from ..graph.model_graph import Graph
 from ..problem.device_support import refusals
 from ..problem.task_grouping import task_graph
 from ..segments.convex_cut import cut
-from ..segments.pieces import pieces_of_parts
+from ..segments.pieces import Piece, pieces_of_parts
 from ..segments.plan_of_pieces import plan_of_pieces
-from .model_costs import node_terms_of, segment_terms_of
+from .model_costs import nhwc_tensors, node_terms_of, segment_terms_of
 
 
 @dataclass(frozen=True)
@@ -63,20 +63,33 @@ class TrialModel:
 
     def placed(self, placement: Placement, folder: Path) -> TrialPlan:
         """Make a plan of a placement; a task that its device cannot run goes to the first that can."""
-        supported = {task: self._supporting_device(task, placement[task]) for task in self._tasks}
-        pieces = pieces_of_parts(self.graph, self._tasks, cut(self._tasks, supported))
+        pieces = self.pieces(placement)
         plan = plan_of_pieces(self.graph, pieces, self.devices, folder, strategy="trial")
-        return TrialPlan(plan, tuple(segment_terms_of(self.graph, segment.nodes) for segment in plan.segments))
+        terms = [segment_terms_of(self.graph, segment.nodes, nhwc_tensors(segment)) for segment in plan.segments]
+        return TrialPlan(plan, tuple(terms))
+
+    def pieces(self, placement: Placement) -> list[Piece]:
+        """Return the segments of the plan that `placed` makes."""
+        supported = {task: self._supporting_device(task, placement[task]) for task in self._tasks}
+        return pieces_of_parts(self.graph, self._tasks, cut(self._tasks, supported))
 
     def random(self, seed: str, cuts_max: int, folder: Path) -> TrialPlan:
-        """Make a plan that cuts the nodes, in their order, at random places, and alternates between the devices.
+        """Make a plan of a random placement; parameters of `random_placement`.
+
+        Parameters
+        ----------
+        folder : Path
+            Empty or new.
+        """
+        return self.placed(self.random_placement(seed, cuts_max), folder)
+
+    def random_placement(self, seed: str, cuts_max: int) -> Placement:
+        """Cut the nodes, in their order, at random places, and alternate between the devices.
 
         Parameters
         ----------
         cuts_max : int
             Maximum number of cuts; fewer segments result where a segment holds nothing that has to run.
-        folder : Path
-            Empty or new.
         """
         rng = random.Random(seed)
         order = list(self._tasks)
@@ -87,7 +100,7 @@ class TrialModel:
         for position, task in enumerate(order):
             number += position in cuts
             placement[task] = self.devices[number % len(self.devices)].id
-        return self.placed(placement, folder)
+        return placement
 
     def node_terms(self, plan: Plan) -> list[dict[str, list[CostTerm]]]:
         """Return the cost terms of each node, for each segment of a plan; those of the boundary are left out."""

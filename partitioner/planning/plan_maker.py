@@ -20,13 +20,13 @@ from trisect.runtime.plans.plan_checks import check_content
 from trisect.runtime.plans.plan_folder import PLAN_FOLDER, write_json
 from trisect.runtime.printable_text import utf8_text
 from trisect.runtime.progress import Progress, no_progress
-from trisect.scheduler.problem.core_sharing import CoreSharing
 from trisect.scheduler.problem.problem import Problem
 from trisect.scheduler.problem.rules import Objective
 from trisect.scheduler.problem.solution import Proposal, Solution
 from trisect.scheduler.simulation.energy_and_memory import with_energy_and_memory
-from trisect.scheduler.simulation.part_times import loads_s
+from trisect.scheduler.simulation.simulate import evaluate
 
+from ..costs.plan_prediction import predict_plan, separate_cores_note
 from ..graph.model_graph import Graph
 from ..problem.device_copies import with_copies
 from ..problem.device_support import refused_segments
@@ -36,7 +36,7 @@ from ..segments.boundary_layouts import nhwc_boundaries
 from ..segments.pieces import pieces_of_parts, with_constant_outputs
 from ..segments.segment_writer import write_segments
 from ..strategies import propose
-from ..strategies.common.placement_value import Evaluation, certificate, closed_bound, evaluate_proposal
+from ..strategies.common.placement_value import certificate, closed_bound, evaluate_proposal
 from .compared_devices import predicted_comparison
 from .measured_planning import budget_s, plan_by_running, runs_plans
 from .measured_plans import FOLDER, MeasuredPlans
@@ -241,14 +241,17 @@ def write_plan(
             f"strategy {request.strategy!r} returned an invalid placement: {evaluation.violations[0].message}"
         )
     assert evaluation.schedule is not None
-    placement, value = proposal.placement, evaluation.value
-    bound = certificate(problem, proposal)
+    placement, bound = proposal.placement, certificate(problem, proposal)
     cut_short = ["the time limit ended the search: another run may find something else"] * proposal.is_cut_short
     with atomic_folder(Path(out_folder), PLAN_FOLDER) as aside:
         pieces = with_constant_outputs(
             graph, pieces_of_parts(graph, problem.graph, evaluation.parts), problem.device_ids[0]
         )
         nhwc_tensors = nhwc_boundaries(graph, pieces, inputs.devices)
+        prediction = predict_plan(inputs, problem, evaluation.parts, pieces, nhwc_tensors)
+        value, schedule = evaluate(prediction.problem, evaluation.parts)
+        # The bound holds for the costs that the strategy saw: it stays as far below the value as there.
+        bound_value = bound.value * (value / evaluation.value if evaluation.value > 0 else 1.0)
         segments, transfers, weights = write_segments(graph, pieces, aside, nhwc_tensors)
         if capabilities is not None:
             refused = refused_segments(segments, inputs.devices, aside, capabilities)
@@ -269,13 +272,21 @@ def write_plan(
             seed=request.seed,
             shapes=dict(graph.shapes),
             predicted=with_energy_and_memory(
-                problem, evaluation.parts, with_copies(evaluation.schedule, segments, inputs.devices)
+                prediction.problem,
+                evaluation.parts,
+                with_copies(prediction.with_intervals(schedule), segments, inputs.devices),
             ),
             value=value,
-            bound=closed_bound(bound.value, value),
+            interval=prediction.interval(value),
+            bound=closed_bound(bound_value, value),
             bound_by=bound.by,
             tasks=placed_tasks(problem, placement),
-            notes=(*inputs.notes, *notes, *cut_short, *_separate_cores_note(inputs, problem, evaluation)),
+            notes=(
+                *inputs.notes,
+                *notes,
+                *cut_short,
+                *separate_cores_note(inputs, prediction.problem, evaluation.parts, value),
+            ),
             constraints=inputs.constraints.plain(),
             time_limit_s=request.time_limit_s,
             machine=request.machine,
@@ -308,21 +319,6 @@ def _check_sizes(plan: Plan) -> None:
         check_content(plan, Path(plan.model))
     except InvalidPlan as error:
         raise UnsupportedModel(error.message, remedy="check the model's shapes") from error
-
-
-def _separate_cores_note(inputs: ProblemInputs, problem: Problem, evaluation: Evaluation) -> list[str]:
-    """Predict the throughput when each CPU engine gets its own cores, instead of all competing for all."""
-    costs = inputs.costs
-    slowdowns = costs.slowdowns("processes") if costs.is_measured else {}
-    loads = loads_s(problem, evaluation.parts)
-    measured_pairs = [pair for pair in slowdowns if set(pair) <= loads.keys()]
-    if problem.objective != "throughput" or not measured_pairs or evaluation.value <= 0:
-        return []
-    period_s = max(CoreSharing(slowdowns, is_pinned=True).busy_s(loads).values())
-    return [
-        f"engines on the same cores slow each other, as measured: predicted are {1 / evaluation.value:.4g} items a "
-        f"second in threads, and {1 / period_s:.4g} in processes on cores of their own"
-    ]
 
 
 def _verifier(request: PlanRequest, data: DeviceData | None) -> PlanVerifier | None:

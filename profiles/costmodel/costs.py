@@ -59,6 +59,10 @@ class Costs(Protocol):
         """Return the same costs with other `scales`."""
         return self
 
+    def with_models(self, models: Mapping[str, DeviceModel]) -> Self:
+        """Return the same costs with other `models` of some devices."""
+        return self
+
     def wakeup_costs(self) -> WakeupCosts | None:
         """Return the wake-up costs of calls; None where they were not measured."""
         return None

@@ -1,30 +1,31 @@
-"""Predicts the time of a segment that was never run, with its uncertainty.
+"""Predicts the times of segments that were never run, with their uncertainty.
 
-The best of three sources is used: a measurement of the same segment; measurements of its operators, alone or in other
-segments; or measurements of synthetic networks. The sum over an engine's operators is not the time of a segment,
+A regression over synthetic networks gives the time of each cost term; measurements of the model itself (its kernels,
+the whole model, some of its segments) correct it. The sum over an engine's operators is not the time of a segment,
 because engines fuse operators and choose layouts: the terms of a cost therefore include the operator's context, see
 `trisect.profiles.costmodel.segment_terms`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
 from trisect.runtime.errors import ProfileMissing
 
-from ..stored.segment_store import MeasuredSegment, segment_key
+from ..stored.segment_store import MeasuredSegment
 from .cost_terms import CostTerm
 from .regression import Observation, Regression
+from .term_corrections import CorrectionPrior, MeasuredSum, TermCorrections
 
 _MIN_SEGMENTS = 30
-_CORRECTION_PRIOR, _MEASUREMENT_NOISE, _CLOCK_NOISE_S = 0.6, 0.03, 0.3e-6
-_KERNEL_NOISE = 0.07
-"""Relative deviation of a kernel's time in a segment from its time in the whole model, as observed on real models."""
-_CORRECTION_MAX = 3.0
-_STEPS = 5
+_SEGMENT_NOISE, _KERNEL_NOISE, _CLOCK_NOISE_S = 0.04, 0.06, 0.3e-6
+"""Relative deviation of a measured segment, and of a kernel's time from its time in another segment."""
+_ROWS_MAX = 1500
+"""Newest measurements that are used: the time of a refinement grows with their cube."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,15 @@ class Estimate:
     time_s: float
     deviation: float
     """Standard deviation as a share of the time."""
+
+
+@dataclass(frozen=True)
+class JointEstimate:
+    """Predicted times of several segments of one device."""
+
+    times_s: tuple[float, ...]
+    covariance: np.ndarray
+    """In square seconds: the errors of one device's segments are correlated."""
 
 
 @dataclass
@@ -50,11 +60,12 @@ class DeviceModel:
     """
 
     regression: Regression
-    residual: float
-    """Typical relative error on segments with no measured terms."""
-    corrections: Mapping[CostTerm, float] = field(default_factory=dict)
-    """Term -> logarithm of the ratio of its time to the regression's prediction."""
-    measured: Mapping[str, MeasuredSegment] = field(default_factory=dict)
+    prior: CorrectionPrior = field(default_factory=CorrectionPrior)
+    rows: tuple[MeasuredSegment, ...] = ()
+    """Measurements of the user's models, by which the regression is corrected."""
+    origin: str = ""
+    """Engine and machine whose networks the regression was fitted to; empty for this machine."""
+    _cached_s: dict[CostTerm, float] = field(default_factory=dict, repr=False)
 
     @classmethod
     def fit(cls, segments: Sequence[MeasuredSegment], device_id: str = "this device") -> DeviceModel:
@@ -70,65 +81,54 @@ class DeviceModel:
                 f"{len(segments)} measured segments of {device_id} are too few to fit a cost model",
                 remedy="run `trisect profile --networks 2m`",
             )
-        observations = [Observation(row.terms, row.time_s, row.is_kernel) for row in segments]
-        regression = Regression.fit(observations)
-        errors = [abs(np.log(float(regression.term_times_s(o.terms).sum()) / o.time_s)) for o in observations]
-        return cls(regression, float(np.median(errors)) * 1.4826)
+        return cls(Regression.fit([Observation(row.terms, row.time_s, row.is_kernel) for row in segments]))
 
     def refined(self, segments: Iterable[MeasuredSegment]) -> DeviceModel:
-        """Return the model refined with segments and kernels of one model.
+        """Return the model corrected also by these segments and kernels."""
+        return DeviceModel(self.regression, self.prior, (*self.rows, *segments), self.origin)
 
-        Each term gets a correction such that the sums match the measurements: the maximum a posteriori estimate under
-        a Gaussian prior, by Gauss-Newton steps. A term that dominates a measured segment is corrected most.
-        """
-        rows = list(segments)
-        position: dict[CostTerm, int] = {}
-        for row in rows:
-            for term in row.terms:
-                position.setdefault(term, len(position))
-        base_s = self.regression.term_times_s(list(position))
-        count = np.zeros((len(rows), len(position)))
-        for i, row in enumerate(rows):
-            for term in row.terms:
-                count[i, position[term]] += 1.0
-        measured_s = np.array([row.time_s for row in rows])
-        noise = np.array([np.hypot(_MEASUREMENT_NOISE, _CLOCK_NOISE_S / row.time_s) for row in rows])
-        correction = np.zeros(len(position))
-        for _ in range(_STEPS):
-            parts = count * (base_s * np.exp(correction))
-            total = parts.sum(axis=1)
-            share = parts / total[:, None]
-            residual = np.log(measured_s / total) + share @ correction
-            inner = _CORRECTION_PRIOR**2 * share @ share.T + np.diag(noise**2)
-            correction = _CORRECTION_PRIOR**2 * share.T @ np.linalg.solve(inner, residual)
-            correction = np.clip(correction, -_CORRECTION_MAX, _CORRECTION_MAX)
-        corrections = {term: float(correction[i]) for term, i in position.items()}
-        exact = {row.key: row for row in rows}
-        return DeviceModel(self.regression, self.residual, corrections, {**self.measured, **exact})
+    @cached_property
+    def corrections(self) -> TermCorrections:
+        """What the measurements tell of the terms."""
+        sums = [
+            MeasuredSum(
+                row.terms,
+                row.time_s,
+                float(np.hypot(_KERNEL_NOISE if row.is_kernel else _SEGMENT_NOISE, _CLOCK_NOISE_S / row.time_s)),
+            )
+            for row in self.rows[-_ROWS_MAX:]
+        ]
+        return TermCorrections.of(sums, self.regression.term_times_s, self.prior, self.regression.unseen_variance)
 
     def estimate(self, terms: Sequence[CostTerm]) -> Estimate:
         """Return the predicted time of a segment, with its uncertainty."""
-        if row := self._measured_row(terms):
-            return Estimate(row.time_s, row.spread)
-        times = self.times_s(terms)
-        total = float(times.sum())
-        uncorrected_s = sum(t for term, t in zip(terms, times, strict=True) if term not in self.corrections)
-        deviation = self.regression.deviation(terms)
-        share = uncorrected_s / total if total > 0 else 1.0
-        uncertainty = share * float(np.hypot(deviation, self.residual))
-        return Estimate(total, float(np.hypot(uncertainty, _KERNEL_NOISE * (1 - share))))
+        joint = self.joint_estimate([terms])
+        time_s = joint.times_s[0]
+        return Estimate(time_s, float(np.sqrt(max(0.0, joint.covariance[0, 0]))) / max(time_s, 1e-12))
+
+    def joint_estimate(self, segments: Sequence[Sequence[CostTerm]]) -> JointEstimate:
+        """Return the predicted times of segments that belong to one plan, with their covariance."""
+        position: dict[CostTerm, int] = {}
+        for term in (term for terms in segments for term in terms):
+            position.setdefault(term, len(position))
+        terms = list(position)
+        times_s = self.times_s(terms)
+        parts_s = np.zeros((len(segments), len(terms)))
+        for i, segment in enumerate(segments):
+            for term in segment:
+                parts_s[i, position[term]] += times_s[position[term]]
+        covariance = parts_s @ self.corrections.covariance(terms) @ parts_s.T
+        totals_s = parts_s.sum(axis=1)
+        return JointEstimate(tuple(totals_s.tolist()), covariance + np.diag((_SEGMENT_NOISE * totals_s) ** 2))
 
     def time_s(self, terms: Sequence[CostTerm]) -> float:
         """Return the predicted seconds of a segment."""
-        row = self._measured_row(terms)
-        return float(self.times_s(terms).sum()) if row is None else row.time_s
+        return float(self.times_s(terms).sum())
 
     def times_s(self, terms: Sequence[CostTerm]) -> np.ndarray:
         """Return the predicted seconds of each term."""
-        times = self.regression.term_times_s(terms)
-        if not self.corrections:
-            return times
-        return times * np.exp([self.corrections.get(term, 0.0) for term in terms])
-
-    def _measured_row(self, terms: Sequence[CostTerm]) -> MeasuredSegment | None:
-        return self.measured.get(segment_key(terms)) if self.measured else None
+        new = list(dict.fromkeys(term for term in terms if term not in self._cached_s))
+        if new:
+            times_s = self.regression.term_times_s(new) * np.exp(self.corrections.means(new))
+            self._cached_s.update(zip(new, times_s.tolist(), strict=True))
+        return np.array([self._cached_s[term] for term in terms])

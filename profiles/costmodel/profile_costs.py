@@ -72,6 +72,11 @@ class ProfileCosts(Costs):
     def models(self) -> Mapping[str, DeviceModel]:
         return self._models
 
+    def with_models(self, models: Mapping[str, DeviceModel]) -> Self:
+        changed = copy(self)
+        changed._models = {**self._models, **models}
+        return changed
+
     def scaled(self, scales: Mapping[str, float]) -> Self:
         scaled = copy(self)
         scaled._scales = dict(scales)

@@ -122,10 +122,10 @@ class Regression:
         learned = max(0.0, float(slope @ np.linalg.solve(self.information, slope)))
         shares = times / max(float(total[0]), 1e-12)
         return float(
-            np.sqrt(learned + sum(share**2 * self._unseen_variance(t) for share, t in zip(shares, terms, strict=True)))
+            np.sqrt(learned + sum(share**2 * self.unseen_variance(t) for share, t in zip(shares, terms, strict=True)))
         )
 
-    def _unseen_variance(self, term: CostTerm) -> float:
+    def unseen_variance(self, term: CostTerm) -> float:
         """Return the variance of a term's logarithm due to features without training data."""
         missing = [(name, value) for name, value in self._features(term) if (term.kind, name) not in self.columns]
         return sum((_prior(name) * value) ** 2 for name, value in missing)

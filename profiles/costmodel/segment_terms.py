@@ -8,7 +8,7 @@ converted from the blocked layout that convolutions use.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from .cost_terms import (
@@ -32,7 +32,9 @@ _MAX_CHAIN = 3
 _CALL = CostTerm("call")
 
 
-def segment_terms(ops: Sequence[OpInstance], outputs: Sequence[str]) -> list[CostTerm]:
+def segment_terms(
+    ops: Sequence[OpInstance], outputs: Sequence[str], channels_last: Collection[str] = ()
+) -> list[CostTerm]:
     """Return the cost terms of a segment.
 
     Parameters
@@ -41,6 +43,8 @@ def segment_terms(ops: Sequence[OpInstance], outputs: Sequence[str]) -> list[Cos
         Its operators, in topological order.
     outputs : sequence of str
         Tensors that leave it.
+    channels_last : collection of str
+        Tensors that enter or leave it in the layout of convolutions, so that nothing converts them.
 
     Returns
     -------
@@ -54,7 +58,7 @@ def segment_terms(ops: Sequence[OpInstance], outputs: Sequence[str]) -> list[Cos
     >>> [term.kind for term in segment_terms([relu, tanh], ["z"])]
     ['elementwise', 'elementwise', 'border', 'border', 'call']
     """
-    context = _SegmentContext(ops, set(outputs))
+    context = _SegmentContext(ops, set(outputs), frozenset(channels_last))
     terms = [term for op in ops for term in context.terms(op)]
     entering = {t.name: t for op in ops for t in op.varying if t.name not in context.producer}
     leaving = [t for op in ops for t in op.outputs if t.name in context.leaving]
@@ -126,8 +130,11 @@ def _is_convolution_2d(op: OpInstance) -> bool:
 class _SegmentContext:
     """Fusion chains and layouts of a segment; `terms` has to be called once per operator, in topological order."""
 
-    def __init__(self, ops: Sequence[OpInstance], leaving: set[str]) -> None:
+    def __init__(
+        self, ops: Sequence[OpInstance], leaving: set[str], channels_last: frozenset[str] = frozenset()
+    ) -> None:
         self.leaving = leaving
+        self._channels_last = channels_last
         self.producer: dict[str, OpInstance] = {t.name: op for op in ops for t in op.outputs}
         self.consumers: Mapping[str, list[OpInstance]] = defaultdict(list)
         for op in ops:
@@ -149,20 +156,25 @@ class _SegmentContext:
         inputs = [(tensor, self.producer.get(tensor.name)) for tensor in op.varying]
         eight_bit, dequantised, quantised = self._quantisation(op)
         follows = self._follows(op, inputs, eight_bit)
-        reads_blocked = any(producer is not None and self.is_blocked(producer) for _, producer in inputs)
+        reads_blocked = any(self._is_blocked_input(tensor, producer) for tensor, producer in inputs)
         keeps_layout = _keeps_layout(op)
         terms = []
         for tensor, producer in inputs:
-            is_blocked = producer is not None and self.is_blocked(producer)
+            is_blocked = self._is_blocked_input(tensor, producer)
             if _is_convolution_2d(op) and not is_blocked:
                 terms.append(layout_term(tensor, "enter" if producer is None else "in"))
             elif is_blocked and not keeps_layout:
                 terms.append(layout_term(tensor, "out"))
         if keeps_layout and (op.op_type in CONVOLUTIONS or reads_blocked):
             self._blocked.add(op.name)
-            if output.name in self.leaving:
+            if output.name in self.leaving and output.name not in self._channels_last:
                 terms.append(layout_term(output, "leave"))
         return [*terms, op_term(op, OpContext(follows, eight_bit, dequantised, quantised, reads_blocked))]
+
+    def _is_blocked_input(self, tensor: OpTensor, producer: OpInstance | None) -> bool:
+        if producer is None:
+            return tensor.name in self._channels_last
+        return self.is_blocked(producer)
 
     def _is_weight(self, op: OpInstance) -> bool:
         """Return whether an operator dequantises a weight, which an engine does once when it loads the model."""

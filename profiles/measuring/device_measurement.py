@@ -9,7 +9,7 @@ from __future__ import annotations
 import platform
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -48,6 +48,8 @@ _MAX_SIMULATED_BYTES = 8 << 20
 _MIN_SIMULATED_RUNS = 3
 _LARGE_TRANSFERS_S = 10.0
 """Budget from which the largest transfers are measured too."""
+ASPECTS = frozenset({"memory", "contention", "bandwidth"})
+"""What is measured beside operators, calls, links and wake-ups, in seconds each: only some objectives need it."""
 _LOADS = 3
 
 
@@ -59,6 +61,7 @@ def measure(
     threads: int | None = None,
     known: Profile | None = None,
     model_cases: Sequence[OperatorCase] = (),
+    aspects: Collection[str] = ASPECTS,
     progress: Progress = no_progress,
     on_interrupt: Callable[[Profile], object] | None = None,
 ) -> Profile:
@@ -79,6 +82,8 @@ def measure(
         An earlier measurement; its figures of the same engine versions, precision and threads are reused.
     model_cases : sequence of OperatorCase
         A model's own operators, measured before the standard cases.
+    aspects : collection of str
+        Which of `ASPECTS` to measure.
     progress : callable, optional
     on_interrupt : callable, optional
         Called with the measurements so far when the user interrupts, or a device fails.
@@ -120,12 +125,14 @@ def measure(
             base_s[device.id] = _time_case(tiny_chain(1), device, options).median_s - overheads.node_overhead_s
         _measure_links(devices, measured.links, options, budget_s)
         add_wakeups(devices, measured.devices, options)
-        if measured.bandwidth is None:
+        if measured.bandwidth is None and "bandwidth" in aspects:
             measured.bandwidth = read_bandwidth_bytes_per_s()
         for number, row in enumerate(zip_longest(*cases)):
             if number == len(model_cases) + _CLASSES and time.monotonic() - start_s < budget_s:
-                _measure_memory(devices, measured.devices, options, step)
-                _measure_contention(devices, measured.contention, options, step)
+                if "memory" in aspects:
+                    _measure_memory(devices, measured.devices, options, step)
+                if "contention" in aspects:
+                    _measure_contention(devices, measured.contention, options, step)
             for device, case in zip(devices, row, strict=True):
                 if case is None:
                     continue

@@ -52,6 +52,8 @@ class Problem:
     boundary_costs: Mapping[str, BoundaryCost] = field(default_factory=dict)
     """Tensor -> its cost to the segments between which it crosses, also on one device; missing tensors: none.
     Strategies may search as if there were none, since a bound without it holds all the more."""
+    known_parts_s: Mapping[Part, float] = field(default_factory=dict)
+    """Seconds of one call, in a loop, of parts that were predicted as wholes; others are summed up from tasks."""
     why_not: Mapping[tuple[str, str], str] = field(default_factory=dict)
     """(Task, device id) -> why it cannot or must not run there, where that is known."""
 

@@ -10,6 +10,8 @@ from ..problem.problem import Part, Problem
 
 def part_time_s(problem: Problem, part: Part) -> float:
     """Return the seconds of one call of a part in a loop: call overhead, its tasks one by one, boundary crossings."""
+    if (known_s := problem.known_parts_s.get(part)) is not None:
+        return known_s
     column, times_s = problem.column(part.device), problem.times_s
     work_s = sum(times_s[node][column] for node in part.nodes)
     return problem.overhead(part.device) + work_s + boundary_time_s(problem, part)

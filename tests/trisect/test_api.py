@@ -14,7 +14,7 @@ import pytest
 
 import trisect
 from tests.trisect.conftest import expected
-from trisect import api, measured_runs
+from trisect import api, device_data, measured_runs
 from trisect.profiles.stored import profile_store as store
 from trisect.profiles.stored.profile_data import Profile
 from trisect.runtime.errors import InvalidInput, InvalidModel, InvalidProfile, UnknownDevice
@@ -125,7 +125,7 @@ def test_measured_devices_are_not_measured_again(model: Path, measured: None, mo
     def fail(*_: object, **__: object) -> None:
         raise AssertionError("measured again")
 
-    monkeypatch.setattr(api, "measure", fail)
+    monkeypatch.setattr(device_data, "measure", fail)
     trisect.split(model, "cpu:ort", shapes={"batch": 1})
 
 
@@ -140,20 +140,20 @@ def test_unmeasured_devices_are_measured_once_after_the_model_is_checked(
         asked.append(([device.id for device in devices], budget_s))
         return synthetic
 
-    monkeypatch.setattr(api, "measure", measure)
+    monkeypatch.setattr(device_data, "measure", measure)
     with pytest.raises(InvalidModel):
         trisect.split(tmp_path / "nothing.onnx", "cpu:ort")
     assert asked == []
     trisect.split(model, "cpu:ort", shapes={"batch": 1})
     trisect.split(model, "cpu:ort", shapes={"batch": 1})
-    assert asked == [(["cpu:ort"], api.BRIEF_BUDGET_S)]
+    assert asked == [(["cpu:ort"], device_data.MODELLED_BUDGET_S)]
 
 
 def test_costs_of_another_engine_version_are_ignored(measured: None) -> None:
     stored = store.load(store.default_path())
     (device,) = api.devices("cpu:ort")
-    assert "cpu:ort" in api._still_valid(stored, [device]).devices
-    assert "cpu:ort" not in api._still_valid(stored, [replace(device, engine_version="0")]).devices
+    assert "cpu:ort" in device_data.still_valid(stored, [device]).devices
+    assert "cpu:ort" not in device_data.still_valid(stored, [replace(device, engine_version="0")]).devices
 
 
 def test_a_damaged_profile_is_refused_and_not_overwritten(

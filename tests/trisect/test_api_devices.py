@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from trisect import api
+from trisect import api, device_data
 from trisect.cli import main
 from trisect.profiles.stored import profile_store as store
 from trisect.profiles.stored.profile_data import DeviceProfile, Point, Profile, Provenance
@@ -147,10 +147,10 @@ def test_a_cache_folder_that_cannot_be_written_ends_no_split(
     """Neither the profile nor anything else can be stored; the profile serves this process."""
     (tmp_path / "file").touch()
     monkeypatch.setenv("TRISECT_PROFILES", str(tmp_path / "file" / "profiles"))
-    monkeypatch.setattr(api, "BRIEF_BUDGET_S", 1.0)
+    monkeypatch.setattr(device_data, "BRIEF_BUDGET_S", 1.0)
     plan = api.split(model, "cpu:ort", shapes={"batch": 3}, out=tmp_path / "plan")
     assert plan.segments
     assert "the profile of this machine cannot be stored for the next time" in caplog.text
-    assert set(api.stored_profile().devices) == {"cpu:ort"}
+    assert set(device_data.stored_profile().devices) == {"cpu:ort"}
     with pytest.raises(StorageFailed, match="cannot be written"):
         api.profile("cpu:ort", budget_s=1.0)

@@ -19,7 +19,7 @@ from trisect.runtime.device import Device
 from trisect.runtime.errors import InvalidInput, InvalidModel, ProfileMissing, TrisectError
 from trisect.runtime.progress import Progress, no_progress
 
-from ...model_packages import known_files
+from ...model_packages import ModelFile, known_files
 from .split_predictions import ROUNDS, FittedDevices, ModelRuns, SplitRun, measure_model
 
 MEDIAN_MAX, P95_MAX, OF_REPEATABILITY_MAX, TAU_MIN, QUERY_MAX_S = 0.05, 0.15, 1.5, 0.9, 20e-6
@@ -123,13 +123,7 @@ def bench_predict(
     chosen = engines.find_devices(devices)
     if len(chosen) < 2:
         raise InvalidInput(f"{devices} is one device", remedy="give two or more, comma-separated")
-    files = [
-        file for name, file in known_files().items()
-        if (folder / name).exists() and name not in _NO_RANDOM_FEEDS
-        and (not names or any(part in name for part in names))
-    ]  # fmt: skip
-    if not files:
-        raise InvalidModel(f"no known model in {folder}", remedy="fetch some: python -m trisect.bench.models ...")
+    files = models_in(folder, names)
     path = segments_path()
     store = load_segments(path)
     left_s = budget_s - store.spent_s
@@ -154,6 +148,24 @@ def bench_predict(
     if not measured:
         raise ProfileMissing(f"no model could be measured: {next(iter(left_out.values()))}", remedy="see --debug")
     return summarise(measured, fitted.segments, left_out)
+
+
+def models_in(folder: Path, names: Sequence[str] = ()) -> list[ModelFile]:
+    """Return the known ONNX models of a folder, whose names contain one of some substrings.
+
+    Raises
+    ------
+    InvalidModel
+        When there is none.
+    """
+    files = [
+        file for name, file in known_files().items()
+        if (folder / name).exists() and name.endswith(".onnx") and name not in _NO_RANDOM_FEEDS
+        and (not names or any(part in name for part in names))
+    ]  # fmt: skip
+    if not files:
+        raise InvalidModel(f"no known model in {folder}", remedy="fetch some: python -m trisect.bench.models ...")
+    return files
 
 
 def summarise(

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from trisect.api import with_device_data
+from trisect.device_data import with_device_data
 from trisect.partitioner.planning.plan_maker import make_plan
 from trisect.partitioner.planning.plan_request import PlanRequest
 from trisect.runtime.plans.plan import Plan

@@ -67,7 +67,7 @@ def test_nodes_take_their_share_of_their_kernel_and_stay_together(
     graph: Graph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     names = list(graph.nodes)
-    kernels = [([0, 1], 3e-3), *(([i], 1e-3) for i in range(2, len(names)))]
+    kernels = [([0, 1], 2e-3, 1e-3), *(([i], 1e-3, 0.0) for i in range(2, len(names)))]
     monkeypatch.setattr(calibration, "_measure_kernels", lambda *_: calibration._ModelTimes(1.0, kernels))
     inputs = small_models.inputs_of(graph, DEVICES, costs())
     result = calibration.calibrate(inputs, tmp_path / "known.json")

@@ -1,0 +1,202 @@
+"""Measures the predictions that a new user sees: splits in an empty folder of profiles, run right after.
+
+Each model is split by each strategy as ``trisect split`` does it, with the default budget. All plans of a model, and
+each device alone, then run in two processes that take turns: their difference is the repeatability.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import combinations
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+from trisect import api
+from trisect.profiles.stored.profile_store import PROFILES_VARIABLE
+from trisect.runtime.errors import InvalidModel, TrisectError
+from trisect.runtime.plans.plan import Plan
+from trisect.runtime.progress import Progress, no_progress
+
+from ...model_packages import ModelFile
+from .measurement_rounds import measure_in_turns, median_trial
+from .prediction_error import models_in
+
+STRATEGIES = ("heft", "mincut", "dp-chain", "roundrobin", "multilevel")
+FRESH_MEDIAN_MAX, FRESH_P95_MAX, FRESH_TAU_MIN, COVERAGE = 0.10, 0.30, 0.85, (0.85, 0.95)
+_PROCESSES = 2
+
+
+@dataclass(frozen=True)
+class FreshRun:
+    """One plan: predicted when it was made, and measured."""
+
+    strategy: str
+    """A device id for the whole model on it."""
+    segments: int
+    predicted_s: float
+    interval_s: tuple[float, float] | None
+    """90 % interval of the prediction."""
+    measured_s: float
+    """Median of a session's call."""
+    again_s: float
+    """In another process."""
+
+    @property
+    def both_s(self) -> float:
+        """Mean of both processes."""
+        return (self.measured_s + self.again_s) / 2
+
+    @property
+    def is_inside(self) -> bool:
+        """Whether the measurement is inside of the interval."""
+        return self.interval_s is not None and self.interval_s[0] <= self.both_s <= self.interval_s[1]
+
+
+@dataclass(frozen=True)
+class FreshModel:
+    """All plans of one model."""
+
+    model: str
+    runs: tuple[FreshRun, ...]
+
+
+@dataclass(frozen=True)
+class FreshBench:
+    """Predicted against measured latency, over all models and strategies; single devices do not count."""
+
+    median_abs_error: float
+    p95_abs_error: float
+    kendall_tau: float | None
+    """Of pairs of a model's plans that differ by more than the repeatability."""
+    coverage: float
+    """Share of plans whose measured latency is inside of the 90 % interval."""
+    repeatability: float
+    """Median relative difference of a plan measured again in another process."""
+    repeatability_p95: float
+    plans: int
+    models: tuple[FreshModel, ...]
+    left_out: dict[str, str] = field(default_factory=dict)
+    """Model or plan -> why it was not measured."""
+
+    @property
+    def met(self) -> bool:
+        """Whether every target is met."""
+        low, high = COVERAGE
+        return (
+            self.median_abs_error <= FRESH_MEDIAN_MAX
+            and self.p95_abs_error <= FRESH_P95_MAX
+            and self.kendall_tau is not None
+            and self.kendall_tau >= FRESH_TAU_MIN
+            and low <= self.coverage <= high
+        )
+
+
+def bench_fresh(
+    folder: Path,
+    *,
+    devices: str = "cpu:ort,cpu:openvino",
+    names: Sequence[str] = (),
+    strategies: Sequence[str] = STRATEGIES,
+    rounds: int = 4,
+    progress: Progress = no_progress,
+) -> FreshBench:
+    """Split real models in an empty folder of profiles, and measure the plans.
+
+    Parameters
+    ----------
+    folder : Path
+        Folder of the models; see `trisect.bench.models`.
+    devices : str
+        Two or more of this machine.
+    names : sequence of str
+        Substrings of the models' names; empty for all.
+    strategies : sequence of str
+    rounds : int
+        Rounds over all plans of a model, in each of two processes.
+
+    Raises
+    ------
+    InvalidModel
+        Where the folder holds none of the models, or none could be measured.
+    """
+    models: list[FreshModel] = []
+    left_out: dict[str, str] = {}
+    files = models_in(folder, names)
+    with TemporaryDirectory(prefix="trisect-fresh-") as scratch, _profiles_in(Path(scratch) / "profiles"):
+        for number, file in enumerate(files):
+            progress(number, len(files), file.name)
+            try:
+                plans = _plans(file, folder / file.name, devices, strategies, Path(scratch) / file.name, left_out)
+                models.append(FreshModel(file.name, _measured(plans, rounds)))
+            except TrisectError as error:
+                left_out[file.name] = error.message
+    if not models:
+        raise InvalidModel(f"no model could be measured: {next(iter(left_out.values()))}", remedy="see --debug")
+    return summarise_fresh(models, left_out)
+
+
+def summarise_fresh(models: Sequence[FreshModel], left_out: dict[str, str]) -> FreshBench:
+    """Return the figures over all models."""
+    runs = [run for model in models for run in model.runs if ":" not in run.strategy]
+    errors = [abs(run.predicted_s / run.both_s - 1) for run in runs]
+    differences = [abs(run.again_s / run.measured_s - 1) for run in runs]
+    repeatability = float(np.median(differences))
+    return FreshBench(
+        float(np.median(errors)), float(np.percentile(errors, 95)), _kendall_tau(models, repeatability),
+        float(np.mean([run.is_inside for run in runs])), repeatability, float(np.percentile(differences, 95)),
+        len(runs), tuple(models), left_out,
+    )  # fmt: skip
+
+
+def _kendall_tau(models: Sequence[FreshModel], repeatability: float) -> float | None:
+    """Return concordant less discordant pairs of a model's plans as a share of these; equal plans count once."""
+    signs = []
+    for model in models:
+        for a, b in combinations([run for run in model.runs if ":" not in run.strategy], 2):
+            low, high = sorted((a.both_s, b.both_s))
+            if (a.measured_s - b.measured_s) * (a.again_s - b.again_s) > 0 and high / low - 1 > repeatability:
+                signs.append(np.sign((a.predicted_s - b.predicted_s) * (a.both_s - b.both_s)))
+    return float(np.mean(signs)) if signs else None
+
+
+def _plans(
+    file: ModelFile, path: Path, devices: str, strategies: Sequence[str], folder: Path, left_out: dict[str, str]
+) -> dict[str, Plan]:
+    plans: dict[str, Plan] = {}
+    for strategy in (*(f"single:{device.id}" for device in api.devices(devices)), *strategies):
+        try:
+            plan = api.split(path, devices, strategy, shapes=file.shapes, verify=False, out=folder / strategy)
+        except TrisectError as error:
+            left_out[f"{file.name}, {strategy}"] = error.message
+            continue
+        plans[strategy] = plan
+    return plans
+
+
+def _measured(plans: dict[str, Plan], rounds: int) -> tuple[FreshRun, ...]:
+    turns = list(measure_in_turns(list(plans.values()), processes=_PROCESSES, rounds=rounds))
+    runs = []
+    for index, (strategy, plan) in enumerate(plans.items()):
+        first, second = (median_trial([turn[p][index] for turn in turns]).latency_s for p in range(_PROCESSES))
+        name = strategy.removeprefix("single:")
+        runs.append(FreshRun(name, len(plan.segments), plan.predicted.latency_s, plan.interval, first, second))
+    return tuple(runs)
+
+
+@contextmanager
+def _profiles_in(folder: Path) -> Iterator[None]:
+    """Store and look up everything that is measured in another folder."""
+    before = os.environ.get(PROFILES_VARIABLE)
+    os.environ[PROFILES_VARIABLE] = str(folder)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[PROFILES_VARIABLE]
+        else:
+            os.environ[PROFILES_VARIABLE] = before
