@@ -14,7 +14,7 @@ from trisect.runtime.plans.plan import Plan
 from trisect.scheduler.problem.problem import Part
 from trisect.scheduler.simulation.part_times import boundary_time_s
 
-from ..costs.model_costs import segment_terms_of
+from ..costs.model_costs import nhwc_tensors, segment_terms_of
 from ..problem.problem_builder import ProblemInputs
 from ..problem.task_grouping import task_of_node
 
@@ -31,7 +31,7 @@ def without_wakeups(inputs: ProblemInputs, plan: Plan, timing: PlanTiming) -> Pl
 
 
 def corrected(inputs: ProblemInputs, plan: Plan, timing: PlanTiming) -> ProblemInputs:
-    """Return the inputs with the tasks of each segment scaled to its measured time.
+    """Return the inputs with the tasks of each segment scaled to its measured time, and refined cost models.
 
     Parameters
     ----------
@@ -49,15 +49,16 @@ def corrected(inputs: ProblemInputs, plan: Plan, timing: PlanTiming) -> ProblemI
             factor = min(max(tasks_s / predicted_s, 1 / _CORRECTION_MAX), _CORRECTION_MAX)
             for task in tasks:
                 factors[task, segment.device] = factors.get((task, segment.device), 1.0) * factor
-    return replace(inputs, factors=factors)
+    models = inputs.costs.models
+    rows = measured_segments(inputs, plan, timing)
+    refined = {key: models[key].refined(segments) for key, segments in rows.items() if key in models}
+    return replace(inputs, factors=factors, costs=inputs.costs.with_models(refined))
 
 
 def measured_segments(inputs: ProblemInputs, plan: Plan, timing: PlanTiming) -> dict[str, list[MeasuredSegment]]:
     """Return the segments of each device (by its id) with their cost terms; parameters of `corrected`."""
     segments: dict[str, list[MeasuredSegment]] = {}
     for segment, time_s, spread in zip(plan.segments, timing.segments_s, timing.spreads, strict=True):
-        if any(spec.layout == "NHWC" for spec in (*segment.inputs, *segment.outputs)):
-            continue  # its cost terms include layout changes, which it does not need
-        terms = segment_terms_of(inputs.graph, segment.nodes)
+        terms = segment_terms_of(inputs.graph, segment.nodes, nhwc_tensors(segment))
         segments.setdefault(segment.device, []).append(MeasuredSegment(terms, time_s, spread, "plan"))
     return segments

@@ -125,12 +125,12 @@ def _own_models(devices: Sequence[Device], store: SegmentStore, segments: Path) 
         file = decode_json(read_bytes(path), _FittedModelsFile)
     except (OSError, MalformedFile):
         file = None
-    if file is not None and file.fitted_to == identity.hexdigest():
-        return {stored.device: DeviceModel(_to_regression(stored)) for stored in file.models}
-    models = {device_id: DeviceModel.fit(networks, device_id) for device_id, networks in training.items()}
-    stored = [_to_stored(device_id, model.regression) for device_id, model in models.items()]
-    write_cache(path, msgspec.json.encode(_FittedModelsFile(identity.hexdigest(), stored)), "fitted cost models")
-    return models
+    if file is None or file.fitted_to != identity.hexdigest():
+        fitted = {device_id: DeviceModel.fit(networks, device_id) for device_id, networks in training.items()}
+        stored = [_to_stored(device_id, model.regression) for device_id, model in fitted.items()]
+        file = _FittedModelsFile(identity.hexdigest(), stored)
+        write_cache(path, msgspec.json.encode(file), "fitted cost models")
+    return {stored.device: DeviceModel(_to_regression(stored)) for stored in file.models}
 
 
 def _segments_needed(device: Device) -> int:

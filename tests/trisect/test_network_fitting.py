@@ -95,7 +95,7 @@ def test_a_split_uses_the_fitted_overheads_and_fitting_resumes(place: Path) -> N
     for device in devices:
         own = [row for row in load_segments(segments_path()).of(device) if row.origin == "plan"]
         (row,) = [row for row in own if not row.is_kernel]
-        assert costs.models[device.id].time_s(row.terms) == pytest.approx(row.time_s, rel=0.1)
+        assert costs.models[device.id].time_s(row.terms) == pytest.approx(row.time_s, rel=0.3)
     problem = small_models.inputs_of(graph, devices, costs).problem
     save(known, default_path())
     plan = api.split(place / "m.onnx", DEVICES)
