@@ -174,7 +174,7 @@ def total_s(graph: Graph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Predicts the time of the whole model on cpu:ort, where running it takes a second of a device with this probe."""
 
     def predicted(probe_s: float | None, runs_s: float = 1.0, later: timedelta = timedelta(0)):
-        kernels = [([i], runs_s / len(graph.nodes)) for i in range(len(graph.nodes))]
+        kernels = [([i], runs_s / len(graph.nodes), 0.0) for i in range(len(graph.nodes))]
         monkeypatch.setattr(calibration, "_measure_kernels", lambda *_: calibration._ModelTimes(runs_s, kernels))
         probes_s = {} if probe_s is None else {"cpu:ort": probe_s, "cpu:openvino": 1.0}
         inputs = small_models.inputs_of(graph, DEVICES, costs())
