@@ -10,6 +10,7 @@ from typing import TypeVar
 from trisect.partitioner.planning.plan_request import DeviceData, PlanRequest
 from trisect.profiles import reference
 from trisect.profiles.costmodel.fitted_models import fitted_models
+from trisect.profiles.measuring.contention import contending_pairs
 from trisect.profiles.measuring.device_measurement import ASPECTS, measure
 from trisect.profiles.stored import profile_store as store
 from trisect.profiles.stored.profile_data import Profile, Provenance
@@ -20,6 +21,7 @@ from trisect.runtime.progress import Progress, no_progress
 
 from . import cluster_devices
 from .device_speed import probes_s
+from .foreign_profile import with_foreign_times
 from .network_fitting import costs_of, store_segments
 
 BRIEF_BUDGET_S, MODELLED_BUDGET_S = 20.0, 4.0
@@ -57,11 +59,12 @@ def with_device_data(
     devices = request.devices
 
     def called(profile: Profile) -> _T:
+        profile, notes = with_foreign_times(profile, devices)
         power_w = {key: d.power_w for key, d in profile.devices.items() if d.power_w is not None}
         times_s = probes_s(profile, devices) if probe else {}
         data = DeviceData(
             costs_of(profile, devices, times_s), power_w, cluster_devices.capabilities(devices),
-            store.calibrations_path(), partial(store_segments, devices), times_s,
+            store.calibrations_path(), partial(store_segments, devices), times_s, notes,
         )  # fmt: skip
         return use(data)
 
@@ -70,7 +73,7 @@ def with_device_data(
     aspects = {_ASPECTS[request.objective]} if request.objective in _ASPECTS else set()
     try:
         known = still_valid(stored_profile(), devices)
-        if "contention" in aspects and known.devices and not known.contention and len(devices) > 1:
+        if "contention" in aspects and known.devices and not _is_contention_known(known, devices):
             raise ProfileMissing("contention is not measured", remedy="run `trisect profile`")
         return called(known)
     except PowerUnknown:
@@ -105,3 +108,8 @@ def still_valid(stored: Profile, chosen: Sequence[Device]) -> Profile:
     now = {device.id: (device.name, device.engine_version) for device in chosen}
     devices = {key: d for key, d in stored.devices.items() if now.get(key) == (d.name, d.engine_version)}
     return replace(stored, devices=devices)
+
+
+def _is_contention_known(profile: Profile, devices: Sequence[Device]) -> bool:
+    pairs = {(row.device, row.beside) for row in profile.contention}
+    return all((first.id, second.id) in pairs for first, second in contending_pairs(devices))

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -117,7 +118,8 @@ def calibrated(
     # What was measured of this model needs no scale; `rows` hold the times of today.
     scales = {**costs.scales, **{d: costs.scales.get(d, 1.0) * s for d, s in measured.scales.items()}}
     costs = costs.scaled({d: s for d, s in scales.items() if d not in measured.rows}).with_models(models)
-    inputs = replace(inputs, costs=costs, tasks=tasks, refused=refused, nodes_s=measured.nodes_s, notes=measured.notes)
+    notes = (*inputs.notes, *measured.notes)
+    inputs = replace(inputs, costs=costs, tasks=tasks, refused=refused, nodes_s=measured.nodes_s, notes=notes)
     return with_measured_cuts(inputs, cache.with_suffix(CUTS_SUFFIX), progress, probes_s, now)
 
 
@@ -243,7 +245,8 @@ def _node_shares_s(
 
 
 def _key(graph: Graph, device: Device) -> str:
-    parts = [graph.sha256, device.id, device.name, device.engine_version, *map(str, sorted(graph.shapes.items()))]
+    where = [platform.node(), device.id, device.name, device.engine_version]
+    parts = [graph.sha256, *where, *map(str, sorted(graph.shapes.items()))]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 

@@ -98,3 +98,5 @@ class DeviceData:
     """Called with the measured segments of the plans that run."""
     probes_s: Mapping[str, float] = field(default_factory=dict)
     """Device id -> seconds of its probe at present: how fast it is, compared with earlier measurements."""
+    notes: tuple[str, ...] = ()
+    """What a plan has to say about the costs."""

@@ -51,6 +51,7 @@ def prepare(
         refused=refused,
         power_w=data.power_w,
         absent=request.absent,
+        notes=data.notes,
     )
     if data.calibrations is not None and len(request.devices) > 1:
         inputs = calibrated(inputs, data.calibrations, progress, data.probes_s)

@@ -135,12 +135,12 @@ def _measure_links(
         (a.id, b.id): _link(a, b, points[a.node, b.node]) for a in devices for b in devices if (a.id, b.id) in pairs
     }
     origin = _cluster_provenance(nodes, devices)
-    store.save(Profile(origin, "float32", {}, tuple({**stored, **links}.values())), path)
+    store.update(Profile(origin, "float32", {}, tuple({**stored, **links}.values())), path, [d.id for d in devices])
     return links
 
 
 def _cluster_provenance(nodes: Sequence[ClusterNode], devices: Sequence[Device]) -> Provenance:
-    return replace(provenance(devices, None), host=", ".join(node.name for node in nodes))
+    return replace(provenance(devices, None), host=", ".join(sorted(node.name for node in nodes)))
 
 
 def _link(source: Device, target: Device, points: tuple[LinkPoint, ...]) -> Link:

@@ -3,12 +3,18 @@
 They run as in a session: on the hosts of the executor ``threads``, in this process with all cores for each, and on
 those of ``processes``, which divide the cores. The reference is always one engine alone with all cores, as operators
 were measured, so that a measured time is multiplied by the slowdown.
+
+Both are timed at once. One engine often gets most of the processor's time and the other little, now this and now that
+one; what they achieve together is steadier, and decides about the throughput of a stream. So rates are averaged, that
+is, times by their harmonic mean.
 """
 
 from __future__ import annotations
 
 import statistics
 import threading
+import time
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -30,15 +36,12 @@ from trisect.runtime.tensors.tensor_spec import TensorSpec
 from trisect.runtime.workers.tensor_pool import TensorPool
 
 from ..stored.profile_data import Contention
-from .call_timing import repeat
 from .measurement_plan import measurement_plan
 from .operator_cases import OperatorCase, contention_cases
 
 EXECUTORS = ("threads", "processes")
-_DURATION_S = 0.45
-_ROUNDS = 3
-_MIN_RUNS, _MAX_RUNS, _WARM_UP = 3, 1_000_000, 1
-_GRACE_S = 10.0
+_DURATION_S = 0.4
+_ROUNDS = 6
 
 
 def contending_pairs(devices: Sequence[Device]) -> list[tuple[Device, Device]]:
@@ -75,23 +78,26 @@ def measure_contention(
             together = alone
             if executor != "threads":
                 together = stack.enter_context(_open_hosts(pair, segment, Path(folder), options, executor))
+            _mean_times_s(together, segment, feeds, 0.0)  # to warm up
+            quiet_s: dict[str, list[float]] = defaultdict(list)
+            busy_s: dict[str, list[float]] = defaultdict(list)
+            for _ in range(_ROUNDS):  # alternating, because the machine's speed changes over time
+                for device in pair:
+                    own = {device.id: alone[device.id]}
+                    quiet_s[device.id] += _mean_times_s(own, segment, feeds, duration_s / _ROUNDS).values()
+                for device_id, time_s in _mean_times_s(together, segment, feeds, 2 * duration_s / _ROUNDS).items():
+                    busy_s[device_id].append(time_s)
             for device, beside in permutations(pair):
-                quiet_s: list[float] = []
-                busy_s: list[float] = []
-                for _ in range(_ROUNDS):  # alternating, because the machine's speed changes over time
-                    quiet_s += _time_runs(alone[device.id], segment, feeds, duration_s / _ROUNDS)
-                    with _keep_busy(together[beside.id], segment, feeds):
-                        busy_s += _time_runs(together[device.id], segment, feeds, duration_s / _ROUNDS)
-                low, together_s, high = statistics.quantiles(busy_s, n=4)
+                together_s = statistics.harmonic_mean(busy_s[device.id])
                 rows.append(
                     Contention(
                         device=device.id,
                         beside=beside.id,
                         executor=executor,
                         op_class=case.op_class,
-                        alone_s=statistics.median(quiet_s),
+                        alone_s=statistics.harmonic_mean(quiet_s[device.id]),
                         together_s=together_s,
-                        spread=(high - low) / together_s,
+                        spread=(max(busy_s[device.id]) - min(busy_s[device.id])) / together_s,
                         date=datetime.now(UTC).isoformat(timespec="seconds"),
                     )
                 )
@@ -129,45 +135,39 @@ def _open_hosts(
         yield hosts
 
 
-@contextmanager
-def _keep_busy(host: Host, segment: Segment, feeds: Mapping[str, np.ndarray]) -> Iterator[None]:
-    """Keep a host busy during a ``with`` block.
+def _mean_times_s(
+    hosts: Mapping[str, Host], segment: Segment, feeds: Mapping[str, np.ndarray], duration_s: float
+) -> dict[str, float]:
+    """Run a segment on some hosts at once, again and again, and return the mean seconds of a run on each.
+
+    The mean, not the median: an engine that others starve is held up now and then, for long.
 
     Raises
     ------
     EngineFailed
-        When it failed before the end: the times measured meanwhile are invalid.
+        When one of them failed: the times of the others are invalid then.
     """
-    stop, started = threading.Event(), threading.Event()
+    times_s: dict[str, float] = {}
     failures: list[BaseException] = []
+    end_s = time.perf_counter() + duration_s
 
-    def work() -> None:
+    def work(device_id: str, host: Host) -> None:
         try:
-            while not stop.is_set():
+            start_s, runs = time.perf_counter(), 0
+            while not failures and (not runs or time.perf_counter() < end_s):
                 host.run(segment, feeds)
-                started.set()
+                runs += 1
+            times_s[device_id] = (time.perf_counter() - start_s) / max(runs, 1)
         except BaseException as error:  # re-raised in the thread that waits for this one
             failures.append(error)
-            started.set()
 
-    thread = threading.Thread(target=work, daemon=True, name="trisect-contention")
-    thread.start()
-    started.wait(_GRACE_S)
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join(_GRACE_S)
+    threads = [
+        threading.Thread(target=work, args=item, daemon=True, name="trisect-contention") for item in hosts.items()
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
     if failures:
         raise failures[0]
-
-
-def _time_runs(host: Host, segment: Segment, feeds: Mapping[str, np.ndarray], duration_s: float) -> list[float]:
-    """Return the seconds of each run."""
-    for _ in range(_WARM_UP):
-        host.run(segment, feeds)
-    times_s: list[float] = []
-    for _ in repeat(duration_s, _MIN_RUNS, _MAX_RUNS):
-        ran = host.run(segment, feeds)
-        times_s.append(ran.end_s - ran.start_s)
-    return times_s
+    return {device_id: times_s[device_id] for device_id in hosts}

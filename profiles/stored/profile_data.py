@@ -158,7 +158,7 @@ class Contention:
     op_class: OpClass
     """Of the task, the same on both devices."""
     alone_s: float
-    """Median, with all cores."""
+    """With all cores."""
     together_s: float
     spread: float = 0.0
     """Interquartile range of `together_s` as a share of it."""

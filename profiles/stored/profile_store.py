@@ -82,7 +82,11 @@ def update(profile: Profile, path: Path, measured: Collection[str]) -> Profile:
     """
     with updating(path):
         if os.path.exists(path):
-            profile = _merged(load(path), profile, measured)
+            stored = load(path)
+            if _is_foreign(stored, profile.provenance.host):
+                os.replace(path, prior_path(path))
+            else:
+                profile = _merged(stored, profile, measured)
         save(profile, path)
     return profile
 
@@ -169,23 +173,44 @@ def load(path: Path) -> Profile:
 
 
 def load_own(path: Path) -> Profile | None:
-    """Read this machine's profile; None where there is none.
+    """Read this machine's profile; None where there is none, or only one of another machine (see `load_prior`).
 
     Raises
     ------
     InvalidProfile
-        As in `load`, and for a profile that was measured on another machine.
+        As in `load`.
     """
     if not os.path.exists(path):
         return _not_stored.get(path)
-    profile, here = load(path), platform.node()
+    profile = load(path)
+    return _not_stored.get(path) if _is_foreign(profile, platform.node()) else profile
+
+
+def prior_path(path: Path) -> Path:
+    """Return where a profile of another machine is moved when it is in the place of this machine's."""
+    return path.with_suffix(".prior.json")
+
+
+def load_prior(path: Path) -> Profile | None:
+    """Read the profile of another machine that is, or was, in the place of this machine's; None where there is none.
+
+    Raises
+    ------
+    InvalidProfile
+        As in `load`.
+    """
+    for place in (path, prior_path(path)):
+        if os.path.exists(place):
+            profile = load(place)
+            if _is_foreign(profile, platform.node()):
+                return profile
+    return None
+
+
+def _is_foreign(profile: Profile, here: str) -> bool:
+    """Return whether a profile was measured on another machine than this one."""
     host = profile.provenance.host
-    if profile.provenance.source == "measured" and host and host != here:
-        raise InvalidProfile(
-            f"{path} was measured on {host}, not on this machine ({here})",
-            remedy="move it away and run `trisect profile`",
-        )
-    return profile
+    return profile.provenance.source == "measured" and bool(host) and host != here
 
 
 def _impossible_figures(profile: Profile) -> Iterator[str]:

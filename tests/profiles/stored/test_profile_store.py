@@ -22,7 +22,15 @@ from trisect.profiles.stored.profile_data import (
     Provenance,
     WakeupPoint,
 )
-from trisect.profiles.stored.profile_store import default_path, load, load_own, save, update
+from trisect.profiles.stored.profile_store import (
+    default_path,
+    load,
+    load_own,
+    load_prior,
+    prior_path,
+    save,
+    update,
+)
 from trisect.runtime.errors import InvalidProfile, StorageFailed
 
 
@@ -82,19 +90,22 @@ def test_malformed_and_newer_files_are_refused_and_never_overwritten(profile, tm
         assert path.read_bytes() == bad
 
 
-def test_the_profile_of_another_machine_is_refused(profile, tmp_path):
+def test_the_profile_of_another_machine_is_not_taken_for_this_one_but_kept(profile, tmp_path):
     path = tmp_path / "profile.json"
     assert load_own(path) is None
+    assert load_prior(path) is None
     save(profile, path)
     content = path.read_bytes()
-    with pytest.raises(
-        InvalidProfile, match=rf"was measured on host, not on this machine \({platform.node()}\); move it away"
-    ):
-        load_own(path)
+    assert load_own(path) is None
+    assert load_prior(path) == profile
     assert path.read_bytes() == content
     own = replace(profile, provenance=replace(profile.provenance, host=platform.node()))
-    save(own, path)
+    assert update(own, path, []) == own
     assert load_own(path) == own
+    assert load_prior(path) == profile
+    assert prior_path(path).read_bytes() == content
+    update(own, path, [])
+    assert prior_path(path).read_bytes() == content
 
 
 def test_a_newer_version_is_named(profile, tmp_path):

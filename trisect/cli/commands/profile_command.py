@@ -43,6 +43,7 @@ def profile(
     from trisect.profiles.stored import profile_store as store
 
     from ... import api
+    from ...foreign_profile import foreign_profile_note
     from ...measurement_gaps import measurement_gaps
     from ...network_fitting import fit_on_networks
 
@@ -94,8 +95,9 @@ def profile(
     if all(d.power_w is None for d in measured.devices.values()):
         note("power is not measured: no counter of these devices can be read here")
     if address is None:
-        for sentence in measurement_gaps(measured, api.usable_devices(devices)):
-            note(sentence)
+        for sentence in (*measurement_gaps(measured, api.usable_devices(devices)), foreign_profile_note("float32")):
+            if sentence:
+                note(sentence)
     origin = measured.provenance
     note(f"{origin.source} on {origin.cpu}, {origin.date}; stored in {store.default_path(measured.precision)}")
 
