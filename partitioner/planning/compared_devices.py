@@ -24,7 +24,12 @@ def predicted_comparison(problem: Problem, plan: Plan) -> PlanComparison | None:
 
 
 def measured_comparison(
-    problem: Problem, chosen: MeasuredContender, alone: Sequence[MeasuredContender], *, noise: float, splits_run: int
+    problem: Problem,
+    chosen: MeasuredContender,
+    alone: Sequence[MeasuredContender],
+    *,
+    noise: float | None,
+    splits_run: int,
 ) -> PlanComparison:
     """Return the measured times of a plan and of each device alone; predicted ones of devices that did not run alone.
 

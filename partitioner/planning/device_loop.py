@@ -42,7 +42,7 @@ from .refused_segments import SegmentsRefused, without_segments
 
 log = logging.getLogger(__name__)
 
-_RUNS_BETWEEN_PLANS = 2
+_RUNS_BETWEEN_PLANS = 3
 """Number of splits that run before the strategies propose more."""
 _SPLITS_MAX = 16
 _PLANNING_SHARE, _FINAL_SHARE = 0.2, 0.3
@@ -233,10 +233,8 @@ class DeviceLoop:
 
     @property
     def _prediction_error(self) -> float:
-        """Typical relative error of the splits that ran; a guess before the first."""
-        if not self._errors:
-            return _ERROR_START
-        return min(max(statistics.median([_ERROR_START, *self._errors]), _ERROR_MIN), _ERROR_MAX)
+        """Typical relative error of the splits that ran, and what their intervals say; a guess before the first."""
+        return min(max(statistics.median(self._errors or [_ERROR_START]), _ERROR_MIN), _ERROR_MAX)
 
     def _run(self, candidate: CandidatePlacement, device: str = "") -> TrisectError | None:
         """Write and run a candidate, and learn from it; return why it is left out."""
@@ -260,8 +258,10 @@ class DeviceLoop:
             what, len(plan.segments), plan.value * 1e3, runs.value_s * 1e3,
         )  # fmt: skip
         self._contenders.append(MeasuredContender(plan, candidate, runs.value_s, device))
-        if not device:
-            self._errors.append(abs(runs.value_s / plan.value - 1) if plan.value > 0 else 0.0)
+        if not device and plan.value > 0:
+            self._errors.append(abs(runs.value_s / plan.value - 1))
+            if plan.interval is not None:
+                self._errors.append(1 - plan.interval[0] / plan.value)
         self._learn(plan, runs.timing)
         self._costs_s.append(self._clock() - start_s)
         return None
@@ -290,9 +290,14 @@ class DeviceLoop:
             return
         self._progress(0, 0, "running the best plans in turns")
         try:
-            for failed in run_finals(self._contenders, self._runs, self._time_left_s):
+            finals = run_finals(self._contenders, self._runs, self._time_left_s)
+            for failed in finals.failed:
                 self._contenders.remove(failed)
                 self._notes.append(f"{_name(failed)} is left out: it ran at first, and failed later")
+            if finals.was_disturbed:
+                self._notes.append(
+                    "other processes used the processor while plans ran, so that their times may be wrong"
+                )
         except ChildProcessFailed as error:
             self._notes.append(f"the best plans did not run in turns: {error.reason}")
 

@@ -20,9 +20,14 @@ from .candidate_placements import CandidatePlacement
 from .contender_runs import ContenderRuns
 
 _FINALISTS_MAX, _FINAL_RATIO, _DROPPED_RATIO = 4, 1.12, 1.03
-_ROUNDS, _ROUNDS_DECIDED, _ROUNDS_MAX = 3, 9, 18
+_ROUNDS, _ROUNDS_DECIDED, _ROUNDS_MAX = 4, 8, 20
+"""Rounds at a time, rounds after which a clear result ends the finals, and rounds at most."""
+_DISTURBED_MAX = 8
+"""Rounds that are repeated because of other processes; then the times count as they are."""
 _TURN_S = 0.03
-_NOISE_MIN, _NOISE_UNKNOWN = 0.01, 0.05
+_NOISE_MIN, _NOISE_UNKNOWN = 0.02, 0.05
+_FASTER_ROUNDS_MIN = 0.75
+"""Share of the rounds in which a split has to be faster than the best device alone."""
 _IQR_PER_DEVIATION, _MEDIAN_ERROR, _CONFIDENCE = 1.349, 1.2533, 2.0
 """Of a normal distribution: interquartile range, standard error of the median by that of the mean, and how many of
 these a difference has to exceed."""
@@ -60,24 +65,29 @@ class Ranking:
     """Contenders, the one to use first."""
 
     contenders: tuple[MeasuredContender, ...]
-    noise: float
-    """Relative differences to the best device alone below this one are noise."""
+    noise: float | None
+    """Relative differences to the best device alone below this one are noise; None where no split ran in turns with
+    it."""
+
+
+@dataclass(frozen=True)
+class Finals:
+    """What happened when the best contenders ran in turns."""
+
+    failed: list[MeasuredContender]
+    was_disturbed: bool
+    """Whether other processes used the processor all the time."""
 
 
 def run_finals(
     contenders: Sequence[MeasuredContender], runs: ContenderRuns, time_left_s: Callable[[], float]
-) -> list[MeasuredContender]:
+) -> Finals:
     """Run the best contenders in turns, as long as there is time and more than one is left.
 
     Parameters
     ----------
     time_left_s : callable
         The first rounds run also when there is none.
-
-    Returns
-    -------
-    list of MeasuredContender
-        Those that failed meanwhile.
 
     Raises
     ------
@@ -87,31 +97,45 @@ def run_finals(
     failed: list[MeasuredContender] = []
     finalists = _finalists(contenders)
     reference = _best_alone(finalists)
-    rounds = 0
+    rounds = disturbed = 0
     while len(finalists) > 1 and rounds < _ROUNDS_MAX and not (rounds and time_left_s() <= 0):
         round_s = sum(contender.value_s + max(contender.value_s, _TURN_S) for contender in finalists)
-        if not rounds and _ROUNDS * round_s > time_left_s():
+        if not rounds and _ROUNDS_DECIDED * round_s > time_left_s():
             best_split = next((contender for contender in finalists if contender is not reference), None)
             finalists = [contender for contender in finalists if contender in (reference, best_split)]
-        limit_s = _TIME_LIMIT_S + _RUNS_IN_LIMIT * round_s
-        plans = [contender.plan for contender in finalists]
-        for row in runs.in_turns(plans, rounds=_ROUNDS, turn_s=_TURN_S, time_limit_s=limit_s):
-            for contender, time_s in zip(finalists, row, strict=True):
-                contender.turns_s.append(time_s)
-        rounds += _ROUNDS
-        failed += [contender for contender in finalists if None in contender.turns_s[-_ROUNDS:]]
-        finalists = [contender for contender in finalists if contender not in failed]
-        best = min(finalists, key=lambda contender: contender.measured_s, default=None)
-        if best is not None:
-            finalists = [
-                contender
-                for contender in finalists
-                if contender in (best, reference) or _ratio(contender, best)[0] <= _DROPPED_RATIO
+        for row in runs.in_turns(
+            [contender.plan for contender in finalists],
+            rounds=_ROUNDS, turn_s=_TURN_S, time_limit_s=_TIME_LIMIT_S + _RUNS_IN_LIMIT * round_s,
+        ):  # fmt: skip
+            failed += [
+                c for c, time_s in zip(finalists, row.times_s, strict=True) if time_s is None and c not in failed
             ]
-            others = [_ratio(contender, best) for contender in finalists if contender is not best]
-            if rounds >= _ROUNDS_DECIDED and all(ratio - noise > 1 or noise <= _NOISE_MIN for ratio, noise in others):
-                break
-    return failed
+            if row.is_disturbed and disturbed < _DISTURBED_MAX and time_left_s() > 0:
+                disturbed += 1
+                continue
+            rounds += 1
+            for contender, time_s in zip(finalists, row.times_s, strict=True):
+                contender.turns_s.append(time_s)
+        finalists = _still_in([contender for contender in finalists if contender not in failed], reference)
+        if rounds >= _ROUNDS_DECIDED and _is_decided(finalists):
+            break
+    return Finals(failed, disturbed >= _DISTURBED_MAX)
+
+
+def _still_in(finalists: list[MeasuredContender], reference: MeasuredContender | None) -> list[MeasuredContender]:
+    """Return the finalists without those that are clearly slower than the best; the best device alone stays."""
+    if not finalists:
+        return []
+    best = min(finalists, key=lambda contender: contender.measured_s)
+    return [c for c in finalists if c in (best, reference) or _ratio(c, best)[0] <= _DROPPED_RATIO]
+
+
+def _is_decided(finalists: Sequence[MeasuredContender]) -> bool:
+    if not finalists:
+        return True
+    best = min(finalists, key=lambda contender: contender.measured_s)
+    ratios = [_ratio(contender, best) for contender in finalists if contender is not best]
+    return all(ratio - noise > 1 or noise <= _NOISE_MIN for ratio, noise in ratios)
 
 
 def ranked(contenders: Sequence[MeasuredContender]) -> Ranking:
@@ -119,18 +143,29 @@ def ranked(contenders: Sequence[MeasuredContender]) -> Ranking:
     alone = _best_alone(contenders)
     by_time = sorted(contenders, key=lambda contender: contender.measured_s)
     if alone is None:
-        return Ranking(tuple(by_time), _NOISE_UNKNOWN)
+        return Ranking(tuple(by_time), None)
     ratios = {id(contender): _ratio(contender, alone) for contender in contenders}
 
     def key(contender: MeasuredContender) -> tuple[int, float]:
         ratio, noise = ratios[id(contender)]
         if contender.device:
             return 1, contender.measured_s
-        return (0, ratio) if ratio < 1 - noise else (2, ratio)
+        return (0, ratio) if ratio < 1 - noise and _is_mostly_faster(contender, alone) else (2, ratio)
 
     order = sorted(by_time, key=key)
-    rivals = [noise for contender in order[:2] if contender is not alone for _, noise in [ratios[id(contender)]]]
-    return Ranking(tuple(order), rivals[0] if rivals else _NOISE_UNKNOWN)
+    rivals = [ratios[id(contender)] for contender in contenders if not contender.device and contender.turns_s]
+    return Ranking(tuple(order), min(rivals)[1] if rivals else None)
+
+
+def _is_mostly_faster(contender: MeasuredContender, other: MeasuredContender) -> bool:
+    pairs = _pairs(contender, other)
+    return sum(a < b for a, b in pairs) >= _FASTER_ROUNDS_MIN * len(pairs)
+
+
+def _pairs(contender: MeasuredContender, other: MeasuredContender) -> list[tuple[float, float]]:
+    """Return the times of two contenders in the rounds in which both ran."""
+    rounds = zip(contender.turns_s, other.turns_s, strict=False)
+    return [(a, b) for a, b in rounds if a is not None and b is not None]
 
 
 def _finalists(contenders: Sequence[MeasuredContender]) -> list[MeasuredContender]:
@@ -147,7 +182,7 @@ def _best_alone(contenders: Sequence[MeasuredContender]) -> MeasuredContender | 
 
 def _ratio(contender: MeasuredContender, other: MeasuredContender) -> tuple[float, float]:
     """Return how long one takes in relation to another, and the noise of that ratio."""
-    pairs = [(a, b) for a, b in zip(contender.turns_s, other.turns_s, strict=False) if a is not None and b is not None]
+    pairs = _pairs(contender, other)
     if len(pairs) < _ROUNDS:
         return contender.measured_s / other.measured_s, _NOISE_UNKNOWN
     ratios = [a / b for a, b in pairs]

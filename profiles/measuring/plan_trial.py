@@ -77,17 +77,15 @@ class PlanTrial:
         self._warm_up(1)
         best: PlanTiming | None = None
         for attempt in range(_ATTEMPTS_MAX):
-            before = _other_processor_s()
+            load = OtherLoad()
             timing = time_runs(self._session, self._plan, self._feeds, duration_s, min_runs, max_runs)
-            after = _other_processor_s()
-            if before is None or after is None:
+            share, interfered = load.share_until_now()
+            if share is None:
                 return timing
-            elapsed_s = (after[1] - before[1]) * (os.cpu_count() or 1)
-            other_load = max(0.0, after[0] - before[0]) / elapsed_s
-            timing = replace(timing, other_load=other_load)
-            if best is None or other_load < (best.other_load or 0.0):
+            timing = replace(timing, other_load=share)
+            if best is None or share < (best.other_load or 0.0):
                 best = timing
-            if other_load < _OTHER_LOAD_MAX + _TICK_S / elapsed_s:
+            if not interfered:
                 break
             time.sleep(_PAUSE_S * (attempt + 1))
         assert best is not None
@@ -145,6 +143,22 @@ def time_runs(
     rows = [summarise(segments_s[f"segment {segment.index}"]) for segment in plan.segments]
     medians_s, spreads = tuple(row.median_s for row in rows), tuple(row.spread for row in rows)
     return PlanTiming(latency.median_s, latency.spread, medians_s, spreads, len(calls_s), None)
+
+
+class OtherLoad:
+    """The share of the processor that other processes use from now on."""
+
+    def __init__(self) -> None:
+        self._before = _other_processor_s()
+
+    def share_until_now(self) -> tuple[float | None, bool]:
+        """Return the share, and whether it is large enough to disturb a measurement; None where it is not known."""
+        before, after = self._before, _other_processor_s()
+        if before is None or after is None:
+            return None, False
+        elapsed_s = (after[1] - before[1]) * (os.cpu_count() or 1)
+        share = max(0.0, after[0] - before[0]) / elapsed_s
+        return share, share >= _OTHER_LOAD_MAX + _TICK_S / elapsed_s
 
 
 def _other_processor_s() -> tuple[float, float] | None:

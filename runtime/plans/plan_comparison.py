@@ -36,7 +36,7 @@ class PlanComparison:
     is_split: bool = True
     """Whether the plan uses several devices."""
     noise: float | None = None
-    """Relative differences below this one are noise of the measurement; None where the plan was not measured."""
+    """Relative differences below this one are noise; None where no split ran in turns with the best device alone."""
     splits_run: int = 0
     """Number of splits that ran before the plan was chosen."""
 
@@ -80,7 +80,7 @@ class PlanComparison:
             return (
                 f"splitting does not pay here: {best.what} is {1 / (1 + gain):.3g} times as fast as this split, {how}"
             )
-        if len(self.alone) < 2:
+        if len(self.alone) < 2 and not self.splits_run:
             return f"nothing was split: {best.what} is the only choice"
         if self.plan.source == "predicted":
             return f"splitting does not pay here: no split is predicted to be enough faster than {best.what}"

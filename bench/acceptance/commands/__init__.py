@@ -9,6 +9,7 @@ import typer
 from trisect.cli.command_help import PlainCommand
 
 from . import (
+    auto_command,
     context_command,
     first_split_command,
     onnx_command,
@@ -20,6 +21,7 @@ from . import (
 )
 
 COMMANDS: Mapping[str, Callable[..., None]] = {
+    "auto": auto_command.auto,
     "context": context_command.context,
     "first-split": first_split_command.first_split,
     "onnx": onnx_command.onnx,

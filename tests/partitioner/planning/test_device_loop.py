@@ -10,7 +10,7 @@ import pytest
 from tests.partitioner import small_models
 from tests.partitioner.small_models import CPU, GPU, FakeCosts
 from trisect.partitioner.planning import measured_planning
-from trisect.partitioner.planning.contender_runs import FirstRuns
+from trisect.partitioner.planning.contender_runs import FirstRuns, Round
 from trisect.partitioner.planning.measured_planning import SplitInterrupted
 from trisect.profiles.measuring.plan_trial import PlanTiming
 from trisect.profiles.stored.segment_store import MeasuredSegment
@@ -33,6 +33,7 @@ class World:
         self.before_run: Callable[[Plan], None] = lambda plan: None
         self.in_turns_fails: Callable[[Plan], bool] = lambda plan: False
         self.closed = 0
+        self.is_disturbed = False
 
     def segment_s(self, segment: Segment, position: dict[str, int]) -> float:
         return self.call_s + sum(self.node_s(segment.device, position[node]) for node in segment.nodes)
@@ -48,9 +49,9 @@ class World:
         timing = self.timing(plan)
         return FirstRuns(timing, timing.latency_s)
 
-    def in_turns(self, plans: Sequence[Plan], *, rounds: int, **_: float) -> list[list[float | None]]:
+    def in_turns(self, plans: Sequence[Plan], *, rounds: int, **_: float) -> list[Round]:
         row = [None if self.in_turns_fails(plan) else self.timing(plan).latency_s for plan in plans]
-        return [row] * rounds
+        return [Round(row, self.is_disturbed)] * rounds
 
     def close(self) -> None:
         self.closed += 1
@@ -154,6 +155,14 @@ def test_a_plan_that_fails_in_turns_is_not_chosen(model: Path, tmp_path: Path, w
     plan = split(model, tmp_path / "plan")
     assert devices_of(plan) == {GPU.id}
     assert "cpu:one alone is left out: it ran at first, and failed later" in plan.notes
+
+
+def test_other_processes_are_noted(model: Path, tmp_path: Path, world: World) -> None:
+    world.node_s = lambda device, position: 1e-4 if device == CPU.id else 1.05e-4
+    world.is_disturbed = True
+    plan = split(model, tmp_path / "plan")
+    assert devices_of(plan) == {CPU.id}
+    assert "other processes used the processor while plans ran, so that their times may be wrong" in plan.notes
 
 
 def test_nothing_that_runs_leaves_the_predicted_plan(model: Path, tmp_path: Path, world: World) -> None:
