@@ -1,7 +1,7 @@
 """Compares the plan that ``auto`` chooses by running candidates with the plans of all strategies, measured afterwards.
 
-Each model starts with a profile of the devices and with empty caches, as after a first split of another model. Then
-all plans run in turns in one process; those that are far slower than the best in their first runs are left out of the
+Each model starts with nothing measured and empty caches, as on a machine where trisect was just installed. Then all
+plans run in turns in one process; those that are far slower than the best in their first runs are left out of the
 turns. A plan that several strategies return runs once.
 """
 
@@ -98,12 +98,9 @@ def compare_auto(
     outcomes = []
     with tempfile.TemporaryDirectory(prefix="trisect-bench-") as scratch:
         chosen = api.usable_devices(devices)
-        with _caches_in(Path(scratch) / "profiled"):
-            api.profile(devices, budget_s=api.BRIEF_BUDGET_S, progress=progress)
         for number, file in enumerate(files):
             progress(number, len(files), file.name)
             home = Path(scratch) / file.name
-            shutil.copytree(Path(scratch) / "profiled" / "profiles", home / "profiles")
             with _caches_in(home):
                 outcomes.append(_compare(folder / file.name, file.shapes, chosen, home, rounds, budget_s))
             shutil.rmtree(home)

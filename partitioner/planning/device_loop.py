@@ -113,6 +113,7 @@ class DeviceLoop:
         self._costs_s: list[float] = []
         self._notes: list[str] = []
         self._failed: list[CandidatePlacement] = []
+        """Those that did not run, or are predicted to be too slow for that."""
         self._is_wiser = True
         """Whether something was learnt since the strategies proposed splits."""
 
@@ -159,7 +160,8 @@ class DeviceLoop:
                 if any(candidate.parts == known.candidate.parts for known in self._contenders):
                     break
                 failure = self._run(candidate)
-                if failure is not None and not self._contenders and number == iterations:
+                is_last = number == iterations or self._failed.count(candidate) > 1
+                if failure is not None and not self._contenders and is_last:
                     raise failure
             self._run_finals()
         return self._result(bool(interruption))
@@ -209,8 +211,8 @@ class DeviceLoop:
             if not self._has_time():
                 break
             pool.remove(best)
-            self._run(best)
-            splits_run += 1
+            self._run(best, is_optional=True)
+            splits_run = sum(not contender.device for contender in self._contenders)
         if self._budget_s is not None and splits_run < _SPLITS_MAX:
             self._notes.append(
                 f"the time budget of {self._budget_s:.3g} s was over when {splits_run} splits had run: more time may "
@@ -236,8 +238,13 @@ class DeviceLoop:
         """Typical relative error of the splits that ran, and what their intervals say; a guess before the first."""
         return min(max(statistics.median(self._errors or [_ERROR_START]), _ERROR_MIN), _ERROR_MAX)
 
-    def _run(self, candidate: CandidatePlacement, device: str = "") -> TrisectError | None:
-        """Write and run a candidate, and learn from it; return why it is left out."""
+    def _run(
+        self, candidate: CandidatePlacement, device: str = "", *, is_optional: bool = False
+    ) -> TrisectError | None:
+        """Write and run a candidate, and learn from it; return why it is left out.
+
+        An optional one is not run when even the lower end of its plan's interval is slower than the best.
+        """
         start_s = self._clock()
         what = f"{device} alone" if device else f"split {len(self._contenders) + 1}"
         self._progress(len(self._contenders), _SPLITS_MAX, f"running {what}")
@@ -246,6 +253,9 @@ class DeviceLoop:
         try:
             proposal = Proposal(candidate.proposal.placement, parts=candidate.parts)
             plan = self._write(self._inputs, proposal, self._folder / str(next(self._numbers)))
+            if is_optional and plan.interval is not None and plan.interval[0] > best_s:
+                self._failed.append(candidate)
+                return None
             runs = self._runs.first(
                 plan, duration_s=_RUNNING_S, enough_s=_ENOUGH_RATIO * best_s, time_limit_s=self._time_limit_s(plan)
             )
