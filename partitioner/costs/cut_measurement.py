@@ -1,7 +1,8 @@
 """Measures a few cuts of the model that is split, which correct the cost models of its devices.
 
 A whole model shows what its operators take, but not what boundaries cost, what engines lose that wake up behind each
-other, and which fusions a cut prevents. The cuts are chosen by `informative_cuts`. Measurements are cached, so that the
+other, and which fusions a cut prevents. In the end the whole model runs again on each device: by how much that differs
+tells how steady the machine is. The cuts are chosen by `informative_cuts`. Measurements are cached, so that the
 same request gives the same plan.
 """
 
@@ -14,6 +15,8 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from math import log as ln
+from math import sqrt
 from pathlib import Path
 
 import msgspec
@@ -28,7 +31,7 @@ from trisect.runtime.scratch_folder import ScratchFolder
 from trisect.runtime.untrusted_files import MalformedFile, decode_json, read_bytes
 
 from ..graph.model_graph import Graph
-from ..problem.problem_builder import ProblemInputs
+from ..problem.problem_builder import PACE_DEVIATION, ProblemInputs
 from .informative_cuts import CandidateCut, most_informative
 from .isolated_measurement import PROFILED_TIME_MAX_S, measure_segments
 from .model_costs import segment_terms_of
@@ -38,8 +41,10 @@ log = logging.getLogger(__name__)
 
 CUTS_SUFFIX = ".cuts.json"
 _CANDIDATES, _SEGMENT_CUTS_MAX = 40, 7
-_CUTS, _BUDGET_S = 4, 5.0
+_CUTS, _BUDGET_S = 4, 4.0
 """Number of cuts, and the time after which no further one is measured."""
+_USUAL_WEIGHT = 2
+"""Number of measurements that the usual deviation of a machine's pace counts as."""
 
 
 class _CutTimes(msgspec.Struct):
@@ -98,7 +103,18 @@ def with_measured_cuts(
         update_cache(cache, merged, "measured cuts")
     rows = _warm_rows(inputs, measured.cuts, _drifts(measured, probes_s))
     models = {key: inputs.costs.models[key].refined(segments) for key, segments in rows.items()}
-    return replace(inputs, costs=inputs.costs.with_models(models))
+    return replace(inputs, costs=inputs.costs.with_models(models), pace_deviation=_pace_deviation(inputs, rows))
+
+
+def _pace_deviation(inputs: ProblemInputs, rows: Mapping[str, Sequence[MeasuredSegment]]) -> float:
+    """Return the relative deviation of the machine's pace: usual, unless the same segments took other times again."""
+    squares = []
+    for device_id, segments in rows.items():
+        earlier_s = {row.key: row.time_s for row in inputs.costs.models[device_id].rows if not row.is_kernel}
+        ratios = [row.time_s / earlier_s[row.key] for row in segments if row.key in earlier_s]
+        squares += [ln(ratio) ** 2 / 2 for ratio in ratios]
+    usual = _USUAL_WEIGHT * PACE_DEVIATION**2
+    return sqrt((usual + sum(squares)) / (_USUAL_WEIGHT + len(squares)))
 
 
 def _drifts(measured: _MeasuredCuts, probes_s: Mapping[str, float]) -> dict[str, float]:
@@ -119,13 +135,14 @@ def _measured(inputs: ProblemInputs, devices: Sequence[Device], progress: Progre
     ]
     cuts: list[_CutTimes] = []
     chosen = most_informative(candidates, inputs.costs.models, _CUTS)
+    wholes = [dict.fromkeys(inputs.tasks, device.id) for device in devices]
     with ScratchFolder("cuts") as folder:
-        for done, number in enumerate(chosen):
-            if time.monotonic() - start_s > _BUDGET_S:
-                break
-            progress(done, len(chosen), f"running cut {done + 1} of the model")
+        for done, placement in enumerate([*(placements[number] for number in chosen), *wholes]):
+            if time.monotonic() - start_s > _BUDGET_S and placement not in wholes:
+                continue
+            progress(done, len(chosen) + len(wholes), f"running cut {done + 1} of the model")
             try:
-                plan = model.placed(placements[number], Path(folder) / str(number)).plan
+                plan = model.placed(placement, Path(folder) / str(done)).plan
                 times_s = measure_segments(plan, sum(_whole_s(inputs, device) for device in devices))
             except (TrisectError, MemoryError) as error:
                 log.info("a cut is not measured: %s", error)

@@ -21,8 +21,6 @@ from .model_costs import segment_terms_of
 
 _QUANTILE = 1.645
 """Of the normal distribution: 90 % lie within."""
-_PACE_DEVIATION = 0.04
-"""Of a machine whose pace changes between a measurement and the next run."""
 _WAKEUP_DEVIATION = 0.4
 _UNMODELLED = 0.3
 """Relative deviation on a device without a cost model: a sum of operators that were timed one by one."""
@@ -99,10 +97,11 @@ def predict_plan(
     times_s = part_times_s(problem, parts)
     wakeups_s = [time_s - part_time_s(problem, part) for part, time_s in zip(parts, times_s, strict=True)]
     deviations = [
-        _deviation(variances[part], wakeup_s, time_s)
+        _deviation(variances[part], wakeup_s, time_s, inputs.pace_deviation)
         for part, wakeup_s, time_s in zip(parts, wakeups_s, times_s, strict=True)
     ]
-    return PlanPrediction(problem, _deviation(variance, sum(wakeups_s), sum(times_s)), tuple(deviations))
+    deviation = _deviation(variance, sum(wakeups_s), sum(times_s), inputs.pace_deviation)
+    return PlanPrediction(problem, deviation, tuple(deviations))
 
 
 def separate_cores_note(inputs: ProblemInputs, problem: Problem, parts: Sequence[Part], value: float) -> list[str]:
@@ -120,10 +119,10 @@ def separate_cores_note(inputs: ProblemInputs, problem: Problem, parts: Sequence
     ]
 
 
-def _deviation(variance: float, wakeups_s: float, total_s: float) -> float:
+def _deviation(variance: float, wakeups_s: float, total_s: float, pace: float) -> float:
     """Return the relative standard deviation of a time, of which engines wake up for a part."""
     variance += (_WAKEUP_DEVIATION * wakeups_s) ** 2
-    return hypot(sqrt(max(variance, 0.0)) / max(total_s, 1e-12), _PACE_DEVIATION)
+    return hypot(sqrt(max(variance, 0.0)) / max(total_s, 1e-12), pace)
 
 
 def _interval(value: float, deviation: float) -> tuple[float, float] | None:

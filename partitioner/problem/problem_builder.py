@@ -28,6 +28,9 @@ from .constrained_problem import constrained
 from .constraints import Constraints
 from .value_ranges import WIDE_DTYPES
 
+PACE_DEVIATION = 0.07
+"""Usual deviation of the pace of a machine with shared processors: as plans differed that ran twice."""
+
 
 @dataclass(frozen=True)
 class ProblemInputs:
@@ -54,6 +57,8 @@ class ProblemInputs:
     """Devices that constraints may name though they are not available (any more)."""
     notes: tuple[str, ...] = ()
     """What a plan has to say about its costs."""
+    pace_deviation: float = PACE_DEVIATION
+    """Relative standard deviation of the machine's pace between the measurements and a run."""
 
     @cached_property
     def times_s(self) -> Mapping[str, Mapping[str, float]]:

@@ -44,7 +44,7 @@ def predict(
     """Predict the latency of random splits of real models, and measure each twice.
 
     Measurements are cached: an interrupted run resumes where it stopped. With --fresh nothing is cached, and budget,
-    splits and seed do not apply.
+    splits, seed and rounds do not apply.
     """
     from ..prediction.prediction_error import bench_predict
     from ..target_check import exit_if_missed
@@ -55,7 +55,7 @@ def predict(
     model_folder = folder or Path(os.environ.get("TRISECT_MODELS", ".cache/models"))
     names = parse_names(models)
     if fresh:
-        exit_if_missed(check, _predict_fresh(model_folder, names, devices, rounds, json))
+        exit_if_missed(check, _predict_fresh(model_folder, names, devices, json))
         return
     with progress_bar("measuring") as report:
         result = bench_predict(
@@ -128,12 +128,12 @@ def _write_models(folder: Path, devices: str) -> None:
         note(f"{path} written, {size(path.stat().st_size)}")
 
 
-def _predict_fresh(folder: Path, names: Sequence[str], devices: str, rounds: int, json: bool) -> bool:
+def _predict_fresh(folder: Path, names: Sequence[str], devices: str, json: bool) -> bool:
     """Measure and show the predictions of a new user's splits; return whether the targets are met."""
     from ..prediction.fresh_predictions import bench_fresh
 
     with progress_bar("measuring") as report:
-        result = bench_fresh(folder, names=names, devices=devices, rounds=rounds, progress=report)
+        result = bench_fresh(folder, names=names, devices=devices, progress=report)
     if json:
         import msgspec
 

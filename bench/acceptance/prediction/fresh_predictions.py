@@ -1,7 +1,8 @@
 """Measures the predictions that a new user sees: splits in an empty folder of profiles, run right after.
 
-Each model is split by each strategy as ``trisect split`` does it, with the default budget. All plans of a model, and
-each device alone, then run in two processes that take turns: their difference is the repeatability.
+Each model is split by each strategy as ``trisect split`` does it, with the default budget. Each plan, and each device
+alone, then runs in a process of its own as ``trisect run`` does, and once more after all others of the model: the
+difference is the repeatability.
 """
 
 from __future__ import annotations
@@ -13,22 +14,27 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
+import msgspec
 import numpy as np
 
 from trisect import api
+from trisect.profiles.measuring.call_timing import time_calls
 from trisect.profiles.stored.profile_store import PROFILES_VARIABLE
-from trisect.runtime.errors import InvalidModel, TrisectError
+from trisect.runtime.child_process import ChildProcess, ChildProcessFailed
+from trisect.runtime.errors import EngineFailed, InvalidModel, TrisectError
 from trisect.runtime.plans.plan import Plan
+from trisect.runtime.plans.plan_feeds import plan_feeds
 from trisect.runtime.progress import Progress, no_progress
+from trisect.runtime.sessions.session import Session
 
 from ...model_packages import ModelFile
-from .measurement_rounds import measure_in_turns, median_trial
 from .prediction_error import models_in
 
 STRATEGIES = ("heft", "mincut", "dp-chain", "roundrobin", "multilevel")
 FRESH_MEDIAN_MAX, FRESH_P95_MAX, FRESH_TAU_MIN, COVERAGE = 0.10, 0.30, 0.85, (0.85, 0.95)
-_PROCESSES = 2
+_LASTING_S, _RUNS_MIN, _TIME_LIMIT_S = 0.7, 10, 300.0
 
 
 @dataclass(frozen=True)
@@ -102,7 +108,6 @@ def bench_fresh(
     devices: str = "cpu:ort,cpu:openvino",
     names: Sequence[str] = (),
     strategies: Sequence[str] = STRATEGIES,
-    rounds: int = 4,
     progress: Progress = no_progress,
 ) -> FreshBench:
     """Split real models in an empty folder of profiles, and measure the plans.
@@ -116,8 +121,6 @@ def bench_fresh(
     names : sequence of str
         Substrings of the models' names; empty for all.
     strategies : sequence of str
-    rounds : int
-        Rounds over all plans of a model, in each of two processes.
 
     Raises
     ------
@@ -132,7 +135,7 @@ def bench_fresh(
             progress(number, len(files), file.name)
             try:
                 plans = _plans(file, folder / file.name, devices, strategies, Path(scratch) / file.name, left_out)
-                models.append(FreshModel(file.name, _measured(plans, rounds)))
+                models.append(FreshModel(file.name, _measured(plans)))
             except TrisectError as error:
                 left_out[file.name] = error.message
     if not models:
@@ -178,14 +181,36 @@ def _plans(
     return plans
 
 
-def _measured(plans: dict[str, Plan], rounds: int) -> tuple[FreshRun, ...]:
-    turns = list(measure_in_turns(list(plans.values()), processes=_PROCESSES, rounds=rounds))
-    runs = []
-    for index, (strategy, plan) in enumerate(plans.items()):
-        first, second = (median_trial([turn[p][index] for turn in turns]).latency_s for p in range(_PROCESSES))
-        name = strategy.removeprefix("single:")
-        runs.append(FreshRun(name, len(plan.segments), plan.predicted.latency_s, plan.interval, first, second))
-    return tuple(runs)
+def _measured(plans: dict[str, Plan]) -> tuple[FreshRun, ...]:
+    first, again = ([_latency_s(plan) for plan in plans.values()] for _ in range(2))
+    return tuple(
+        FreshRun(
+            strategy.removeprefix("single:"), len(plan.segments), plan.predicted.latency_s, plan.interval, *measured_s
+        )
+        for (strategy, plan), *measured_s in zip(plans.items(), first, again, strict=True)
+    )
+
+
+def _latency_s(plan: Plan) -> float:
+    """Run a plan in a new process, and return the median seconds of a call."""
+    with ChildProcess(FreshPlanRunner, "a process") as child:
+        try:
+            answer = child.request({"folder": plan.folder}, time_limit_s=_TIME_LIMIT_S)
+        except ChildProcessFailed as error:
+            message = f"the plan did not run: {error.reason}"
+            raise EngineFailed(message, remedy="leave the model out with --models", reason=error.reason) from error
+    return msgspec.convert(answer, float)
+
+
+class FreshPlanRunner:
+    """Runs a plan in a session, and returns the median seconds of a call."""
+
+    def __call__(self, request: dict[str, Any]) -> float:
+        """Load and run the plan of a folder."""
+        plan = Plan.load(request["folder"])
+        feeds = plan_feeds(plan)
+        with Session(plan) as session:
+            return time_calls(lambda: session.run(feeds), duration_s=_LASTING_S, min_runs=_RUNS_MIN).median_s
 
 
 @contextmanager
