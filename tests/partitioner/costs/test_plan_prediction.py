@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Self
 
 import pytest
 
@@ -33,6 +34,9 @@ class ModelledCosts(FakeCosts):
     @property
     def models(self) -> Mapping[str, DeviceModel]:
         return self.fitted
+
+    def with_models(self, models: Mapping[str, DeviceModel]) -> Self:
+        return replace(self, fitted={**self.fitted, **models})
 
 
 @pytest.fixture
