@@ -127,7 +127,7 @@ def _measured(inputs: ProblemInputs, devices: Sequence[Device], progress: Progre
     """Run the most informative cuts, as many as the time allows."""
     graph, start_s = inputs.graph, time.monotonic()
     position = {name: i for i, name in enumerate(graph.nodes)}
-    model = TrialModel(graph, devices, inputs.refused)
+    model = TrialModel(graph, devices, inputs.refused, inputs.tasks)
     placements = [model.random_placement(f"cut {number}", _SEGMENT_CUTS_MAX) for number in range(_CANDIDATES)]
     candidates = [
         CandidateCut(tuple((piece.device, segment_terms_of(graph, piece.nodes)) for piece in model.pieces(placement)))

@@ -42,14 +42,20 @@ class TrialModel:
     ----------
     refused : mapping, optional
         Task and device id -> why the task cannot run there; the devices are asked when left out.
+    tasks : TaskGraph, optional
+        Groups of nodes that stay together.
     """
 
     def __init__(
-        self, graph: Graph, devices: Sequence[Device], refused: Mapping[tuple[str, str], str] | None = None
+        self,
+        graph: Graph,
+        devices: Sequence[Device],
+        refused: Mapping[tuple[str, str], str] | None = None,
+        tasks: TaskGraph | None = None,
     ) -> None:
         self.graph = graph
         self.devices = tuple(devices)
-        self._tasks: TaskGraph = task_graph(graph)
+        self._tasks: TaskGraph = task_graph(graph) if tasks is None else tasks
         self._refused = refusals(graph, self._tasks, self.devices, Capabilities()) if refused is None else refused
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from math import log, sqrt
 from pathlib import Path
@@ -15,6 +16,7 @@ from trisect.partitioner.costs.cut_measurement import with_measured_cuts
 from trisect.partitioner.costs.model_costs import segment_terms_of
 from trisect.partitioner.graph.model_graph import Graph
 from trisect.partitioner.problem.problem_builder import PACE_DEVIATION, ProblemInputs
+from trisect.partitioner.problem.task_grouping import merged_tasks
 from trisect.profiles.costmodel.device_model import DeviceModel
 from trisect.profiles.costmodel.regression import Regression
 from trisect.profiles.stored.segment_store import MeasuredSegment
@@ -64,6 +66,17 @@ def test_cuts_and_the_whole_model_again_are_measured_once(
     assert rows(again) == rows(known)
     with_measured_cuts(inputs, tmp_path / "cuts.json", now=NOW.replace(year=2027))
     assert len(ran) == 2 * (4 + len(DEVICES))  # too old
+
+
+def test_nodes_that_an_engine_computes_together_are_not_cut_apart(
+    inputs: ProblemInputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = list(inputs.graph.nodes)
+    tasks, refused = merged_tasks(inputs.graph, inputs.tasks, {}, [tuple(names[:8])], {})
+    ran = took(monkeypatch, 1e-3)
+    with_measured_cuts(replace(inputs, tasks=tasks, refused=refused), tmp_path / "cuts.json", now=NOW)
+    assert ran
+    assert all(set(names[:8]) <= set(plan.segments[0].nodes) for plan in ran)
 
 
 def test_a_machine_that_is_not_steady_widens_intervals(
