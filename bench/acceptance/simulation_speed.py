@@ -9,7 +9,7 @@ from functools import partial
 from trisect.partitioner.strategies import propose
 from trisect.runtime.progress import Progress, no_progress
 from trisect.scheduler.problem.problem import Part, Problem
-from trisect.scheduler.simulation.part_times import part_time_s
+from trisect.scheduler.simulation.part_times import part_time_s, placement_of
 from trisect.scheduler.simulation.simulate import PartLink, part_links, simulate, single_parts, start_times
 
 from .. import workloads
@@ -66,4 +66,5 @@ def bench_simulation(
 
 
 def _to_lists(problem: Problem, parts: Sequence[Part]) -> tuple[list[float], list[list[PartLink]]]:
-    return [part_time_s(problem, part) for part in parts], part_links(problem, parts)
+    placement = placement_of(parts)
+    return [part_time_s(problem, part, placement) for part in parts], part_links(problem, parts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 
 from trisect.profiles.costmodel.cost_terms import CostTerm
 from trisect.profiles.costmodel.costs import Costs
@@ -10,10 +11,11 @@ from trisect.profiles.costmodel.device_model import DeviceModel
 from trisect.profiles.costmodel.segment_terms import boundary_terms, node_terms, segment_terms
 from trisect.runtime.device import Device
 from trisect.runtime.plans.plan_parts import Segment
-from trisect.scheduler.problem.boundary_costs import BoundaryCost
+from trisect.scheduler.problem.boundary_costs import BoundaryCost, BoundarySides
 from trisect.scheduler.problem.task_graph import TaskGraph
 
 from ..graph.model_graph import Graph
+from .channels_last import channels_last_devices, channels_last_tensors
 
 
 def segment_terms_of(graph: Graph, nodes: Sequence[str], channels_last: Collection[str] = ()) -> tuple[CostTerm, ...]:
@@ -73,13 +75,21 @@ def boundary_costs(graph: Graph, devices: Sequence[Device], costs: Costs) -> dic
     Returns
     -------
     dict
-        Tensor -> seconds on each of `devices`.
+        Tensor -> seconds on each of `devices`. An image that crosses in NHWC layout is not reordered.
     """
     crossed = boundary_terms(list(graph.op_instances.values()))
+    nhwc_devices = channels_last_devices(devices)
+    nhwc_columns = frozenset(i for i, device in enumerate(devices) if device.id in nhwc_devices)
+    images = channels_last_tensors(graph, crossed) if nhwc_columns else frozenset()
     sides = [terms for crossing in crossed.values() for terms in (crossing.leave, crossing.enter)]
-    columns = [_sums_s(costs.models.get(device.id), sides) for device in devices]
-    rows = iter(zip(*columns, strict=True))
-    return {tensor: BoundaryCost(next(rows), next(rows)) for tensor in crossed}
+    sides += [terms for tensor in sorted(images) for terms in crossed[tensor].in_nhwc]
+    rows = iter(zip(*(_sums_s(costs.models.get(device.id), sides) for device in devices), strict=True))
+    as_they_are = {tensor: BoundaryCost(next(rows), next(rows)) for tensor in crossed}
+    in_nhwc = {tensor: BoundarySides(next(rows), next(rows)) for tensor in sorted(images)}
+    return {
+        tensor: replace(cost, in_nhwc=in_nhwc[tensor], nhwc_columns=nhwc_columns) if tensor in images else cost
+        for tensor, cost in as_they_are.items()
+    }
 
 
 def _sums_s(model: DeviceModel | None, groups: Sequence[Sequence[CostTerm]]) -> list[float]:

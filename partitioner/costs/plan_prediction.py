@@ -13,7 +13,7 @@ from math import exp, hypot, sqrt
 from trisect.runtime.plans.timeline import Schedule
 from trisect.scheduler.problem.core_sharing import CoreSharing
 from trisect.scheduler.problem.problem import Part, Problem
-from trisect.scheduler.simulation.part_times import loads_s, part_time_s, part_times_s
+from trisect.scheduler.simulation.part_times import loads_s, part_time_s, part_times_s, placement_of
 
 from ..problem.problem_builder import ProblemInputs
 from ..segments.pieces import Piece
@@ -75,6 +75,7 @@ def predict_plan(
     nhwc : collection of str
         Tensors that cross boundaries in NHWC layout.
     """
+    placement = placement_of(parts)
     known_s: dict[Part, float] = {}
     variances: dict[Part, float] = {}
     variance = 0.0
@@ -82,7 +83,7 @@ def predict_plan(
         own = [(part, piece) for part, piece in zip(parts, pieces, strict=True) if part.device == device_id]
         model = inputs.costs.models.get(device_id)
         if model is None:
-            times_s = [part_time_s(problem, part) for part, _ in own]
+            times_s = [part_time_s(problem, part, placement) for part, _ in own]
             variances |= {part: (_UNMODELLED * time_s) ** 2 for (part, _), time_s in zip(own, times_s, strict=True)}
             variance += (_UNMODELLED * sum(times_s)) ** 2
             continue
@@ -95,7 +96,7 @@ def predict_plan(
     if not inputs.costs.is_measured:
         return PlanPrediction(problem, 0.0, ())
     times_s = part_times_s(problem, parts)
-    wakeups_s = [time_s - part_time_s(problem, part) for part, time_s in zip(parts, times_s, strict=True)]
+    wakeups_s = [time_s - part_time_s(problem, part, placement) for part, time_s in zip(parts, times_s, strict=True)]
     deviations = [
         _deviation(variances[part], wakeup_s, time_s, inputs.pace_deviation)
         for part, wakeup_s, time_s in zip(parts, wakeups_s, times_s, strict=True)

@@ -40,10 +40,12 @@ def corrected(inputs: ProblemInputs, plan: Plan, timing: PlanTiming) -> ProblemI
     """
     problem, owner = inputs.problem, task_of_node(inputs.tasks)
     factors = dict(inputs.factors)
+    placement = {owner[node]: s.device for s in plan.segments for node in s.nodes if node in owner}
     for segment, time_s in zip(plan.segments, timing.segments_s, strict=True):
         tasks = dict.fromkeys(owner[node] for node in segment.nodes if node in owner)
         predicted_s = sum(problem.time(task, segment.device) for task in tasks)
-        overhead_s = problem.overhead(segment.device) + boundary_time_s(problem, Part(segment.device, tuple(tasks)))
+        crossing_s = boundary_time_s(problem, Part(segment.device, tuple(tasks)), placement)
+        overhead_s = problem.overhead(segment.device) + crossing_s
         tasks_s = max(time_s - overhead_s, time_s / 2)
         if predicted_s > 0:
             factor = min(max(tasks_s / predicted_s, 1 / _CORRECTION_MAX), _CORRECTION_MAX)

@@ -15,15 +15,13 @@ from onnx import helper
 
 from trisect.profiles.costmodel.segment_terms import boundary_terms
 from trisect.runtime.device import Device
-from trisect.runtime.engines import keeps_channels_last
 from trisect.runtime.tensors.onnx_tensors import bodies_of
 from trisect.runtime.tensors.tensor_spec import TO_NCHW, TO_NHWC
 
-from ..graph.ir_values import spec_of
+from ..costs.channels_last import channels_last_devices, channels_last_tensors
 from ..graph.model_graph import Graph
 from .pieces import Piece
 
-_DTYPES = ("float32", "float16", "bfloat16")
 _INNER_SUFFIX = ":NCHW"
 """Of an image's name inside a segment: the boundary tensor has the model's name, whatever its layout."""
 
@@ -41,14 +39,11 @@ def nhwc_boundaries(graph: Graph, pieces: Sequence[Piece], devices: Sequence[Dev
     if len(pieces) < 2:
         return frozenset()
     used = {piece.device for piece in pieces}
-    nhwc_devices = {device.id for device in devices if device.id in used and keeps_channels_last(device)}
+    nhwc_devices = channels_last_devices([device for device in devices if device.id in used])
     if sum(piece.device in nhwc_devices for piece in pieces) < 2:
         return frozenset()
     home = {node: number for number, piece in enumerate(pieces) for node in piece.nodes}
-    outputs = {str(value.name) for value in graph.model.graph.outputs}
-    images = {
-        name for name, terms in boundary_terms(list(graph.op_instances.values())).items() if terms.is_channels_last
-    }
+    images = channels_last_tensors(graph, boundary_terms(list(graph.op_instances.values())))
 
     def crosses(value: ir.Value, maker: int) -> bool:
         readers = {home.get(str(node.name)) for node, _ in value.uses()} - {maker}
@@ -59,7 +54,7 @@ def nhwc_boundaries(graph: Graph, pieces: Sequence[Piece], devices: Sequence[Dev
         for node, number in home.items()
         if pieces[number].device in nhwc_devices
         for value in graph.nodes[node].outputs
-        if (name := str(value.name)) in images - outputs and _has_fixed_shape(value) and crosses(value, number)
+        if (name := str(value.name)) in images and crosses(value, number)
     )
 
 
@@ -97,8 +92,3 @@ def _rename(nodes: Iterable[onnx.NodeProto], names: Mapping[str, str]) -> None:
             _rename(body.node, names)
             for output in body.output:  # a body may return a tensor of the outer graph
                 output.name = names.get(output.name, output.name)
-
-
-def _has_fixed_shape(value: ir.Value) -> bool:
-    spec = spec_of(value)
-    return spec.dtype in _DTYPES and all(isinstance(size, int) for size in spec.shape)

@@ -82,6 +82,11 @@ class BoundaryTerms:
     is_channels_last: bool = False
     """Whether its producer and all its consumers use the layout of convolutions."""
 
+    @property
+    def in_nhwc(self) -> tuple[tuple[CostTerm, ...], tuple[CostTerm, ...]]:
+        """The terms of leaving and of entering where the tensor crosses in NHWC layout: nothing is reordered."""
+        return self.leave[:1], self.enter[:1]
+
 
 def boundary_terms(ops: Sequence[OpInstance]) -> dict[str, BoundaryTerms]:
     """Return the cost terms that a cut adds, for each tensor between operators.

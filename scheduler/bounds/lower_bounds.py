@@ -111,7 +111,9 @@ def upper_bound(problem: Problem) -> float:
     slowest += len(problem.graph) * max((problem.overhead(d) for d in problem.device_ids), default=0.0)
     ids = problem.device_ids
     for _, _, tensors in tensor_edges(problem.graph):
-        slowest += sum(max(problem.crossing_time(t, s, a, b) for a in ids for b in ids) for t, s in tensors.items())
+        slowest += sum(max(problem.transfer_time(s, a, b) for a in ids for b in ids) for s in tensors.values())
+        crossed = [problem.boundary_costs[t] for t in tensors if t in problem.boundary_costs]
+        slowest += sum(max(cost.leave_s) + max(cost.enter_s) for cost in crossed)
     if problem.objective == "energy":
         slowest *= max(problem.platform.power_w[device] for device in ids)
     return slowest or 1.0

@@ -5,8 +5,8 @@ Slots are in an order, each has one device or is unused, and each task is in one
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import floor, inf
 
 from ..problem.problem import Part, Problem
@@ -14,6 +14,7 @@ from ..problem.task_graph import tensor_edges
 from ..simulation.list_scheduling import TaskLists, task_lists
 from .linear_program import LinearProgram
 from .lower_bounds import best_bound, upper_bound
+from .slot_crossings import slot_crossings
 
 _INTEGER_STEPS, _REAL_STEPS = 10**6, 1000.0
 """Units of the program from zero to the horizon."""
@@ -128,32 +129,23 @@ class SlotModel:
         return terms
 
     def add_loads(self) -> None:
-        """Add: the objective is at least the load of each device."""
-        crossed = self.crossed([1.0 for _ in self.lists.devices])
+        """Add: the objective is at least the load of each device, boundary crossings included."""
         for d in range(len(self.lists.devices)):
-            self.program.add({self.goal: 1.0, **_negative({**self.work(None, d), **crossed[d]})}, 0, inf)
+            crossed = {v: c for slot in self.crossed for v, c in slot[d].items()}
+            self.program.add({self.goal: 1.0, **_negative({**self.work(None, d), **crossed})}, 0, inf)
 
-    def crossed(self, price: Sequence[float]) -> list[dict[int, float]]:
-        """Return, per device, terms of the boundary costs to and from other devices, at its price per second."""
-        problem, width = self.problem, range(len(self.lists.devices))
-        number = self.lists.numbers
-        crossings: dict[tuple[str, int, bool], int] = {}
-        terms: list[dict[int, float]] = [{} for _ in width]
-        edges = tensor_edges(problem.graph) if problem.boundary_costs else ()
-        for source, target, tensor in ((a, b, name) for a, b, names in edges for name in names):
-            if (boundary := problem.boundary_costs.get(tensor)) is None:
-                continue
-            for d in width:
-                for leaves, cost_s in ((True, boundary.leave_s[d]), (False, boundary.enter_s[d])):
-                    here, there = (source, target) if leaves else (target, source)
-                    if cost_s <= 0 or not (inside := self.place(number[here], d)):
-                        continue
-                    # One variable for all readers: it is paid once on a device.
-                    crossing = crossings.setdefault((tensor, d, leaves), self.program.binary())
-                    inside |= {c: 1.0 for e in width if e != d for c in self.place(number[there], e)}
-                    self.program.add({crossing: 1.0, **_negative(inside)}, -1, inf)
-                    terms[d][crossing] = self.scaled(cost_s * price[d])
-        return terms
+    @cached_property
+    def crossed(self) -> list[list[dict[int, float]]]:
+        """Per slot and device, terms of what tensors cost that leave or enter the segment: seconds, or joules."""
+        is_energy = self.problem.objective == "energy"
+        prices = [self.problem.platform.power_w[d] if is_energy else 1.0 for d in self.lists.devices]
+        return slot_crossings(
+            self.problem,
+            self.program,
+            self.lists.numbers,
+            self.cells,
+            lambda time_s, d: self.scaled(time_s * prices[d]),
+        )
 
     def add_memory(self) -> None:
         """Add: the objective is at least the bytes of weights on each device."""
@@ -188,8 +180,9 @@ class SlotModel:
                         move = moves.setdefault((source, tensor, a, b), program.binary())
                         program.add({move: 1.0, **_negative({**ends[0], **ends[1]})}, -1, inf)
                         total[move] = self.scaled(cost)
-        for crossed in self.crossed([problem.platform.power_w[device] for device in ids]):
-            total |= crossed
+        for slot in self.crossed:
+            for crossed in slot:
+                total |= crossed
         program.add({self.goal: 1.0, **_negative(total)}, 0, inf)
 
     def add_latency(self) -> None:
@@ -201,7 +194,7 @@ class SlotModel:
         ends = [program.bounded(0, top) for _ in self.used]
         done = [program.bounded(0, top) for _ in lists.tasks]
         for k in range(len(self.used)):
-            work = {v: c for d in width for v, c in self.work(k, d).items()}
+            work = {v: c for d in width for v, c in {**self.work(k, d), **self.crossed[k][d]}.items()}
             program.add({ends[k]: 1.0, starts[k]: -1.0, **_negative(work)}, 0, inf)
             program.add({self.goal: 1.0, ends[k]: -1.0}, 0, inf)
             if k:
@@ -216,16 +209,24 @@ class SlotModel:
         self.add_paths()
         chosen = [[self._where(i, d) for d in width] for i in range(len(lists.tasks))]
         for j, before in enumerate(lists.preds):
-            for i, table in before:
+            for i, _ in before:
+                delays = self._delays(i, j)
                 for a in width:
                     if chosen[i][a] is None:
                         continue
                     for k, cell in enumerate(self.cells[j]):
                         for b, choice in cell.items():
                             if a != b:
-                                delay = self.scaled(table[a * len(width) + b])
+                                delay = delays[a][b]
                                 when = (chosen[i][a] or 0, choice)
                                 program.add({starts[k]: 1.0, done[i]: -1.0}, delay, inf, when)
+
+    def _delays(self, source: int, target: int) -> list[list[float]]:
+        """Return how long the tensors of an edge travel between each two devices; boundaries are work of the slots."""
+        tensors = self.problem.graph.edges[self.lists.tasks[source], self.lists.tasks[target]]["tensors"]
+        largest = max(tensors.values(), default=0)
+        ids = self.lists.devices
+        return [[self.scaled(self.problem.transfer_time(largest, a, b)) if tensors else 0.0 for b in ids] for a in ids]
 
     def add_paths(self) -> None:
         """Add redundant constraints that help to prove: each task after its predecessors, ignoring slots."""

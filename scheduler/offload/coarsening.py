@@ -11,7 +11,7 @@ from dataclasses import replace
 from math import inf
 
 from ..problem.disjoint_sets import DisjointSets
-from .offload_instance import Net, OffloadInstance
+from .offload_instance import Net, OffloadInstance, OffloadStep
 
 
 def cluster(instance: OffloadInstance, min_cost: float, max_work: float) -> list[int]:
@@ -39,8 +39,7 @@ def cluster(instance: OffloadInstance, min_cost: float, max_work: float) -> list
                 clusters.merge(a, b)
                 work[a] += work[b]
                 size[a] += size[b]
-    roots: dict[int, int] = {}
-    return [roots.setdefault(clusters.find(g), len(roots)) for g in range(instance.count)]
+    return _numbered(clusters, instance.count)
 
 
 def coarse_instance(instance: OffloadInstance, cluster_of: Sequence[int]) -> OffloadInstance:
@@ -67,5 +66,64 @@ def coarse_instance(instance: OffloadInstance, cluster_of: Sequence[int]) -> Off
         nets=nets,
         preds=[sorted({cluster_of[p] for g in row for p in instance.preds[g]} - {c}) for c, row in enumerate(members)],
         succs=[sorted({cluster_of[s] for g in row for s in instance.succs[g]} - {c}) for c, row in enumerate(members)],
-        steps=tuple(replace(step, group=cluster_of[step.group]) for step in instance.steps),
+        steps=_with_merged_chains([replace(step, group=cluster_of[step.group]) for step in instance.steps]),
+        gradient_order=(),
+    )
+
+
+def chain_clusters(instance: OffloadInstance, max_size: float) -> list[int]:
+    """Return the cluster of each group: chains without branches, divided where little has to be transferred.
+
+    Parameters
+    ----------
+    max_size : float
+        Bytes of a cluster.
+    """
+    sent = [0.0] * instance.count
+    for net in instance.nets:
+        sent[net.producer] += net.cost
+    links = [
+        (group, after[0])
+        for group, after in enumerate(instance.succs)
+        if len(after) == 1 and len(instance.preds[after[0]]) == 1
+    ]
+    clusters = DisjointSets(range(instance.count))
+    size = list(instance.size)
+    cannot = [(a == inf, h == inf) for a, h in zip(instance.acc_time, instance.host_time, strict=True)]
+    for group, after in sorted(links, key=lambda link: -sent[link[0]]):
+        a, b = clusters.find(group), clusters.find(after)
+        received = max((sent[p] for p in instance.preds[group]), default=0.0)
+        if sent[group] < min(sent[after], received) or size[a] + size[b] > max_size or cannot[a] != cannot[b]:
+            continue
+        clusters.merge(a, b)
+        size[clusters.find(a)] = size[a] + size[b]
+    return _numbered(clusters, instance.count)
+
+
+def _numbered(clusters: DisjointSets[int], count: int) -> list[int]:
+    roots: dict[int, int] = {}
+    return [roots.setdefault(clusters.find(g), len(roots)) for g in range(count)]
+
+
+def _with_merged_chains(steps: Sequence[OffloadStep]) -> tuple[OffloadStep, ...]:
+    """Return the steps with chains of one cluster as one step each: nobody waits for what is inside a chain."""
+    last = list(range(len(steps)))
+    for i in reversed(range(len(steps))):
+        after = steps[i].succs
+        if len(after) == 1 and len(steps[after[0]].preds) == 1 and steps[after[0]].group == steps[i].group:
+            last[i] = last[after[0]]
+    chains: dict[int, list[int]] = {}
+    for i, end in enumerate(last):
+        chains.setdefault(end, []).append(i)
+    # By their last steps the chains are in topological order.
+    number = {end: n for n, end in enumerate(sorted(chains))}
+    return tuple(
+        OffloadStep(
+            steps[end].group,
+            sum(steps[i].host_time for i in chains[end]),
+            sum(steps[i].acc_time for i in chains[end]),
+            tuple(number[p] for p in steps[chains[end][0]].preds),
+            tuple(number[last[s]] for s in steps[end].succs),
+        )
+        for end in sorted(chains)
     )

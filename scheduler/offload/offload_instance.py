@@ -6,7 +6,7 @@ reads) is merged into that neighbour's group: that keeps the optimum and halves 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from math import inf
 
@@ -59,6 +59,9 @@ class OffloadInstance:
     device_ids: tuple[str, ...]
     steps: tuple[OffloadStep, ...] = ()
     """In topological order, without tasks that delay no other."""
+    gradient_order: tuple[tuple[int, int], ...] = ()
+    """Pairs of groups (reader, producer) of a gradient, at least one without forward tasks. No constraint, but a
+    good pipeline usually runs the reader's device first, as it does where both have forward tasks."""
 
     @property
     def count(self) -> int:
@@ -221,7 +224,21 @@ class _Contraction:
             capacity=self.capacity,
             device_ids=device_ids,
             steps=self.steps(group_of),
+            gradient_order=self.gradient_order(groups, number),
         )
+
+    def gradient_order(
+        self, groups: Mapping[str, Collection[str]], number: Mapping[str, int]
+    ) -> tuple[tuple[int, int], ...]:
+        """Return the pairs of groups in which a gradient passes to or from a group without forward tasks."""
+        backward = self.problem.rules.backward
+        without_forward = {root for root, tasks in groups.items() if backward.issuperset(tasks)}
+        pairs: dict[tuple[int, int], None] = {}
+        for source, target in self.problem.graph.edges:
+            a, b = self.groups.find(source), self.groups.find(target)
+            if a != b and source in backward and target in backward and not without_forward.isdisjoint((a, b)):
+                pairs[number[b], number[a]] = None
+        return tuple(pairs)
 
     def steps(self, group_of: Mapping[str, int]) -> tuple[OffloadStep, ...]:
         """Return the tasks in order, without sources that only their own group reads and that take no time."""

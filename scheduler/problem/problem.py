@@ -228,13 +228,17 @@ class Problem:
         return 0.0 if source == target else self.platform.link(source, target).time_s(size_bytes)
 
     def crossing_time(self, tensor: str, size_bytes: int, src: str | Device, dst: str | Device) -> float:
-        """Return the seconds that a tensor costs between parts on two devices: both boundaries and the transfer."""
+        """Return the seconds that a tensor costs between two parts, also of one device: boundaries and transfer.
+
+        An image is priced as if nothing else read it; another reader may prevent the layout NHWC.
+        """
         boundary = self.boundary_costs.get(tensor)
         moving_s = self.transfer_time(size_bytes, src, dst)
         if boundary is None:
             return moving_s
         source, target = self.column(src), self.column(dst)
-        return moving_s if source == target else boundary.leave_s[source] + moving_s + boundary.enter_s[target]
+        sides = boundary.between((source, target))
+        return sides.leave_s[source] + moving_s + sides.enter_s[target]
 
     def overhead(self, device: str | Device) -> float:
         """Return the seconds that each call of a part costs on a device."""
@@ -256,17 +260,17 @@ class Problem:
 def crossing_time_s(problem: Problem, placement: Placement, tasks: Collection[str], device: str) -> float:
     """Return the seconds of all crossings to and from some tasks if they were on that device and all others stayed.
 
-    A tensor that goes to one device twice is counted once.
+    A tensor that goes to one device twice is counted once. Neighbours on one device count as one part.
     """
     graph = problem.graph
     moved: dict[tuple[str, str], float] = {}
     for task in tasks:
         for other in graph.predecessors(task):
-            if other not in tasks:
+            if other not in tasks and placement[other] != device:
                 for tensor, size_bytes in graph.get_edge_data(other, task)["tensors"].items():
                     moved[tensor, device] = problem.crossing_time(tensor, size_bytes, placement[other], device)
         for other in graph.successors(task):
-            if other not in tasks:
+            if other not in tasks and placement[other] != device:
                 target = placement[other]
                 for tensor, size_bytes in graph.get_edge_data(task, other)["tensors"].items():
                     moved[tensor, target] = problem.crossing_time(tensor, size_bytes, device, target)

@@ -16,7 +16,7 @@ from trisect.runtime.plans.timeline import Event, PeakBasis, Schedule
 
 from ..problem.problem import Part, Problem
 from ..problem.task_graph import tensor_edges
-from .part_times import part_time_s
+from .part_times import part_time_s, placement_of
 
 
 @dataclass
@@ -47,7 +47,7 @@ def energy_j(problem: Problem, parts: Sequence[Part]) -> float | None:
     """
     if any(part.device not in problem.platform.power_w for part in parts):
         return None
-    device_of = {node: part.device for part in parts for node in part.nodes}
+    device_of = placement_of(parts)
     moved = {
         (source, tensor, device_of[target]): problem.transfer_time(size_bytes, device_of[source], device_of[target])
         for source, target, tensors in tensor_edges(problem.graph)
@@ -55,7 +55,7 @@ def energy_j(problem: Problem, parts: Sequence[Part]) -> float | None:
     }
     busy_s: dict[str, float] = defaultdict(float)
     for part in parts:
-        busy_s[part.device] += part_time_s(problem, part)
+        busy_s[part.device] += part_time_s(problem, part, device_of)
     for (_, _, device), time_s in moved.items():
         busy_s[device] += time_s
     return sum(problem.platform.power_w[device] * time_s for device, time_s in busy_s.items())

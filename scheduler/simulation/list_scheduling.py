@@ -76,7 +76,11 @@ def task_lists(problem: Problem) -> TaskLists:
     def with_boundaries(tensors: Mapping[str, int], table: tuple[float, ...]) -> tuple[tuple[float, ...], float]:
         crossed = [cost for name in tensors if (cost := problem.boundary_costs.get(name)) is not None]
         width = range(len(ids))
-        more = (sum(c.leave_s[i] + c.enter_s[j] for c in crossed) if i != j else 0.0 for i in width for j in width)
+        more = (
+            sum((sides := c.between((i, j))).leave_s[i] + sides.enter_s[j] for c in crossed) if i != j else 0.0
+            for i in width
+            for j in width
+        )
         longer = tuple(time_s + more_s for time_s, more_s in zip(table, more, strict=True))
         return longer, sum(longer) / pairs if pairs else 0.0
 

@@ -5,21 +5,23 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 
-from ..problem.problem import Part, Problem
+from ..problem.boundary_costs import BoundarySides
+from ..problem.problem import Part, Placement, Problem
 
 
-def part_time_s(problem: Problem, part: Part) -> float:
+def part_time_s(problem: Problem, part: Part, placement: Placement) -> float:
     """Return the seconds of one call of a part in a loop: call overhead, its tasks one by one, boundary crossings."""
     if (known_s := problem.known_parts_s.get(part)) is not None:
         return known_s
     column, times_s = problem.column(part.device), problem.times_s
     work_s = sum(times_s[node][column] for node in part.nodes)
-    return problem.overhead(part.device) + work_s + boundary_time_s(problem, part)
+    return problem.overhead(part.device) + work_s + boundary_time_s(problem, part, placement)
 
 
 def part_times_s(problem: Problem, parts: Sequence[Part]) -> list[float]:
     """Return the seconds of one call of each part in sequence: longer where its engine was idle in between."""
-    times_s = [part_time_s(problem, part) for part in parts]
+    placement = placement_of(parts)
+    times_s = [part_time_s(problem, part, placement) for part in parts]
     wakeup_costs = problem.platform.wakeup_costs
     if wakeup_costs is None:
         return times_s
@@ -35,10 +37,21 @@ def loads_s(problem: Problem, parts: Sequence[Part]) -> dict[str, float]:
     return dict(loads)
 
 
-def boundary_time_s(problem: Problem, part: Part) -> float:
+def placement_of(parts: Sequence[Part]) -> dict[str, str]:
+    """Return the device of each task of some parts."""
+    return {task: part.device for part in parts for task in part.nodes}
+
+
+def boundary_time_s(problem: Problem, part: Part, placement: Placement) -> float:
     """Return the seconds that tensors entering and leaving a part add to its tasks and its call.
 
     Each tensor counts once on its way out, however many parts read it, and once on its way in.
+
+    Parameters
+    ----------
+    placement : mapping of str to str
+        The device of each task, also of those outside the part: an image crosses in NHWC layout only where all devices
+        that use it compute in that.
 
     Examples
     --------
@@ -50,24 +63,34 @@ def boundary_time_s(problem: Problem, part: Part) -> float:
     >>> devices = [Device("cpu:a", "cpu", "a", ""), Device("gpu:b", "gpu", "b", "")]
     >>> costs = {"t": BoundaryCost(leave_s=(0.25, 0.5), enter_s=(2.0, 4.0))}
     >>> problem = Problem.of(graph, devices, lambda node, device: 1.0, boundary_costs=costs)
-    >>> boundary_time_s(problem, Part("cpu:a", ("x",))), boundary_time_s(problem, Part("gpu:b", ("y",)))
-    (0.25, 4.0)
-    >>> boundary_time_s(problem, Part("gpu:b", ("x", "y")))
+    >>> parts = Part("cpu:a", ("x",)), Part("gpu:b", ("y",))
+    >>> [boundary_time_s(problem, part, placement_of(parts)) for part in parts]
+    [0.25, 4.0]
+    >>> boundary_time_s(problem, Part("gpu:b", ("x", "y")), {"x": "gpu:b", "y": "gpu:b"})
     0.0
     """
     costs = problem.boundary_costs
     if not costs:
         return 0.0
+    graph = problem.graph
     inside, column = set(part.nodes), problem.column(part.device)
-    leaving: set[str] = set()
-    entering: set[str] = set()
+    leaving: dict[str, str] = {}
+    entering: dict[str, str] = {}
     for task in part.nodes:
-        for other, data in problem.graph.succ[task].items():
+        for other, data in graph.succ[task].items():
             if other not in inside:
-                leaving.update(data["tensors"])
-        for other, data in problem.graph.pred[task].items():
+                leaving |= dict.fromkeys(data["tensors"], task)
+        for other, data in graph.pred[task].items():
             if other not in inside:
-                entering.update(data["tensors"])
-    leave_s = sum(costs[name].leave_s[column] for name in sorted(leaving) if name in costs)
-    enter_s = sum(costs[name].enter_s[column] for name in sorted(entering) if name in costs)
+                entering |= dict.fromkeys(data["tensors"], other)
+
+    def sides(tensor: str, producer: str) -> BoundarySides:
+        cost = costs[tensor]
+        if cost.in_nhwc is None:
+            return cost
+        readers = [other for other, data in graph.succ[producer].items() if tensor in data["tensors"]]
+        return cost.between({problem.column(placement[task]) for task in (producer, *readers)})
+
+    leave_s = sum(sides(name, task).leave_s[column] for name, task in sorted(leaving.items()) if name in costs)
+    enter_s = sum(sides(name, task).enter_s[column] for name, task in sorted(entering.items()) if name in costs)
     return float(leave_s + enter_s)

@@ -194,6 +194,8 @@ def validate_schedule(problem: Problem, parts: Sequence[Part], schedule: Schedul
 
 def _boundaries_s(problem: Problem, parts: Sequence[Part], part_of: Mapping[str, int]) -> list[float]:
     """Return, per part, the boundary costs of tensors that enter or leave it, each once."""
+    if not problem.boundary_costs:
+        return [0.0] * len(parts)
     crossed = {
         (tensor, i, direction)
         for source, target, tensors in tensor_edges(problem.graph)
@@ -201,8 +203,12 @@ def _boundaries_s(problem: Problem, parts: Sequence[Part], part_of: Mapping[str,
         if part_of[source] != part_of[target] and tensor in problem.boundary_costs
         for i, direction in ((part_of[source], "out"), (part_of[target], "in"))
     }
+    used_by: dict[str, set[int]] = defaultdict(set)
+    for source, target, tensors in tensor_edges(problem.graph):
+        for tensor in tensors:
+            used_by[tensor] |= {problem.column(parts[part_of[task]].device) for task in (source, target)}
     costs_s = [0.0] * len(parts)
     for tensor, i, direction in sorted(crossed):
-        boundary = problem.boundary_costs[tensor]
+        boundary = problem.boundary_costs[tensor].between(used_by[tensor])
         costs_s[i] += (boundary.leave_s if direction == "out" else boundary.enter_s)[problem.column(parts[i].device)]
     return costs_s

@@ -70,8 +70,9 @@ class _Prices:
         moving = problem.transfer_time(size_bytes, src, dst) * self.factors[dst]
         if boundary is None:
             return moving
-        leave = boundary.leave_s[problem.column(src)] * self.factors[src]
-        return leave + moving + boundary.enter_s[problem.column(dst)] * self.factors[dst]
+        source, target = problem.column(src), problem.column(dst)
+        sides = boundary.between((source, target))
+        return sides.leave_s[source] * self.factors[src] + moving + sides.enter_s[target] * self.factors[dst]
 
 
 def _cheapest(prices: _Prices) -> tuple[dict[str, str], float]:

@@ -14,6 +14,7 @@ from onnx.reference import ReferenceEvaluator
 
 from tests.partitioner import small_models
 from tests.partitioner.small_models import CPU, CPU2, GPU, FakeCosts
+from trisect.partitioner.costs import channels_last
 from trisect.partitioner.planning.cost_correction import measured_segments
 from trisect.partitioner.planning.plan_request import DeviceData, PlanRequest
 from trisect.partitioner.planning.preparation import prepare
@@ -63,7 +64,7 @@ def in_nhwc(plan: Plan) -> set[str]:
 def test_only_images_whose_segments_all_compute_in_nhwc_cross_in_it(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(boundary_layouts, "keeps_channels_last", lambda device: device in (CPU, CPU2))
+    monkeypatch.setattr(channels_last, "keeps_channels_last", lambda device: device in (CPU, CPU2))
     # c crosses too, but is an output of the model.
     plan = placed(model, tmp_path / "1", [CPU, CPU2, GPU], {"a": 1, "c": 1})
     assert in_nhwc(plan) == {"a", "d"}
@@ -72,14 +73,14 @@ def test_only_images_whose_segments_all_compute_in_nhwc_cross_in_it(
     # One reader of a on a device that does not keep them so.
     assert in_nhwc(placed(model, tmp_path / "3", [CPU, CPU2, GPU], {"a": 1, "d": 2})) == set()
     # No engine that computes in NHWC.
-    monkeypatch.setattr(boundary_layouts, "keeps_channels_last", lambda device: False)
+    monkeypatch.setattr(channels_last, "keeps_channels_last", lambda device: False)
     assert in_nhwc(placed(model, tmp_path / "4", [CPU, CPU2, GPU], {"a": 1})) == set()
 
 
 def test_segment_files_declare_the_layout_and_give_the_same_results(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(boundary_layouts, "keeps_channels_last", lambda device: True)
+    monkeypatch.setattr(channels_last, "keeps_channels_last", lambda device: True)
     plan = placed(model, tmp_path / "plan", [CPU, CPU2], {"a": 1, "d": 1})
     assert in_nhwc(plan) == {"a", "d"}
     moved = {(t.tensor, t.size_bytes) for t in plan.transfers if t.tensor in in_nhwc(plan)}
@@ -146,7 +147,7 @@ def test_openvino_reports_its_layout_and_runs_nhwc_boundaries(
 def test_a_wrong_image_is_located_in_its_segment(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, twice: Callable[[str], list[Device]]
 ) -> None:
-    monkeypatch.setattr(boundary_layouts, "keeps_channels_last", lambda device: True)
+    monkeypatch.setattr(channels_last, "keeps_channels_last", lambda device: True)
     plan = placed(model, tmp_path / "plan", twice("cpu:ort"), {"a": 1, "d": 1})
     assert verify(plan, model, FEEDS).ok
     (maker,) = [s for s in plan.segments if any(spec.name == "a" for spec in s.outputs)]
@@ -169,7 +170,7 @@ def test_segments_with_nhwc_boundaries_are_not_recorded(
 ) -> None:
     inputs = prepare(PlanRequest(model, (CPU, CPU2)), DeviceData(FakeCosts()))
     for keeps, recorded in ((False, True), (True, False)):
-        monkeypatch.setattr(boundary_layouts, "keeps_channels_last", lambda device, keeps=keeps: keeps)
+        monkeypatch.setattr(channels_last, "keeps_channels_last", lambda device, keeps=keeps: keeps)
         plan = placed(model, tmp_path / str(keeps), [CPU, CPU2], {"a": 1, "d": 1})
         count = len(plan.segments)
         result = measured_segments(inputs, plan, PlanTiming(1.0, 0.0, (1.0,) * count, (0.0,) * count, 1, None))

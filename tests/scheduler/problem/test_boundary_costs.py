@@ -16,12 +16,12 @@ from trisect.profiles.costmodel.call_costs import WakeupCosts
 from trisect.profiles.costmodel.link_cost import LinkCost
 from trisect.runtime.device import Device
 from trisect.scheduler.bounds.segment_slots import solve_segments
-from trisect.scheduler.problem.boundary_costs import BoundaryCost
+from trisect.scheduler.problem.boundary_costs import BoundaryCost, BoundarySides
 from trisect.scheduler.problem.platform import Platform
 from trisect.scheduler.problem.problem import Part, Problem, crossing_time_s
 from trisect.scheduler.problem.rules import Objective
 from trisect.scheduler.problem.solution import Proposal
-from trisect.scheduler.simulation.part_times import boundary_time_s, loads_s
+from trisect.scheduler.simulation.part_times import boundary_time_s, loads_s, placement_of
 from trisect.scheduler.simulation.simulate import evaluate, simulate
 from trisect.scheduler.simulation.validate import validate_schedule
 
@@ -62,18 +62,19 @@ def drawn(seed: int, objective: Objective) -> Problem:
 
 def test_a_tensor_is_paid_once_by_each_part_that_it_leaves_or_enters(problem: Problem) -> None:
     split = [Part(A.id, ("x",)), Part(B.id, ("y", "z"))]
-    assert [boundary_time_s(problem, part) for part in split] == [1.0, 8.0]
+    assert [boundary_time_s(problem, part, placement_of(split)) for part in split] == [1.0, 8.0]
     # Also between two parts of one device.
     three = [Part(A.id, ("x",)), Part(B.id, ("y",)), Part(A.id, ("z",))]
-    assert [boundary_time_s(problem, part) for part in three] == [1.0, 8.0 + 32.0, 4.0 + 64.0]
+    assert [boundary_time_s(problem, part, placement_of(three)) for part in three] == [1.0, 8.0 + 32.0, 4.0 + 64.0]
     assert loads_s(problem, three) == {A.id: 2000.0 + 69.0, B.id: 1000.0 + 40.0}
     assert simulate(problem, split).latency_s == 1000.0 + 1.0 + 0.5 + 8.0 + 2000.0
-    assert boundary_time_s(problem, Part(A.id, ("x", "y", "z"))) == 0.0
+    whole = Part(A.id, ("x", "y", "z"))
+    assert boundary_time_s(problem, whole, placement_of([whole])) == 0.0
 
 
 def test_moving_a_task_includes_its_boundary_costs(problem: Problem) -> None:
     assert problem.crossing_time("t", 100, A, B) == 1.0 + 0.5 + 8.0
-    assert problem.crossing_time("t", 100, A, A) == 0.0
+    assert problem.crossing_time("t", 100, A, A) == 1.0 + 4.0  # between two parts of one device
     assert problem.crossing_time("other", 100, A, B) == 0.5
     there = {"x": A.id, "y": A.id, "z": B.id}
     assert crossing_time_s(problem, there, {"y"}, B.id) == 1.0 + 0.5 + 8.0
@@ -123,6 +124,62 @@ def test_a_solver_finds_the_best_pipeline_with_boundary_costs(seed: int) -> None
     assert solved is not None
     assert evaluate_proposal(problem, solved).value == pytest.approx(best, rel=1e-3)
     assert solved.bound == pytest.approx(best, rel=1e-3)
+
+
+def test_an_image_crosses_in_nhwc_only_where_all_devices_that_use_it_compute_in_it() -> None:
+    """x on a makes an image for y and z; a and b compute in NHWC, c does not."""
+    c = Device("npu:c", "npu", "c", "")
+    graph: nx.DiGraph[str] = nx.DiGraph()
+    graph.add_edge("x", "y", tensors={"t": 1})
+    graph.add_edge("x", "z", tensors={"t": 1})
+    plain, nhwc = ((10.0, 20.0, 30.0), (40.0, 50.0, 60.0)), BoundarySides((1.0, 2.0, 3.0), (4.0, 5.0, 6.0))
+    cost = BoundaryCost(*plain, nhwc, frozenset({0, 1}))
+    problem = Problem.of(graph, [A, B, c], lambda task, device: 1000.0, boundary_costs={"t": cost})
+    assert problem.crossing_time("t", 1, A, B) == 1.0 + 5.0
+    assert problem.crossing_time("t", 1, A, A) == 1.0 + 4.0
+    assert problem.crossing_time("t", 1, A, c) == 10.0 + 60.0
+    for z, expected in ((A.id, [1.0, 5.0, 4.0]), (B.id, [1.0, 5.0, 5.0]), (c.id, [10.0, 50.0, 60.0])):
+        parts = [Part(A.id, ("x",)), Part(B.id, ("y",)), Part(z, ("z",))]
+        assert [boundary_time_s(problem, part, placement_of(parts)) for part in parts] == expected
+        assert validate_schedule(problem, parts, simulate(problem, parts)) == []
+    # A reader in its producer's part is on its producer's device.
+    parts = [Part(A.id, ("x", "y")), Part(B.id, ("z",))]
+    assert [boundary_time_s(problem, part, placement_of(parts)) for part in parts] == [1.0, 5.0]
+
+
+@pytest.mark.parametrize("objective", ["latency", "throughput", "energy"])
+@pytest.mark.parametrize("seed", range(4))
+def test_the_program_prices_every_cut_as_the_simulation_does(seed: int, objective: Objective) -> None:
+    """All cuts of a small graph into segments, two of them on one device if that is best."""
+    lot = random.Random(seed)
+    graph = nx.DiGraph([("p", "q"), ("p", "r"), ("q", "s"), ("r", "s")])
+    for source, target in graph.edges:
+        graph.edges[source, target]["tensors"] = {f"of {source}": 100}
+    times = {task: {d.id: lot.choice([1.0, 9.0]) for d in (A, B)} for task in graph}
+    pair = lambda top: (lot.uniform(0, top), lot.uniform(0, top))  # noqa: E731
+    costs = {}
+    for task in graph:
+        sides = BoundarySides(pair(1.0), pair(1.0))
+        full = [tuple(map(sum, zip(pair(2.0), side, strict=True))) for side in (sides.leave_s, sides.enter_s)]
+        costs[f"of {task}"] = BoundaryCost(full[0], full[1], sides, frozenset({lot.randrange(2), lot.randrange(2)}))
+    platform = Platform(default_link=LinkCost(bytes_per_s=500), power_w={A.id: 2.0, B.id: 1.0})
+    problem = Problem.of(graph, [A, B], times, platform, objective=objective, boundary_costs=costs)
+    values = []
+    for slots in itertools.product(range(4), repeat=4):
+        slot = dict(zip("pqrs", slots, strict=True))
+        if any(slot[a] > slot[b] for a, b in graph.edges):
+            continue
+        for devices in itertools.product((A.id, B.id), repeat=4):
+            parts = [Part(devices[k], inside) for k in range(4) if (inside := tuple(t for t in "pqrs" if slot[t] == k))]
+            values.append(evaluate(problem, parts)[0])
+    best = min(values)
+    parts = cut(problem.graph, dict.fromkeys(problem.graph, A.id))
+    solved = solve_segments(problem, parts, evaluate(problem, parts)[0], 10.0, 0, "cp")
+    assert solved is not None
+    assert solved.parts is not None
+    assert solved.bound <= best * (1 + 1e-6)
+    assert solved.bound == pytest.approx(best, rel=1e-3)
+    assert evaluate(problem, solved.parts)[0] == pytest.approx(best, rel=1e-3)
 
 
 def test_high_boundary_costs_keep_a_chain_on_one_device() -> None:
