@@ -106,7 +106,7 @@ def _numbered(clusters: DisjointSets[int], count: int) -> list[int]:
 
 
 def _with_merged_chains(steps: Sequence[OffloadStep]) -> tuple[OffloadStep, ...]:
-    """Return the steps with chains of one cluster as one step each: nobody waits for what is inside a chain."""
+    """Return the steps with chains of one cluster as one step each: no other step waits for what is inside a chain."""
     last = list(range(len(steps)))
     for i in reversed(range(len(steps))):
         after = steps[i].succs

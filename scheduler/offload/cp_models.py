@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from ..bounds.cp_sat import solve_cp
 from ..problem.search_time_limit import TimeLimit
 from ..problem.task_graph import kahn_order
-from .call_latency import finish_times
+from .calls.call_latency import finish_times
 from .load_annealing import DeviceLoads
 from .offload_instance import OffloadInstance
 

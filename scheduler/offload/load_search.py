@@ -10,10 +10,11 @@ from random import Random
 from ..problem.search_time_limit import TimeLimit
 from .coarsening import cluster, coarse_instance
 from .cp_models import improve_loads
+from .device_bound import device_bound
 from .load_annealing import DeviceLoads, anneal
 from .offload_instance import OffloadInstance
 from .packing_bound import load_bound
-from .pipeline_search import best_chain_of_orders
+from .pipelines.pipeline_search import best_chain_of_orders
 from .search_state import PROVEN, ROUND_SHARES, SearchState, cluster_levels, largest_load, prove, restart_count
 from .step_counts import load_steps
 
@@ -23,6 +24,11 @@ _SAME_SETTINGS_SHARE = 0.5
 """Share of restarts with the settings of the first one, or of the best so far."""
 _COARSE_SHARE = 0.75
 """Share of a restart's time for the coarse instance."""
+
+_MAX_PROVABLE = 150
+"""Number of groups above which the model of all devices proves nothing in a short time; that of one device does."""
+_BOUND_SHARE = 0.05
+"""Share of the time for the bound of one device where the graph is small."""
 
 
 def search_loads(instance: OffloadInstance, clock: TimeLimit, random: Random) -> SearchState:
@@ -35,8 +41,15 @@ def search_loads(instance: OffloadInstance, clock: TimeLimit, random: Random) ->
             return state
         state = state.with_placement(max(DeviceLoads(instance, where).load), where)
     levels = cluster_levels(instance, state.bound)
-    for searching, proving in ROUND_SHARES:
+    is_large = instance.count > _MAX_PROVABLE
+    for number, (searching, proving) in enumerate(ROUND_SHARES):
         state = _anneal_restarts(instance, state, clock, clock.seconds * searching, levels, random)
+        if number == 0 and not state.is_proven and not clock.is_over():
+            seconds = clock.seconds * (proving if is_large else _BOUND_SHARE)
+            bound = device_bound(instance, state.value, clock, seconds, random.randrange(2**31))
+            state = state.with_bound(bound, "load with transfers")
+            if is_large:
+                continue
         state = prove(improve_loads, largest_load, instance, state, clock, clock.seconds * proving, random)
     return state
 

@@ -11,10 +11,10 @@ from math import inf
 from trisect.runtime.errors import InfeasibleProblem
 
 from ..problem.problem import Placement, Problem
-from .call_latency import finish_times
+from .calls.call_latency import finish_times
 from .load_annealing import DeviceLoads
 from .offload_instance import OffloadInstance, make_instance
-from .pipeline_chain import best_intervals
+from .pipelines.pipeline_chain import best_intervals
 
 
 def repair_offload(problem: Problem, placement: Placement) -> dict[str, str]:

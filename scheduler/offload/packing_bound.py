@@ -50,6 +50,18 @@ def load_bound(instance: OffloadInstance) -> float:
     return bound
 
 
+def absorbed_by_host(instance: OffloadInstance, limit: float) -> float:
+    """Return the maximum of accelerator work that one host can take over below a load (a fractional knapsack)."""
+    items = [(a if a < inf else 0.0, t) for a, t in zip(instance.acc_time, instance.host_time, strict=True) if t < inf]
+    items.sort(key=lambda item: item[1] / item[0] if item[0] > 0 else inf)
+    taken, left = 0.0, limit
+    for acc, host in items:
+        if host > left:
+            return taken + (acc * left / host if host > 0 else 0.0)
+        taken, left = taken + acc, left - host
+    return taken
+
+
 def _refuted(
     instance: OffloadInstance, acc: _Sizes, host: _Sizes, rounding: Callable[[_Sizes], _Sizes], low: float, high: float
 ) -> float:

@@ -9,10 +9,10 @@ from trisect.runtime.errors import InfeasibleProblem
 from ..problem.problem import Problem
 from ..problem.search_time_limit import TimeLimit
 from ..problem.solution import Proposal
-from .call_search import search_calls
+from .calls.call_search import search_calls
 from .load_search import search_loads
 from .offload_instance import make_instance
-from .pipeline_search import search_pipelines
+from .pipelines.pipeline_search import search_pipelines
 
 
 def solve_offload(problem: Problem, time_limit_s: float, seed: int) -> Proposal:

@@ -12,12 +12,12 @@ from math import exp, inf
 from random import Random
 
 from trisect.runtime.errors import InfeasibleProblem
-from trisect.scheduler.offload.call_latency import anneal_calls
-from trisect.scheduler.offload.call_search import starting_placements
+from trisect.scheduler.offload.calls.call_latency import anneal_calls
+from trisect.scheduler.offload.calls.call_search import starting_placements
 from trisect.scheduler.offload.load_annealing import anneal
 from trisect.scheduler.offload.load_search import first_fit
 from trisect.scheduler.offload.offload_instance import make_instance
-from trisect.scheduler.offload.pipeline_chain import MAX_ORDERS, best_intervals, depth_first_order
+from trisect.scheduler.offload.pipelines.pipeline_chain import MAX_ORDERS, best_intervals, depth_first_order
 from trisect.scheduler.offload.step_counts import call_steps, load_steps
 from trisect.scheduler.problem.problem import Part, Problem
 from trisect.scheduler.problem.search_time_limit import TimeLimit

@@ -7,10 +7,10 @@ from math import inf
 
 from trisect.runtime.plans.timeline import Schedule
 from trisect.scheduler.bounds.lower_bounds import LowerBound, best_bound
+from trisect.scheduler.offload.calls.path_bound import path_bound
 from trisect.scheduler.offload.offload_instance import make_instance
 from trisect.scheduler.offload.offload_value import offload_value, offload_violations
 from trisect.scheduler.offload.packing_bound import load_bound
-from trisect.scheduler.offload.path_bound import path_bound
 from trisect.scheduler.problem.problem import Part, Problem
 from trisect.scheduler.problem.solution import Proposal
 from trisect.scheduler.simulation.energy_and_memory import may_overflow, peak_bytes

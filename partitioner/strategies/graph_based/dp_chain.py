@@ -10,7 +10,7 @@ from __future__ import annotations
 from trisect.runtime.errors import InfeasibleProblem
 from trisect.scheduler.bounds.interval_partition import interval_placement
 from trisect.scheduler.offload.offload_instance import make_instance
-from trisect.scheduler.offload.pipeline_chain import best_intervals, depth_first_order
+from trisect.scheduler.offload.pipelines.pipeline_chain import best_intervals, depth_first_order
 from trisect.scheduler.problem.problem import Problem
 from trisect.scheduler.simulation.list_scheduling import task_lists
 

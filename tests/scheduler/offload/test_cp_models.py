@@ -9,7 +9,7 @@ from tests.scheduler.offload.offload_cases import best_of_all, offload_problems
 from trisect.scheduler.offload.cp_models import improve_loads
 from trisect.scheduler.offload.offload_instance import make_instance
 from trisect.scheduler.offload.offload_value import offload_value, offload_violations
-from trisect.scheduler.offload.pipeline_chain import best_intervals, depth_first_order
+from trisect.scheduler.offload.pipelines.pipeline_chain import best_intervals, depth_first_order
 from trisect.scheduler.problem.problem import Problem
 from trisect.scheduler.problem.search_time_limit import TimeLimit
 

@@ -11,8 +11,8 @@ from dataclasses import replace
 
 import networkx as nx
 
-from .coarsening import coarse_instance
-from .offload_instance import OffloadInstance
+from ..coarsening import coarse_instance
+from ..offload_instance import OffloadInstance
 
 
 def ordered_by_gradients(instance: OffloadInstance) -> tuple[OffloadInstance, list[int]]:

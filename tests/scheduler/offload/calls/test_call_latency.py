@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 
 from tests.scheduler.offload.offload_cases import offload_problems
-from trisect.scheduler.offload.call_latency import anneal_calls, latency
+from trisect.scheduler.offload.calls.call_latency import anneal_calls, latency
 from trisect.scheduler.offload.offload_instance import make_instance
 from trisect.scheduler.offload.offload_value import offload_value, offload_violations
 from trisect.scheduler.problem.problem import Problem

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 
 from tests.scheduler.offload.offload_cases import best_of_all, offload_problems
-from trisect.scheduler.offload.downsets import best_chain
 from trisect.scheduler.offload.offload_instance import make_instance
 from trisect.scheduler.offload.offload_value import offload_value, offload_violations
+from trisect.scheduler.offload.pipelines.downsets import best_chain
 from trisect.scheduler.problem.problem import Problem
 from trisect.scheduler.problem.search_time_limit import TimeLimit
 

@@ -11,8 +11,8 @@ from math import inf
 import numpy as np
 from numpy.typing import NDArray
 
-from ..problem.search_time_limit import TimeLimit
-from .offload_instance import OffloadInstance
+from ...problem.search_time_limit import TimeLimit
+from ..offload_instance import OffloadInstance
 
 _WORD = 64
 

@@ -13,9 +13,10 @@ from math import inf
 import numpy as np
 from numpy.typing import NDArray
 
-from ..problem.search_time_limit import TimeLimit
+from ...problem.search_time_limit import TimeLimit
+from ..offload_instance import OffloadInstance
+from ..packing_bound import absorbed_by_host
 from .downset_table import downset_table, transitions
-from .offload_instance import OffloadInstance
 
 _EPSILON = 1e-9
 _MAX_DOWNSETS = 150_000
@@ -47,7 +48,7 @@ def best_chain(instance: OffloadInstance, limit: float, clock: TimeLimit) -> tup
     best = np.full((total, k + 1, h + 1), inf)
     origin = np.full((total, k + 1, h + 1), -1, dtype=np.int64)
     best[0] = 0.0
-    absorbed = _host_absorbs(instance, limit)
+    absorbed = absorbed_by_host(instance, limit)
     # The least work on accelerators that must be done after (a, b) devices, so that the rest fits on the others.
     needed = np.array(
         [[sets.acc[last] - (k - a) * limit - (h - b) * absorbed for b in range(h + 1)] for a in range(k + 1)]
@@ -78,18 +79,6 @@ def best_chain(instance: OffloadInstance, limit: float, clock: TimeLimit) -> tup
         return True, limit / (1 - _EPSILON), None
     used = np.unravel_index(int(best[last].argmin()), best[last].shape)
     return True, float(best[last][used]), _walk_back(instance, sets.masks, origin, last, used)
-
-
-def _host_absorbs(instance: OffloadInstance, limit: float) -> float:
-    """Return the maximum of accelerator work that one host can take over below a load (a fractional knapsack)."""
-    items = [(a if a < inf else 0.0, t) for a, t in zip(instance.acc_time, instance.host_time, strict=True) if t < inf]
-    items.sort(key=lambda item: item[1] / item[0] if item[0] > 0 else inf)
-    taken, left = 0.0, limit
-    for acc, host in items:
-        if host > left:
-            return taken + (acc * left / host if host > 0 else 0.0)
-        taken, left = taken + acc, left - host
-    return taken
 
 
 def _walk_back(

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.scheduler.offload.offload_cases import best_of_all, offload_problems
+from trisect.scheduler.offload.calls.path_bound import path_bound
 from trisect.scheduler.offload.offload_instance import make_instance
-from trisect.scheduler.offload.path_bound import path_bound
 from trisect.scheduler.problem.problem import Problem
 
 

@@ -12,7 +12,7 @@ from random import Random
 
 import numpy as np
 
-from .offload_instance import OffloadInstance
+from ..offload_instance import OffloadInstance
 
 MAX_ORDERS = 400
 """Maximum number of random orders of a search."""

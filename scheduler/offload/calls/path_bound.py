@@ -15,7 +15,7 @@ from random import Random
 import numpy as np
 from numpy.typing import NDArray
 
-from .offload_instance import OffloadInstance
+from ..offload_instance import OffloadInstance
 
 _PATHS = 12
 _SPREAD = 0.5

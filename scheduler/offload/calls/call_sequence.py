@@ -14,10 +14,10 @@ from math import inf
 
 import numpy as np
 
-from ..problem.search_time_limit import TimeLimit
-from ..problem.task_graph import kahn_order
-from .downset_table import downset_table, transitions
-from .offload_instance import OffloadInstance
+from ...problem.search_time_limit import TimeLimit
+from ...problem.task_graph import kahn_order
+from ..offload_instance import OffloadInstance
+from ..pipelines.downset_table import downset_table, transitions
 
 _MAX_DOWNSETS = 3_000
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from math import inf
 from random import Random
 
-from ..problem.search_time_limit import TimeLimit
-from .cp_models import improve_loads
+from ...problem.search_time_limit import TimeLimit
+from ..cp_models import improve_loads
+from ..offload_instance import OffloadInstance
+from ..packing_bound import load_bound
+from ..search_state import ROUND_SHARES, SearchState, largest_load
 from .downsets import best_chain
 from .gradient_pipeline import ordered_by_gradients
-from .offload_instance import OffloadInstance
-from .packing_bound import load_bound
 from .pipeline_chain import MAX_ORDERS, best_intervals, depth_first_order
-from .search_state import ROUND_SHARES, SearchState, largest_load
 
 _ORDERS = 12
 

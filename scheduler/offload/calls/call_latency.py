@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from math import exp, inf
 from random import Random
 
-from ..problem.search_time_limit import TimeLimit
-from .load_annealing import DeviceLoads
-from .offload_instance import OffloadInstance
+from ...problem.search_time_limit import TimeLimit
+from ..load_annealing import DeviceLoads
+from ..offload_instance import OffloadInstance
 
 _CHECK_EVERY = 64
 _MEAN_LOAD_WEIGHT = 0.02

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 
 from tests.scheduler.offload.offload_cases import best_of_all, by_way_of_host, offload_problems
 from trisect.runtime.device import Device
-from trisect.scheduler.offload.downsets import best_chain
-from trisect.scheduler.offload.gradient_pipeline import ordered_by_gradients
 from trisect.scheduler.offload.offload_instance import make_instance
 from trisect.scheduler.offload.offload_value import offload_value, offload_violations
+from trisect.scheduler.offload.pipelines.downsets import best_chain
+from trisect.scheduler.offload.pipelines.gradient_pipeline import ordered_by_gradients
 from trisect.scheduler.problem.problem import Problem
 from trisect.scheduler.problem.rules import Rules
 from trisect.scheduler.problem.search_time_limit import TimeLimit

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from tests.scheduler.offload.offload_cases import offload_problems
 from trisect.scheduler.offload.offload_instance import make_instance
 from trisect.scheduler.offload.offload_value import offload_value, offload_violations
-from trisect.scheduler.offload.pipeline_chain import best_intervals, depth_first_order
+from trisect.scheduler.offload.pipelines.pipeline_chain import best_intervals, depth_first_order
 from trisect.scheduler.problem.problem import Problem
 
 

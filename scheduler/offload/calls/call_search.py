@@ -7,16 +7,16 @@ from functools import partial
 from math import inf
 from random import Random
 
-from ..problem.search_time_limit import TimeLimit
+from ...problem.search_time_limit import TimeLimit
+from ..coarsening import chain_clusters, cluster, coarse_instance
+from ..cp_models import improve_calls
+from ..offload_instance import OffloadInstance
+from ..pipelines.pipeline_chain import best_intervals, depth_first_order
+from ..search_state import PROVEN, ROUND_SHARES, SearchState, cluster_levels, prove, restart_count
+from ..step_counts import call_steps
 from .call_latency import anneal_calls, latency
 from .call_sequence import best_sequence
-from .coarsening import chain_clusters, cluster, coarse_instance
-from .cp_models import improve_calls
-from .offload_instance import OffloadInstance
 from .path_bound import path_bound
-from .pipeline_chain import best_intervals, depth_first_order
-from .search_state import PROVEN, ROUND_SHARES, SearchState, cluster_levels, prove, restart_count
-from .step_counts import call_steps
 
 _CHAIN_SHARES = (1 / 8, 1 / 32)
 """Shares of an accelerator's memory that a chain may occupy where chains are kept together, one for each round."""

@@ -1,0 +1,1 @@
+"""Latency when each accelerator is called once."""
