@@ -246,7 +246,8 @@ class _Contraction:
         number: dict[str, int] = {}
         for task in self.tasks:
             host = times[task][self.hosts[0]] if self.hosts else inf
-            inner = all(group_of[s] == group_of[task] for s in graph.successors(task))
+            # A task that no other reads ends its device's call, also where the host would need no time for it.
+            inner = bool(graph.succ[task]) and all(group_of[s] == group_of[task] for s in graph.successors(task))
             if host > 0 or graph.pred[task] or not inner:
                 number[task] = len(number)
         return tuple(

@@ -20,7 +20,7 @@ from trisect.profiles.costmodel.device_model import DeviceModel
 from trisect.profiles.costmodel.regression import Regression
 from trisect.profiles.stored.segment_store import MeasuredSegment
 from trisect.scheduler.problem.problem import Part
-from trisect.scheduler.simulation.part_times import part_time_s
+from trisect.scheduler.simulation.part_times import part_time_s, placement_of
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def test_a_segment_takes_what_its_own_terms_take(graph: Graph) -> None:
     prediction, parts = predicted(graph, {CPU.id: model})
     modelled, other = parts
     own_s = model.time_s(segment_terms_of(graph, list(graph.nodes)[:6]))
-    assert part_time_s(prediction.problem, modelled) == pytest.approx(own_s)
+    assert part_time_s(prediction.problem, modelled, placement_of(parts)) == pytest.approx(own_s)
     assert other not in prediction.problem.known_parts_s  # no cost model: the sum of its tasks
 
 
