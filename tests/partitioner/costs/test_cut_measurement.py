@@ -31,10 +31,11 @@ NOW = datetime(2026, 3, 1, tzinfo=UTC)
 
 
 @pytest.fixture
-def inputs(tmp_path: Path) -> ProblemInputs:
+def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ProblemInputs:
     graph = Graph.read(small_models.mlp(tmp_path / "m.onnx", layers=4), {"batch": 3})
     whole = segment_terms_of(graph, list(graph.nodes))
     known = MeasuredSegment(whole, 1e-3, 0.0, "plan")
+    monkeypatch.setattr(cut_measurement, "_BUDGET_S", 1e9)
     models = {device.id: DeviceModel(Regression()).refined([known]) for device in DEVICES}
     return small_models.inputs_of(graph, DEVICES, ModelledCosts(fitted=models))
 
