@@ -34,6 +34,8 @@ class PlanPrediction:
     deviation: float
     """Relative standard deviation of the time of all segments; 0 where costs are not measured."""
     segment_deviations: tuple[float, ...]
+    notes: tuple[str, ...] = ()
+    """Whose cost models were fitted on another machine."""
 
     def interval(self, value: float) -> tuple[float, float] | None:
         """Return the interval that contains the measured objective with 90 % probability; None where not known.
@@ -93,8 +95,9 @@ def predict_plan(
             known_s[part], variances[part] = time_s * scale, float(square) * scale**2
         variance += float(joint.covariance.sum()) * scale**2
     problem = replace(problem, known_parts_s={**problem.known_parts_s, **known_s})
+    notes = _origin_notes(inputs, parts)
     if not inputs.costs.is_measured:
-        return PlanPrediction(problem, 0.0, ())
+        return PlanPrediction(problem, 0.0, (), notes)
     times_s = part_times_s(problem, parts)
     wakeups_s = [time_s - part_time_s(problem, part, placement) for part, time_s in zip(parts, times_s, strict=True)]
     deviations = [
@@ -102,7 +105,19 @@ def predict_plan(
         for part, wakeup_s, time_s in zip(parts, wakeups_s, times_s, strict=True)
     ]
     deviation = _deviation(variance, sum(wakeups_s), sum(times_s), inputs.pace_deviation)
-    return PlanPrediction(problem, deviation, tuple(deviations))
+    return PlanPrediction(problem, deviation, tuple(deviations), notes)
+
+
+def _origin_notes(inputs: ProblemInputs, parts: Sequence[Part]) -> tuple[str, ...]:
+    models = inputs.costs.models
+    origins = {part.device: models[part.device].origin for part in parts if part.device in models}
+    foreign = [f"{device_id} ({origin})" for device_id, origin in sorted(origins.items()) if origin]
+    if len(parts) < 2 or not foreign:
+        return ()
+    return (
+        f"what cuts cost was measured elsewhere: {', '.join(foreign)}; it is corrected by what was measured here "
+        "(`trisect profile --networks 4m` measures it here)",
+    )
 
 
 def separate_cores_note(inputs: ProblemInputs, problem: Problem, parts: Sequence[Part], value: float) -> list[str]:
