@@ -28,7 +28,9 @@ _CALL_PENALTIES = (0.0, 0.01, 0.05)
 _CUTS_MAX = 40
 """Number of cuts into two segments that are tried first, in each direction, before the places near the best one."""
 _SEARCH_S = 0.5
-"""Time for which a local search from the best placement may take moves."""
+"""Time for which a local search, or simulated annealing, from the best placement may take moves."""
+_TEMPERATURE = 0.05
+"""How much worse a move of simulated annealing may be at first, as a share of the value."""
 _EQUAL_SHARE = 0.02
 """Placements are the same for a measurement when tasks with less than this share of the time differ."""
 
@@ -110,7 +112,10 @@ def _proposals(problem: Problem, seed: int, known: dict[Signature, CandidatePlac
         if known:
             start = min((evaluated(variant, c.proposal) or c for c in known.values()), key=lambda c: c.value)
             moves = move_count(problem, _SEARCH_S)
-            yield improve(variant, start.proposal, 4 * _SEARCH_S, seed, initial_temperature=0.0, moves=moves)
+            for temperature in (0.0, _TEMPERATURE):
+                yield improve(
+                    variant, start.proposal, 4 * _SEARCH_S, seed, initial_temperature=temperature, moves=moves
+                )
 
 
 def _strategy_proposals(problem: Problem, names: list[str], seed: int) -> Iterator[Proposal]:

@@ -39,14 +39,15 @@ from .cost_correction import corrected, measured_segments, without_wakeups
 from .final_turns import MeasuredContender, Ranking, ranked, run_finals
 from .plan_request import SegmentRecorder
 from .refused_segments import SegmentsRefused, without_segments
+from .time_budget import TimeBudget
 
 log = logging.getLogger(__name__)
 
 _RUNS_BETWEEN_PLANS = 3
 """Number of splits that run before the strategies propose more."""
 _SPLITS_MAX = 16
-_PLANNING_SHARE, _FINAL_SHARE = 0.2, 0.3
-"""Of the time budget: for one call of the strategies, and for the finals."""
+_PLANNING_SHARE = 0.2
+"""Of the time budget, for one call of the strategies."""
 _UNLIMITED_PLANNING_S = 60.0
 _RUNNING_S = 0.12
 _ENOUGH_RATIO = 1.5
@@ -81,13 +82,10 @@ class DeviceLoop:
     write : callable
     folder : Path
         Temporary: gets the plans.
-    budget_s : float, optional
-        Time for planning and running candidates; None = no limit.
+    budget : TimeBudget
     runs : ContenderRuns
     record : callable, optional
         Called once with the measured segments of all plans.
-    clock : callable
-        Returns the time in seconds.
     """
 
     def __init__(
@@ -96,21 +94,17 @@ class DeviceLoop:
         write: Write,
         folder: Path,
         *,
-        budget_s: float | None,
+        budget: TimeBudget,
         runs: ContenderRuns,
         record: SegmentRecorder | None = None,
         progress: Progress = no_progress,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._inputs, self._write, self._folder, self._runs = inputs, write, folder, runs
-        self._record, self._progress, self._clock = record, progress, clock
-        self._budget_s = budget_s
-        self._start_s = clock()
+        self._record, self._progress, self._budget = record, progress, budget
         self._numbers = count()
         self._contenders: list[MeasuredContender] = []
         self._segments: dict[str, list[MeasuredSegment]] = {}
         self._errors: list[float] = []
-        self._costs_s: list[float] = []
         self._notes: list[str] = []
         self._failed: list[CandidatePlacement] = []
         """Those that did not run, or are predicted to be too slow for that."""
@@ -185,8 +179,10 @@ class DeviceLoop:
         singles = single_candidates(self._inputs.problem)
         for device, candidate in sorted(singles.items(), key=lambda item: item[1].value):
             best_s = min((contender.value_s for contender in self._contenders), default=inf)
-            if candidate.value > best_s and not self._has_time():
-                self._notes.append(f"{device} alone was not run: the time budget of {self._budget_s:.3g} s was over")
+            if candidate.value > best_s and not self._budget.has_time():
+                self._notes.append(
+                    f"{device} alone was not run: the time budget of {self._budget.seconds:.3g} s was over"
+                )
             else:
                 self._run(candidate, device)
 
@@ -198,25 +194,27 @@ class DeviceLoop:
         while splits_run < _SPLITS_MAX:
             best = self._next_split(pool)
             if plannings < plannings_max and (splits_run >= next_planning or (best is None and self._is_wiser)):
-                if not self._has_time():
+                if not self._budget.has_time():
                     break
                 self._progress(splits_run, _SPLITS_MAX, "planning splits")
-                limit_s = _UNLIMITED_PLANNING_S if self._budget_s is None else _PLANNING_SHARE * self._budget_s
+                limit_s = (
+                    _UNLIMITED_PLANNING_S if self._budget.seconds is None else _PLANNING_SHARE * self._budget.seconds
+                )
                 pool += split_candidates(self._inputs.problem, seed=seed, time_limit_s=limit_s)
                 plannings, next_planning, self._is_wiser = plannings + 1, splits_run + _RUNS_BETWEEN_PLANS, False
                 best = self._next_split(pool)
                 log.info("%d splits are proposed, the best at %.4g ms", len(pool), pool[0].value * 1e3 if pool else 0.0)
             if best is None:
                 return
-            if not self._has_time():
+            if not self._budget.has_time():
                 break
             pool.remove(best)
             self._run(best, is_optional=True)
             splits_run = sum(not contender.device for contender in self._contenders)
-        if self._budget_s is not None and splits_run < _SPLITS_MAX:
+        if self._budget.seconds is not None and splits_run < _SPLITS_MAX:
             self._notes.append(
-                f"the time budget of {self._budget_s:.3g} s was over when {splits_run} splits had run: more time may "
-                "find a faster one"
+                f"the time budget of {self._budget.seconds:.3g} s was over when {splits_run} splits had run: more time "
+                "may find a faster one"
             )
 
     def _next_split(self, pool: list[CandidatePlacement]) -> CandidatePlacement | None:
@@ -245,7 +243,7 @@ class DeviceLoop:
 
         An optional one is not run when even the lower end of its plan's interval is slower than the best.
         """
-        start_s = self._clock()
+        start_s = time.monotonic()
         what = f"{device} alone" if device else f"split {len(self._contenders) + 1}"
         self._progress(len(self._contenders), _SPLITS_MAX, f"running {what}")
         best_s = min((contender.value_s for contender in self._contenders), default=inf)
@@ -273,7 +271,7 @@ class DeviceLoop:
             if plan.interval is not None:
                 self._errors.append(1 - plan.interval[0] / plan.value)
         self._learn(plan, runs.timing)
-        self._costs_s.append(self._clock() - start_s)
+        self._budget.add_cost(time.monotonic() - start_s)
         return None
 
     def _learn(self, plan: Plan, timing: PlanTiming) -> None:
@@ -300,7 +298,7 @@ class DeviceLoop:
             return
         self._progress(0, 0, "running the best plans in turns")
         try:
-            finals = run_finals(self._contenders, self._runs, self._time_left_s)
+            finals = run_finals(self._contenders, self._runs, self._budget.left_s)
             for failed in finals.failed:
                 self._contenders.remove(failed)
                 self._notes.append(f"{_name(failed)} is left out: it ran at first, and failed later")
@@ -327,16 +325,6 @@ class DeviceLoop:
     def _time_limit_s(self, plan: Plan) -> float:
         weight_bytes = plan.weights.size_bytes if plan.weights is not None else 0
         return _TIME_LIMIT_S + _RUNS_IN_LIMIT * plan.predicted.latency_s + weight_bytes / _WEIGHT_BYTES_PER_S
-
-    def _time_left_s(self) -> float:
-        return inf if self._budget_s is None else self._budget_s - (self._clock() - self._start_s)
-
-    def _has_time(self) -> bool:
-        """Return whether another plan can run before the time for the finals begins."""
-        if self._budget_s is None:
-            return True
-        needed_s = statistics.median(self._costs_s) if self._costs_s else 0.0
-        return self._time_left_s() >= needed_s + _FINAL_SHARE * self._budget_s
 
 
 def _is_feasible(inputs: ProblemInputs) -> bool:

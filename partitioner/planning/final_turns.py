@@ -6,6 +6,7 @@ http://proceedings.mlr.press/v51/jamieson16). Plans are compared by the ratios o
 
 from __future__ import annotations
 
+import logging
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,8 @@ from trisect.runtime.plans.plan import Plan
 
 from .candidate_placements import CandidatePlacement
 from .contender_runs import ContenderRuns
+
+log = logging.getLogger(__name__)
 
 _FINALISTS_MAX, _FINAL_RATIO, _DROPPED_RATIO = 4, 1.12, 1.03
 _ROUNDS, _ROUNDS_DECIDED, _ROUNDS_MAX = 4, 8, 20
@@ -34,7 +37,7 @@ these a difference has to exceed."""
 _TIME_LIMIT_S, _RUNS_IN_LIMIT = 20.0, 30
 
 
-@dataclass
+@dataclass(eq=False)
 class MeasuredContender:
     """A plan that ran."""
 
@@ -119,6 +122,11 @@ def run_finals(
         finalists = _still_in([contender for contender in finalists if contender not in failed], reference)
         if rounds >= _ROUNDS_DECIDED and _is_decided(finalists):
             break
+    for contender in filter(lambda contender: contender.turns_s, contenders):
+        log.info(
+            "%s in %d segments: %.4g ms in %d turns, spread %.1f %%", contender.device or "split",
+            len(contender.plan.segments), contender.measured_s * 1e3, len(contender.turns_s), 100 * contender.spread,
+        )  # fmt: skip
     return Finals(failed, disturbed >= _DISTURBED_MAX)
 
 
@@ -141,7 +149,9 @@ def _is_decided(finalists: Sequence[MeasuredContender]) -> bool:
 def ranked(contenders: Sequence[MeasuredContender]) -> Ranking:
     """Rank contenders: splits that are faster than the best device alone beyond the noise, devices alone, others."""
     alone = _best_alone(contenders)
-    by_time = sorted(contenders, key=lambda contender: contender.measured_s)
+    # First runs at different times are compared only where nothing ran in turns.
+    had_turns = any(contender.turns_s for contender in contenders)
+    by_time = sorted(contenders, key=lambda contender: (not contender.turns_s, contender.measured_s))
     if alone is None:
         return Ranking(tuple(by_time), None)
     ratios = {id(contender): _ratio(contender, alone) for contender in contenders}
@@ -149,8 +159,9 @@ def ranked(contenders: Sequence[MeasuredContender]) -> Ranking:
     def key(contender: MeasuredContender) -> tuple[int, float]:
         ratio, noise = ratios[id(contender)]
         if contender.device:
-            return 1, contender.measured_s
-        return (0, ratio) if ratio < 1 - noise and _is_mostly_faster(contender, alone) else (2, ratio)
+            return (1, contender.measured_s) if contender is not alone else (1, 0.0)
+        may_win = bool(contender.turns_s) or not had_turns
+        return (0, ratio) if may_win and ratio < 1 - noise and _is_mostly_faster(contender, alone) else (2, ratio)
 
     order = sorted(by_time, key=key)
     rivals = [ratios[id(contender)] for contender in contenders if not contender.device and contender.turns_s]
@@ -177,7 +188,7 @@ def _finalists(contenders: Sequence[MeasuredContender]) -> list[MeasuredContende
 
 def _best_alone(contenders: Sequence[MeasuredContender]) -> MeasuredContender | None:
     alone = [contender for contender in contenders if contender.device]
-    return min(alone, key=lambda contender: contender.measured_s, default=None)
+    return min(alone, key=lambda contender: (not contender.turns_s, contender.measured_s), default=None)
 
 
 def _ratio(contender: MeasuredContender, other: MeasuredContender) -> tuple[float, float]:

@@ -25,6 +25,7 @@ from .device_loop import DeviceLoop, LoopResult, Write
 from .final_turns import MeasuredContender
 from .plan_request import PlanRequest, SegmentRecorder
 from .refused_segments import SegmentsDiffer, raise_wrong
+from .time_budget import TimeBudget
 
 BUDGET_S = 5.5
 """Default time for planning and running candidates."""
@@ -114,7 +115,13 @@ def plan_by_running(
         return None, (f"plans were not run: {reason}",)
     with ScratchFolder("loop") as folder:
         loop = DeviceLoop(
-            inputs, write, folder, budget_s=budget_s(request), runs=ContenderRuns(), record=record, progress=progress
+            inputs,
+            write,
+            folder,
+            budget=TimeBudget(budget_s(request)),
+            runs=ContenderRuns(),
+            record=record,
+            progress=progress,
         )
         if request.strategy == "auto":
             plannings = {"plannings_max": request.refine + 1} if request.refine else {}
