@@ -135,7 +135,7 @@ def _measured(inputs: ProblemInputs, devices: Sequence[Device], progress: Progre
     ]
     cuts: list[_CutTimes] = []
     chosen = most_informative(candidates, inputs.costs.models, _CUTS)
-    wholes = [dict.fromkeys(inputs.tasks, device.id) for device in devices]
+    wholes = [dict.fromkeys(placements[0], device.id) for device in devices]
     with ScratchFolder("cuts") as folder:
         for done, placement in enumerate([*(placements[number] for number in chosen), *wholes]):
             if time.monotonic() - start_s > _BUDGET_S and placement not in wholes:
