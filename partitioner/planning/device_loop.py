@@ -36,10 +36,9 @@ from .candidate_placements import (
 )
 from .contender_runs import ContenderRuns
 from .cost_correction import corrected, measured_segments, without_wakeups
-from .final_turns import MeasuredContender, Ranking, ranked, run_finals
+from .final_turns import MeasuredContender, Ranking, TimeBudget, ranked, run_finals
 from .plan_request import SegmentRecorder
 from .refused_segments import SegmentsRefused, without_segments
-from .time_budget import TimeBudget
 
 log = logging.getLogger(__name__)
 

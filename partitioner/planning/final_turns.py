@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import logging
 import statistics
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from math import sqrt
+from math import inf, sqrt
 
 import numpy as np
 
@@ -35,6 +36,48 @@ _IQR_PER_DEVIATION, _MEDIAN_ERROR, _CONFIDENCE = 1.349, 1.2533, 2.0
 """Of a normal distribution: interquartile range, standard error of the median by that of the mean, and how many of
 these a difference has to exceed."""
 _TIME_LIMIT_S, _RUNS_IN_LIMIT = 20.0, 30
+_FINAL_SHARE = 0.3
+"""Of the time budget, for the finals."""
+
+
+class TimeBudget:
+    """The time for planning and running candidates, of which the last part belongs to the finals.
+
+    Parameters
+    ----------
+    seconds : float, optional
+        None = no limit.
+    clock : callable
+        Returns the time in seconds.
+
+    Examples
+    --------
+    >>> times = iter([0.0, 1.0, 6.5])
+    >>> budget = TimeBudget(10.0, clock=lambda: next(times))
+    >>> budget.add_cost(0.5)
+    >>> budget.has_time(), budget.has_time()
+    (True, False)
+    """
+
+    def __init__(self, seconds: float | None, clock: Callable[[], float] = time.monotonic) -> None:
+        self.seconds = seconds
+        self._clock, self._start_s = clock, clock()
+        self._costs_s: list[float] = []
+
+    def add_cost(self, cost_s: float) -> None:
+        """Record what a candidate took."""
+        self._costs_s.append(cost_s)
+
+    def left_s(self) -> float:
+        """Return the seconds left; infinite without a limit, negative after it."""
+        return inf if self.seconds is None else self.seconds - (self._clock() - self._start_s)
+
+    def has_time(self) -> bool:
+        """Return whether another candidate can run before the time for the finals begins."""
+        if self.seconds is None:
+            return True
+        needed_s = statistics.median(self._costs_s) if self._costs_s else 0.0
+        return self.left_s() >= needed_s + _FINAL_SHARE * self.seconds
 
 
 @dataclass(eq=False)

@@ -22,10 +22,9 @@ from .candidate_placements import single_candidates
 from .compared_devices import measured_comparison
 from .contender_runs import ContenderRuns
 from .device_loop import DeviceLoop, LoopResult, Write
-from .final_turns import MeasuredContender
+from .final_turns import MeasuredContender, TimeBudget
 from .plan_request import PlanRequest, SegmentRecorder
 from .refused_segments import SegmentsDiffer, raise_wrong
-from .time_budget import TimeBudget
 
 BUDGET_S = 5.5
 """Default time for planning and running candidates."""
