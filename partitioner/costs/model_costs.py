@@ -57,16 +57,17 @@ def fitted_task_times_s(graph: Graph, tasks: TaskGraph, costs: Costs) -> dict[st
     """
     instances = graph.op_instances
     terms = node_terms_of(graph, list(instances))
-    times_s: dict[str, dict[str, float]] = {}
-    for task, nodes in tasks.nodes(data="nodes"):
-        if any(instances[node].is_control_flow for node in nodes):
-            continue
-        task_terms = [term for node in nodes for term in terms[node]]
-        times_s[task] = {
-            device_id: costs.scales.get(device_id, 1.0) * float(model.times_s(task_terms).sum())
-            for device_id, model in costs.models.items()
-        }
-    return times_s
+    priced = {
+        task: [term for node in nodes for term in terms[node]]
+        for task, nodes in tasks.nodes(data="nodes")
+        if not any(instances[node].is_control_flow for node in nodes)
+    }
+    columns = {device_id: _sums_s(model, list(priced.values())) for device_id, model in costs.models.items()}
+    scales = {device_id: costs.scales.get(device_id, 1.0) for device_id in columns}
+    return {
+        task: {device_id: scales[device_id] * times_s[row] for device_id, times_s in columns.items()}
+        for row, task in enumerate(priced)
+    }
 
 
 def boundary_costs(graph: Graph, devices: Sequence[Device], costs: Costs) -> dict[str, BoundaryCost]:
