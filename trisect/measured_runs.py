@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from trisect.profiles.measuring.call_timing import repeat as repeat_call
 from trisect.runtime import verification
 from trisect.runtime.checks.stream_guard import GuardOptions
 from trisect.runtime.plans import plan_origins
@@ -19,6 +20,8 @@ from trisect.runtime.plans.timeline import Trace
 from trisect.runtime.progress import Progress, no_progress
 from trisect.runtime.sessions.session import Session
 from trisect.runtime.verification import Verification
+
+_WARM_UP_S, _WARM_UP_RUNS_MAX = 0.2, 4
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ def run(
     guard_every: int | GuardOptions | None = None,
     progress: Progress = no_progress,
 ) -> RepeatedRun:
-    """Run a plan on the same feeds repeatedly, one run after the other, after one warm-up run that is not counted.
+    """Run a plan on the same feeds repeatedly, one run after the other, after warm-up runs that are not counted.
 
     Parameters
     ----------
@@ -79,7 +82,8 @@ def run(
     inputs = dict(feeds) if feeds is not None else plan_feeds(plan, seed)
     calls_s: list[float] = []
     with Session(plan, executor, address=address, guard_every=guard_every) as session:
-        outputs = session.run(inputs)
+        for _ in repeat_call(_WARM_UP_S, 1, _WARM_UP_RUNS_MAX):
+            outputs = session.run(inputs)
         runs = session.stream([inputs] * repeat, window=1)
         start_s = time.perf_counter()
         for outputs in runs:  # noqa: B007

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from trisect.partitioner.problem.constrained_problem import constrained
 from trisect.partitioner.problem.constraints import Constraints, read_constraints
 from trisect.partitioner.strategies import TIME_LIMIT_S
 from trisect.runtime.plans import plan_origins
+from trisect.runtime.plans.plan import Plan
 from trisect.runtime.progress import Progress, no_progress
 from trisect.runtime.tensors.external_data import model_files
 from trisect.scheduler.problem.problem import Problem
@@ -53,7 +55,7 @@ def pareto(
     Returns
     -------
     list of Solution
-        The best in the first objective first; `values` has both.
+        The best in the first objective first; `values` has both. With `out`, `intervals` has those of the plans.
 
     Raises
     ------
@@ -91,4 +93,19 @@ def pareto(
         )
     for plan in plans[:1]:
         plan_origins.record(plan, request.model)
-    return front
+    return list(map(_as_planned, front, plans)) if plans else front
+
+
+def _as_planned(solution: Solution, plan: Plan) -> Solution:
+    """Return a solution with what its plan predicts of the first objective, and of the latency."""
+    known = {"latency": (plan.predicted.latency_s, plan.predicted.latency_interval_s)}
+    known[plan.objective] = (plan.value, plan.interval)
+    values = {name: known[name][0] if name in known else value for name, value in solution.values.items()}
+    intervals = {name: known[name][1] for name in values if name in known}
+    return replace(
+        solution,
+        value=plan.value,
+        bound=plan.bound,
+        values=values,
+        intervals={name: ends for name, ends in intervals.items() if ends is not None},
+    )

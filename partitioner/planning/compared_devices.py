@@ -20,7 +20,7 @@ def predicted_comparison(problem: Problem, plan: Plan) -> PlanComparison | None:
     if problem.objective not in ("latency", "throughput") or len(problem.devices) > _DEVICES_MAX:
         return None
     alone = tuple(_alone(problem, {}).values())
-    return PlanComparison(alone, ComparedTime(_name(plan), plan.value, "predicted"), _is_split(plan))
+    return PlanComparison(alone, ComparedTime(_name(plan), plan.value, "predicted", plan.interval), _is_split(plan))
 
 
 def measured_comparison(

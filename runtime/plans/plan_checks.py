@@ -143,7 +143,9 @@ def is_file_name(name: str) -> bool:
 def _check_predictions(plan: PlanContent, path: Path) -> None:
     """Check intervals, and the times of devices that run the model alone."""
     segments = plan.predicted.segment_intervals_s or {}
+    rows = plan.comparison.rows if plan.comparison is not None else ()
     intervals = [("objective", plan.interval), ("latency", plan.predicted.latency_interval_s), *segments.items()]
+    intervals += [(row.what, row.interval) for row in rows]
     for name, interval in intervals:
         if interval is not None and not 0 <= interval[0] <= interval[1] < math.inf:
             raise InvalidPlan(
@@ -151,7 +153,7 @@ def _check_predictions(plan: PlanContent, path: Path) -> None:
                 "expected two finite numbers in ascending order, none below 0",
                 remedy=REMEDY,
             )
-    for row in plan.comparison.rows if plan.comparison is not None else ():
+    for row in rows:
         if not 0 <= row.seconds < math.inf:
             raise InvalidPlan(f"{path}: {row.what[:_NAME_SHOWN]!r} takes {row.seconds:g} s", remedy=REMEDY)
 

@@ -16,6 +16,8 @@ class ComparedTime:
     seconds: float
     """Of one item: the latency, or the time per item of a stream."""
     source: Source
+    interval: tuple[float, float] | None = None
+    """Contains the measured time with 90 % probability; None where that is not known, or it was measured."""
 
 
 @dataclass(frozen=True)

@@ -54,6 +54,8 @@ class Solution:
     """How the bound is proven: ``critical path``, ``load``, ``CP-SAT``, ..."""
     values: Mapping[str, float] = field(default_factory=dict)
     """Objective -> value, for a Pareto front."""
+    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    """Objective -> the interval that contains its measured value with 90 % probability; only where that is known."""
     is_cut_short: bool = False
     """Whether the clock stopped the search: the same seed may then give another result."""
     seconds: float = field(default=0.0, compare=False)

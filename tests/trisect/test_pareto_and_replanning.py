@@ -102,7 +102,8 @@ def test_a_front_of_a_model(model: Path, two_devices: str, tmp_path: Path) -> No
     assert len({memory for _, memory in points}) == len(points) >= 2  # less memory where weights are spread
     for number, solution in enumerate(front):
         plan = Plan.load(tmp_path / "front" / f"{number:02d}")
-        assert plan.value == solution.value
+        assert plan.value == solution.value == solution.values["latency"]
+        assert dict(solution.intervals) == ({} if plan.interval is None else {"latency": plan.interval})
         assert plan.predicted.peak_bytes is not None
         assert max(plan.predicted.peak_bytes.values()) == solution.values["memory"]
     assert trisect.verify(plan).ok

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 _PIPE_WIDTH = 1000
 """Width of a table that is written to a file or a pipe, whose rows must not be wrapped."""
-_NAMES_WIDTH = 120
-"""Width up to which names are written in full there."""
+_NAMES_WIDTH = 80
+"""Width there of all columns of names together."""
 _UNLIMITED_WIDTH = 1_000_000
 _NAME_WIDTH_MIN = 16
 _PART_COLUMNS_MIN = 2
@@ -171,7 +171,7 @@ def print_table(
         for index, title in enumerate(columns)
         if title not in optional or any(row[index] not in _NO_VALUE for row in rows)
     ]
-    table = _with_short_names(table, console.width if is_terminal else _NAMES_WIDTH, console)
+    table = _that_fits(table, console) if is_terminal else _with_short_names(table)
     for part in _parts(table, console):
         console.print(_rich_table(part, fold=not _fits(part, console)))
 
@@ -186,13 +186,18 @@ def _is_number(cell: str) -> bool:
     return cell[:1].isdigit() and len(cell) <= _NUMBERS_LENGTH_MAX
 
 
-def _with_short_names(table: Sequence[_Column], width: int, console: Console) -> list[_Column]:
-    """Return a table whose names are as short as they have to be for it to fit."""
-    table = [column.shortened(width) if column.is_name else column for column in table]
+def _with_short_names(table: Sequence[_Column]) -> list[_Column]:
+    """Return a table whose columns of names share a certain width."""
+    width = _NAMES_WIDTH // max(1, sum(column.is_name for column in table))
+    return [column.shortened(width) if column.is_name else column for column in table]
+
+
+def _that_fits(table: list[_Column], console: Console) -> list[_Column]:
+    """Return a table whose names are as short as they have to be for it to fit the terminal."""
     names = [index for index, column in enumerate(table) if column.is_name]
-    excess = _measure(table, console).maximum - width
-    for index, name_width in zip(names, narrowed([table[index].width for index in names], excess), strict=True):
-        table[index] = table[index].shortened(name_width)
+    excess = _measure(table, console).maximum - console.width
+    for index, width in zip(names, narrowed([table[index].width for index in names], excess), strict=True):
+        table[index] = table[index].shortened(width)
     return table
 
 

@@ -42,7 +42,8 @@ def _comparison_document(plan: Plan) -> dict[str, Any]:
     comparison = plan.comparison
     assert comparison is not None
     rows: list[dict[str, Any]] = [
-        {"what": row.what, "seconds": row.seconds, "source": row.source} for row in comparison.rows
+        {"what": row.what, "seconds": row.seconds, "source": row.source, "interval": row.interval}
+        for row in comparison.rows
     ]
     if plan.objective == "throughput":
         rows = [{**row, "items_per_s": 1 / row["seconds"] if row["seconds"] > 0 else None} for row in rows]

@@ -39,7 +39,10 @@ def comparison_lines(plan: Plan) -> list[str]:
     """Return the time of each device alone and of the plan, and whether splitting pays; nothing where not compared."""
     if plan.comparison is None:
         return []
-    rows = [f"{row.what}: {quantity(row.seconds, plan.objective)}, {row.source}" for row in plan.comparison.rows]
+    rows = [
+        f"{row.what}: {quantity(row.seconds, plan.objective, row.interval)}, {row.source}"
+        for row in plan.comparison.rows
+    ]
     return [*rows, plan.comparison.summary]
 
 

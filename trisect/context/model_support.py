@@ -48,6 +48,8 @@ class DeviceModelSupport:
     reasons: tuple[str, ...] = ()
     latency_s: float | None = None
     """Predicted latency on this device alone; None where its costs are not measured."""
+    latency_interval_s: tuple[float, float] | None = None
+    """Contains the measured latency with 90 % probability; None where that is not known."""
     prefill_tok_s: float | None = None
     decode_tok_s: float | None = None
 

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from trisect.cli.plan_tables import certificate, outside_interval, run_table, segment_table
+from trisect.cli.plan_tables import certificate, comparison_lines, outside_interval, run_table, segment_table
 from trisect.measured_runs import MeasuredTimes
 from trisect.runtime.plans.plan import Plan
+from trisect.runtime.plans.plan_comparison import ComparedTime, PlanComparison
 from trisect.runtime.plans.timeline import Event, Timeline
 
 EVENTS = [
@@ -46,6 +47,21 @@ def test_the_certificate_states_value_interval_bound_and_gap(plan: Plan) -> None
     assert certificate(replace(plan, bound=0.0)) == "predicted latency 5 ms; no bound is known"
     energy = replace(plan, objective="energy", interval=(0.004, 0.5), bound_by="")
     assert certificate(energy) == "predicted energy 5 mJ, 90 %: 4-500 mJ; lower bound 4 mJ, gap 25.0%"
+
+
+def test_what_splitting_gains_is_shown_with_intervals_of_what_is_predicted(plan: Plan) -> None:
+    alone = (
+        ComparedTime("cpu:ort alone", 0.01, "predicted", (0.008, 0.012)),
+        ComparedTime("cpu:openvino alone", 0.012, "measured"),
+    )
+    comparison = PlanComparison(alone, ComparedTime("this split", 0.006, "measured"), noise=0.02, splits_run=3)
+    assert comparison_lines(replace(plan, comparison=comparison)) == [
+        "cpu:ort alone: 10 ms, 90 %: 8-12 ms, predicted",
+        "cpu:openvino alone: 12 ms, measured",
+        "this split: 6 ms, measured",
+        comparison.summary,
+    ]
+    assert comparison_lines(replace(plan, comparison=None)) == []
 
 
 def test_segments_are_shown_with_the_tensors_at_their_boundaries(plan: Plan) -> None:

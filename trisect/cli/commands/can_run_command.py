@@ -9,7 +9,8 @@ import typer
 from ..option_parsing import parse_shapes
 from ..options import Debug, Devices, Json, Machine, Shapes
 from ..output import note, print_json, print_table, progress_bar
-from ..quantities import duration, size
+from ..plan_tables import INTERVAL
+from ..quantities import duration, interval_text, size
 
 if TYPE_CHECKING:
     from trisect.runtime.errors import TrisectError
@@ -84,6 +85,7 @@ def _show(source: str, answer: ModelSupport | TrisectError) -> None:
             support.device,
             support.ability,
             duration(support.latency_s),
+            interval_text(support.latency_interval_s, support.latency_s),
             f"{support.prefill_tok_s:,.0f} tok/s" if support.prefill_tok_s else "-",
             f"{support.decode_tok_s:,.0f} tok/s" if support.decode_tok_s else "-",
             "; ".join(support.reasons[:_MAX_REASONS]) or "-",
@@ -93,9 +95,9 @@ def _show(source: str, answer: ModelSupport | TrisectError) -> None:
     title = f"{answer.name} ({answer.kind}): {answer.ability}, confidence {answer.confidence}"
     title += f", {size(answer.memory_bytes)} of memory" if answer.memory_bytes is not None else ""
     is_language_model = any(support.prefill_tok_s or support.decode_tok_s for support in answer.devices.values())
-    columns = ["device", "can run", "predicted latency", "max. prefill", "max. decode", "reason"]
-    shown = (0, 1, 3, 4, 5) if is_language_model else (0, 1, 2, 5)
-    print_table([columns[i] for i in shown], [[row[i] for i in shown] for row in rows], title=title)
+    columns = ["device", "can run", "predicted latency", INTERVAL, "max. prefill", "max. decode", "reason"]
+    unused = ["predicted latency", INTERVAL] if is_language_model else [INTERVAL, "max. prefill", "max. decode"]
+    print_table(columns, rows, title=title, optional=unused)
     if answer.measured_latency_s is not None:
         note(f"measured: {duration(answer.measured_latency_s)} on {', '.join(answer.measured_devices)}")
     elif answer.from_history:

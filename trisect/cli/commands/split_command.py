@@ -212,6 +212,7 @@ def _show_front(front: list[Solution], out: Path | None, json: bool) -> None:
         points = [
             {
                 "values": dict(s.values),
+                "intervals": dict(s.intervals),
                 "placement": dict(s.placement),
                 "plan": str(out / f"{number:02d}") if out is not None else None,
             }
@@ -223,7 +224,7 @@ def _show_front(front: list[Solution], out: Path | None, json: bool) -> None:
     rows = [
         (
             f"{number:02d}",
-            *(quantity(s.values[name], name) for name in objectives),
+            *(quantity(s.values[name], name, s.intervals.get(name)) for name in objectives),
             ", ".join(f"{list(s.placement.values()).count(d)} on {d}" for d in dict.fromkeys(s.placement.values())),
         )
         for number, s in enumerate(front)
