@@ -59,15 +59,17 @@ def evaluated(problem: Problem, proposal: Proposal) -> CandidatePlacement | None
 
 def single_candidates(problem: Problem) -> dict[str, CandidatePlacement]:
     """Return, by device id, the placements of all tasks on one device, where that can and may run them all."""
-    singles = {}
-    for device in problem.device_ids:
-        try:
-            single = evaluated(problem, propose(problem, f"single:{device}"))
-        except InfeasibleProblem:
-            continue
-        if single is not None and single.devices <= {device}:
-            singles[device] = single
-    return singles
+    singles = {device: single_candidate(problem, device) for device in problem.device_ids}
+    return {device: single for device, single in singles.items() if single is not None}
+
+
+def single_candidate(problem: Problem, device: str) -> CandidatePlacement | None:
+    """Return the placement of all tasks on one device; None where that cannot or must not run them all."""
+    try:
+        single = evaluated(problem, propose(problem, f"single:{device}"))
+    except InfeasibleProblem:
+        return None
+    return single if single is not None and single.devices <= {device} else None
 
 
 def split_candidates(problem: Problem, *, seed: int, time_limit_s: float) -> list[CandidatePlacement]:

@@ -6,25 +6,30 @@ from collections.abc import Sequence
 
 from trisect.runtime.plans.plan import Plan
 from trisect.runtime.plans.plan_comparison import ComparedTime, PlanComparison
-from trisect.scheduler.problem.problem import Problem
+from trisect.scheduler.simulation.simulate import evaluate
 
-from .candidate_placements import single_candidates
+from ..costs.plan_prediction import predict_plan
+from ..problem.problem_builder import ProblemInputs
+from ..segments.boundary_layouts import nhwc_boundaries
+from ..segments.pieces import pieces_of_parts
+from .candidate_placements import single_candidate
 from .final_turns import MeasuredContender
 
 _DEVICES_MAX = 16
 """Of a plan for more devices, what each of them would take alone is not predicted."""
 
 
-def predicted_comparison(problem: Problem, plan: Plan) -> PlanComparison | None:
+def predicted_comparison(inputs: ProblemInputs, plan: Plan) -> PlanComparison | None:
     """Return the predicted times of a plan and of each device alone; None for objectives that are no times."""
-    if problem.objective not in ("latency", "throughput") or len(problem.devices) > _DEVICES_MAX:
+    if inputs.objective not in ("latency", "throughput") or len(inputs.devices) > _DEVICES_MAX:
         return None
-    alone = tuple(_alone(problem, {}).values())
-    return PlanComparison(alone, ComparedTime(_name(plan), plan.value, "predicted", plan.interval), _is_split(plan))
+    return PlanComparison(
+        _alone(inputs, {}), ComparedTime(_name(plan), plan.value, "predicted", plan.interval), _is_split(plan)
+    )
 
 
 def measured_comparison(
-    problem: Problem,
+    inputs: ProblemInputs,
     chosen: MeasuredContender,
     alone: Sequence[MeasuredContender],
     *,
@@ -41,18 +46,40 @@ def measured_comparison(
         As of `PlanComparison`.
     """
     measured = {c.device: ComparedTime(f"{c.device} alone", c.measured_s, "measured") for c in alone}
-    rows = _alone(problem, measured) if len(problem.devices) <= _DEVICES_MAX else measured
+    rows = _alone(inputs, measured) if len(inputs.devices) <= _DEVICES_MAX else tuple(measured.values())
     plan = ComparedTime(_name(chosen.plan), chosen.measured_s, "measured")
-    return PlanComparison(tuple(rows.values()), plan, _is_split(chosen.plan), noise, splits_run)
+    return PlanComparison(rows, plan, _is_split(chosen.plan), noise, splits_run)
 
 
-def _alone(problem: Problem, known: dict[str, ComparedTime]) -> dict[str, ComparedTime]:
-    predicted = {
-        device: ComparedTime(f"{device} alone", candidate.value, "predicted")
-        for device, candidate in single_candidates(problem).items()
-    }
-    rows = {**predicted, **known}
-    return {device: rows[device] for device in problem.device_ids if device in rows}
+def predict_alone(inputs: ProblemInputs, device_id: str) -> tuple[float, tuple[float, float] | None] | None:
+    """Predict the objective of a device that runs the whole model, as the segments of a plan are predicted.
+
+    Returns
+    -------
+    value : float
+    interval : (float, float), optional
+        See `PlanPrediction.interval`.
+        None instead of both where the device cannot or must not run the whole model.
+    """
+    single = single_candidate(inputs.problem, device_id)
+    if single is None:
+        return None
+    pieces = pieces_of_parts(inputs.graph, inputs.problem.graph, single.parts)
+    nhwc_tensors = nhwc_boundaries(inputs.graph, pieces, inputs.devices)
+    prediction = predict_plan(inputs, inputs.problem, single.parts, pieces, nhwc_tensors)
+    value, _ = evaluate(prediction.problem, single.parts)
+    return value, prediction.interval(value)
+
+
+def _alone(inputs: ProblemInputs, measured: dict[str, ComparedTime]) -> tuple[ComparedTime, ...]:
+    rows = []
+    for device_id in inputs.problem.device_ids:
+        if device_id in measured:
+            rows.append(measured[device_id])
+        elif (prediction := predict_alone(inputs, device_id)) is not None:
+            value, interval = prediction
+            rows.append(ComparedTime(f"{device_id} alone", value, "predicted", interval))
+    return tuple(rows)
 
 
 def _name(plan: Plan) -> str:

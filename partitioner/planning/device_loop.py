@@ -212,8 +212,8 @@ class DeviceLoop:
             splits_run = sum(not contender.device for contender in self._contenders)
         if self._budget.seconds is not None and splits_run < _SPLITS_MAX:
             self._notes.append(
-                f"the time budget of {self._budget.seconds:.3g} s was over when {splits_run} splits had run: more time "
-                "may find a faster one"
+                f"the time budget of {self._budget.seconds:.3g} s was over when {splits_run} "
+                f"{'split' if splits_run == 1 else 'splits'} had run: more time may find a faster one"
             )
 
     def _next_split(self, pool: list[CandidatePlacement]) -> CandidatePlacement | None:

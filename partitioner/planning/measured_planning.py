@@ -166,7 +166,7 @@ def _first_right(
 def _described(inputs: ProblemInputs, result: LoopResult, chosen: MeasuredContender) -> Plan:
     """Return the plan with what was measured."""
     comparison = measured_comparison(
-        inputs.problem, chosen, result.alone, noise=result.ranking.noise, splits_run=result.splits_run
+        inputs, chosen, result.alone, noise=result.ranking.noise, splits_run=result.splits_run
     )
     what = "latency" if inputs.objective == "latency" else "time per item"
     note = (

@@ -293,7 +293,7 @@ def write_plan(
             weights=weights,
         )
         if data is not None:
-            plan = replace(plan, comparison=predicted_comparison(problem, plan))
+            plan = replace(plan, comparison=predicted_comparison(inputs, plan))
         _check_sizes(plan)
         write_json(plan, aside)
         verifier = _verifier(request, data)

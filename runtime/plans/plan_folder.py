@@ -78,13 +78,10 @@ def write_json(plan: PlanContent, folder: Path) -> None:
     fields.pop("verified", None)  # measured: the same plan has the same bytes
     if not fields.get("fixed_inputs"):
         fields.pop("fixed_inputs", None)  # a plan without defaults has the bytes of earlier versions
-    predicted = fields["predicted"]
-    for part, name in (
-        (fields, "interval"),
-        (fields, "comparison"),
-        (predicted, "latency_interval_s"),
-        (predicted, "segment_intervals_s"),
-    ):
+    comparison = fields["comparison"] or {"alone": (), "plan": {"interval": None}}
+    rows = [(row, "interval") for row in (*comparison["alone"], comparison["plan"])]
+    predicted = [(fields["predicted"], name) for name in ("latency_interval_s", "segment_intervals_s")]
+    for part, name in ((fields, "interval"), (fields, "comparison"), *predicted, *rows):
         if part[name] is None:
             del part[name]  # the same holds for a plan without intervals
     _omit_default_layouts(fields)

@@ -274,7 +274,7 @@ def crossing_time_s(problem: Problem, placement: Placement, tasks: Collection[st
                 target = placement[other]
                 for tensor, size_bytes in graph.get_edge_data(task, other)["tensors"].items():
                     moved[tensor, target] = problem.crossing_time(tensor, size_bytes, device, target)
-    return sum(moved.values())
+    return sum(moved.values(), 0.0)
 
 
 def _describe(graph: TaskGraph, node: str) -> str:

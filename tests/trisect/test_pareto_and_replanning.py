@@ -98,7 +98,8 @@ def test_a_front_of_a_model(model: Path, two_devices: str, tmp_path: Path) -> No
         model, ("latency", "memory"), two_devices, SHAPES, time_limit_s=1, seed=1, out=tmp_path / "front"
     )
     points = [(s.values["latency"], s.values["memory"]) for s in front]
-    assert points == sorted(points)
+    latencies_s = [latency_s for latency_s, _ in points]
+    assert latencies_s == pytest.approx(sorted(latencies_s))
     assert len({memory for _, memory in points}) == len(points) >= 2  # less memory where weights are spread
     for number, solution in enumerate(front):
         plan = Plan.load(tmp_path / "front" / f"{number:02d}")
@@ -216,7 +217,7 @@ def test_explain_shows_certificate_summary_and_options(
     out, err = capsys.readouterr()
     assert "op classes" in out
     assert "matvec" in out
-    assert "the lower bound" in err
+    assert "; lower bound " in err
     assert main(["explain", str(tmp_path / "p"), "matmul1", "--json"]) == 0
     document: dict[str, Any] = json.loads(capsys.readouterr().out)
     plan = Plan.load(tmp_path / "p")

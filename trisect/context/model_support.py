@@ -14,6 +14,7 @@ from trisect.partitioner.graph.ir_values import size_bytes
 from trisect.partitioner.graph.model_graph import Graph
 from trisect.partitioner.graph.model_loading import parse_proto
 from trisect.partitioner.graph.shape_inference import real_inputs
+from trisect.partitioner.planning.compared_devices import predict_alone
 from trisect.partitioner.problem.device_support import refusals
 from trisect.partitioner.problem.problem_builder import ProblemInputs
 from trisect.partitioner.problem.task_grouping import task_graph
@@ -135,16 +136,14 @@ def _assess_graph(
         is_none_run = len(refused_here) == len(tasks) > 0
         ability: Ability = "no" if memory or is_none_run else "partly" if refused_here else "yes"
         reasons = [*([memory] if memory else []), *_listed(refused_here)]
-        latency_s = None
+        prediction = None
         if ability == "yes":
             try:
-                problem = ProblemInputs(graph, tasks, (device,), costs).problem
-                latency_s = problem.overhead(device) + sum(problem.time(task, device) for task in tasks)
+                prediction = predict_alone(ProblemInputs(graph, tasks, (device,), costs), device.id)
             except (ProfileMissing, UnsupportedOperator) as error:
                 reasons.append(error.message)
-        support[device.id] = DeviceModelSupport(
-            device.id, ability, tuple(reasons), None if latency_s in (None, inf) else latency_s
-        )
+        latency_s, interval_s = prediction or (None, None)
+        support[device.id] = DeviceModelSupport(device.id, ability, tuple(reasons), latency_s, interval_s)
     nowhere = [task for task in tasks if fitting and all((task, device.id) in refused for device in fitting)]
     together: Ability = "no" if nowhere or all(s.ability == "no" for s in support.values()) else "yes"
     if nowhere:

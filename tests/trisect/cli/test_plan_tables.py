@@ -25,7 +25,9 @@ EVENTS = [
 def plan(plan_folder: Path) -> Plan:
     predicted = Timeline.of(EVENTS, "predicted", latency_s=0.005)
     loaded = Plan.load(plan_folder)
-    return replace(loaded, predicted=predicted, value=0.005, bound=0.004, bound_by="CP-SAT", objective="latency")
+    return replace(
+        loaded, predicted=predicted, value=0.005, bound=0.004, bound_by="CP-SAT", objective="latency", interval=None
+    )
 
 
 def with_intervals(plan: Plan) -> Plan:
