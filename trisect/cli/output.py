@@ -173,7 +173,7 @@ def print_table(
     ]
     table = _that_fits(table, console) if is_terminal else _with_short_names(table)
     for part in _parts(table, console):
-        console.print(_rich_table(part, fold=not _fits(part, console)))
+        console.print(_rich_table(part, fold=not _fits(part, console), wrap_titles=is_terminal))
 
 
 def _column(title: str, cells: list[str], *, is_name: bool) -> _Column:
@@ -239,7 +239,7 @@ def narrowed(widths: Sequence[int], excess: int) -> list[int]:
     return result
 
 
-def _rich_table(columns: Sequence[_Column], *, fold: bool = False) -> Table:
+def _rich_table(columns: Sequence[_Column], *, fold: bool = False, wrap_titles: bool = True) -> Table:
     """Return a table for rich; `fold` breaks words, too, where the terminal is too narrow for a single column."""
     from rich import box
     from rich.table import Table
@@ -249,7 +249,7 @@ def _rich_table(columns: Sequence[_Column], *, fold: bool = False) -> Table:
     for column in columns:
         words = column.cells if column.is_on_one_line else [word for cell in column.cells for word in cell.split()]
         width = max(map(len, [*words, *column.title.split()]), default=0)
-        title = textwrap.fill(column.title, width) if column.is_on_one_line and width else column.title
+        title = textwrap.fill(column.title, width) if wrap_titles and column.is_on_one_line and width else column.title
         table.add_column(
             Text(title),
             justify="right" if column.is_numeric else "left",
