@@ -13,7 +13,7 @@ from .sequence_networks import layer_norm, linear
 
 def arithmetic(rng: random.Random) -> NetworkBuilder:
     """Return a network of elementwise operators, reductions, data movements and a few products on one matrix."""
-    tall, wide = rng.choice(((64, 16), (4096, 1024), (4096, 1024)))
+    tall, wide = rng.choice(((8, 8), (64, 16), (4096, 1024), (4096, 1024), (32_768, 16)))
     n = NetworkBuilder((1, pick(rng, 1, tall), pick(rng, 1, wide)), rng)
     while n.shape[1] * n.shape[2] > 600_000:
         n.shape = (1, n.shape[1] // 2, n.shape[2])
@@ -35,11 +35,13 @@ def _unary(n: NetworkBuilder) -> None:
 
 
 def _reduce(n: NetworkBuilder) -> None:
-    kind = n.rng.choice(("ReduceMean", "ReduceMax", "softmax", "softmax", "norm", "ReduceSum"))
+    kind = n.rng.choice(("ReduceMean", "ReduceMax", "softmax", "softmax", "norm", "ReduceSum", "ReduceSum", "pool"))
     if kind == "softmax":
         n.then("Softmax", axis=n.rng.choice((-1, -1, 1)))
     elif kind == "norm":
         layer_norm(n)
+    elif kind == "pool":
+        n.value = n.op("Sub", [n.value, n.op(n.rng.choice(("GlobalMaxPool", "GlobalAveragePool")), [n.value])])
     else:
         before, axes = n.value, n.rng.choice(([-1], [-1], [1], [1, 2]))
         if kind == "ReduceSum":  # takes its axes as an input
@@ -51,7 +53,9 @@ def _reduce(n: NetworkBuilder) -> None:
 
 def _move(n: NetworkBuilder) -> None:
     rng = n.rng
-    kind = rng.choice(("transpose", "concat", "slice", "narrow", "widen", "pad", "expand", "gather", "cast"))
+    kind = rng.choice(
+        ("transpose", "concat", "slice", "narrow", "widen", "pad", "expand", "gather", "cast", "stack", "mask", "view")
+    )
     _, rows, width = n.shape
     if kind == "transpose":
         n.transpose(0, 2, 1)
@@ -74,8 +78,22 @@ def _move(n: NetworkBuilder) -> None:
     elif kind == "gather":
         picked = n.ints([rng.randrange(rows) for _ in range(rows)])
         n.value = n.op("Gather", [n.value, picked], axis=1)
+    elif kind == "stack" and rows * width < 100_000:
+        parts = [n.value, *(n.op("Mul", [n.value, n.scalar(i)]) for i in range(2, rng.randint(3, 8)))]
+        columns = [n.op("Unsqueeze", [part, n.ints([3])]) for part in parts]
+        stacked = n.op("Concat", columns, axis=rng.choice((-1, 3)))
+        n.value = n.op("ReduceSum", [stacked, n.ints([3])], keepdims=0)
+    elif kind == "mask":
+        equal = n.op("Equal", [n.value, n.weight(1, 1, width)])
+        n.value = n.op("Where", [n.op("Not", [equal]) if rng.random() < 0.5 else equal, n.value, n.scalar(1)])
+    elif kind == "view":
+        n.value = n.op("Squeeze", [n.op("Unsqueeze", [n.value, n.ints([1])]), n.ints([1])])
     elif kind == "cast":
-        n.value = n.op("Cast", [n.op("Greater", [n.value, n.scalar(0)])], to=TensorProto.FLOAT)
+        if rng.random() < 0.6:
+            source = n.op("Greater", [n.value, n.scalar(0)])
+        else:
+            source = n.op("Cast", [n.value], to=rng.choice((TensorProto.INT32, TensorProto.INT64)))
+        n.value = n.op("Cast", [source], to=TensorProto.FLOAT)
 
 
 def _product(n: NetworkBuilder) -> None:

@@ -10,6 +10,9 @@ import numpy as np
 from .network_builder import ACTS, NetworkBuilder, activate, conv, pick
 from .sequence_networks import encoder, heads_of, linear, no_head
 
+_STRIDE_MIN = 2
+"""Minimum height and width for a stride in networks of depthwise convolutions, which also read lines of text."""
+
 
 def squeeze_excite(n: NetworkBuilder) -> None:
     """Add a squeeze-and-excitation block."""
@@ -28,7 +31,7 @@ def inverted_residual(n: NetworkBuilder, act: str, norm: bool) -> None:
     """Add an inverted residual block: expand, depthwise convolution, project."""
     rng, before, shape = n.rng, n.value, n.shape
     inputs = shape[1]
-    stride = rng.choice((1, 1, 1, 2, (2, 1))) if min(shape[2:]) >= 8 else 1
+    stride = rng.choice((1, 1, 1, 2, (2, 1))) if min(shape[2:]) >= _STRIDE_MIN else 1
     outputs = inputs if stride == 1 and rng.random() < 0.7 else pick(rng, max(8, inputs), inputs * 2, 8)
     conv(n, inputs * rng.choice((1, 2, 3, 4, 6)), 1, act=act, norm=norm)
     conv(n, n.shape[1], rng.choice((3, 3, 5)), stride, n.shape[1], act=act, norm=norm)
@@ -42,7 +45,7 @@ def inverted_residual(n: NetworkBuilder, act: str, norm: bool) -> None:
 def separable(n: NetworkBuilder, act: str, norm: bool) -> None:
     """Add a depthwise separable convolution."""
     rng = n.rng
-    stride = rng.choice((1, 1, 2, (2, 1))) if min(n.shape[2:]) >= 8 else 1
+    stride = rng.choice((1, 1, 2, (2, 1))) if min(n.shape[2:]) >= _STRIDE_MIN else 1
     conv(n, n.shape[1], rng.choice((3, 3, 5)), stride, n.shape[1], act=act, norm=norm)
     if rng.random() < 0.2:
         squeeze_excite(n)
@@ -126,10 +129,7 @@ def upsample(n: NetworkBuilder, act: str, norm: bool) -> None:
         return
     big = (1, channels, 2 * height, 2 * width)
     if rng.random() < 0.3:
-        outputs = pick(rng, 8, channels, 8)
-        weight = n.weight(channels, outputs, 2, 2, fan_in=channels)
-        big = (1, outputs, 2 * height, 2 * width)
-        n.then("ConvTranspose", weight, n.weight(outputs), shape=big, kernel_shape=[2, 2], strides=[2, 2])
+        transposed_conv(n, pick(rng, 8, channels, 8))
         activate(n, act)
         return
     scales = n.constant(np.array([1, 1, 2, 2], np.float32))
@@ -145,6 +145,13 @@ def upsample(n: NetworkBuilder, act: str, norm: bool) -> None:
         n.value = n.op("Add", [before, n.value])
     else:
         n.value, n.shape = n.op("Concat", [before, n.value], axis=1), (1, 2 * channels, *big[2:])
+
+
+def transposed_conv(n: NetworkBuilder, outputs: int) -> None:
+    """Add a transposed convolution that doubles height and width."""
+    _, channels, height, width = n.shape
+    operands = [n.weight(channels, outputs, 2, 2, fan_in=channels)] + [n.weight(outputs)] * (n.rng.random() < 0.6)
+    n.then("ConvTranspose", *operands, shape=(1, outputs, 2 * height, 2 * width), kernel_shape=[2, 2], strides=[2, 2])
 
 
 def _image(rng: random.Random, blocks: Sequence[Callable[[NetworkBuilder, str, bool], None]]) -> NetworkBuilder:
@@ -184,8 +191,21 @@ def detector(rng: random.Random) -> NetworkBuilder:
 
 def segmenter(rng: random.Random) -> NetworkBuilder:
     n = _image(rng, (inverted_residual, separable, upsample, upsample, plain))
+    if rng.random() < 0.4:
+        _probability_map(n)
     n.then("Sigmoid")
     return n
+
+
+def _probability_map(n: NetworkBuilder) -> None:
+    """Add a head that enlarges the features to a map of one channel."""
+    conv(n, pick(n.rng, 8, 64, 8), 3, act="Relu", norm=n.rng.random() < 0.5)
+    for outputs in (n.shape[1], 1):
+        if n.shape[2] * n.shape[3] * outputs > 400_000:
+            return
+        transposed_conv(n, outputs)
+        if outputs > 1:
+            activate(n, "Relu")
 
 
 def _pyramid_pool(n: NetworkBuilder, act: str, norm: bool) -> None:

@@ -34,6 +34,8 @@ class NetworkBuilder:
         self.value, self.shape = "x", shape
         self.scales: Literal["", "before", "behind"] = ""
         """Where convolutions are followed by an affine operation: before or after (``behind``) the activation."""
+        self.quantises_outputs = False
+        """Whether the outputs of 8-bit products and convolutions are quantised as well as their inputs."""
         self._input = helper.make_tensor_value_info("x", dtype, shape)
         self._nodes: list[onnx.NodeProto] = []
         self._initializers: list[onnx.TensorProto] = []
@@ -143,12 +145,18 @@ def activate(n: NetworkBuilder, act: str) -> None:
         n.value = n.op("Mul", [before, n.op("Sigmoid", [before])])
     elif act == "hardswish":
         clipped = n.op("Clip", [n.op("Add", [before, n.scalar(3)]), n.scalar(0), n.scalar(6)])
-        n.value = n.op("Div", [n.op("Mul", [before, clipped]), n.scalar(6)])
+        if n.rng.random() < 0.3:
+            n.value = n.op("Mul", [before, n.op("Div", [clipped, n.scalar(6)])])
+        else:
+            n.value = n.op("Div", [n.op("Mul", [before, clipped]), n.scalar(6)])
     elif act == "hard-gate":
         n.value = n.op("Mul", [before, n.op("HardSigmoid", [before])])
     elif act == "Gelu":
-        n.value = n.op("Erf", [n.op("Div", [before, n.scalar(2**0.5)])])
-        n.value = n.op("Mul", [n.op("Mul", [before, n.op("Add", [n.value, n.scalar(1)])]), n.scalar(0.5)])
+        n.value = n.op("Add", [n.op("Erf", [n.op("Div", [before, n.scalar(2**0.5)])]), n.scalar(1)])
+        if n.rng.random() < 0.5:
+            n.value = n.op("Mul", [n.op("Mul", [before, n.value]), n.scalar(0.5)])
+        else:
+            n.value = n.op("Mul", [before, n.op("Mul", [n.scalar(0.5), n.value])])
     elif act == "PRelu":
         n.then("PRelu", n.weight(n.shape[1], *(1 for _ in n.shape[2:])))
 

@@ -8,7 +8,7 @@ import numpy as np
 from onnx import TensorProto
 
 from .network_builder import MICROSOFT, NOISE, NetworkBuilder, activate, pick
-from .sequence_networks import layer_norm
+from .sequence_networks import hidden_size, layer_norm
 
 
 def _requantise(n: NetworkBuilder) -> str:
@@ -32,7 +32,10 @@ def _linear_8(n: NetworkBuilder, outputs: int) -> None:
     inputs = n.shape[-1]
     n.value = n.op("MatMul", [_requantise(n), _eight_bits(n, inputs, outputs, axis=1)])
     n.shape = (*n.shape[:-1], outputs)
-    n.then("Add", n.weight(outputs))
+    if n.quantises_outputs:
+        n.value = _requantise(n)
+    if n.rng.random() < 0.9:
+        n.then("Add", n.weight(outputs))
 
 
 def _conv_8(n: NetworkBuilder, act: str) -> None:
@@ -46,19 +49,42 @@ def _conv_8(n: NetworkBuilder, act: str) -> None:
         "Conv", operands, kernel_shape=[kernel] * 2, strides=[stride] * 2, pads=[kernel // 2] * 4, group=groups
     )
     n.shape = (1, outputs, (height - 1) // stride + 1, (width - 1) // stride + 1)
+    if n.quantises_outputs:
+        n.value = _requantise(n)
     activate(n, act)
+
+
+def _conv1d_8(n: NetworkBuilder) -> None:
+    rng, (_, inputs, length) = n.rng, n.shape
+    outputs, kernel, stride = pick(rng, 16, 512, 8), rng.choice((1, 3, 3, 5)), rng.choice((1, 1, 2))
+    operands = [_requantise(n), _eight_bits(n, outputs, inputs, kernel), n.weight(outputs)]
+    n.value = n.op("Conv", operands, kernel_shape=[kernel], strides=[stride], pads=[kernel // 2] * 2)
+    n.shape = (1, outputs, (length - 1) // stride + 1)
+    if n.quantises_outputs:
+        n.value = _requantise(n)
+    activate(n, rng.choice(("Gelu", "Relu", "")))
 
 
 def quantised(rng: random.Random) -> NetworkBuilder:
     """Return a network of products or convolutions in the QDQ format."""
-    if rng.random() < 0.35:
+    quantises_outputs = rng.random() < 0.5
+    kind = rng.random()
+    if kind < 0.15:
+        n = NetworkBuilder((1, pick(rng, 16, 256, 8), pick(rng, 32, 1024)), rng)
+        n.quantises_outputs = quantises_outputs
+        for _ in range(rng.randint(2, 4)):
+            _conv1d_8(n)
+        return n
+    if kind < 0.45:
         n = NetworkBuilder((1, pick(rng, 3, 32), *[pick(rng, 16, 112, 8)] * 2), rng)
+        n.quantises_outputs = quantises_outputs
         act = rng.choice(("Relu", "Relu", "Silu"))
         for _ in range(rng.randint(3, 6)):
             _conv_8(n, act)
         return n
     heads = rng.choice((2, 4, 6))
-    n = NetworkBuilder((1, pick(rng, 16, 480), heads * 64), rng)
+    n = NetworkBuilder((1, pick(rng, 16, 512), heads * 64), rng)
+    n.quantises_outputs = quantises_outputs
     for _ in range(rng.randint(1, 2)):
         before, width = n.value, n.shape[-1]
         layer_norm(n)
@@ -84,9 +110,14 @@ def _attend_8(n: NetworkBuilder, heads: int) -> None:
         shape = n.op("Reshape", [n.value, n.ints([1, tokens, heads, size])])
         n.value = n.op("Transpose", [shape], perm=list(order))
         parts.append(_requantise(n) if n.rng.random() < 0.7 else n.value)
-    n.value = n.op("Mul", [n.op("MatMul", parts[:2]), n.scalar(size**-0.5)])
+    n.value = n.op("MatMul", parts[:2])
+    if n.quantises_outputs:
+        n.value = _requantise(n)
+    n.value = n.op("Mul", [n.value, n.scalar(size**-0.5)])
     n.value = n.op("Softmax", [n.value], axis=-1)
     n.value = n.op("MatMul", [_requantise(n) if n.rng.random() < 0.7 else n.value, parts[2]])
+    if n.quantises_outputs:
+        n.value = _requantise(n)
     n.value = n.op("Transpose", [n.value], perm=[0, 2, 1, 3])
     n.reshape((1, tokens, width))
     _linear_8(n, width)
@@ -97,7 +128,7 @@ def dynamic(rng: random.Random) -> NetworkBuilder:
     if rng.random() < 0.4:
         n = NetworkBuilder((1, pick(rng, 8, 32, 8), *[pick(rng, 16, 80, 8)] * 2), rng)
         for _ in range(rng.randint(2, 4)):
-            outputs, kernel, stride = pick(rng, 16, 128, 8), rng.choice((1, 3)), rng.choice((1, 1, 2))
+            outputs, kernel, stride = pick(rng, 16, 320, 8), rng.choice((1, 3)), rng.choice((1, 1, 2))
             _, inputs, height, width = n.shape
             q = n.op("DynamicQuantizeLinear", [n.value], outputs=3)
             weight = np.resize(NOISE * 40 + 128, (outputs, inputs, kernel, kernel)).clip(0, 255).astype(np.uint8)
@@ -120,13 +151,13 @@ def dynamic(rng: random.Random) -> NetworkBuilder:
     n.transpose(1, 0, 2)
     _linear_dynamic(n, pick(rng, 16, 800))
     activate(n, rng.choice(("Relu", "Gelu", "")))
-    _linear_dynamic(n, pick(rng, 8, 8000))
+    _linear_dynamic(n, pick(rng, 8, 10_000))
     return n
 
 
 def _recurrent_8(n: NetworkBuilder) -> None:
     steps, _, width = n.shape
-    directions, hidden = n.rng.choice((1, 2, 2)), pick(n.rng, 32, 512 if steps < 48 else 256, 16)
+    directions, hidden = n.rng.choice((1, 2, 2)), max(32, hidden_size(n) // 16 * 16)
     operands = [n.value]
     scales = []
     for rows in (width, hidden):

@@ -109,19 +109,25 @@ def transformer(rng: random.Random) -> NetworkBuilder:
 
 def conv1d(n: NetworkBuilder, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> None:
     _, inputs, length = n.shape
-    weight = n.weight(outputs, inputs // groups, kernel, fan_in=inputs // groups * kernel)
+    operands = [n.weight(outputs, inputs // groups, kernel, fan_in=inputs // groups * kernel)]
+    operands += [n.weight(outputs)] * (n.rng.random() < 0.7)
     pad = kernel // 2
     shape = (1, outputs, (length + 2 * pad - kernel) // stride + 1)
-    n.then("Conv", weight, n.weight(outputs), shape=shape, kernel_shape=[kernel], strides=[stride], pads=[pad, pad],
-           group=groups)  # fmt: skip
+    n.then("Conv", *operands, shape=shape, kernel_shape=[kernel], strides=[stride], pads=[pad, pad], group=groups)
 
 
 def audio(rng: random.Random) -> NetworkBuilder:
     """Return an audio network: a filter bank on a signal, its power spectrum, and convolutions on that."""
     n = NetworkBuilder((1, 1, pick(rng, 512, 60_000, 64)), rng)
-    if rng.random() < 0.2:  # features of a text or a signal instead of samples
-        n = NetworkBuilder((1, pick(rng, 32, 512, 8), pick(rng, 32, 2048, 8)), rng)
-    elif rng.random() < 0.5:
+    kind = rng.random()
+    if kind < 0.25:  # features of a text or a signal instead of samples
+        shortest = rng.choice((1, 32))
+        n = NetworkBuilder((1, pick(rng, 32, 512, 8), pick(rng, shortest, 2048)), rng)
+    elif kind < 0.4:  # resampled by long filters
+        for _ in range(rng.randint(1, 4)):
+            conv1d(n, rng.choice((1, 1, 2)), rng.choice((32, 64, 128, 256)), rng.choice((1, 2, 2)))
+        conv1d(n, rng.choice((16, 32, 64)), rng.choice((16, 64)), rng.choice((4, 8)))
+    elif kind < 0.7:
         taps = rng.choice((64, 128, 256, 512))
         bands = rng.choice((32, 64, 129))
         signal, shape = n.value, n.shape
@@ -148,7 +154,7 @@ def audio(rng: random.Random) -> NetworkBuilder:
     while n.shape[1] * n.shape[2] > 120_000:
         conv1d(n, n.shape[1], 3, 2)
     for _ in range(rng.randint(1, 4)):
-        conv1d(n, pick(rng, 16, 512, 8), rng.choice((1, 3, 5, 9, 16)), rng.choice((1, 1, 2)))
+        conv1d(n, pick(rng, 16, 640, 8), rng.choice((1, 3, 3, 5, 9, 16)), rng.choice((1, 1, 2)))
         activate(n, rng.choice(("Relu", "Gelu", "Silu", "")))
     n.transpose(0, 2, 1)
     rng.choice((encoder_layers, recurrent_layers, no_head))(n)
@@ -178,6 +184,12 @@ def encoder_layers(n: NetworkBuilder) -> None:
         encoder(n, heads_of(n.shape[-1]))
 
 
+def hidden_size(n: NetworkBuilder) -> int:
+    """Return a random width of a recurrent layer, smaller for long sequences."""
+    largest = 512 if n.shape[0] < 80 else 256
+    return n.rng.choice((pick(n.rng, 16, largest, 8), pick(n.rng, 16, largest, 8), 128, 256, largest))
+
+
 def recurrent_layers(n: NetworkBuilder) -> None:
     n.transpose(1, 0, 2)
     for _ in range(n.rng.randint(1, 2)):
@@ -188,7 +200,7 @@ def recurrent_layers(n: NetworkBuilder) -> None:
 def _recurrent(n: NetworkBuilder) -> None:
     """Add an LSTM or a GRU, in one or both directions."""
     steps, _, width = n.shape
-    directions, hidden = n.rng.choice((1, 2)), pick(n.rng, 16, 512 if steps < 48 else 256, 8)
+    directions, hidden = n.rng.choice((1, 2)), hidden_size(n)
     op_type, gates = n.rng.choice((("LSTM", 4), ("LSTM", 4), ("GRU", 3)))
     weights = [
         n.weight(directions, gates * hidden, width, fan_in=width),

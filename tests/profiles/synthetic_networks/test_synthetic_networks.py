@@ -40,3 +40,15 @@ def test_networks_contain_the_important_operators() -> None:
     wanted = "Conv BatchNormalization MatMul Softmax LayerNormalization LSTM Concat Resize MaxPool Gather Erf " \
         "QuantizeLinear ConvTranspose DynamicQuantizeLinear Transpose Sigmoid Clip Gemm Slice".split()  # fmt: skip
     assert [op for op in wanted if not counts[op]] == []
+
+
+def test_quantised_networks_contain_convolutions_of_sequences_and_quantised_outputs() -> None:
+    ranks, quantised_after = set(), 0
+    for seed in range(6, 6 + 12 * 12, 12):
+        graph = onnx.load_from_string(synthetic_network(seed)).graph
+        readers = {name: node.op_type for node in graph.node for name in node.input}
+        heavy = [node for node in graph.node if node.op_type in ("Conv", "MatMul")]
+        ranks |= {len(a.ints) for node in heavy for a in node.attribute if a.name == "kernel_shape"}
+        quantised_after += sum(readers.get(node.output[0]) == "QuantizeLinear" for node in heavy)
+    assert ranks == {1, 2}
+    assert quantised_after > 0
