@@ -54,7 +54,7 @@ def parse_duration(text: str, option: str = "--budget") -> float:
     except ValueError:
         value = 0.0
     if not 0 < value < 1e9:
-        raise InvalidInput(f"invalid {option} {text!r}: expected a duration", remedy="for example 30s or 2m")
+        raise InvalidInput(f"invalid {option} {text!r}: expected a duration above 0", remedy="for example 30s or 2m")
     return value
 
 

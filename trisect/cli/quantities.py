@@ -14,6 +14,8 @@ _UNITS = {
     "memory": ((1e-12, "TB"), (1e-9, "GB"), (1e-6, "MB"), (1e-3, "kB"), (1.0, "B")),
 }
 """Per objective the factors from its base unit; the first one that gives at least 1 is used."""
+_SHOWN_AS_ONE = 0.9995
+"""The smallest number that three significant digits show as 1."""
 _ELLIPSIS = "..."
 _HEAD_SHARE = 0.6
 
@@ -67,6 +69,8 @@ def duration(seconds: float | None) -> str:
     --------
     >>> duration(0.0123456), duration(2.5e-6), duration(75.0), duration(None)
     ('12.3 ms', '2.5 us', '75 s', '-')
+    >>> duration(0.0009999), duration(0.0009)
+    ('1 ms', '900 us')
     """
     return "-" if seconds is None else _with_unit(seconds, "latency")
 
@@ -123,7 +127,7 @@ def _rate(period_s: float) -> float:
 
 def _unit(value: float, objective: str) -> tuple[float, str]:
     units = _UNITS[objective]
-    return next((pair for pair in units if value * pair[0] >= 1), units[-1])
+    return next((pair for pair in units if value * pair[0] >= _SHOWN_AS_ONE), units[-1])
 
 
 def _digits(value: float) -> str:
