@@ -46,7 +46,7 @@ def search_loads(instance: OffloadInstance, clock: TimeLimit, random: Random) ->
         state = _anneal_restarts(instance, state, clock, clock.seconds * searching, levels, random)
         if number == 0 and not state.is_proven and not clock.is_over():
             seconds = clock.seconds * (proving if is_large else _BOUND_SHARE)
-            bound = device_bound(instance, state.value, clock, seconds, random.randrange(2**31))
+            bound = device_bound(instance, state.bound, state.value, clock, seconds, random.randrange(2**31))
             state = state.with_bound(bound, "load with transfers")
             if is_large:
                 continue

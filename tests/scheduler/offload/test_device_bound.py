@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 
 from tests.scheduler.offload.offload_cases import best_of_all, offload_problems
-from trisect.scheduler.offload.device_bound import device_bound
+from trisect.scheduler.offload.device_bound import device_bound, least_device_load
 from trisect.scheduler.offload.load_search import first_fit
 from trisect.scheduler.offload.offload_instance import Net, OffloadInstance, make_instance
 from trisect.scheduler.offload.packing_bound import load_bound
@@ -25,7 +25,7 @@ def test_no_placement_is_below_the_bound(problem: Problem) -> None:
     where = first_fit(instance)
     for value in (optimum, optimum * 1.5, inf if where is None else largest_load(instance, where)):
         if value < inf:
-            assert device_bound(instance, value, TimeLimit(20), 2.0, 0) <= optimum + 1e-5 * max(1.0, value)
+            assert least_device_load(instance, value, TimeLimit(20), 2.0, 0) <= optimum + 1e-5 * max(1.0, value)
 
 
 def test_a_boundary_of_the_share_is_paid() -> None:
@@ -35,4 +35,5 @@ def test_a_boundary_of_the_share_is_paid() -> None:
     instance = OffloadInstance((("a",),) * 6, [inf] * 6, [1.0] * 6, [0.0] * 6, nets, none, none, 0, 3, 1e9, ())
     assert load_bound(instance) == pytest.approx(2.0)
     # Two tasks at an end cost two more at the cut; all three up to the cheap cut cost a quarter more.
-    assert device_bound(instance, 10.0, TimeLimit(20), 2.0, 0) == pytest.approx(3.25, rel=1e-5)
+    assert least_device_load(instance, 10.0, TimeLimit(20), 2.0, 0) == pytest.approx(3.25, rel=1e-5)
+    assert device_bound(instance, 2.0, 10.0, TimeLimit(20), 2.0, 0) == pytest.approx(3.25, rel=1e-2)
