@@ -25,10 +25,8 @@ _SAME_SETTINGS_SHARE = 0.5
 _COARSE_SHARE = 0.75
 """Share of a restart's time for the coarse instance."""
 
-_MAX_PROVABLE = 150
-"""Number of groups above which the model of all devices proves nothing in a short time; that of one device does."""
-_BOUND_SHARE = 0.05
-"""Share of the time for the bound of one device where the graph is small."""
+_BOUND_SHARE = 0.1
+"""Share of the time for the bound of one device."""
 
 
 def search_loads(instance: OffloadInstance, clock: TimeLimit, random: Random) -> SearchState:
@@ -41,15 +39,11 @@ def search_loads(instance: OffloadInstance, clock: TimeLimit, random: Random) ->
             return state
         state = state.with_placement(max(DeviceLoads(instance, where).load), where)
     levels = cluster_levels(instance, state.bound)
-    is_large = instance.count > _MAX_PROVABLE
     for number, (searching, proving) in enumerate(ROUND_SHARES):
         state = _anneal_restarts(instance, state, clock, clock.seconds * searching, levels, random)
         if number == 0 and not state.is_proven and not clock.is_over():
-            seconds = clock.seconds * (proving if is_large else _BOUND_SHARE)
-            bound = device_bound(instance, state.bound, state.value, clock, seconds, random.randrange(2**31))
+            bound = device_bound(instance, state.bound, state.value, clock, clock.seconds * _BOUND_SHARE, 0)
             state = state.with_bound(bound, "load with transfers")
-            if is_large:
-                continue
         state = prove(improve_loads, largest_load, instance, state, clock, clock.seconds * proving, random)
     return state
 
