@@ -134,7 +134,7 @@ def measure_model(
     inside = [*calls.warm.items(), *(row for rows in profiled.values() for row in _middle(rows))]
     ran = {name: measured_segments(plan, trial, calls, "plan") for name, (plan, trial) in known.items()}
     wholes = [row for name, rows in ran.items() if ":" in name for row in rows]
-    unseen_models = refined(fitted.models, list(calls.warm.items()))
+    unseen_models = fitted.models
     profiled_models = refined(fitted.models, wholes + inside)
     alone_s = [trial.session_overhead_s for _, trial in known.values() if len(trial.segments_s) == 1]
     session_s = float(np.median(alone_s)) if alone_s else calls.session_s
