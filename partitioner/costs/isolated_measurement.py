@@ -10,7 +10,7 @@ from pathlib import Path
 import onnx
 
 from trisect.profiles.measuring.call_timing import time_calls
-from trisect.profiles.measuring.plan_trial import PlanTiming, run_trial
+from trisect.profiles.measuring.plan_trial import run_trial
 from trisect.runtime.device import Device
 from trisect.runtime.engines import load
 from trisect.runtime.engines.base import LoadOptions
@@ -18,7 +18,6 @@ from trisect.runtime.engines.common.kernels import Kernel
 from trisect.runtime.isolated_calls import call_isolated
 from trisect.runtime.plans.plan import Plan
 from trisect.runtime.plans.plan_feeds import plan_feeds
-from trisect.runtime.sessions.session import Session
 from trisect.runtime.tensors.synthetic_feeds import generate_feeds
 from trisect.runtime.tensors.tensor_spec import TensorSpec
 
@@ -31,10 +30,9 @@ PROFILED_TIME_MAX_S = 2.0
 _DURATION_MIN_S = 0.3
 """How long a model is run, and again with the engine's profiler enabled."""
 _RUNS_MIN, _RUNS_MAX = 3, 2000
-_TIME_LIMIT_S, _TIME_LIMIT_MAX_S, _RUNS_IN_LIMIT, _WEIGHT_BYTES_PER_S = 20.0, 600.0, 20, 50e6
+_TIME_LIMIT_S, _RUNS_IN_LIMIT, _WEIGHT_BYTES_PER_S = 20.0, 20, 50e6
 _PLAN_RUNS_MAX = 200
 _CUT_DURATION_S = 0.2
-_STREAM_ITEMS, _STREAMS = 12, 5
 
 
 @dataclass(frozen=True)
@@ -45,15 +43,6 @@ class WholeModelTimes:
     """Median of one run."""
     kernels: tuple[Kernel, ...] = ()
     """Empty without a kernel profiler."""
-
-
-@dataclass(frozen=True)
-class PlanRuns:
-    """Measured times of a plan."""
-
-    timing: PlanTiming
-    value_s: float
-    """The objective: seconds of a call, or per item of a stream."""
 
 
 @dataclass(frozen=True)
@@ -98,13 +87,6 @@ def measure_segments(plan: Plan, predicted_s: float) -> tuple[float, ...]:
     return call_isolated(_time_segments, _limit_s(predicted_s, weight_bytes), Path(plan.folder))
 
 
-def measure_plan(plan: Plan) -> PlanRuns:
-    """Run a plan, and measure its segments and its objective; errors of `measure_whole_plan`."""
-    weight_bytes = plan.weights.size_bytes if plan.weights is not None else 0
-    limit_s = min(_limit_s(plan.predicted.latency_s * _STREAMS * _STREAM_ITEMS, weight_bytes), _TIME_LIMIT_MAX_S)
-    return call_isolated(_run_plan, limit_s, Path(plan.folder))
-
-
 def _limit_s(predicted_s: float, weight_bytes: float) -> float:
     return _TIME_LIMIT_S + _RUNS_IN_LIMIT * predicted_s + weight_bytes / _WEIGHT_BYTES_PER_S
 
@@ -133,19 +115,3 @@ def _measure_file(model: BoundModel, device: Device) -> WholeModelTimes:
 def _time_segments(folder: Path) -> tuple[float, ...]:
     plan = Plan.load(folder)
     return run_trial(plan, plan_feeds(plan), duration_s=_CUT_DURATION_S, max_runs=_PLAN_RUNS_MAX).segments_s
-
-
-def _run_plan(folder: Path) -> PlanRuns:
-    plan = Plan.load(folder)
-    feeds = plan_feeds(plan)
-    timing = run_trial(plan, feeds, max_runs=_PLAN_RUNS_MAX)
-    if plan.objective == "latency":
-        return PlanRuns(timing, timing.latency_s)
-    with Session(plan) as session:
-        durations_s = []
-        for _ in range(_STREAMS):
-            start_s = time.perf_counter()
-            for _ in session.stream([feeds] * _STREAM_ITEMS):
-                pass
-            durations_s.append(time.perf_counter() - start_s)
-    return PlanRuns(timing, sorted(durations_s)[_STREAMS // 2] / _STREAM_ITEMS)

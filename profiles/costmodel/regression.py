@@ -2,7 +2,7 @@
 
 Only sums were measured (a segment's time), and each term must stay positive: the weights are exponents, found by
 damped Gauss-Newton steps with a Gaussian prior around an analytic estimate. A term without training data therefore
-costs what its operations and bytes suggest. The normal equations also give the uncertainty of each weight.
+costs what its operations and bytes suggest.
 """
 
 from __future__ import annotations
@@ -91,8 +91,6 @@ class Regression:
     ranges: dict[str, dict[str, tuple[float, float]]] = field(default_factory=dict)
     """Kind -> size -> smallest and largest value of the training data; sizes are clamped to it."""
     weights: np.ndarray = field(default_factory=lambda: np.zeros(0))
-    information: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
-    """Inverse of the weights' covariance."""
     _cached_s: dict[CostTerm, float] = field(default_factory=dict)
     _by_kind: dict[str, dict[str, float]] = field(default_factory=dict)
 
@@ -111,19 +109,6 @@ class Regression:
     def term_times_s(self, terms: Sequence[CostTerm]) -> np.ndarray:
         """Return the seconds of each term."""
         return np.array([self._time_s(term) for term in terms])
-
-    def deviation(self, terms: Sequence[CostTerm]) -> float:
-        """Return the standard deviation of the sum of terms as a share of it, due to uncertain weights."""
-        matrix = self._matrix([tuple(terms)], fit=False)
-        times, total = self._predict(matrix, self.weights)
-        slope = np.zeros(len(self.weights))
-        np.add.at(slope, matrix.column, times[matrix.row] * matrix.value)
-        slope /= max(float(total[0]), 1e-12)
-        learned = max(0.0, float(slope @ np.linalg.solve(self.information, slope)))
-        shares = times / max(float(total[0]), 1e-12)
-        return float(
-            np.sqrt(learned + sum(share**2 * self.unseen_variance(t) for share, t in zip(shares, terms, strict=True)))
-        )
 
     def unseen_variance(self, term: CostTerm) -> float:
         """Return the variance of a term's logarithm due to features without training data."""
@@ -216,10 +201,10 @@ class Regression:
             flat = np.bincount(pairs, times[matrix.row] * matrix.value, minlength=matrix.segments * len(precision))
             slopes = flat.reshape(matrix.segments, -1) / noise[:, None]
             trust = np.where(np.abs(off) < _OUTLIER, 1.0, _OUTLIER / np.maximum(np.abs(off), 1e-9))
-            self.information = (slopes * trust[:, None]).T @ slopes + np.diag(precision)
+            information = (slopes * trust[:, None]).T @ slopes + np.diag(precision)
             gradient = slopes.T @ (trust * off) + precision * self.weights
             for _ in range(_STEPS):
-                damped = self.information + damping * np.diag(np.diag(self.information))
+                damped = information + damping * np.diag(np.diag(information))
                 tried = self.weights + np.clip(np.linalg.solve(damped, -gradient), -_MAX_STEP, _MAX_STEP)
                 new_value, new_times, new_off = cost(tried)
                 if new_value < value:
