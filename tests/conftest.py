@@ -55,6 +55,13 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return FileScheduling(config, log)
 
 
+@pytest.fixture(autouse=True)
+def brief_measurements(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measure fewer cuts and candidates of each model than a user's split does."""
+    monkeypatch.setattr("trisect.partitioner.costs.cut_measurement._CUTS", 1)
+    monkeypatch.setattr("trisect.partitioner.planning.measured_planning.BUDGET_S", 1.0)
+
+
 @pytest.fixture(scope="session")
 def models() -> Path:
     """Folder of real models, where `make test` puts them; tests skip what is not there."""

@@ -18,6 +18,7 @@ DATA = (
     "bench/report/*.j2",
     "bench/report/*.js",
     "profiles/capabilities/*.json",
+    "profiles/costmodel/shipped_models/*.json",
     "profiles/reference/*.json",
 )
 

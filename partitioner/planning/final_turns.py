@@ -52,7 +52,7 @@ class TimeBudget:
 
     Examples
     --------
-    >>> times = iter([0.0, 1.0, 6.5])
+    >>> times = iter([0.0, 1.0, 9.5])
     >>> budget = TimeBudget(10.0, clock=lambda: next(times))
     >>> budget.add_cost(0.5)
     >>> budget.has_time(), budget.has_time()

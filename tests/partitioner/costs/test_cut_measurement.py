@@ -36,6 +36,7 @@ def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ProblemInputs:
     whole = segment_terms_of(graph, list(graph.nodes))
     known = MeasuredSegment(whole, 1e-3, 0.0, "plan")
     monkeypatch.setattr(cut_measurement, "_BUDGET_S", 1e9)
+    monkeypatch.setattr(cut_measurement, "_CUTS", 4)
     models = {device.id: DeviceModel(Regression()).refined([known]) for device in DEVICES}
     return small_models.inputs_of(graph, DEVICES, ModelledCosts(fitted=models))
 
