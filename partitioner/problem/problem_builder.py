@@ -28,8 +28,9 @@ from .constrained_problem import constrained
 from .constraints import Constraints
 from .value_ranges import WIDE_DTYPES
 
-PACE_DEVIATION = 0.07
-"""Usual deviation of the pace of a machine with shared processors: as plans differed that ran twice."""
+PACE_DEVIATION = 0.14
+"""Usual deviation of the pace of a machine with shared processors: as far as plans that ran twice differed, minutes apart
+(0.15 on two virtual cores)."""
 
 
 @dataclass(frozen=True)
