@@ -29,8 +29,8 @@ from .constraints import Constraints
 from .value_ranges import WIDE_DTYPES
 
 PACE_DEVIATION = 0.14
-"""Usual deviation of the pace of a machine with shared processors: plans that ran twice, minutes apart, differed by 0.15
-on two virtual cores."""
+"""Usual deviation of the pace of a machine with shared processors: plans that ran twice, minutes apart, differed by
+0.15 on two virtual cores."""
 
 
 @dataclass(frozen=True)
