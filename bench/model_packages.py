@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 
 @dataclass(frozen=True)
@@ -221,3 +222,8 @@ def known_files() -> dict[str, ModelFile]:
     """
     files = [file for package in PACKAGES.values() for file in package.files]
     return {file.name: file for file in files if file.name.endswith(".onnx")}
+
+
+def models_folder(named: str | Path | None = None) -> Path:
+    """Return the folder of models: the named one, else ``TRISECT_MODELS``, else ``.cache/models``."""
+    return Path(named or os.environ.get("TRISECT_MODELS", ".cache/models"))

@@ -7,11 +7,9 @@ turns. A plan that several strategies return runs once.
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -19,21 +17,20 @@ from statistics import median
 from trisect import api
 from trisect.partitioner.planning.contender_runs import ContenderRuns
 from trisect.partitioner.strategies import names
-from trisect.profiles.stored.profile_store import PROFILES_VARIABLE
 from trisect.runtime.device import Device
 from trisect.runtime.errors import TrisectError
 from trisect.runtime.plans.plan import Plan
 from trisect.runtime.progress import Progress, no_progress
 
 from ..comparing.candidates import signature
-from ..model_packages import known_files
+from ..separate_caches import caches_in
 from .interleaved_timing import median_ratio, timed
+from .prediction.prediction_error import models_in
 
 BEST_RATIO_MAX, ALONE_RATIO_MIN = 1.03, 1.0
 _SEARCH_S = 2.0
 _IN_TURNS_RATIO, _RUNNING_S, _TURN_S = 1.3, 0.1, 0.05
 _TIME_LIMIT_S = 240.0
-_CACHES = "XDG_CACHE_HOME"
 
 
 @dataclass(frozen=True)
@@ -88,20 +85,16 @@ def compare_auto(
     Raises
     ------
     TrisectError
-        When a model cannot be split with ``auto``.
+        When a model cannot be split with ``auto``, or the folder holds none.
     """
-    files = [
-        file
-        for name, file in known_files().items()
-        if (folder / name).is_file() and (not selected or any(part in name for part in selected))
-    ]
+    files = models_in(folder, selected)
     outcomes = []
     with tempfile.TemporaryDirectory(prefix="trisect-bench-") as scratch:
         chosen = api.usable_devices(devices)
         for number, file in enumerate(files):
             progress(number, len(files), file.name)
             home = Path(scratch) / file.name
-            with _caches_in(home):
+            with caches_in(home):
                 outcomes.append(_compare(folder / file.name, file.shapes, chosen, home, rounds, budget_s))
             shutil.rmtree(home)
     return outcomes
@@ -164,18 +157,3 @@ def _measured(plans: Mapping[str, tuple[str, Plan]], rounds: int) -> dict[str, l
         runs.close()
     columns = zip(together, zip(*(row.times_s for row in rows), strict=True), strict=True)
     return {key: [t for t in column if t is not None] for key, column in columns if None not in column}
-
-
-@contextmanager
-def _caches_in(folder: Path) -> Iterator[None]:
-    """Use profiles and caches in a folder instead of the user's."""
-    before = {name: os.environ.get(name) for name in (PROFILES_VARIABLE, _CACHES)}
-    os.environ.update({PROFILES_VARIABLE: str(folder / "profiles"), _CACHES: str(folder / "cache")})
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value

@@ -19,6 +19,8 @@ from pathlib import Path
 from trisect.runtime.errors import EngineFailed
 from trisect.runtime.progress import Progress, no_progress
 
+from ..separate_caches import cache_variables
+
 FIRST_RATIO_MAX, NEXT_RATIO_MAX = 1.5, 1.02
 DEVICES = "cpu:ort,cpu:openvino"
 _PROFILE_BUDGET_S = 20
@@ -121,7 +123,7 @@ def _sizes(model: Path) -> list[str]:
 
 
 def _run(words: Sequence[str | Path], folder: Path) -> None:
-    environment = {**os.environ, "TRISECT_PROFILES": str(folder / "profiles"), "XDG_CACHE_HOME": str(folder / "cache")}
+    environment = {**os.environ, **cache_variables(folder)}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed version has its modules compiled
     done = subprocess.run(list(map(str, words)), env=environment, capture_output=True, text=True, check=False)
     if done.returncode != 0:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
-from pathlib import Path
 
 from trisect.runtime.errors import InvalidInput
 
-from ..model_packages import PACKAGES
+from ..model_packages import PACKAGES, models_folder
 from . import WorkloadInstance, WorkloadRequest, workload
 from ._models import MACHINE, model_instances
 
@@ -33,7 +31,7 @@ def packages(
     only : str
         Substring of the names.
     """
-    root = Path(folder or os.environ.get("TRISECT_MODELS", ".cache/models"))
+    root = models_folder(folder)
     files = [file for package in PACKAGES.values() for file in package.files if file.name.endswith(".onnx")]
     models = {
         file.name.removesuffix(".onnx"): (root / file.name, file.shapes)

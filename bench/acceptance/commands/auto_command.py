@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -33,12 +32,13 @@ def auto(
     debug: Debug = False,
 ) -> None:
     """Split real models with auto, then measure the plans of all strategies and each device alone in turns."""
+    from ...model_packages import models_folder
     from ..auto_against_strategies import ALONE_RATIO_MIN, BEST_RATIO_MAX, compare_auto
     from ..target_check import exit_if_missed, verdict
 
     with progress_bar("splitting") as report:
         outcomes = compare_auto(
-            folder or Path(os.environ.get("TRISECT_MODELS", ".cache/models")),
+            models_folder(folder),
             devices=devices,
             selected=parse_names(models),
             rounds=rounds,

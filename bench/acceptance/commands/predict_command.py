@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -46,13 +45,14 @@ def predict(
     Measurements are cached: an interrupted run resumes where it stopped. With --fresh nothing is cached, and budget,
     splits, seed and rounds do not apply.
     """
+    from ...model_packages import models_folder
     from ..prediction.prediction_error import bench_predict
     from ..target_check import exit_if_missed
 
     if write_models is not None:
         _write_models(write_models, devices)
         return
-    model_folder = folder or Path(os.environ.get("TRISECT_MODELS", ".cache/models"))
+    model_folder = models_folder(folder)
     names = parse_names(models)
     if fresh:
         exit_if_missed(check, _predict_fresh(model_folder, names, devices, json))
@@ -131,6 +131,7 @@ def _write_models(folder: Path, devices: str) -> None:
 def _predict_fresh(folder: Path, names: Sequence[str], devices: str, json: bool) -> bool:
     """Measure and show the predictions of a new user's splits; return whether the targets are met."""
     from ..prediction.fresh_predictions import bench_fresh
+    from ..prediction.prediction_error import measured_s
 
     with progress_bar("measuring") as report:
         result = bench_fresh(folder, names=names, devices=devices, progress=report)
@@ -146,7 +147,7 @@ def _predict_fresh(folder: Path, names: Sequence[str], devices: str, json: bool)
             model.model,
             run.strategy,
             f"{run.segments}",
-            duration(run.both_s),
+            duration(measured_s(run)),
             duration(run.predicted_s),
             interval_text(run.interval_s, run.predicted_s),
             "" if run.is_inside else "outside",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -28,10 +27,11 @@ def runtime(
     debug: Debug = False,
 ) -> None:
     """Measure calls, transfers, cuts, pipelines and long streams, each against its baseline."""
+    from ...model_packages import models_folder
     from ..runtime_cases.runtime_overhead import bench_runtime
     from ..target_check import exit_if_missed, verdict
 
-    folder = models or Path(os.environ.get("TRISECT_MODELS", ".cache/models"))
+    folder = models_folder(models)
     names = parse_names(only)
     result = bench_runtime(folder, names, lambda f: note(f"{f.what}: {_with_unit(f.value, f.unit)}"))
     import msgspec

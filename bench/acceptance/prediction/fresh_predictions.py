@@ -7,11 +7,8 @@ difference is the repeatability.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import combinations
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -21,7 +18,6 @@ import numpy as np
 
 from trisect import api
 from trisect.profiles.measuring.call_timing import time_calls
-from trisect.profiles.stored.profile_store import PROFILES_VARIABLE
 from trisect.runtime.child_process import ChildProcess, ChildProcessFailed
 from trisect.runtime.errors import EngineFailed, InvalidModel, TrisectError
 from trisect.runtime.plans.plan import Plan
@@ -30,7 +26,8 @@ from trisect.runtime.progress import Progress, no_progress
 from trisect.runtime.sessions.session import Session
 
 from ...model_packages import ModelFile
-from .prediction_error import models_in
+from ...separate_caches import caches_in
+from .prediction_error import kendall_tau, measured_s, models_in
 
 STRATEGIES = ("heft", "mincut", "dp-chain", "roundrobin", "multilevel")
 FRESH_MEDIAN_MAX, FRESH_P95_MAX, FRESH_TAU_MIN, COVERAGE = 0.10, 0.30, 0.85, (0.85, 0.95)
@@ -53,14 +50,13 @@ class FreshRun:
     """In another process."""
 
     @property
-    def both_s(self) -> float:
-        """Mean of both processes."""
-        return (self.measured_s + self.again_s) / 2
+    def is_cut(self) -> bool:
+        return ":" not in self.strategy
 
     @property
     def is_inside(self) -> bool:
         """Whether the measurement is inside of the interval."""
-        return self.interval_s is not None and self.interval_s[0] <= self.both_s <= self.interval_s[1]
+        return self.interval_s is not None and self.interval_s[0] <= measured_s(self) <= self.interval_s[1]
 
 
 @dataclass(frozen=True)
@@ -130,7 +126,7 @@ def bench_fresh(
     models: list[FreshModel] = []
     left_out: dict[str, str] = {}
     files = models_in(folder, names)
-    with TemporaryDirectory(prefix="trisect-fresh-") as scratch, _profiles_in(Path(scratch) / "profiles"):
+    with TemporaryDirectory(prefix="trisect-fresh-") as scratch, caches_in(Path(scratch) / "caches"):
         for number, file in enumerate(files):
             progress(number, len(files), file.name)
             try:
@@ -145,26 +141,16 @@ def bench_fresh(
 
 def summarise_fresh(models: Sequence[FreshModel], left_out: dict[str, str]) -> FreshBench:
     """Return the figures over all models."""
-    runs = [run for model in models for run in model.runs if ":" not in run.strategy]
-    errors = [abs(run.predicted_s / run.both_s - 1) for run in runs]
+    runs = [run for model in models for run in model.runs if run.is_cut]
+    errors = [abs(run.predicted_s / measured_s(run) - 1) for run in runs]
     differences = [abs(run.again_s / run.measured_s - 1) for run in runs]
     repeatability = float(np.median(differences))
+    tau = kendall_tau([model.runs for model in models], lambda run: run.predicted_s, repeatability)
     return FreshBench(
-        float(np.median(errors)), float(np.percentile(errors, 95)), _kendall_tau(models, repeatability),
+        float(np.median(errors)), float(np.percentile(errors, 95)), tau,
         float(np.mean([run.is_inside for run in runs])), repeatability, float(np.percentile(differences, 95)),
         len(runs), tuple(models), left_out,
     )  # fmt: skip
-
-
-def _kendall_tau(models: Sequence[FreshModel], repeatability: float) -> float | None:
-    """Return concordant less discordant pairs of a model's plans as a share of these; equal plans count once."""
-    signs = []
-    for model in models:
-        for a, b in combinations([run for run in model.runs if ":" not in run.strategy], 2):
-            low, high = sorted((a.both_s, b.both_s))
-            if (a.measured_s - b.measured_s) * (a.again_s - b.again_s) > 0 and high / low - 1 > repeatability:
-                signs.append(np.sign((a.predicted_s - b.predicted_s) * (a.both_s - b.both_s)))
-    return float(np.mean(signs)) if signs else None
 
 
 def _plans(
@@ -211,17 +197,3 @@ class FreshPlanRunner:
         feeds = plan_feeds(plan)
         with Session(plan) as session:
             return time_calls(lambda: session.run(feeds), duration_s=_LASTING_S, min_runs=_RUNS_MIN).median_s
-
-
-@contextmanager
-def _profiles_in(folder: Path) -> Iterator[None]:
-    """Store and look up everything that is measured in another folder."""
-    before = os.environ.get(PROFILES_VARIABLE)
-    os.environ[PROFILES_VARIABLE] = str(folder)
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[PROFILES_VARIABLE]
-        else:
-            os.environ[PROFILES_VARIABLE] = before

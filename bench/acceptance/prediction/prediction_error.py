@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 import msgspec
 import numpy as np
@@ -182,11 +183,11 @@ def summarise(
     }
     errors = []
     for known, predicted in predictions.items():
-        relative = [abs(predicted(run) / _measured_s(run) - 1) for run in cuts]
+        relative = [abs(predicted(run) / measured_s(run) - 1) for run in cuts]
         tau = kendall_tau([model.runs for model in measured], predicted, repeatability)
         errors.append(PredictionErrors(known, float(np.median(relative)), float(np.percentile(relative, 95)), tau))
     of_split = next(error for error in errors if error.known == _KNOWN)
-    inside = [abs(run.whole_s / _measured_s(run) - 1) <= 2 * run.deviation for run in cuts]
+    inside = [abs(run.whole_s / measured_s(run) - 1) <= 2 * run.deviation for run in cuts]
     return PredictBench(
         of_split.median, of_split.p95, of_split.kendall_tau, repeatability, float(np.percentile(differences, 95)),
         len(cuts), len(measured), float(np.median([model.query_s_per_node for model in measured])),
@@ -195,23 +196,35 @@ def summarise(
     )  # fmt: skip
 
 
+class TwiceMeasured(Protocol):
+    """A plan of a model that ran in two processes."""
+
+    @property
+    def measured_s(self) -> float: ...
+    @property
+    def again_s(self) -> float: ...
+    @property
+    def is_cut(self) -> bool: ...
+
+
+_Run = TypeVar("_Run", bound=TwiceMeasured)
+
+
 def kendall_tau(
-    models: Sequence[Sequence[SplitRun]], predicted: Callable[[SplitRun], float], repeatability: float
+    models: Sequence[Sequence[_Run]], predicted: Callable[[_Run], float], repeatability: float
 ) -> float | None:
-    """Return Kendall's tau: concordant less discordant pairs of a model's splits, as a share of these pairs.
+    """Return Kendall's tau: concordant less discordant pairs of a model's cut plans, as a share of all pairs.
 
     Only pairs count that differ by more than the repeatability, and that both processes rank alike.
     """
-    concordant = discordant = 0
+    signs = []
     for runs in models:
         for a, b in combinations([run for run in runs if run.is_cut], 2):
-            low, high = sorted((_measured_s(a), _measured_s(b)))
+            low, high = sorted((measured_s(a), measured_s(b)))
             is_certain = (a.measured_s - b.measured_s) * (a.again_s - b.again_s) > 0
             if is_certain and high / low - 1 > repeatability:
-                product = (predicted(a) - predicted(b)) * (_measured_s(a) - _measured_s(b))
-                concordant, discordant = concordant + (product > 0), discordant + (product < 0)
-    pairs = concordant + discordant
-    return (concordant - discordant) / pairs if pairs else None
+                signs.append(np.sign((predicted(a) - predicted(b)) * (measured_s(a) - measured_s(b))))
+    return float(np.mean(signs)) if signs else None
 
 
 def _unseen_s(run: SplitRun) -> float:
@@ -226,7 +239,7 @@ def _refined_s(run: SplitRun) -> float:
     return run.refined_s
 
 
-def _measured_s(run: SplitRun) -> float:
+def measured_s(run: TwiceMeasured) -> float:
     """Return the mean of both processes."""
     return (run.measured_s + run.again_s) / 2
 

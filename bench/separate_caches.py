@@ -1,0 +1,31 @@
+"""Folders of profiles and caches other than the user's, to measure as on a machine where nothing was measured."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from trisect.profiles.stored.profile_store import PROFILES_VARIABLE
+
+
+def cache_variables(folder: Path) -> dict[str, str]:
+    """Return the environment variables that move profiles and caches into a folder."""
+    return {PROFILES_VARIABLE: str(folder / "profiles"), "XDG_CACHE_HOME": str(folder / "cache")}
+
+
+@contextmanager
+def caches_in(folder: Path) -> Iterator[None]:
+    """Use profiles and caches in a folder, in this process and in those that it starts."""
+    variables = cache_variables(folder)
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
