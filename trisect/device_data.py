@@ -96,10 +96,12 @@ def with_device_data(
 
 
 def store_measured(update: Callable[..., Profile], devices: Sequence[Device], measured: Profile) -> Profile:
+    """Store what was measured of some devices, and return the profile as it is stored then."""
     return update(measured, store.default_path(measured.precision), [device.id for device in devices])
 
 
 def stored_or_none() -> Profile | None:
+    """Return this machine's stored profile; None where there is none."""
     return store.load_own(store.default_path())
 
 

@@ -11,9 +11,7 @@ Where a device has become faster or slower since, as its probe tells, its times 
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -28,10 +26,9 @@ from trisect.profiles.stored.segment_store import MeasuredSegment
 from trisect.runtime.device import Device
 from trisect.runtime.engines.common.kernels import Kernel
 from trisect.runtime.errors import TrisectError
-from trisect.runtime.files.cache_files import update_cache
+from trisect.runtime.files.cache_files import read_cache, update_cache
 from trisect.runtime.progress import Progress, no_progress
 from trisect.runtime.scratch_folder import ScratchFolder
-from trisect.runtime.untrusted_files import MalformedFile, decode_json, read_bytes
 
 from ..graph.model_graph import Graph
 from ..problem.problem_builder import ProblemInputs
@@ -46,7 +43,7 @@ from .isolated_measurement import (
     measure_whole_plan,
 )
 from .kernel_breakdown import kernel_rows
-from .model_costs import node_terms_of, segment_terms_of
+from .model_costs import measurement_key, node_terms_of, segment_terms_of
 from .trial_plans import TrialModel
 
 log = logging.getLogger(__name__)
@@ -146,7 +143,7 @@ def calibrate(
         predicted_s = sum(row[device.id] for row in inputs.times_s.values())
         if not device.is_real or device.node or not 0 < predicted_s < inf:
             continue  # a device of another machine cannot be run from here
-        key, probe_s = _key(graph, device), (probes_s or {}).get(device.id)
+        key, probe_s = measurement_key(graph, [device]), (probes_s or {}).get(device.id)
         factor = drift(known[key].probe_s, probe_s) if key in known else 1.0
         if key not in known or is_outdated(known[key].date, now, factor):
             progress(done, len(devices), f"running the whole model on {device.id}")
@@ -244,18 +241,6 @@ def _node_shares_s(
     return shares_s
 
 
-def _key(graph: Graph, device: Device) -> str:
-    where = [platform.node(), device.id, device.name, device.engine_version]
-    parts = [graph.sha256, *where, *map(str, sorted(graph.shapes.items()))]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
-
-
 def _read(cache: Path) -> dict[str, _ModelTimes]:
     """Return earlier measurements; none where the file is missing or damaged."""
-    try:
-        return decode_json(read_bytes(cache), dict[str, _ModelTimes])
-    except FileNotFoundError:
-        return {}
-    except (OSError, MalformedFile) as error:
-        log.warning("cannot read the calibrations in %s, so the model is measured again: %s", cache, error)
-        return {}
+    return read_cache(cache, dict[str, _ModelTimes], "the calibrations", "the model is measured again") or {}

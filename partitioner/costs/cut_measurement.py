@@ -8,7 +8,6 @@ same request gives the same plan.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import time
 from collections import defaultdict
@@ -25,16 +24,14 @@ from trisect.profiles.drift.drift_factor import drift, is_outdated
 from trisect.profiles.stored.segment_store import MeasuredSegment
 from trisect.runtime.device import Device
 from trisect.runtime.errors import TrisectError
-from trisect.runtime.files.cache_files import update_cache
+from trisect.runtime.files.cache_files import read_cache, update_cache
 from trisect.runtime.progress import Progress, no_progress
 from trisect.runtime.scratch_folder import ScratchFolder
-from trisect.runtime.untrusted_files import MalformedFile, decode_json, read_bytes
 
-from ..graph.model_graph import Graph
 from ..problem.problem_builder import PACE_DEVIATION, ProblemInputs
 from .informative_cuts import CandidateCut, most_informative
 from .isolated_measurement import PROFILED_TIME_MAX_S, measure_segments
-from .model_costs import segment_terms_of
+from .model_costs import measurement_key, segment_terms_of
 from .trial_plans import TrialModel
 
 log = logging.getLogger(__name__)
@@ -89,10 +86,12 @@ def with_measured_cuts(
         device for device in inputs.devices
         if device.is_real and not device.node and device.id in inputs.costs.models
     ]  # fmt: skip
-    if len(devices) < 2 or not 0 < max(_whole_s(inputs, device) for device in devices) < PROFILED_TIME_MAX_S:
+    if len(devices) < 2:
         return inputs
-    key, now, probes_s = _key(inputs.graph, devices), now or datetime.now(UTC), probes_s or {}
+    key, now, probes_s = measurement_key(inputs.graph, devices), now or datetime.now(UTC), probes_s or {}
     measured = _read(cache).get(key)
+    if measured is None and not 0 < max(_whole_s(inputs, device) for device in devices) < PROFILED_TIME_MAX_S:
+        return inputs
     if measured is None or any(is_outdated(measured.date, now, f) for f in _drifts(measured, probes_s).values()):
         date = now.isoformat(timespec="seconds")
         measured = _MeasuredCuts(_measured(inputs, devices, progress), date, dict(probes_s))
@@ -174,18 +173,6 @@ def _whole_s(inputs: ProblemInputs, device: Device) -> float:
     return sum(row[device.id] for row in inputs.times_s.values() if row[device.id] < float("inf"))
 
 
-def _key(graph: Graph, devices: Sequence[Device]) -> str:
-    parts = [graph.sha256, *map(str, sorted(graph.shapes.items()))]
-    parts += [f"{device.id} {device.name} {device.engine_version}" for device in devices]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
-
-
 def _read(cache: Path) -> dict[str, _MeasuredCuts]:
     """Return earlier measurements; none where the file is missing or damaged."""
-    try:
-        return decode_json(read_bytes(cache), dict[str, _MeasuredCuts])
-    except FileNotFoundError:
-        return {}
-    except (OSError, MalformedFile) as error:
-        log.warning("cannot read the cuts in %s, so they are measured again: %s", cache, error)
-        return {}
+    return read_cache(cache, dict[str, _MeasuredCuts], "the cuts", "they are measured again") or {}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import platform
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
@@ -22,6 +24,13 @@ def segment_terms_of(graph: Graph, nodes: Sequence[str], channels_last: Collecti
     """Return the cost terms of some nodes as one segment; `nodes` in the model's order, others as `segment_terms`."""
     instances = [graph.op_instances[node] for node in nodes if node in graph.op_instances]
     return tuple(segment_terms(instances, boundary_outputs(graph, nodes), channels_last))
+
+
+def measurement_key(graph: Graph, devices: Sequence[Device]) -> str:
+    """Return a key for what is measured of a model, at its shapes, on devices of this machine."""
+    where = [text for d in devices for text in (d.id, d.name, d.engine_version)]
+    parts = [graph.sha256, platform.node(), *where, *map(str, sorted(graph.shapes.items()))]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def nhwc_tensors(segment: Segment) -> list[str]:

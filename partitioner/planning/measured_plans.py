@@ -7,7 +7,6 @@ files are written again from the model, and have to be the same.
 from __future__ import annotations
 
 import hashlib
-import logging
 import os
 import platform
 from dataclasses import replace
@@ -17,19 +16,16 @@ import msgspec
 
 from trisect.runtime.core_affinity import cores
 from trisect.runtime.errors import StorageFailed
-from trisect.runtime.files.cache_files import not_cached, write_cache
+from trisect.runtime.files.cache_files import not_cached, read_cache, write_cache
 from trisect.runtime.plans.plan import Plan
 from trisect.runtime.plans.plan_checks import is_file_name
 from trisect.runtime.scratch_folder import ScratchFolder
-from trisect.runtime.untrusted_files import MalformedFile, decode_json, read_bytes
 
 from ..graph.model_graph import Graph
 from ..segments.boundary_layouts import nhwc_boundaries
 from ..segments.pieces import Piece
 from ..segments.segment_writer import write_segments
 from .plan_request import PlanRequest
-
-log = logging.getLogger(__name__)
 
 FOLDER = "measured-plans"
 """Beside the measured times of whole models."""
@@ -68,12 +64,8 @@ class MeasuredPlans:
 
     def restore(self, out_folder: Path, budget_s: float | None) -> Plan | None:
         """Write the plan of an earlier measurement that had no less time; None where there is none."""
-        try:
-            stored = decode_json(read_bytes(self._path), _MeasuredPlan)
-        except FileNotFoundError:
-            return None
-        except (OSError, MalformedFile) as error:
-            log.warning("cannot read the plan in %s, so plans run again: %s", self._path, error)
+        stored = read_cache(self._path, _MeasuredPlan, "the plan", "plans run again")
+        if stored is None:
             return None
         plan, graph = stored.plan, self._graph
         pieces = [Piece(segment.device, segment.nodes) for segment in plan.segments]

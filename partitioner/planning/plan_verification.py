@@ -7,7 +7,6 @@ cached by the model, the segments, and the versions of the engines that run them
 from __future__ import annotations
 
 import hashlib
-import logging
 import math
 import sys
 from collections.abc import Sequence
@@ -22,13 +21,10 @@ from trisect.runtime.child_process import ChildProcessFailed
 from trisect.runtime.device import Device
 from trisect.runtime.engines import capabilities, discover
 from trisect.runtime.errors import TrisectError
-from trisect.runtime.files.cache_files import update_cache
+from trisect.runtime.files.cache_files import read_cache, update_cache
 from trisect.runtime.isolated_calls import call_isolated
 from trisect.runtime.plans.check_result import PlanCheck, skipped
 from trisect.runtime.plans.plan import Plan
-from trisect.runtime.untrusted_files import MalformedFile, decode_json, read_bytes
-
-log = logging.getLogger(__name__)
 
 RESULTS_FILE = "verified.json"
 """Beside the cache of supported operators."""
@@ -88,13 +84,7 @@ class PlanVerifier:
         return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()
 
     def _read(self) -> dict[str, PlanCheck]:
-        try:
-            return decode_json(read_bytes(self.cache), dict[str, PlanCheck])
-        except FileNotFoundError:
-            return {}
-        except (OSError, MalformedFile) as error:
-            log.warning("cannot read the results in %s, so plans are verified again: %s", self.cache, error)
-            return {}
+        return read_cache(self.cache, dict[str, PlanCheck], "the results", "plans are verified again") or {}
 
     def _add(self, key: str, result: PlanCheck) -> None:
         # JSON has no infinity, which is the difference of results of other shapes.

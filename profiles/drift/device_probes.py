@@ -15,8 +15,7 @@ import msgspec
 
 from trisect.runtime.device import Device
 from trisect.runtime.errors import TrisectError
-from trisect.runtime.files.cache_files import update_cache
-from trisect.runtime.untrusted_files import MalformedFile, decode_json, read_bytes
+from trisect.runtime.files.cache_files import read_cache, update_cache
 
 from ..stored.profile_store import default_path
 from .drift_factor import IGNORED_RATIO, is_changed
@@ -102,11 +101,5 @@ def _is_valid(probe: StoredProbe, now: datetime) -> bool:
 
 def _read(path: Path) -> dict[str, StoredProbe]:
     """Return earlier probes; none where the file is missing or damaged."""
-    try:
-        probes = decode_json(read_bytes(path), dict[str, StoredProbe])
-    except FileNotFoundError:
-        return {}
-    except (OSError, MalformedFile) as error:
-        log.warning("cannot read the probes in %s, so devices are probed again: %s", path, error)
-        return {}
+    probes = read_cache(path, dict[str, StoredProbe], "the probes", "devices are probed again") or {}
     return {device_id: probe for device_id, probe in probes.items() if 0 < probe.time_s < float("inf")}

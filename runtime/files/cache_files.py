@@ -11,9 +11,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from ..atomic_write import write_atomically
 from ..errors import StorageFailed
+from ..untrusted_files import MalformedFile, decode_json, read_bytes
 from .path_locks import lock_path
 
 log = logging.getLogger(__name__)
@@ -21,6 +23,7 @@ log = logging.getLogger(__name__)
 _LOCK_TIMEOUT_S = 10.0
 _POLL_S = 0.02
 _logged: set[tuple[str, str]] = set()
+_T = TypeVar("_T")
 
 
 @contextmanager
@@ -53,6 +56,25 @@ def updating(path: Path, timeout_s: float = _LOCK_TIMEOUT_S) -> Iterator[None]:
     finally:
         if lock is not None:
             os.close(lock)
+
+
+def read_cache(path: Path, content: type[_T], what: str, consequence: str) -> _T | None:
+    """Read a cache of JSON; None where there is none, and where it cannot be read, which is logged.
+
+    Parameters
+    ----------
+    content : type
+        What the file holds.
+    what, consequence : str
+        What cannot be read in the file, and what happens therefore: parts of the message.
+    """
+    try:
+        return decode_json(read_bytes(path), content)
+    except FileNotFoundError:
+        return None
+    except (OSError, MalformedFile) as error:
+        log.warning("cannot read %s in %s, so %s: %s", what, path, consequence, error)
+        return None
 
 
 def update_cache(path: Path, merged: Callable[[], bytes], what: str) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from tests.partitioner import small_models
 from trisect.partitioner.costs import calibration
+from trisect.partitioner.costs.model_costs import measurement_key
 from trisect.partitioner.graph.model_graph import Graph
 from trisect.partitioner.problem.task_grouping import task_graph
 from trisect.partitioner.segments.convex_cut import cut
@@ -204,7 +205,7 @@ def test_a_model_is_measured_again_where_much_has_changed_or_long_after(total_s)
 
 
 def test_measurements_of_unknown_age_are_made_again(graph: Graph, tmp_path: Path, total_s):
-    keys = {calibration._key(graph, device) for device in DEVICES}
+    keys = {measurement_key(graph, [device]) for device in DEVICES}
     rows = ",".join(f'"{key}": {{"whole_s": 9.0, "kernels": [[[0], 9.0]]}}' for key in keys)
     (tmp_path / "known.json").write_text("{" + rows + "}")
     assert total_s(1.0, 2.0) == (2.0, ())
