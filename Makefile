@@ -18,7 +18,7 @@ MODELS := .cache/models
 LLM := $(MODELS)/SmolLM2-135M-Instruct.Q4_1.gguf
 export TRISECT_MODELS := $(CURDIR)/$(MODELS)
 
-.PHONY: help demo test stand-ins lint format bench clean
+.PHONY: help demo test stand-ins llama-cpp lint format bench clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /make \1\t/' | expand -t 18
@@ -34,6 +34,8 @@ test: $(VENV)/.test ## Run the test suite
 	@$(BIN)/python -m pytest -n $(JOBS) --no-loadscope-reorder --max-worker-restart 0 $(PYTEST_ARGS)
 
 stand-ins: $(VENV)/.stand-ins ## Install the NPU simulator and the WebGPU plugin, which CI tests with
+
+llama-cpp: .cache/llama-cpp/.installed ## Install llama.cpp, whose answers some tests expect
 
 lint: $(VENV)/.test $(VENV)/.lint build/typing ## Check style and types
 	@$(BIN)/ruff check .
@@ -65,6 +67,13 @@ $(VENV)/.installed: pyproject.toml constraints.txt $(VENV)/.created
 $(VENV)/.stand-ins: $(VENV)/.installed
 	@echo "installing the NPU simulator and the WebGPU plugin"
 	@$(INSTALL) ".[qnn,webgpu]"
+	@touch $@
+
+# Compiled for Python 3.10 to 3.14; in an environment of its own, since trisect does not need it.
+.cache/llama-cpp/.installed: constraints.txt
+	@echo "installing llama.cpp into $(@D)"
+	@rm -rf $(@D) && $(PYTHON) -m venv $(@D)
+	@$(@D)/bin/python -m pip --disable-pip-version-check -qq install --only-binary :all: -c constraints.txt cyllama
 	@touch $@
 
 $(VENV)/.test $(VENV)/.lint: $(VENV)/.%: $(VENV)/.installed

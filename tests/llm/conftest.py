@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.llm.gguf_factory import write_tiny_gguf
+from tests.llm.llama_cpp import LlamaCpp
 from trisect.llm.bundle import Bundle
 from trisect.llm.phases import device_choice
+
+
+@pytest.fixture(scope="session")
+def llama_cpp() -> Iterator[LlamaCpp]:
+    """llama.cpp, which computes the expected token ids and scores; skips where it is not installed."""
+    oracle = LlamaCpp()
+    yield oracle
+    oracle.close()
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Token ids against llama.cpp's: recorded (`llama_cpp_ids.json` says by which version) and, where installed, live."""
+"""Token ids against llama.cpp's: recorded (`llama_cpp_ids.json` says by which version) and live, where installed."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.llm.gguf_factory import MERGES, byte_characters, write_tiny_gguf
+from tests.llm.llama_cpp import LlamaCpp
 from trisect.llm.gguf.gguf_reader import GgufFile
 from trisect.llm.gguf.gguf_tokenizer import read_tokenizer
 from trisect.llm.gguf.llama_config import read_config
@@ -97,20 +98,20 @@ def test_sentencepiece_ids_are_llama_cpps(tmp_path: Path, prefix: bool) -> None:
 
 
 @pytest.mark.parametrize("which", ["smollm2", "llama-bpe", "qwen2", "sentencepiece"])
-def test_live_against_llama_cpp(tmp_path: Path, which: str, request: pytest.FixtureRequest) -> None:
-    llama_cpp = pytest.importorskip("llama_cpp")
+def test_live_against_llama_cpp(
+    tmp_path: Path, which: str, request: pytest.FixtureRequest, llama_cpp: LlamaCpp
+) -> None:
     if which == "smollm2":
         path = request.getfixturevalue("smollm2")
     elif which == "sentencepiece":
         path = pieces(tmp_path / "x.gguf", True)
     else:
         path = crossing(tmp_path / "x.gguf", which)
-    model = llama_cpp.Llama(str(path), vocab_only=True, verbose=False)
     tokenizer = tokenizer_of(path)
-    for name, text in SAMPLES.items():
-        for special in (True, False):
-            expected = model.tokenize(text.encode(), add_bos=False, special=special)
-            assert tokenizer.encode(text, parse_special=special) == expected, name
+    for special in (True, False):
+        expected = llama_cpp.tokenize(path, list(SAMPLES.values()), parse_special=special)
+        for (name, text), ids in zip(SAMPLES.items(), expected, strict=True):
+            assert tokenizer.encode(text, parse_special=special) == ids, name
 
 
 def test_digits_in_threes_and_whole_word_tokens(tmp_path: Path) -> None:
