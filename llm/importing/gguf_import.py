@@ -1,15 +1,9 @@
-"""Imports a GGUF file: converts its weights block by block, and writes two graphs and the tokenizer.
-
-Each quantised weight is stored twice, once for each graph. The graph for prefill has them in 8 bits and blocks of 64,
-which integer kernels multiply faster than blocks of 32 (OpenVINO 2026.4 computes 512 tokens in 0.88 of the time; with
-one scale per row 0.84, but then the divergence from float32 doubles). The graph for decode has them exactly, in the
-file's own blocks: decode is memory-bound, and fewer bytes outweigh the extra product for the offsets of Q4_1. Measured
-with SmolLM2-135M on two Zen 5 cores.
-"""
+"""Imports a GGUF file: converts its weights, and writes two graphs and the tokenizer."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,22 +13,14 @@ import numpy as np
 from trisect.runtime.progress import Progress
 
 from ..bundle import VERSION, Bundle, PhaseGraph
-from ..gguf.gguf_reader import GgufFile, GgufTensor
+from ..gguf.gguf_reader import GgufFile
 from ..gguf.gguf_tokenizer import read_tokenizer
 from ..gguf.llama_config import LlamaConfig, read_config, rope_cache
-from ..gguf.quantised_blocks import (
-    BLOCK,
-    QuantBlocks,
-    concat_rows,
-    dequantise,
-    half_rotation_order,
-    take_rows,
-    to_matmulnbits,
-    to_wide_blocks,
-)
+from ..gguf.quantised_blocks import BLOCK, half_rotation_order
 from ..graphs.decoder_graphs import write_in_place, write_standard
 from ..graphs.decoder_layers import Layer, ModelWeights
 from ..graphs.weights_file import Span, Weight, WeightsFile
+from .weight_conversion import PhaseWeights, WeightConverter
 
 WEIGHTS_FILE = "weights.bin"
 _ROTARY_HEAD_MULTIPLE = 16
@@ -78,8 +64,8 @@ def import_gguf(source: Path, folder: Path, *, weights: str, progress: Progress)
     read_tokenizer(file, config).save(folder)
     in_place = config.head_dim % _ROTARY_HEAD_MULTIPLE == 0
     with WeightsFile(folder / WEIGHTS_FILE) as output:
-        converter = _WeightConverter(file, config, output, in_blocks=weights == "blocks", exact=in_place)
-        converted = converter.convert(progress)
+        converter = WeightConverter(output, in_blocks=weights == "blocks", exact=in_place, block=_wide_block(config))
+        converted = _DecoderWeights(file, config, output, converter).convert(progress)
     progress(1, 1, "writing the graphs")
     decode_weights = [weight for layer in converted.exact_layers for weight in _products_of(layer)]
     write_standard(folder / "standard.onnx", config, converted, WEIGHTS_FILE)
@@ -110,99 +96,60 @@ def import_gguf(source: Path, folder: Path, *, weights: str, progress: Progress)
     )
 
 
-class _WeightConverter:
-    """Converts the weights of one file, layer by layer."""
+class _DecoderWeights:
+    """Converts all weights of one file, layer by layer."""
 
-    def __init__(
-        self, file: GgufFile, config: LlamaConfig, output: WeightsFile, *, in_blocks: bool, exact: bool
-    ) -> None:
-        self._file = file
+    def __init__(self, file: GgufFile, config: LlamaConfig, output: WeightsFile, converter: WeightConverter) -> None:
+        self._tensors = file.tensors
         self._config = config
         self._output = output
-        self._in_blocks = in_blocks
-        self._wants_exact = exact and in_blocks
-        self._block = _wide_block(config)
+        self._converter = converter
 
     def convert(self, progress: Progress) -> ModelWeights:
         config, output = self._config, self._output
         progress(0, config.layers + 1, "embedding")
-        embedding = self._table("token_embd.weight")
-        head = embedding if config.tied_embeddings else self._table("output.weight")
+        embedding = self._converter.table(self._tensors["token_embd.weight"])
+        head = embedding if config.tied_embeddings else self._converter.table(self._tensors["output.weight"])
         cosines, sines = rope_cache(config, config.context_length)
         tables = output.add(cosines), output.add(sines)
         norm = self._vector("output_norm.weight")
         layers, exact = [], []
         for index in range(config.layers):
             progress(index + 1, config.layers + 1, f"layer {index + 1} of {config.layers}")
-            layers.append(self._layer(f"blk.{index}."))
-            exact.append(self._exact(layers[-1], f"blk.{index}."))
+            prefill, decode = self._layer(f"blk.{index}.")
+            layers.append(prefill)
+            exact.append(decode)
         return ModelWeights(embedding, head, norm, *tables, tuple(layers), tuple(exact))
 
-    def _layer(self, prefix: str) -> Layer:
-        products: dict[str, Any] = {name: self._fast(*parts) for name, parts in self._products(prefix).items()}
-        return Layer(
-            qkv_bias=self._bias(prefix),
-            attention_norm=self._vector(f"{prefix}attn_norm.weight"),
-            ffn_norm=self._vector(f"{prefix}ffn_norm.weight"),
-            query_norm=self._head_norm(f"{prefix}attn_q_norm.weight"),
-            key_norm=self._head_norm(f"{prefix}attn_k_norm.weight"),
-            **products,
-        )
-
-    def _exact(self, layer: Layer, prefix: str) -> Layer:
-        """Return the layer with its quantised weights in the file's own blocks."""
-        exact: dict[str, Any] = {}
-        for name, (tensors, orders) in self._products(prefix).items():
-            bits = 4 if all(tensor.type != "Q8_0" for tensor in tensors) else 8
-            is_exact_already = bits == 8 and self._block == BLOCK
-            if self._wants_exact and _quantised(tensors) and not is_exact_already:
-                exact[name] = self._stack([to_matmulnbits(tensor, bits) for tensor in tensors], orders)
-        return replace(layer, **exact)
-
-    def _fast(self, tensors: list[GgufTensor], orders: list[np.ndarray | None]) -> Weight:
-        if self._in_blocks and _quantised(tensors):
-            return self._stack([self._eight_bits(tensor) for tensor in tensors], orders)
-        dense = [dequantise(tensor) for tensor in tensors]
-        return self._output.add_dense(
-            np.concatenate([w if order is None else w[order] for w, order in zip(dense, orders, strict=True)])
-        )
-
-    def _eight_bits(self, tensor: GgufTensor) -> QuantBlocks:
-        return to_matmulnbits(tensor, 8) if self._block == BLOCK else to_wide_blocks(tensor, self._block)
-
-    def _stack(self, parts: list[QuantBlocks], orders: list[np.ndarray | None]) -> Weight:
-        ordered = [part if order is None else take_rows(part, order) for part, order in zip(parts, orders, strict=True)]
-        return self._output.add_blocks(concat_rows(ordered) if len(ordered) > 1 else ordered[0])
-
-    def _table(self, name: str) -> Weight:
-        """Convert the embedding, whose rows are looked up too, or the output projection."""
-        tensor = self._file.tensors[name]
-        if self._in_blocks and _quantised([tensor]):
-            return self._output.add_blocks(to_matmulnbits(tensor, 8))
-        return self._output.add_dense(dequantise(tensor))
-
-    def _products(self, prefix: str) -> dict[str, tuple[list[GgufTensor], list[np.ndarray | None]]]:
-        """Return, for each weight of a `Layer`, the tensors that it stacks and the new orders of their rows."""
-        names = {
-            "qkv": ["attn_q", "attn_k", "attn_v"],
-            "attention_output": ["attn_output"],
-            "gate_up": ["ffn_gate", "ffn_up"],
-            "down": ["ffn_down"],
+    def _layer(self, prefix: str) -> tuple[Layer, Layer]:
+        """Return a layer with the weights for prefill, and with those for decode."""
+        products = {
+            "qkv": self._product(prefix, ("attn_q", "attn_k", "attn_v"), self._orders()),
+            "attention_output": self._product(prefix, ("attn_output",)),
+            "gate_up": self._product(prefix, ("ffn_gate", "ffn_up")),
+            "down": self._product(prefix, ("ffn_down",)),
         }
-        return {
-            field: (
-                [self._file.tensors[f"{prefix}{part}.weight"] for part in parts],
-                self._orders() if field == "qkv" else [None] * len(parts),
-            )
-            for field, parts in names.items()
+        rest: dict[str, Any] = {
+            "qkv_bias": self._bias(prefix),
+            "attention_norm": self._vector(f"{prefix}attn_norm.weight"),
+            "ffn_norm": self._vector(f"{prefix}ffn_norm.weight"),
+            "query_norm": self._head_norm(f"{prefix}attn_q_norm.weight"),
+            "key_norm": self._head_norm(f"{prefix}attn_k_norm.weight"),
         }
+        prefill: dict[str, Any] = {name: weights.prefill for name, weights in products.items()}
+        decode: dict[str, Any] = {name: weights.decode for name, weights in products.items()}
+        return Layer(**prefill, **rest), Layer(**decode, **rest)
+
+    def _product(
+        self, prefix: str, names: Sequence[str], orders: Sequence[np.ndarray | None] | None = None
+    ) -> PhaseWeights:
+        tensors = [self._tensors[f"{prefix}{name}.weight"] for name in names]
+        return self._converter.product(tensors, orders or [None] * len(names))
 
     def _bias(self, prefix: str) -> Span | None:
         if not self._config.qkv_bias:
             return None
-        parts = [dequantise(self._file.tensors[f"{prefix}attn_{part}.bias"]) for part in "qkv"]
-        ordered = [b if order is None else b[order] for b, order in zip(parts, self._orders(), strict=True)]
-        return self._output.add(np.concatenate(ordered))
+        return self._converter.vector([self._tensors[f"{prefix}attn_{part}.bias"] for part in "qkv"], self._orders())
 
     def _orders(self) -> list[np.ndarray | None]:
         """Return the new row orders of Q, K and V."""
@@ -212,7 +159,7 @@ class _WeightConverter:
         return [half_rotation_order(heads, config.head_dim) for heads in (config.heads, config.kv_heads)] + [None]
 
     def _vector(self, name: str) -> Span:
-        return self._output.add(dequantise(self._file.tensors[name]))
+        return self._converter.vector([self._tensors[name]])
 
     def _head_norm(self, name: str) -> Span | None:
         """Convert the norm over one head; it needs no reordering, since such files rotate by halves."""
@@ -222,10 +169,6 @@ class _WeightConverter:
 def _wide_block(config: LlamaConfig) -> int:
     """Return the weights in a wide block: also the inputs of a product that share a scale if rounded to 8 bits."""
     return 64 if math.gcd(config.hidden, config.ffn, config.heads * config.head_dim) % 64 == 0 else BLOCK
-
-
-def _quantised(tensors: list[GgufTensor]) -> bool:
-    return all(tensor.type in ("Q8_0", "Q4_0", "Q4_1") for tensor in tensors)
 
 
 def _products_of(layer: Layer) -> list[Weight]:
