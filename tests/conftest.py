@@ -59,6 +59,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 def brief_measurements(monkeypatch: pytest.MonkeyPatch) -> None:
     """Measure fewer cuts and candidates of each model than a user's split does."""
     monkeypatch.setattr("trisect.partitioner.costs.cut_measurement._CUTS", 1)
+    monkeypatch.setattr("trisect.partitioner.costs.cut_measurement._FEW_CUTS", 1)
     monkeypatch.setattr("trisect.partitioner.planning.measured_planning.BUDGET_S", 1.0)
 
 

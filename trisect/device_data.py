@@ -58,10 +58,13 @@ def with_device_data(
     """
     devices = request.devices
 
-    def called(profile: Profile) -> _T:
+    def called(profile: Profile, *, is_new: bool = False) -> _T:
         profile, notes = with_foreign_times(profile, devices)
         power_w = {key: d.power_w for key, d in profile.devices.items() if d.power_w is not None}
-        times_s = probes_s(profile, devices) if probe else {}
+        if is_new:
+            times_s = {key: d.probe_s for key, d in profile.devices.items() if d.probe_s is not None}
+        else:
+            times_s = probes_s(profile, devices) if probe else {}
         data = DeviceData(
             costs_of(profile, devices, times_s), power_w, cluster_devices.capabilities(devices),
             store.calibrations_path(), partial(store_segments, devices), times_s, notes,
@@ -92,7 +95,7 @@ def with_device_data(
             progress=progress,
             on_interrupt=stored,
         )
-        return called(stored(measured))
+        return called(stored(measured), is_new=True)
 
 
 def store_measured(update: Callable[..., Profile], devices: Sequence[Device], measured: Profile) -> Profile:

@@ -34,7 +34,6 @@ from ..graph.model_graph import Graph
 from ..problem.problem_builder import ProblemInputs
 from ..problem.selectors import named_node_devices
 from ..problem.task_grouping import merged_tasks
-from .cut_measurement import CUTS_SUFFIX, with_measured_cuts
 from .isolated_measurement import (
     PREDICTED_MAX_S,
     PROFILED_TIME_MAX_S,
@@ -116,8 +115,7 @@ def calibrated(
     scales = {**costs.scales, **{d: costs.scales.get(d, 1.0) * s for d, s in measured.scales.items()}}
     costs = costs.scaled({d: s for d, s in scales.items() if d not in measured.rows}).with_models(models)
     notes = (*inputs.notes, *measured.notes)
-    inputs = replace(inputs, costs=costs, tasks=tasks, refused=refused, nodes_s=measured.nodes_s, notes=notes)
-    return with_measured_cuts(inputs, cache.with_suffix(CUTS_SUFFIX), progress, probes_s, now)
+    return replace(inputs, costs=costs, tasks=tasks, refused=refused, nodes_s=measured.nodes_s, notes=notes)
 
 
 def calibrate(

@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 
 CUTS_SUFFIX = ".cuts.json"
 _CANDIDATES, _SEGMENT_CUTS_MAX = 40, 7
-_CUTS, _BUDGET_S = 4, 4.0
+_CUTS, _FEW_CUTS, _BUDGET_S = 4, 2, 4.0
 """Number of cuts, and the time after which no further one is measured."""
 _USUAL_WEIGHT = 2
 """Number of measurements that the usual deviation of a machine's pace counts as."""
@@ -69,6 +69,8 @@ def with_measured_cuts(
     progress: Progress = no_progress,
     probes_s: Mapping[str, float] | None = None,
     now: datetime | None = None,
+    *,
+    are_few: bool = False,
 ) -> ProblemInputs:
     """Return the inputs with cost models that know some cuts of the model, measured now unless they are cached.
 
@@ -81,12 +83,14 @@ def with_measured_cuts(
     probes_s : mapping of str to float, optional
         Device id -> seconds of its probe at present: where that has changed, times are scaled, or measured again.
     now : datetime, optional
+    are_few : bool
+        Measure about half as many.
     """
     devices = [
         device for device in inputs.devices
         if device.is_real and not device.node and device.id in inputs.costs.models
     ]  # fmt: skip
-    if len(devices) < 2:
+    if len(devices) < 2 or not inputs.costs.is_measured:
         return inputs
     key, now, probes_s = measurement_key(inputs.graph, devices), now or datetime.now(UTC), probes_s or {}
     measured = _read(cache).get(key)
@@ -94,7 +98,8 @@ def with_measured_cuts(
         return inputs
     if measured is None or any(is_outdated(measured.date, now, f) for f in _drifts(measured, probes_s).values()):
         date = now.isoformat(timespec="seconds")
-        measured = _MeasuredCuts(_measured(inputs, devices, progress), date, dict(probes_s))
+        cuts = _measured(inputs, devices, progress, _FEW_CUTS if are_few else _CUTS)
+        measured = _MeasuredCuts(cuts, date, dict(probes_s))
 
         def merged() -> bytes:
             return msgspec.json.encode({**_read(cache), key: measured})
@@ -122,7 +127,7 @@ def _drifts(measured: _MeasuredCuts, probes_s: Mapping[str, float]) -> dict[str,
     return {device_id: drift(measured.probes_s.get(device_id), probes_s.get(device_id)) for device_id in devices}
 
 
-def _measured(inputs: ProblemInputs, devices: Sequence[Device], progress: Progress) -> list[_CutTimes]:
+def _measured(inputs: ProblemInputs, devices: Sequence[Device], progress: Progress, count: int) -> list[_CutTimes]:
     """Run the most informative cuts, as many as the time allows."""
     graph, start_s = inputs.graph, time.monotonic()
     position = {name: i for i, name in enumerate(graph.nodes)}
@@ -133,7 +138,7 @@ def _measured(inputs: ProblemInputs, devices: Sequence[Device], progress: Progre
         for placement in placements
     ]
     cuts: list[_CutTimes] = []
-    chosen = most_informative(candidates, inputs.costs.models, _CUTS)
+    chosen = most_informative(candidates, inputs.costs.models, count)
     wholes = [dict.fromkeys(placements[0], device.id) for device in devices]
     with ScratchFolder("cuts") as folder:
         for done, placement in enumerate([*(placements[number] for number in chosen), *wholes]):

@@ -26,7 +26,7 @@ from .final_turns import MeasuredContender, TimeBudget
 from .plan_request import PlanRequest, SegmentRecorder
 from .refused_segments import SegmentsDiffer, raise_wrong
 
-BUDGET_S = 5.5
+BUDGET_S = 4.5
 """Default time for planning and running candidates."""
 _PREDICTED_MAX_S = 20.0
 _RUNS, _WEIGHT_BYTES_PER_S = 8, 100e6

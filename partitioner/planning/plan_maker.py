@@ -83,7 +83,7 @@ def make_plan(request: PlanRequest, data: DeviceData, out_folder: str | Path, pr
         verified = check(known) if check is not None else None
         if verified is None or verified.ok is not False:
             return replace(known, verified=verified)
-    inputs = prepare(request, data, progress, graph)
+    inputs = prepare(request, data, progress, graph, plans_run=is_run)
     notes: tuple[str, ...] = ()
     if is_run:
         write = partial(_write_candidate, replace(request, verify=False))

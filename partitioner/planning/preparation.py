@@ -8,6 +8,7 @@ from trisect.runtime.plans.plan_parts import NARROW_NUMBERS
 from trisect.runtime.progress import Progress, no_progress
 
 from ..costs.calibration import calibrated
+from ..costs.cut_measurement import CUTS_SUFFIX, with_measured_cuts
 from ..graph.model_graph import Graph
 from ..problem.constraints import SPECIAL_FLOATS
 from ..problem.device_support import refusals
@@ -19,7 +20,12 @@ from .plan_request import DeviceData, PlanRequest
 
 
 def prepare(
-    request: PlanRequest, data: DeviceData, progress: Progress = no_progress, graph: Graph | None = None
+    request: PlanRequest,
+    data: DeviceData,
+    progress: Progress = no_progress,
+    graph: Graph | None = None,
+    *,
+    plans_run: bool = False,
 ) -> ProblemInputs:
     """Read a model, ask the devices which operators they support, and calibrate measured costs on the model.
 
@@ -27,6 +33,8 @@ def prepare(
     ----------
     graph : Graph, optional
         The model, where it has been read.
+    plans_run : bool
+        Whether plans of the request run afterwards, which tell as much as cuts: fewer of those are measured then.
 
     Raises
     ------
@@ -55,4 +63,7 @@ def prepare(
     )
     if data.calibrations is not None and len(request.devices) > 1:
         inputs = calibrated(inputs, data.calibrations, progress, data.probes_s)
+        inputs = with_measured_cuts(
+            inputs, data.calibrations.with_suffix(CUTS_SUFFIX), progress, data.probes_s, are_few=plans_run
+        )
     return replace(inputs, weights_bytes=weights_bytes(graph, inputs.tasks))

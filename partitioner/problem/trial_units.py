@@ -34,6 +34,11 @@ _SMALL_BYTES = 1024
 _LISTED_ELEMENTS_MAX = 16
 _EXACT_FLOPS_MAX, _EXACT_ELEMENTS_MAX = 2e6, 1 << 17
 """Larger units are shrunk: the reference would take seconds."""
+_LOOPING_OPERATORS = frozenset(
+    ("AveragePool", "GridSample", "LpPool", "MaxPool", "MaxRoiPool", "MaxUnpool", "Resize", "RoiAlign", "Upsample")
+)
+_LOOPED_ELEMENTS_MAX = 1 << 12
+"""Of operators whose reference computes element by element in Python."""
 _WEIGHT_BYTES_MAX = 1 << 28
 _SHRUNK_MIN, _SHRUNK_STEP = 8, 5
 _IR_VERSION_MIN, _IR_VERSION_MAX = 8, 11
@@ -132,12 +137,14 @@ class TrialUnits:
         return ValueTrial(str(path), self.kinds(nodes), use_reference, self.is_old(nodes))
 
     def is_small(self, nodes: Collection[str]) -> bool:
-        """Return whether numpy can compute the nodes in milliseconds."""
+        """Return whether ONNX's reference can compute the nodes in milliseconds."""
         values = set()
         for name in nodes:
             values |= {*used_values(self._graph.nodes[name]), *self._graph.nodes[name].outputs}
         elements = sum(prod(shape_of(value) or ()) for value in values)
-        return self.flops(nodes) <= _EXACT_FLOPS_MAX and elements <= _EXACT_ELEMENTS_MAX
+        loops = any(self._graph.nodes[name].op_type in _LOOPING_OPERATORS for name in nodes)
+        elements_max = _LOOPED_ELEMENTS_MAX if loops else _EXACT_ELEMENTS_MAX
+        return self.flops(nodes) <= _EXACT_FLOPS_MAX and elements <= elements_max
 
     def flops(self, nodes: Collection[str]) -> float:
         """Return the operations of nodes."""

@@ -46,8 +46,8 @@ _PRODUCT_SIZE = 1024
 _MAX_RUN_S = 0.5
 _MAX_SIMULATED_BYTES = 8 << 20
 _MIN_SIMULATED_RUNS = 3
-_LARGE_TRANSFERS_S = 10.0
-"""Budget from which the largest transfers are measured too."""
+_AMPLE_S = 10.0
+"""Budget from which standard cases are measured, rather than small ones, and the largest transfers."""
 ASPECTS = frozenset({"memory", "contention", "bandwidth"})
 """What is measured beside operators, calls, links and wake-ups, in seconds each: only some objectives need it."""
 _LOADS = 3
@@ -73,7 +73,7 @@ def measure(
     budget_s : float
         No further case is started after this time. Overheads, links, roofline limits and one case of each device are
         measured regardless (0 = no case at all); cases alternate between the classes, so that a short measurement
-        covers as many as possible.
+        covers as many as possible. Within less than ten seconds they are small.
     precision : str
         ``float32`` or ``fast``.
     threads : int, optional
@@ -102,7 +102,10 @@ def measure(
     start_s = time.monotonic()
     options = LoadOptions(threads=threads, precision=precision)
     earlier = known if known is not None and _is_comparable(known, precision, threads) else None
-    cases = [[*model_cases, *(standard_cases() if device.is_real else small_cases())] for device in devices]
+    are_small = 0 < budget_s < _AMPLE_S
+    cases = [
+        [*model_cases, *(small_cases() if are_small or not device.is_real else standard_cases())] for device in devices
+    ]
     pairs = len(contending_pairs(devices)) * len(EXECUTORS)
     total, done = sum(len(row) + 1 for row in cases) + len(devices) + pairs, 0
     measured = _Measurements(provenance(devices, threads), precision, earlier)
@@ -293,7 +296,7 @@ def _measure_links(
             sizes: tuple[int, ...] = SIZES_BYTES
             if not (source.is_real and target.is_real):
                 sizes = SIZES_BYTES[:-1]
-            elif budget_s >= _LARGE_TRANSFERS_S:
+            elif budget_s >= _AMPLE_S:
                 sizes = (*SIZES_BYTES, LARGE_BYTES)
             known[source.id, target.id] = measure_link(source, target, options, sizes)
 

@@ -20,12 +20,14 @@ from trisect.runtime.engines.base import LoadOptions
 from trisect.runtime.errors import EngineFailed
 
 from ..stored.profile_data import DeviceProfile, WakeupPoint
+from .call_timing import repeat
 from .contention import contending_pairs
 from .operator_cases import OperatorCase, square_matmul, tiny_chain
 
 _SIZES = (192, 512, 1024)
 """Sizes of the matrix products that the other device computes: a fraction of a millisecond, some, and ten."""
-_RUNS, _WARM_UP = 25, 3
+_RUNS_MIN, _RUNS_MAX, _WARM_UP = 10, 25, 3
+_DURATION_S = 0.2
 _CALLS = 4
 """Number of calls after which the engine is warm again."""
 
@@ -63,7 +65,8 @@ def measure_wakeups(device: Device, beside: Device, options: LoadOptions) -> tup
         minimal = _load_call(tiny_chain(1), device, options, stack)
         for size in _SIZES:
             other = _load_call(square_matmul(size), beside, options, stack)
-            times_s = [[_time(call) for call in (other, *[minimal] * _CALLS)] for _ in range(_WARM_UP + _RUNS)]
+            turns = repeat(_DURATION_S, _WARM_UP + _RUNS_MIN, _WARM_UP + _RUNS_MAX)
+            times_s = [[_time(call) for call in (other, *[minimal] * _CALLS)] for _ in turns]
             idle_s, cold_s, *_, warm_s = (statistics.median(row) for row in zip(*times_s[_WARM_UP:], strict=True))
             points.append(WakeupPoint(beside.id, idle_s, cold_s, warm_s))
     return tuple(points)

@@ -37,6 +37,7 @@ def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ProblemInputs:
     known = MeasuredSegment(whole, 1e-3, 0.0, "plan")
     monkeypatch.setattr(cut_measurement, "_BUDGET_S", 1e9)
     monkeypatch.setattr(cut_measurement, "_CUTS", 4)
+    monkeypatch.setattr(cut_measurement, "_FEW_CUTS", 2)
     models = {device.id: DeviceModel(Regression()).refined([known]) for device in DEVICES}
     return small_models.inputs_of(graph, DEVICES, ModelledCosts(fitted=models))
 
@@ -68,6 +69,14 @@ def test_cuts_and_the_whole_model_again_are_measured_once(
     assert rows(again) == rows(known)
     with_measured_cuts(inputs, tmp_path / "cuts.json", now=NOW.replace(year=2027))
     assert len(ran) == 2 * (4 + len(DEVICES))  # too old
+
+
+def test_fewer_cuts_are_measured_before_plans_run(
+    inputs: ProblemInputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran = took(monkeypatch, 1e-3)
+    with_measured_cuts(inputs, tmp_path / "cuts.json", now=NOW, are_few=True)
+    assert len(ran) == 2 + len(DEVICES)
 
 
 def test_nodes_that_an_engine_computes_together_are_not_cut_apart(

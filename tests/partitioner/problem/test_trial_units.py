@@ -77,6 +77,13 @@ def test_a_unit_computes_what_its_node_computes(units_of):
     np.testing.assert_allclose(part, x[:rows, :inner] @ weight[:inner, : part.shape[1]], rtol=1e-5)
 
 
+def test_what_the_reference_computes_in_a_python_loop_is_shrunk_earlier(units_of):
+    text = "g (float[1,16,32,32] x) => (float[1,16,32,32] y, float[1,16,32,32] z) {{ y = Relu(x) z = {}(y) }}"
+    units, _ = units_of(text.format("MaxPool<kernel_shape=[3,3], pads=[1,1,1,1]>"))
+    assert units.is_small(["Relu_0"])
+    assert not units.is_small(["MaxPool_1"])
+
+
 def test_sizes_that_attributes_mention_are_not_shrunk(units_of):
     text = "g (float[1,64,40,40] x) => (float[a,b,c,d] y) { y = Conv<kernel_shape=[20,20], group=64>(x, w) }"
     units, _ = units_of(text, {"w": np.ones((64, 1, 20, 20), np.float32)})

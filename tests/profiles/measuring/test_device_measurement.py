@@ -97,6 +97,13 @@ def test_earlier_measurements_are_reused(quick, monkeypatch):
     assert "matmul:64x256x256" in ran
 
 
+def test_a_small_budget_measures_small_cases(quick, monkeypatch):
+    monkeypatch.setattr(measuring, "small_cases", lambda: quick[:1])
+    few, more = (measuring.measure([ORT], budget_s=budget_s).devices["cpu:ort"] for budget_s in (9.0, 10.0))
+    assert [point.case for point in few.points] == [quick[0].name]
+    assert len(more.points) == len(quick)
+
+
 def test_cases_beyond_the_budget_are_measured_next_time(quick):
     first = measuring.measure([ORT], budget_s=0.0)
     assert first.devices["cpu:ort"].points == ()
