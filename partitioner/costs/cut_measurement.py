@@ -2,8 +2,8 @@
 
 A whole model shows what its operators take, but not what boundaries cost, what engines lose that wake up behind each
 other, and which fusions a cut prevents. In the end the whole model runs again on each device: by how much that differs
-tells how steady the machine is. The cuts are chosen by `informative_cuts`. Measurements are cached, so that the
-same request gives the same plan.
+tells how steady the machine is. Where plans run afterwards, each device alone among them, less is measured here. The
+cuts are chosen by `informative_cuts`. Measurements are cached, so that the same request gives the same plan.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def with_measured_cuts(
         Device id -> seconds of its probe at present: where that has changed, times are scaled, or measured again.
     now : datetime, optional
     are_few : bool
-        Measure about half as many.
+        Measure half as many, and the whole model not again.
     """
     devices = [
         device for device in inputs.devices
@@ -98,7 +98,7 @@ def with_measured_cuts(
         return inputs
     if measured is None or any(is_outdated(measured.date, now, f) for f in _drifts(measured, probes_s).values()):
         date = now.isoformat(timespec="seconds")
-        cuts = _measured(inputs, devices, progress, _FEW_CUTS if are_few else _CUTS)
+        cuts = _measured(inputs, devices, progress, are_few=are_few)
         measured = _MeasuredCuts(cuts, date, dict(probes_s))
 
         def merged() -> bytes:
@@ -127,7 +127,9 @@ def _drifts(measured: _MeasuredCuts, probes_s: Mapping[str, float]) -> dict[str,
     return {device_id: drift(measured.probes_s.get(device_id), probes_s.get(device_id)) for device_id in devices}
 
 
-def _measured(inputs: ProblemInputs, devices: Sequence[Device], progress: Progress, count: int) -> list[_CutTimes]:
+def _measured(
+    inputs: ProblemInputs, devices: Sequence[Device], progress: Progress, *, are_few: bool
+) -> list[_CutTimes]:
     """Run the most informative cuts, as many as the time allows."""
     graph, start_s = inputs.graph, time.monotonic()
     position = {name: i for i, name in enumerate(graph.nodes)}
@@ -138,8 +140,8 @@ def _measured(inputs: ProblemInputs, devices: Sequence[Device], progress: Progre
         for placement in placements
     ]
     cuts: list[_CutTimes] = []
-    chosen = most_informative(candidates, inputs.costs.models, count)
-    wholes = [dict.fromkeys(placements[0], device.id) for device in devices]
+    chosen = most_informative(candidates, inputs.costs.models, _FEW_CUTS if are_few else _CUTS)
+    wholes = [] if are_few else [dict.fromkeys(placements[0], device.id) for device in devices]
     with ScratchFolder("cuts") as folder:
         for done, placement in enumerate([*(placements[number] for number in chosen), *wholes]):
             if time.monotonic() - start_s > _BUDGET_S and placement not in wholes:

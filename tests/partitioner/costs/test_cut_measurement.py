@@ -71,12 +71,12 @@ def test_cuts_and_the_whole_model_again_are_measured_once(
     assert len(ran) == 2 * (4 + len(DEVICES))  # too old
 
 
-def test_fewer_cuts_are_measured_before_plans_run(
+def test_less_is_measured_before_plans_run(
     inputs: ProblemInputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ran = took(monkeypatch, 1e-3)
     with_measured_cuts(inputs, tmp_path / "cuts.json", now=NOW, are_few=True)
-    assert len(ran) == 2 + len(DEVICES)
+    assert [len(plan.segments) > 1 for plan in ran] == [True, True]
 
 
 def test_nodes_that_an_engine_computes_together_are_not_cut_apart(
