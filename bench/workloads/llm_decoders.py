@@ -45,8 +45,6 @@ _LLAMA = LlamaConfig(
     tied_embeddings=True,
     qkv_bias=False,
     qk_norm=False,
-    bos_id=None,
-    eos_ids=(),
 )
 _MODELS = {
     "smollm2-135m": replace(_LLAMA, layers=30, hidden=576, heads=9, kv_heads=3, ffn=1536, vocab=49152),

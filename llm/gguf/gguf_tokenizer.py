@@ -17,12 +17,14 @@ from tokenizers import Tokenizer as Encoder
 from trisect.runtime.errors import InvalidModel, TrisectError, UnsupportedModel
 
 from ..running import split_patterns
+from ..running.encoders import LocalEncoder
 from ..running.tokenizer import Prompting, Tokenizer
 from .gguf_reader import GgufFile
-from .llama_config import LlamaConfig, token_id
+from .special_tokens import BYTE, CONTROL, SHOWN_MARKUP, UNKNOWN, USER_DEFINED, end_tokens, token_id
 
 _TOKEN_LENGTH_MAX = 1024
-"""The merges of a longer token take too long to find."""
+_VOCABULARY_LENGTH_MAX = 1 << 23
+"""Characters of all tokens, five times those of the largest vocabulary: the merges of more take too long to find."""
 
 
 @dataclass(frozen=True)
@@ -41,24 +43,49 @@ _GPT2_RULE = _PreTokenizer((split_patterns.GPT2,))
 _DIGIT_RULE = _PreTokenizer((split_patterns.DIGIT, split_patterns.GPT2))
 _LLAMA3_RULE = _PreTokenizer((split_patterns.LLAMA3,), whole_words=True, add_bos=True)
 _QWEN2_RULE = _PreTokenizer((split_patterns.QWEN2,))
+_PHI3_KEEPS_SPACE_BEHIND = ("<unk>", "<s>", "<|endoftext|>")
 _DEFAULT_RULE = _PreTokenizer(
     (split_patterns.PUNCTUATION, split_patterns.GPT2, split_patterns.DIGITS, split_patterns.THREE_DIGITS)
 )
 _PRE_TOKENIZERS = {
-    **dict.fromkeys(("gpt-2", "phi-2", "mpt", "olmo", "jais", "gigachat", "mellum", "exaone4"), _GPT2_RULE),
-    **dict.fromkeys(("smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b"), _DIGIT_RULE),
-    **dict.fromkeys(("llama3", "llama-v3", "llama-bpe", "falcon3", "pixtral", "lfm2", "midm-2.0"), _LLAMA3_RULE),
-    **dict.fromkeys(("qwen2", "deepseek-r1-qwen", "megrez", "stablelm2", "hunyuan"), _QWEN2_RULE),
-    **dict.fromkeys(("dbrx", "smaug-bpe"), _PreTokenizer((split_patterns.LLAMA3,))),
+    **dict.fromkeys(
+        (
+            "gpt-2",
+            "phi-2",
+            "mpt",
+            "olmo",
+            "jais",
+            "gigachat",
+            "mellum",
+            "exaone4",
+            "trillion",
+            "granite-docling",
+            "a.x-4.0",
+        ),
+        _GPT2_RULE,
+    ),
+    **dict.fromkeys(
+        ("smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b", "mellum2"), _DIGIT_RULE
+    ),
+    **dict.fromkeys(
+        ("llama3", "llama-v3", "llama-bpe", "falcon3", "falcon-h1", "pixtral", "lfm2", "midm-2.0"), _LLAMA3_RULE
+    ),
+    **dict.fromkeys(
+        ("qwen2", "deepseek-r1-qwen", "megrez", "stablelm2", "hunyuan", "solar-open", "grok-2", "kormo"), _QWEN2_RULE
+    ),
+    "qwen35": _PreTokenizer((split_patterns.QWEN35,)),
+    **dict.fromkeys(("dbrx", "smaug-bpe", "glm4", "chatglm-bpe"), _PreTokenizer((split_patterns.LLAMA3,))),
+    **dict.fromkeys(("gpt-4o", "llama4", "kanana2", "minimax-m2"), _PreTokenizer((split_patterns.GPT4O,))),
     "tekken": _PreTokenizer((split_patterns.TEKKEN,), whole_words=True, add_bos=True),
+    **dict.fromkeys(
+        ("deepseek-v3", "hunyuan-dense"),
+        _PreTokenizer((split_patterns.UP_TO_THREE_DIGITS, split_patterns.CHINESE, split_patterns.DEEPSEEK3)),
+    ),
     "default": _DEFAULT_RULE,
 }
 
-# Token types, as numbered in the file.
-_UNKNOWN, _CONTROL, _USER_DEFINED, _BYTE = 2, 3, 4, 6
 
-
-def read_tokenizer(file: GgufFile, config: LlamaConfig) -> Tokenizer:
+def read_tokenizer(file: GgufFile) -> Tokenizer:
     """Return the tokenizer of a GGUF model.
 
     Raises
@@ -80,16 +107,15 @@ def read_tokenizer(file: GgufFile, config: LlamaConfig) -> Tokenizer:
             raise UnsupportedModel(
                 f"{file.path.name} has a tokenizer of the kind {model!r}", remedy="supported are gpt2 and llama"
             )
-        _add_special_tokens(encoder, vocabulary, kinds)
-        _add_bos_and_eos(encoder, file, config, add_bos)
-        document = encoder.to_str()
+        _add_special_tokens(encoder, file, vocabulary, kinds)
+        _add_bos_and_eos(encoder, file, add_bos)
     except TrisectError:
         raise
     except Exception as error:  # the binding raises bare Exception
         raise _invalid(file, str(error)) from error
     template = file.metadata.get("tokenizer.chat_template")
-    prompting = Prompting(config.eos_ids, config.bos_id, template if isinstance(template, str) else None)
-    return Tokenizer(document, prompting)
+    prompting = Prompting(end_tokens(file), token_id(file, "bos"), template if isinstance(template, str) else None)
+    return Tokenizer(LocalEncoder(encoder), prompting)
 
 
 def _vocabulary(file: GgufFile) -> dict[str, int]:
@@ -98,6 +124,8 @@ def _vocabulary(file: GgufFile) -> dict[str, int]:
         raise _invalid(file, "no vocabulary")
     if max(map(len, tokens)) > _TOKEN_LENGTH_MAX:
         raise _invalid(file, f"a token has more than {_TOKEN_LENGTH_MAX} characters")
+    if sum(map(len, tokens)) > _VOCABULARY_LENGTH_MAX:
+        raise _invalid(file, f"its tokens have more than {_VOCABULARY_LENGTH_MAX} characters together")
     vocabulary = {text or f"[EMPTY_{index}]": index for index, text in enumerate(tokens)}
     if len(vocabulary) != len(tokens):
         raise _invalid(file, "a token appears twice")
@@ -171,39 +199,50 @@ def _merges_by_score(vocabulary: dict[str, int], scores: np.ndarray, kinds: np.n
 
     Special tokens and bytes are excluded: text that only looks like them must not become them.
     """
-    plain = {text: i for text, i in vocabulary.items() if kinds[i] not in (_UNKNOWN, _CONTROL, _USER_DEFINED, _BYTE)}
-    by_score = sorted(plain, key=lambda text: (-scores[plain[text]], plain[text]))
+    is_plain = ~np.isin(kinds, (UNKNOWN, CONTROL, USER_DEFINED, BYTE))
+    order = np.lexsort((np.arange(len(scores)), -scores))
+    texts = list(vocabulary)
+    by_score = [texts[i] for i in order[is_plain[order]].tolist()]
+    plain = frozenset(by_score)
+    # The second half is looked up first, since it is the rarer one: beginnings of words are tokens more often.
     return [
-        (text[:at], text[at:])
+        (first, second)
         for text in by_score
         for at in range(1, len(text))
-        if text[:at] in plain and text[at:] in plain
+        if (second := text[at:]) in plain and (first := text[:at]) in plain
     ]
 
 
-def _add_special_tokens(encoder: Encoder, vocabulary: dict[str, int], kinds: np.ndarray) -> None:
+def _add_special_tokens(encoder: Encoder, file: GgufFile, vocabulary: dict[str, int], kinds: np.ndarray) -> None:
     """Add the tokens that are matched in a text before anything else: special and user-defined ones."""
+    # Phi-3's remove the white space behind them, which only the model's name tells (as in llama.cpp's llama-vocab.cpp).
+    name = str(file.metadata.get("general.name", "")).lower()
+    strips = "phi-3" in name or "phi3" in name
+    texts = list(vocabulary)
     special, ordinary = [], []
-    for text, index in vocabulary.items():
-        if kinds[index] in (_CONTROL, _UNKNOWN):
-            special.append(AddedToken(text, special=True, normalized=False))
-        elif kinds[index] == _USER_DEFINED:
-            ordinary.append(AddedToken(text, special=False, normalized=False))
+    for index in np.flatnonzero(np.isin(kinds, (UNKNOWN, CONTROL, USER_DEFINED))).tolist():
+        text = texts[index]
+        if kinds[index] == USER_DEFINED or text in SHOWN_MARKUP:
+            ordinary.append(AddedToken(text, special=False, normalized=False, rstrip=strips))
+        else:
+            rstrip = strips and text not in _PHI3_KEEPS_SPACE_BEHIND
+            special.append(AddedToken(text, special=True, normalized=False, rstrip=rstrip))
     encoder.add_special_tokens(special)
     encoder.add_tokens(ordinary)
 
 
-def _add_bos_and_eos(encoder: Encoder, file: GgufFile, config: LlamaConfig, add_bos: bool) -> None:
+def _add_bos_and_eos(encoder: Encoder, file: GgufFile, add_bos: bool) -> None:
     """Add the tokens that precede and follow every text."""
     texts = file.metadata["tokenizer.ggml.tokens"]
     assert isinstance(texts, list)  # checked by _vocabulary
     template: list[str] = ["$A"]
     special: list[tuple[str, int]] = []
     if file.metadata.get("tokenizer.ggml.add_bos_token", add_bos):
-        if config.bos_id is None:
+        bos = token_id(file, "bos")
+        if bos is None:
             raise _invalid(file, "it requires a BOS token but names none")
-        template.insert(0, texts[config.bos_id])
-        special.append((texts[config.bos_id], config.bos_id))
+        template.insert(0, texts[bos])
+        special.append((texts[bos], bos))
     if file.metadata.get("tokenizer.ggml.add_eos_token", False):
         eos = token_id(file, "eos")
         if eos is None:

@@ -21,11 +21,6 @@ _INTERLEAVED = {"llama": True, "mistral3": True, "qwen2": False, "qwen3": False}
 ARCHITECTURES = tuple(_INTERLEAVED)
 """GGUF's names of the supported architectures."""
 
-# Tokens that end a turn in various chat formats; many files name only one of theirs in the metadata.
-_END_OF_TURN = frozenset(
-    ("<|eot_id|>", "<|im_end|>", "<|end|>", "<|end_of_text|>", "<|endoftext|>", "<end_of_turn>", "<|eom_id|>")
-)
-_CONTROL, _USER_DEFINED = 3, 4
 _ROPE_ROWS = 1 << 12
 """Positions of the rotary embedding that are computed at once."""
 
@@ -60,9 +55,6 @@ class LlamaConfig:
     qkv_bias: bool
     qk_norm: bool
     """Whether every head of Q and K is normalised (RMS) before the rotary embedding."""
-    bos_id: int | None
-    eos_ids: tuple[int, ...]
-    """End-of-sequence tokens; the one named in the metadata first."""
 
 
 def read_config(file: GgufFile) -> LlamaConfig:
@@ -115,8 +107,6 @@ def read_config(file: GgufFile) -> LlamaConfig:
         tied_embeddings="output.weight" not in file.tensors,
         qkv_bias=architecture == "qwen2" or "blk.0.attn_q.bias" in file.tensors,
         qk_norm=architecture == "qwen3",
-        bos_id=token_id(file, "bos"),
-        eos_ids=_eos_ids(file, tokens),
     )
     _check_tensors(file, config, keys)
     return config
@@ -159,23 +149,6 @@ def tensor_shapes(config: LlamaConfig) -> dict[str, tuple[int, ...]]:
     if config.qk_norm:
         layer |= {"attn_q_norm.weight": (config.head_dim,), "attn_k_norm.weight": (config.head_dim,)}
     return shapes | {f"blk.{i}.{name}": shape for i in range(config.layers) for name, shape in layer.items()}
-
-
-def token_id(file: GgufFile, role: str) -> int | None:
-    """Return the id of a special token by its role (``bos``, ``eos``, ``eot``, ``unknown``, ``padding``).
-
-    Raises
-    ------
-    InvalidModel
-        If it is not an index into the vocabulary.
-    """
-    value = file.metadata.get(f"tokenizer.ggml.{role}_token_id")
-    tokens = file.metadata.get("tokenizer.ggml.tokens", [])
-    if value is None:
-        return None
-    if not isinstance(value, int) or not isinstance(tokens, list) or not 0 <= value < len(tokens):
-        raise InvalidModel(f"{file.path.name}: {role} token {value} is not in the vocabulary")
-    return value
 
 
 class _ArchitectureMetadata:
@@ -246,15 +219,6 @@ def _rope_frequencies(file: GgufFile, keys: _ArchitectureMetadata, head_dim: int
     if not np.isfinite(frequencies).all():
         raise keys.invalid("its rotary embedding has no finite frequencies")
     return tuple(frequencies.tolist())
-
-
-def _eos_ids(file: GgufFile, tokens: list[str]) -> tuple[int, ...]:
-    named = [token_id(file, role) for role in ("eos", "eot", "eom")]
-    kinds = file.metadata.get("tokenizer.ggml.token_type")
-    special = np.isin(kinds, (_CONTROL, _USER_DEFINED)) if isinstance(kinds, np.ndarray) else np.ones(len(tokens), bool)
-    # Such a text ends a turn only as a special token: as a plain one it may occur in any answer.
-    ends = [i for i, text in enumerate(tokens) if text in _END_OF_TURN and i < len(special) and special[i]]
-    return tuple(dict.fromkeys([i for i in named if i is not None] + ends))
 
 
 def _check_tensors(file: GgufFile, config: LlamaConfig, keys: _ArchitectureMetadata) -> None:

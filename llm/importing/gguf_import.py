@@ -61,7 +61,7 @@ def import_gguf(source: Path, folder: Path, *, weights: str, progress: Progress)
             f"context limited to {_CONTEXT_MAX_TOKENS} of the {config.context_length} tokens that the file states"
         )
         config = replace(config, context_length=_CONTEXT_MAX_TOKENS)
-    read_tokenizer(file, config).save(folder)
+    read_tokenizer(file).save(folder)
     in_place = config.head_dim % _ROTARY_HEAD_MULTIPLE == 0
     with WeightsFile(folder / WEIGHTS_FILE) as output:
         converter = WeightConverter(output, in_blocks=weights == "blocks", exact=in_place, block=_wide_block(config))

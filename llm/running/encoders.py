@@ -50,7 +50,7 @@ def make_encoder(document: str) -> Encoder:
     InvalidModel
         When the document is malformed.
     """
-    return LocalEncoder(document) if is_plain(document) else IsolatedEncoder(document)
+    return LocalEncoder.parse(document) if is_plain(document) else IsolatedEncoder(document)
 
 
 class LocalEncoder:
@@ -62,11 +62,16 @@ class LocalEncoder:
         When the document is malformed; so do all methods when the tokenizer fails.
     """
 
-    def __init__(self, document: str) -> None:
-        self._encoder = _guarded(lambda: tokenizers.Tokenizer.from_str(document), "is malformed")
+    def __init__(self, encoder: tokenizers.Tokenizer) -> None:
+        self._encoder = encoder
         # The sizes that a file states are those of its makers' training.
         self._encoder.no_padding()
         self._encoder.no_truncation()
+
+    @classmethod
+    def parse(cls, document: str) -> LocalEncoder:
+        """Return the encoder of a ``tokenizer.json``."""
+        return cls(_guarded(lambda: tokenizers.Tokenizer.from_str(document), "is malformed"))
 
     @property
     def vocab_size(self) -> int:
@@ -158,7 +163,7 @@ def _encoder_handler() -> Handler:
         request = msgspec.convert(document, _Request)
         match request.method:
             case "load":
-                encoders[:] = [LocalEncoder(*request.arguments)]
+                encoders[:] = [LocalEncoder.parse(*request.arguments)]
                 return encoders[0].vocab_size
             case "encode":
                 text, add_special, parse_special = request.arguments

@@ -20,7 +20,7 @@ from trisect.runtime.errors import InvalidInput, InvalidModel
 from trisect.runtime.untrusted_files import DATA_LIMIT_BYTES, MalformedFile, decode_json, read_bytes, read_text
 
 from .chat_template import prepare_rendering, render_chat
-from .encoders import make_encoder
+from .encoders import Encoder, make_encoder
 
 TOKENIZER_FILE = "tokenizer.json"
 PROMPTING_FILE = "prompting.json"
@@ -44,8 +44,8 @@ class Tokenizer:
 
     Parameters
     ----------
-    document : str
-        Content of a ``tokenizer.json``.
+    document : str or Encoder
+        Content of a ``tokenizer.json``, or the encoder itself.
 
     Raises
     ------
@@ -53,8 +53,8 @@ class Tokenizer:
         If the document is malformed, or `prompting` names tokens outside its vocabulary.
     """
 
-    def __init__(self, document: str, prompting: Prompting) -> None:
-        self._encoder = make_encoder(document)
+    def __init__(self, document: str | Encoder, prompting: Prompting) -> None:
+        self._encoder = make_encoder(document) if isinstance(document, str) else document
         self.prompting = prompting
         for token in (*prompting.eos_ids, *([] if prompting.bos_id is None else [prompting.bos_id])):
             if not 0 <= token <= _ID_MAX or self._encoder.text_of(token) is None:

@@ -31,8 +31,6 @@ def test_architectures(tmp_path: Path, arch: str, interleaved: bool, bias: bool,
     assert config.norm_epsilon == pytest.approx(1e-5)
     assert config.attention_scale == 0.25
     assert config.tied_embeddings
-    assert config.bos_id == 1
-    assert config.eos_ids[0] == 2
 
 
 def test_shapes_cover_the_file(tmp_path: Path) -> None:
@@ -64,14 +62,6 @@ def test_values_one_a_layer(tmp_path: Path) -> None:
     assert config_of(tmp_path, metadata={"llama.attention.head_count_kv": [2, 2]}).kv_heads == 2
     with pytest.raises(UnsupportedModel, match="differs between layers"):
         config_of(tmp_path, metadata={"llama.attention.head_count_kv": [2, 1]})
-
-
-def test_ends_of_answers(tmp_path: Path) -> None:
-    assert config_of(tmp_path).eos_ids == (2, 0)
-    assert config_of(tmp_path, metadata={"tokenizer.ggml.eot_token_id": 1}).eos_ids == (2, 1, 0)
-    # As plain text in the vocabulary, <|endoftext|> may stand in any answer.
-    kinds = [1] * 384
-    assert config_of(tmp_path, metadata={"tokenizer.ggml.token_type": kinds}).eos_ids == (2,)
 
 
 def test_sliding_window_and_scale(tmp_path: Path) -> None:
@@ -107,7 +97,6 @@ INVALID = {
     "freq_base is inf": {"llama.rope.freq_base": float("inf")},
     "no vocabulary": {"tokenizer.ggml.tokens": None},
     "token_embd.weight has shape": {"tokenizer.ggml.tokens": ["a", "b", "c"]},
-    "eos token 9999": {"tokenizer.ggml.eos_token_id": 9999},
 }
 
 
