@@ -17,6 +17,7 @@ from tokenizers import Tokenizer as Encoder
 from trisect.runtime.errors import InvalidModel, TrisectError, UnsupportedModel
 
 from ..running import split_patterns
+from ..running.chat_formats import published_format
 from ..running.encoders import LocalEncoder
 from ..running.tokenizer import Prompting, Tokenizer
 from .gguf_reader import GgufFile
@@ -43,6 +44,7 @@ _GPT2_RULE = _PreTokenizer((split_patterns.GPT2,))
 _DIGIT_RULE = _PreTokenizer((split_patterns.DIGIT, split_patterns.GPT2))
 _LLAMA3_RULE = _PreTokenizer((split_patterns.LLAMA3,), whole_words=True, add_bos=True)
 _QWEN2_RULE = _PreTokenizer((split_patterns.QWEN2,))
+_MARKUP = (CONTROL, USER_DEFINED)
 _PHI3_KEEPS_SPACE_BEHIND = ("<unk>", "<s>", "<|endoftext|>")
 _DEFAULT_RULE = _PreTokenizer(
     (split_patterns.PUNCTUATION, split_patterns.GPT2, split_patterns.DIGITS, split_patterns.THREE_DIGITS)
@@ -114,8 +116,10 @@ def read_tokenizer(file: GgufFile) -> Tokenizer:
     except Exception as error:  # the binding raises bare Exception
         raise _invalid(file, str(error)) from error
     template = file.metadata.get("tokenizer.chat_template")
-    prompting = Prompting(end_tokens(file), token_id(file, "bos"), template if isinstance(template, str) else None)
-    return Tokenizer(LocalEncoder(encoder), prompting)
+    if not isinstance(template, str) or not template:
+        names = [file.path.stem, *(str(file.metadata.get(f"general.{key}", "")) for key in ("name", "finetune"))]
+        template = published_format(" ".join(names), {text for text, i in vocabulary.items() if kinds[i] in _MARKUP})
+    return Tokenizer(LocalEncoder(encoder), Prompting(end_tokens(file), token_id(file, "bos"), template))
 
 
 def _vocabulary(file: GgufFile) -> dict[str, int]:

@@ -22,12 +22,6 @@ from trisect.runtime.child_process import ChildProcessFailed
 from trisect.runtime.errors import InvalidInput, InvalidModel, one_line
 from trisect.runtime.isolated_calls import IsolatedCalls
 
-CHATML = (
-    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-"""ChatML: the format that models without a template most likely know."""
-
 _MAX_TEMPLATE_LENGTH = 1 << 20
 _MAX_TEXT_LENGTH = 1 << 24
 _TIME_LIMIT_S = 5.0
@@ -49,7 +43,7 @@ class _GenerationBlock(Extension):
 
 
 def render_chat(
-    template: str | None,
+    template: str,
     messages: Sequence[Mapping[str, Any]],
     *,
     bos_token: str = "",
@@ -60,8 +54,8 @@ def render_chat(
 
     Parameters
     ----------
-    template : str or None
-        Jinja source from the model files; None = `CHATML`.
+    template : str
+        Jinja source from the model files, or of a published format (`chat_formats.py`).
     messages : sequence of mapping
         Each with ``role`` and ``content``.
     bos_token, eos_token : str
@@ -78,17 +72,13 @@ def render_chat(
 
     Examples
     --------
-    >>> print(render_chat(None, [{"role": "user", "content": "Hi"}]), end="")
-    <|im_start|>user
-    Hi<|im_end|>
-    <|im_start|>assistant
+    >>> render_chat("{{ messages[0].content }}!", [{"role": "user", "content": "Hi"}])
+    'Hi!'
     """
     for index, message in enumerate(messages):
         if not isinstance(message.get("role"), str) or "content" not in message:
             raise InvalidInput(f"message {index} lacks role or content", remedy='give {"role": ..., "content": ...}')
     conversation = [dict(message) for message in messages]
-    if template is None:
-        return _rendered(CHATML, conversation, bos_token, eos_token, add_generation_prompt)
     if len(template) > _MAX_TEMPLATE_LENGTH:
         raise InvalidModel(
             f"the model's chat template has {len(template)} characters, at most {_MAX_TEMPLATE_LENGTH} are allowed"

@@ -34,7 +34,7 @@ def tokenise(
     prompt : str or sequence of int or Prompt
         Text; or token ids as they are; or an already tokenised prompt, which is returned unchanged.
     chat : bool
-        Format text as one user message of a chat; otherwise encode it as plain text.
+        Format text as one user message of a chat; otherwise, and for a base model, encode it as plain text.
 
     Raises
     ------
@@ -48,7 +48,8 @@ def tokenise(
     if isinstance(prompt, str):
         if not prompt:
             raise InvalidInput("the prompt is empty", remedy="give some text")
-        ids = tokenizer.encode_chat([{"role": "user", "content": prompt}]) if chat else tokenizer.encode(prompt)
+        as_chat = chat and tokenizer.knows_turns
+        ids = tokenizer.encode_chat([{"role": "user", "content": prompt}]) if as_chat else tokenizer.encode(prompt)
     else:
         ids = list(prompt)
     if not ids:

@@ -36,7 +36,7 @@ class Prompting:
     """End-of-sequence tokens."""
     bos_id: int | None = None
     chat_template: str | None = None
-    """Jinja source; None if the model has none."""
+    """Jinja source; None for a base model, which continues a text and knows no turns."""
 
 
 class Tokenizer:
@@ -101,6 +101,11 @@ class Tokenizer:
         return self._encoder.vocab_size
 
     @property
+    def knows_turns(self) -> bool:
+        """Whether the model has a chat format: it is no base model."""
+        return self.prompting.chat_template is not None
+
+    @property
     def eos_ids(self) -> tuple[int, ...]:
         """End-of-sequence tokens."""
         return self.prompting.eos_ids
@@ -140,8 +145,8 @@ class Tokenizer:
 
         Raises
         ------
-        InvalidInput
-            If the template rejects the conversation.
+        InvalidInput, InvalidModel
+            See `format_chat`.
         """
         text = self.format_chat(messages)
         bos = self.prompting.bos_id
@@ -152,7 +157,17 @@ class Tokenizer:
         return ids
 
     def format_chat(self, messages: Sequence[Mapping[str, Any]]) -> str:
-        """Return the text of a conversation in the model's chat format, up to the header of the next answer."""
+        """Return the text of a conversation in the model's chat format, up to the header of the next answer.
+
+        Raises
+        ------
+        InvalidInput
+            If the model has no chat format, or its template rejects the conversation.
+        InvalidModel
+            If the template is malformed, or takes too long or too much memory.
+        """
+        if self.prompting.chat_template is None:
+            raise InvalidInput("the model has no chat template: it is a base model", remedy="use a plain prompt")
         bos, eos = self.prompting.bos_id, next(iter(self.eos_ids), None)
         return render_chat(
             self.prompting.chat_template,

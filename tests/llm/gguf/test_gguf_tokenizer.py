@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.llm.gguf_factory import MERGES, byte_characters, write_tiny_gguf
+from tests.llm.gguf_factory import MERGES, TEMPLATE, byte_characters, write_tiny_gguf
 from tests.llm.llama_cpp import LlamaCpp
 from trisect.llm.gguf.gguf_reader import GgufFile
 from trisect.llm.gguf.gguf_tokenizer import read_tokenizer
@@ -150,6 +150,16 @@ def test_special_tokens_of_phi3_remove_the_space_behind_them(tmp_path: Path, lla
     path = write_tiny_gguf(tmp_path / "x.gguf", metadata=metadata)
     tokenizer = tokenizer_of(path)
     assert [tokenizer.encode(text) for text in texts] == llama_cpp.tokenize(path, texts)
+
+
+def test_chat_template_of_the_file_or_of_its_family(tmp_path: Path) -> None:
+    assert tiny(tmp_path).prompting.chat_template == TEMPLATE
+    without = {"tokenizer.chat_template": None}
+    assert not tiny(tmp_path, metadata=without).knows_turns
+    tuned = tiny(tmp_path, metadata=without | {"general.finetune": "instruct"})
+    assert tuned.format_chat([{"role": "user", "content": "Hi"}]) == (
+        "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
+    )
 
 
 def test_digits_in_threes_and_whole_word_tokens(tmp_path: Path) -> None:

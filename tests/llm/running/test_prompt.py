@@ -31,6 +31,14 @@ def test_text_is_encoded_plain_or_as_a_chat(bundle: Bundle, tokenizer: Tokenizer
             tokenise(bundle, tokenizer, "", chat=is_chat)
 
 
+def test_a_base_model_continues_the_text(tiny_llms: TinyLlms) -> None:
+    bundle = tiny_llms.get(metadata={"tokenizer.chat_template": None}).bundle
+    tokenizer = Tokenizer.load(bundle.folder)
+    assert list(tokenise(bundle, tokenizer, "hello").ids) == tokenizer.encode("hello")
+    with pytest.raises(InvalidInput, match="base model"):
+        tokenizer.encode_chat([{"role": "user", "content": "hello"}])
+
+
 def test_ids_that_the_model_cannot_read_are_rejected(bundle: Bundle, tokenizer: Tokenizer) -> None:
     longest = tokenise(bundle, tokenizer, [0] * 256)
     assert longest.ids == (0,) * 256
