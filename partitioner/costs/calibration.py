@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from math import inf
 from pathlib import Path
+from statistics import median
 
 import msgspec
 
@@ -67,6 +68,8 @@ class Calibration:
     """Groups of nodes that some device runs as one kernel."""
     rows: Mapping[str, Sequence[MeasuredSegment]] = field(default_factory=dict)
     """Device id -> the whole model and its kernels, to correct the device's cost model."""
+    session_overhead_s: float = 0.0
+    """What a run in a session takes beyond its segments: the median of the devices."""
     notes: tuple[str, ...] = ()
     """Why a device could not run the model, and whose times are scaled."""
 
@@ -79,6 +82,8 @@ class _ModelTimes(msgspec.Struct):
     kernels: list[tuple[list[int], float, float]] = []
     """Positions of the nodes in the model's order, seconds without and of layout changes; empty without a kernel
     profiler."""
+    session_overhead_s: float | None = None
+    """What a run in a session takes beyond `whole_s`; None = not measured."""
     not_run: str = ""
     """Why the device cannot run the model, where that is not known otherwise."""
     probe_s: float | None = None
@@ -115,7 +120,10 @@ def calibrated(
     scales = {**costs.scales, **{d: costs.scales.get(d, 1.0) * s for d, s in measured.scales.items()}}
     costs = costs.scaled({d: s for d, s in scales.items() if d not in measured.rows}).with_models(models)
     notes = (*inputs.notes, *measured.notes)
-    return replace(inputs, costs=costs, tasks=tasks, refused=refused, nodes_s=measured.nodes_s, notes=notes)
+    return replace(
+        inputs, costs=costs, tasks=tasks, refused=refused, nodes_s=measured.nodes_s, notes=notes,
+        session_overhead_s=measured.session_overhead_s,
+    )  # fmt: skip
 
 
 def calibrate(
@@ -137,6 +145,7 @@ def calibrate(
     together: list[tuple[str, ...]] = []
     rows: dict[str, list[MeasuredSegment]] = {}
     notes: list[str] = []
+    overheads_s: list[float] = []
     for done, device in enumerate(devices):
         predicted_s = sum(row[device.id] for row in inputs.times_s.values())
         if not device.is_real or device.node or not 0 < predicted_s < inf:
@@ -154,6 +163,8 @@ def calibrate(
                 f"{device.id} runs {drift_text(factor)} than when this model was measured on it ({times.date[:10]}): "
                 "its costs are scaled by that"
             )
+        if times.session_overhead_s is not None:
+            overheads_s.append(times.session_overhead_s * factor)
         if times.kernels:
             kernels = [
                 Kernel(tuple(names[i] for i in inside), time_s * factor, layout_s * factor)
@@ -178,7 +189,8 @@ def calibrate(
             return msgspec.json.format(msgspec.json.encode({**_read(cache), **measured}), indent=1)
 
         update_cache(cache, merged, "the calibration")
-    return Calibration(scales, nodes_s, tuple(together), rows, tuple(notes))
+    overhead_s = median(overheads_s) if overheads_s else 0.0
+    return Calibration(scales, nodes_s, tuple(together), rows, overhead_s, tuple(notes))
 
 
 def _measured(inputs: ProblemInputs, device: Device, predicted_s: float) -> _ModelTimes:
@@ -208,7 +220,7 @@ def _measure_kernels(inputs: ProblemInputs, device: Device, predicted_s: float, 
         times = measure_whole_plan(Path(plan.folder), overheads_s, predicted_s, weight_bytes)
     position = {name: i for i, name in enumerate(graph.nodes)}
     kernels = [([position[node] for node in k.nodes], k.time_s, k.layout_s) for k in times.kernels]
-    return _ModelTimes(times.total_s, kernels)
+    return _ModelTimes(times.total_s, kernels, times.session_overhead_s)
 
 
 def _measure_whole_s(graph: Graph, device: Device, predicted_s: float, weight_bytes: float) -> float:

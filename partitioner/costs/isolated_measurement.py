@@ -43,6 +43,8 @@ class WholeModelTimes:
     """Median of one run."""
     kernels: tuple[Kernel, ...] = ()
     """Empty without a kernel profiler."""
+    session_overhead_s: float = 0.0
+    """What a run in a session takes beyond that."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ def _measure_plan(folder: Path, call_overheads_s: dict[str, float]) -> WholeMode
     plan = Plan.load(folder)
     trial = run_trial(plan, plan_feeds(plan), duration_s=_DURATION_MIN_S, min_runs=_RUNS_MIN, max_runs=_RUNS_MAX)
     kernels = plan_kernels(plan, trial, call_overheads_s)
-    return WholeModelTimes(sum(trial.segments_s), tuple(kernels))
+    return WholeModelTimes(sum(trial.segments_s), tuple(kernels), max(trial.session_overhead_s, 0.0))
 
 
 def _measure_file(model: BoundModel, device: Device) -> WholeModelTimes:

@@ -14,6 +14,7 @@ from trisect.runtime.plans.timeline import Schedule
 from trisect.scheduler.problem.core_sharing import CoreSharing
 from trisect.scheduler.problem.problem import Part, Problem
 from trisect.scheduler.simulation.part_times import loads_s, part_time_s, part_times_s, placement_of
+from trisect.scheduler.simulation.simulate import evaluate
 
 from ..problem.problem_builder import ProblemInputs
 from ..segments.pieces import Piece
@@ -36,6 +37,18 @@ class PlanPrediction:
     segment_deviations: tuple[float, ...]
     notes: tuple[str, ...] = ()
     """Whose cost models were fitted on another machine."""
+
+    def evaluate(self, parts: Sequence[Part], session_overhead_s: float) -> tuple[float, Schedule]:
+        """Return the value of the objective and the schedule, as `simulate.evaluate`, but with a session's overhead.
+
+        Parameters
+        ----------
+        session_overhead_s : float
+            See `ProblemInputs`.
+        """
+        value, schedule = evaluate(self.problem, parts)
+        schedule = replace(schedule, latency_s=schedule.latency_s + session_overhead_s)
+        return (schedule.latency_s if self.problem.objective == "latency" else value), schedule
 
     def interval(self, value: float) -> tuple[float, float] | None:
         """Return the interval that contains the measured objective with 90 % probability; None where not known.

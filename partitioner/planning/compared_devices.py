@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from trisect.runtime.plans.plan import Plan
 from trisect.runtime.plans.plan_comparison import ComparedTime, PlanComparison
-from trisect.scheduler.simulation.simulate import evaluate
 
 from ..costs.plan_prediction import predict_plan
 from ..problem.problem_builder import ProblemInputs
@@ -67,7 +66,7 @@ def predict_alone(inputs: ProblemInputs, device_id: str) -> tuple[float, tuple[f
     pieces = pieces_of_parts(inputs.graph, inputs.problem.graph, single.parts)
     nhwc_tensors = nhwc_boundaries(inputs.graph, pieces, inputs.devices)
     prediction = predict_plan(inputs, inputs.problem, single.parts, pieces, nhwc_tensors)
-    value, _ = evaluate(prediction.problem, single.parts)
+    value, _ = prediction.evaluate(single.parts, inputs.session_overhead_s)
     return value, prediction.interval(value)
 
 

@@ -24,7 +24,6 @@ from trisect.scheduler.problem.problem import Problem
 from trisect.scheduler.problem.rules import Objective
 from trisect.scheduler.problem.solution import Proposal, Solution
 from trisect.scheduler.simulation.energy_and_memory import with_energy_and_memory
-from trisect.scheduler.simulation.simulate import evaluate
 
 from ..costs.plan_prediction import predict_plan, separate_cores_note
 from ..graph.model_graph import Graph
@@ -249,7 +248,7 @@ def write_plan(
         )
         nhwc_tensors = nhwc_boundaries(graph, pieces, inputs.devices)
         prediction = predict_plan(inputs, problem, evaluation.parts, pieces, nhwc_tensors)
-        value, schedule = evaluate(prediction.problem, evaluation.parts)
+        value, schedule = prediction.evaluate(evaluation.parts, inputs.session_overhead_s)
         # The bound holds for the costs that the strategy saw: it stays as far below the value as there.
         bound_value = bound.value * (value / evaluation.value if evaluation.value > 0 else 1.0)
         segments, transfers, weights = write_segments(graph, pieces, aside, nhwc_tensors)

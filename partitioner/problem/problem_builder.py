@@ -60,6 +60,8 @@ class ProblemInputs:
     """What a plan has to say about its costs."""
     pace_deviation: float = PACE_DEVIATION
     """Relative standard deviation of the machine's pace between the measurements and a run."""
+    session_overhead_s: float = 0.0
+    """What a session adds to the latency of a run, beside segments and transfers, as measured with the whole model."""
 
     @cached_property
     def times_s(self) -> Mapping[str, Mapping[str, float]]:

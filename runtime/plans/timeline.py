@@ -55,7 +55,7 @@ class Timeline:
     events: tuple[Event, ...]
     source: Source
     latency_s: float
-    """First start to last end of one item (the median item in a stream)."""
+    """First start to last end of one item (the median item in a stream); predicted: with what a session adds."""
     throughput_hz: float
     energy_j: float | None = None
     """None where it was neither measured nor modelled."""

@@ -64,6 +64,21 @@ def test_where_only_the_whole_is_known_it_takes_what_it_was_measured_to_take(
     assert calibration.calibrate(inputs, tmp_path / "known.json") == result
 
 
+def test_what_a_session_adds_is_the_median_of_the_devices_and_unknown_in_earlier_caches(
+    graph: Graph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    overheads_s: dict[str, float | None] = {"cpu:ort": 3e-5, "cpu:openvino": 5e-5}
+    monkeypatch.setattr(
+        calibration, "_measure_kernels", lambda _, device, *__: calibration._ModelTimes(1.0, [], overheads_s[device.id])
+    )
+    inputs = small_models.inputs_of(graph, DEVICES, costs())
+    for name, expected in (("both", 4e-5), ("cpu:openvino", 3e-5), ("cpu:ort", 0.0)):
+        overheads_s.pop(name, None)
+        overheads_s.setdefault(name, None)
+        result = calibration.calibrated(inputs, tmp_path / f"{name[-3:]}.json")
+        assert result.session_overhead_s == pytest.approx(expected)
+
+
 def test_nodes_take_their_share_of_their_kernel_and_stay_together(
     graph: Graph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

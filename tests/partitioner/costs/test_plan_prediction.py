@@ -61,6 +61,15 @@ def test_a_segment_takes_what_its_own_terms_take(graph: Graph) -> None:
     assert other not in prediction.problem.known_parts_s  # no cost model: the sum of its tasks
 
 
+def test_a_run_takes_longer_than_its_segments(graph: Graph) -> None:
+    prediction, parts = predicted(graph, {})
+    (inner_s, _), (value, schedule) = (prediction.evaluate(parts, overhead_s) for overhead_s in (0.0, 0.25))
+    assert value == schedule.latency_s == pytest.approx(inner_s + 0.25)
+    assert schedule.events[-1].end_s == pytest.approx(inner_s)
+    throughput = replace(prediction, problem=replace(prediction.problem, objective="throughput"))
+    assert throughput.evaluate(parts, 0.25)[0] == throughput.evaluate(parts, 0.0)[0]
+
+
 def test_measuring_the_model_narrows_the_interval(graph: Graph) -> None:
     model = DeviceModel(Regression())
     terms = segment_terms_of(graph, list(graph.nodes))
