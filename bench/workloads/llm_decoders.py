@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from trisect.llm.gguf.llama_config import LlamaConfig
-from trisect.llm.graphs.decoder_graphs import write_standard
+from trisect.llm.graphs.decoder_config import DecoderConfig, LayerConfig, Rope
 from trisect.llm.graphs.decoder_layers import Layer, ModelWeights
+from trisect.llm.graphs.standard_graph import write_standard
 from trisect.llm.graphs.weights_file import Dense, Span
 from trisect.runtime.errors import InvalidInput
 from trisect.runtime.scratch_folder import ScratchFolder
@@ -26,10 +26,10 @@ _WEIGHTS = "weights.bin"
 _MAX_TOKENS = 131_072
 
 
-_LLAMA = LlamaConfig(
+_LLAMA = DecoderConfig(
     architecture="llama",
     name="",
-    layers=0,
+    layers=(),
     hidden=0,
     heads=0,
     kv_heads=0,
@@ -39,21 +39,22 @@ _LLAMA = LlamaConfig(
     vocab=0,
     norm_epsilon=1e-5,
     attention_scale=1.0,
-    rope_frequencies=(),
-    rope_interleaved=False,
-    sliding_window=None,
-    tied_embeddings=True,
-    qkv_bias=False,
-    qk_norm=False,
+    ropes=(),
 )
+
+
+def _layers(count: int) -> tuple[LayerConfig, ...]:
+    return (LayerConfig(),) * count
+
+
 _MODELS = {
-    "smollm2-135m": replace(_LLAMA, layers=30, hidden=576, heads=9, kv_heads=3, ffn=1536, vocab=49152),
+    "smollm2-135m": replace(_LLAMA, layers=_layers(30), hidden=576, heads=9, kv_heads=3, ffn=1536, vocab=49152),
     "qwen2.5-0.5b": replace(
-        _LLAMA, layers=24, hidden=896, heads=14, kv_heads=2, ffn=4864, vocab=151936, qkv_bias=True
+        _LLAMA, layers=_layers(24), hidden=896, heads=14, kv_heads=2, ffn=4864, vocab=151936, qkv_bias=True
     ),
-    "llama-3.2-1b": replace(_LLAMA, layers=16, hidden=2048, heads=32, kv_heads=8, ffn=8192, vocab=128256),
+    "llama-3.2-1b": replace(_LLAMA, layers=_layers(16), hidden=2048, heads=32, kv_heads=8, ffn=8192, vocab=128256),
     "llama-3.1-8b": replace(
-        _LLAMA, layers=32, hidden=4096, heads=32, kv_heads=8, head_dim=128, ffn=14336, vocab=128256,
+        _LLAMA, layers=_layers(32), hidden=4096, heads=32, kv_heads=8, head_dim=128, ffn=14336, vocab=128256,
         tied_embeddings=False,
     ),
 }  # fmt: skip
@@ -92,8 +93,14 @@ def llm(request: WorkloadRequest, *, tokens: int = 512, machine: str = MACHINE) 
 def _problem(name: str, tokens: int, past: int, machine: str, objective: Objective | None) -> Problem:
     with ScratchFolder("llm") as folder:
         path = Path(folder) / f"{name}.onnx"
-        _write(path, replace(_MODELS[name], name=name, attention_scale=_MODELS[name].head_dim ** -0.5))
+        _write(path, _complete(name))
         return model_problem(path, {"tokens": tokens, "past": past}, machine, objective)
+
+
+def _complete(name: str) -> DecoderConfig:
+    config = _MODELS[name]
+    rope = Rope((1.0,) * (config.head_dim // 2))
+    return replace(config, name=name, attention_scale=config.head_dim**-0.5, ropes=(rope,))
 
 
 class _UnwrittenWeights:
@@ -111,7 +118,7 @@ class _UnwrittenWeights:
         return Dense(self.span(rows, columns))
 
 
-def _write(path: Path, config: LlamaConfig) -> None:
+def _write(path: Path, config: DecoderConfig) -> None:
     file = _UnwrittenWeights()
     width = (config.heads + 2 * config.kv_heads) * config.head_dim
     layers = tuple(
@@ -123,10 +130,8 @@ def _write(path: Path, config: LlamaConfig) -> None:
             down=file.dense(config.hidden, config.ffn),
             attention_norm=file.span(config.hidden),
             ffn_norm=file.span(config.hidden),
-            query_norm=None,
-            key_norm=None,
         )
-        for _ in range(config.layers)
+        for _ in config.layers
     )
     embedding = file.dense(config.vocab, config.hidden)
     rotary = file.span(_MAX_TOKENS, config.head_dim // 2)
@@ -134,8 +139,7 @@ def _write(path: Path, config: LlamaConfig) -> None:
         embedding=embedding,
         output=embedding if config.tied_embeddings else file.dense(config.vocab, config.hidden),
         output_norm=file.span(config.hidden),
-        cosines=rotary,
-        sines=rotary,
+        rotary_tables=((rotary, rotary),),
         layers=layers,
         exact_layers=layers,
     )

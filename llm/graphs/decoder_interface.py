@@ -16,7 +16,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from trisect.runtime.errors import InvalidModel, UnsupportedModel
 
-from ..importing.folder_config import DecoderConfig
+from ..importing.folder_config import ExportedDecoder
 from .block_embedding import decompose_block_embeddings
 from .graph_editor import GraphEditor
 from .lm_head import LmHead, keep_last_token
@@ -48,7 +48,7 @@ def can_extend_in_place(model: ir.Model) -> bool:
     return bool(readers) and all(node.op_type == _ATTENTION for node in readers)
 
 
-def adapt(model: ir.Model, config: DecoderConfig, *, in_place: bool) -> Decoder:
+def adapt(model: ir.Model, config: ExportedDecoder, *, in_place: bool) -> Decoder:
     """Adapt a decoder's graph.
 
     Parameters
@@ -71,7 +71,7 @@ def adapt(model: ir.Model, config: DecoderConfig, *, in_place: bool) -> Decoder:
 class _Adapter:
     """The adaptation of one graph."""
 
-    def __init__(self, model: ir.Model, config: DecoderConfig) -> None:
+    def __init__(self, model: ir.Model, config: ExportedDecoder) -> None:
         self._model = model
         self._graph = model.graph
         self._config = config

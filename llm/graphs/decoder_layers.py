@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from onnx import TensorProto
 
-from ..gguf.llama_config import LlamaConfig
+from .decoder_config import DecoderConfig
 from .weights_file import Dense, GraphBuilder, Span, Weight
 
 MICROSOFT = "com.microsoft"
@@ -15,19 +15,23 @@ MICROSOFT = "com.microsoft"
 
 @dataclass(frozen=True)
 class Layer:
-    """Weights of one decoder layer."""
+    """Weights of one decoder layer; None = the layer has no such step."""
 
     qkv: Weight
     """Rows of Q, then K, then V; rotary embeddings act on the two halves of a head."""
-    qkv_bias: Span | None
     attention_output: Weight
     gate_up: Weight
     """Rows of gate, then up."""
     down: Weight
-    attention_norm: Span
-    ffn_norm: Span
-    query_norm: Span | None
-    key_norm: Span | None
+    qkv_bias: Span | None = None
+    output_bias: Span | None = None
+    """Of the attention's output projection."""
+    attention_norm: Span | None = None
+    attention_post_norm: Span | None = None
+    ffn_norm: Span | None = None
+    ffn_post_norm: Span | None = None
+    query_norm: Span | None = None
+    key_norm: Span | None = None
 
 
 @dataclass(frozen=True)
@@ -39,8 +43,8 @@ class ModelWeights:
     output: Weight
     """[vocabulary, hidden]; the same object as `embedding` if the two are tied."""
     output_norm: Span
-    cosines: Span
-    sines: Span
+    rotary_tables: tuple[tuple[Span, Span], ...]
+    """Cosines and sines of each of `DecoderConfig.ropes`."""
     layers: tuple[Layer, ...]
     """Quantised weights in 8 bits and wide blocks: fastest for prefill."""
     exact_layers: tuple[Layer, ...]
@@ -67,12 +71,16 @@ def product(graph: GraphBuilder, x: str, weight: Weight, name: str) -> str:
     return graph.node("Gemm", [sums, offset, y], name, transB=1)
 
 
-def embed(graph: GraphBuilder, weight: Weight, ids: str, shape: list[int]) -> str:
+def embed(graph: GraphBuilder, weight: Weight, ids: str, shape: list[int], scale: float) -> str:
     """Look up rows of the embedding, in a shape that ends in hidden; quantised rows are widened after the lookup."""
     target = graph.constant("embedding.shape", np.array(shape, np.int64))
+    rows = graph.node("Reshape", [_embedding_rows(graph, weight, ids), target], "embedding")
+    return scaled(graph, rows, scale, "embedding.scaled")
+
+
+def _embedding_rows(graph: GraphBuilder, weight: Weight, ids: str) -> str:
     if isinstance(weight, Dense):
-        rows = graph.node("Gather", [graph.constant("embedding.weight", weight.data), ids], "embedding.rows")
-        return graph.node("Reshape", [rows, target], "embedding")
+        return graph.node("Gather", [graph.constant("embedding.weight", weight.data), ids], "embedding.rows")
     levels = graph.node("Gather", [graph.constant("embedding.weight", weight.data), ids], "embedding.levels")
     levels = graph.node("Cast", [levels], "embedding.float", to=TensorProto.FLOAT)
     zero = graph.constant("embedding.zero", np.asarray(1 << (weight.bits - 1), np.float32))
@@ -80,16 +88,19 @@ def embed(graph: GraphBuilder, weight: Weight, ids: str, shape: list[int]) -> st
     scale = graph.node("Gather", [graph.constant("embedding.scales", weight.scales), ids], "embedding.scale")
     last = graph.constant("embedding.last_axis", np.array([3], np.int64))
     scale = graph.node("Unsqueeze", [scale, last], "embedding.scale4")
-    return graph.node("Reshape", [graph.node("Mul", [centred, scale], "embedding.blocks"), target], "embedding")
+    return graph.node("Mul", [centred, scale], "embedding.blocks")
 
 
-def logits(graph: GraphBuilder, weights: ModelWeights, x: str, config: LlamaConfig) -> str:
+def logits(graph: GraphBuilder, weights: ModelWeights, x: str, config: DecoderConfig) -> str:
     """Add the scores over the vocabulary, [1, 1, vocabulary], of one token's normalised x [..., hidden].
 
     Tied embedding and output projection have separate initializers over the same bytes: an engine that repacks the
     projection can then release its copy, while the embedding reads single rows.
     """
-    scores = product(graph, x, weights.output, "output")
+    scores = scaled(graph, product(graph, x, weights.output, "output"), config.logit_scale, "output.scaled")
+    if config.logit_softcap is not None:
+        scores = scaled(graph, scores, 1 / config.logit_softcap, "output.divided")
+        scores = scaled(graph, graph.node("Tanh", [scores], "output.tanh"), config.logit_softcap, "output.capped")
     graph.node("Reshape", [scores, graph.constant("scores.shape", np.array([1, 1, config.vocab], np.int64))], "logits")
     return graph.output("logits", TensorProto.FLOAT, [1, 1, config.vocab])
 
@@ -97,3 +108,35 @@ def logits(graph: GraphBuilder, weights: ModelWeights, x: str, config: LlamaConf
 def last_token(graph: GraphBuilder, x: str, axis: int) -> str:
     """Gather the last token along an axis, which is kept with size 1."""
     return graph.node("Gather", [x, graph.constant("last", np.array([-1], np.int64))], f"{x}.last", axis=axis)
+
+
+def scaled(graph: GraphBuilder, x: str, factor: float, name: str) -> str:
+    """Multiply by a constant; nothing is added for a factor of 1."""
+    if factor == 1:
+        return x
+    return graph.node("Mul", [x, graph.constant(f"{name}.factor", np.asarray(factor, np.float32))], name)
+
+
+def biased(graph: GraphBuilder, x: str, bias: Span | None, name: str) -> str:
+    """Add a bias, if there is one."""
+    return x if bias is None else graph.node("Add", [x, graph.constant(f"{name}.bias", bias)], f"{name}.biased")
+
+
+def rms_norm(graph: GraphBuilder, x: str, weight: Span, name: str, config: DecoderConfig) -> str:
+    """Normalise the last axis, in ONNX's standard operator."""
+    inputs = [x, graph.constant(f"{name}.weight", weight)]
+    return graph.node("RMSNormalization", inputs, name, axis=-1, epsilon=config.norm_epsilon)
+
+
+def cache_inputs(graph: GraphBuilder, config: DecoderConfig, index: int, length: str) -> list[str]:
+    """Declare the KV cache of a layer as inputs."""
+    shape: list[int | str] = [1, config.kv_heads, length, config.head_dim]
+    return [graph.input(f"past_key_values.{index}.{part}", TensorProto.FLOAT, shape) for part in ("key", "value")]
+
+
+def declare_presents(graph: GraphBuilder, config: DecoderConfig, length: str) -> None:
+    """Declare the KV cache of all layers as outputs."""
+    for index in range(len(config.layers)):
+        for part in ("key", "value"):
+            shape: list[int | str] = [1, config.kv_heads, length, config.head_dim]
+            graph.output(f"present.{index}.{part}", TensorProto.FLOAT, shape)

@@ -31,7 +31,7 @@ _CHAT_TEMPLATE_FILE = "chat_template.jinja"
 
 
 @dataclass(frozen=True)
-class DecoderConfig:
+class ExportedDecoder:
     """Configuration of a folder's decoder."""
 
     graph: Path
@@ -71,7 +71,7 @@ def choose_graph(files: Iterable[str]) -> str | None:
     return next(iter(candidates)) if len(candidates) == 1 else None
 
 
-def read_decoder_config(folder: Path) -> DecoderConfig:
+def read_decoder_config(folder: Path) -> ExportedDecoder:
     """Read a folder's configuration.
 
     Raises
@@ -120,7 +120,7 @@ def read_folder_tokenizer(folder: Path) -> Tokenizer:
     return Tokenizer(content, prompting)
 
 
-def _genai(folder: Path) -> DecoderConfig:
+def _genai(folder: Path) -> ExportedDecoder:
     where = folder / GENAI_FILE
     model = _section(_document(where), "model", where)
     decoder = _section(model, "decoder", where)
@@ -144,7 +144,7 @@ def _genai(folder: Path) -> DecoderConfig:
             key = f"{'past' if ours == 'past_key_values' else ours}_{part}_names"
             pattern = custom_names.get(key, f"{ours}.%d.{part}")
             names[f"{ours}.{layer}.{part}"] = pattern.replace("%d", str(layer))
-    return DecoderConfig(
+    return ExportedDecoder(
         graph=folder / file,
         layers=layers,
         kv_heads=_integer(decoder, ("num_key_value_heads", "num_attention_heads"), where),
@@ -155,7 +155,7 @@ def _genai(folder: Path) -> DecoderConfig:
     )
 
 
-def _transformers(folder: Path) -> DecoderConfig:
+def _transformers(folder: Path) -> ExportedDecoder:
     where = folder / CONFIG_FILE
     model = _document(where)
     if isinstance(model.get("text_config"), dict):
@@ -169,7 +169,7 @@ def _transformers(folder: Path) -> DecoderConfig:
         head_dim = max(1, _integer(model, ("hidden_size", "n_embd"), where) // _integer(model, heads, where))
     else:
         head_dim = _integer(model, ("head_dim",), where)
-    return DecoderConfig(
+    return ExportedDecoder(
         graph=folder / graph,
         layers=_integer(model, ("num_hidden_layers", "n_layer"), where, maximum=_MAX_LAYERS),
         kv_heads=_integer(model, ("num_key_value_heads", *heads), where),

@@ -18,7 +18,7 @@ from ..bundle import VERSION, Bundle, PhaseGraph
 from ..graphs.decoder_interface import Decoder, adapt, can_extend_in_place
 from ..graphs.linked_weights import LinkedWeights
 from ..graphs.lm_head import dynamic_values
-from .folder_config import VARIANTS, DecoderConfig, read_decoder_config, read_folder_tokenizer
+from .folder_config import VARIANTS, ExportedDecoder, read_decoder_config, read_folder_tokenizer
 
 _MATRIX_PRODUCTS = frozenset(
     "Gemm MatMul FusedMatMul MatMulInteger MatMulIntegerToFloat DynamicQuantizeMatMul QLinearMatMul "
@@ -81,7 +81,7 @@ def import_folder(source: Path, folder: Path, *, progress: Progress) -> Bundle:
     )
 
 
-def _notes(decoder: Decoder, config: DecoderConfig, context: int) -> list[str]:
+def _notes(decoder: Decoder, config: ExportedDecoder, context: int) -> list[str]:
     notes = []
     if config.graph.stem in VARIANTS[1:] and config.graph.stem != "decoder_model_merged":
         notes.append(f"imported from {config.graph.name}: the folder has no model.onnx in full precision")

@@ -12,21 +12,21 @@ import numpy as np
 
 from trisect.runtime.progress import Progress
 
+from ..architectures import read_config
 from ..bundle import VERSION, Bundle, PhaseGraph
 from ..gguf.gguf_reader import GgufFile
 from ..gguf.gguf_tokenizer import read_tokenizer
-from ..gguf.llama_config import LlamaConfig, read_config, rope_cache
 from ..gguf.quantised_blocks import BLOCK, half_rotation_order
-from ..graphs.decoder_graphs import write_in_place, write_standard
+from ..graphs.decoder_config import DecoderConfig
 from ..graphs.decoder_layers import Layer, ModelWeights
+from ..graphs.in_place_graph import can_write_in_place, write_in_place
+from ..graphs.standard_graph import write_standard
 from ..graphs.weights_file import Span, Weight, WeightsFile
 from .weight_conversion import PhaseWeights, WeightConverter
 
 WEIGHTS_FILE = "weights.bin"
-_ROTARY_HEAD_MULTIPLE = 16
 _CONTEXT_MAX_TOKENS = 1 << 18
 """Longest context: tables of the rotary embedding are stored for all of it, and a file may state any length."""
-"""ONNX Runtime's GroupQueryAttention applies rotary embeddings to heads whose size is a multiple of this."""
 
 
 def import_gguf(source: Path, folder: Path, *, weights: str, progress: Progress) -> Bundle:
@@ -52,17 +52,17 @@ def import_gguf(source: Path, folder: Path, *, weights: str, progress: Progress)
     file = GgufFile.open(source)
     config = read_config(file)
     notes: list[str] = []
-    if config.sliding_window is not None and config.sliding_window < config.context_length:
-        # Within the window, sliding-window attention equals full attention.
-        notes.append(f"context limited to the model's sliding window of {config.sliding_window} tokens")
-        config = replace(config, context_length=config.sliding_window)
+    stated = file.metadata.get(f"{config.architecture}.context_length")
+    if config.context_length != stated:
+        reason = "longer ones need the other factors of its rotary embedding"
+        notes.append(f"context limited to {config.context_length} of {stated} tokens: {reason}")
     if config.context_length > _CONTEXT_MAX_TOKENS:
         notes.append(
             f"context limited to {_CONTEXT_MAX_TOKENS} of the {config.context_length} tokens that the file states"
         )
         config = replace(config, context_length=_CONTEXT_MAX_TOKENS)
     read_tokenizer(file).save(folder)
-    in_place = config.head_dim % _ROTARY_HEAD_MULTIPLE == 0
+    in_place = can_write_in_place(config)
     with WeightsFile(folder / WEIGHTS_FILE) as output:
         converter = WeightConverter(output, in_blocks=weights == "blocks", exact=in_place, block=_wide_block(config))
         converted = _DecoderWeights(file, config, output, converter).convert(progress)
@@ -83,7 +83,7 @@ def import_gguf(source: Path, folder: Path, *, weights: str, progress: Progress)
         source=source.name,
         source_sha256="",
         importer="",
-        layers=config.layers,
+        layers=len(config.layers),
         kv_heads=config.kv_heads,
         head_dim=config.head_dim,
         vocab=config.vocab,
@@ -99,7 +99,7 @@ def import_gguf(source: Path, folder: Path, *, weights: str, progress: Progress)
 class _DecoderWeights:
     """Converts all weights of one file, layer by layer."""
 
-    def __init__(self, file: GgufFile, config: LlamaConfig, output: WeightsFile, converter: WeightConverter) -> None:
+    def __init__(self, file: GgufFile, config: DecoderConfig, output: WeightsFile, converter: WeightConverter) -> None:
         self._tensors = file.tensors
         self._config = config
         self._output = output
@@ -107,34 +107,52 @@ class _DecoderWeights:
 
     def convert(self, progress: Progress) -> ModelWeights:
         config, output = self._config, self._output
-        progress(0, config.layers + 1, "embedding")
+        progress(0, len(config.layers) + 1, "embedding")
         embedding = self._converter.table(self._tensors["token_embd.weight"])
         head = embedding if config.tied_embeddings else self._converter.table(self._tensors["output.weight"])
-        cosines, sines = rope_cache(config, config.context_length)
-        tables = output.add(cosines), output.add(sines)
+        tables = []
+        for rope in config.ropes:
+            cosines, sines = rope.table(config.context_length)
+            tables.append((output.add(cosines), output.add(sines)))
         norm = self._vector("output_norm.weight")
         layers, exact = [], []
-        for index in range(config.layers):
-            progress(index + 1, config.layers + 1, f"layer {index + 1} of {config.layers}")
+        count = len(config.layers)
+        for index in range(count):
+            progress(index + 1, count + 1, f"layer {index + 1} of {count}")
             prefill, decode = self._layer(f"blk.{index}.")
             layers.append(prefill)
             exact.append(decode)
-        return ModelWeights(embedding, head, norm, *tables, tuple(layers), tuple(exact))
+        return ModelWeights(embedding, head, norm, tuple(tables), tuple(layers), tuple(exact))
 
     def _layer(self, prefix: str) -> tuple[Layer, Layer]:
         """Return a layer with the weights for prefill, and with those for decode."""
+        config = self._config
+        qkv = ("attn_qkv",) if config.fused_qkv else ("attn_q", "attn_k", "attn_v")
+        gate_up = ("ffn_up",) if config.fused_gate_up else ("ffn_gate", "ffn_up")
         products = {
-            "qkv": self._product(prefix, ("attn_q", "attn_k", "attn_v"), self._orders()),
+            "qkv": self._product(prefix, qkv, self._orders()),
             "attention_output": self._product(prefix, ("attn_output",)),
-            "gate_up": self._product(prefix, ("ffn_gate", "ffn_up")),
+            "gate_up": self._product(prefix, gate_up),
             "down": self._product(prefix, ("ffn_down",)),
         }
+        vectors = {
+            "qkv_bias": ([f"{name}.bias" for name in qkv], config.qkv_bias),
+            "output_bias": (["attn_output.bias"], config.output_bias),
+            "attention_norm": (["attn_norm.weight"], config.pre_norms),
+            "attention_post_norm": (["post_attention_norm.weight"], config.post_norms),
+            "ffn_norm": (["ffn_norm.weight"], config.pre_norms),
+            "ffn_post_norm": (["post_ffw_norm.weight"], config.post_norms),
+            # Norms over heads need no reordering, since files that have them rotate by halves.
+            "query_norm": (["attn_q_norm.weight"], config.head_norm is not None),
+            "key_norm": (["attn_k_norm.weight"], config.head_norm is not None),
+        }
         rest: dict[str, Any] = {
-            "qkv_bias": self._bias(prefix),
-            "attention_norm": self._vector(f"{prefix}attn_norm.weight"),
-            "ffn_norm": self._vector(f"{prefix}ffn_norm.weight"),
-            "query_norm": self._head_norm(f"{prefix}attn_q_norm.weight"),
-            "key_norm": self._head_norm(f"{prefix}attn_k_norm.weight"),
+            field: self._converter.vector(
+                [self._tensors[f"{prefix}{name}"] for name in names],
+                self._orders() if field == "qkv_bias" else [None],
+            )
+            for field, (names, present) in vectors.items()
+            if present
         }
         prefill: dict[str, Any] = {name: weights.prefill for name, weights in products.items()}
         decode: dict[str, Any] = {name: weights.decode for name, weights in products.items()}
@@ -146,29 +164,24 @@ class _DecoderWeights:
         tensors = [self._tensors[f"{prefix}{name}.weight"] for name in names]
         return self._converter.product(tensors, orders or [None] * len(names))
 
-    def _bias(self, prefix: str) -> Span | None:
-        if not self._config.qkv_bias:
-            return None
-        return self._converter.vector([self._tensors[f"{prefix}attn_{part}.bias"] for part in "qkv"], self._orders())
-
     def _orders(self) -> list[np.ndarray | None]:
-        """Return the new row orders of Q, K and V."""
+        """Return the new row orders of Q, K and V, or of the three as one tensor."""
         config = self._config
         if not config.rope_interleaved:
-            return [None, None, None]
-        return [half_rotation_order(heads, config.head_dim) for heads in (config.heads, config.kv_heads)] + [None]
+            return [None] if config.fused_qkv else [None] * 3
+        queries, keys = (half_rotation_order(heads, config.head_dim) for heads in (config.heads, config.kv_heads))
+        if not config.fused_qkv:
+            return [queries, keys, None]
+        values = np.arange(config.kv_size) + config.query_size + config.kv_size
+        return [np.concatenate([queries, keys + config.query_size, values])]
 
     def _vector(self, name: str) -> Span:
         return self._converter.vector([self._tensors[name]])
 
-    def _head_norm(self, name: str) -> Span | None:
-        """Convert the norm over one head; it needs no reordering, since such files rotate by halves."""
-        return self._vector(name) if self._config.qk_norm else None
 
-
-def _wide_block(config: LlamaConfig) -> int:
+def _wide_block(config: DecoderConfig) -> int:
     """Return the weights in a wide block: also the inputs of a product that share a scale if rounded to 8 bits."""
-    return 64 if math.gcd(config.hidden, config.ffn, config.heads * config.head_dim) % 64 == 0 else BLOCK
+    return 64 if math.gcd(config.hidden, config.ffn, config.query_size) % 64 == 0 else BLOCK
 
 
 def _products_of(layer: Layer) -> list[Weight]:

@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.llm.gguf_factory import write_tiny_gguf
+from trisect.llm.architectures import read_config
 from trisect.llm.gguf.gguf_reader import GgufFile
 from trisect.llm.gguf.gguf_tokenizer import read_tokenizer
-from trisect.llm.gguf.llama_config import read_config
 from trisect.llm.gguf.quantised_blocks import dequantise
 from trisect.runtime.errors import InvalidModel, UnsupportedModel
 

@@ -98,11 +98,11 @@ def test_the_same_file_gives_the_same_bytes(gguf: Path, tmp_path: Path) -> None:
         assert (first / name).read_bytes() == (second / name).read_bytes(), name
 
 
-def test_a_sliding_window_limits_the_context(bundles: Path, tmp_path: Path) -> None:
+def test_a_sliding_window_does_not_limit_the_context(bundles: Path, tmp_path: Path) -> None:
     path = write_tiny_gguf(tmp_path / "a.gguf", metadata={"llama.attention.sliding_window": 100})
     bundle = open_model(path)
-    assert bundle.context_length == 100
-    assert bundle.notes == ("context limited to the model's sliding window of 100 tokens",)
+    assert bundle.context_length == 256
+    assert bundle.notes == ()
 
 
 def test_a_file_that_states_a_huge_context_gets_a_bounded_one(bundles: Path, tmp_path: Path) -> None:
@@ -311,7 +311,7 @@ def test_names_of_nothing(bundles: Path, tmp_path: Path, monkeypatch: pytest.Mon
     [
         ({"metadata": {"general.architecture": "mamba"}}, "mamba"),
         ({"metadata": {"llama.expert_count": 8}}, "mixture of experts"),
-        ({"metadata": {"llama.rope.scaling.type": "yarn"}}, "yarn"),
+        ({"metadata": {"llama.rope.scaling.type": "dynamic"}}, "dynamic"),
     ],
 )
 def test_unsupported_features_are_named(bundles: Path, tmp_path: Path, changes: dict[str, Any], named: str) -> None:

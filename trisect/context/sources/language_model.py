@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from trisect.llm.architectures import architectures, unsupported_architecture
 from trisect.llm.gguf.gguf_reader import BLOCK_BYTES, GgufHeader
-from trisect.llm.gguf.llama_config import ARCHITECTURES
 from trisect.llm.importing.folder_config import CONFIG_FILE, GENAI_FILE, choose_graph
 from trisect.runtime.errors import InvalidInput, InvalidModel
 
@@ -42,8 +42,8 @@ def from_gguf(path: Path) -> ModelDescription:
     cache = 4 * number("block_count") * number("attention.head_count_kv", heads) * head_dim
     unsupported = [name for name in header.types if name not in BLOCK_BYTES]
     refused = ""
-    if architecture not in ARCHITECTURES:
-        refused = f"unsupported architecture {architecture!r}; supported: {', '.join(ARCHITECTURES)}"
+    if architecture not in architectures():
+        refused = unsupported_architecture(architecture)
     elif unsupported:
         refused = f"unsupported tensor type {', '.join(unsupported)}; supported: {', '.join(BLOCK_BYTES)}"
     weight_bytes = sum(header.types.values())

@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 
 from tests.llm.gguf_factory import write_tiny_gguf
+from trisect.llm.architectures import read_config
+from trisect.llm.gguf.decoder_metadata import tensor_shapes
 from trisect.llm.gguf.gguf_reader import GgufFile
-from trisect.llm.gguf.llama_config import LlamaConfig, read_config, rope_cache, tensor_shapes
+from trisect.llm.graphs.decoder_config import DecoderConfig
 from trisect.runtime.errors import InvalidModel, UnsupportedModel
 
 
-def config_of(path: Path, **changes: Any) -> LlamaConfig:
+def config_of(path: Path, **changes: Any) -> DecoderConfig:
     return read_config(GgufFile.open(write_tiny_gguf(path / "tiny.gguf", **changes)))
 
 
@@ -25,8 +27,8 @@ def config_of(path: Path, **changes: Any) -> LlamaConfig:
 )  # fmt: skip
 def test_architectures(tmp_path: Path, arch: str, interleaved: bool, bias: bool, norm: bool) -> None:
     config = config_of(tmp_path, arch=arch)
-    assert (config.rope_interleaved, config.qkv_bias, config.qk_norm) == (interleaved, bias, norm)
-    assert (config.layers, config.hidden, config.heads, config.kv_heads, config.head_dim) == (2, 64, 4, 2, 16)
+    assert (config.rope_interleaved, config.qkv_bias, config.head_norm == "head") == (interleaved, bias, norm)
+    assert (len(config.layers), config.hidden, config.heads, config.kv_heads, config.head_dim) == (2, 64, 4, 2, 16)
     assert (config.ffn, config.context_length, config.vocab) == (96, 256, 384)
     assert config.norm_epsilon == pytest.approx(1e-5)
     assert config.attention_scale == 0.25
@@ -41,20 +43,20 @@ def test_shapes_cover_the_file(tmp_path: Path) -> None:
 def test_rope_matches_its_definition(tmp_path: Path) -> None:
     factors = np.array([1, 1, 1, 1, 2, 4, 8, 8])
     plain = config_of(tmp_path, metadata={"llama.rope.freq_base": 500000.0})
-    assert plain.rope_frequencies == pytest.approx([500000.0 ** (-2 * i / 16) for i in range(8)])
+    assert plain.ropes[0].frequencies == pytest.approx([500000.0 ** (-2 * i / 16) for i in range(8)])
     scaled = config_of(tmp_path, metadata={"llama.rope.scaling.type": "linear", "llama.rope.scaling.factor": 4.0})
-    assert scaled.rope_frequencies == pytest.approx([10000.0 ** (-2 * i / 16) / 4 for i in range(8)])
+    assert scaled.ropes[0].frequencies == pytest.approx([10000.0 ** (-2 * i / 16) / 4 for i in range(8)])
     unscaled = config_of(tmp_path, metadata={"llama.rope.scaling.type": "none", "llama.rope.scaling.factor": 4.0})
-    assert unscaled.rope_frequencies[0] == 1
+    assert unscaled.ropes[0].frequencies[0] == 1
     llama3 = config_of(tmp_path, tensors={"rope_freqs.weight": factors})
-    assert llama3.rope_frequencies == pytest.approx([10000.0 ** (-2 * i / 16) / factors[i] for i in range(8)])
-    cosines, sines = rope_cache(plain, 7)
+    assert llama3.ropes[0].frequencies == pytest.approx([10000.0 ** (-2 * i / 16) / factors[i] for i in range(8)])
+    cosines, sines = plain.ropes[0].table(7)
     assert cosines.dtype == sines.dtype == np.float32
     assert cosines.shape == sines.shape == (7, 8)
     assert cosines[5, 3] == pytest.approx(np.cos(5 * 500000.0 ** (-6 / 16)), abs=1e-7)
     assert sines[6, 0] == pytest.approx(np.sin(6), abs=1e-7)
-    angles = np.arange(9001)[:, None] * np.array(plain.rope_frequencies)
-    for table, function in zip(rope_cache(plain, 9001), (np.cos, np.sin), strict=True):
+    angles = np.arange(9001)[:, None] * np.array(plain.ropes[0].frequencies)
+    for table, function in zip(plain.ropes[0].table(9001), (np.cos, np.sin), strict=True):
         np.testing.assert_array_equal(table, function(angles).astype(np.float32))
 
 
@@ -66,14 +68,13 @@ def test_values_one_a_layer(tmp_path: Path) -> None:
 
 def test_sliding_window_and_scale(tmp_path: Path) -> None:
     config = config_of(tmp_path, metadata={"llama.attention.sliding_window": 128, "llama.attention.scale": 0.5})
-    assert config.sliding_window == 128
+    assert config.layers[0].window == 128
     assert config.attention_scale == 0.5
 
 
 UNSUPPORTED = {
     "mixture of experts": {"llama.expert_count": 8},
-    "yarn": {"llama.rope.scaling.type": "yarn"},
-    "longrope": {"llama.rope.scaling.type": "longrope"},
+    "dynamic": {"llama.rope.scaling.type": "dynamic"},
     "only part of each head": {"llama.rope.dimension_count": 8},
     "another length": {"llama.attention.value_length": 8},
     "temperature": {"llama.attention.temperature_scale": 0.1},
@@ -113,7 +114,7 @@ def test_rejects_inconsistencies(tmp_path: Path, reason: str) -> None:
 
 
 def test_rejects_other_architectures_by_name(tmp_path: Path) -> None:
-    with pytest.raises(UnsupportedModel, match=r"'mamba'; .*llama.*qwen3"):
+    with pytest.raises(UnsupportedModel, match=r"'mamba' is not supported; .*gemma3.*llama.*qwen3"):
         config_of(tmp_path, arch="mamba")
 
 

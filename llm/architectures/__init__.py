@@ -1,0 +1,65 @@
+"""Model architectures: one file in this folder per name that GGUF files have for them, with ``-`` written as ``_``.
+
+Each has one function, ``read(keys) -> DecoderConfig``, which turns the file's metadata into the options that the graph
+writers know. Sources are llama.cpp's files of the same names (``src/models/``), which define these formats.
+"""
+
+from __future__ import annotations
+
+import difflib
+import pkgutil
+from importlib import import_module
+
+from trisect.runtime.errors import UnsupportedModel
+
+from ..gguf.architecture_metadata import ArchitectureMetadata
+from ..gguf.decoder_metadata import check_tensors
+from ..gguf.gguf_reader import GgufFile
+from ..graphs.decoder_config import DecoderConfig
+
+
+def architectures() -> tuple[str, ...]:
+    """Return GGUF's names of the supported architectures.
+
+    Examples
+    --------
+    >>> "gemma3" in architectures()
+    True
+    """
+    return tuple(sorted(module.name.replace("_", "-") for module in pkgutil.iter_modules(__path__)))
+
+
+def unsupported_architecture(name: object) -> str:
+    """Return why an architecture is refused: what is supported, the most similar names first.
+
+    Examples
+    --------
+    >>> unsupported_architecture("gemma3n")[:55]
+    "the architecture 'gemma3n' is not supported; similar ar"
+    """
+    known = architectures()
+    near = difflib.get_close_matches(str(name)[:80], known, n=3, cutoff=0.7)
+    similar = f"similar are {', '.join(near)}; " if near else ""
+    rest = [other for other in known if other not in near]
+    shown = str(name)[:80] if isinstance(name, str) else name
+    return f"the architecture {shown!r} is not supported; {similar}supported are {', '.join([*near, *rest])}"
+
+
+def read_config(file: GgufFile) -> DecoderConfig:
+    """Read the configuration of a GGUF model, and check its tensors against it.
+
+    Raises
+    ------
+    UnsupportedModel
+        For an unsupported architecture, kind of layer or position scaling, with its name.
+    InvalidModel
+        If metadata or tensors are missing or inconsistent.
+    """
+    name = file.metadata.get("general.architecture")
+    if not isinstance(name, str) or name not in architectures():
+        reason, _, remedy = unsupported_architecture(name).partition("; ")
+        raise UnsupportedModel(f"{file.path.name}: {reason}", remedy=remedy)
+    keys = ArchitectureMetadata(file, name)
+    config: DecoderConfig = import_module(f".{name.replace('-', '_')}", __package__).read(keys)
+    check_tensors(keys, config)
+    return config

@@ -1,0 +1,111 @@
+"""Describes a decoder for the graph writers: sizes, and which of the usual variations each of its layers has.
+
+Every supported architecture is one `DecoderConfig`; the writers know these options, and no architecture by name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+_TABLE_ROWS = 1 << 12
+"""Positions of a rotary table that are computed at once."""
+
+Activation = Literal["silu", "gelu-tanh"]
+"""Of the gate in the feed-forward layer; the latter is GELU in its tanh approximation."""
+HeadNorm = Literal["head", "projection"]
+"""RMS norm of Q and K before the rotary embedding: over each head, or over all heads at once."""
+
+
+@dataclass(frozen=True)
+class Rope:
+    """A rotary position embedding."""
+
+    frequencies: tuple[float, ...]
+    """Radians per position, one for each pair of rotated dimensions: base, scaling and factors included."""
+    magnitude: float = 1.0
+    """Factor of cosines and sines, above 1 where YaRN or LongRoPE extend the context."""
+
+    def table(self, length: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return cosines and sines, float32 [length, pairs] each, one row per position."""
+        frequencies = np.asarray(self.frequencies)
+        cosines, sines = (np.empty((length, len(frequencies)), np.float32) for _ in range(2))
+        # The angles need float64, which a long table as a whole would multiply.
+        for start in range(0, length, _TABLE_ROWS):
+            rows = slice(start, min(start + _TABLE_ROWS, length))
+            angles = np.arange(rows.start, rows.stop, dtype=np.float64)[:, None] * frequencies
+            cosines[rows], sines[rows] = np.cos(angles) * self.magnitude, np.sin(angles) * self.magnitude
+        return cosines, sines
+
+
+@dataclass(frozen=True)
+class LayerConfig:
+    """What may differ from layer to layer."""
+
+    rope: int | None = 0
+    """Index into `DecoderConfig.ropes`; None = no position embedding."""
+    window: int | None = None
+    """Number of tokens that attention sees, the token itself included; None = all."""
+
+
+@dataclass(frozen=True)
+class DecoderConfig:
+    """Sizes, constants and options of a decoder."""
+
+    architecture: str
+    """Name in the file; SmolLM, TinyLlama and Mistral 7B are ``llama`` there."""
+    name: str
+    layers: tuple[LayerConfig, ...]
+    hidden: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    ffn: int
+    """Width of the feed-forward layer."""
+    context_length: int
+    vocab: int
+    norm_epsilon: float
+    attention_scale: float
+    """Factor of the products of Q and K, usually ``head_dim ** -0.5``."""
+    ropes: tuple[Rope, ...]
+    rope_interleaved: bool = False
+    """Whether Q and K rows are in the order for interleaved rotation: see `quantised_blocks.half_rotation_order`."""
+    tied_embeddings: bool = True
+    """Whether ``token_embd.weight`` is the output projection too."""
+    qkv_bias: bool = False
+    output_bias: bool = False
+    """Whether the attention's output projection has a bias."""
+    fused_qkv: bool = False
+    """Whether Q, K and V are one tensor in the file."""
+    fused_gate_up: bool = False
+    """Whether gate and up projection are one tensor in the file."""
+    head_norm: HeadNorm | None = None
+    pre_norms: bool = True
+    """Whether attention and feed-forward layer normalise their input."""
+    post_norms: bool = False
+    """Whether they normalise their output, before it is added to the residual."""
+    activation: Activation = "silu"
+    embedding_scale: float = 1.0
+    residual_scale: float = 1.0
+    """Factor of what each attention and feed-forward layer adds."""
+    logit_scale: float = 1.0
+    attention_softcap: float | None = None
+    """``c`` of ``c tanh(x / c)``, applied to the scaled products of Q and K."""
+    logit_softcap: float | None = None
+
+    @property
+    def query_size(self) -> int:
+        """Size of all query heads."""
+        return self.heads * self.head_dim
+
+    @property
+    def kv_size(self) -> int:
+        """Size of all key heads, and of all value heads."""
+        return self.kv_heads * self.head_dim
+
+    @property
+    def rotary_dim(self) -> int:
+        """Number of dimensions of a head that rotate; the rest stay as they are."""
+        return 2 * len(self.ropes[0].frequencies) if self.ropes else 0

@@ -1,0 +1,180 @@
+"""Writes the decoder for ONNX Runtime: the KV cache is one buffer per layer and part, read and extended in place.
+
+``com.microsoft.GroupQueryAttention`` applies rotary embeddings, appends to the cache and attends, in one kernel: ONNX
+Runtime decodes fastest with it. Soft caps and sliding windows are options of it; the cache keeps all tokens anyway.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from onnx import TensorProto
+
+from .decoder_config import DecoderConfig
+from .decoder_layers import (
+    MICROSOFT,
+    Layer,
+    ModelWeights,
+    biased,
+    cache_inputs,
+    declare_presents,
+    embed,
+    last_token,
+    logits,
+    product,
+    rms_norm,
+    scaled,
+)
+from .weights_file import GraphBuilder, Span, Weight
+
+_OPSET = 23
+_ROTARY_MULTIPLE = 16
+"""The operator rotates multiples of this many dimensions of heads whose size is one too."""
+
+
+def can_write_in_place(config: DecoderConfig) -> bool:
+    """Return whether ONNX Runtime's operator takes heads and rotary embeddings of these sizes."""
+    return config.head_dim % _ROTARY_MULTIPLE == 0 and config.rotary_dim % _ROTARY_MULTIPLE == 0
+
+
+def write_in_place(path: Path, config: DecoderConfig, weights: ModelWeights, location: str) -> None:
+    """Write the graph next to its weights file.
+
+    Inputs: ``input_ids`` int64 [1, tokens]; ``seqlens_k`` int32 [1], the number of tokens after this run minus one;
+    ``total_sequence_length`` int32 [], that number; ``past_key_values.N.key/value`` float32 [1, kv heads, capacity,
+    head dim]. Outputs: ``logits`` float32 [1, 1, vocabulary]; ``present.N.key/value``, to be bound to the same buffers.
+    """
+    graph = GraphBuilder(location)
+    _InPlaceWriter(graph, config, weights).write()
+    graph.save(path, config.name, _OPSET)
+
+
+class _InPlaceWriter:
+    """Adds one layer after another; what a layer adds to the residual is added by the norm that follows.
+
+    Tokens are rows of a matrix everywhere but in the attention, so that Gemm can add products in place.
+    """
+
+    def __init__(self, graph: GraphBuilder, config: DecoderConfig, weights: ModelWeights) -> None:
+        self._graph = graph
+        self._config = config
+        self._weights = weights
+        self._epsilon: dict[str, Any] = {"epsilon": config.norm_epsilon}
+
+    def write(self) -> None:
+        graph, config, weights = self._graph, self._config, self._weights
+        ids = graph.input("input_ids", TensorProto.INT64, [1, "tokens"])
+        lengths = [
+            graph.input("seqlens_k", TensorProto.INT32, [1]),
+            graph.input("total_sequence_length", TensorProto.INT32, []),
+        ]
+        x = embed(graph, weights.embedding, ids, [-1, config.hidden], config.embedding_scale)
+        added = ""
+        for index, layer in enumerate(weights.exact_layers):
+            prefix = f"layer.{index}"
+            y, x = self._normalised(x, added, layer.attention_norm, f"{prefix}.attention_norm", f"{prefix}.x")
+            y = self._attention(y, layer, index, lengths)
+            y = self._product(y, layer.attention_output, f"{prefix}.attention_output")
+            y = biased(graph, y, layer.output_bias, f"{prefix}.attention_output")
+            added = self._output(y, layer.attention_post_norm, f"{prefix}.attention_post_norm")
+            y, x = self._normalised(x, added, layer.ffn_norm, f"{prefix}.ffn_norm", f"{prefix}.x2")
+            y = self._feed_forward(y, layer, prefix)
+            added = self._output(y, layer.ffn_post_norm, f"{prefix}.ffn_post_norm")
+        x, added = last_token(graph, x, 0), last_token(graph, added, 0)
+        y, _ = self._normalised(x, added, weights.output_norm, "output_norm", "")
+        logits(graph, weights, y, config)
+        declare_presents(graph, config, "capacity")
+
+    def _normalised(self, x: str, added: str, norm: Span | None, name: str, total: str) -> tuple[str, str]:
+        """Return the normalised sum of the residual x and what the layer before adds to it, and the sum itself."""
+        graph = self._graph
+        if norm is None:
+            total = graph.node("Add", [x, added], total) if added else x
+            return total, total
+        weight = graph.constant(f"{name}.weight", norm)
+        if not added:
+            return self._simplified(x, weight, name), x
+        outputs = [name, "", "", total] if total else [name]
+        results = graph.nodes(
+            "SkipSimplifiedLayerNormalization", [x, added, weight], outputs, domain=MICROSOFT, **self._epsilon
+        )
+        return results[0], results[-1]
+
+    def _output(self, y: str, norm: Span | None, name: str) -> str:
+        """Return what a part of a layer adds to the residual."""
+        if norm is not None:
+            y = self._simplified(y, self._graph.constant(f"{name}.weight", norm), name)
+        return scaled(self._graph, y, self._config.residual_scale, f"{name}.scaled")
+
+    def _simplified(self, x: str, weight: str, name: str) -> str:
+        return self._graph.node(
+            "SimplifiedLayerNormalization", [x, weight], name, axis=-1, stash_type=1, **self._epsilon
+        )
+
+    def _attention(self, y: str, layer: Layer, index: int, lengths: list[str]) -> str:
+        graph, config, prefix = self._graph, self._config, f"layer.{index}"
+        options = config.layers[index]
+        qkv = biased(graph, self._product(y, layer.qkv, f"{prefix}.qkv"), layer.qkv_bias, f"{prefix}.qkv")
+        qkv = self._reshaped(qkv, [1, -1, config.query_size + 2 * config.kv_size])
+        heads = [qkv, "", ""] if config.head_norm is None else self._normalised_heads(qkv, layer, prefix)
+        inputs = [*heads, *cache_inputs(graph, config, index, "capacity"), *lengths]
+        attributes: dict[str, Any] = {"do_rotary": 0}
+        if options.rope is not None:
+            attributes["do_rotary"] = 1
+            for part, span in zip(("cosines", "sines"), self._weights.rotary_tables[options.rope], strict=True):
+                inputs.append(graph.constant(f"rope.{options.rope}.{part}", span))
+        if options.window is not None:
+            attributes["local_window_size"] = options.window
+        if config.attention_softcap is not None:
+            attributes["softcap"] = config.attention_softcap
+        attended = graph.nodes(
+            "GroupQueryAttention",
+            inputs,
+            [f"{prefix}.attention", f"present.{index}.key", f"present.{index}.value"],
+            domain=MICROSOFT,
+            num_heads=config.heads,
+            kv_num_heads=config.kv_heads,
+            scale=config.attention_scale,
+            **attributes,
+        )[0]
+        return self._reshaped(attended, [-1, config.query_size])
+
+    def _normalised_heads(self, qkv: str, layer: Layer, prefix: str) -> list[str]:
+        """Split Q, K and V, and normalise Q and K: [1, tokens, heads * head dim] each."""
+        graph, config = self._graph, self._config
+        queries, pairs = config.query_size, config.kv_size
+        sizes = graph.constant("qkv.sizes", np.array([queries, pairs, pairs], np.int64))
+        names = [f"{prefix}.query", f"{prefix}.key", f"{prefix}.value"]
+        parts = graph.nodes("Split", [qkv, sizes], names, axis=-1)
+        for at, (norm, size) in enumerate(((layer.query_norm, queries), (layer.key_norm, pairs))):
+            assert norm is not None
+            y = parts[at]
+            if config.head_norm == "head":
+                shape = np.array([0, 0, size // config.head_dim, config.head_dim], np.int64)
+                y = graph.node("Reshape", [y, graph.constant(f"heads.{size}", shape)], f"{names[at]}.heads")
+            y = rms_norm(graph, y, norm, f"{names[at]}.norm", config)
+            if config.head_norm == "head":
+                flat = graph.constant(f"flat.{size}", np.array([0, 0, size], np.int64))
+                y = graph.node("Reshape", [y, flat], f"{names[at]}.flat")
+            parts[at] = y
+        return parts
+
+    def _feed_forward(self, y: str, layer: Layer, prefix: str) -> str:
+        graph = self._graph
+        both = self._product(y, layer.gate_up, f"{prefix}.gate_up")
+        gate, up = graph.nodes("Split", [both], [f"{prefix}.gate", f"{prefix}.up"], axis=-1, num_outputs=2)
+        if self._config.activation == "silu":
+            # x * sigmoid(1.0 * x) is SiLU, in one kernel instead of two.
+            gate = graph.node("QuickGelu", [gate], f"{prefix}.silu", domain=MICROSOFT, alpha=1.0)
+        else:
+            gate = graph.node("FastGelu", [gate], f"{prefix}.gelu", domain=MICROSOFT)
+        return self._product(graph.node("Mul", [gate, up], f"{prefix}.gated"), layer.down, f"{prefix}.down")
+
+    def _product(self, x: str, weight: Weight, name: str) -> str:
+        return product(self._graph, x, weight, name)
+
+    def _reshaped(self, x: str, shape: list[int]) -> str:
+        target = self._graph.constant(f"shape.{'x'.join(map(str, shape))}", np.array(shape, np.int64))
+        return self._graph.node("Reshape", [x, target], f"{x}.{len(shape)}d")

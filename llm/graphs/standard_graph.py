@@ -1,0 +1,168 @@
+"""Writes the decoder in ONNX's standard operators, which many compilers recognise and fuse, with a growing KV cache.
+
+These are ``Attention``, ``RotaryEmbedding`` and ``RMSNormalization`` (opset 23). A layer with a sliding window gets a
+mask, computed once for all layers with the same window; the cache keeps all tokens.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from onnx import TensorProto
+
+from .decoder_config import DecoderConfig
+from .decoder_layers import (
+    Layer,
+    ModelWeights,
+    biased,
+    cache_inputs,
+    declare_presents,
+    embed,
+    last_token,
+    logits,
+    product,
+    rms_norm,
+    scaled,
+)
+from .weights_file import GraphBuilder, Span
+
+_OPSET = 23
+
+
+def write_standard(path: Path, config: DecoderConfig, weights: ModelWeights, location: str) -> None:
+    """Write the graph next to its weights file.
+
+    Inputs: ``input_ids`` and ``position_ids`` int64 [1, tokens]; ``past_key_values.N.key/value`` float32 [1, kv heads,
+    past, head dim]. Outputs: ``logits`` float32 [1, 1, vocabulary]; ``present.N.key/value`` [1, kv heads, past +
+    tokens, head dim]; ``fresh.N.key/value``, the part of them that this run appended. Both graphs compute the scores of
+    the last token only, take any number of tokens after any number of earlier ones, and refer to the same weights file.
+    """
+    graph = GraphBuilder(location)
+    _StandardWriter(graph, config, weights).write()
+    graph.save(path, config.name, _OPSET)
+
+
+class _StandardWriter:
+    """Adds one layer after another, with separate projections of Q, K, V, gate and up."""
+
+    def __init__(self, graph: GraphBuilder, config: DecoderConfig, weights: ModelWeights) -> None:
+        self._graph = graph
+        self._config = config
+        self._weights = weights
+        self._masks: dict[int, str] = {}
+
+    def write(self) -> None:
+        graph, config, weights = self._graph, self._config, self._weights
+        ids = graph.input("input_ids", TensorProto.INT64, [1, "tokens"])
+        positions = graph.input("position_ids", TensorProto.INT64, [1, "tokens"])
+        x = embed(graph, weights.embedding, ids, [1, -1, config.hidden], config.embedding_scale)
+        fresh: list[str] = []
+        for index, layer in enumerate(weights.layers):
+            prefix = f"layer.{index}"
+            y = self._normalised(x, layer.attention_norm, f"{prefix}.attention_norm")
+            heads = self._heads(y, layer, index, positions)
+            fresh += [heads["key"], heads["value"]]
+            attended = self._attention(heads, index, positions)
+            if index == len(config.layers) - 1:  # after the last layer's keys and values only the last token is needed
+                attended, x = last_token(graph, attended, 1), last_token(graph, x, 1)
+            y = product(graph, attended, layer.attention_output, f"{prefix}.attention_output")
+            y = biased(graph, y, layer.output_bias, f"{prefix}.attention_output")
+            x = self._sum(x, y, layer.attention_post_norm, f"{prefix}.attention_post_norm", f"{prefix}.x")
+            y = self._normalised(x, layer.ffn_norm, f"{prefix}.ffn_norm")
+            y = self._feed_forward(y, layer, prefix)
+            x = self._sum(x, y, layer.ffn_post_norm, f"{prefix}.ffn_post_norm", f"{prefix}.x2")
+        logits(graph, weights, self._normalised(x, weights.output_norm, "output_norm"), config)
+        declare_presents(graph, config, "total")
+        for name in fresh:
+            graph.output(name, TensorProto.FLOAT, [1, config.kv_heads, "tokens", config.head_dim])
+
+    def _normalised(self, x: str, norm: Span | None, name: str) -> str:
+        return x if norm is None else rms_norm(self._graph, x, norm, name, self._config)
+
+    def _sum(self, x: str, y: str, norm: Span | None, name: str, total: str) -> str:
+        """Add the output of a part of a layer to the residual."""
+        y = scaled(self._graph, self._normalised(y, norm, name), self._config.residual_scale, f"{name}.scaled")
+        return self._graph.node("Add", [x, y], total)
+
+    def _heads(self, x: str, layer: Layer, index: int, positions: str) -> dict[str, str]:
+        """Return Q, K and V [1, heads, tokens, head dim], with norms and rotary embedding."""
+        config, prefix = self._config, f"layer.{index}"
+        queries, pairs = config.query_size, config.kv_size
+        norms = {"query": layer.query_norm, "key": layer.key_norm, "value": None}
+        parts = {"query": (0, queries), "key": (queries, pairs), "value": (queries + pairs, pairs)}
+        heads: dict[str, str] = {}
+        for part, (start, size) in parts.items():
+            name = f"{prefix}.{part}"
+            y = product(self._graph, x, layer.qkv.rows(start, start + size), name)
+            bias = None if layer.qkv_bias is None else layer.qkv_bias.rows(start, start + size)
+            y = biased(self._graph, y, bias, name)
+            if config.head_norm == "projection":
+                y = self._normalised(y, norms[part], f"{name}.norm")
+            shape = np.array([0, 0, size // config.head_dim, config.head_dim], np.int64)
+            y = self._graph.node("Reshape", [y, self._graph.constant(f"heads.{size}", shape)], f"{name}.heads")
+            if config.head_norm == "head":
+                y = self._normalised(y, norms[part], f"{name}.norm")
+            rope = config.layers[index].rope if part != "value" else None
+            result = f"fresh.{index}.{part}" if part != "query" else f"{name}.rotated"
+            y = self._graph.node("Transpose", [y], f"{name}.turned" if rope is not None else result, perm=[0, 2, 1, 3])
+            heads[part] = y if rope is None else self._rotated(y, rope, positions, result)
+        return heads
+
+    def _rotated(self, x: str, rope: int, positions: str, name: str) -> str:
+        spans = zip(("cosines", "sines"), self._weights.rotary_tables[rope], strict=True)
+        tables = [self._graph.constant(f"rope.{rope}.{part}", span) for part, span in spans]
+        partial: dict[str, Any] = {}
+        if self._config.rotary_dim != self._config.head_dim:
+            partial = {"rotary_embedding_dim": self._config.rotary_dim}
+        return self._graph.node("RotaryEmbedding", [x, *tables, positions], name, **partial)
+
+    def _attention(self, heads: dict[str, str], index: int, positions: str) -> str:
+        graph, config, prefix = self._graph, self._config, f"layer.{index}"
+        window = config.layers[index].window
+        attributes: dict[str, Any] = {} if config.attention_softcap is None else {"softcap": config.attention_softcap}
+        past = cache_inputs(graph, config, index, "past")
+        mask = "" if window is None else self._window_mask(window, positions)
+        attended = graph.nodes(
+            "Attention",
+            [heads["query"], heads["key"], heads["value"], mask, *past],
+            [f"{prefix}.attention", f"present.{index}.key", f"present.{index}.value"],
+            is_causal=int(window is None),
+            scale=config.attention_scale,
+            **attributes,
+        )[0]
+        attended = graph.node("Transpose", [attended], f"{prefix}.attention.turned", perm=[0, 2, 1, 3])
+        merged = graph.constant("merged", np.array([0, 0, config.query_size], np.int64))
+        return graph.node("Reshape", [attended, merged], f"{prefix}.attention.merged")
+
+    def _window_mask(self, window: int, positions: str) -> str:
+        """Return which keys each token sees, bool [tokens, past + tokens]: its own and the ``window - 1`` before it."""
+        if window in self._masks:
+            return self._masks[window]
+        graph = self._graph
+
+        def number(name: str, value: int | list[int]) -> str:
+            return graph.constant(f"mask.{name}", np.array(value, np.int64))
+
+        zero, one = number("zero", 0), number("one", 1)
+        if not self._masks:
+            last = graph.node("Gather", [positions, number("last", [-1])], "mask.last_position", axis=1)
+            last = graph.node("Reshape", [last, number("scalar", [])], "mask.last_scalar")
+            keys = graph.node("Range", [zero, graph.node("Add", [last, one], "mask.total"), one], "mask.keys")
+            queries = graph.node("Reshape", [positions, number("column", [-1, 1])], "mask.queries")
+            distance = graph.node("Sub", [queries, keys], "mask.distance")
+            graph.node("GreaterOrEqual", [distance, zero], "mask.causal")
+        near = graph.node("Less", ["mask.distance", number(f"window.{window}", window)], f"mask.near.{window}")
+        self._masks[window] = graph.node("And", ["mask.causal", near], f"mask.{window}")
+        return self._masks[window]
+
+    def _feed_forward(self, x: str, layer: Layer, prefix: str) -> str:
+        graph, ffn = self._graph, self._config.ffn
+        gate = product(graph, x, layer.gate_up.rows(0, ffn), f"{prefix}.gate")
+        up = product(graph, x, layer.gate_up.rows(ffn, 2 * ffn), f"{prefix}.up")
+        if self._config.activation == "silu":
+            gate = graph.node("Mul", [gate, graph.node("Sigmoid", [gate], f"{prefix}.sigmoid")], f"{prefix}.silu")
+        else:
+            gate = graph.node("Gelu", [gate], f"{prefix}.gelu", approximate="tanh")
+        return product(graph, graph.node("Mul", [gate, up], f"{prefix}.gated"), layer.down, f"{prefix}.down")
