@@ -1,0 +1,99 @@
+"""What tiny files of each architecture have beside, or instead of, the tensors and metadata of a Llama.
+
+Sizes are small, but windows are shorter than the prompts of the tests, and caps and factors strong enough to matter.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tests.llm.gguf_factory import write_tiny_gguf
+
+HIDDEN, HEADS, KV_HEADS, HEAD_DIM, FFN = 128, 4, 2, 32, 192
+WINDOW = 16
+_QUERIES, _PAIRS = HEADS * HEAD_DIM, KV_HEADS * HEAD_DIM
+
+_LAYERS = {"smollm3": 5, "gemma3": 8, "gemma3-scaled": 6, "olmo3": 5, "gemma2": 3}
+_FILE_NAMES = {"llama3": "llama", "phi4": "phi3", "olmo3": "olmo2", "qwen3-yarn": "qwen3", "gemma3-scaled": "gemma3"}
+"""Variants of an architecture -> its name in files."""
+VARIANTS = (
+    *("llama3", "qwen2", "qwen3", "qwen3-yarn", "smollm3", "gemma", "gemma2", "gemma3", "gemma3-scaled", "phi3"),
+    *("phi4", "granite", "olmo2", "olmo3"),
+)
+
+
+def write_architecture(path: Path, variant: str, **changes: Any) -> Path:
+    """Write a model of random weights; see `write_tiny_gguf` for what can be changed."""
+    name = _FILE_NAMES.get(variant, variant)
+    layers = _LAYERS.get(variant, 2)
+    metadata = {f"{name}.{key}": value for key, value in _metadata(variant).items()}
+    settings: dict[str, Any] = {
+        "quant": "F32",
+        "layers": layers, "hidden": HIDDEN, "heads": HEADS, "kv_heads": KV_HEADS, "ffn": FFN,
+        "tied": name in ("gemma", "gemma2", "gemma3", "qwen2"),
+    }  # fmt: skip
+    # llama.cpp expects certain tokens in models named Phi-3.
+    metadata |= {"general.name": "tiny"} | changes.pop("metadata", {})
+    tensors = _tensors(variant, name, layers) | changes.pop("tensors", {})
+    return write_tiny_gguf(path, name, **settings | {"metadata": metadata, "tensors": tensors} | changes)
+
+
+def _metadata(variant: str) -> dict[str, Any]:
+    window = {"attention.sliding_window": WINDOW}
+    lengths = {"attention.key_length": HEAD_DIM, "attention.value_length": HEAD_DIM}
+    entries: dict[str, dict[str, Any]] = {
+        "qwen3-yarn": {
+            "rope.scaling.type": "yarn", "rope.scaling.factor": 4.0, "rope.scaling.original_context_length": 64,
+        },
+        "gemma": lengths,
+        "gemma2": window | lengths | {"attn_logit_softcapping": 1.5, "final_logit_softcapping": 4.0},
+        "gemma3": window | lengths | {"rope.freq_base": 1e6},
+        "gemma3-scaled": window | lengths | {
+            "rope.freq_base": 1e6, "rope.scaling.type": "linear", "rope.scaling.factor": 8.0,
+        },
+        "phi4": {
+            "rope.dimension_count": HEAD_DIM // 2, "context_length": 1024, "rope.scaling.original_context_length": 256,
+            "rope.scaling.attn_factor": 1.19,
+        },
+        "granite": {"embedding_scale": 3.0, "residual_scale": 0.5, "logit_scale": 2.5, "attention.scale": 0.3},
+        "olmo3": window | {
+            "rope.scaling.type": "yarn", "rope.scaling.factor": 4.0, "rope.scaling.original_context_length": 64,
+        },
+    }  # fmt: skip
+    return entries.get(variant, {})
+
+
+def _tensors(variant: str, name: str, layers: int) -> dict[str, np.ndarray | None]:
+    generator = np.random.default_rng(7)
+
+    def near(middle: float, size: int) -> np.ndarray:
+        return generator.normal(middle, 0.1, size)
+
+    def matrix(rows: int, columns: int) -> np.ndarray:
+        return generator.normal(0, 0.1, (rows, columns))
+
+    tensors: dict[str, np.ndarray | None] = {}
+    pairs = HEAD_DIM // 2
+    if variant == "llama3":
+        tensors["rope_freqs.weight"] = np.linspace(1, 8, pairs)
+    if variant == "phi4":
+        tensors["rope_factors_short.weight"] = np.linspace(1, 1.4, pairs // 2)
+        tensors["rope_factors_long.weight"] = np.linspace(1, 30, pairs // 2)
+    for index in range(layers):
+        block: dict[str, np.ndarray | None] = {}
+        if name in ("gemma2", "gemma3", "olmo2"):
+            block |= {"post_attention_norm.weight": near(0.3, HIDDEN), "post_ffw_norm.weight": near(0.3, HIDDEN)}
+        if name == "gemma3":
+            block |= {f"attn_{part}_norm.weight": near(1, HEAD_DIM) for part in "qk"}
+        if name == "olmo2":
+            block |= {"attn_norm.weight": None, "ffn_norm.weight": None}
+            block |= {"attn_q_norm.weight": near(1, _QUERIES), "attn_k_norm.weight": near(1, _PAIRS)}
+        if name == "phi3":
+            block |= {f"attn_{part}.weight": None for part in "qkv"} | {"ffn_gate.weight": None}
+            block["attn_qkv.weight"] = matrix(_QUERIES + 2 * _PAIRS, HIDDEN)
+            block["ffn_up.weight"] = matrix(2 * FFN, HIDDEN)
+        tensors |= {f"blk.{index}.{key}": array for key, array in block.items()}
+    return tensors
