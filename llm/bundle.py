@@ -27,6 +27,8 @@ _MAX_SIZES = {"layers": 1 << 12, "kv_heads": 1 << 14, "head_dim": 1 << 14, "voca
 
 _REMEDY = "import the model again"
 
+Phases = Literal["prefill", "decode", "both"]
+"""One phase of generation, or both."""
 CacheMode = Literal["in-place", "grown"]
 """How a graph handles the KV cache: one buffer read and extended in place, or past as inputs and present as outputs."""
 
@@ -44,6 +46,21 @@ class PhaseGraph:
     scale_group: int | None = None
     """Number of inputs of a matrix product that may share a scale when an engine rounds them to 8 bits; None = the
     engine's default."""
+
+
+@dataclass(frozen=True)
+class StoredForm:
+    """How an import stored the weights of one type."""
+
+    type: str
+    """The type in the source."""
+    phase: Phases
+    """The phase whose graph reads them."""
+    form: str
+    weights: int
+    """Number of weights."""
+    error: float
+    """Root mean square of their errors, relative to that of the weights; 0 = exact."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +93,8 @@ class Bundle:
     """Weights read to compute one token."""
     notes: tuple[str, ...] = ()
     """Remarks of the import for the user."""
+    forms: tuple[StoredForm, ...] = ()
+    """How the weights are stored; empty where they were taken over as they were."""
     folder: str = ""
 
     @classmethod

@@ -7,6 +7,7 @@ is allocated, and the size of the metadata is limited. Tensors stay in the file,
 from __future__ import annotations
 
 import math
+import mmap
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,20 +19,13 @@ import numpy as np
 from trisect.runtime.errors import InvalidModel, UnsupportedModel
 from trisect.runtime.untrusted_files import check_regular
 
-BLOCK_BYTES: Mapping[str, tuple[int, int]] = {
-    "F32": (1, 4),
-    "F16": (1, 2),
-    "BF16": (1, 2),
-    "Q4_0": (32, 18),
-    "Q4_1": (32, 20),
-    "Q8_0": (32, 34),
-}
-"""Supported tensor types: elements and bytes of one block."""
+from .block_types import BLOCK_BYTES
 
 _ANY_BLOCK_BYTES: Mapping[str, tuple[int, int]] = {
     **BLOCK_BYTES,
-    "Q5_0": (32, 22), "Q5_1": (32, 24), "Q8_1": (32, 36), "Q2_K": (256, 84), "Q3_K": (256, 110), "Q4_K": (256, 144),
-    "Q5_K": (256, 176), "Q6_K": (256, 210), "Q8_K": (256, 292), "IQ4_NL": (32, 18), "IQ4_XS": (256, 136),
+    "Q8_1": (32, 36), "Q8_K": (256, 292), "IQ2_XXS": (256, 66), "IQ2_XS": (256, 74), "IQ3_XXS": (256, 98),
+    "IQ1_S": (256, 50), "IQ3_S": (256, 110), "IQ2_S": (256, 82), "IQ1_M": (256, 56), "TQ1_0": (256, 54),
+    "TQ2_0": (256, 66), "NVFP4": (64, 36), "Q1_0": (128, 18),
     "I8": (1, 1), "I16": (1, 2), "I32": (1, 4), "I64": (1, 8), "F64": (1, 8),
 }  # fmt: skip
 """As `BLOCK_BYTES`, with unsupported types of known size (ggml-common.h of llama.cpp)."""
@@ -63,6 +57,17 @@ class GgufTensor:
     """A key of `BLOCK_BYTES`."""
     data: np.ndarray
     """uint8 [rows, bytes of a row], a read-only view of the memory map."""
+    mapping: mmap.mmap | None = None
+    """The memory map of the file, and the tensor's position in it; None for a tensor in memory."""
+    position: int = 0
+
+    def release(self, rows: slice) -> None:
+        """Drop some rows from memory until they are read again; otherwise a converted file stays in memory."""
+        if self.mapping is None or not hasattr(self.mapping, "madvise"):
+            return
+        row_bytes = self.data.shape[1]
+        start = (self.position + rows.start * row_bytes) // mmap.PAGESIZE * mmap.PAGESIZE
+        self.mapping.madvise(mmap.MADV_DONTNEED, start, self.position + rows.stop * row_bytes - start)
 
     @property
     def rows(self) -> int:
@@ -144,11 +149,12 @@ def _open(path: Path) -> tuple[_Cursor, int, dict[str, Value]]:
         check_regular(path)
         if path.stat().st_size < 24:
             raise _invalid(path, "it is shorter than any GGUF header")
-        content = np.memmap(path, dtype=np.uint8, mode="r")
+        with path.open("rb") as file:
+            mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise _invalid(path, reason) from error
-    cursor = _Cursor(path, content)
+    cursor = _Cursor(path, mapping)
     if cursor.take(4) != b"GGUF":
         raise _invalid(path, "it does not start with GGUF")
     version = cursor.scalar("<I")
@@ -162,11 +168,12 @@ def _open(path: Path) -> tuple[_Cursor, int, dict[str, Value]]:
 class _Cursor:
     """A bounds-checked read position in the header."""
 
-    def __init__(self, path: Path, content: np.ndarray) -> None:
+    def __init__(self, path: Path, mapping: mmap.mmap) -> None:
         self.path = path
-        self.content = content
+        self.mapping = mapping
+        self.content = np.frombuffer(mapping, np.uint8)
         self.position = 0
-        self._bytes = content.data
+        self._bytes = self.content.data
         self._end = min(len(self._bytes), _MAX_METADATA_BYTES)
 
     def need(self, count: int, smallest_bytes: int, what: str) -> None:
@@ -253,7 +260,7 @@ def _read_tensors(cursor: _Cursor, count: int, metadata: Mapping[str, Value]) ->
             raise _invalid(path, f"tensor {name} appears twice")
         end_of_last = begin + size
         rows = cursor.content[begin:end_of_last].reshape(math.prod(shape[:-1]), -1)
-        tensors[name] = GgufTensor(name, shape, type_name, rows.view(np.ndarray))
+        tensors[name] = GgufTensor(name, shape, type_name, rows, cursor.mapping, begin)
     return tensors
 
 

@@ -1,4 +1,4 @@
-"""Parts of a decoder that both graphs of a language model share: weights, matrix products, embedding, logits."""
+"""Parts of a decoder that both graphs of a language model share: its weights, and the logits."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ import numpy as np
 from onnx import TensorProto
 
 from .decoder_config import DecoderConfig
-from .weights_file import Dense, GraphBuilder, Span, Weight
-
-MICROSOFT = "com.microsoft"
+from .weight_products import embedding_rows, product
+from .weights_file import GraphBuilder, Span, Weight
 
 
 @dataclass(frozen=True)
@@ -39,56 +38,23 @@ class ModelWeights:
     """Weights of a whole decoder, in one weights file."""
 
     embedding: Weight
-    """[vocabulary, hidden]; blocks of 8 bits or float32."""
+    """[vocabulary, hidden]."""
     output: Weight
     """[vocabulary, hidden]; the same object as `embedding` if the two are tied."""
     output_norm: Span
     rotary_tables: tuple[tuple[Span, Span], ...]
     """Cosines and sines of each of `DecoderConfig.ropes`."""
     layers: tuple[Layer, ...]
-    """Quantised weights in 8 bits and wide blocks: fastest for prefill."""
+    """With weights in the form that suits prefill."""
     exact_layers: tuple[Layer, ...]
-    """The same in the file's own blocks (with offsets for Q4_1): exact, and the fewest bytes for decode."""
-
-
-def product(graph: GraphBuilder, x: str, weight: Weight, name: str) -> str:
-    """Add ``x @ weight.T`` for x [..., columns], or [tokens, columns] if the weight has offsets; return its output."""
-    rows, columns = weight.shape
-    if isinstance(weight, Dense):
-        transposed = graph.node("Transpose", [graph.constant(f"{name}.weight", weight.data)], f"{name}.t", perm=[1, 0])
-        return graph.node("MatMul", [x, transposed], name)
-    stored = [graph.constant(f"{name}.weight", weight.data), graph.constant(f"{name}.scales", weight.scales)]
-    inputs = [x, *stored]
-    attributes = {"N": rows, "K": columns, "bits": weight.bits, "block_size": weight.block, "accuracy_level": 4}
-    if weight.offset is None:
-        return graph.node("MatMulNBits", inputs, name, domain=MICROSOFT, **attributes)
-    # All weights of a block lack the same offset: add the offset times the sum of the input's block.
-    y = graph.node("MatMulNBits", inputs, f"{name}.levels", domain=MICROSOFT, **attributes)
-    ones = np.kron(np.eye(columns // weight.block, dtype=np.float32), np.ones((weight.block, 1), np.float32))
-    sums = graph.node("MatMul", [x, graph.constant(f"block_sums.{columns}", ones)], f"{name}.sums")
-    offset = graph.constant(f"{name}.offset", weight.offset)
-    # Gemm multiplies and adds in one kernel.
-    return graph.node("Gemm", [sums, offset, y], name, transB=1)
+    """With weights in the form that suits decode."""
 
 
 def embed(graph: GraphBuilder, weight: Weight, ids: str, shape: list[int], scale: float) -> str:
-    """Look up rows of the embedding, in a shape that ends in hidden; quantised rows are widened after the lookup."""
+    """Look up rows of the embedding, in a shape that ends in hidden."""
     target = graph.constant("embedding.shape", np.array(shape, np.int64))
-    rows = graph.node("Reshape", [_embedding_rows(graph, weight, ids), target], "embedding")
+    rows = graph.node("Reshape", [embedding_rows(graph, weight, ids), target], "embedding")
     return scaled(graph, rows, scale, "embedding.scaled")
-
-
-def _embedding_rows(graph: GraphBuilder, weight: Weight, ids: str) -> str:
-    if isinstance(weight, Dense):
-        return graph.node("Gather", [graph.constant("embedding.weight", weight.data), ids], "embedding.rows")
-    levels = graph.node("Gather", [graph.constant("embedding.weight", weight.data), ids], "embedding.levels")
-    levels = graph.node("Cast", [levels], "embedding.float", to=TensorProto.FLOAT)
-    zero = graph.constant("embedding.zero", np.asarray(1 << (weight.bits - 1), np.float32))
-    centred = graph.node("Sub", [levels, zero], "embedding.centred")
-    scale = graph.node("Gather", [graph.constant("embedding.scales", weight.scales), ids], "embedding.scale")
-    last = graph.constant("embedding.last_axis", np.array([3], np.int64))
-    scale = graph.node("Unsqueeze", [scale, last], "embedding.scale4")
-    return graph.node("Mul", [centred, scale], "embedding.blocks")
 
 
 def logits(graph: GraphBuilder, weights: ModelWeights, x: str, config: DecoderConfig) -> str:
@@ -97,7 +63,8 @@ def logits(graph: GraphBuilder, weights: ModelWeights, x: str, config: DecoderCo
     Tied embedding and output projection have separate initializers over the same bytes: an engine that repacks the
     projection can then release its copy, while the embedding reads single rows.
     """
-    scores = scaled(graph, product(graph, x, weights.output, "output"), config.logit_scale, "output.scaled")
+    flat = graph.node("Reshape", [x, graph.constant("one_token", np.array([1, -1], np.int64))], "output.x")
+    scores = scaled(graph, product(graph, flat, weights.output, "output"), config.logit_scale, "output.scaled")
     if config.logit_softcap is not None:
         scores = scaled(graph, scores, 1 / config.logit_softcap, "output.divided")
         scores = scaled(graph, graph.node("Tanh", [scores], "output.tanh"), config.logit_softcap, "output.capped")

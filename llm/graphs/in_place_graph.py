@@ -14,7 +14,6 @@ from onnx import TensorProto
 
 from .decoder_config import DecoderConfig
 from .decoder_layers import (
-    MICROSOFT,
     Layer,
     ModelWeights,
     biased,
@@ -23,10 +22,10 @@ from .decoder_layers import (
     embed,
     last_token,
     logits,
-    product,
     rms_norm,
     scaled,
 )
+from .weight_products import MICROSOFT, product
 from .weights_file import GraphBuilder, Span, Weight
 
 _OPSET = 23

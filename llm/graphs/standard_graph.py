@@ -22,10 +22,10 @@ from .decoder_layers import (
     embed,
     last_token,
     logits,
-    product,
     rms_norm,
     scaled,
 )
+from .weight_products import product
 from .weights_file import GraphBuilder, Span
 
 _OPSET = 23
@@ -67,7 +67,7 @@ class _StandardWriter:
             attended = self._attention(heads, index, positions)
             if index == len(config.layers) - 1:  # after the last layer's keys and values only the last token is needed
                 attended, x = last_token(graph, attended, 1), last_token(graph, x, 1)
-            y = product(graph, attended, layer.attention_output, f"{prefix}.attention_output")
+            y = product(graph, attended, layer.attention_output, f"{prefix}.attention_output", batched=True)
             y = biased(graph, y, layer.output_bias, f"{prefix}.attention_output")
             x = self._sum(x, y, layer.attention_post_norm, f"{prefix}.attention_post_norm", f"{prefix}.x")
             y = self._normalised(x, layer.ffn_norm, f"{prefix}.ffn_norm")
@@ -95,7 +95,7 @@ class _StandardWriter:
         heads: dict[str, str] = {}
         for part, (start, size) in parts.items():
             name = f"{prefix}.{part}"
-            y = product(self._graph, x, layer.qkv.rows(start, start + size), name)
+            y = product(self._graph, x, layer.qkv.rows(start, start + size), name, batched=True)
             bias = None if layer.qkv_bias is None else layer.qkv_bias.rows(start, start + size)
             y = biased(self._graph, y, bias, name)
             if config.head_norm == "projection":
@@ -159,10 +159,11 @@ class _StandardWriter:
 
     def _feed_forward(self, x: str, layer: Layer, prefix: str) -> str:
         graph, ffn = self._graph, self._config.ffn
-        gate = product(graph, x, layer.gate_up.rows(0, ffn), f"{prefix}.gate")
-        up = product(graph, x, layer.gate_up.rows(ffn, 2 * ffn), f"{prefix}.up")
+        gate = product(graph, x, layer.gate_up.rows(0, ffn), f"{prefix}.gate", batched=True)
+        up = product(graph, x, layer.gate_up.rows(ffn, 2 * ffn), f"{prefix}.up", batched=True)
         if self._config.activation == "silu":
             gate = graph.node("Mul", [gate, graph.node("Sigmoid", [gate], f"{prefix}.sigmoid")], f"{prefix}.silu")
         else:
             gate = graph.node("Gelu", [gate], f"{prefix}.gelu", approximate="tanh")
-        return product(graph, graph.node("Mul", [gate, up], f"{prefix}.gated"), layer.down, f"{prefix}.down")
+        gated = graph.node("Mul", [gate, up], f"{prefix}.gated")
+        return product(graph, gated, layer.down, f"{prefix}.down", batched=True)

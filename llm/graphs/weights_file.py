@@ -1,8 +1,8 @@
 """One file of weights that several ONNX graphs refer to.
 
-A `WeightsFile` is written sequentially and never held in memory. Each weight becomes a `Linear` or a `Dense`: its
-position in the file, and the form in which a graph multiplies by it. Rows of a stacked weight (Q over K over V) are
-contiguous, so that one graph can use the stack and another its parts without storing anything twice.
+A `WeightsFile` is written sequentially and never held in memory. Each weight becomes a `Linear`, a `Dense` or a
+`Stacked`: its position in the file, and the form in which a graph multiplies by it. Rows of a stacked weight (Q over K
+over V) are contiguous, so that one graph can use the stack and another its parts without storing anything twice.
 """
 
 from __future__ import annotations
@@ -14,13 +14,17 @@ from typing import Any
 import numpy as np
 from onnx import NodeProto, TensorProto, ValueInfoProto, helper
 
-from ..gguf.quantised_blocks import QuantBlocks
+from ..gguf.quantised_blocks import BlockForm
 
 _ALIGNMENT_BYTES = 4096  # required by engines to map a tensor from the file instead of copying it
 _DTYPES = {
     np.dtype(np.uint8): TensorProto.UINT8,
+    np.dtype(np.int8): TensorProto.INT8,
+    np.dtype(np.float16): TensorProto.FLOAT16,
+    np.dtype(np.uint16): TensorProto.BFLOAT16,
     np.dtype(np.float32): TensorProto.FLOAT,
 }
+"""ONNX's types of stored arrays; numpy has no bfloat16, whose bytes are held as uint16."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,7 @@ class Span:
 
     @property
     def size_bytes(self) -> int:
-        return int(np.prod(self.shape)) * self.dtype.itemsize
+        return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
 
     def rows(self, start: int, stop: int) -> Span:
         """Return some of its rows, without copying."""
@@ -50,33 +54,49 @@ class Span:
 
 
 @dataclass(frozen=True)
-class Linear:
-    """A quantised weight [rows (outputs), columns (inputs)] in blocks, for MatMulNBits."""
+class ScaleSpan:
+    """Scales, or offsets, of blocks: ``base * factor``, which the graph multiplies when it is loaded."""
 
+    base: Span
+    """float16 or float32 [rows, n]."""
+    factor: Span | None = None
+    """int8 or uint8 [rows, n * m]; None = 1."""
+
+    def rows(self, start: int, stop: int) -> ScaleSpan:
+        """Return those of some rows, without copying."""
+        factor = self.factor.rows(start, stop) if self.factor else None
+        return ScaleSpan(self.base.rows(start, stop), factor)
+
+
+@dataclass(frozen=True)
+class Linear:
+    """A quantised weight [rows (outputs), columns (inputs)] in blocks, for MatMulNBits; see `QuantBlocks`."""
+
+    form: BlockForm
     data: Span
-    scales: Span
-    bits: int
-    offset: Span | None = None
-    """float32 [rows, blocks], to be multiplied by the sums of the input's blocks; None = no offset."""
+    scales: ScaleSpan
+    offsets: ScaleSpan | None = None
+    subtracts: bool = False
 
     @property
     def shape(self) -> tuple[int, int]:
-        return self.data.shape[0], self.data.shape[1] * self.block
+        return self.data.shape[0], self.data.shape[1] * self.form.block
 
     @property
-    def block(self) -> int:
-        """Number of weights in a block."""
-        return self.data.shape[2] * 8 // self.bits
+    def size_bytes(self) -> int:
+        """Bytes that an engine reads to multiply by it, with scales and offsets in float32."""
+        groups = self.data.shape[0] * self.data.shape[1]
+        return self.data.size_bytes + 4 * groups * (1 + self.form.has_offsets)
 
     def rows(self, start: int, stop: int) -> Linear:
         """Return some of its rows, without copying."""
-        offset = self.offset.rows(start, stop) if self.offset else None
-        return Linear(self.data.rows(start, stop), self.scales.rows(start, stop), self.bits, offset)
+        offsets = self.offsets.rows(start, stop) if self.offsets else None
+        return Linear(self.form, self.data.rows(start, stop), self.scales.rows(start, stop), offsets, self.subtracts)
 
 
 @dataclass(frozen=True)
 class Dense:
-    """A weight [rows (outputs), columns (inputs)] in float32."""
+    """A weight [rows (outputs), columns (inputs)] in float32, float16 or bfloat16."""
 
     data: Span
 
@@ -84,12 +104,43 @@ class Dense:
     def shape(self) -> tuple[int, int]:
         return self.data.shape[0], self.data.shape[1]
 
+    @property
+    def size_bytes(self) -> int:
+        """Bytes that an engine reads to multiply by it."""
+        return self.data.size_bytes
+
     def rows(self, start: int, stop: int) -> Dense:
         """Return some of its rows, without copying."""
         return Dense(self.data.rows(start, stop))
 
 
-Weight = Linear | Dense
+@dataclass(frozen=True)
+class Stacked:
+    """Weights of the same input in different forms, one over another."""
+
+    parts: tuple[Linear | Dense, ...]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return sum(part.shape[0] for part in self.parts), self.parts[0].shape[1]
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes that an engine reads to multiply by it."""
+        return sum(part.size_bytes for part in self.parts)
+
+    def rows(self, start: int, stop: int) -> Weight:
+        """Return some of its rows, without copying."""
+        chosen: list[Linear | Dense] = []
+        for part in self.parts:
+            count = part.shape[0]
+            if start < count and stop > 0:
+                chosen.append(part.rows(max(start, 0), min(stop, count)))
+            start, stop = start - count, stop - count
+        return chosen[0] if len(chosen) == 1 else Stacked(tuple(chosen))
+
+
+Weight = Linear | Dense | Stacked
 
 
 class WeightsFile:
@@ -98,6 +149,7 @@ class WeightsFile:
     def __init__(self, path: Path) -> None:
         self._file = path.open("wb")
         self.location = path.name
+        self._end = 0
 
     def __enter__(self) -> WeightsFile:
         return self
@@ -106,21 +158,24 @@ class WeightsFile:
         self._file.close()
 
     def add(self, array: np.ndarray) -> Span:
-        """Append an array (uint8 or float32) and return its position."""
-        self._file.write(b"\0" * (-self._file.tell() % _ALIGNMENT_BYTES))
-        span = Span(self._file.tell(), array.shape, array.dtype)
-        # Not tofile: its errors do not distinguish a full disk.
-        self._file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+        """Append an array and return its position."""
+        span = self.reserve(array.shape, array.dtype)
+        self.write(span, 0, array)
         return span
 
-    def add_blocks(self, blocks: QuantBlocks) -> Linear:
-        """Append a quantised weight."""
-        offset = None if blocks.offset is None else self.add(blocks.offset)
-        return Linear(self.add(blocks.data), self.add(blocks.scales), blocks.bits, offset)
+    def reserve(self, shape: tuple[int, ...], dtype: np.dtype) -> Span:
+        """Return the position of an array to be written next, row by row."""
+        span = Span(self._end + -self._end % _ALIGNMENT_BYTES, shape, dtype)
+        self._end = span.offset + span.size_bytes
+        return span
 
-    def add_dense(self, array: np.ndarray) -> Dense:
-        """Append a float32 weight [rows, columns]."""
-        return Dense(self.add(array.astype(np.float32, copy=False)))
+    def write(self, span: Span, row: int, array: np.ndarray) -> None:
+        """Write some rows of a reserved array."""
+        if array.dtype != span.dtype or array.shape[1:] != span.shape[1:] or row + len(array) > span.shape[0]:
+            raise ValueError(f"{array.dtype} {array.shape} at row {row} does not fit into {span}")
+        self._file.seek(span.offset + row * (span.size_bytes // span.shape[0]))
+        # Not tofile: its errors do not distinguish a full disk.
+        self._file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
 
 
 class GraphBuilder:
@@ -132,6 +187,7 @@ class GraphBuilder:
         self._initializers: dict[str, TensorProto] = {}
         self._inputs: list[ValueInfoProto] = []
         self._outputs: list[ValueInfoProto] = []
+        self._sums: set[str] = set()
 
     def input(self, name: str, dtype: int, shape: list[int | str]) -> str:
         self._inputs.append(helper.make_tensor_value_info(name, dtype, shape))
@@ -162,6 +218,15 @@ class GraphBuilder:
         name = next(filter(None, outputs))
         self._nodes.append(helper.make_node(op, inputs, outputs, name=name, domain=domain, **attributes))
         return outputs
+
+    def block_sums(self, x: str, columns: int, block: int) -> str:
+        """Add the sums over blocks of the last axis of x [..., columns], once for all weights that multiply x."""
+        name = f"{x}.sums.{block}"
+        if name not in self._sums:
+            self._sums.add(name)
+            ones = np.kron(np.eye(columns // block, dtype=np.float32), np.ones((block, 1), np.float32))
+            self.node("MatMul", [x, self.constant(f"block_sums.{columns}.{block}", ones)], name)
+        return name
 
     def save(self, path: Path, name: str, opset: int) -> None:
         """Write the graph, next to the weights file."""

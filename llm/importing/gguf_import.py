@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,26 +16,32 @@ from ..architectures import read_config
 from ..bundle import VERSION, Bundle, PhaseGraph
 from ..gguf.gguf_reader import GgufFile
 from ..gguf.gguf_tokenizer import read_tokenizer
-from ..gguf.quantised_blocks import BLOCK, half_rotation_order
+from ..gguf.quantised_blocks import half_rotation_order
 from ..graphs.decoder_config import DecoderConfig
 from ..graphs.decoder_layers import Layer, ModelWeights
 from ..graphs.in_place_graph import can_write_in_place, write_in_place
 from ..graphs.standard_graph import write_standard
-from ..graphs.weights_file import Span, Weight, WeightsFile
-from .weight_conversion import PhaseWeights, WeightConverter
+from ..graphs.weights_file import Linear, Span, Stacked, Weight, WeightsFile
+from .weight_conversion import PhaseWeights, Preference, WeightConverter
 
 WEIGHTS_FILE = "weights.bin"
+_SECOND_COPY_MAX_BYTES = 400 << 20
+"""Weights in the source up to which prefill has a copy of its own; above, its memory costs more than it gains."""
 _CONTEXT_MAX_TOKENS = 1 << 18
 """Longest context: tables of the rotary embedding are stored for all of it, and a file may state any length."""
 
 
-def import_gguf(source: Path, folder: Path, *, weights: str, progress: Progress) -> Bundle:
+def import_gguf(
+    source: Path, folder: Path, *, weights: str, prefer: Preference = "speed", progress: Progress
+) -> Bundle:
     """Write a bundle's files into an empty folder, except its description, which the caller saves last.
 
     Parameters
     ----------
     weights : {"blocks", "float32"}
-        Store quantised weights in blocks, or everything in float32 (four times the size; a reference).
+        Store weights as in the file, or everything in float32 (four times the size; a reference).
+    prefer : {"speed", "exact"}
+        Allow forms of the weights with a small error where they measured faster, or exact ones only.
 
     Returns
     -------
@@ -64,13 +70,16 @@ def import_gguf(source: Path, folder: Path, *, weights: str, progress: Progress)
     read_tokenizer(file).save(folder)
     in_place = can_write_in_place(config)
     with WeightsFile(folder / WEIGHTS_FILE) as output:
-        converter = WeightConverter(output, in_blocks=weights == "blocks", exact=in_place, block=_wide_block(config))
+        wide = _input_group(config) if in_place and prefer == "speed" and _is_small(file) else None
+        converter = WeightConverter(
+            output, in_blocks=weights == "blocks", prefer=prefer, wide_block=wide if wide != 32 else None
+        )
         converted = _DecoderWeights(file, config, output, converter).convert(progress)
     progress(1, 1, "writing the graphs")
     decode_weights = [weight for layer in converted.exact_layers for weight in _products_of(layer)]
     write_standard(folder / "standard.onnx", config, converted, WEIGHTS_FILE)
     graphs: tuple[PhaseGraph, ...]
-    group = _wide_block(config) if weights == "blocks" else None
+    group = min((block for layer in converted.layers for block in _blocks_of(layer)), default=None)
     if in_place:
         write_in_place(folder / "in_place.onnx", config, converted, WEIGHTS_FILE)
         standard = PhaseGraph("standard.onnx", cache="grown", engines=("openvino",), fresh=True, scale_group=group)
@@ -91,8 +100,9 @@ def import_gguf(source: Path, folder: Path, *, weights: str, progress: Progress)
         graphs=graphs,
         weights_bytes=(folder / WEIGHTS_FILE).stat().st_size,
         flops_per_token=sum(2 * weight.shape[0] * weight.shape[1] for weight in decode_weights),
-        decode_bytes_per_token=_bytes(converted.output) + sum(map(_bytes, decode_weights)),
+        decode_bytes_per_token=converted.output.size_bytes + sum(weight.size_bytes for weight in decode_weights),
         notes=tuple(notes),
+        forms=converter.forms(),
     )
 
 
@@ -179,15 +189,23 @@ class _DecoderWeights:
         return self._converter.vector([self._tensors[name]])
 
 
-def _wide_block(config: DecoderConfig) -> int:
-    """Return the weights in a wide block: also the inputs of a product that share a scale if rounded to 8 bits."""
-    return 64 if math.gcd(config.hidden, config.ffn, config.query_size) % 64 == 0 else BLOCK
+def _is_small(file: GgufFile) -> bool:
+    """Return whether a second copy of the weights, for prefill, is small enough to be worth its speed."""
+    return sum(tensor.data.size for tensor in file.tensors.values()) <= _SECOND_COPY_MAX_BYTES
+
+
+def _input_group(config: DecoderConfig) -> int:
+    """Return how many inputs of a product may share a scale if rounded to 8 bits: also the weights in a wide block."""
+    return 64 if math.gcd(config.hidden, config.ffn, config.query_size) % 64 == 0 else 32
+
+
+def _blocks_of(layer: Layer) -> Iterator[int]:
+    """Yield the block sizes of a layer's quantised weights."""
+    for weight in _products_of(layer):
+        for part in weight.parts if isinstance(weight, Stacked) else (weight,):
+            if isinstance(part, Linear):
+                yield part.form.block
 
 
 def _products_of(layer: Layer) -> list[Weight]:
     return [layer.qkv, layer.attention_output, layer.gate_up, layer.down]
-
-
-def _bytes(weight: Weight) -> int:
-    spans = (weight.data, getattr(weight, "scales", None), getattr(weight, "offset", None))
-    return sum(span.size_bytes for span in spans if span is not None)

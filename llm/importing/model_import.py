@@ -29,7 +29,7 @@ from .folder_import import import_folder
 from .gguf_import import import_gguf
 from .hub import fetch_from_hub, looks_like_hub_id
 
-IMPORTER = "6"
+IMPORTER = "7"
 """Changes whenever the same source would give other files."""
 
 _FILES = re.compile(r"(bundle|tokenizer|prompting)\.json|(standard|in_place)\.onnx|(weights|data_\d+)\.bin")

@@ -1,30 +1,46 @@
 """Converts single weights of a GGUF file into the forms in which the graphs multiply by them.
 
-Each quantised weight is stored twice, once for each graph. The graph for prefill has them in 8 bits and blocks of 64,
-which integer kernels multiply faster than blocks of 32 (OpenVINO 2026.4 computes 512 tokens in 0.88 of the time; with
-one scale per row 0.84, but then the divergence from float32 doubles). The graph for decode has them exactly, in the
-file's own blocks: decode is memory-bound, and fewer bytes outweigh the extra product for the offsets of Q4_1. Measured
-with SmolLM2-135M on two Zen 5 cores.
+The graph for decode has them exactly: decode is memory-bound, and the fewest bytes win, although types with offsets
+need an extra product. The graph for prefill has them in 8 bits and blocks of 64, which integer kernels multiply faster
+(OpenVINO 2026.4 computes 512 tokens in 0.88 of the time; with one scale per row 0.84, but then the divergence from
+float32 doubles). Measured with SmolLM2-135M on two Zen 5 cores. A model for which a second copy of the weights would be
+too large has only the first form.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import numpy as np
 
+from ..bundle import Phases, StoredForm
+from ..gguf.block_types import BLOCK_TYPES, Groups
 from ..gguf.gguf_reader import GgufTensor
 from ..gguf.quantised_blocks import (
-    BLOCK,
+    BlockForm,
     QuantBlocks,
-    concat_rows,
+    chunk_floats,
+    chunk_groups,
+    convert,
     dequantise,
-    take_rows,
-    to_matmulnbits,
-    to_wide_blocks,
+    exact_form,
+    offset_free_form,
+    row_chunks,
+    wide_form,
 )
-from ..graphs.weights_file import Span, Weight, WeightsFile
+from ..graphs.weights_file import Dense, Linear, ScaleSpan, Span, Stacked, Weight, WeightsFile
+
+Preference = Literal["speed", "exact"]
+"""Forms of weights that measured fastest, with a small error, or exact ones only."""
+_DENSE_DTYPES: dict[str, np.dtype[Any]] = {
+    "F32": np.dtype(np.float32),
+    "F16": np.dtype(np.float16),
+    "BF16": np.dtype(np.uint16),
+}
+_Part = tuple[GgufTensor, np.ndarray | None]
 
 
 @dataclass(frozen=True)
@@ -35,6 +51,17 @@ class PhaseWeights:
     decode: Weight
 
 
+@dataclass
+class _Stored:
+    """What was stored of one type in one form."""
+
+    weights: int = 0
+    squares: float = 0.0
+    """Sum of the weights' squares."""
+    error_squares: float = 0.0
+    """Sum of their errors' squares."""
+
+
 class WeightConverter:
     """Writes tensors to a weights file, in the form for each phase.
 
@@ -42,18 +69,26 @@ class WeightConverter:
     ----------
     output : WeightsFile
     in_blocks : bool
-        Store quantised weights in blocks; otherwise everything in float32.
-    exact : bool
-        Store quantised weights in the file's own blocks too, for decode.
-    block : int
-        Number of weights in a block for prefill: 32, or a multiple of it.
+        Store weights as in the file; otherwise everything in float32.
+    prefer : {"speed", "exact"}
+        For speed, types with offsets and more than 16 levels are rounded to 8 bits without offsets.
+    wide_block : int, optional
+        Number of weights in a block of a second copy for prefill; None = one form for both phases.
     """
 
-    def __init__(self, output: WeightsFile, *, in_blocks: bool, exact: bool, block: int) -> None:
+    def __init__(
+        self,
+        output: WeightsFile,
+        *,
+        in_blocks: bool = True,
+        prefer: Preference = "exact",
+        wide_block: int | None = None,
+    ) -> None:
         self._output = output
         self._in_blocks = in_blocks
-        self._wants_exact = exact and in_blocks
-        self._block = block
+        self._prefer = prefer
+        self._wide = wide_form(wide_block) if wide_block is not None else None
+        self._stored: dict[tuple[str, BlockForm | None, Phases], _Stored] = {}
 
     def product(self, tensors: Sequence[GgufTensor], orders: Sequence[np.ndarray | None]) -> PhaseWeights:
         """Convert tensors of the same input, stacked, so that one matrix product computes them all.
@@ -65,23 +100,18 @@ class WeightConverter:
         orders : sequence of numpy.ndarray or None
             For each tensor, the new order of its rows; None keeps it.
         """
-        if not (self._in_blocks and _quantised(tensors)):
-            dense = [dequantise(tensor) for tensor in tensors]
-            weight = self._output.add_dense(
-                np.concatenate([w if order is None else w[order] for w, order in zip(dense, orders, strict=True)])
-            )
+        parts = list(zip(tensors, orders, strict=True))
+        forms = [self._form(tensor) for tensor in tensors]
+        wide = self._wide
+        if wide is None or any(form is None or form.bits * form.block == 8 * wide.block for form in forms):
+            weight = self._stack(parts, forms, "both")
             return PhaseWeights(weight, weight)
-        fast = self._stack([self._eight_bits(tensor) for tensor in tensors], orders)
-        bits = 4 if all(tensor.type != "Q8_0" for tensor in tensors) else 8
-        if not self._wants_exact or (bits == 8 and self._block == BLOCK):
-            return PhaseWeights(fast, fast)
-        return PhaseWeights(fast, self._stack([to_matmulnbits(tensor, bits) for tensor in tensors], orders))
+        prefill = self._stack(parts, [wide] * len(parts), "prefill")
+        return PhaseWeights(prefill, self._stack(parts, forms, "decode"))
 
     def table(self, tensor: GgufTensor) -> Weight:
         """Convert the embedding, whose rows are looked up too, or the output projection."""
-        if self._in_blocks and _quantised([tensor]):
-            return self._output.add_blocks(to_matmulnbits(tensor, 8))
-        return self._output.add_dense(dequantise(tensor))
+        return self._stack([(tensor, None)], [self._form(tensor)], "both")
 
     def vector(self, tensors: Sequence[GgufTensor], orders: Sequence[np.ndarray | None] = (None,)) -> Span:
         """Convert norms or biases, one after another, to float32."""
@@ -89,13 +119,123 @@ class WeightConverter:
         ordered = [v if order is None else v[order] for v, order in zip(parts, orders, strict=True)]
         return self._output.add(np.concatenate(ordered))
 
-    def _eight_bits(self, tensor: GgufTensor) -> QuantBlocks:
-        return to_matmulnbits(tensor, 8) if self._block == BLOCK else to_wide_blocks(tensor, self._block)
+    def forms(self) -> tuple[StoredForm, ...]:
+        """Return what was stored in which form, and its error."""
+        return tuple(
+            StoredForm(
+                type=kind,
+                phase=phase,
+                form=_described(kind, form),
+                weights=stored.weights,
+                error=math.sqrt(stored.error_squares / stored.squares) if stored.squares else 0.0,
+            )
+            for (kind, form, phase), stored in self._stored.items()
+        )
 
-    def _stack(self, parts: Sequence[QuantBlocks], orders: Sequence[np.ndarray | None]) -> Weight:
-        ordered = [part if order is None else take_rows(part, order) for part, order in zip(parts, orders, strict=True)]
-        return self._output.add_blocks(concat_rows(ordered) if len(ordered) > 1 else ordered[0])
+    def _form(self, tensor: GgufTensor) -> BlockForm | None:
+        """Return the form for decode; None for dense weights."""
+        kind = BLOCK_TYPES.get(tensor.type)
+        if kind is None or not self._in_blocks:
+            return None
+        exact = exact_form(kind)
+        return offset_free_form(kind) if self._prefer == "speed" and exact.bits == 8 else exact
+
+    def _stack(self, parts: Sequence[_Part], forms: Sequence[BlockForm | None], phase: Phases) -> Weight:
+        """Write parts, those of equal form as one."""
+        stacks: list[Linear | Dense] = []
+        start = 0
+        for end in range(1, len(parts) + 1):
+            if end == len(parts) or _layout(parts[end][0], forms[end]) != _layout(parts[start][0], forms[start]):
+                form = forms[start]
+                run = parts[start:end]
+                stacks.append(self._dense(run, phase) if form is None else self._linear(run, form, phase))
+                start = end
+        return stacks[0] if len(stacks) == 1 else Stacked(tuple(stacks))
+
+    def _dense(self, parts: Sequence[_Part], phase: Phases) -> Dense:
+        kind = parts[0][0].type
+        keeps = self._in_blocks and kind in _DENSE_DTYPES
+        dtype = _DENSE_DTYPES[kind] if keeps else np.dtype(np.float32)
+        span = self._output.reserve((sum(tensor.rows for tensor, _ in parts), parts[0][0].columns), dtype)
+        row = 0
+        for tensor, order in parts:
+            for rows, data in row_chunks(tensor, order):
+                floats = chunk_floats(tensor, data)  # checks that they are finite
+                self._output.write(span, row + rows.start, data.view(dtype) if keeps else floats)
+            row += tensor.rows
+            self._count(tensor, None, phase).weights += tensor.rows * tensor.columns
+        return Dense(span)
+
+    def _linear(self, parts: Sequence[_Part], form: BlockForm, phase: Phases) -> Linear:
+        writer: _LinearWriter | None = None
+        row = 0
+        total = sum(tensor.rows for tensor, _ in parts)
+        for tensor, order in parts:
+            stored = self._count(tensor, form, phase)
+            for rows, data in row_chunks(tensor, order):
+                groups = chunk_groups(tensor, data)
+                blocks = convert(groups, form)
+                writer = writer or _LinearWriter(self._output, total, blocks)
+                writer.write(row + rows.start, blocks)
+                if form.rounding != "exact":
+                    _add_errors(stored, groups, blocks)
+            row += tensor.rows
+            stored.weights += tensor.rows * tensor.columns
+        assert writer is not None
+        return writer.linear
+
+    def _count(self, tensor: GgufTensor, form: BlockForm | None, phase: Phases) -> _Stored:
+        return self._stored.setdefault((tensor.type, form, phase), _Stored())
 
 
-def _quantised(tensors: Sequence[GgufTensor]) -> bool:
-    return all(tensor.type in ("Q8_0", "Q4_0", "Q4_1") for tensor in tensors)
+@dataclass
+class _LinearWriter:
+    """Writes one quantised weight, some rows at a time."""
+
+    output: WeightsFile
+    rows: int
+    first: QuantBlocks
+    linear: Linear = field(init=False)
+
+    def __post_init__(self) -> None:
+        blocks = self.first
+        offsets = None if blocks.offsets is None else self._reserve_scales(blocks.offsets.base, blocks.offsets.factor)
+        data = self._reserve(blocks.data)
+        scales = self._reserve_scales(blocks.scales.base, blocks.scales.factor)
+        self.linear = Linear(blocks.form, data, scales, offsets, blocks.subtracts)
+
+    def write(self, row: int, blocks: QuantBlocks) -> None:
+        self.output.write(self.linear.data, row, blocks.data)
+        for span, scale in ((self.linear.scales, blocks.scales), (self.linear.offsets, blocks.offsets)):
+            if span is not None and scale is not None:
+                self.output.write(span.base, row, scale.base)
+                if span.factor is not None and scale.factor is not None:
+                    self.output.write(span.factor, row, scale.factor)
+
+    def _reserve(self, chunk: np.ndarray) -> Span:
+        return self.output.reserve((self.rows, *chunk.shape[1:]), chunk.dtype)
+
+    def _reserve_scales(self, base: np.ndarray, factor: np.ndarray | None) -> ScaleSpan:
+        return ScaleSpan(self._reserve(base), None if factor is None else self._reserve(factor))
+
+
+def _layout(tensor: GgufTensor, form: BlockForm | None) -> object:
+    """Return what tensors have to share to be stored as one: types have scales of their own in exact forms."""
+    if form is None or form.rounding == "exact":
+        return tensor.type, form
+    return form
+
+
+def _add_errors(stored: _Stored, groups: Groups, blocks: QuantBlocks) -> None:
+    weights = groups.floats().reshape(-1)
+    errors = blocks.floats().reshape(-1)
+    errors -= weights
+    stored.squares += float(np.dot(weights, weights))
+    stored.error_squares += float(np.dot(errors, errors))
+
+
+def _described(kind: str, form: BlockForm | None) -> str:
+    if form is None:
+        return kind if kind in _DENSE_DTYPES else "F32"
+    offsets = " with offsets" if form.has_offsets else ""
+    return f"{form.bits} bits in blocks of {form.block}{offsets}"

@@ -198,3 +198,32 @@ def _weights(
             block |= {f"attn_{n}_norm.weight": near(1, head_dim) for n in "qk"}
         weights |= {f"blk.{i}.{key}": array for key, array in block.items()}
     return weights
+
+
+_SCALES_AT = {
+    "Q2_K": (80, 82), "Q3_K": (108,), "Q6_K": (208,),
+    "Q4_1": (0, 2), "Q5_1": (0, 2), "Q4_K": (0, 2), "Q5_K": (0, 2),
+}  # fmt: skip
+"""Positions of the float16 scales in a block, where that is not 0 alone."""
+
+
+def random_blocks(
+    kind: str, rows: int, columns: int, seed: int = 0, *, magnitudes: tuple[float, float] = (-7, 4)
+) -> np.ndarray:
+    """Random bytes of a tensor type, uint8 [rows, bytes of a row], whose scales have powers of ten in a range."""
+    generator = np.random.default_rng(seed)
+    weights, size_bytes = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[kind]]
+    if kind in ("F32", "F16", "BF16"):
+        values = generator.normal(0, 1, (rows, columns)) * 10.0 ** generator.uniform(*magnitudes, (rows, 1))
+        return np.ascontiguousarray(quantize(values.astype(np.float32), gguf.GGMLQuantizationType[kind])).view(np.uint8)
+    blocks = generator.integers(0, 256, (rows * columns // weights, size_bytes), dtype=np.uint8)
+    if kind == "MXFP4":
+        blocks[:, 0] = np.round(128 + generator.uniform(*magnitudes, len(blocks)) * 3.32)
+        blocks[:2, 0] = (0, 240) if magnitudes[0] < -3 else blocks[:2, 0]
+        return blocks.reshape(rows, -1)
+    for start in _SCALES_AT.get(kind, (0,)):
+        scales = generator.choice([1, -1], len(blocks)) * 10.0 ** generator.uniform(*magnitudes, len(blocks))
+        if magnitudes[0] < -3:
+            scales[:2] = 0, 65504
+        blocks[:, start : start + 2] = scales.astype("<f2").view(np.uint8).reshape(-1, 2)
+    return blocks.reshape(rows, -1)

@@ -199,7 +199,7 @@ def test_metadata_twice(tmp_path: Path) -> None:
     refused_quickly(forge(tmp_path / "forged.gguf", [entry, entry]))
 
 
-@pytest.mark.parametrize(("kind", "name"), [(12, "Q4_K"), (14, "Q6_K"), (39, "MXFP4"), (16, "IQ2_XXS"), (26, "I32")])
+@pytest.mark.parametrize(("kind", "name"), [(15, "Q8_K"), (16, "IQ2_XXS"), (34, "TQ1_0"), (40, "NVFP4"), (26, "I32")])
 def test_rejects_types_by_name(tmp_path: Path, kind: int, name: str) -> None:
     path = forge(tmp_path / "k.gguf", tensors=[tensor("blk.0.attn_q.weight", (256, 2), kind)])
     with pytest.raises(UnsupportedModel, match=rf"blk\.0\.attn_q\.weight is {name}; .*Q8_0"):

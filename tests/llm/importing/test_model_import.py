@@ -188,7 +188,7 @@ def test_a_full_disk_leaves_nothing_and_a_rerun_works(
     """Writing fails at a random one of all the places where something is written."""
     expected = listing(Path(open_model(gguf, folder=bundles / "whole").folder))
     calls, limit = 0, 10**9
-    real_add, real_write = weights.WeightsFile.add, Path.write_bytes
+    real_rows, real_write = weights.WeightsFile.write, Path.write_bytes
 
     def count() -> None:
         nonlocal calls
@@ -196,9 +196,9 @@ def test_a_full_disk_leaves_nothing_and_a_rerun_works(
         if calls == limit:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    def add(self: weights.WeightsFile, array: np.ndarray) -> weights.Span:
+    def write_rows(self: weights.WeightsFile, span: weights.Span, row: int, array: np.ndarray) -> None:
         count()
-        return real_add(self, array)
+        real_rows(self, span, row, array)
 
     def write_bytes(self: Path, data: bytes) -> int:
         if bundles in self.parents:
@@ -207,7 +207,7 @@ def test_a_full_disk_leaves_nothing_and_a_rerun_works(
         return real_write(self, data)
 
     with monkeypatch.context() as patch:
-        patch.setattr(weights.WeightsFile, "add", add)
+        patch.setattr(weights.WeightsFile, "write", write_rows)
         patch.setattr(Path, "write_bytes", write_bytes)
         open_model(gguf, folder=bundles / "counted")
         calls, limit = 0, random.Random(seed).randint(1, calls) if seed else calls  # the description is written last
@@ -324,12 +324,12 @@ def test_an_unknown_quantisation_is_named(bundles: Path, tmp_path: Path) -> None
     from gguf import GGMLQuantizationType, GGUFWriter
 
     writer = GGUFWriter(tmp_path / "k.gguf", "llama")
-    writer.add_tensor("token_embd.weight", np.zeros((4, 144), np.uint8), raw_dtype=GGMLQuantizationType.Q4_K)
+    writer.add_tensor("token_embd.weight", np.zeros((4, 66), np.uint8), raw_dtype=GGMLQuantizationType.IQ2_XXS)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    with pytest.raises(UnsupportedModel, match="Q4_K"):
+    with pytest.raises(UnsupportedModel, match="IQ2_XXS"):
         open_model(tmp_path / "k.gguf")
 
 

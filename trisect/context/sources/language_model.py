@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from trisect.llm.architectures import architectures, unsupported_architecture
-from trisect.llm.gguf.gguf_reader import BLOCK_BYTES, GgufHeader
+from trisect.llm.gguf.block_types import BLOCK_BYTES
+from trisect.llm.gguf.gguf_reader import GgufHeader
 from trisect.llm.importing.folder_config import CONFIG_FILE, GENAI_FILE, choose_graph
 from trisect.runtime.errors import InvalidInput, InvalidModel
 
