@@ -9,7 +9,8 @@ from trisect.runtime import engines
 from trisect.runtime.progress import Progress, no_progress
 
 from ..bundle import Bundle
-from ..running.generation import GenerationStats, LanguageSession
+from ..running.generation import LanguageSession
+from ..running.generation_stats import GenerationStats
 from .phase_prediction import PhasePrediction
 
 _REPEATS = 3

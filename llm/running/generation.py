@@ -18,6 +18,7 @@ from trisect.runtime.errors import InvalidInput
 
 from ..bundle import Bundle
 from .answer_text import AnswerText
+from .generation_stats import GenerationStats, PhaseTimer
 from .kv_cache import KvCache
 from .prompt import Prompt, tokenise
 from .runners import Runner, load_runner
@@ -29,40 +30,6 @@ DEFAULT_CHUNK_TOKENS = 2048
 
 
 @dataclass(frozen=True)
-class GenerationStats:
-    """Measured times and sizes of one generation."""
-
-    prefill: str
-    """Device id."""
-    decode: str
-    prompt_tokens: int
-    new_tokens: int
-    load_s: float
-    prefill_s: float
-    """Whole prompt up to its scores, without handing over."""
-    kv_s: float
-    """Copying keys and values between the devices."""
-    kv_bytes: int
-    """Size of what was copied; 0 if one device does both phases."""
-    decode_s: float
-    """All tokens after the first."""
-    end_to_end_s: float
-    """From token ids to the last token, without loading."""
-    weights_copies: int
-    """Number of engines that hold the weights in memory, each in its own layout."""
-
-    @property
-    def prefill_tok_s(self) -> float:
-        """Prompt tokens per second."""
-        return self.prompt_tokens / self.prefill_s if self.prefill_s else 0.0
-
-    @property
-    def decode_tok_s(self) -> float:
-        """New tokens per second, after the first."""
-        return (self.new_tokens - 1) / self.decode_s if self.decode_s and self.new_tokens > 1 else 0.0
-
-
-@dataclass(frozen=True)
 class Generation:
     """A generated answer."""
 
@@ -70,30 +37,7 @@ class Generation:
     token_ids: tuple[int, ...]
     stats: GenerationStats
     finish: str
-    """Why it ended: ``eos``, ``stop``, ``length`` or ``context``."""
-
-
-class _PhaseTimer:
-    """Times the phases of one generation."""
-
-    def __init__(self) -> None:
-        self._begin = self._prompt_done = self._last_token = time.perf_counter()
-        self.kv_s = 0.0
-
-    def prompt_done(self, kv_s: float) -> None:
-        self._prompt_done = self._last_token = time.perf_counter()
-        self.kv_s = kv_s
-
-    def token_done(self) -> None:
-        self._last_token = time.perf_counter()
-
-    @property
-    def prefill_s(self) -> float:
-        return self._prompt_done - self._begin - self.kv_s
-
-    @property
-    def decode_s(self) -> float:
-        return self._last_token - self._prompt_done
+    """Why it ended: ``eos``, ``stop``, ``length``, ``context`` or ``interrupted``."""
 
 
 class LanguageSession:
@@ -111,6 +55,8 @@ class LanguageSession:
         Prompt tokens computed at once.
     tokenizer : Tokenizer, optional
         The bundle's, if it is loaded already.
+    keeps_cache : bool
+        Compute only what a prompt adds to the tokens of the prompt and answer before it.
     """
 
     def __init__(
@@ -123,6 +69,7 @@ class LanguageSession:
         precision: str = "fast",
         chunk_tokens: int = DEFAULT_CHUNK_TOKENS,
         tokenizer: Tokenizer | None = None,
+        keeps_cache: bool = False,
     ) -> None:
         begin = time.perf_counter()
         if chunk_tokens < 1:
@@ -140,6 +87,11 @@ class LanguageSession:
         self._prefill = load(prefill, decodes=not self._is_split, exports_cache=self._is_split)
         self._decode = load(decode, decodes=True, exports_cache=False) if self._is_split else self._prefill
         self._cache: KvCache | None = None
+        self._keeps_cache = keeps_cache
+        # Tokens of which each runner has keys and values; those of the prefill device are in `_cache` as well.
+        self._decoded: list[int] = []
+        self._prefilled: list[int] = [] if self._is_split else self._decoded
+        self._last_split: GenerationStats | None = None
         self.load_s = time.perf_counter() - begin
 
     def __enter__(self) -> Self:
@@ -169,6 +121,7 @@ class LanguageSession:
         chat: bool = True,
         ignore_eos: bool = False,
         on_text: Callable[[str], None] | None = None,
+        should_stop: Callable[[], bool] | None = None,
     ) -> Generation:
         """Generate an answer to a prompt.
 
@@ -186,6 +139,8 @@ class LanguageSession:
             Continue after an end-of-sequence token, for measurements.
         on_text : callable, optional
             Called with each piece of text as it is generated.
+        should_stop : callable, optional
+            Called after each token; ends the answer by returning True.
 
         Raises
         ------
@@ -196,7 +151,7 @@ class LanguageSession:
         """
         ids = tokenise(self.bundle, self.tokenizer, prompt, chat=chat).ids
         answer = AnswerText(self.tokenizer, stop, on_text)
-        timer = _PhaseTimer()
+        timer = PhaseTimer()
         finish = ""
         for token in self._tokens(ids, max_new_tokens, sampling or SamplingOptions(), timer):
             if token in self.tokenizer.eos_ids and not ignore_eos:
@@ -205,10 +160,16 @@ class LanguageSession:
             if answer.push(token):
                 finish = "stop"
                 break
+            if should_stop is not None and should_stop():
+                finish = "interrupted"
+                break
         answer.finish()
         context_is_full = len(ids) + len(answer.ids) >= self.bundle.context_length
         finish = finish or ("context" if context_is_full and len(answer.ids) < max_new_tokens else "length")
-        return Generation(answer.text, tuple(answer.ids), self._stats(ids, answer, timer), finish)
+        stats = self._stats(ids, answer, timer)
+        if stats.kv_bytes and stats.decode_tok_s:
+            self._last_split = stats
+        return Generation(answer.text, tuple(answer.ids), stats, finish)
 
     def scores(self, ids: Sequence[int], following: Sequence[int]) -> np.ndarray:
         """Return the scores after a prompt and after each of the given tokens that follow it (teacher forcing).
@@ -226,13 +187,13 @@ class LanguageSession:
             float32 [1 + len(following), vocabulary].
         """
         prompt = tokenise(self.bundle, self.tokenizer, ids).ids
-        rows = [self._prefill_scores(prompt, len(following) + 1, _PhaseTimer()).copy()]
+        rows = [self._prefill_scores(prompt, len(following) + 1, PhaseTimer()).copy()]
         for at, token in enumerate(following):
             rows.append(self._decode.forward(np.array([token]), len(ids) + at).copy())
         return np.stack(rows)
 
     def _tokens(
-        self, ids: Sequence[int], max_new_tokens: int, sampling: SamplingOptions, timer: _PhaseTimer
+        self, ids: Sequence[int], max_new_tokens: int, sampling: SamplingOptions, timer: PhaseTimer
     ) -> Iterator[int]:
         """Yield new tokens, until there are `max_new_tokens` or the context is full."""
         if max_new_tokens < 1:
@@ -247,37 +208,76 @@ class LanguageSession:
             if count == max_new_tokens or position == self.bundle.context_length:
                 return
             scores = self._decode.forward(np.array([token]), position)
+            self._decoded.append(token)
             position += 1
 
-    def _prefill_scores(self, ids: Sequence[int], new_tokens: int, timer: _PhaseTimer) -> np.ndarray:
+    def _prefill_scores(self, ids: Sequence[int], new_tokens: int, timer: PhaseTimer) -> np.ndarray:
         """Compute a prompt in chunks and hand its cache over to the decode device."""
         capacity = min(len(ids) + new_tokens, self.bundle.context_length)
         if self._cache is None:
             self._cache = self.bundle.new_cache(capacity)
-        self._cache.clear()
         self._cache.reserve(capacity)
-        self._prefill.reset(self._cache)
         before = self._prefill.handover_s + self._decode.handover_s
-        scores = np.empty(0, np.float32)
-        array = np.asarray(ids, np.int64)
-        for start in range(0, len(ids), self._chunk_tokens):
-            scores = self._prefill.forward(array[start : start + self._chunk_tokens], start)
-        if self._is_split:
+        if not self._is_split or self._continues_on_decode_device(ids):
+            runner = self._decode
+            scores, cached_tokens = self._compute(runner, self._decoded, ids)
+        else:
+            runner = self._prefill
+            scores, cached_tokens = self._compute(runner, self._prefilled, ids)
             self._decode.continue_from(self._cache)
-        timer.prompt_done(self._prefill.handover_s + self._decode.handover_s - before)
+            self._decoded[:] = ids
+        kv_s = self._prefill.handover_s + self._decode.handover_s - before
+        timer.prompt_done(runner.device.id, kv_s, cached_tokens)
         return scores
 
-    def _stats(self, ids: Sequence[int], answer: AnswerText, timer: _PhaseTimer) -> GenerationStats:
+    def _compute(self, runner: Runner, computed: list[int], ids: Sequence[int]) -> tuple[np.ndarray, int]:
+        """Compute a prompt on one device; return its scores, and the number of tokens that were there already."""
+        assert self._cache is not None
+        start = runner.rewind(_common_length(computed, ids[:-1])) if self._keeps_cache and computed else 0
+        if start == 0:
+            self._cache.clear()
+            runner.reset(self._cache)
+        # Also those of the other device: it shares the buffers of the cache, or is going to continue from them.
+        for tokens in (self._prefilled, self._decoded):
+            del tokens[start:]
+        scores = np.empty(0, np.float32)
+        array = np.asarray(ids, np.int64)
+        before, computed[:] = computed[:], []  # nothing is known of a cache where the engine fails within a run
+        for at in range(start, len(ids), self._chunk_tokens):
+            scores = runner.forward(array[at : at + self._chunk_tokens], at)
+        computed[:] = [*before, *ids[start:]]
+        return scores, start
+
+    def _continues_on_decode_device(self, ids: Sequence[int]) -> bool:
+        """Return whether a prompt continues sooner where the answer before it was generated.
+
+        The decode device has that answer in its cache, the prefill device has not. Several tokens at once take no
+        longer than one by one, which the answer has measured.
+        """
+        last, added = self._last_split, len(ids) - _common_length(self._decoded, ids[:-1])
+        if not self._keeps_cache or last is None or added == len(ids):
+            return False
+        by_prefill_device = len(ids) - _common_length(self._prefilled, ids[:-1])
+        return added / last.decode_tok_s < by_prefill_device / last.prefill_tok_s + last.kv_s
+
+    def _stats(self, ids: Sequence[int], answer: AnswerText, timer: PhaseTimer) -> GenerationStats:
         return GenerationStats(
-            prefill=self._prefill.device.id,
+            prefill=timer.device,
             decode=self._decode.device.id,
             prompt_tokens=len(ids),
+            cached_tokens=timer.cached_tokens,
             new_tokens=len(answer.ids),
             load_s=self.load_s,
             prefill_s=timer.prefill_s,
             kv_s=timer.kv_s,
-            kv_bytes=self.bundle.cache_bytes_per_token * len(ids) if self._is_split else 0,
+            kv_bytes=self.bundle.cache_bytes_per_token * len(ids) if timer.device != self._decode.device.id else 0,
             decode_s=timer.decode_s,
             end_to_end_s=timer.prefill_s + timer.kv_s + timer.decode_s,
             weights_copies=2 if self._is_split else 1,
         )
+
+
+def _common_length(first: Sequence[int], second: Sequence[int]) -> int:
+    """Return the length of the common beginning of two sequences."""
+    pairs = enumerate(zip(first, second, strict=False))
+    return next((at for at, (a, b) in pairs if a != b), min(len(first), len(second)))

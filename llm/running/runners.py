@@ -56,6 +56,9 @@ class Runner(Protocol):
     def reset(self, cache: KvCache) -> None:
         """Start a new sequence; a runner loaded with `exports_cache` writes its keys and values to this cache."""
 
+    def rewind(self, length: int) -> int:
+        """Forget all tokens but the first `length`, and return how many are left: 0 where an engine has to reset."""
+
     def close(self) -> None:
         """Release the device's memory."""
 
@@ -156,6 +159,12 @@ class InPlaceRunner(Runner):
     def reset(self, cache: KvCache) -> None:
         self.continue_from(cache)
 
+    def rewind(self, length: int) -> int:
+        if self._cache is None:
+            return 0
+        self._cache.length = length
+        return length
+
     def close(self) -> None:
         self._step = self._cache = None
         self.module.close()
@@ -189,12 +198,14 @@ class StatefulRunner(Runner):
         self._buffers: dict[str, np.ndarray] = {}
         self._logits = np.zeros((shape[0], 1, vocab), np.float32)
         self._cache: KvCache | None = None
+        self._length = 0
 
     def forward(self, ids: np.ndarray, start: int) -> np.ndarray:
         count = ids.shape[-1]
         fresh = {name: self._output_buffer(name, count) for name in self._fresh}
         binding = self._module.bind(_feeds(self._inputs, ids, start), {"logits": self._logits, **fresh})
         binding.run()
+        self._length = start + count
         if self._cache is not None:
             begin = time.perf_counter()
             self._export(self._cache, fresh, start, count)
@@ -205,12 +216,24 @@ class StatefulRunner(Runner):
         begin = time.perf_counter()
         self._module.reset_state()
         self._module.set_state(cache.filled())
+        self._length = cache.length
         self._cache = None
         self.handover_s += time.perf_counter() - begin
 
     def reset(self, cache: KvCache) -> None:
         self._module.reset_state()
+        self._length = 0
         self._cache = cache if self._exports_cache else None
+
+    def rewind(self, length: int) -> int:
+        if length < self._length:
+            begin = time.perf_counter()
+            values = self._module.get_state()
+            self._module.reset_state()
+            self._module.set_state({name: np.ascontiguousarray(value[:, :, :length]) for name, value in values.items()})
+            self._length = length
+            self.handover_s += time.perf_counter() - begin
+        return length
 
     def close(self) -> None:
         self._cache = None
@@ -272,6 +295,10 @@ class GrowingRunner(Runner):
     def reset(self, cache: KvCache) -> None:
         self._past = self._empty
         self._cache = cache if self._exports_cache else None
+
+    def rewind(self, length: int) -> int:
+        self._past = {name: np.ascontiguousarray(past[:, :, :length]) for name, past in self._past.items()}
+        return length
 
     def close(self) -> None:
         self._past = {}

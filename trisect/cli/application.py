@@ -22,6 +22,7 @@ from .commands.bench_adversary_command import adversary
 from .commands.bench_command import bench_app
 from .commands.bench_study_command import study
 from .commands.can_run_command import can_run
+from .commands.chat_command import chat
 from .commands.devices_command import devices
 from .commands.explain_command import explain
 from .commands.generate_command import generate
@@ -55,6 +56,7 @@ for _name, _command in (
     ("verify", verify),
     ("explain", explain),
     ("generate", generate),
+    ("chat", chat),
     ("import", import_model),
     ("can-run", can_run),
 ):

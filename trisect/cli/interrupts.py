@@ -63,6 +63,36 @@ def interrupts_handled(*, until_exit: bool) -> Iterator[None]:
             guard.join()
 
 
+class InterruptRequest:
+    """Whether the user has pressed Ctrl-C since this was last reset."""
+
+    def __init__(self) -> None:
+        self.is_made = False
+        self.raises = True
+        """Whether Ctrl-C raises `KeyboardInterrupt`, or is only recorded."""
+
+    def __call__(self, *_: object) -> None:
+        self.is_made = True
+        if self.raises:
+            raise KeyboardInterrupt
+
+
+@contextmanager
+def interrupts_requested() -> Iterator[InterruptRequest]:
+    """Let a block decide what Ctrl-C ends: the command goes on, and no second thread watches it meanwhile."""
+    request = InterruptRequest()
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        yield request
+        return
+    before = signal.signal(signal.SIGINT, request)
+    wakeup_before = signal.set_wakeup_fd(-1)
+    try:
+        yield request
+    finally:
+        signal.set_wakeup_fd(wakeup_before, warn_on_full_buffer=False)
+        signal.signal(signal.SIGINT, before)
+
+
 def _is_ours(number: int) -> bool:
     """Return whether a signal is not ignored, as ``nohup`` and shells do for what runs in the background."""
     return signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler)

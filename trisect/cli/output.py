@@ -117,9 +117,9 @@ def _encodable(value: Any) -> Any:
     return utf8_text(value) if isinstance(value, str) else value
 
 
-def note(text: str) -> None:
-    """Write a line to standard error."""
-    sys.stderr.write(f"{printable_line(text)}\n")
+def note(text: str, *, lines: bool = False) -> None:
+    """Write a line, or several lines, to standard error."""
+    sys.stderr.write(f"{printable_lines(text) if lines else printable_line(text)}\n")
     sys.stderr.flush()
 
 
