@@ -51,16 +51,32 @@ class Bits:
     bits: int
     run: int
 
-    def unpack(self, blocks: Fields) -> np.ndarray:
-        """Return uint8 [blocks, levels]."""
-        packed = np.ascontiguousarray(blocks[self.field]).reshape(len(blocks), -1, self.run)
-        if self.bits == 8:
-            return packed.reshape(len(blocks), -1)
-        count = 8 // self.bits
-        result = np.empty((len(blocks), packed.shape[1], count, self.run), np.uint8)
-        for index in range(count):
-            np.bitwise_and(packed >> (index * self.bits), (1 << self.bits) - 1, out=result[:, :, index])
-        return result.reshape(len(blocks), -1)
+    def unpack(self, blocks: Fields, levels: np.ndarray, shift: int) -> None:
+        """Set some bits of the levels.
+
+        Parameters
+        ----------
+        levels : numpy.ndarray
+            uint8 [blocks, levels of a block]; overwritten if `shift` is 0.
+        shift : int
+            Position of these bits in a level.
+        """
+        packed = np.ascontiguousarray(blocks[self.field])
+        word = np.dtype(f"u{min(self.run, 8)}")  # several bytes at once; no bit crosses a byte's end
+        words = packed.view(word).reshape(len(blocks), -1, self.run // word.itemsize)
+        planes = levels.view(word).reshape(len(blocks), words.shape[1], 8 // self.bits, -1)
+        every_byte = int.from_bytes(b"\1" * word.itemsize, "little")
+        for index in range(8 // self.bits):
+            position = index * self.bits
+            plane = words & word.type((((1 << self.bits) - 1) << position) * every_byte)
+            if position > shift:
+                plane >>= word.type(position - shift)
+            elif position < shift:
+                plane <<= word.type(shift - position)
+            if shift == 0:
+                planes[:, :, index] = plane
+            else:
+                planes[:, :, index] |= plane
 
 
 @dataclass(frozen=True)
@@ -112,15 +128,16 @@ class BlockType:
         """
         rows = len(data)
         blocks = data.reshape(-1).view(self.fields)
-        numbers = self.bits[0].unpack(blocks)
-        shift = self.bits[0].bits
-        for part in self.bits[1:]:
-            numbers |= part.unpack(blocks) << shift
+        numbers = np.empty((len(blocks), self.weights), np.uint8)
+        shift = 0
+        for part in self.bits:
+            part.unpack(blocks, numbers, shift)
             shift += part.bits
         if self.table:
             levels = np.take(np.array(self.table, np.int8), numbers)
-        else:  # uint8 arithmetic wraps around as int8's
-            levels = (numbers - np.uint8(self.zero)).view(np.int8)
+        else:
+            numbers -= np.uint8(self.zero)  # wraps around as int8 does
+            levels = numbers.view(np.int8)
         offsets = self.offsets(blocks).in_rows(rows) if self.offsets is not None else None
         levels = levels.reshape(rows, -1, self.group)
         return Groups(levels, self.scales(blocks).in_rows(rows), offsets, self.subtracts)

@@ -27,7 +27,7 @@ from trisect.runtime.errors import InvalidModel
 from .block_types import BLOCK_TYPES, DENSE_TYPES, BlockType, Groups, Scale
 from .gguf_reader import GgufTensor
 
-_CHUNK_ELEMENTS = 1 << 20
+_CHUNK_ELEMENTS = 1 << 18  # arrays that stay in the processor's cache
 _MAX_STEPS = 17  # 15 steps between 16 levels times 17 is the whole range of 8 bits
 
 Rounding = Literal["exact", "steps", "wide"]
@@ -105,7 +105,9 @@ def convert(groups: Groups, form: BlockForm) -> QuantBlocks:
     fits = -half <= lowest - form.shift and highest - form.shift < half
     if not fits or form.block != groups.levels.shape[2] or (groups.offsets is not None) > form.has_offsets:
         raise ValueError(f"levels {lowest} to {highest} in groups of {groups.levels.shape[2]} do not fit into {form}")
-    levels = groups.levels.view(np.uint8) + np.uint8(half - form.shift)  # wraps around
+    levels = groups.levels.view(np.uint8)
+    if half != form.shift:
+        levels = levels + np.uint8(half - form.shift)  # wraps around
     data = levels if form.bits == 8 else _pack_nibbles(levels)
     return QuantBlocks(form, data, groups.scales, groups.offsets, groups.subtracts)
 

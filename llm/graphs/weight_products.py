@@ -34,7 +34,7 @@ def product(graph: GraphBuilder, x: str, weight: Weight, name: str, *, batched: 
         return graph.node("MatMulNBits", inputs, name, domain=MICROSOFT, **attributes)
     # All weights of a block lack the same offset: add the offset times the sum of the input's block.
     y = graph.node("MatMulNBits", inputs, f"{name}.levels", domain=MICROSOFT, **attributes)
-    sums = graph.block_sums(x, columns, form.block)
+    sums = graph.block_sums(x, columns, form.block, batched=batched)
     offsets = _offsets(graph, weight, scales, name)
     if not batched:  # Gemm multiplies and adds in one kernel
         return graph.node("Gemm", [sums, offsets, y], name, transB=1)

@@ -219,13 +219,20 @@ class GraphBuilder:
         self._nodes.append(helper.make_node(op, inputs, outputs, name=name, domain=domain, **attributes))
         return outputs
 
-    def block_sums(self, x: str, columns: int, block: int) -> str:
-        """Add the sums over blocks of the last axis of x [..., columns], once for all weights that multiply x."""
+    def block_sums(self, x: str, columns: int, block: int, *, batched: bool) -> str:
+        """Add the sums over blocks of the last axis of x, [..., blocks], once for all weights that multiply x.
+
+        A reduction: multiplying by a matrix of ones took 50 times as long for 8192 columns of one token.
+        """
         name = f"{x}.sums.{block}"
         if name not in self._sums:
             self._sums.add(name)
-            ones = np.kron(np.eye(columns // block, dtype=np.float32), np.ones((block, 1), np.float32))
-            self.node("MatMul", [x, self.constant(f"block_sums.{columns}.{block}", ones)], name)
+            lead = [0, -1] if batched else [-1]
+            shape = np.array([*lead, columns // block, block], np.int64)
+            split = self.node(
+                "Reshape", [x, self.constant(f"blocks.{columns}.{block}.{len(lead)}", shape)], f"{name}.blocks"
+            )
+            self.node("ReduceSum", [split, self.constant("last_axis", np.array([-1], np.int64))], name, keepdims=0)
         return name
 
     def save(self, path: Path, name: str, opset: int) -> None:

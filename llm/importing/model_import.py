@@ -10,7 +10,7 @@ import errno
 import hashlib
 import os
 import re
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -28,17 +28,20 @@ from .folder_config import is_model_folder
 from .folder_import import import_folder
 from .gguf_import import import_gguf
 from .hub import fetch_from_hub, looks_like_hub_id
+from .weight_conversion import Preference
 
 IMPORTER = "7"
 """Changes whenever the same source would give other files."""
 
+_HASHED_MAX_BYTES = 256 << 20
+_HEADER_BYTES, _SAMPLES, _SAMPLE_BYTES = 16 << 20, 64, 1 << 18
 _FILES = re.compile(r"(bundle|tokenizer|prompting)\.json|(standard|in_place)\.onnx|(weights|data_\d+)\.bin")
 """Names of the files of a bundle."""
 
 _temporary_folders: list[ScratchFolder] = []
 
 WeightFormat = Literal["blocks", "float32"]
-"""Quantised weights in blocks as in the source, or widened to float32."""
+"""Weights as in the source, or widened to float32."""
 
 
 def bundles_folder() -> Path:
@@ -51,6 +54,7 @@ def open_model(
     model: str | Path,
     *,
     weights: WeightFormat = "blocks",
+    prefer: Preference = "speed",
     folder: Path | None = None,
     progress: Progress = no_progress,
 ) -> Bundle:
@@ -61,7 +65,10 @@ def open_model(
     model : str or Path
         A GGUF file; a folder written by onnxruntime-genai's builder or optimum; a bundle; or a Hugging Face id.
     weights : {"blocks", "float32"}
-        For GGUF: store quantised weights in blocks, or widened to float32.
+        For GGUF: store weights as in the file, or widened to float32.
+    prefer : {"speed", "exact"}
+        For GGUF: allow forms of the weights with a small error where they measured faster, or exact ones only;
+        `Bundle.forms` lists what was chosen.
     folder : Path, optional
         Where to write the bundle; by default the cache.
 
@@ -92,7 +99,7 @@ def open_model(
         )
     progress(0, 100, "reading")
     sha256 = _fingerprint(path)
-    importer = f"{IMPORTER}-{weights}"
+    importer = f"{IMPORTER}-{weights}" + ("-exact" if prefer == "exact" else "")
     # Any name of a file may be too long for what is added, or none that engines can open.
     name = re.sub(r"[^\w.-]", "_", path.name if path.is_dir() else path.stem, flags=re.ASCII)[:100]
     target = folder or bundles_folder() / f"{name}-{sha256[:12]}-{importer}"
@@ -108,13 +115,21 @@ def open_model(
         check_folder(target, kind, [path])
     try:
         with atomic_folder(target, kind) as aside:
-            _import(path, aside, target, weights, progress, (sha256, importer))
+            _import(path, aside, target, _Forms(weights, prefer), progress, (sha256, importer))
     except StorageFailed:
         present = _complete_bundle(target)  # another process was faster
         if present is None or (present.source_sha256, present.importer) != (sha256, importer):
             raise
         return present
     return Bundle.load(target)
+
+
+@dataclass(frozen=True)
+class _Forms:
+    """How weights are to be stored."""
+
+    weights: WeightFormat
+    prefer: Preference
 
 
 def _writable(target: Path, kind: FolderKind) -> Path:
@@ -129,9 +144,7 @@ def _writable(target: Path, kind: FolderKind) -> Path:
         return folder.path / target.name
 
 
-def _import(
-    path: Path, aside: Path, target: Path, weights: WeightFormat, progress: Progress, origin: tuple[str, str]
-) -> None:
+def _import(path: Path, aside: Path, target: Path, forms: _Forms, progress: Progress, origin: tuple[str, str]) -> None:
     """Write the bundle of a model into an empty folder.
 
     Raises
@@ -144,7 +157,7 @@ def _import(
         if path.is_dir():
             bundle = import_folder(path, aside, progress=progress)
         else:
-            bundle = import_gguf(path, aside, weights=weights, progress=progress)
+            bundle = import_gguf(path, aside, weights=forms.weights, prefer=forms.prefer, progress=progress)
         name, source = (os.fsencode(text).decode(errors="replace") for text in (bundle.name, bundle.source))
         replace(bundle, name=name, source=source, source_sha256=sha256, importer=importer).save(aside)
     except OSError as error:
@@ -184,12 +197,24 @@ def _storage_failed(target: Path, error: OSError) -> TrisectError:
 
 
 def _fingerprint(path: Path) -> str:
-    """Return the SHA-256 of a file, or of the names, sizes and times of a folder's files."""
+    """Return a SHA-256 that identifies a file or the files of a folder.
+
+    Of a small file its content; of a large one its size, time, beginning and samples of the rest, so that gigabytes
+    are not read whenever a model is opened; of a folder the names, sizes and times of its files.
+    """
     digest = hashlib.sha256()
     try:
         if path.is_file():
             with open_regular(path) as file:
-                return hashlib.file_digest(file, "sha256").hexdigest()
+                stat = os.fstat(file.fileno())
+                if stat.st_size <= _HASHED_MAX_BYTES:
+                    return hashlib.file_digest(file, "sha256").hexdigest()
+                digest.update(f"{stat.st_size}\0{stat.st_mtime_ns}\0".encode())
+                digest.update(file.read(_HEADER_BYTES))
+                for index in range(_SAMPLES):
+                    file.seek((stat.st_size - _SAMPLE_BYTES) * index // (_SAMPLES - 1))
+                    digest.update(file.read(_SAMPLE_BYTES))
+                return digest.hexdigest()
         folders = [folder for folder in (path, path / "onnx") if folder.is_dir()]
         for file_path in sorted(p for folder in folders for p in folder.iterdir() if p.is_file()):
             stat = file_path.stat()
