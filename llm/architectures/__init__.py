@@ -17,6 +17,13 @@ from ..gguf.decoder_metadata import check_tensors
 from ..gguf.gguf_reader import GgufFile
 from ..graphs.decoder_config import DecoderConfig
 
+_KINDS_OF_LAYERS = {
+    "experts": ("qwen2moe", "qwen3moe", "gpt-oss", "granitemoe", "olmoe", "phimoe", "deepseek2", "llama4", "gemma4"),
+    "gated delta or state-space layers": ("qwen3next", "qwen35", "qwen35moe", "mamba", "mamba2", "granitehybrid"),
+    "embeddings per layer": ("gemma3n",),
+}
+"""What known architectures have that the graph writers do not."""
+
 
 def architectures() -> tuple[str, ...]:
     """Return GGUF's names of the supported architectures.
@@ -34,15 +41,17 @@ def unsupported_architecture(name: object) -> str:
 
     Examples
     --------
-    >>> unsupported_architecture("gemma3n")[:55]
-    "the architecture 'gemma3n' is not supported; similar ar"
+    >>> unsupported_architecture("qwen3moe")[:90]
+    "the architecture 'qwen3moe' is not supported, since it has experts; similar are qwen3, qwe"
     """
     known = architectures()
     near = difflib.get_close_matches(str(name)[:80], known, n=3, cutoff=0.7)
     similar = f"similar are {', '.join(near)}; " if near else ""
     rest = [other for other in known if other not in near]
     shown = str(name)[:80] if isinstance(name, str) else name
-    return f"the architecture {shown!r} is not supported; {similar}supported are {', '.join([*near, *rest])}"
+    kinds = [kind for kind, names in _KINDS_OF_LAYERS.items() if name in names]
+    why = f", since it has {kinds[0]}" if kinds else ""
+    return f"the architecture {shown!r} is not supported{why}; {similar}supported are {', '.join([*near, *rest])}"
 
 
 def read_config(file: GgufFile) -> DecoderConfig:

@@ -114,7 +114,7 @@ def test_rejects_inconsistencies(tmp_path: Path, reason: str) -> None:
 
 
 def test_rejects_other_architectures_by_name(tmp_path: Path) -> None:
-    with pytest.raises(UnsupportedModel, match=r"'mamba' is not supported; .*gemma3.*llama.*qwen3"):
+    with pytest.raises(UnsupportedModel, match=r"'mamba' is not supported, .*gemma3.*llama.*qwen3"):
         config_of(tmp_path, arch="mamba")
 
 
