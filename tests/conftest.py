@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 
+# Test processes share the cores: threads of one would wait for those of another, and each measurement is disturbed.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+os.environ["TRISECT_MEASURE_ONCE"] = "1"
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="run the slow tests too")

@@ -7,7 +7,7 @@ costs what its operations and bytes suggest.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from math import exp
@@ -201,11 +201,11 @@ class Regression:
             flat = np.bincount(pairs, times[matrix.row] * matrix.value, minlength=matrix.segments * len(precision))
             slopes = flat.reshape(matrix.segments, -1) / noise[:, None]
             trust = np.where(np.abs(off) < _OUTLIER, 1.0, _OUTLIER / np.maximum(np.abs(off), 1e-9))
-            information = (slopes * trust[:, None]).T @ slopes + np.diag(precision)
+            scaled = slopes * np.sqrt(trust)[:, None]
             gradient = slopes.T @ (trust * off) + precision * self.weights
+            solve = _damped_solver(scaled, precision)
             for _ in range(_STEPS):
-                damped = information + damping * np.diag(np.diag(information))
-                tried = self.weights + np.clip(np.linalg.solve(damped, -gradient), -_MAX_STEP, _MAX_STEP)
+                tried = self.weights + np.clip(-solve(gradient, damping), -_MAX_STEP, _MAX_STEP)
                 new_value, new_times, new_off = cost(tried)
                 if new_value < value:
                     break
@@ -217,6 +217,25 @@ class Regression:
             damping = max(damping / 5, 1e-6)
             if gained < 1e-4 * value:
                 return
+
+
+def _damped_solver(rows: np.ndarray, precision: np.ndarray) -> Callable[[np.ndarray, float], np.ndarray]:
+    """Return the solver of ``(A + damping * diag(A)) x = b`` for ``A = rows.T @ rows + diag(precision)``.
+
+    Of fewer rows than columns, by the Woodbury identity, a system of as many equations as there are rows.
+    """
+    diagonal = (rows**2).sum(axis=0) + precision
+    if len(rows) >= len(precision):
+        information = rows.T @ rows + np.diag(precision)
+        return lambda b, damping: np.linalg.solve(information + np.diag(damping * diagonal), b)
+
+    def solve(b: np.ndarray, damping: float) -> np.ndarray:
+        damped = precision + damping * diagonal
+        inner = np.linalg.solve(np.eye(len(rows)) + (rows / damped) @ rows.T, rows @ (b / damped))
+        result: np.ndarray = (b - rows.T @ inner) / damped
+        return result
+
+    return solve
 
 
 def _base_s(term: CostTerm) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -18,11 +19,13 @@ from trisect.partitioner.planning.plan_request import DeviceData, PlanRequest
 from trisect.partitioner.problem.constraints import read_constraints
 from trisect.partitioner.problem.problem_builder import ProblemInputs
 from trisect.partitioner.problem.task_grouping import task_graph
+from trisect.partitioner.strategies import strategy
 from trisect.profiles.costmodel.costs import Costs
 from trisect.profiles.costmodel.link_cost import LinkCost
 from trisect.profiles.costmodel.op_features import OpFeatures
 from trisect.runtime.device import Device
 from trisect.runtime.plans.plan import Plan
+from trisect.scheduler.problem.problem import Problem
 from trisect.scheduler.problem.rules import Objective
 
 CPU = Device("cpu:one", "cpu", "one", "a processor")
@@ -190,3 +193,17 @@ def split(
     constraints = read_constraints(more.pop("constraints", None))
     request = PlanRequest(path, tuple(devices), strategy, objective, shapes or {}, constraints, seed=seed, **more)
     return make_plan(request, data, out_folder)
+
+
+@strategy("test-blocks")
+def blocks(problem: Problem, count: str = "4") -> dict[str, str]:
+    """Stretches of the graph's order, devices by turns."""
+    ids, tasks = problem.device_ids, list(problem.graph)
+    return {task: ids[i * int(count) // len(tasks) % len(ids)] for i, task in enumerate(tasks)}
+
+
+@strategy("test-random")
+def scattered(problem: Problem, seed: str = "0") -> dict[str, str]:
+    """Every task on a device drawn by lot."""
+    rng = random.Random(int(seed))
+    return {task: rng.choice(problem.device_ids) for task in problem.graph}

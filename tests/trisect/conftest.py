@@ -13,8 +13,9 @@ from onnx import helper, numpy_helper
 import trisect
 from trisect import api
 from trisect.profiles.costmodel.op_features import OpClass
+from trisect.profiles.measuring.contention import EXECUTORS, contending_pairs
 from trisect.profiles.stored import profile_store as store
-from trisect.profiles.stored.profile_data import DeviceProfile, Link, Point, Profile, Provenance
+from trisect.profiles.stored.profile_data import Contention, DeviceProfile, Link, Point, Profile, Provenance
 
 LAYERS = 6
 WIDTH = 16
@@ -72,8 +73,18 @@ def measured() -> None:
         for d in devices
     }
     links = tuple(Link(a.id, b.id, 1e-5, None) for a in devices for b in devices if a.id != b.id)
+    contention = tuple(
+        Contention(device.id, beside.id, executor, kind, alone_s=1e-3, together_s=2e-3)
+        for pair in contending_pairs(devices)
+        for device, beside in (pair, pair[::-1])
+        for executor in EXECUTORS
+        for kind in (OpClass.MATMUL, OpClass.MATVEC)
+    )
     origin = Provenance("measured", platform.node(), "synthetic", "", "", {}, None)
-    store.save(Profile(origin, "float32", device_profiles, links), store.default_path())
+    store.save(
+        Profile(origin, "float32", device_profiles, links, contention=contention),
+        store.default_path(),
+    )
 
 
 @pytest.fixture(scope="session")

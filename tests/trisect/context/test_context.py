@@ -42,7 +42,7 @@ refused (float[2, 3, 3] x) => (float[2] y) { a = Exp (x)  d = Det (a)  y = Neg (
 
 
 @pytest.fixture(autouse=True)
-def own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def own_store(measured: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("TRISECT_HISTORY", str(tmp_path / "history.sqlite"))
     monkeypatch.setenv("TRISECT_POLICY", "")
 
