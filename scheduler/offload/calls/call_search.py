@@ -1,4 +1,4 @@
-"""The search for the least latency: sequences of calls, annealing of clusters and of groups, then CP-SAT."""
+"""The search for the least latency: graphs in series, other sequences of calls, annealing, then CP-SAT."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from ..step_counts import call_steps
 from .call_latency import anneal_calls, latency
 from .call_sequence import best_sequence
 from .path_bound import path_bound
+from .series_calls import best_series
 
 _CHAIN_SHARES = (1 / 8, 1 / 32)
 """Shares of an accelerator's memory that a chain may occupy where chains are kept together, one for each round."""
@@ -29,8 +30,16 @@ _MAX_PROVABLE = 150
 def search_calls(instance: OffloadInstance, clock: TimeLimit, random: Random) -> SearchState:
     """Return the placement with the least latency found in the time, with a bound."""
     state = SearchState(inf, None, path_bound(instance), "critical path")
+    series_bound, series = best_series(instance, clock)
+    state = state.with_bound(series_bound, "sequences of calls")
+    if series is not None:
+        state = state.with_placement(latency(instance, series), series)
+    if state.is_proven:
+        return state
     chains = [chain_clusters(instance, instance.capacity * share) for share in _CHAIN_SHARES]
     starts = starting_placements(instance)
+    if state.where is not None:
+        starts.append((state.value, state.where))
     for cluster_of in (list(range(instance.count)), *chains):
         limit = _SEQUENCE_RATIO * min(starts)[0] if starts else inf
         sequence = best_sequence(coarse_instance(instance, cluster_of), limit, clock)

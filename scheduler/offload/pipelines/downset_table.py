@@ -37,6 +37,18 @@ class DownsetTable:
         """The downsets as integers."""
         return [int.from_bytes(row.tobytes(), "little") for row in self.words]
 
+    def at(self, rows: NDArray[np.int64]) -> DownsetTable:
+        """Return a table of some downsets, given by rows in ascending order."""
+        return DownsetTable(
+            self.words[rows],
+            self.acc[rows],
+            self.host[rows],
+            self.size[rows],
+            self.no_acc[rows],
+            self.no_host[rows],
+            self.alone[rows],
+        )
+
 
 def downset_table(instance: OffloadInstance, clock: TimeLimit, max_count: int) -> DownsetTable | None:
     """Return all downsets; None where there are more than a number, or time is up."""
