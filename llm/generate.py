@@ -1,4 +1,4 @@
-"""`trisect.generate`: import a model, measure its phases, choose devices, load it and generate text."""
+"""`trisect.generate`: import a model, choose devices, load it and generate text; and measuring its phases for that."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from trisect.runtime.progress import Progress, no_progress
 
 from .bundle import Bundle
 from .importing.model_import import open_model
-from .phases.device_choice import choose_devices
+from .phases.device_choice import measured_phases
+from .phases.phase_measurement import PhaseScope
+from .phases.phase_profile import PhaseProfile
+from .phases.quick_choice import choose_at_once
 from .running.generation import Generation, LanguageSession
 from .running.prompt import tokenise
 from .running.sampling import SamplingOptions
@@ -46,7 +49,8 @@ def generate(
     prompt : str or sequence of int
         Text, or token ids as they are.
     prefill, decode : str
-        Device ids, or ``auto``: chosen from measurements on this machine, which are made now if they are missing.
+        Device ids, or ``auto``: chosen from measurements on this machine (`measure`), else from those of other models,
+        else one device by how its engine keeps the KV cache.
     temperature, top_k, top_p, repetition_penalty, seed
         See `SamplingOptions`; the default is greedy.
     stop : str or sequence of str
@@ -58,7 +62,7 @@ def generate(
     on_text : callable, optional
         Called with each piece of text as it is generated.
     progress : callable
-        Called while importing and measuring.
+        Called while importing.
 
     Raises
     ------
@@ -76,14 +80,47 @@ def generate(
     bundle = open_bundle(model, precision=precision, progress=report)
     tokenizer = Tokenizer.load(bundle.folder)
     checked = tokenise(bundle, tokenizer, prompt, chat=chat)
-    choice = choose_devices(
+    choice = choose_at_once(
         bundle, prefill, decode, prompt_tokens=len(checked.ids), new_tokens=max_new_tokens, threads=threads,
-        precision=precision, progress=report,
+        precision=precision,
     )  # fmt: skip
     with LanguageSession(
         bundle, choice.prefill, choice.decode, threads=threads, precision=precision, tokenizer=tokenizer
     ) as session:
         return session.generate(checked, max_new_tokens=max_new_tokens, sampling=sampling, stop=stop, on_text=on_text)
+
+
+def measure(
+    model: str | Path,
+    devices: str = "auto",
+    *,
+    budget_s: float | None = None,
+    threads: int | None = None,
+    precision: str = "fast",
+    progress: Progress = no_progress,
+) -> tuple[PhaseProfile, dict[str, str]]:
+    """Measure and store a model's prefill, decode and KV-cache hand-over, from which devices are chosen.
+
+    What was measured before is not measured again. An interrupted measurement keeps what it has.
+
+    Parameters
+    ----------
+    devices : str
+        Device ids or kinds, comma-separated, or ``auto``.
+    budget_s : float, optional
+        Time after which only the shortest lengths are still measured.
+
+    Returns
+    -------
+    profile : PhaseProfile
+    excluded : dict of str to str
+        Device id -> the reason why it cannot run the model.
+    """
+    check_devices(devices)
+    bundle = open_bundle(model, precision=precision, progress=progress)
+    by_id = {device.id: device for device in engines.find_hardware(devices)}
+    scope = PhaseScope(budget_s=budget_s)
+    return measured_phases(bundle, by_id, threads=threads, precision=precision, scope=scope, progress=progress)
 
 
 def check_devices(*wanted: str) -> None:

@@ -11,9 +11,9 @@ from trisect.runtime.errors import EngineFailed, InvalidModel, ProfileMissing
 from trisect.runtime.progress import Progress, no_progress
 
 from ..bundle import Bundle
-from .phase_measurement import measure_phases
+from .phase_measurement import ALL_LENGTHS, PhaseScope, is_measured, measure_phases
 from .phase_prediction import PhasePrediction, rank_device_pairs
-from .phase_profile import PhaseProfile, load_phases, phases_path, save_phases
+from .phase_profile import PhaseProfile, load_phases, phases_path, save_phases, stored_phases
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,10 @@ def choose_devices(
         except ProfileMissing:  # measuring half a minute is too long just to predict the only pair
             notes = _notes((prefill, decode), devices, {})
             return DeviceChoice(candidates["prefill"][0], candidates["decode"][0], (), notes)
-    profile, excluded = measured_phases(bundle, devices, threads=threads, precision=precision, progress=progress)
+    profile, excluded = measured_phases(
+        bundle, devices, threads=threads, precision=precision,
+        scope=PhaseScope(up_to_tokens=prompt_tokens + new_tokens), progress=progress,
+    )  # fmt: skip
     for phase, wanted in (("prefill", prefill), ("decode", decode)):
         candidates[phase] = [device for device in candidates[phase] if device.id not in excluded]
         if not candidates[phase]:
@@ -91,6 +94,7 @@ def measured_phases(
     *,
     threads: int | None,
     precision: str,
+    scope: PhaseScope = ALL_LENGTHS,
     progress: Progress = no_progress,
 ) -> tuple[PhaseProfile, dict[str, str]]:
     """Return the phase profile of a model, from disk or measured now, and the devices that cannot run the model.
@@ -121,15 +125,14 @@ def measured_phases(
             del able[device.id]
             excluded[device.id] = error.message
     while able:
-        try:
-            return load_phases(path, bundle, list(able.values())), excluded
-        except ProfileMissing:
-            pass
+        known = stored_phases(path, bundle, list(able.values()))
+        if known is not None and is_measured(known, bundle, list(able.values()), scope):
+            return known, excluded
         try:
             profile = measure_phases(
-                bundle, list(able.values()), threads=threads, precision=precision, progress=progress
-            )
-            save_phases(profile, path)
+                bundle, list(able.values()), threads=threads, precision=precision, scope=scope, known=known,
+                checkpoint=lambda profile: save_phases(profile, path), progress=progress,
+            )  # fmt: skip
             return profile, excluded
         except EngineFailed as error:
             if error.device not in able:

@@ -5,11 +5,14 @@ Within each round the devices take turns, so that a temporary slowdown of the ma
 
 from __future__ import annotations
 
+import itertools
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -20,18 +23,56 @@ from trisect.runtime.errors import EngineFailed
 from trisect.runtime.progress import Progress, no_progress
 
 from ..bundle import Bundle
+from ..running.kv_cache import KvCache
 from ..running.runners import Runner, load_runner
-from .phase_profile import DevicePhases, Handover, PhasePoint, PhaseProfile
+from .phase_profile import DevicePhases, Handover, PhasePoint, PhaseProfile, merged_phases
 
 PROMPT_TOKENS = (1, 16, 64, 128, 256, 512, 1500)
 """Prompt lengths at which prefill is measured."""
 CONTEXT_TOKENS = (16, 512, 1500)
 """Context lengths at which decode is measured: its time grows linearly in between."""
 _DECODE_STEPS = 24
+_ALWAYS_TOKENS = 16
+"""Lengths up to this one are measured once whatever the budget is."""
 _WARMUP_STEPS = 2
 """Decode steps not counted: they find the processor's caches full of the prompt's data."""
 
 _Times = dict[int, list[float]]
+
+
+@dataclass(frozen=True)
+class PhaseScope:
+    """How much is measured."""
+
+    up_to_tokens: int | None = None
+    """Length of the longest request that is to be predicted; None = all lengths."""
+    rounds: int = 3
+    """Number of measurements, of which the medians are returned."""
+    budget_s: float | None = None
+    """Time after which only the shortest lengths are still measured, once."""
+
+    def prompts(self, bundle: Bundle) -> list[int]:
+        """Return the prompt lengths to measure."""
+        return self._covering([n for n in PROMPT_TOKENS if n < bundle.context_length])
+
+    def contexts(self, bundle: Bundle) -> list[int]:
+        """Return the context lengths to measure."""
+        return self._covering([n for n in CONTEXT_TOKENS if n + _DECODE_STEPS <= bundle.context_length])
+
+    def _covering(self, lengths: list[int]) -> list[int]:
+        """Return the lengths up to the first one that is not shorter than the longest request."""
+        if self.up_to_tokens is not None:
+            lengths = lengths[: 1 + sum(n < self.up_to_tokens for n in lengths)]
+        return lengths or [1]
+
+
+ALL_LENGTHS = PhaseScope()
+
+
+def is_measured(known: PhaseProfile, bundle: Bundle, devices: Sequence[Device], scope: PhaseScope) -> bool:
+    """Return whether a profile has everything in the scope."""
+    measurement = _PhaseMeasurement(bundle, devices, None, "", scope, known)
+    return not measurement.missing_prompts and not measurement.missing_contexts
 
 
 def measure_phases(
@@ -40,7 +81,9 @@ def measure_phases(
     *,
     threads: int | None = None,
     precision: str = "fast",
-    rounds: int = 3,
+    scope: PhaseScope = ALL_LENGTHS,
+    known: PhaseProfile | None = None,
+    checkpoint: Callable[[PhaseProfile], None] | None = None,
     progress: Progress = no_progress,
 ) -> PhaseProfile:
     """Measure every device's prefill and decode, and the hand-over between every two devices.
@@ -49,34 +92,28 @@ def measure_phases(
     ----------
     threads : int, optional
         Compute threads of each engine; None = the engine's default.
-    rounds : int
-        Number of measurements, of which the medians are returned.
+    known : PhaseProfile, optional
+        Measurements of these devices that are not made again.
+    checkpoint : callable, optional
+        Called with all measurements so far after each round, and when the user interrupts.
 
     Raises
     ------
     EngineFailed
         With the device that cannot run the model.
     """
-    measurement = _PhaseMeasurement(bundle, devices, threads, precision, rounds, progress)
-    measurement.measure_prefill()
-    measurement.measure_decode()
-    return PhaseProfile(
-        model=bundle.key,
-        precision=precision,
-        threads=threads,
-        provenance=provenance(devices, threads),
-        devices={
-            device.id: DevicePhases(
-                device.name,
-                device.engine_version,
-                _points(measurement.prefill[device.id]),
-                _points(measurement.decode[device.id]),
-                measurement.load_s[device.id],
-            )
-            for device in devices
-        },
-        handovers=tuple(Handover(*pair, _points(times)) for pair, times in measurement.handover.items()),
-    )
+    measurement = _PhaseMeasurement(bundle, devices, threads, precision, scope, known)
+    measurement.progress = progress
+    try:
+        for measure in (measurement.measure_prefill, measurement.measure_decode):
+            for _ in measure():
+                if checkpoint is not None:
+                    checkpoint(measurement.profile())
+    except KeyboardInterrupt:
+        if checkpoint is not None:
+            checkpoint(measurement.profile())
+        raise
+    return measurement.profile()
 
 
 class _PhaseMeasurement:
@@ -88,56 +125,117 @@ class _PhaseMeasurement:
         devices: Sequence[Device],
         threads: int | None,
         precision: str,
-        rounds: int,
-        progress: Progress,
+        scope: PhaseScope,
+        known: PhaseProfile | None,
     ) -> None:
+        self.progress = no_progress
         self._bundle = bundle
         self._devices = devices
         self._threads = threads
         self._precision = precision
-        self._rounds = rounds
-        self._progress = progress
-        self._prompts = [n for n in PROMPT_TOKENS if n < bundle.context_length] or [1]
-        self._contexts = [n for n in CONTEXT_TOKENS if n + _DECODE_STEPS <= bundle.context_length] or [1]
-        self._ids = np.random.default_rng(0).integers(0, bundle.vocab, max(self._prompts))
-        longest = max(*self._prompts, *(n + _DECODE_STEPS for n in self._contexts))
-        self._cache = bundle.new_cache(min(longest, bundle.context_length))
-        self._steps = (rounds + 1) * len(devices) * 2
+        self._scope = scope
+        self._known = known
+        self._prompts, self._contexts = scope.prompts(bundle), scope.contexts(bundle)
+        self.missing_prompts = {(d.id, n) for d in devices for n in self._prompts if not self._has_prompt(d, n)}
+        self.missing_contexts = {(d.id, n) for d in devices for n in self._contexts if not self._has_context(d, n)}
+        self._end_s = time.monotonic() + (float("inf") if scope.budget_s is None else scope.budget_s)
+        self._steps = len(devices) * (2 + scope.rounds * (len(self._prompts) + len(self._contexts)))
         self._steps_done = 0
         self.prefill: dict[str, _Times] = {d.id: defaultdict(list) for d in devices}
         self.decode: dict[str, _Times] = {d.id: defaultdict(list) for d in devices}
         self.handover: dict[tuple[str, str], _Times] = {}
         self.load_s: dict[str, float] = {}
 
-    def measure_prefill(self) -> None:
-        """Measure prompts of all lengths, and handing their caches over to each other device."""
-        with self._loaded(exports_cache=len(self._devices) > 1) as runners:
-            for _ in range(self._rounds):
-                for device in self._devices:
-                    self._report(f"prefill on {device.id}")
-                    for tokens in self._prompts:
-                        # The first run at a length plans memory and kernels for it.
-                        self._prefill(runners, device, tokens)
-                        elapsed_s, export_s = self._prefill(runners, device, tokens)
-                        self.prefill[device.id][tokens].append(elapsed_s)
-                        for target in self._devices:
-                            if target is not device:
-                                import_s = self._import(runners[target.id], target)
-                                times = self.handover.setdefault((device.id, target.id), defaultdict(list))
-                                times[tokens].append(export_s + import_s)
+    @cached_property
+    def _ids(self) -> np.ndarray:
+        return np.random.default_rng(0).integers(0, self._bundle.vocab, max(*self._prompts, *self._contexts))
 
-    def measure_decode(self) -> None:
-        """Measure single tokens after contexts of all lengths."""
+    @cached_property
+    def _cache(self) -> KvCache:
+        longest = max(*self._prompts, *(n + _DECODE_STEPS for n in self._contexts))
+        return self._bundle.new_cache(min(longest, self._bundle.context_length))
+
+    def profile(self) -> PhaseProfile:
+        """Return all measurements so far, with those that were known before."""
+        devices, known = {}, self._known
+        for device in self._devices:
+            load_s = self.load_s.get(device.id)
+            if load_s is not None:
+                curves = _points(self.prefill[device.id]), _points(self.decode[device.id])
+                devices[device.id] = DevicePhases(device.name, device.engine_version, *curves, load_s)
+        measured = PhaseProfile(
+            model=self._bundle.key,
+            precision=self._precision,
+            threads=self._threads,
+            provenance=provenance(self._devices, self._threads),
+            devices=devices,
+            handovers=tuple(Handover(*pair, _points(times)) for pair, times in self.handover.items()),
+            flops_per_token=self._bundle.flops_per_token,
+            decode_bytes_per_token=self._bundle.decode_bytes_per_token,
+            cache_bytes_per_token=self._bundle.cache_bytes_per_token,
+        )
+        return measured if known is None else merged_phases(known, measured)
+
+    def measure_prefill(self) -> Iterator[None]:
+        """Measure prompts, and handing their caches over to each other device; yield after each round."""
+        if not self.missing_prompts:
+            return
+        with self._loaded(exports_cache=len(self._devices) > 1) as runners:
+            for number in range(self._scope.rounds):
+                for tokens, device in itertools.product(self._prompts, self._devices):
+                    self._report(f"prefill on {device.id}")
+                    if (device.id, tokens) not in self.missing_prompts or self._takes_too_long(device, tokens, number):
+                        continue
+                    # The first run at a length plans memory and kernels for it.
+                    self._prefill(runners, device, tokens)
+                    elapsed_s, export_s = self._prefill(runners, device, tokens)
+                    self.prefill[device.id][tokens].append(elapsed_s)
+                    for target in self._devices:
+                        if target is not device:
+                            import_s = self._import(runners[target.id], target)
+                            times = self.handover.setdefault((device.id, target.id), defaultdict(list))
+                            times[tokens].append(export_s + import_s)
+                yield
+
+    def measure_decode(self) -> Iterator[None]:
+        """Measure single tokens after contexts of all lengths; yield after each round."""
+        if not self.missing_contexts:
+            return
         with self._loaded(exports_cache=False) as runners:
             for device in self._devices:
                 self._prefill(runners, device, min(self._contexts))
-            for _ in range(self._rounds):
-                for device in self._devices:
+            for number in range(self._scope.rounds):
+                for tokens, device in itertools.product(self._contexts, self._devices):
                     self._report(f"decode on {device.id}")
-                    for tokens in self._contexts:
-                        self._prefill(runners, device, tokens)
-                        steps_s = self._decode(runners[device.id], device, tokens)
-                        self.decode[device.id][tokens].append(statistics.median(steps_s[_WARMUP_STEPS:]))
+                    if (device.id, tokens) not in self.missing_contexts or self._takes_too_long(device, tokens, number):
+                        continue
+                    self._prefill(runners, device, tokens)
+                    steps_s = self._decode(runners[device.id], device, tokens)
+                    self.decode[device.id][tokens].append(statistics.median(steps_s[_WARMUP_STEPS:]))
+                yield
+
+    def _has_prompt(self, device: Device, tokens: int) -> bool:
+        """Return whether a prompt, and handing it over to each other device, is known."""
+        if self._known is None or device.id not in self._known.devices:
+            return False
+        curves = [self._known.devices[device.id].prefill]
+        pairs = {(row.source, row.target): row.points for row in self._known.handovers}
+        curves += [pairs.get((device.id, other.id), ()) for other in self._devices if other is not device]
+        return all(any(point.tokens == tokens for point in points) for points in curves)
+
+    def _has_context(self, device: Device, tokens: int) -> bool:
+        if self._known is None or device.id not in self._known.devices:
+            return False
+        return any(point.tokens == tokens for point in self._known.devices[device.id].decode)
+
+    def _takes_too_long(self, device: Device, tokens: int, round_number: int) -> bool:
+        """Return whether a prompt would probably end after the budget; never for the first and shortest ones."""
+        if round_number == 0 and tokens <= _ALWAYS_TOKENS:
+            return False
+        times = self.prefill[device.id]
+        longest = max(times, default=None)
+        expected_s = 0.0 if longest is None else 2 * statistics.median(times[longest]) * tokens / longest
+        return time.monotonic() + expected_s > self._end_s
 
     @contextmanager
     def _loaded(self, *, exports_cache: bool) -> Iterator[Mapping[str, Runner]]:
@@ -158,6 +256,7 @@ class _PhaseMeasurement:
                     )
                 stack.callback(runners[device.id].close)
                 self.load_s[device.id] = time.perf_counter() - begin
+                self._end_s += self.load_s[device.id]  # the budget is for measuring
             yield runners
 
     def _prefill(self, runners: Mapping[str, Runner], device: Device, tokens: int) -> tuple[float, float]:
@@ -192,7 +291,7 @@ class _PhaseMeasurement:
 
     def _report(self, text: str) -> None:
         self._steps_done += 1
-        self._progress(min(self._steps_done, self._steps), self._steps, text)
+        self.progress(min(self._steps_done, self._steps), self._steps, text)
 
 
 @contextmanager

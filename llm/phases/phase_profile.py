@@ -22,7 +22,7 @@ from trisect.runtime.untrusted_files import MalformedFile, decode_json, read_byt
 from ..bundle import Bundle
 
 SCHEMA = 1
-_MAX_FILE_BYTES = 4 << 20
+MAX_FILE_BYTES = 4 << 20
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,10 @@ class PhaseProfile:
     """By device id."""
     handovers: tuple[Handover, ...]
     schema: int = SCHEMA
+    flops_per_token: int = 0
+    """Of the model, as in its bundle; 0 in files of earlier versions."""
+    decode_bytes_per_token: int = 0
+    cache_bytes_per_token: int = 0
 
 
 def phases_path(bundle: Bundle, precision: str, threads: int | None) -> Path:
@@ -90,18 +94,38 @@ def save_phases(profile: PhaseProfile, path: Path) -> None:
 
 def _with_stored(profile: PhaseProfile, path: Path) -> PhaseProfile:
     try:
-        stored = decode_json(read_bytes(path, _MAX_FILE_BYTES), PhaseProfile)
+        stored = decode_json(read_bytes(path, MAX_FILE_BYTES), PhaseProfile)
     except (OSError, MalformedFile):
         return profile
-    if (stored.model, stored.schema) != (profile.model, profile.schema) or _invalid_curve(stored):
+    if (stored.model, stored.schema) != (profile.model, profile.schema) or invalid_curve(stored):
         return profile
-    handovers = {(row.source, row.target): row for row in (*stored.handovers, *profile.handovers)}
-    devices = {**stored.devices, **profile.devices}
-    return replace(profile, devices=devices, handovers=tuple(handovers.values()))
+    return merged_phases(stored, profile)
+
+
+def merged_phases(older: PhaseProfile, newer: PhaseProfile) -> PhaseProfile:
+    """Return what two profiles of one model have measured; the newer one counts where both have."""
+    devices = dict(older.devices)
+    for id_, device in newer.devices.items():
+        before = devices.get(id_)
+        if before is None or (before.name, before.engine_version) != (device.name, device.engine_version):
+            devices[id_] = device
+        else:
+            curves = _merged(before.prefill, device.prefill), _merged(before.decode, device.decode)
+            devices[id_] = replace(device, prefill=curves[0], decode=curves[1])
+    handovers = {(row.source, row.target): row for row in older.handovers}
+    for row in newer.handovers:
+        points = handovers[row.source, row.target].points if (row.source, row.target) in handovers else ()
+        handovers[row.source, row.target] = replace(row, points=_merged(points, row.points))
+    return replace(newer, devices=devices, handovers=tuple(handovers.values()))
+
+
+def _merged(older: Sequence[PhasePoint], newer: Sequence[PhasePoint]) -> tuple[PhasePoint, ...]:
+    points = {point.tokens: point for point in (*older, *newer)}
+    return tuple(points[tokens] for tokens in sorted(points))
 
 
 def load_phases(path: Path, bundle: Bundle, devices: Sequence[Device]) -> PhaseProfile:
-    """Read the phase profile of a model, if it is valid for these devices.
+    """Read the phase profile of a model, if it has measurements of all these devices.
 
     Raises
     ------
@@ -110,34 +134,50 @@ def load_phases(path: Path, bundle: Bundle, devices: Sequence[Device]) -> PhaseP
     InvalidProfile
         If the file is damaged or of a newer version.
     """
+    profile = stored_phases(path, bundle, devices)
+    if profile is None:
+        raise ProfileMissing(f"the phases of {bundle.name} were not measured here")
+    measured = {id_ for id_, device in profile.devices.items() if device.prefill and device.decode}
+    if missing := sorted({device.id for device in devices} - measured):
+        raise ProfileMissing(f"the phases of {bundle.name} were not measured on {', '.join(missing)}")
+    pairs = {(handover.source, handover.target) for handover in profile.handovers}
+    for source, target in itertools.permutations((device.id for device in devices), 2):
+        if (source, target) not in pairs:
+            raise ProfileMissing(f"handing over from {source} to {target} was not measured")
+    return profile
+
+
+def stored_phases(path: Path, bundle: Bundle, devices: Sequence[Device]) -> PhaseProfile | None:
+    """Read what has been measured of these devices, in the versions that their engines have now; None if nothing.
+
+    Raises
+    ------
+    InvalidProfile
+        If the file is damaged or of a newer version.
+    """
     remedy = "move it away; it is measured again"
     if not os.path.exists(path):
-        raise ProfileMissing(f"the phases of {bundle.name} were not measured here")
-    profile = read_versioned(path, PhaseProfile, schema=SCHEMA, oldest=0, max_bytes=_MAX_FILE_BYTES, remedy=remedy)
+        return None
+    profile = read_versioned(path, PhaseProfile, schema=SCHEMA, oldest=0, max_bytes=MAX_FILE_BYTES, remedy=remedy)
     assert profile is not None
-    if reason := _invalid_curve(profile):
+    if reason := invalid_curve(profile):
         raise InvalidProfile(f"{path} holds an impossible figure: {reason}", remedy=remedy)
-    if profile.model != bundle.key:
-        raise ProfileMissing(f"{path} holds the phases of another model")
     versions = {device.id: (device.name, device.engine_version) for device in devices}
     valid = {id_: d for id_, d in profile.devices.items() if versions.get(id_) == (d.name, d.engine_version)}
-    if missing := sorted(set(versions) - set(valid)):
-        raise ProfileMissing(f"the phases of {bundle.name} were not measured on {', '.join(missing)}")
-    measured = {(handover.source, handover.target) for handover in profile.handovers}
-    for source, target in itertools.permutations(versions, 2):
-        if (source, target) not in measured:
-            raise ProfileMissing(f"handing over from {source} to {target} was not measured")
-    return replace(profile, devices=valid)
+    if profile.model != bundle.key or not valid:
+        return None
+    pairs = tuple(row for row in profile.handovers if row.points and {row.source, row.target} <= valid.keys())
+    return replace(profile, devices=valid, handovers=pairs)
 
 
-def _invalid_curve(profile: PhaseProfile) -> str | None:
+def invalid_curve(profile: PhaseProfile) -> str | None:
     """Return which curve has lengths or times that cannot be, in a few words."""
     curves = [(f"prefill on {id_}", device.prefill) for id_, device in profile.devices.items()]
     curves += [(f"decode on {id_}", device.decode) for id_, device in profile.devices.items()]
     curves += [(f"{handover.source} to {handover.target}", handover.points) for handover in profile.handovers]
     for name, points in curves:
         lengths = [point.tokens for point in points]
-        if not lengths or lengths[0] < 1 or any(b <= a for a, b in itertools.pairwise(lengths)):
+        if any(length < 1 for length in lengths) or any(b <= a for a, b in itertools.pairwise(lengths)):
             return f"{name}, lengths"
         if not all(math.isfinite(point.time_s) and point.time_s >= 0 for point in points):
             return f"{name}, times"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ def measurements(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 
     def measure(bundle: Bundle, devices: Any, **options: Any) -> Any:
         measured.append([device.id for device in devices])
-        return measure_phases(bundle, devices, **options | {"rounds": 1})
+        return measure_phases(bundle, devices, **options | {"scope": replace(options["scope"], rounds=1)})
 
     monkeypatch.setattr(device_choice, "measure_phases", measure)
     return measured

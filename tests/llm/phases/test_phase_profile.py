@@ -12,8 +12,8 @@ import pytest
 from tests.llm import tiny_llms as kit
 from tests.llm.tiny_llms import TinyLlms
 from trisect.llm.bundle import Bundle
-from trisect.llm.phases.phase_measurement import measure_phases
-from trisect.llm.phases.phase_profile import PhaseProfile, load_phases, phases_path, save_phases
+from trisect.llm.phases.phase_measurement import PhaseScope, measure_phases
+from trisect.llm.phases.phase_profile import PhaseProfile, load_phases, phases_path, save_phases, stored_phases
 from trisect.runtime.errors import InvalidProfile, ProfileMissing
 
 DEVICES = [kit.device("cpu:ort"), kit.device("cpu:openvino")]
@@ -26,7 +26,7 @@ def bundle(tiny_llms: TinyLlms) -> Bundle:
 
 @pytest.fixture(scope="module")
 def profile(bundle: Bundle) -> PhaseProfile:
-    return measure_phases(bundle, DEVICES, threads=1, rounds=1)
+    return measure_phases(bundle, DEVICES, threads=1, scope=PhaseScope(rounds=1))
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def test_outdated_profiles_are_measured_again(bundle: Bundle, path: Path, tmp_pa
         load_phases(path, bundle, newer)
     with pytest.raises(ProfileMissing, match="on cpu:ort"):
         load_phases(path, bundle, [replace(DEVICES[0], name="another processor"), DEVICES[1]])
-    with pytest.raises(ProfileMissing, match="another model"):
+    with pytest.raises(ProfileMissing, match="were not measured here"):
         load_phases(path, replace(bundle, source_sha256="other"), DEVICES)
     change(path, "handovers", to=[])
     with pytest.raises(ProfileMissing, match="handing over from cpu:ort to cpu:openvino"):
@@ -80,14 +80,11 @@ def test_outdated_profiles_are_measured_again(bundle: Bundle, path: Path, tmp_pa
 @pytest.mark.parametrize(
     ("keys", "value"),
     [
-        (("devices", "cpu:ort", "prefill"), []),
-        (("devices", "cpu:ort", "decode"), []),
         (("devices", "cpu:ort", "decode", 0, "time_s"), -1.0),
         (("devices", "cpu:ort", "decode", 0, "time_s"), None),
         (("devices", "cpu:ort", "prefill", 1, "tokens"), 1),
         (("devices", "cpu:ort", "prefill", 0, "tokens"), 0),
         (("devices",), []),
-        (("handovers", 0, "points"), []),
         (("schema",), "1"),
         (("schema",), [2]),
         (("model",), 3),
@@ -101,6 +98,23 @@ def test_damaged_figures_are_rejected_with_a_remedy(
         load_phases(path, bundle, DEVICES)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("keys", "reason"),
+    [
+        (("devices", "cpu:ort", "prefill"), "on cpu:ort"),
+        (("devices", "cpu:ort", "decode"), "on cpu:ort"),
+        (("handovers", 0, "points"), "handing over"),
+    ],
+)
+def test_what_an_interrupted_measurement_lacks_is_missing(
+    bundle: Bundle, path: Path, keys: tuple[Any, ...], reason: str
+) -> None:
+    change(path, *keys, to=[])
+    with pytest.raises(ProfileMissing, match=reason):
+        load_phases(path, bundle, DEVICES)
+    assert stored_phases(path, bundle, DEVICES) is not None
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"7", b"null", b"\xff\xfe\x00", b"{}"])

@@ -62,7 +62,7 @@ def chat(
 ) -> None:
     """Talk to a language model. Type /help for its commands; in a pipe, each line is a message."""
     from trisect.llm.generate import check_devices, open_bundle
-    from trisect.llm.phases.device_choice import choose_devices
+    from trisect.llm.phases.quick_choice import choose_at_once
     from trisect.llm.running.conversation import Conversation
     from trisect.llm.running.generation import LanguageSession
     from trisect.llm.running.sampling import SamplingOptions
@@ -71,9 +71,9 @@ def chat(
     check_devices(prefill, decode)
     with progress_bar("preparing") as progress:
         bundle = open_bundle(model, progress=progress)
-        choice = choose_devices(
+        choice = choose_at_once(
             bundle, prefill, decode, prompt_tokens=_TYPICAL_PROMPT_TOKENS, new_tokens=_TYPICAL_ANSWER_TOKENS,
-            threads=threads, progress=progress,
+            threads=threads,
         )  # fmt: skip
         progress(0, 1, "loading")
         session = LanguageSession(bundle, choice.prefill, choice.decode, threads=threads, keeps_cache=True)

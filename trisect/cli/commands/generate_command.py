@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,6 +15,7 @@ from trisect.runtime.untrusted_files import MalformedFile, read_text
 from ..options import Debug, Json, LanguageModel, Seed, Threads
 from ..output import has_no_reader, note, print_generated, print_json, print_table, progress_bar
 from ..quantities import duration, size
+from ..request_summary import predicted_gain, request_summary
 
 if TYPE_CHECKING:
     from trisect.llm.bundle import Bundle
@@ -67,7 +68,10 @@ def generate(
         str, typer.Option("--precision", metavar="NAME", help="fast, or float32 for reference results.")
     ] = "fast",
     table: Annotated[
-        bool, typer.Option("--table", help="Print a table of the chosen devices and of each device alone.")
+        bool,
+        typer.Option(
+            "--table", help="Measure the devices first, then print a table of the chosen ones and of each alone."
+        ),
     ] = False,
     json: Json = False,
     debug: Debug = False,
@@ -75,6 +79,7 @@ def generate(
     """Generate text; tokens are printed as they are generated."""
     from trisect.llm.generate import check_devices, open_bundle
     from trisect.llm.phases.device_choice import choose_devices
+    from trisect.llm.phases.quick_choice import choose_at_once
     from trisect.llm.phases.request_measurement import measure_request
     from trisect.llm.running.generation import LanguageSession
     from trisect.llm.running.prompt import tokenise
@@ -88,12 +93,17 @@ def generate(
         bundle = open_bundle(model, precision=precision, progress=progress)
         tokenizer = Tokenizer.load(bundle.folder)
         tokens = tokenise(bundle, tokenizer, text, chat=chat)
-        choice = choose_devices(
-            bundle, prefill, decode, prompt_tokens=len(tokens.ids), new_tokens=max_new_tokens, threads=threads,
-            precision=precision, progress=progress,
-        )  # fmt: skip
+        request: dict[str, Any] = {
+            "prompt_tokens": len(tokens.ids), "new_tokens": max_new_tokens, "threads": threads, "precision": precision,
+        }  # fmt: skip
+        if table:
+            choice = choose_devices(bundle, prefill, decode, **request, progress=progress)
+        else:
+            choice = choose_at_once(bundle, prefill, decode, **request)
     for line in (*bundle.notes, *choice.notes):
         note(line)
+    if chat and not tokenizer.knows_turns:
+        note(f"{bundle.name} has no chat template (a base model): it continues the prompt as plain text")
     with LanguageSession(
         bundle, choice.prefill, choice.decode, threads=threads, precision=precision, tokenizer=tokenizer
     ) as session:
@@ -108,6 +118,8 @@ def generate(
             raise
     if not json:
         print_generated("\n")
+        gain = predicted_gain(choice.predictions)
+        note(request_summary(result.stats) + (f"; {gain}" if gain else ""))
     measured = []
     if table:
         # The chosen pair, and each device alone.

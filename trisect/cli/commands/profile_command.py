@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..option_parsing import parse_duration, parse_shapes
-from ..options import Address, Debug, Devices, Json, Shapes
+from ..options import Address, Debug, Devices, Json, Shapes, Threads
 from ..output import note, print_json, print_table, progress_bar
 from ..quantities import duration, size
 
@@ -21,7 +21,12 @@ def profile(
     budget: Annotated[str, typer.Option("--budget", metavar="DURATION", help="Time for measuring: 30s, 2m.")] = "30s",
     model: Annotated[
         Path | None,
-        typer.Option("--model", metavar="FILE", help="Measure the operators of this ONNX model first, at its shapes."),
+        typer.Option(
+            "--model",
+            metavar="FILE",
+            help="Measure the operators of this ONNX model first, at its shapes; or prefill and decode of a language "
+            "model (a GGUF file or a folder), and nothing else.",
+        ),
     ] = None,
     shape: Shapes = None,
     networks: Annotated[
@@ -32,6 +37,7 @@ def profile(
             help="Then measure synthetic networks for this time (2m) to fit the overhead of cuts; needs two devices.",
         ),
     ] = None,
+    threads: Threads = None,
     address: Address = None,
     json: Json = False,
     debug: Debug = False,
@@ -48,6 +54,9 @@ def profile(
     from ...network_fitting import fit_on_networks
 
     budget_s, shapes = parse_duration(budget), parse_shapes(shape or [])
+    if model is not None and (model.suffix == ".gguf" or model.is_dir()):
+        _measure_language_model(model, devices, budget_s, threads, as_json=json)
+        return
     try:
         with progress_bar("measuring") as report:
             measured = api.profile(
@@ -100,6 +109,35 @@ def profile(
                 note(sentence)
     origin = measured.provenance
     note(f"{origin.source} on {origin.cpu}, {origin.date}; stored in {store.default_path(measured.precision)}")
+
+
+def _measure_language_model(model: Path, devices: str, budget_s: float, threads: int | None, *, as_json: bool) -> None:
+    """Measure prefill and decode of a language model on each device, for `generate` and `chat`."""
+    from trisect.llm.generate import measure
+
+    try:
+        with progress_bar("measuring") as report:
+            measured, excluded = measure(model, devices, budget_s=budget_s, threads=threads, progress=report)
+    except KeyboardInterrupt:
+        note("measurements so far are stored; run the command again to continue")
+        raise
+    if as_json:
+        print_json({"phases": measured, "excluded": excluded})
+        return
+    rows = [
+        (
+            id_,
+            ", ".join(f"{p.tokens / p.time_s:,.0f} at {p.tokens}" for p in device.prefill if p.tokens > 1),
+            ", ".join(f"{1 / p.time_s:,.0f} at {p.tokens}" for p in device.decode),
+            duration(device.load_s),
+        )
+        for id_, device in measured.devices.items()
+    ]
+    columns = ["device", "prefill tok/s at length", "decode tok/s at length", "load time"]
+    print_table(columns, rows, title="measured")
+    for device, reason in excluded.items():
+        note(f"{device} is left out: {reason}")
+    note("`trisect generate` and `trisect chat` choose devices from these measurements")
 
 
 def _print_memory(measured: Profile) -> None:
