@@ -1,4 +1,4 @@
-"""The search for the least latency: graphs in series, other sequences of calls, annealing, then CP-SAT."""
+"""The search for the least latency: graphs in series, sequences of calls, calls along a path, annealing, CP-SAT."""
 
 from __future__ import annotations
 
@@ -13,23 +13,27 @@ from ..cp_models import improve_calls
 from ..offload_instance import OffloadInstance
 from ..pipelines.pipeline_chain import best_intervals, depth_first_order
 from ..search_state import PROVEN, ROUND_SHARES, SearchState, cluster_levels, prove, restart_count
-from ..step_counts import call_steps
+from ..step_counts import call_bounds, call_steps
+from .call_bound import raise_path_bound
 from .call_latency import anneal_calls, latency
 from .call_sequence import best_sequence
-from .path_bound import path_bound
+from .path_bound import best_path
 from .series_calls import best_series
 
 _CHAIN_SHARES = (1 / 8, 1 / 32)
 """Shares of an accelerator's memory that a chain may occupy where chains are kept together, one for each round."""
 _SEQUENCE_RATIO = 1.5
 """Sequences up to this multiple of a known latency are tried: where steps overlap, the latency is below the sum."""
+_BOUND_SHARE = 0.3
+"""Share of the time for the calls along a path."""
 _MAX_PROVABLE = 150
 """Number of groups above which CP-SAT proves nothing in time, and improves more where chains are kept together."""
 
 
 def search_calls(instance: OffloadInstance, clock: TimeLimit, random: Random) -> SearchState:
     """Return the placement with the least latency found in the time, with a bound."""
-    state = SearchState(inf, None, path_bound(instance), "critical path")
+    bound, path = best_path(instance)
+    state = SearchState(inf, None, bound, "critical path")
     series_bound, series = best_series(instance, clock)
     state = state.with_bound(series_bound, "sequences of calls")
     if series is not None:
@@ -48,7 +52,14 @@ def search_calls(instance: OffloadInstance, clock: TimeLimit, random: Random) ->
             starts.append((latency(instance, where), where))
     if not starts:
         return state
-    state = state.with_placement(*min(starts))
+    known = min(starts)
+    state = state.with_placement(*known)
+    if not state.is_proven:
+        raised = raise_path_bound(instance, path, known, clock, call_bounds(instance, clock.seconds * _BOUND_SHARE))
+        state = state.with_bound(raised.bound, "calls along a path")
+        if raised.value < state.value:
+            starts.append((raised.value, raised.where))
+            state = state.with_placement(raised.value, raised.where)
     origins = [where for _, where in starts]
     work = sum(t for t in instance.acc_time if t < inf) / max(1, instance.accelerators)
     levels = cluster_levels(instance, work)

@@ -4,6 +4,7 @@ Steps of a path run one after the other, on the host or in calls of accelerators
 everything between them as well (pieces are convex), has to hold it in memory, and fetches and sends what certainly
 crosses its boundary. Which steps share a call is a dynamic programme over intervals of the path. With memory for all
 and nothing to transfer this is the critical path; where pieces are forced apart, it is far above.
+`call_bound` raises it with all that a call must choose about tasks beside the path.
 """
 
 from __future__ import annotations
@@ -40,14 +41,19 @@ def path_bound(instance: OffloadInstance) -> float:
     >>> path_bound(instance)
     8.0
     """
+    return best_path(instance)[0]
+
+
+def best_path(instance: OffloadInstance) -> tuple[float, tuple[int, ...]]:
+    """Return the bound of `path_bound`, and the path that it is of."""
     random = Random(0)
-    best = 0.0
+    best: tuple[float, tuple[int, ...]] = (0.0, ())
     seen: set[tuple[int, ...]] = set()
     for n in range(_PATHS):
         path = tuple(_longest_path(instance, random if n else None))
         if path and path not in seen:
             seen.add(path)
-            best = max(best, _along(instance, path))
+            best = max(best, (PathExecution(instance, path).least_time()[0], path), key=lambda bounded: bounded[0])
     return best
 
 
@@ -72,20 +78,40 @@ def _longest_path(instance: OffloadInstance, random: Random | None) -> list[int]
     return path[::-1]
 
 
-def _along(instance: OffloadInstance, path: Sequence[int]) -> float:
-    """Return the least time of a path's steps, one after the other."""
-    count, max_calls = len(path), min(instance.accelerators, len(path))
-    # best[i, k]: the first i steps done, with at most k calls.
-    best = np.full((count + 1, max_calls + 1), inf)
-    best[0] = 0.0
-    calls = _PathCalls(instance, path)
-    for i, step in enumerate(path):
-        if instance.hosts:
-            best[i + 1] = np.minimum(best[i + 1], best[i] + instance.steps[step].host_time)
-        loads = calls.from_step(i)
-        reached = best[i, :-1] + loads[:, None]
-        best[i + 1 : i + 1 + len(loads), 1:] = np.minimum(best[i + 1 : i + 1 + len(loads), 1:], reached)
-    return float(best[count].min())
+class PathExecution:
+    """The least time of a path's steps, one after the other, from bounds of the loads of calls."""
+
+    def __init__(self, instance: OffloadInstance, path: Sequence[int]) -> None:
+        self.host_time = [instance.steps[step].host_time if instance.hosts else inf for step in path]
+        self.max_calls = min(instance.accelerators, len(path))
+        calls = _PathCalls(instance, path)
+        self.loads = [calls.from_step(i) for i in range(len(path))]
+        """Per step, bounds of the loads of calls that begin with it, by their last step, as far as they fit."""
+
+    def least_time(self) -> tuple[float, list[tuple[int, int]]]:
+        """Return the least time, and its calls in reverse order: the first step, and the one after the last."""
+        count = len(self.host_time)
+        # best[i, k]: the first i steps done, with at most k calls.
+        best = np.full((count + 1, self.max_calls + 1), inf)
+        begin = np.full(best.shape, -1, dtype=np.int64)
+        best[0] = 0.0
+        for i, (host_time, loads) in enumerate(zip(self.host_time, self.loads, strict=True)):
+            on_host = best[i] + host_time
+            begin[i + 1][on_host < best[i + 1]] = -1
+            best[i + 1] = np.minimum(best[i + 1], on_host)
+            ends = slice(i + 1, i + 1 + len(loads))
+            reached = best[i, :-1] + loads[:, None]
+            begin[ends, 1:][reached < best[ends, 1:]] = i
+            best[ends, 1:] = np.minimum(best[ends, 1:], reached)
+        calls = []
+        at, used = count, int(best[count].argmin())
+        while at and best[count, used] < inf:
+            first = int(begin[at, used])
+            if first >= 0:
+                calls.append((first, at))
+                used -= 1
+            at = first if first >= 0 else at - 1
+        return float(best[count].min()), calls
 
 
 class _PathCalls:
@@ -94,7 +120,7 @@ class _PathCalls:
     def __init__(self, instance: OffloadInstance, path: Sequence[int]) -> None:
         self.instance = instance
         self.length = len(path)
-        after, before = _positions(instance, path)
+        after, before = positions(instance, path)
         none = self.length
         # Per group, for each of its steps: the last step of the path before it, and the first one after it.
         self.spans: list[list[tuple[int, int]]] = [[] for _ in range(instance.count)]
@@ -113,7 +139,7 @@ class _PathCalls:
         self.made_early = np.array([earliest[net.producer] for net in nets], dtype=np.int64)
 
     def from_step(self, i: int) -> NDArray[np.float64]:
-        """Return the loads of intervals from step i on, by their ends; infinite where one cannot run or fit."""
+        """Return the loads of intervals from step i on, by their ends, up to the longest that fits."""
         none = self.length
         first = np.array(
             [min((ahead for behind, ahead in spans if behind >= i), default=none) for spans in self.spans],
@@ -132,8 +158,7 @@ class _PathCalls:
             is_before = self.made_early < i
             _add_between(load, reads, np.where(is_before, np.maximum(producer, reads), reads), self.cost)
         load, size = np.cumsum(load)[i:none], np.cumsum(size)[i:none]
-        load[size > self.instance.capacity * (1 + 1e-12)] = inf
-        return load
+        return load[: np.searchsorted(size, self.instance.capacity * (1 + 1e-12), side="right")]
 
 
 def _add_between(
@@ -144,7 +169,7 @@ def _add_between(
     np.subtract.at(load, end, cost)
 
 
-def _positions(instance: OffloadInstance, path: Sequence[int]) -> tuple[list[int], list[int]]:
+def positions(instance: OffloadInstance, path: Sequence[int]) -> tuple[list[int], list[int]]:
     """Return, per step, the last of the path's steps that it is or follows, and the first that it is or precedes."""
     steps, none = instance.steps, len(path)
     own = {step: position for position, step in enumerate(path)}
