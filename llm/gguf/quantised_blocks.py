@@ -73,8 +73,10 @@ def exact_form(kind: BlockType) -> BlockForm:
     lowest, highest = kind.level_range
     bits = 4 if highest - lowest < 16 else 8
     half = 1 << (bits - 1)
-    shift = 0 if -half <= lowest and highest < half else lowest + half
-    return BlockForm(bits, kind.group, "exact", kind.offsets is not None or shift != 0, shift)
+    if kind.offsets is None and -half <= lowest and highest < half:
+        return BlockForm(bits, kind.group, "exact")
+    # Centred levels: engines round the inputs that they multiply by the levels, and the less the smaller these are.
+    return BlockForm(bits, kind.group, "exact", has_offsets=True, shift=(lowest + highest + 1) // 2)
 
 
 def offset_free_form(kind: BlockType) -> BlockForm:

@@ -30,7 +30,7 @@ from .gguf_import import import_gguf
 from .hub import fetch_from_hub, looks_like_hub_id
 from .weight_conversion import Preference
 
-IMPORTER = "7"
+IMPORTER = "8"
 """Changes whenever the same source would give other files."""
 
 _HASHED_MAX_BYTES = 256 << 20

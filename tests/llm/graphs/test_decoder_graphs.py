@@ -69,6 +69,29 @@ def test_graphs_in_wide_blocks_are_close_to_numpy(tiny_llms: TinyLlms, quant: st
     assert mean_kl(expected(tiny.oracle), computed(tiny, kind)) < WIDE_KL
 
 
+@pytest.mark.parametrize("kind", ["in_place", "stateful"])
+@pytest.mark.parametrize(
+    ("quant", "kinds"),
+    [
+        ("Q4_K", {"attn_v.weight": "Q6_K", "ffn_down.weight": "Q6_K", "token_embd.weight": "Q6_K"}),
+        ("Q2_K", {"attn_v.weight": "Q4_K", "attn_output.weight": "Q3_K", "token_embd.weight": "Q3_K"}),
+        ("Q5_K", {"attn_k.weight": "F16", "attn_v.weight": "Q5_1", "ffn_up.weight": "Q5_0"}),
+        ("IQ4_XS", {"attn_v.weight": "IQ4_NL", "ffn_down.weight": "MXFP4", "token_embd.weight": "Q4_K"}),
+    ],
+)  # fmt: skip
+def test_mixtures_of_types_equal_numpy(tiny_llms: TinyLlms, quant: str, kinds: dict[str, str], kind: str) -> None:
+    """As in real files: types differ within a stack and from layer to layer."""
+    for weights, prefer in (("float32", "exact"), ("blocks", "exact"), ("blocks", "speed")):
+        tiny = tiny_llms.get("llama", quant, weights, prefer, hidden=256, ffn=512, kinds=kinds)
+        scores, reference = computed(tiny, kind), expected(tiny.oracle)
+        if weights == "float32":
+            np.testing.assert_allclose(scores, reference, rtol=0, atol=EXACT)
+        else:
+            assert mean_kl(reference, scores) < WIDE_KL
+            errors = {form.error for form in tiny.bundle.forms}
+            assert errors == {0} if prefer == "exact" else 0.001 < max(errors) < 0.01
+
+
 def test_the_oracle_distinguishes_rotations(tiny_llms: TinyLlms, monkeypatch: pytest.MonkeyPatch) -> None:
     tiny = tiny_llms.get("llama", "F32", "float32")
     right = tiny.oracle.logits(IDS.tolist())

@@ -18,7 +18,8 @@ import pytest
 
 from tests.llm import tiny_llms as kit
 from tests.llm.gguf_factory import write_tiny_gguf
-from trisect.llm.bundle import BUNDLE_FILE, Bundle
+from trisect.llm.bundle import BUNDLE_FILE, Bundle, StoredForm
+from trisect.llm.gguf.gguf_reader import GgufFile
 from trisect.llm.graphs import weights_file as weights
 from trisect.llm.importing import model_import as importing
 from trisect.llm.importing.model_import import open_model
@@ -116,6 +117,56 @@ def test_changed_sources_are_imported_again(bundles: Path, gguf: Path) -> None:
     first = open_model(gguf)
     write_tiny_gguf(gguf, seed=1)
     assert open_model(gguf).source_sha256 != first.source_sha256
+
+
+def test_a_large_file_is_identified_by_samples(
+    bundles: Path, gguf: Path, monkeypatch: pytest.MonkeyPatch, carried: list[Path]
+) -> None:
+    for name, value in (("_HASHED_MAX_BYTES", 1000), ("_HEADER_BYTES", 1000), ("_SAMPLE_BYTES", 100)):
+        monkeypatch.setattr(importing, name, value)
+    first = open_model(gguf)
+    assert open_model(gguf) == first
+    moved = gguf.rename(gguf.with_name("moved.gguf"))
+    assert open_model(moved).source_sha256 == first.source_sha256
+    content, times = bytearray(moved.read_bytes()), (moved.stat().st_atime_ns, moved.stat().st_mtime_ns)
+    seen = {first.source_sha256}
+    for at in (500, len(content) - 1):  # the header and the end, with the same size and time
+        content[at] ^= 1
+        moved.write_bytes(content)
+        os.utime(moved, ns=times)
+        seen.add(importing._fingerprint(moved))
+    os.utime(moved, ns=(0, times[1] + 1))
+    assert len(seen | {importing._fingerprint(moved)}) == 4
+
+
+def test_the_description_says_how_each_type_is_stored(bundles: Path, tmp_path: Path) -> None:
+    path = write_tiny_gguf(tmp_path / "a.gguf", quant="Q4_1", hidden=128, ffn=192, kinds={"attn_v.weight": "Q5_1"})
+    count = 2 * (128 * 128 * 2 + 64 * 128 + 3 * 128 * 192)
+    fast = {(form.type, form.phase): form for form in open_model(path).forms}
+    assert fast.keys() == {(t, p) for t in ("Q4_1", "Q5_1") for p in ("prefill", "decode")} | {("Q8_0", "both")}
+    assert fast["Q4_1", "decode"] == StoredForm("Q4_1", "decode", "4 bits in blocks of 32 with offsets", count, 0.0)
+    assert fast["Q4_1", "prefill"].form == "8 bits in blocks of 64"
+    assert 0.004 < fast["Q4_1", "prefill"].error < 0.008
+    assert fast["Q5_1", "decode"].form == "8 bits in blocks of 32"
+    assert 0 < fast["Q5_1", "decode"].error < 0.0035
+    exact = open_model(path, prefer="exact")
+    assert {(form.type, form.phase, form.form, form.error) for form in exact.forms} == {
+        ("Q4_1", "both", "4 bits in blocks of 32 with offsets", 0.0),
+        ("Q5_1", "both", "8 bits in blocks of 32 with offsets", 0.0),
+        ("Q8_0", "both", "8 bits in blocks of 32", 0.0),
+    }
+    assert exact.weights_bytes < 0.6 * open_model(path).weights_bytes
+
+
+def test_weights_that_are_not_finite_leave_nothing(bundles: Path, tmp_path: Path) -> None:
+    path = write_tiny_gguf(tmp_path / "a.gguf", quant="Q4_K", hidden=256, ffn=256)
+    tensor = GgufFile.open(path).tensors["blk.1.ffn_down.weight"]
+    content = bytearray(path.read_bytes())
+    content[tensor.position : tensor.position + 2] = np.array(np.nan, "<f2").tobytes()
+    path.write_bytes(content)
+    with pytest.raises(InvalidModel, match=r"blk\.1\.ffn_down\.weight holds a weight that is not finite"):
+        open_model(path)
+    assert list(bundles.iterdir()) == []
 
 
 def test_a_newer_importer_imports_again(bundles: Path, gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
