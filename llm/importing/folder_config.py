@@ -46,7 +46,12 @@ class ExportedDecoder:
 
 
 def is_model_folder(path: Path) -> bool:
-    """Return whether a folder looks like a language model of onnxruntime-genai, optimum or transformers.js."""
+    """Return whether a folder looks like a language model: with an ONNX graph, or with weights in safetensors."""
+    return has_graph(path) or ((path / CONFIG_FILE).is_file() and any(path.glob("*.safetensors")))
+
+
+def has_graph(path: Path) -> bool:
+    """Return whether a folder is one of onnxruntime-genai, optimum or transformers.js."""
     if (path / GENAI_FILE).is_file():
         return True
     files = [f"{folder}/{p.name}" if folder else p.name for folder in ONNX_FOLDERS for p in (path / folder).glob("*")]
@@ -100,11 +105,11 @@ def read_folder_tokenizer(folder: Path) -> Tokenizer:
             f"{folder} has no {TOKENIZER_FILE}", remedy="save the model's tokenizer into it, in the fast format"
         )
     content = _text(folder / TOKENIZER_FILE)
-    settings = _document(folder / "tokenizer_config.json", optional=True)
+    settings = read_json_object(folder / "tokenizer_config.json", optional=True)
     sections = [
-        _document(folder / GENAI_FILE, optional=True).get("model"),
-        _document(folder / "generation_config.json", optional=True),
-        _document(folder / CONFIG_FILE, optional=True),
+        read_json_object(folder / GENAI_FILE, optional=True).get("model"),
+        read_json_object(folder / "generation_config.json", optional=True),
+        read_json_object(folder / CONFIG_FILE, optional=True),
     ]
     documents = [document for document in sections if isinstance(document, dict)]
     eos = next((ids for ids in (_ids(d.get("eos_token_id")) for d in documents) if ids), [])
@@ -122,7 +127,7 @@ def read_folder_tokenizer(folder: Path) -> Tokenizer:
 
 def _genai(folder: Path) -> ExportedDecoder:
     where = folder / GENAI_FILE
-    model = _section(_document(where), "model", where)
+    model = _section(read_json_object(where), "model", where)
     decoder = _section(model, "decoder", where)
     if "filename" not in decoder or "pipeline" in decoder:
         raise UnsupportedModel(
@@ -157,7 +162,7 @@ def _genai(folder: Path) -> ExportedDecoder:
 
 def _transformers(folder: Path) -> ExportedDecoder:
     where = folder / CONFIG_FILE
-    model = _document(where)
+    model = read_json_object(where)
     if isinstance(model.get("text_config"), dict):
         model = model["text_config"]
     files = [f"{sub}/{p.name}".lstrip("/") for sub in ONNX_FOLDERS for p in (folder / sub).glob("*.onnx")]
@@ -180,7 +185,14 @@ def _transformers(folder: Path) -> ExportedDecoder:
     )
 
 
-def _document(path: Path, *, optional: bool = False) -> dict[str, Any]:
+def read_json_object(path: Path, *, optional: bool = False) -> dict[str, Any]:
+    """Return the JSON object in a file; an empty one if the file may be missing, and is.
+
+    Raises
+    ------
+    InvalidModel
+        If it is missing, or holds no JSON object.
+    """
     if optional and not path.is_file():
         return {}
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from ..graphs.decoder_layers import Layer, ModelWeights
 from ..graphs.in_place_graph import can_write_in_place, write_in_place
 from ..graphs.standard_graph import write_standard
 from ..graphs.weights_file import Linear, Span, Stacked, Weight, WeightsFile
+from ..running.tokenizer import Tokenizer
 from .weight_conversion import PhaseWeights, Preference, WeightConverter
 
 WEIGHTS_FILE = "weights.bin"
@@ -29,6 +30,14 @@ _SECOND_COPY_MAX_BYTES = 400 << 20
 """Weights in the source up to which prefill has a copy of its own; above, its memory costs more than it gains."""
 _CONTEXT_MAX_TOKENS = 1 << 18
 """Longest context: tables of the rotary embedding are stored for all of it, and a file may state any length."""
+
+
+@dataclass(frozen=True)
+class DecoderForms:
+    """How weights are to be stored: see `import_gguf`."""
+
+    weights: str
+    prefer: Preference
 
 
 def import_gguf(
@@ -56,8 +65,22 @@ def import_gguf(
         If a file cannot be written.
     """
     file = GgufFile.open(source)
-    config = read_config(file)
+    forms = DecoderForms(weights=weights, prefer=prefer)
+    return import_decoder(file, read_config(file), read_tokenizer(file), folder, forms=forms, progress=progress)
+
+
+def import_decoder(
+    file: GgufFile,
+    config: DecoderConfig,
+    tokenizer: Tokenizer,
+    folder: Path,
+    *,
+    forms: DecoderForms,
+    progress: Progress,
+) -> Bundle:
+    """Write a bundle's files from tensors under GGUF's names, as `import_gguf` does."""
     notes: list[str] = []
+    weights, prefer = forms.weights, forms.prefer
     stated = file.metadata.get(f"{config.architecture}.context_length")
     if config.context_length != stated:
         reason = "longer ones need the other factors of its rotary embedding"
@@ -67,7 +90,7 @@ def import_gguf(
             f"context limited to {_CONTEXT_MAX_TOKENS} of the {config.context_length} tokens that the file states"
         )
         config = replace(config, context_length=_CONTEXT_MAX_TOKENS)
-    read_tokenizer(file).save(folder)
+    tokenizer.save(folder)
     in_place = can_write_in_place(config)
     with WeightsFile(folder / WEIGHTS_FILE) as output:
         wide = _input_group(config) if in_place and prefer == "speed" and _is_small(file) else None
@@ -89,7 +112,7 @@ def import_gguf(
     return Bundle(
         version=VERSION,
         name=config.name,
-        source=source.name,
+        source=file.path.name,
         source_sha256="",
         importer="",
         layers=len(config.layers),

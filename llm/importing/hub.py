@@ -121,6 +121,9 @@ def choose_files(model: str, files: Sequence[str]) -> tuple[str, list[str]]:
     if graph is not None and "config.json" in files:
         wanted = [f for f in files if f == graph or f.startswith((f"{graph}_data", f"{graph}.data"))]
         return "", sorted([*wanted, *(file for file in files if _CONFIG_FILES.fullmatch(file))])
+    weights = [file for file in files if file.endswith(".safetensors") and "/" not in file]
+    if weights and "config.json" in files and "tokenizer.json" in files:
+        return "", sorted([*weights, *(file for file in files if _CONFIG_FILES.fullmatch(file))])
     if gguf := [file for file in files if file.lower().endswith(".gguf")]:
         named = [file for kind in _GGUF_PREFERRED for file in sorted(gguf) if f"{kind}.GGUF" in file.upper()]
         file = (named or sorted(gguf))[0]

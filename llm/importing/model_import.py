@@ -24,10 +24,11 @@ from trisect.runtime.scratch_folder import ScratchFolder
 from trisect.runtime.untrusted_files import open_regular
 
 from ..bundle import BUNDLE_FILE, Bundle, read_description
-from .folder_config import is_model_folder
+from .folder_config import has_graph, is_model_folder
 from .folder_import import import_folder
 from .gguf_import import import_gguf
 from .hub import fetch_from_hub, looks_like_hub_id
+from .transformers_model import import_transformers
 from .weight_conversion import Preference
 
 IMPORTER = "8"
@@ -63,9 +64,9 @@ def open_model(
     Parameters
     ----------
     model : str or Path
-        A GGUF file; a folder written by onnxruntime-genai's builder or optimum; a bundle; or a Hugging Face id.
+        A GGUF file; a folder of transformers, onnxruntime-genai or optimum; a bundle; or a Hugging Face id.
     weights : {"blocks", "float32"}
-        For GGUF: store weights as in the file, or widened to float32.
+        For GGUF and safetensors: store weights as in the file, or widened to float32.
     prefer : {"speed", "exact"}
         For GGUF: allow forms of the weights with a small error where they measured faster, or exact ones only;
         `Bundle.forms` lists what was chosen.
@@ -95,7 +96,7 @@ def open_model(
     if path.is_dir() and not is_model_folder(path):
         raise InvalidModel(
             f"{path} holds no language model",
-            remedy="it needs ONNX files beside genai_config.json, or beside config.json and tokenizer.json",
+            remedy="it needs ONNX or safetensors files beside genai_config.json, or config.json and tokenizer.json",
         )
     progress(0, 100, "reading")
     sha256 = _fingerprint(path)
@@ -154,7 +155,9 @@ def _import(path: Path, aside: Path, target: Path, forms: _Forms, progress: Prog
     """
     sha256, importer = origin
     try:
-        if path.is_dir():
+        if path.is_dir() and not has_graph(path):
+            bundle = import_transformers(path, aside, weights=forms.weights, prefer=forms.prefer, progress=progress)
+        elif path.is_dir():
             bundle = import_folder(path, aside, progress=progress)
         else:
             bundle = import_gguf(path, aside, weights=forms.weights, prefer=forms.prefer, progress=progress)

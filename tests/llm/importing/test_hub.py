@@ -100,6 +100,13 @@ def test_of_several_builds_the_one_for_the_cpu_is_downloaded() -> None:
     assert sorted(wanted) == sorted(name for name in builds if name.startswith("cpu"))
 
 
+def test_without_a_graph_the_weights_are_downloaded() -> None:
+    weights = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
+    folder, wanted = choose_files("a/b", [*TEXTS, *weights, "original/consolidated.safetensors", "README.md"])
+    assert folder == ""
+    assert sorted(wanted) == sorted([*TEXTS, *weights])
+
+
 @pytest.mark.parametrize(
     ("files", "says"),
     [
