@@ -6,14 +6,14 @@ fewer and longer segments, and all cuts into two segments are tried.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import permutations
+from itertools import permutations, product
 from math import inf
 
 from trisect.runtime.errors import InfeasibleProblem, TrisectError
 from trisect.scheduler.problem.problem import Part, Problem
+from trisect.scheduler.problem.search_time_limit import TimeLimit
 from trisect.scheduler.problem.solution import Proposal
 from trisect.scheduler.problem.task_graph import topological_order
 
@@ -78,15 +78,15 @@ def split_candidates(problem: Problem, *, seed: int, time_limit_s: float) -> lis
     Parameters
     ----------
     time_limit_s : float
-        After this time no further strategy starts.
+        After this time no further strategy starts, and no further cut is tried.
     """
-    end_s = time.monotonic() + time_limit_s
+    clock = TimeLimit(time_limit_s)
     candidates: dict[Signature, CandidatePlacement] = {}
-    for proposal in _proposals(problem, seed, candidates):
+    for proposal in _proposals(problem, seed, candidates, clock):
         candidate = evaluated(problem, proposal)
         if candidate is not None and len(candidate.devices) > 1:
             candidates.setdefault(candidate.parts, candidate)
-        if time.monotonic() > end_s:
+        if clock.is_over():
             break
     return sorted(candidates.values(), key=lambda candidate: candidate.value)
 
@@ -101,13 +101,15 @@ def are_similar(problem: Problem, one: CandidatePlacement, other: CandidatePlace
     return moved_s < _EQUAL_SHARE * sum(times_s.values())
 
 
-def _proposals(problem: Problem, seed: int, known: dict[Signature, CandidatePlacement]) -> Iterator[Proposal]:
+def _proposals(
+    problem: Problem, seed: int, known: dict[Signature, CandidatePlacement], clock: TimeLimit
+) -> Iterator[Proposal]:
     """Yield proposals, quick ones first; `known` grows meanwhile, and searches start from its best."""
     alone = min((single.value for single in single_candidates(problem).values()), default=0.0)
     names = [name for name in _STRATEGIES if name != "mincut" or len(problem.graph) <= _MINCUT_TASKS_MAX]
     variants = [_with_dear_calls(problem, share * alone) for share in _CALL_PENALTIES if share == 0 or alone > 0]
     yield from _strategy_proposals(variants[0], names, seed)
-    yield from _two_segments(problem)
+    yield from _two_segments(problem, clock)
     for variant in variants[1:]:
         yield from _strategy_proposals(variant, names[:4], seed)
     for variant in variants:
@@ -115,9 +117,8 @@ def _proposals(problem: Problem, seed: int, known: dict[Signature, CandidatePlac
             start = min((evaluated(variant, c.proposal) or c for c in known.values()), key=lambda c: c.value)
             moves = move_count(problem, _SEARCH_S)
             for temperature in (0.0, _TEMPERATURE):
-                yield improve(
-                    variant, start.proposal, 4 * _SEARCH_S, seed, initial_temperature=temperature, moves=moves
-                )
+                limit_s = min(4 * _SEARCH_S, clock.left_s())
+                yield improve(variant, start.proposal, limit_s, seed, initial_temperature=temperature, moves=moves)
 
 
 def _strategy_proposals(problem: Problem, names: list[str], seed: int) -> Iterator[Proposal]:
@@ -134,8 +135,12 @@ def _with_dear_calls(problem: Problem, more_s: float) -> Problem:
     return replace(problem, platform=replace(platform, call_overhead_s=overheads_s)) if more_s > 0 else problem
 
 
-def _two_segments(problem: Problem) -> Iterator[Proposal]:
-    """Yield the best cuts of the tasks, in a topological order, into two segments, for each pair of devices."""
+def _two_segments(problem: Problem, clock: TimeLimit) -> Iterator[Proposal]:
+    """Yield the best cuts of the tasks, in a topological order, into two segments, for each pair of devices.
+
+    All pairs are tried with few cuts before one is tried with more, so that none is left out; half of the time is left
+    for the places near the best cuts, and for other proposals.
+    """
     order = topological_order(problem.graph)
     allowed = {device: [problem.time(task, device) < inf for task in order] for device in problem.device_ids}
 
@@ -146,9 +151,21 @@ def _two_segments(problem: Problem) -> Iterator[Proposal]:
         return evaluated(problem, Proposal(placement))
 
     step = max(1, len(order) // _CUTS_MAX)
-    for first, second in permutations(problem.device_ids, 2):
-        tried = {place: at(place, first, second) for place in range(step, len(order), step)}
-        valid = {place: candidate.value for place, candidate in tried.items() if candidate is not None}
-        for best in sorted(valid, key=lambda place: valid[place])[:2]:
-            near = [tried[best], *(at(best + more, first, second) for more in range(1 - step, step) if more)]
-            yield min(filter(None, near), key=lambda candidate: candidate.value).proposal
+    places = list(range(step, len(order), step))
+    spread = sorted(range(len(places)), key=lambda i: ((i + 1) & -(i + 1), i), reverse=True)
+    pairs = list(permutations(problem.device_ids, 2))
+    tried: dict[tuple[str, str], dict[int, CandidatePlacement]] = {pair: {} for pair in pairs}
+    first = TimeLimit(clock.left_s() / 2)
+    for i, pair in product(spread, pairs):
+        if first.is_over():
+            break
+        candidate = at(places[i], *pair)
+        if candidate is not None:
+            tried[pair][places[i]] = candidate
+    for pair, valid in tried.items():
+        for best in sorted(valid, key=lambda place: (valid[place].value, place))[:2]:
+            near = [valid[best]]
+            for more in range(1 - step, step):
+                if more and clock.left_s():
+                    near.append(at(best + more, *pair) or valid[best])
+            yield min(near, key=lambda candidate: candidate.value).proposal

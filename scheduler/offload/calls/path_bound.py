@@ -122,12 +122,13 @@ class _PathCalls:
         self.length = len(path)
         after, before = positions(instance, path)
         none = self.length
-        # Per group, for each of its steps: the last step of the path before it, and the first one after it.
-        self.spans: list[list[tuple[int, int]]] = [[] for _ in range(instance.count)]
-        for step, behind, ahead in zip(instance.steps, after, before, strict=True):
-            self.spans[step.group].append((behind, ahead))
-        latest = [max((behind for behind, _ in spans), default=-1) for spans in self.spans]
-        earliest = [min((ahead for _, ahead in spans), default=none) for spans in self.spans]
+        # Of each step: the last step of the path before it, and the first one after it.
+        self.group = np.array([step.group for step in instance.steps], dtype=np.int64)
+        self.behind, self.ahead = np.array(after, dtype=np.int64), np.array(before, dtype=np.int64)
+        latest = np.full(instance.count, -1, dtype=np.int64)
+        np.maximum.at(latest, self.group, self.behind)
+        earliest = np.full(instance.count, none, dtype=np.int64)
+        np.minimum.at(earliest, self.group, self.ahead)
         self.acc = np.array(instance.acc_time)
         self.size = np.array(instance.size)
         nets = instance.nets
@@ -135,16 +136,16 @@ class _PathCalls:
         self.producer = np.array([net.producer for net in nets], dtype=np.int64)
         self.readers = np.array([r for net in nets for r in net.readers], dtype=np.int64)
         self.begins = np.cumsum([0, *(len(net.readers) for net in nets)])[:-1].astype(np.int64)
-        self.read_late = np.array([max(latest[r] for r in net.readers) for net in nets], dtype=np.int64)
-        self.made_early = np.array([earliest[net.producer] for net in nets], dtype=np.int64)
+        self.read_late = np.array([latest[list(net.readers)].max() for net in nets], dtype=np.int64)
+        self.made_early = earliest[self.producer]
 
     def from_step(self, i: int) -> NDArray[np.float64]:
         """Return the loads of intervals from step i on, by their ends, up to the longest that fits."""
         none = self.length
-        first = np.array(
-            [min((ahead for behind, ahead in spans if behind >= i), default=none) for spans in self.spans],
-            dtype=np.int64,
-        ).clip(min=i)
+        first = np.full(self.instance.count, none, dtype=np.int64)
+        follows = self.behind >= i
+        np.minimum.at(first, self.group[follows], self.ahead[follows])
+        first = first.clip(min=i)
         load = np.zeros(none + 1)
         size = np.zeros(none + 1)
         np.add.at(load, first, self.acc)

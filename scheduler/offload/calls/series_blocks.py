@@ -20,7 +20,8 @@ from ..offload_instance import OffloadInstance
 from ..pipelines.downset_table import DownsetTable, downset_table, transitions
 
 _MAX_BITS = 20_000_000
-"""Of a table of downsets: their number times that of groups."""
+_BITS_PER_S = 5_000_000
+"""Of a table of downsets: their number times that of groups; and how many of them a second of the time limit allows."""
 _MAX_PATHS = 64
 _MAX_PAIRED = 4_000
 """Downsets between two articulation points with other separators in between."""
@@ -77,7 +78,8 @@ def series_blocks(instance: OffloadInstance, clock: TimeLimit) -> SeriesBlocks |
     host_time = _times_through(instance)
     if host_time is None:
         return None
-    sets = downset_table(instance, clock, _MAX_BITS // max(1, instance.count))
+    max_bits = int(min(_MAX_BITS, _BITS_PER_S * clock.seconds))
+    sets = downset_table(instance, clock, max_bits // max(1, instance.count))
     if sets is None:
         return None
     bits = np.unpackbits(sets.words.view(np.uint8), axis=1, bitorder="little")[:, : instance.count]

@@ -88,10 +88,17 @@ def _describe(instance: OffloadInstance, masks: list[int]) -> DownsetTable:
     raw = b"".join(mask.to_bytes(width * 8, "little") for mask in masks)
     words = np.frombuffer(raw, dtype="<u8").reshape(len(masks), width)
     bits = np.unpackbits(words.view(np.uint8), axis=1, bitorder="little")[:, :n]
-    acc_time = np.array([t if t < inf else 0.0 for t in instance.acc_time])
-    acc = bits @ acc_time
+    no_acc = [g for g, t in enumerate(instance.acc_time) if t == inf]
+    no_host = [g for g, t in enumerate(instance.host_time) if t == inf]
+    sums = bits @ np.array(
+        [
+            [0.0 if t == inf else t for t in (acc, host)] + [size]
+            for acc, host, size in zip(instance.acc_time, instance.host_time, instance.size, strict=True)
+        ]
+    ).reshape(n, 3)
+    acc = sums[:, 0]
     order = np.lexsort((bits.sum(axis=1, dtype=np.int64), acc.round(9)))
-    words, bits, acc = words[order], bits[order], acc[order]
+    words, bits, sums = words[order], bits[order], sums[order]
     alone = np.zeros(len(masks))
     for net in instance.nets:
         producer = bits[:, net.producer].astype(bool)
@@ -99,11 +106,11 @@ def _describe(instance: OffloadInstance, masks: list[int]) -> DownsetTable:
         alone += net.cost * np.where(producer, inside < len(net.readers), inside > 0)
     return DownsetTable(
         words=words,
-        acc=acc,
-        host=bits @ np.array([t if t < inf else 0.0 for t in instance.host_time]),
-        size=bits @ np.array(instance.size),
-        no_acc=bits.astype(np.int64) @ np.array([t == inf for t in instance.acc_time], dtype=np.int64),
-        no_host=bits.astype(np.int64) @ np.array([t == inf for t in instance.host_time], dtype=np.int64),
+        acc=sums[:, 0].copy(),
+        host=sums[:, 1].copy(),
+        size=sums[:, 2].copy(),
+        no_acc=bits[:, no_acc].sum(axis=1, dtype=np.int64),
+        no_host=bits[:, no_host].sum(axis=1, dtype=np.int64),
         alone=alone,
     )
 
