@@ -25,10 +25,7 @@ from trisect.runtime.untrusted_files import open_regular
 
 from ..bundle import BUNDLE_FILE, Bundle, read_description
 from .folder_config import has_graph, is_model_folder
-from .folder_import import import_folder
-from .gguf_import import import_gguf
 from .hub import fetch_from_hub, looks_like_hub_id
-from .transformers_model import import_transformers
 from .weight_conversion import Preference
 
 IMPORTER = "8"
@@ -155,11 +152,18 @@ def _import(path: Path, aside: Path, target: Path, forms: _Forms, progress: Prog
     """
     sha256, importer = origin
     try:
+        # Loaded only here: onnx-ir takes a third of a second, which a model in the cache need not wait for.
         if path.is_dir() and not has_graph(path):
+            from .transformers_model import import_transformers
+
             bundle = import_transformers(path, aside, weights=forms.weights, prefer=forms.prefer, progress=progress)
         elif path.is_dir():
+            from .folder_import import import_folder
+
             bundle = import_folder(path, aside, progress=progress)
         else:
+            from .gguf_import import import_gguf
+
             bundle = import_gguf(path, aside, weights=forms.weights, prefer=forms.prefer, progress=progress)
         name, source = (os.fsencode(text).decode(errors="replace") for text in (bundle.name, bundle.source))
         replace(bundle, name=name, source=source, source_sha256=sha256, importer=importer).save(aside)

@@ -21,6 +21,7 @@ from tests.llm.gguf_factory import write_tiny_gguf
 from trisect.llm.bundle import BUNDLE_FILE, Bundle, StoredForm
 from trisect.llm.gguf.gguf_reader import GgufFile
 from trisect.llm.graphs import weights_file as weights
+from trisect.llm.importing import gguf_import
 from trisect.llm.importing import model_import as importing
 from trisect.llm.importing.model_import import open_model
 from trisect.llm.running.tokenizer import Tokenizer
@@ -43,13 +44,13 @@ def gguf(tmp_path: Path) -> Path:
 def carried(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Sources that were really imported."""
     seen: list[Path] = []
-    real = importing.import_gguf
+    real = gguf_import.import_gguf
 
     def note(source: Path, folder: Path, **options: Any) -> Bundle:
         seen.append(source)
         return real(source, folder, **options)
 
-    monkeypatch.setattr(importing, "import_gguf", note)
+    monkeypatch.setattr(gguf_import, "import_gguf", note)
     return seen
 
 
@@ -217,16 +218,16 @@ def test_nothing_else_is_overwritten(gguf: Path, tmp_path: Path, carried: list[P
 
 
 def test_another_process_may_be_quicker(bundles: Path, gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = importing.import_gguf
+    real = gguf_import.import_gguf
     inner: list[Bundle] = []
 
     def slow(source: Path, folder: Path, **options: Any) -> Bundle:
-        monkeypatch.setattr(importing, "import_gguf", real)
+        monkeypatch.setattr(gguf_import, "import_gguf", real)
         inner.append(open_model(source))
         (Path(inner[0].folder) / "mark").touch()
         return real(source, folder, **options)
 
-    monkeypatch.setattr(importing, "import_gguf", slow)
+    monkeypatch.setattr(gguf_import, "import_gguf", slow)
     assert open_model(gguf) == inner[0]
     assert (Path(inner[0].folder) / "mark").exists()  # it may be in use: it was not replaced
     assert len(list(bundles.iterdir())) == 1
