@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.brief_measurements import PLANNING
+
 if TYPE_CHECKING:
     from tests.llm.tiny_llms import TinyLlms
     from trisect.llm.bundle import Bundle
@@ -62,9 +64,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 @pytest.fixture(autouse=True)
 def brief_measurements(monkeypatch: pytest.MonkeyPatch) -> None:
     """Measure fewer cuts and candidates of each model than a user's split does."""
-    monkeypatch.setattr("trisect.partitioner.costs.cut_measurement._CUTS", 1)
-    monkeypatch.setattr("trisect.partitioner.costs.cut_measurement._FEW_CUTS", 1)
-    monkeypatch.setattr("trisect.partitioner.planning.measured_planning.BUDGET_S", 1.0)
+    for name, value in PLANNING.items():
+        monkeypatch.setattr(name, value)
 
 
 @pytest.fixture(scope="session")
@@ -80,7 +81,9 @@ def _own_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         folder = tmp_path_factory.mktemp("cache")
         patch.setenv("XDG_CACHE_HOME", str(folder))
         patch.setenv("TRISECT_PROFILES", str(folder / "profiles"))
-        patch.setenv("TRISECT_BUNDLES", str(folder / "bundles"))
+        # Importing a real model takes many seconds: the processes of a run share what they import.
+        shared = folder.parent.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+        patch.setenv("TRISECT_BUNDLES", str(shared / "bundles"))
         yield
 
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -35,13 +36,23 @@ def relative(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
-def imports(path: Path) -> Iterator[str]:
+@cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), str(path))
+
+
+@cache
+def imports(path: Path) -> frozenset[str]:
     """Full names of the modules that a file imports anywhere, relative imports resolved."""
+    return frozenset(_imports(path))
+
+
+def _imports(path: Path) -> Iterator[str]:
     inside = path.relative_to(ROOT)
     package = ["trisect", *(part for part in inside.parent.parts if inside.parts[0] != "trisect")]
     if inside.parts[0] == "trisect":
         package = list(inside.parent.parts)
-    for node in ast.walk(ast.parse(path.read_text(), str(path))):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -75,7 +86,7 @@ def test_a_module_is_short_and_has_a_docstring(path: Path) -> None:
     text = path.read_text()
     assert len(text.splitlines()) <= MAX_LINES
     if text.strip():
-        assert ast.get_docstring(ast.parse(text)), f"{relative(path)} has no docstring"
+        assert ast.get_docstring(parsed(path)), f"{relative(path)} has no docstring"
 
 
 @pytest.mark.parametrize("page", ["ARCHITECTURE.md", "CONTRIBUTING.md", "README.md"])

@@ -1,7 +1,7 @@
 """Run the commands and the Python code of README.md in their order, in one folder, as a new user would.
 
 Blocks marked ``console`` install software or need other machines, and are not run. A block after the comment
-``<!-- slow -->`` is run with ``--slow`` only.
+``<!-- slow -->`` is run with ``--slow`` only. Time budgets are cut, and so is what the commands measure without one.
 """
 
 from __future__ import annotations
@@ -17,6 +17,14 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 BLOCK = re.compile(r"(?P<slow><!-- slow -->\n+)?^```(?P<language>\w+)\n(?P<text>.*?)^```$", re.DOTALL | re.MULTILINE)
+
+BRIEF_COMMAND = f"""#!{sys.executable}
+import sys
+sys.path.append({str(ROOT)!r})
+from tests.brief_measurements import main
+sys.exit(main())
+"""
+"""The command line with shorter measurements."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +52,10 @@ def user_folder(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("readme")
     (folder / ".cache").mkdir()
     (folder / ".cache" / "models").symlink_to(models.resolve(), target_is_directory=True)
+    (folder / "bin").mkdir()
+    command = folder / "bin" / "trisect"
+    command.write_text(BRIEF_COMMAND)
+    command.chmod(0o755)
     return folder
 
 
@@ -59,9 +71,11 @@ def parameter(block: Block) -> object:
 
 @pytest.mark.parametrize("block", [parameter(block) for block in SHELL])
 def test_commands(block: Block, user_folder: Path) -> None:
-    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    folders = [user_folder / "bin", Path(sys.executable).parent, os.environ["PATH"]]
+    environment = os.environ | {"PATH": os.pathsep.join(map(str, folders))}
+    text = re.sub(r"--budget \S+", "--budget 2s", block.text)
     done = subprocess.run(
-        ["bash", "-euc", block.text], cwd=user_folder, env=environment, capture_output=True, text=True, check=False
+        ["bash", "-euc", text], cwd=user_folder, env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr

@@ -8,14 +8,13 @@ import re
 import tokenize
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 
 import networkx as nx
 
 import trisect
 from tests.retired_words import RETIRED_CONSTANT, RETIRED_IDENTIFIERS, RETIRED_PHRASES, RETIRED_WORDS
-from tests.test_architecture import MODULES, PACKAGES, ROOT
+from tests.test_architecture import MODULES, PACKAGES, ROOT, parsed
 
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 DOCUMENTS = [ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "Makefile", "pyproject.toml")]
@@ -28,11 +27,6 @@ MAX_PARAMETERS = 9
 
 def relative(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
-
-
-@cache
-def parsed(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"), str(path))
 
 
 def identifiers(path: Path) -> Iterator[tuple[int, str]]:

@@ -7,6 +7,7 @@ import os
 import platform
 import sqlite3
 import sys
+import tokenize
 from collections.abc import Iterable, Mapping
 from dataclasses import astuple
 from importlib.metadata import PackageNotFoundError, version
@@ -67,7 +68,7 @@ def _origin(function: Any) -> dict[str, str]:
         return {"module": module}
     try:
         return {"module": module, "source": inspect.getsource(function)}
-    except (OSError, TypeError):
+    except (OSError, TypeError, tokenize.TokenError):
         return {"module": module}
 
 
