@@ -32,7 +32,7 @@ def commands() -> dict[str, list[str]]:
 
 
 def test_the_commands_are_those_of_the_design() -> None:
-    names = "devices profile split run verify explain generate import can-run".split()
+    names = "devices profile split run verify explain generate chat import can-run".split()
     names += ["history show", "history clear"]
     benches = "model llm auto onnx values first-split context placement plan-speed predict runtime simulate".split()
     benches += ["study", "adversary"]

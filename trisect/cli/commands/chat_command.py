@@ -14,8 +14,8 @@ from trisect.runtime.errors import InvalidInput, TrisectError
 
 from ..chat_input import ChatInput, is_interactive
 from ..interrupts import InterruptRequest, interrupts_requested
-from ..options import Debug, LanguageModel, Seed, Threads
-from ..output import has_no_reader, note, print_generated, progress_bar
+from ..options import Debug, Json, LanguageModel, Seed, Threads
+from ..output import has_no_reader, note, print_generated, print_json, progress_bar
 from ..request_summary import request_summary
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ def chat(
     ] = 1.0,
     seed: Seed = 0,
     threads: Threads = None,
+    json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Talk to a language model. Type /help for its commands; in a pipe, each line is a message."""
@@ -81,16 +82,20 @@ def chat(
         conversation = Conversation(session, system=system, max_new_tokens=max_new_tokens, sampling=sampling)
         for line in (*bundle.notes, *choice.notes):
             note(line)
-        _Chat(conversation, bundle.name).run()
+        talk = _Chat(conversation, bundle.name, as_json=json)
+        talk.run()
+    if json:
+        print_json({"model": bundle.name, "system": conversation.system, "answers": talk.answers})
 
 
 class _Chat:
     """The loop over messages and commands."""
 
-    def __init__(self, conversation: Conversation, model: str) -> None:
+    def __init__(self, conversation: Conversation, model: str, *, as_json: bool) -> None:
         self._conversation = conversation
         self._model = model
-        self._last: Generation | None = None
+        self._as_json = as_json
+        self.answers: list[Generation] = []
         self._commands: dict[str, Callable[[str], None]] = {
             "help": lambda _: note(_HELP, lines=True),
             "reset": self._reset,
@@ -101,7 +106,7 @@ class _Chat:
 
     def run(self) -> None:
         """Answer messages until the input or the reader of the output ends."""
-        is_terminal = is_interactive()
+        is_terminal = is_interactive() and not self._as_json
         # In a pipe, Ctrl-C ends the command as it does any other.
         with interrupts_requested() if is_terminal else nullcontext(InterruptRequest()) as request:
             lines = ChatInput(request, is_terminal=is_terminal)
@@ -130,9 +135,11 @@ class _Chat:
         action((command[2] or "").strip())
 
     def _answer(self, message: str, should_stop: Callable[[], bool]) -> None:
-        answer = self._conversation.ask(message, on_text=print_generated, should_stop=should_stop)
-        print_generated("\n")
-        self._last = answer
+        on_text = None if self._as_json else print_generated
+        answer = self._conversation.ask(message, on_text=on_text, should_stop=should_stop)
+        if not self._as_json:
+            print_generated("\n")
+        self.answers.append(answer)
         remarks: Sequence[str] = [
             remark
             for remark, applies in (
@@ -158,9 +165,9 @@ class _Chat:
         note("(the system prompt is set)" if text else "(no system prompt)")
 
     def _show_stats(self, _: str) -> None:
-        if self._last is None:
+        if not self.answers:
             raise InvalidInput("there is no answer yet", remedy="write a message first")
-        note(request_summary(self._last.stats))
+        note(request_summary(self.answers[-1].stats))
 
     def _save(self, name: str) -> None:
         import msgspec

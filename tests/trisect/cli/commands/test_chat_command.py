@@ -140,6 +140,13 @@ def test_each_line_of_a_pipe_is_a_message(folder: Path) -> None:
     assert b"cached" in done.stderr
 
 
+def test_one_document_for_a_whole_chat(folder: Path) -> None:
+    done = run(folder, b"hello\nand then\n", "--max-new-tokens", "3", "--json")
+    document = json.loads(done.stdout)
+    assert [answer["finish"] for answer in document["answers"]] == ["length", "length"]
+    assert document["answers"][1]["stats"]["cached_tokens"] > 0
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [(b"hello\n/nothing\n", b"/nothing is no command"), (b"\xff\xfe\n", b"standard input is not UTF-8")],
