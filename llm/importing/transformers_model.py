@@ -36,6 +36,8 @@ _ARCHITECTURES = {
     "olmo3": "olmo2",
 }
 """``model_type`` -> GGUF's name of the architecture."""
+MODEL_TYPES = tuple(_ARCHITECTURES)
+"""Values of ``model_type`` that are supported."""
 _INTEGERS = {
     "num_hidden_layers": "block_count",
     "hidden_size": "embedding_length",

@@ -164,6 +164,12 @@ def test_unsupported_formats_are_refused_by_name():
     assert torch_only.ability == "no"
 
 
+def test_weights_of_transformers_count_with_all_their_parts():
+    files = {"config.json": 1, "tokenizer.json": 2, "a-1.safetensors": 3_000, "a-2.safetensors": 4_000}
+    described = describe_model({"name": "m", "files": files, "config": {**LLAMA_8B, "model_type": "gemma3_text"}})
+    assert (described.weight_bytes, described.refused) == (7_000, "")
+
+
 def test_the_best_of_several_forms_is_the_one_that_runs(tmp_path: Path):
     small = with_weights(tmp_path / "model.onnx")
     candidates = [{"name": "owner/model-500b"}, small, {"name": "m", "files": ["model.safetensors"]}]

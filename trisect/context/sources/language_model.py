@@ -11,6 +11,8 @@ from trisect.llm.architectures import architectures, unsupported_architecture
 from trisect.llm.gguf.block_types import BLOCK_BYTES
 from trisect.llm.gguf.gguf_reader import GgufHeader
 from trisect.llm.importing.folder_config import CONFIG_FILE, GENAI_FILE, choose_graph
+from trisect.llm.importing.transformers_model import MODEL_TYPES
+from trisect.llm.running.tokenizer import TOKENIZER_FILE
 from trisect.runtime.errors import InvalidInput, InvalidModel
 
 from .model_description import ModelDescription, read_json, whole_number
@@ -25,7 +27,8 @@ _BITS = {
 _PARAMETERS = re.compile(r"(?<![a-z0-9.])(\d{1,4}(?:\.\d{1,3})?)([mbt])(?![a-z])", re.IGNORECASE)
 _UNITS = {"m": 10**6, "b": 10**9, "t": 10**12}
 _MAX_NAMES, _MAX_NAME_LENGTH = 10_000, 1000
-_KINDS = {"qwen2": "qwen2", "qwen3": "qwen3", "llama": "llama", "mistral": "llama", "smollm": "llama"}
+_ONNX_KINDS = ("qwen2", "qwen3", "llama", "mistral", "smollm", "decoder", "phi3", "gpt2")
+"""Beginnings of the architectures whose exported graphs are known to be imported."""
 
 
 def from_gguf(path: Path) -> ModelDescription:
@@ -116,7 +119,7 @@ def from_metadata(metadata: Mapping[str, Any]) -> ModelDescription:
     if architecture is not None and not _is_supported(str(architecture)):
         refused = f"unsupported architecture {architecture!r}"
     elif files and file is None:
-        refused = "none of the files is an ONNX graph or a GGUF file"
+        refused = "none of the files is an ONNX graph or a GGUF file, or weights beside a tokenizer.json"
     return ModelDescription(
         kind="config.json" if config else "file names" if files else "name and tags",
         name=name or "the model",
@@ -167,7 +170,7 @@ def _architecture(model: Mapping[str, Any]) -> str | None:
 
 def _is_supported(architecture: str) -> bool:
     plain = architecture.lower()
-    return any(plain.startswith(known) for known in (*_KINDS, "decoder", "phi3", "gpt2"))
+    return plain in MODEL_TYPES or plain.startswith(_ONNX_KINDS)
 
 
 def _config_bits(config: object) -> float | None:
@@ -201,13 +204,21 @@ def _choose_file(files: Mapping[str, int | None]) -> str | None:
     """Return the file that trisect would import."""
     gguf = sorted(file for file in files if file.lower().endswith(".gguf"))
     supported = [file for file in gguf if any(kind.lower() in file.lower() for kind in BLOCK_BYTES)]
-    return choose_graph(files) or next(iter(supported), None) or next(iter(gguf), None)
+    weights = sorted(file for file in files if _is_part(file)) if {CONFIG_FILE, TOKENIZER_FILE} <= files.keys() else []
+    return choose_graph(files) or next(iter([*weights, *supported, *gguf]), None)
+
+
+def _is_part(file: str) -> bool:
+    """Return whether a file holds weights of transformers."""
+    return file.endswith(".safetensors") and "/" not in file
 
 
 def _size_of(files: Mapping[str, int | None], file: str | None) -> int | None:
     """Return the bytes of a file with its external data."""
     if file is None or files[file] is None:
         return None
+    if _is_part(file):
+        return sum(size or 0 for name, size in files.items() if _is_part(name))
     external = [size for name, size in files.items() if name.startswith(f"{file}_data") or name == f"{file}.data"]
     return sum(size for size in (files[file], *external) if size is not None)
 

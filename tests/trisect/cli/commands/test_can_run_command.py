@@ -34,7 +34,10 @@ def test_the_best_of_several_models(model: Path, as_json: Call) -> None:
 def test_a_model_that_cannot_run_exits_1(as_json: Call) -> None:
     document = as_json("can-run", "owner/model", "--file", "model.safetensors", "--devices", "cpu:ort", code=1)
     assert document["ability"] == "no"
-    assert "none of the files is an ONNX graph or a GGUF file" in document["devices"]["cpu:ort"]["reasons"]
+    assert (
+        "none of the files is an ONNX graph or a GGUF file, or weights beside a tokenizer.json"
+        in document["devices"]["cpu:ort"]["reasons"]
+    )
 
 
 def test_files_of_several_models_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
