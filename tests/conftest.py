@@ -33,7 +33,7 @@ ONE_AT_A_TIME = (
     "tests/trisect/test_cluster_devices.py",
 )
 """Tests that start Ray, or count the processes and shared memory of this machine: never two of them in parallel."""
-LONGEST = ("tests/test_readme.py", *ONE_AT_A_TIME)
+LONGEST = ("tests/test_readme.py", *ONE_AT_A_TIME, "tests/trisect/test_network_fitting.py")
 """Run first, so that no process is idle at the end."""
 
 
