@@ -41,8 +41,8 @@ def unsupported_architecture(name: object) -> str:
 
     Examples
     --------
-    >>> unsupported_architecture("qwen3moe")[:90]
-    "the architecture 'qwen3moe' is not supported, since it has experts; similar are qwen3, qwe"
+    >>> unsupported_architecture("qwen3moe")[:85]
+    "the architecture 'qwen3moe' is not supported, since it has experts; similar are qwen3"
     """
     known = architectures()
     near = difflib.get_close_matches(str(name)[:80], known, n=3, cutoff=0.7)
