@@ -20,14 +20,11 @@ def read(keys: ArchitectureMetadata) -> DecoderConfig:
     config = gemma.read(keys)
     window = keys.integer("attention.sliding_window", 1 << 31, default=_WINDOW)
     windowed = keys.pattern("attention.sliding_window_pattern", len(config.layers), _WINDOW_PERIOD)
-    scale = config.attention_scale
-    if len(config.layers) == _LAYERS_OF_27B:
-        scale = (config.hidden // config.heads) ** -0.5
     return replace(
         config,
         layers=tuple(LayerConfig(window=window if flag else None) for flag in windowed),
         post_norms=True,
-        attention_scale=scale,
+        attention_scale=gemma.attention_scale(keys, config, _LAYERS_OF_27B),
         attention_softcap=keys.real("attn_logit_softcapping", default=_ATTENTION_SOFTCAP),
         logit_softcap=keys.real("final_logit_softcapping", default=_LOGIT_SOFTCAP),
     )

@@ -21,9 +21,6 @@ def read(keys: ArchitectureMetadata) -> DecoderConfig:
     window = config.layers[0].window
     windowed = keys.pattern("attention.sliding_window_pattern", len(config.layers), _WINDOW_PERIOD)
     local = plain_rope(keys.real("rope.freq_base_swa", default=_LOCAL_ROPE_BASE), config.rotary_dim)
-    scale = config.attention_scale
-    if len(config.layers) == _LAYERS_OF_27B:
-        scale = (config.hidden // config.heads) ** -0.5
     return replace(
         config,
         layers=tuple(
@@ -32,6 +29,6 @@ def read(keys: ArchitectureMetadata) -> DecoderConfig:
         ropes=(*config.ropes, local),
         head_norm="head",
         post_norms=True,
-        attention_scale=scale,
+        attention_scale=gemma.attention_scale(keys, config, _LAYERS_OF_27B),
         logit_softcap=keys.real("final_logit_softcapping", default=0.0) or None,
     )

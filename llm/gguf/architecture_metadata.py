@@ -39,7 +39,7 @@ class ArchitectureMetadata:
                 raise self.unsupported(f"a {key} that differs between layers")
             value = value[0].item()
         if not isinstance(value, int) or isinstance(value, bool) or not (1 <= value <= maximum or value == default):
-            raise self.invalid(f"{self.architecture}.{key} is {value!r}")
+            raise self.invalid(f"{self.architecture}.{key} is {_shown(value)}")
         return value
 
     def real(self, key: str, default: float | None = None) -> float:
@@ -50,7 +50,7 @@ class ArchitectureMetadata:
             or isinstance(value, bool)
             or not (0 < value < math.inf or value == default)
         ):
-            raise self.invalid(f"{self.architecture}.{key} is {value!r}")
+            raise self.invalid(f"{self.architecture}.{key} is {_shown(value)}")
         return float(value)
 
     def text(self, key: str, default: str) -> str:
@@ -64,7 +64,7 @@ class ArchitectureMetadata:
                 raise self.invalid(f"{self.architecture}.{key} is not one flag for each of {layers} layers")
             return [bool(flag) for flag in value]
         if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 31:
-            raise self.invalid(f"{self.architecture}.{key} is {value!r}")
+            raise self.invalid(f"{self.architecture}.{key} is {_shown(value)}")
         return [value == 0 or index % value < value - 1 for index in range(layers)]
 
     def tensor(self, name: str, shape: tuple[int, ...]) -> np.ndarray | None:
@@ -97,3 +97,8 @@ class ArchitectureMetadata:
         if value is None:
             raise self.invalid(f"{self.architecture}.{key} is missing")
         return value
+
+
+def _shown(value: object) -> str:
+    """Return the beginning of a value on one line: a file may hold megabytes."""
+    return " ".join(f"{value!r}"[:80].split())

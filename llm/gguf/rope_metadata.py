@@ -13,6 +13,7 @@ from .architecture_metadata import ArchitectureMetadata
 _DEFAULT_BASE = 10000.0
 _BETA_FAST, _BETA_SLOW = 32.0, 1.0
 """YaRN's rotations within the original context between which it blends: https://arxiv.org/abs/2309.00071, 3.2."""
+_BETA_MAX = 1e9
 _LONG, _SHORT = "rope_factors_long.weight", "rope_factors_short.weight"
 
 
@@ -103,8 +104,11 @@ def _yarn(keys: ArchitectureMetadata, rope: Rope, base: float, factor: float) ->
     def dimension(rotations: float) -> float:
         return rotated * math.log(original / (rotations * 2 * math.pi)) / (2 * math.log(base))
 
-    low = max(0, math.floor(dimension(keys.real("rope.scaling.yarn_beta_fast", default=_BETA_FAST))))
-    high = min(rotated - 1, math.ceil(dimension(keys.real("rope.scaling.yarn_beta_slow", default=_BETA_SLOW))))
+    fast = keys.real("rope.scaling.yarn_beta_fast", default=_BETA_FAST)
+    slow = keys.real("rope.scaling.yarn_beta_slow", default=_BETA_SLOW)
+    if not all(1 / _BETA_MAX <= beta <= _BETA_MAX for beta in (fast, slow)):
+        raise keys.invalid(f"YaRN blends between {fast:g} and {slow:g} rotations")
+    low, high = max(0, math.floor(dimension(fast))), min(rotated - 1, math.ceil(dimension(slow)))
     ramp = np.clip((np.arange(rotated // 2) - low) / max(0.001, high - low), 0, 1)
     frequencies = np.asarray(rope.frequencies)
     blended = frequencies * (1 - ramp) + frequencies / factor * ramp

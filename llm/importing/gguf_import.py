@@ -82,7 +82,7 @@ def import_decoder(
     notes: list[str] = []
     weights, prefer = forms.weights, forms.prefer
     stated = file.metadata.get(f"{config.architecture}.context_length")
-    if config.context_length != stated:
+    if isinstance(stated, int) and config.context_length != stated:
         reason = "longer ones need the other factors of its rotary embedding"
         notes.append(f"context limited to {config.context_length} of {stated} tokens: {reason}")
     if config.context_length > _CONTEXT_MAX_TOKENS:

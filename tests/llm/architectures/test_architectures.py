@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.llm.architecture_files import VARIANTS, WINDOW, write_architecture
-from trisect.llm.architectures import architectures, read_config, unsupported_architecture
+from tests.llm.architecture_files import HEADS, HIDDEN, VARIANTS, WINDOW, write_architecture
+from trisect.llm.architectures import architectures, gemma, read_config, unsupported_architecture
+from trisect.llm.gguf.architecture_metadata import ArchitectureMetadata
 from trisect.llm.gguf.decoder_metadata import tensor_shapes
 from trisect.llm.gguf.gguf_reader import GgufFile
 from trisect.llm.graphs.decoder_config import DecoderConfig
@@ -106,6 +107,18 @@ def test_gemma3_has_local_and_global_layers(tmp_path: Path) -> None:
     file = GgufFile.open(tmp_path / "a.gguf")
     stated = replace(file, metadata={**file.metadata, "gemma3.attention.sliding_window_pattern": flags})
     assert [layer.window for layer in read_config(stated).layers] == [None, WINDOW] * 3
+
+
+def test_27b_models_of_gemma_scale_by_the_hidden_size(tmp_path: Path) -> None:
+    config = config_of(tmp_path, "gemma2")
+    keys = ArchitectureMetadata(GgufFile.open(tmp_path / "a.gguf"), "gemma2")
+    assert gemma.attention_scale(keys, config, 46) == config.attention_scale == pytest.approx(32**-0.5)
+    assert gemma.attention_scale(keys, config, len(config.layers)) == pytest.approx((HIDDEN / HEADS) ** -0.5)
+    many = replace(config, heads=HIDDEN * 2)
+    assert gemma.attention_scale(keys, many, len(config.layers)) == pytest.approx(2**0.5)
+    stated = replace(keys.file, metadata={**keys.file.metadata, "gemma2.attention.scale": 0.5})
+    config = read_config(stated)
+    assert gemma.attention_scale(ArchitectureMetadata(stated, "gemma2"), config, len(config.layers)) == 0.5
 
 
 def test_yarn_blends_frequencies(tmp_path: Path) -> None:
