@@ -69,6 +69,17 @@ class GgufTensor:
         start = (self.position + rows.start * row_bytes) // mmap.PAGESIZE * mmap.PAGESIZE
         self.mapping.madvise(mmap.MADV_DONTNEED, start, self.position + rows.stop * row_bytes - start)
 
+    def check_size(self) -> None:
+        """Check that the file still holds the tensor: reading what it has lost would end the process (SIGBUS).
+
+        Raises
+        ------
+        InvalidModel
+            If the file has become shorter since it was opened.
+        """
+        if self.mapping is not None and self.mapping.size() < self.position + self.data.size:
+            raise InvalidModel(f"the file became shorter while tensor {self.name} was read", remedy="download it again")
+
     @property
     def rows(self) -> int:
         """Product of all dimensions but the last."""

@@ -140,10 +140,16 @@ def row_chunks(tensor: GgufTensor, order: np.ndarray | None = None) -> Iterator[
     ------
     tuple of slice and numpy.ndarray
         Positions in the new order, and the bytes of these rows: uint8 [rows, bytes of a row].
+
+    Raises
+    ------
+    InvalidModel
+        If the file has become shorter meanwhile.
     """
     step = max(1, _CHUNK_ELEMENTS // tensor.columns)
     for start in range(0, tensor.rows, step):
         rows = slice(start, min(start + step, tensor.rows))
+        tensor.check_size()
         yield rows, tensor.data[rows] if order is None else tensor.data[order[rows]]
         if order is None:
             tensor.release(rows)

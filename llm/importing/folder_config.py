@@ -76,6 +76,20 @@ def choose_graph(files: Iterable[str]) -> str | None:
     return next(iter(candidates)) if len(candidates) == 1 else None
 
 
+def weight_files(names: Iterable[str]) -> list[str]:
+    """Return the files of a model's weights among the names of a folder's files.
+
+    Others may hold the same weights under other names, as ``consolidated.safetensors`` of Mistral does.
+
+    Examples
+    --------
+    >>> weight_files(["consolidated.safetensors", "model-00001-of-00001.safetensors", "config.json"])
+    ['model-00001-of-00001.safetensors']
+    """
+    files = sorted(name for name in names if name.endswith(".safetensors") and "/" not in name)
+    return [name for name in files if name.startswith("model")] or files
+
+
 def read_decoder_config(folder: Path) -> ExportedDecoder:
     """Read a folder's configuration.
 

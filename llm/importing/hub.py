@@ -15,7 +15,7 @@ from typing import Any
 from trisect.runtime.errors import InvalidModel, StorageFailed, TrisectError, UnsupportedModel, one_line
 from trisect.runtime.progress import Progress
 
-from .folder_config import GENAI_FILE, choose_graph, is_model_folder
+from .folder_config import GENAI_FILE, choose_graph, is_model_folder, weight_files
 
 _TIMEOUT_S = 10.0
 _ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
@@ -121,7 +121,7 @@ def choose_files(model: str, files: Sequence[str]) -> tuple[str, list[str]]:
     if graph is not None and "config.json" in files:
         wanted = [f for f in files if f == graph or f.startswith((f"{graph}_data", f"{graph}.data"))]
         return "", sorted([*wanted, *(file for file in files if _CONFIG_FILES.fullmatch(file))])
-    weights = [file for file in files if file.endswith(".safetensors") and "/" not in file]
+    weights = weight_files(files)
     if weights and "config.json" in files and "tokenizer.json" in files:
         return "", sorted([*weights, *(file for file in files if _CONFIG_FILES.fullmatch(file))])
     if gguf := [file for file in files if file.lower().endswith(".gguf")]:

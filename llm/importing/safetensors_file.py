@@ -18,6 +18,7 @@ from trisect.runtime.errors import InvalidModel, UnsupportedModel
 from trisect.runtime.untrusted_files import MalformedFile, open_regular, parse_json
 
 from ..gguf.gguf_reader import GgufTensor
+from .folder_config import weight_files
 
 _TYPES = {"F32": ("F32", 4), "F16": ("F16", 2), "BF16": ("BF16", 2)}
 """Type in the file -> type of a GGUF tensor of the same layout, and bytes of an element."""
@@ -25,11 +26,6 @@ _MAX_HEADER_BYTES = 64 << 20
 _MAX_DIMENSION, _MAX_DIMENSIONS = 1 << 31, 4
 _MAX_NAME_LENGTH = 200
 _LENGTH_BYTES = 8
-
-
-def weight_files(folder: Path) -> list[Path]:
-    """Return the safetensors files of a model folder."""
-    return sorted(path for path in folder.glob("*.safetensors") if path.is_file())
 
 
 def map_tensors(folder: Path) -> dict[str, GgufTensor]:
@@ -43,8 +39,13 @@ def map_tensors(folder: Path) -> dict[str, GgufTensor]:
         If a tensor is not of a floating-point type of 16 or 32 bits.
     """
     tensors: dict[str, GgufTensor] = {}
-    for path in weight_files(folder):
-        for tensor in _tensors(path):
+    for name in weight_files(path.name for path in folder.iterdir() if path.is_file()):
+        path = folder / name
+        end_of_last = 0
+        for tensor in sorted(_tensors(path), key=lambda tensor: tensor.position):
+            if tensor.position < end_of_last:
+                raise _invalid(path, f"tensor {tensor.name} overlaps another")
+            end_of_last = tensor.position + tensor.data.size
             if tensor.name in tensors:
                 raise InvalidModel(f"{path} repeats the tensor {tensor.name}", remedy="remove one of the files")
             tensors[tensor.name] = tensor

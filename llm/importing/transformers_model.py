@@ -58,8 +58,12 @@ _REALS = {
     "residual_multiplier": "residual_scale",
     "logits_scaling": "logit_scale",
     "attention_multiplier": "attention.scale",
+    "beta_fast": "rope.scaling.yarn_beta_fast",
+    "beta_slow": "rope.scaling.yarn_beta_slow",
 }
 """Entries of ``config.json`` -> keys of a GGUF file, without the architecture in front."""
+_WHOLE_MAX = 1 << 53
+"""Whole numbers up to this one are exact as real ones."""
 _WHOLE = {"embed_tokens.weight": "token_embd.weight", "norm.weight": "output_norm.weight"}
 _PARTS = {
     "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
@@ -70,6 +74,11 @@ _PARTS = {
 }  # fmt: skip
 _POST_NORMS = ("gemma2", "gemma3", "olmo2")
 """Architectures whose ``post_attention_layernorm`` does follow the attention; others have it before the next part."""
+_WINDOW_ON_REQUEST = ("qwen2", "qwen3", "smollm3")
+"""Architectures that have a sliding window only where ``use_sliding_window`` is true, which is refused."""
+_SOFT_CAPS = ("attn_logit_softcapping", "final_logit_softcapping")
+_NO_ROPE_PERIOD = 4
+"""Every fourth layer of SmolLM3 has no rotary embedding, as in GGUF files."""
 _LAYER = re.compile(r"layers\.(\d{1,4})\.([\w.]+)\.(weight|bias)")
 
 
@@ -124,8 +133,8 @@ def read_transformers_model(folder: Path) -> GgufFile:
             if entries.get(key) is not None:
                 value = entries[key]
                 is_whole = isinstance(value, int) and table is _REALS and not isinstance(value, bool)
-                metadata[f"{name}.{target}"] = float(value) if is_whole else value
-    if document.get("use_sliding_window") is False:
+                metadata[f"{name}.{target}"] = float(max(-_WHOLE_MAX, min(value, _WHOLE_MAX))) if is_whole else value
+    if name in _WINDOW_ON_REQUEST:
         metadata.pop(f"{name}.attention.sliding_window", None)
     metadata[f"{name}.attention.key_length"] = metadata[f"{name}.attention.value_length"] = head_dim
     metadata |= _attention_scale(name, document) | _scaling(folder, name, rope) | _partial(name, document, head_dim)
@@ -134,7 +143,7 @@ def read_transformers_model(folder: Path) -> GgufFile:
         metadata[f"{name}.attention.sliding_window_pattern"] = flags
     tensors = _renamed(name, map_tensors(folder), tied=document.get("tie_word_embeddings", name.startswith("gemma")))
     if rope.get("rope_type") == "llama3":
-        factors = _llama3_factors(folder, rope, float(entries.get("rope_theta") or 10000.0), head_dim)
+        factors = _llama3_factors(folder, rope, entries.get("rope_theta") or 10000.0, head_dim)
         tensors["rope_freqs.weight"] = _tensor("rope_freqs.weight", factors)
     return GgufFile(folder / CONFIG_FILE, metadata, tensors)
 
@@ -150,6 +159,15 @@ def _refuse_variations(folder: Path, name: str, document: Mapping[str, Any]) -> 
     }
     if not name.startswith("gemma") and activation != "silu":
         raise UnsupportedModel(f"{folder / CONFIG_FILE} has the activation {str(activation)[:40]!r}, expected 'silu'")
+    without = document.get("no_rope_layers")
+    if isinstance(without, list) and any(
+        bool(flag) == (at % _NO_ROPE_PERIOD == 0) for at, flag in enumerate(without, 1)
+    ):
+        raise UnsupportedModel(
+            f"{folder / CONFIG_FILE} has other no_rope_layers than every {_NO_ROPE_PERIOD}th", remedy="use a GGUF file"
+        )
+    if name == "gemma2" and (off := [key for key in _SOFT_CAPS if document.get(key, 1) is None]):
+        raise UnsupportedModel(f"{folder / CONFIG_FILE} has no {off[0]}, which Gemma 2 has")
     for key, values in expected.items():
         if document.get(key) not in values:
             raise UnsupportedModel(
@@ -175,15 +193,31 @@ def _scaling(folder: Path, name: str, rope: Mapping[str, Any]) -> dict[str, Valu
         raise UnsupportedModel(
             f"{folder / CONFIG_FILE} has {str(kind)[:40]!r} position scaling", remedy="use a GGUF file"
         )
-    factor = rope.get("factor")
-    return {f"{name}.rope.scaling.type": kind} | ({} if factor is None else {f"{name}.rope.scaling.factor": factor})
+    metadata: dict[str, Value] = {f"{name}.rope.scaling.type": kind}
+    factor = _positive(rope.get("factor"))
+    if factor is None:
+        raise InvalidModel(f"{folder / CONFIG_FILE} has no factor of its position scaling", remedy="download it again")
+    metadata[f"{name}.rope.scaling.factor"] = factor
+    if kind == "yarn":
+        other = [key for key in ("mscale", "mscale_all_dim") if rope.get(key) is not None]
+        if rope.get("truncate") is False:
+            other.append("truncate")
+        magnitude = _positive(rope.get("attention_factor"))
+        if magnitude is None and rope.get("attention_factor") is not None:
+            other.append("attention_factor")
+        if other:
+            value = str(rope[other[0]])[:40]
+            raise UnsupportedModel(
+                f"{folder / CONFIG_FILE} has YaRN with {other[0]} = {value}", remedy="use a GGUF file"
+            )
+        if magnitude is not None:  # GGUF files have it relative to the usual one
+            metadata[f"{name}.rope.scaling.attn_factor"] = magnitude / (0.1 * math.log(max(1.0, factor)) + 1)
+    return metadata
 
 
 def _attention_scale(name: str, document: Mapping[str, Any]) -> dict[str, Value]:
-    scalar = document.get("query_pre_attn_scalar")
-    if isinstance(scalar, (int, float)) and scalar > 0:
-        return {f"{name}.attention.scale": float(scalar) ** -0.5}
-    return {}
+    scalar = _positive(document.get("query_pre_attn_scalar"))
+    return {} if scalar is None else {f"{name}.attention.scale": scalar**-0.5}
 
 
 def _partial(name: str, document: Mapping[str, Any], head_dim: Any) -> dict[str, Value]:
@@ -193,17 +227,18 @@ def _partial(name: str, document: Mapping[str, Any], head_dim: Any) -> dict[str,
     return {}
 
 
-def _llama3_factors(folder: Path, rope: Mapping[str, Any], base: float, head_dim: int) -> np.ndarray:
+def _llama3_factors(folder: Path, rope: Mapping[str, Any], base: object, head_dim: int) -> np.ndarray:
     """Return the divisors of the frequencies: 1 for fast ones, `factor` for slow ones, blended in between.
 
     As defined by ``_compute_llama3_parameters`` in transformers' ``modeling_rope_utils.py``.
     """
     keys = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
-    numbers = [rope.get(key) for key in keys]
-    if not all(isinstance(n, (int, float)) and not isinstance(n, bool) and 0 < n < 1e9 for n in numbers):
+    numbers = [_positive(rope.get(key)) for key in keys]
+    if None in numbers:
         raise InvalidModel(f"{folder / CONFIG_FILE} has an incomplete scaling of Llama 3", remedy="download it again")
-    factor, low, high, original = (float(n) for n in numbers if n is not None)
-    if low >= high or not 1 < base < math.inf:
+    factor, low, high, original = (n for n in numbers if n is not None)
+    base = _positive(base)
+    if low >= high or base is None or base <= 1:
         raise InvalidModel(f"{folder / CONFIG_FILE} has an inconsistent scaling of Llama 3", remedy="download it again")
     wavelengths = 2 * math.pi * base ** (np.arange(0, head_dim, 2) / head_dim)
     smooth = np.clip((original / wavelengths - low) / (high - low), 0, 1)
@@ -217,6 +252,8 @@ def _renamed(name: str, tensors: Mapping[str, GgufTensor], *, tied: object) -> d
     renamed: dict[str, GgufTensor] = {}
     for original, tensor in tensors.items():
         plain = original.removeprefix("model.")
+        if plain.endswith(".rotary_emb.inv_freq"):  # old files of Llama; computed from the configuration, as always
+            continue
         if original == "lm_head.weight":
             if tied is True:
                 continue
@@ -225,6 +262,8 @@ def _renamed(name: str, tensors: Mapping[str, GgufTensor], *, tied: object) -> d
             target = f"blk.{match[1]}.{parts.get(match[2], match[2])}.{match[3]}"
         else:
             target = _WHOLE.get(plain, plain)
+        if target in renamed:
+            raise InvalidModel(f"two tensors of the model stand for {target}", remedy="remove one of the files")
         if name.startswith("gemma") and target.endswith("norm.weight"):
             renamed[target] = _tensor(target, dequantise(tensor) + 1)
         else:
@@ -235,6 +274,12 @@ def _renamed(name: str, tensors: Mapping[str, GgufTensor], *, tied: object) -> d
 def _tensor(name: str, values: np.ndarray) -> GgufTensor:
     array = np.ascontiguousarray(values, np.float32)
     return GgufTensor(name, array.shape, "F32", array.view(np.uint8).reshape(-1, array.shape[-1] * 4))
+
+
+def _positive(value: object) -> float | None:
+    """Return a number above 0 of a usual size as such; None for anything else."""
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return float(value) if is_number and 0 < value < 1e12 else None
 
 
 def _integer(folder: Path, document: Mapping[str, Any], key: str, maximum: int) -> int:

@@ -13,7 +13,10 @@ import numpy as np
 import pytest
 
 from tests.llm.architecture_files import FFN, HEAD_DIM, HEADS, HIDDEN, KV_HEADS, WINDOW, write_architecture
+from trisect.llm.architectures import read_config
+from trisect.llm.gguf.quantised_blocks import dequantise
 from trisect.llm.importing.model_import import open_model
+from trisect.llm.importing.transformers_model import read_transformers_model
 from trisect.llm.running.generation import LanguageSession
 from trisect.runtime.engines import find_devices
 from trisect.runtime.errors import InvalidModel, TrisectError, UnsupportedModel
@@ -159,6 +162,14 @@ def model(tmp_path: Path) -> Path:
         ({"head_dim": "x"}, "head_dim = x"),
         ({"num_attention_heads": 0}, "num_attention_heads = 0"),
         ({"rms_norm_eps": "small"}, "epsilon is 'small'"),
+        ({"rms_norm_eps": "x" * 1000}, "epsilon is 'x{79}$|epsilon is 'x{79};"),
+        ({"rms_norm_eps": -(10**400)}, "epsilon is -9007199254740992.0"),
+        ({"rope_scaling": LLAMA3, "rope_theta": "x"}, "inconsistent scaling"),
+        ({"rope_scaling": {"rope_type": "yarn"}}, "no factor"),
+        ({"rope_scaling": {"rope_type": "yarn", "factor": 4, "mscale": 1.0}}, "mscale = 1.0"),
+        ({"rope_scaling": {"rope_type": "yarn", "factor": 4, "truncate": False}}, "truncate = False"),
+        ({"rope_scaling": {"rope_type": "yarn", "factor": 4, "beta_fast": 1e300}}, "blends between 1e.300"),
+        ({"no_rope_layers": [1, 0]}, "other no_rope_layers"),
     ],
 )
 def test_hostile_configurations(model: Path, tmp_path: Path, changes: dict[str, Any], reason: str) -> None:
@@ -191,3 +202,55 @@ def test_hostile_weights(model: Path, tmp_path: Path, header: bytes) -> None:
             open_model(model, folder=tmp_path / "bundle")
         assert "\n" not in str(caught.value)
         assert not (tmp_path / "bundle").exists()
+
+
+@pytest.mark.parametrize("attention_factor", [None, 1.5])
+def test_yarn_in_the_terms_of_transformers(model: Path, attention_factor: float | None) -> None:
+    config = json.loads((model / "config.json").read_text())
+    scaling = {"type": "yarn", "factor": 4.0, "beta_fast": 16, "beta_slow": 2, "attention_factor": attention_factor}
+    (model / "config.json").write_text(json.dumps(config | {"rope_scaling": scaling, "use_sliding_window": None}))
+    file = read_transformers_model(model)
+    keys = {key: file.metadata[f"qwen3.rope.scaling.yarn_{key}"] for key in ("beta_fast", "beta_slow")}
+    assert keys == {"beta_fast": 16, "beta_slow": 2}
+    (rope,) = read_config(file).ropes
+    assert rope.magnitude == pytest.approx(attention_factor or 0.1 * math.log(4) + 1)
+
+
+def test_windows_are_used_only_on_request(model: Path) -> None:
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(config | {"sliding_window": 4}))  # `use_sliding_window` is false
+    assert {layer.window for layer in read_config(read_transformers_model(model)).layers} == {None}
+
+
+def write_tensors(path: Path, spans: dict[str, tuple[int, int]]) -> None:
+    header = {
+        name: {"dtype": "F32", "shape": [(end - begin) // 4], "data_offsets": [begin, end]}
+        for name, (begin, end) in spans.items()
+    }
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + bytes(max(end for _, end in spans.values())))
+
+
+def test_tensors_that_models_do_not_use_and_other_copies(model: Path, tmp_path: Path) -> None:
+    before = read_transformers_model(model).tensors.keys()
+    write_tensors(model / "model-9.safetensors", {"model.layers.0.self_attn.rotary_emb.inv_freq": (0, 64)})
+    write_tensors(model / "consolidated.safetensors", {"layers.0.attention.wk.weight": (0, 64)})
+    assert read_transformers_model(model).tensors.keys() == before
+
+
+def test_tensors_that_overlap_or_stand_for_the_same(model: Path) -> None:
+    write_tensors(model / "model-9.safetensors", {"a": (0, 8), "b": (4, 12)})
+    with pytest.raises(InvalidModel, match="tensor b overlaps another"):
+        read_transformers_model(model)
+    write_tensors(model / "model-9.safetensors", {"norm.weight": (0, 8)})
+    with pytest.raises(InvalidModel, match=r"two tensors of the model stand for output_norm\.weight"):
+        read_transformers_model(model)
+
+
+def test_a_file_that_becomes_shorter_while_it_is_read(model: Path) -> None:
+    tensor = read_transformers_model(model).tensors["token_embd.weight"]
+    for path in model.glob("*.safetensors"):
+        with path.open("r+b") as file:
+            file.truncate(8)
+    with pytest.raises(InvalidModel, match=r"became shorter while tensor token_embd\.weight was read"):
+        dequantise(tensor)

@@ -10,7 +10,7 @@ from typing import Any
 from trisect.llm.architectures import architectures, unsupported_architecture
 from trisect.llm.gguf.block_types import BLOCK_BYTES
 from trisect.llm.gguf.gguf_reader import GgufHeader
-from trisect.llm.importing.folder_config import CONFIG_FILE, GENAI_FILE, choose_graph
+from trisect.llm.importing.folder_config import CONFIG_FILE, GENAI_FILE, choose_graph, weight_files
 from trisect.llm.importing.transformers_model import MODEL_TYPES
 from trisect.llm.running.tokenizer import TOKENIZER_FILE
 from trisect.runtime.errors import InvalidInput, InvalidModel
@@ -204,21 +204,16 @@ def _choose_file(files: Mapping[str, int | None]) -> str | None:
     """Return the file that trisect would import."""
     gguf = sorted(file for file in files if file.lower().endswith(".gguf"))
     supported = [file for file in gguf if any(kind.lower() in file.lower() for kind in BLOCK_BYTES)]
-    weights = sorted(file for file in files if _is_part(file)) if {CONFIG_FILE, TOKENIZER_FILE} <= files.keys() else []
+    weights = weight_files(files) if {CONFIG_FILE, TOKENIZER_FILE} <= files.keys() else []
     return choose_graph(files) or next(iter([*weights, *supported, *gguf]), None)
-
-
-def _is_part(file: str) -> bool:
-    """Return whether a file holds weights of transformers."""
-    return file.endswith(".safetensors") and "/" not in file
 
 
 def _size_of(files: Mapping[str, int | None], file: str | None) -> int | None:
     """Return the bytes of a file with its external data."""
     if file is None or files[file] is None:
         return None
-    if _is_part(file):
-        return sum(size or 0 for name, size in files.items() if _is_part(name))
+    if file in (parts := weight_files(files)):
+        return sum(files[part] or 0 for part in parts)
     external = [size for name, size in files.items() if name.startswith(f"{file}_data") or name == f"{file}.data"]
     return sum(size for size in (files[file], *external) if size is not None)
 
