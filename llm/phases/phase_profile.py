@@ -103,16 +103,24 @@ def _with_stored(profile: PhaseProfile, path: Path) -> PhaseProfile:
 
 
 def merged_phases(older: PhaseProfile, newer: PhaseProfile) -> PhaseProfile:
-    """Return what two profiles of one model have measured; the newer one counts where both have."""
+    """Return what two profiles of one model have measured; the newer one counts where both have.
+
+    What is older about a device, or an engine, that has changed since is dropped.
+    """
     devices = dict(older.devices)
+    changed = set()
     for id_, device in newer.devices.items():
         before = devices.get(id_)
         if before is None or (before.name, before.engine_version) != (device.name, device.engine_version):
             devices[id_] = device
+            if before is not None:
+                changed.add(id_)
         else:
             curves = _merged(before.prefill, device.prefill), _merged(before.decode, device.decode)
             devices[id_] = replace(device, prefill=curves[0], decode=curves[1])
-    handovers = {(row.source, row.target): row for row in older.handovers}
+    handovers = {
+        (row.source, row.target): row for row in older.handovers if changed.isdisjoint((row.source, row.target))
+    }
     for row in newer.handovers:
         points = handovers[row.source, row.target].points if (row.source, row.target) in handovers else ()
         handovers[row.source, row.target] = replace(row, points=_merged(points, row.points))

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from trisect.runtime import engines
 from trisect.runtime.device import Device
-from trisect.runtime.errors import EngineFailed, InvalidModel, InvalidProfile
+from trisect.runtime.errors import EngineFailed, InvalidModel
 from trisect.runtime.untrusted_files import MalformedFile, decode_json, read_bytes
 
 from ..bundle import Bundle
@@ -22,6 +22,7 @@ from .device_choice import DeviceChoice
 from .phase_prediction import PhasePrediction, rank_device_pairs
 from .phase_profile import (
     MAX_FILE_BYTES,
+    SCHEMA,
     DevicePhases,
     PhasePoint,
     PhaseProfile,
@@ -139,15 +140,18 @@ def _ranked(
 
 def _of_other_models(path: Path, bundle: Bundle, devices: Collection[Device]) -> list[PhaseProfile]:
     """Return the phases of other models on this machine, scaled to this one, the model of the nearest size first."""
+    profiles: list[PhaseProfile] = []
+    if not bundle.flops_per_token or not bundle.decode_bytes_per_token:  # of operators whose work is not known
+        return profiles
     prefix, suffix = path.stem.split(bundle.key)
-    profiles = []
     for file in sorted(path.parent.glob(f"{prefix}*{suffix}.json"))[:_PROFILES_MAX]:
         try:
             profile = decode_json(read_bytes(file, MAX_FILE_BYTES), PhaseProfile)
-        except (OSError, MalformedFile, InvalidProfile) as error:
+        except (OSError, MalformedFile) as error:
             _logger.info("not used for a prediction: %s: %s", file, error)
             continue
-        if profile.model != bundle.key and profile.flops_per_token > 0 and not invalid_curve(profile):
+        is_usable = profile.schema <= SCHEMA and profile.flops_per_token > 0 and not invalid_curve(profile)
+        if is_usable and profile.model != bundle.key:
             profiles.append(profile)
     profiles.sort(key=lambda profile: abs(math.log(profile.flops_per_token / bundle.flops_per_token)))
     return [_scaled(profile, bundle, devices) for profile in profiles]

@@ -13,7 +13,15 @@ from tests.llm import tiny_llms as kit
 from tests.llm.tiny_llms import TinyLlms
 from trisect.llm.bundle import Bundle
 from trisect.llm.phases.phase_measurement import PhaseScope, measure_phases
-from trisect.llm.phases.phase_profile import PhaseProfile, load_phases, phases_path, save_phases, stored_phases
+from trisect.llm.phases.phase_profile import (
+    PhasePoint,
+    PhaseProfile,
+    load_phases,
+    merged_phases,
+    phases_path,
+    save_phases,
+    stored_phases,
+)
 from trisect.runtime.errors import InvalidProfile, ProfileMissing
 
 DEVICES = [kit.device("cpu:ort"), kit.device("cpu:openvino")]
@@ -151,3 +159,13 @@ def test_devices_that_another_process_has_stored_are_not_lost(
     save_phases(replace(profile, devices={first: profile.devices[first]}), path)
     save_phases(replace(profile, devices={name: profile.devices[name] for name in others}, handovers=()), path)
     assert load_phases(path, bundle, DEVICES) == profile
+
+
+def test_what_was_measured_with_another_version_of_an_engine_is_dropped(profile: PhaseProfile) -> None:
+    (one, first), (other, second) = profile.devices.items()
+    point = PhasePoint(4000, 9.0, 0.0)
+    longer = tuple(replace(row, points=(*row.points, point)) for row in profile.handovers)
+    older = replace(profile, devices={one: replace(first, engine_version="0"), other: second}, handovers=longer)
+    merged = merged_phases(older, profile)
+    assert (merged.devices, merged.handovers) == (profile.devices, profile.handovers)
+    assert point in merged_phases(replace(older, devices=profile.devices), profile).handovers[0].points

@@ -10,7 +10,15 @@ import pytest
 from tests.llm import tiny_llms as kit
 from trisect.llm.bundle import Bundle
 from trisect.llm.generate import open_bundle
-from trisect.llm.phases.phase_profile import DevicePhases, Handover, PhasePoint, PhaseProfile, phases_path, save_phases
+from trisect.llm.phases.phase_profile import (
+    SCHEMA,
+    DevicePhases,
+    Handover,
+    PhasePoint,
+    PhaseProfile,
+    phases_path,
+    save_phases,
+)
 from trisect.llm.phases.quick_choice import choose_at_once
 from trisect.profiles.stored.provenance import provenance
 from trisect.runtime import engines
@@ -103,3 +111,12 @@ def test_devices_that_cannot_run_the_model(bundle: Bundle) -> None:
         choose_at_once(in_place, "cpu:openvino", prompt_tokens=5, new_tokens=5)
     with pytest.raises(UnknownDevice):
         choose_at_once(bundle, "gpu:cuba", prompt_tokens=5, new_tokens=5)
+
+
+def test_measurements_that_say_nothing_of_this_model(bundle: Bundle) -> None:
+    store(bundle, replace(profile(bundle, model="0123456789abcdef"), schema=SCHEMA + 1))
+    assert choose_at_once(bundle, prompt_tokens=100, new_tokens=11).predictions == ()
+    store(bundle, profile(bundle, model="0123456789abcdef"))
+    assert choose_at_once(bundle, prompt_tokens=100, new_tokens=11).predictions
+    unknown = replace(bundle, flops_per_token=0)
+    assert choose_at_once(unknown, prompt_tokens=100, new_tokens=11).predictions == ()
