@@ -60,12 +60,14 @@ class ChatInput:
         if line is None or not line.startswith(_BLOCK):
             return line
         lines = [line.removeprefix(_BLOCK)]
+        length = len(line)
         while not lines[-1].rstrip().endswith(_BLOCK):
             following = self._line(". ")
             if following is None:
                 break
             lines.append(following)
-            if sum(map(len, lines)) > _LINE_MAX:
+            length += len(following)
+            if length > _LINE_MAX:
                 raise InvalidInput(f"a message has more than {_LINE_MAX} characters", remedy="shorten it")
         return "\n".join(lines).rstrip().removesuffix(_BLOCK).strip("\n")
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from trisect.runtime.errors import InvalidInput, TrisectError
+from trisect.runtime.errors import InvalidInput, TrisectError, one_line
 
 from ..chat_input import ChatInput, is_interactive
 from ..interrupts import InterruptRequest, interrupts_requested
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from trisect.llm.running.conversation import Conversation
     from trisect.llm.running.generation import Generation
 
-_COMMAND = re.compile(r"/([a-z?]+)(?:\s+(.*))?", re.DOTALL)
+_COMMAND = re.compile(r"/([a-z]+)(?:\s+(.*))?", re.DOTALL)
 _HELP = """\
 /help            show this list
 /reset           forget all messages; the system prompt stays
@@ -176,8 +176,14 @@ class _Chat:
 
         if not name:
             raise InvalidInput("/save has no file name", remedy="write /save chat.json")
-        path = Path(name).expanduser()
-        if path.exists():
+        try:
+            path = Path(name).expanduser()
+            is_taken = path.exists()
+        except (OSError, RuntimeError, ValueError) as error:  # too long, of an unknown user, with a NUL
+            raise InvalidInput(
+                f"cannot save to {name[:80]}: {one_line(error)}", remedy="choose another name"
+            ) from error
+        if is_taken:
             raise InvalidInput(f"{path} exists already", remedy="choose another name")
         document = {"model": self._model, "system": self._conversation.system, "messages": self._conversation.messages}
         write_atomically(path, msgspec.json.format(msgspec.json.encode(document)) + b"\n")

@@ -98,6 +98,8 @@ def test_a_chat_in_a_terminal(terminal: Terminal, folder: Path) -> None:
         ("/system be brief", "the system prompt is set"),
         ("/save talk.json", r"saved to talk\.json"),
         ("/save talk.json", "exists already"),
+        ("/save ~unknown-user/talk.json", "cannot save to"),
+        (f"/save {'x' * 300}", "cannot save to|cannot be written"),
         ("/reset", "all messages are forgotten"),
     ):
         terminal.wait_for("> ")
