@@ -45,7 +45,7 @@ def generate(
     Parameters
     ----------
     model : str or Path
-        A GGUF file, a folder written by onnxruntime-genai's builder or optimum, a bundle, or a Hugging Face id.
+        A GGUF file; a folder of transformers, onnxruntime-genai or optimum; a bundle; or a Hugging Face id.
     prompt : str or sequence of int
         Text, or token ids as they are.
     prefill, decode : str

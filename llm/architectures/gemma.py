@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from ..gguf.architecture_metadata import ArchitectureMetadata
@@ -19,4 +20,4 @@ def attention_scale(keys: ArchitectureMetadata, config: DecoderConfig, layers_of
     """Return the factor of Q and K: the 27B models, known by their depth, divide by the hidden size of each head."""
     if len(config.layers) != layers_of_27b or keys.real("attention.scale", default=0.0):
         return config.attention_scale
-    return (config.heads / config.hidden) ** 0.5
+    return math.sqrt(config.heads / config.hidden)

@@ -62,6 +62,8 @@ _REALS = {
     "beta_slow": "rope.scaling.yarn_beta_slow",
 }
 """Entries of ``config.json`` -> keys of a GGUF file, without the architecture in front."""
+_REAL_MAX = 1e12
+"""More than any factor, base or length."""
 _WHOLE_MAX = 1 << 53
 """Whole numbers up to this one are exact as real ones."""
 _WHOLE = {"embed_tokens.weight": "token_embd.weight", "norm.weight": "output_norm.weight"}
@@ -278,8 +280,9 @@ def _tensor(name: str, values: np.ndarray) -> GgufTensor:
 
 def _positive(value: object) -> float | None:
     """Return a number above 0 of a usual size as such; None for anything else."""
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return float(value) if is_number and 0 < value < 1e12 else None
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value < _REAL_MAX:
+        return None
+    return float(value)
 
 
 def _integer(folder: Path, document: Mapping[str, Any], key: str, maximum: int) -> int:

@@ -52,7 +52,7 @@ class Conversation:
         self.messages: list[Message] = []
         """Messages of the user and the assistant, the oldest first."""
         self.left_out = 0
-        """Number of messages, the oldest ones, that did not fit into the context at the last turn."""
+        """Number of messages, the oldest ones, that no longer fit into the context: they stay left out."""
         self.system = system
         self._session = session
         self._max_new_tokens = max_new_tokens
@@ -95,7 +95,9 @@ class Conversation:
         """Return the tokens of the latest messages that leave room for an answer, and the number of those left out."""
         context = self._session.bundle.context_length
         limit = context - min(self._max_new_tokens, context // _ANSWER_SHARE)
-        for first in range(0, len(messages), 2):  # a question and its answer at a time
+        for first in range(
+            min(self.left_out, len(messages) - 1), len(messages), 2
+        ):  # a question and its answer at a time
             ids = self._encode(messages[first:])
             if len(ids) <= limit:
                 return ids, first

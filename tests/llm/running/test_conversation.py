@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import pytest
@@ -103,17 +103,30 @@ def test_a_system_prompt_without_a_system_role(tiny_llms: TinyLlms) -> None:
         assert talk.ask("hello").stats.prompt_tokens == len(merged)
 
 
-def test_oldest_turns_are_left_out_when_the_context_is_full(session: LanguageSession) -> None:
+def test_oldest_turns_are_left_out_when_the_context_is_full(
+    session: LanguageSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
     talk = Conversation(session, max_new_tokens=4)
     for _ in range(12):
         answer = talk.ask("hello there")
         assert answer.stats.prompt_tokens + 4 <= session.bundle.context_length
     assert talk.left_out > 0
     assert talk.left_out % 2 == 0
-    assert len(talk.messages) == 24
+    formatted: list[int] = []
+    encode, left_out = session.tokenizer.encode_chat, talk.left_out
+
+    def encode_and_count(messages: Sequence[dict[str, str]]) -> list[int]:
+        formatted.append(len(messages))
+        return encode(messages)
+
+    monkeypatch.setattr(session.tokenizer, "encode_chat", encode_and_count)
+    talk.ask("hello there")
+    assert formatted[0] == 25 - left_out  # what is left out already is not tried again
+    monkeypatch.undo()
+    assert len(talk.messages) == 26
     with pytest.raises(ContextExceeded, match="context of 256"):
         talk.ask("x" * 300)
-    assert len(talk.messages) == 24
+    assert len(talk.messages) == 26
 
 
 def test_an_answer_stops_when_asked_to(session: LanguageSession) -> None:
