@@ -20,7 +20,7 @@ from tests.llm.gguf_factory import write_tiny_gguf
 
 pty = pytest.importorskip("pty")
 ON_ORT = ["--prefill", "cpu:ort", "--decode", "cpu:ort", "--threads", "1"]
-PATIENCE_S = 60
+PATIENCE_S, PRESSED_AGAIN_S = 60, 3
 
 
 @pytest.fixture(scope="module")
@@ -53,11 +53,20 @@ class Terminal:
     def interrupt(self) -> None:
         self.process.send_signal(signal.SIGINT)
 
-    def wait_for(self, pattern: str) -> str:
-        """Read until the pattern occurs; return what was read up to its end, and forget that."""
-        end = time.monotonic() + PATIENCE_S
+    def wait_for(self, pattern: str, *, interrupts: bool = False) -> str:
+        """Read until the pattern occurs; return what was read up to its end, and forget that.
+
+        With `interrupts`, Ctrl-C is pressed until then: readline sees one that comes between its prompt and its waiting
+        for a key only with the next key or signal.
+        """
+        begin = pressed = time.monotonic()
+        if interrupts:
+            self.interrupt()
         while not (match := re.search(pattern, self.text)):
-            assert time.monotonic() < end, f"{pattern!r} is not in {self.text[-2000:]!r}"
+            assert time.monotonic() < begin + PATIENCE_S, f"{pattern!r} is not in {self.text[-2000:]!r}"
+            if interrupts and time.monotonic() > pressed + PRESSED_AGAIN_S:
+                pressed = time.monotonic()
+                self.interrupt()
             if select.select([self.master], [], [], 0.2)[0]:
                 try:
                     self.text += os.read(self.master, 65536).decode(errors="replace")
@@ -116,13 +125,11 @@ def test_a_chat_in_a_terminal(terminal: Terminal, folder: Path) -> None:
 def test_ctrl_c_ends_an_answer_and_ctrl_d_the_chat(folder: Path) -> None:
     terminal = Terminal(command(folder, "--max-new-tokens", "8000"), folder)
     terminal.wait_for("> ")
-    terminal.interrupt()  # at the prompt: the line is discarded
-    terminal.wait_for("Ctrl-D ends the chat")
+    terminal.wait_for("Ctrl-D ends the chat", interrupts=True)  # at the prompt: the line is discarded
     terminal.wait_for("> ")
     terminal.type("hello")
     terminal.wait_for(r"hello\r\n[\s\S]{20}")  # the answer has begun
-    terminal.interrupt()
-    terminal.wait_for(r"\(interrupted\)")
+    terminal.wait_for(r"\(interrupted\)", interrupts=True)
     terminal.wait_for("> ")
     os.write(terminal.master, b"\x04")
     assert terminal.close() == 0
