@@ -134,7 +134,8 @@ class Problem:
         UnsupportedOperator
             When a task runs on none of the devices.
         InfeasibleProblem
-            When there is no device, or the graph is cyclic, undirected or a multigraph.
+            When there is no device, or the graph is cyclic, undirected or a multigraph; for the latency of a backward
+            pass, whose tasks `Rules` do not order.
         PowerUnknown
             For the objective ``energy``, when the power of a device is not known.
 
@@ -158,6 +159,11 @@ class Problem:
             raise InfeasibleProblem(
                 f"expected the tasks as a networkx.DiGraph, got a {type(graph).__name__}",
                 remedy="give each dependency as one directed edge, with all its tensors",
+            )
+        if objective == "latency" and rules is not None and rules.backward:
+            raise InfeasibleProblem(
+                f"the latency of a training graph is not defined: found {len(rules.backward)} tasks of a backward pass",
+                remedy="choose the objective throughput, or leave the backward pass out",
             )
         if len(topological_order(graph)) < len(graph):
             raise InfeasibleProblem("expected an acyclic task graph, found a cycle", remedy="check the edges")

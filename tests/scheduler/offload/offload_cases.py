@@ -29,6 +29,7 @@ def offload_problems(
     *,
     contiguous: bool = False,
     largest: int = 6,
+    colocation: bool = False,
     training: bool = False,
     chain: bool = False,
 ) -> Problem:
@@ -55,9 +56,10 @@ def offload_problems(
             times[name] |= dict.fromkeys((d.id for d in devices[1:]), float(draw(st.integers(0, 3))))
     colocated = ()
     backward: frozenset[str] = frozenset()
-    if training and count > 2:
+    if (colocation or training) and count > 2:
         first = draw(st.integers(0, count - 2))
         colocated = ((names[first], names[draw(st.integers(first + 1, count - 1))]),)
+    if training and count > 2:
         backward = frozenset(names[draw(st.integers(1, count)) :])
     return Problem.of(
         graph,

@@ -12,6 +12,7 @@ from trisect.runtime.device import Device
 from trisect.runtime.errors import InfeasibleProblem, UnknownDevice, UnsupportedOperator
 from trisect.scheduler.problem.platform import Platform
 from trisect.scheduler.problem.problem import Problem, crossing_time_s
+from trisect.scheduler.problem.rules import Rules
 
 A, B = Device("cpu:a", "cpu", "a", ""), Device("gpu:b", "gpu", "b", "")
 
@@ -46,6 +47,9 @@ def test_refusals() -> None:
     cyclic: nx.DiGraph[str] = nx.DiGraph([("x", "y"), ("y", "x")])
     with pytest.raises(InfeasibleProblem, match="cycle"):
         Problem.of(cyclic, [A], lambda n, d: 1.0, PLATFORM)
+    rules = Rules(convention="offload", backward=frozenset({"z"}))
+    with pytest.raises(InfeasibleProblem, match="latency of a training graph is not defined: found 1 task"):
+        Problem.of(chain(), [A], lambda n, d: 1.0, PLATFORM, rules=rules)
     with pytest.raises(UnknownDevice, match="gpu:c"):
         Problem.of(chain(), [A], lambda n, d: 1.0, PLATFORM).time("x", "gpu:c")
 

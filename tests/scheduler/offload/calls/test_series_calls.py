@@ -31,8 +31,8 @@ def test_the_optimum_lies_between_bound_and_placement(problem: Problem, contract
 
 
 @settings(max_examples=40, deadline=None)
-@given(offload_problems("latency", training=True), st.booleans())
-def test_colocated_and_backward_tasks_are_left_alone_or_bounded(problem: Problem, contract: bool) -> None:
+@given(offload_problems("latency", colocation=True), st.booleans())
+def test_colocated_tasks_are_left_alone_or_bounded(problem: Problem, contract: bool) -> None:
     bound, value = solve(problem, contract=contract)
     assert bound <= best_of_all(problem) + 1e-9 <= value + 2e-9
 
