@@ -85,7 +85,11 @@ class LanguageSession:
             )
 
         self._prefill = load(prefill, decodes=not self._is_split, exports_cache=self._is_split)
-        self._decode = load(decode, decodes=True, exports_cache=False) if self._is_split else self._prefill
+        try:
+            self._decode = load(decode, decodes=True, exports_cache=False) if self._is_split else self._prefill
+        except BaseException:
+            self._prefill.close()
+            raise
         self._cache: KvCache | None = None
         self._keeps_cache = keeps_cache
         # Tokens of which each runner has keys and values; those of the prefill device are in `_cache` as well.

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,9 +15,12 @@ from tests.llm import tiny_llms as kit
 from tests.llm.oracle_llama import Oracle, mean_kl
 from tests.llm.tiny_llms import TinyLlm, TinyLlms
 from trisect.llm.bundle import Bundle
+from trisect.llm.running import generation
 from trisect.llm.running.generation import LanguageSession
+from trisect.llm.running.runners import Runner, load_runner
 from trisect.llm.running.sampling import SamplingOptions
-from trisect.runtime.errors import ContextExceeded, InvalidInput
+from trisect.runtime.device import Device
+from trisect.runtime.errors import ContextExceeded, EngineFailed, InvalidInput
 
 ORT, OPENVINO = "cpu:ort", "cpu:openvino"
 PAIRS = [(ORT, ORT), (ORT, OPENVINO), (OPENVINO, ORT), (OPENVINO, OPENVINO)]
@@ -153,6 +157,23 @@ def test_an_answer_ends_before_a_stop_text(session: LanguageSession) -> None:
         answer = session.generate("hello", max_new_tokens=60, sampling=sampling, stop=stops, on_text=pieces.append)
         assert (answer.finish, answer.text, "".join(pieces)) == ("stop", expected, expected)
     assert session.generate("hello", max_new_tokens=60, sampling=sampling, stop=["\0\0"]).text == whole
+
+
+def test_nothing_stays_loaded_where_the_second_device_fails(tiny: TinyLlm, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed: list[str] = []
+
+    def load(bundle: Bundle, device: Device, **options: Any) -> Runner:
+        if not options["exports_cache"]:
+            raise EngineFailed("no memory", device=device.id)
+        runner = load_runner(bundle, device, **options)
+        close = runner.close
+        monkeypatch.setattr(runner, "close", lambda: (closed.append(device.id), close()))
+        return runner
+
+    monkeypatch.setattr(generation, "load_runner", load)
+    with pytest.raises(EngineFailed, match="no memory"):
+        LanguageSession(tiny.bundle, kit.device("cpu:openvino"), kit.device("cpu:ort"))
+    assert closed == ["cpu:openvino"]
 
 
 def test_sessions_do_not_change_one_another(session: LanguageSession, tiny: TinyLlm) -> None:
