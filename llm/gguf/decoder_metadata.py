@@ -11,6 +11,9 @@ from ..graphs.decoder_config import DecoderConfig, LayerConfig
 from .architecture_metadata import ArchitectureMetadata
 from .rope_metadata import read_rope, rope_dimensions
 
+_HEAD_DIM_MAX = 1 << 10
+"""Twice that of any model: rotary tables are as wide, and as long as the context."""
+
 
 def read_decoder(
     keys: ArchitectureMetadata, *, rope_interleaved: bool = False, rope_factors: str | None = None
@@ -42,7 +45,7 @@ def read_decoder(
     rotated = rope_dimensions(keys, head_dim)
     if rope_interleaved and rotated != head_dim:
         raise keys.unsupported("rotary embeddings on only part of each head")
-    if heads % kv_heads or head_dim % 2 or head_dim < 2:
+    if heads % kv_heads or head_dim % 2 or not 2 <= head_dim <= _HEAD_DIM_MAX:
         raise keys.invalid(f"{heads} heads, {kv_heads} key/value heads of {head_dim}")
     tokens = file.metadata.get("tokenizer.ggml.tokens")
     if not isinstance(tokens, list) or not tokens:

@@ -86,6 +86,9 @@ INVALID = {
     "head_count is 4.5": {"llama.attention.head_count": 4.5},
     "head_count is 'four'": {"llama.attention.head_count": "four"},
     "3 key/value heads": {"llama.attention.head_count_kv": 3},
+    "key/value heads of 2048": {
+        f"llama.{key}": 2048 for key in ("attention.key_length", "attention.value_length", "rope.dimension_count")
+    },
     "feed_forward_length is": {"llama.feed_forward_length": 2**31},
     "4000 layers": {"llama.block_count": 4000},
     "blk.2.attn_norm.weight is missing": {"llama.block_count": 3},
