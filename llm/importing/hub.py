@@ -132,7 +132,8 @@ def choose_files(model: str, files: Sequence[str]) -> tuple[str, list[str]]:
             remedy=f"download one (hf download {model} {file}) and give its path",
         )
     raise UnsupportedModel(
-        f"{model} holds no ONNX decoder", remedy="export it with optimum, or look for it among onnx-community's models"
+        f"{model} holds no ONNX decoder, and no safetensors beside config.json and tokenizer.json",
+        remedy="export it with optimum, or look for it among onnx-community's models",
     )
 
 

@@ -147,6 +147,7 @@ def test_a_gguf_header_is_enough(tmp_path: Path):
         ({"name": "owner/model-7b-int4"}, 7e9 * 4.5 / 8),
         ({"name": "m", "tags": ["135M", "fp16"]}, 135e6 * 2),
         ({"name": "m-1.5B", "files": ["onnx/model_q4.onnx"]}, 1.5e9 * 4.5 / 8),
+        ({"name": "m-1.5B", "files": ["m-IQ4_XS.gguf"]}, 1.5e9 * 4.25 / 8),
         ({"name": "m", "files": {"model.onnx": 1000, "model.onnx_data": 500_000}}, 501_000),
     ],
 )

@@ -21,7 +21,7 @@ _BITS = {
     "fp32": 32.0, "f32": 32.0, "float32": 32.0, "bf16": 16.0, "bfloat16": 16.0, "fp16": 16.0, "f16": 16.0,
     "float16": 16.0, "q8_0": 8.5, "int8": 8.25, "uint8": 8.25, "quantized": 8.25, "q6_k": 6.5625, "q5_k": 5.5,
     "q5_0": 5.5, "q5_1": 6.0, "q4_k": 4.5, "q4_0": 4.5, "q4_1": 5.0, "int4": 4.5, "q4f16": 4.5, "q4": 4.5,
-    "bnb4": 4.5, "awq": 4.25, "gptq": 4.25, "q3_k": 3.4375, "q2_k": 2.625,
+    "iq4_nl": 4.5, "iq4_xs": 4.25, "mxfp4": 4.25, "bnb4": 4.5, "awq": 4.25, "gptq": 4.25, "q3_k": 3.4375, "q2_k": 2.625,
 }  # fmt: skip
 """Quantisation as named in file names and tags -> bits of a weight, scales included."""
 _PARAMETERS = re.compile(r"(?<![a-z0-9.])(\d{1,4}(?:\.\d{1,3})?)([mbt])(?![a-z])", re.IGNORECASE)
