@@ -11,7 +11,7 @@ import pytest
 import trisect
 from trisect import Constraints, Plan, api, network_fitting, pareto_plans
 from trisect.cli import main
-from trisect.partitioner.planning import plan_maker
+from trisect.partitioner.planning import plan_maker, preparation
 from trisect.partitioner.planning.plan_maker import make_pareto_plans, make_plan
 from trisect.partitioner.planning.plan_request import DeviceData, PlanRequest
 from trisect.runtime.errors import FallbackForbidden, InfeasibleProblem, InvalidInput, PowerUnknown, UnknownDevice
@@ -148,7 +148,9 @@ def test_a_front_keeps_nodes_off_a_device_that_refuses_their_segment(
         return [(segment, "too large") for segment in segments if segment.device == other and len(segment.nodes) > 1]
 
     monkeypatch.setattr(plan_maker, "refused_segments", refuses_two)
-    monkeypatch.setattr(network_fitting, "fitted_models", lambda *_: {})  # the profile alone favours the other device
+    # The profile alone favours the other device, whatever the model takes here.
+    monkeypatch.setattr(network_fitting, "fitted_models", lambda *_: {})
+    monkeypatch.setattr(preparation, "calibrated", lambda inputs, *_: inputs)
     front = trisect.pareto(
         model, ("latency", "memory"), two_devices, SHAPES, constraints={"force": {"matmul0": one}}, time_limit_s=1,
         out=tmp_path / "front",
