@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from trisect.profiles.stored.profile_store import PROFILES_VARIABLE
+from trisect.runtime.environment import environment
 
 
 def cache_variables(folder: Path) -> dict[str, str]:
@@ -18,14 +18,5 @@ def cache_variables(folder: Path) -> dict[str, str]:
 @contextmanager
 def caches_in(folder: Path) -> Iterator[None]:
     """Use profiles and caches in a folder, in this process and in those that it starts."""
-    variables = cache_variables(folder)
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
+    with environment(cache_variables(folder)):
         yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value

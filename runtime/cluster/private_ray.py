@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import importlib
-import os
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ..environment import environment
 from ..workers.python_process import SAFE_PATH
 from .reaper import Reaper
 
@@ -46,7 +46,8 @@ def start_private_ray(ray: Any, folder: Path, store_bytes: int) -> str:
     on_loopback = _replaced(ray_constants, "ENABLE_RAY_CLUSTER", False)
     # Even where the dashboard is turned off, its process asks services of cloud providers where it runs.
     node: Any = importlib.import_module("ray._private.node").Node
-    with _environment(settings), on_loopback, _replaced(node, "start_api_server", _start_no_api_server):
+    # Only for the processes that start here: others must not get the token.
+    with environment(settings), on_loopback, _replaced(node, "start_api_server", _start_no_api_server):
         reload_settings()
         context = ray.init(
             address="local", num_cpus=0, num_gpus=0, include_dashboard=False, configure_logging=False,
@@ -100,18 +101,3 @@ def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
         yield
     finally:
         setattr(owner, name, before)
-
-
-@contextmanager
-def _environment(settings: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables, for processes that the block starts only: others must not get the token."""
-    before = {name: os.environ.get(name) for name in settings}
-    os.environ.update(settings)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value

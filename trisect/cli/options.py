@@ -47,6 +47,11 @@ ObjectiveName = Annotated[
     typer.Option("--objective", help="Objective to minimise (throughput: time per item)."),
 ]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Random seed.")]
+Temperature = Annotated[float, typer.Option("--temperature", min=0.0, help="Sampling temperature; 0 = greedy.")]
+TopP = Annotated[
+    float,
+    typer.Option("--top-p", min=0.0, max=1.0, help="Sample from the most likely tokens up to this total probability."),
+]
 Threads = Annotated[int | None, typer.Option("--threads", min=1, help="Number of compute threads of each engine.")]
 LoadFiles = Annotated[
     list[Path] | None,

@@ -14,7 +14,7 @@ from trisect.runtime.errors import InvalidInput, TrisectError, one_line
 
 from ..chat_input import ChatInput, is_interactive
 from ..interrupts import InterruptRequest, interrupts_requested
-from ..options import Debug, Json, LanguageModel, Seed, Threads
+from ..options import Debug, Json, LanguageModel, Seed, Temperature, Threads, TopP
 from ..output import has_no_reader, note, print_generated, print_json, progress_bar
 from ..request_summary import request_summary
 
@@ -47,15 +47,8 @@ def chat(
     max_new_tokens: Annotated[
         int, typer.Option("--max-new-tokens", min=1, help="Maximum number of tokens of an answer.")
     ] = 512,
-    temperature: Annotated[
-        float, typer.Option("--temperature", min=0.0, help="Sampling temperature; 0 = greedy.")
-    ] = 0.0,
-    top_p: Annotated[
-        float,
-        typer.Option(
-            "--top-p", min=0.0, max=1.0, help="Sample from the most likely tokens up to this total probability."
-        ),
-    ] = 1.0,
+    temperature: Temperature = 0.0,
+    top_p: TopP = 1.0,
     seed: Seed = 0,
     threads: Threads = None,
     json: Json = False,

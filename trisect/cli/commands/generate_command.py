@@ -12,7 +12,7 @@ import typer
 from trisect.runtime.errors import InvalidInput
 from trisect.runtime.untrusted_files import MalformedFile, read_text
 
-from ..options import Debug, Json, LanguageModel, Seed, Threads
+from ..options import Debug, Json, LanguageModel, Seed, Temperature, Threads, TopP
 from ..output import has_no_reader, note, print_generated, print_json, print_table, progress_bar
 from ..quantities import duration, size
 from ..request_summary import predicted_gain, request_summary
@@ -43,16 +43,9 @@ def generate(
     max_new_tokens: Annotated[
         int, typer.Option("--max-new-tokens", min=1, help="Maximum number of generated tokens.")
     ] = 64,
-    temperature: Annotated[
-        float, typer.Option("--temperature", min=0.0, help="Sampling temperature; 0 = greedy.")
-    ] = 0.0,
+    temperature: Temperature = 0.0,
     top_k: Annotated[int, typer.Option("--top-k", min=0, help="Sample from the K most likely tokens; 0 = all.")] = 0,
-    top_p: Annotated[
-        float,
-        typer.Option(
-            "--top-p", min=0.0, max=1.0, help="Sample from the most likely tokens up to this total probability."
-        ),
-    ] = 1.0,
+    top_p: TopP = 1.0,
     repetition_penalty: Annotated[
         float, typer.Option("--repetition-penalty", min=0.01, help="Penalty on repeated tokens; 1 = none.")
     ] = 1.0,
