@@ -22,7 +22,8 @@ import platformdirs
 
 from trisect.llm.bundle import Bundle
 from trisect.llm.running.kv_cache import KvCache
-from trisect.llm.running.runners import Runner, load_runner
+from trisect.llm.running.runners.runner import Runner
+from trisect.llm.running.runners.runner_loading import load_runner
 from trisect.runtime.device import Device
 from trisect.runtime.errors import EngineFailed, InvalidInput, StorageFailed, TrisectError
 from trisect.runtime.progress import Progress, no_progress

@@ -14,7 +14,7 @@ import numpy as np
 from trisect.llm.bundle import Bundle
 from trisect.llm.running.generation import LanguageSession
 from trisect.llm.running.kv_cache import present_name
-from trisect.llm.running.runners import InPlaceRunner
+from trisect.llm.running.runners.in_place_runner import InPlaceRunner
 from trisect.runtime.device import Device
 
 

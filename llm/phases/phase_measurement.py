@@ -24,7 +24,8 @@ from trisect.runtime.progress import Progress, no_progress
 
 from ..bundle import Bundle
 from ..running.kv_cache import KvCache
-from ..running.runners import Runner, load_runner
+from ..running.runners.runner import Runner
+from ..running.runners.runner_loading import load_runner
 from .phase_profile import DevicePhases, Handover, PhasePoint, PhaseProfile, merged_phases
 
 PROMPT_TOKENS = (1, 16, 64, 128, 256, 512, 1500)

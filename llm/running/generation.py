@@ -21,7 +21,8 @@ from .answer_text import AnswerText
 from .generation_stats import GenerationStats, PhaseTimer
 from .kv_cache import KvCache
 from .prompt import Prompt, tokenise
-from .runners import Runner, load_runner
+from .runners.runner import Runner
+from .runners.runner_loading import load_runner
 from .sampling import Sampler, SamplingOptions
 from .tokenizer import Tokenizer
 

@@ -20,7 +20,8 @@ from tests.llm.llm_folder_factory import (
 from trisect.llm.bundle import Bundle
 from trisect.llm.importing.folder_import import import_folder
 from trisect.llm.running.kv_cache import KvCache
-from trisect.llm.running.runners import Runner, load_runner
+from trisect.llm.running.runners.runner import Runner
+from trisect.llm.running.runners.runner_loading import load_runner
 from trisect.runtime.progress import no_progress
 
 IDS = np.random.default_rng(7).integers(6, VOCAB, 11)

@@ -16,7 +16,9 @@ from trisect.llm.bundle import Bundle, PhaseGraph
 from trisect.llm.importing.model_import import WeightFormat, open_model
 from trisect.llm.importing.weight_conversion import Preference
 from trisect.llm.running.kv_cache import KvCache, past_names, present_name
-from trisect.llm.running.runners import GrowingRunner, Runner, load_runner
+from trisect.llm.running.runners.growing_runner import GrowingRunner
+from trisect.llm.running.runners.runner import Runner
+from trisect.llm.running.runners.runner_loading import load_runner
 from trisect.runtime.device import Device
 from trisect.runtime.engines import discover, load
 from trisect.runtime.engines.base import LoadOptions

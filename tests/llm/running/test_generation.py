@@ -17,7 +17,8 @@ from tests.llm.tiny_llms import TinyLlm, TinyLlms
 from trisect.llm.bundle import Bundle
 from trisect.llm.running import generation
 from trisect.llm.running.generation import LanguageSession
-from trisect.llm.running.runners import Runner, load_runner
+from trisect.llm.running.runners.runner import Runner
+from trisect.llm.running.runners.runner_loading import load_runner
 from trisect.llm.running.sampling import SamplingOptions
 from trisect.runtime.device import Device
 from trisect.runtime.errors import ContextExceeded, EngineFailed, InvalidInput

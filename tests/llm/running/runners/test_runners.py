@@ -13,7 +13,9 @@ import pytest
 from tests.llm import tiny_llms as kit
 from tests.llm.tiny_llms import TinyLlms
 from trisect.llm.bundle import PhaseGraph
-from trisect.llm.running.runners import InPlaceRunner, Runner, load_runner
+from trisect.llm.running.runners.in_place_runner import InPlaceRunner
+from trisect.llm.running.runners.runner import Runner
+from trisect.llm.running.runners.runner_loading import load_runner
 from trisect.runtime.errors import ContextExceeded, EngineFailed, TrisectError
 
 NEW = 24

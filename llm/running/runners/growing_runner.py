@@ -1,0 +1,60 @@
+"""Passes the KV cache from one run of a graph to the next, on any engine."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+from trisect.runtime.engines.base import Module
+
+from ..kv_cache import KvCache, present_name
+from .runner import Runner, last_scores, plain_feeds
+
+
+class GrowingRunner(Runner):
+    """Passes the presents of one run to the next as its past, by reference."""
+
+    def __init__(
+        self, module: Module, past: Sequence[str], shape: tuple[int, int, int, int], *, exports_cache: bool
+    ) -> None:
+        self.device = module.device
+        self.handover_s = 0.0
+        self._module = module
+        self._inputs = {spec.name for spec in module.inputs}
+        self._empty = dict.fromkeys(past, np.zeros(shape, np.float32))
+        self._past = self._empty
+        self._exports_cache = exports_cache
+        self._cache: KvCache | None = None
+
+    def forward(self, ids: np.ndarray, start: int) -> np.ndarray:
+        outputs = self._module.run(plain_feeds(self._inputs, ids, start) | self._past)
+        self._past = {name: outputs[present_name(name)] for name in self._empty}
+        if self._cache is not None:
+            begin = time.perf_counter()
+            self._cache.reserve(start + ids.shape[-1])
+            for name, present in self._past.items():
+                self._cache.write(name, present[:, :, start:], start)
+            self._cache.length = start + ids.shape[-1]
+            self.handover_s += time.perf_counter() - begin
+        return last_scores(outputs["logits"], ids)
+
+    def continue_from(self, cache: KvCache) -> None:
+        begin = time.perf_counter()
+        self._past = {name: np.ascontiguousarray(past) for name, past in cache.filled().items()}
+        self._cache = None
+        self.handover_s += time.perf_counter() - begin
+
+    def reset(self, cache: KvCache) -> None:
+        self._past = self._empty
+        self._cache = cache if self._exports_cache else None
+
+    def rewind(self, length: int) -> int:
+        self._past = {name: np.ascontiguousarray(past[:, :, :length]) for name, past in self._past.items()}
+        return length
+
+    def close(self) -> None:
+        self._past = {}
+        self._cache = None
+        self._module.close()

@@ -1,0 +1,69 @@
+"""Computes on the buffers of the KV cache in host memory."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from trisect.runtime.engines.base import Binding, Module
+from trisect.runtime.errors import EngineFailed
+
+from ..kv_cache import KvCache, present_name
+from .runner import Runner, last_scores
+
+
+class InPlaceRunner(Runner):
+    """Reads and extends a `KvCache` in place; a hand-over costs nothing."""
+
+    def __init__(self, module: Module, batch: int, vocab: int) -> None:
+        self.device = module.device
+        self.handover_s = 0.0
+        self.module = module
+        self._cache: KvCache | None = None
+        self._logits = np.zeros((batch, 1, vocab), np.float32)
+        self._last = np.zeros(batch, np.int32)
+        self._total = np.zeros((), np.int32)
+        self._token = np.zeros((batch, 1), np.int64)
+        self._step: Binding | None = None
+        self._generation = -1
+
+    def forward(self, ids: np.ndarray, start: int) -> np.ndarray:
+        cache = self._cache
+        if cache is None:
+            raise EngineFailed(
+                f"the runner on {self.device.id} has no cache", remedy="reset it first", device=self.device.id
+            )
+        count = ids.shape[-1]
+        cache.reserve(start + count)
+        self._last[:] = start + count - 1
+        self._total[...] = start + count
+        if count == 1:
+            if self._step is None or self._generation != cache.generation:
+                self._step, self._generation = self._bind(self._token, cache), cache.generation
+            self._token[:, 0] = ids[..., 0]
+            self._step.run()
+        else:
+            self._bind(np.ascontiguousarray(np.atleast_2d(ids)), cache).run()
+        cache.length = start + count
+        return last_scores(self._logits, ids)
+
+    def continue_from(self, cache: KvCache) -> None:
+        if cache is not self._cache:
+            self._cache, self._step = cache, None
+
+    def reset(self, cache: KvCache) -> None:
+        self.continue_from(cache)
+
+    def rewind(self, length: int) -> int:
+        if self._cache is None:
+            return 0
+        self._cache.length = length
+        return length
+
+    def close(self) -> None:
+        self._step = self._cache = None
+        self.module.close()
+
+    def _bind(self, ids: np.ndarray, cache: KvCache) -> Binding:
+        presents = {present_name(name): buffer for name, buffer in cache.buffers.items()}
+        inputs = {"input_ids": ids, "seqlens_k": self._last, "total_sequence_length": self._total, **cache.buffers}
+        return self.module.bind(inputs, {"logits": self._logits, **presents})

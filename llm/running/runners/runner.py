@@ -1,0 +1,66 @@
+"""What all runners have in common: a `Runner` computes the scores (logits) after further tokens."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+
+from trisect.runtime.device import Device
+
+from ..kv_cache import KvCache
+
+
+class Runner(Protocol):
+    """A language model loaded on one device."""
+
+    device: Device
+    handover_s: float
+    """Time spent so far on copying keys and values from or to a `KvCache`."""
+
+    def forward(self, ids: np.ndarray, start: int) -> np.ndarray:
+        """Return the scores after tokens that follow `start` earlier ones.
+
+        Parameters
+        ----------
+        ids : ndarray
+            int64 [n], or [batch, n] on a runner loaded for a batch.
+
+        Returns
+        -------
+        ndarray
+            float32 [vocabulary] or [batch, vocabulary]; overwritten by the next call.
+        """
+
+    def continue_from(self, cache: KvCache) -> None:
+        """Continue from a cache that another runner filled."""
+
+    def reset(self, cache: KvCache) -> None:
+        """Start a new sequence; a runner loaded with `exports_cache` writes its keys and values to this cache."""
+
+    def rewind(self, length: int) -> int:
+        """Forget all tokens but the first `length`, and return how many are left: 0 where an engine has to reset."""
+
+    def close(self) -> None:
+        """Release the device's memory."""
+
+
+def plain_feeds(inputs: set[str], ids: np.ndarray, start: int) -> dict[str, np.ndarray]:
+    """Return the inputs other than the cache, of those that the graph has."""
+    rows = np.ascontiguousarray(np.atleast_2d(ids), np.int64)
+    batch, count = rows.shape
+    feeds = {"input_ids": rows}
+    if "position_ids" in inputs:
+        feeds["position_ids"] = np.tile(np.arange(start, start + count, dtype=np.int64), (batch, 1))
+    if "seqlens_k" in inputs:
+        feeds["seqlens_k"] = np.full(batch, start + count - 1, np.int32)
+        feeds["total_sequence_length"] = np.array(start + count, np.int32)
+    if "attention_mask" in inputs:
+        feeds["attention_mask"] = np.ones((batch, start + count), np.int64)
+    return feeds
+
+
+def last_scores(logits: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """Return the last token's scores: without the batch axis where the ids have none."""
+    scores: np.ndarray = logits[0, -1] if ids.ndim == 1 else logits[:, -1]
+    return scores

@@ -1,0 +1,98 @@
+"""Leaves the KV cache inside the compiled model of an engine, and copies it in and out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+from trisect.runtime.engines.base import StatefulModule
+from trisect.runtime.tensors.dtypes import dtype_of
+
+from ..kv_cache import KvCache, fresh_name
+from .runner import Runner, last_scores, plain_feeds
+
+
+class StatefulRunner(Runner):
+    """Lets the engine keep the cache; copies it out after each run, or in before the first decode step."""
+
+    def __init__(
+        self,
+        module: StatefulModule,
+        past: Sequence[str],
+        shape: tuple[int, int, int, int],
+        vocab: int,
+        *,
+        exports_cache: bool,
+    ) -> None:
+        self.device = module.device
+        self.handover_s = 0.0
+        self._module = module
+        self._past = past
+        self._inputs = {spec.name for spec in module.inputs}
+        self._fresh = {spec.name: dtype_of(spec.dtype) for spec in module.outputs if spec.name.startswith("fresh.")}
+        self._exports_cache = exports_cache
+        self._shape = shape
+        self._buffers: dict[str, np.ndarray] = {}
+        self._logits = np.zeros((shape[0], 1, vocab), np.float32)
+        self._cache: KvCache | None = None
+        self._length = 0
+
+    def forward(self, ids: np.ndarray, start: int) -> np.ndarray:
+        count = ids.shape[-1]
+        fresh = {name: self._output_buffer(name, count) for name in self._fresh}
+        binding = self._module.bind(plain_feeds(self._inputs, ids, start), {"logits": self._logits, **fresh})
+        binding.run()
+        self._length = start + count
+        if self._cache is not None:
+            begin = time.perf_counter()
+            self._export(self._cache, fresh, start, count)
+            self.handover_s += time.perf_counter() - begin
+        return last_scores(self._logits, ids)
+
+    def continue_from(self, cache: KvCache) -> None:
+        begin = time.perf_counter()
+        self._module.reset_state()
+        self._module.set_state(cache.filled())
+        self._length = cache.length
+        self._cache = None
+        self.handover_s += time.perf_counter() - begin
+
+    def reset(self, cache: KvCache) -> None:
+        self._module.reset_state()
+        self._length = 0
+        self._cache = cache if self._exports_cache else None
+
+    def rewind(self, length: int) -> int:
+        if length < self._length:
+            begin = time.perf_counter()
+            values = self._module.get_state()
+            self._module.reset_state()
+            self._module.set_state({name: np.ascontiguousarray(value[:, :, :length]) for name, value in values.items()})
+            self._length = length
+            self.handover_s += time.perf_counter() - begin
+        return length
+
+    def close(self) -> None:
+        self._cache = None
+        self._module.close()
+
+    def _output_buffer(self, name: str, count: int) -> np.ndarray:
+        """Return an array for an output, reused between runs: touching new memory costs more than writing to it."""
+        batch, heads, _, dim = self._shape
+        size = batch * heads * count * dim
+        buffer = self._buffers.get(name)
+        if buffer is None or buffer.size < size:
+            buffer = self._buffers[name] = np.empty(size, self._fresh[name])
+        return buffer[:size].reshape(batch, heads, count, dim)
+
+    def _export(self, cache: KvCache, fresh: dict[str, np.ndarray], start: int, count: int) -> None:
+        cache.reserve(start + count)
+        if fresh:
+            for name in self._past:
+                cache.write(name, fresh[fresh_name(name)], start)
+        else:
+            for name, values in self._module.get_state().items():
+                cache.write(name, values[:, :, start:], start)
+        cache.length = start + count
