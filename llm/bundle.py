@@ -7,6 +7,7 @@ engine handles the KV cache.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -18,12 +19,14 @@ from trisect.runtime.device import Device
 from trisect.runtime.errors import EngineFailed, InvalidModel
 from trisect.runtime.untrusted_files import MalformedFile, decode_json, read_bytes
 
-from .running.kv_cache import KvCache, cache_bytes_per_token
+from .running.kv_cache import KvCache
+from .running.kv_layer import KvLayer
 
 BUNDLE_FILE = "bundle.json"
-VERSION = 1
-_MAX_SIZES = {"layers": 1 << 12, "kv_heads": 1 << 14, "head_dim": 1 << 14, "vocab": 1 << 24, "context_length": 1 << 31}
+VERSION = 2
+_MAX_SIZES = {"layers": 1 << 12, "vocab": 1 << 24, "context_length": 1 << 31}
 """More than any model has: memory is allocated by these sizes, so a damaged file must not choose them."""
+_MAX_KV_SIZES = {"kv_heads": 1 << 14, "head_dim": 1 << 14}
 
 _REMEDY = "import the model again"
 
@@ -81,8 +84,8 @@ class Bundle:
     importer: str
     """Version of the importer's output; a bundle of another version is imported again."""
     layers: int
-    kv_heads: int
-    head_dim: int
+    kv_layers: tuple[KvLayer, ...]
+    """What each layer with attention keeps in the KV cache."""
     vocab: int
     context_length: int
     graphs: tuple[PhaseGraph, ...]
@@ -139,12 +142,16 @@ class Bundle:
 
     def new_cache(self, capacity: int, *, batch: int = 1) -> KvCache:
         """Return an empty KV cache of the model for `batch` sequences, with room for `capacity` tokens of each."""
-        return KvCache(self.layers, self.kv_heads, self.head_dim, self.context_length, capacity, batch=batch)
+        return KvCache(self.kv_layers, self.context_length, capacity, batch=batch)
 
     @property
     def cache_bytes_per_token(self) -> int:
-        """Size of one token's keys and values in float32, over all layers."""
-        return cache_bytes_per_token(self.layers, self.kv_heads, self.head_dim)
+        """Size of one token's keys and values, over all layers; see `cache_bytes`."""
+        return sum(layer.bytes_per_token for layer in self.kv_layers)
+
+    def cache_bytes(self, tokens: int) -> int:
+        """Return the size of what the KV cache holds of a sequence: that is what a hand-over copies."""
+        return sum(layer.size_bytes(tokens) for layer in self.kv_layers)
 
     @property
     def key(self) -> str:
@@ -172,10 +179,16 @@ def read_description(folder: Path) -> Bundle:
         raise InvalidModel(f"{where} is damaged: {error}", remedy=_REMEDY) from error
     if bundle.version != VERSION:
         raise InvalidModel(f"{folder} has bundle version {bundle.version}, expected {VERSION}", remedy=_REMEDY)
-    in_range = all(1 <= getattr(bundle, size) <= maximum for size, maximum in _MAX_SIZES.items())
+    in_range = _in_range(bundle, _MAX_SIZES) and all(_in_range(layer, _MAX_KV_SIZES) for layer in bundle.kv_layers)
+    indices = [layer.index for layer in bundle.kv_layers]
+    in_range = in_range and bool(indices) and indices == sorted(set(indices) & set(range(bundle.layers)))
     if not bundle.graphs or not in_range:
         raise InvalidModel(f"{where} has no graphs or sizes out of range", remedy=_REMEDY)
     for graph in bundle.graphs:
         if Path(graph.file).name != graph.file or "\0" in graph.file:
             raise InvalidModel(f"{where} names the graph {graph.file!r}, outside its folder", remedy=_REMEDY)
     return bundle
+
+
+def _in_range(sizes: object, maxima: Mapping[str, int]) -> bool:
+    return all(1 <= getattr(sizes, name) <= maximum for name, maximum in maxima.items())

@@ -6,7 +6,7 @@ one that is faster at decode depends on the lengths of prompt and answer.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -75,15 +75,15 @@ class Crossover:
     """Empty if there is one device."""
 
 
-def crossover(profile: PhaseProfile, *, context_length: int, cache_bytes_per_token: int) -> Crossover:
+def crossover(profile: PhaseProfile, *, context_length: int, cache_bytes: Callable[[int], int]) -> Crossover:
     """Return the crossover of a model whose phases were measured.
 
     Parameters
     ----------
     context_length : int
         Longer requests are left out.
-    cache_bytes_per_token : int
-        Size of its keys and values.
+    cache_bytes : callable
+        Returns the size of the keys and values of a number of tokens.
     """
     curves = []
     for device, phases in profile.devices.items():
@@ -96,7 +96,7 @@ def crossover(profile: PhaseProfile, *, context_length: int, cache_bytes_per_tok
             h.target,
             tuple(p.tokens for p in h.points),
             tuple(p.time_s for p in h.points),
-            tuple(p.tokens * cache_bytes_per_token for p in h.points),
+            tuple(cache_bytes(p.tokens) for p in h.points),
         )
         for h in profile.handovers
     ]

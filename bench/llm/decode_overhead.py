@@ -13,7 +13,7 @@ import numpy as np
 
 from trisect.llm.bundle import Bundle
 from trisect.llm.running.generation import LanguageSession
-from trisect.llm.running.kv_cache import present_name
+from trisect.llm.running.kv_layer import present_name
 from trisect.llm.running.runners.in_place_runner import InPlaceRunner
 from trisect.runtime.device import Device
 

@@ -88,9 +88,9 @@ def _config(bundle: Bundle, heads: int) -> dict[str, Any]:
     cache = {"key": "past_key_values.%d.key", "value": "past_key_values.%d.value"}
     decoder = {
         "filename": _GRAPH_FILE,
-        "head_size": bundle.head_dim,
+        "head_size": bundle.kv_layers[0].head_dim,
         "num_attention_heads": heads,
-        "num_key_value_heads": bundle.kv_heads,
+        "num_key_value_heads": bundle.kv_layers[0].kv_heads,
         "num_hidden_layers": bundle.layers,
         "session_options": {"provider_options": []},
         "inputs": {

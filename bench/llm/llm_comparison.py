@@ -117,7 +117,7 @@ def _crossover(bundle: Bundle, devices: Sequence[Device], threads: int | None, p
     # The phases were measured for the predictions: this reads them from disk.
     by_id = {device.id: device for device in devices}
     profile, _ = measured_phases(bundle, by_id, threads=threads, precision="fast", progress=progress)
-    return crossover(profile, context_length=bundle.context_length, cache_bytes_per_token=bundle.cache_bytes_per_token)
+    return crossover(profile, context_length=bundle.context_length, cache_bytes=bundle.cache_bytes)
 
 
 def _summarise(
@@ -147,7 +147,7 @@ def _summarise(
         new_tokens=new_tokens,
         prefill_tok_s=prompt_tokens / prefill_s,
         decode_tok_s=(new_tokens - 1) / decode_s if new_tokens > 1 else 0.0,
-        kv_bytes=bundle.cache_bytes_per_token * prompt_tokens if is_split else 0,
+        kv_bytes=bundle.cache_bytes(prompt_tokens) if is_split else 0,
         kv_s=kv_s,
         end_to_end_s=end_to_end_s,
         spread=float(high - low) / end_to_end_s,
@@ -173,8 +173,8 @@ def _utilisation(
 ) -> MachineUtilisation:
     bandwidth = read_bandwidth_bytes_per_s(threads)
     peak = max(peak_flops(device, LoadOptions(threads=threads, precision="fast")) for device in devices)
-    context = runs[0].prompt_tokens + runs[0].new_tokens / 2
-    decode_bytes = int(bundle.decode_bytes_per_token + bundle.cache_bytes_per_token * context)
+    context = runs[0].prompt_tokens + runs[0].new_tokens // 2
+    decode_bytes = bundle.decode_bytes_per_token + bundle.cache_bytes(context)
     flops = float(bundle.flops_per_token)
     return MachineUtilisation(
         bandwidth,

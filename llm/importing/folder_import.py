@@ -18,6 +18,7 @@ from ..bundle import VERSION, Bundle, PhaseGraph
 from ..graphs.decoder_interface import Decoder, adapt, can_extend_in_place
 from ..graphs.linked_weights import LinkedWeights
 from ..graphs.lm_head import dynamic_values
+from ..running.kv_layer import equal_layers
 from .folder_config import VARIANTS, ExportedDecoder, read_decoder_config, read_folder_tokenizer
 
 _MATRIX_PRODUCTS = frozenset(
@@ -69,8 +70,7 @@ def import_folder(source: Path, folder: Path, *, progress: Progress) -> Bundle:
         source_sha256="",
         importer="",
         layers=config.layers,
-        kv_heads=config.kv_heads,
-        head_dim=config.head_dim,
+        kv_layers=equal_layers(config.layers, config.kv_heads, config.head_dim),
         vocab=config.vocab,
         context_length=context,
         graphs=tuple(graphs),

@@ -22,6 +22,7 @@ from ..graphs.decoder_layers import Layer, ModelWeights
 from ..graphs.in_place_graph import can_write_in_place, write_in_place
 from ..graphs.standard_graph import write_standard
 from ..graphs.weights_file import Linear, Span, Stacked, Weight, WeightsFile
+from ..running.kv_layer import equal_layers
 from ..running.tokenizer import Tokenizer
 from .weight_conversion import PhaseWeights, Preference, WeightConverter
 
@@ -116,8 +117,7 @@ def import_decoder(
         source_sha256="",
         importer="",
         layers=len(config.layers),
-        kv_heads=config.kv_heads,
-        head_dim=config.head_dim,
+        kv_layers=equal_layers(len(config.layers), config.kv_heads, config.head_dim),
         vocab=config.vocab,
         context_length=config.context_length,
         graphs=graphs,

@@ -275,7 +275,7 @@ class LanguageSession:
             load_s=self.load_s,
             prefill_s=timer.prefill_s,
             kv_s=timer.kv_s,
-            kv_bytes=self.bundle.cache_bytes_per_token * len(ids) if timer.device != self._decode.device.id else 0,
+            kv_bytes=self.bundle.cache_bytes(len(ids)) if timer.device != self._decode.device.id else 0,
             decode_s=timer.decode_s,
             end_to_end_s=timer.prefill_s + timer.kv_s + timer.decode_s,
             weights_copies=2 if self._is_split else 1,

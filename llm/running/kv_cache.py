@@ -1,40 +1,22 @@
 """The KV cache in host memory: keys and values after rotation, one buffer per layer and part.
 
 Devices exchange the cache in this form. A runner whose engine works in place computes on these buffers directly; any
-other copies from and to them. The layout is [batch, kv heads, tokens, head dim] in float32 for all engines.
+other copies from and to them. The layout is [batch, kv heads, tokens, head dim] for all engines, with the sizes and the
+dtype of each layer's `KvLayer`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from trisect.runtime.errors import ContextExceeded
 from trisect.runtime.tensors.dtypes import dtype_of
 
+from .kv_layer import KvLayer
+
 _STEP_TOKENS = 256
-_PARTS = ("key", "value")
-
-
-def past_names(layers: int) -> list[str]:
-    """Return the names of all cache inputs, ``past_key_values.N.key/value``, ordered by layer."""
-    return [f"past_key_values.{layer}.{part}" for layer in range(layers) for part in _PARTS]
-
-
-def present_name(past: str) -> str:
-    """Return the output that holds the cache after a run, for the input that holds it before."""
-    return past.replace("past_key_values", "present")
-
-
-def fresh_name(past: str) -> str:
-    """Return the output that holds only the keys or values of a run's own tokens, for a cache input."""
-    return past.replace("past_key_values", "fresh")
-
-
-def cache_bytes_per_token(layers: int, kv_heads: int, head_dim: int) -> int:
-    """Return the size of one token's keys and values in float32, over all layers."""
-    return 4 * len(_PARTS) * layers * kv_heads * head_dim
 
 
 class KvCache:
@@ -42,8 +24,7 @@ class KvCache:
 
     Parameters
     ----------
-    layers, kv_heads, head_dim : int
-        Sizes of the model.
+    layers : sequence of KvLayer
     context_length : int
         Maximum number of tokens.
     capacity : int
@@ -53,31 +34,26 @@ class KvCache:
 
     Examples
     --------
-    >>> cache = KvCache(layers=1, kv_heads=2, head_dim=4, context_length=1024, capacity=10)
+    >>> cache = KvCache([KvLayer(0, kv_heads=2, head_dim=4)], context_length=1024, capacity=10)
     >>> cache.capacity, cache.length
     (256, 0)
     """
 
-    def __init__(
-        self, layers: int, kv_heads: int, head_dim: int, context_length: int, capacity: int, *, batch: int = 1
-    ) -> None:
+    def __init__(self, layers: Sequence[KvLayer], context_length: int, capacity: int, *, batch: int = 1) -> None:
+        self.layers = tuple(layers)
         self.context_length = context_length
+        self.capacity = 0
+        """Number of tokens that fit into the buffers."""
         self.length = 0
         self.generation = 0
         """Incremented whenever the buffers are reallocated: bindings to them have to be renewed."""
-        self._layers = layers
-        self._shape = (batch, kv_heads, 0, head_dim)
+        self._batch = batch
         self._buffers: dict[str, np.ndarray] = {}
         self.reserve(capacity)
 
     @property
-    def capacity(self) -> int:
-        """Number of tokens that fit into the buffers."""
-        return next(iter(self._buffers.values())).shape[2] if self._buffers else 0
-
-    @property
     def buffers(self) -> Mapping[str, np.ndarray]:
-        """The buffers by name of the input they are bound to, float32 [batch, kv heads, capacity, head dim]."""
+        """The buffers by name of the input they are bound to, [batch, kv heads, capacity, head dim]."""
         return self._buffers
 
     def reserve(self, tokens: int) -> None:
@@ -96,28 +72,24 @@ class KvCache:
         if tokens <= self.capacity:
             return
         wanted = max(tokens, 2 * self.capacity)
-        capacity = min(-(-wanted // _STEP_TOKENS) * _STEP_TOKENS, self.context_length)
-        batch, heads, _, dim = self._shape
+        self.capacity = min(-(-wanted // _STEP_TOKENS) * _STEP_TOKENS, self.context_length)
         buffers = {}
-        for name in past_names(self._layers):
-            # Zeros, not empty: a kernel may multiply what lies behind the last token by a weight of 0.
-            buffer = np.zeros((batch, heads, capacity, dim), np.float32)
-            if name in self._buffers:
-                buffer[:, :, : self.length] = self._buffers[name][:, :, : self.length]
-            buffers[name] = buffer
+        for layer in self.layers:
+            for name in layer.names:
+                # Zeros, not empty: a kernel may multiply what lies behind the last token by a weight of 0.
+                buffer = np.zeros(layer.shape(self._batch, self.capacity), dtype_of(layer.dtype))
+                if name in self._buffers:
+                    buffer[:, :, : self.length] = self._buffers[name][:, :, : self.length]
+                buffers[name] = buffer
         self._buffers = buffers
         self.generation += 1
 
     def write(self, name: str, values: np.ndarray, start: int) -> None:
-        """Copy keys or values, float32 or bfloat16 [batch, kv heads, tokens, head dim], to position `start`."""
-        target = self._buffers[name][:, :, start : start + values.shape[2]]
-        if values.dtype == dtype_of("bfloat16"):
-            # The upper half of a float32; numpy converts integers vectorised, while ml_dtypes converts one by one.
-            bits = target.view(np.uint32)
-            np.copyto(bits, values.view(np.uint16))
-            np.left_shift(bits, 16, out=bits)
-        else:
-            target[...] = values
+        """Copy keys or values, floats [batch, kv heads, tokens, head dim], to position `start`.
+
+        Another dtype than the buffer's is converted; a wider one is rounded once.
+        """
+        _convert(values, self._buffers[name][:, :, start : start + values.shape[2]])
 
     def filled(self) -> dict[str, np.ndarray]:
         """Return views of the filled part of the buffers, [batch, kv heads, length, head dim]."""
@@ -126,3 +98,17 @@ class KvCache:
     def clear(self) -> None:
         """Remove all tokens; the buffers stay allocated."""
         self.length = 0
+
+
+def _convert(values: np.ndarray, target: np.ndarray) -> None:
+    """Copy values into an array of another dtype."""
+    if values.dtype != dtype_of("bfloat16"):
+        target[...] = values
+        return
+    # The upper half of a float32; numpy converts integers vectorised, while ml_dtypes converts one by one.
+    wide = target if target.dtype == np.float32 else np.empty(target.shape, np.float32)
+    bits = wide.view(np.uint32)
+    np.copyto(bits, values.view(np.uint16))
+    np.left_shift(bits, 16, out=bits)
+    if wide is not target:
+        target[...] = wide

@@ -62,7 +62,7 @@ def runner(bundle: Bundle, engine: str, **options: Any) -> Runner:
 
 
 def cache_of(bundle: Bundle) -> KvCache:
-    return KvCache(bundle.layers, bundle.kv_heads, bundle.head_dim, bundle.context_length, 4)
+    return bundle.new_cache(4)
 
 
 def scores_of(bundle: Bundle, engine: str, chunks: tuple[int, ...] = (6, 4, 1)) -> np.ndarray:

@@ -15,7 +15,8 @@ from tests.llm.oracle_llama import Oracle
 from trisect.llm.bundle import Bundle, PhaseGraph
 from trisect.llm.importing.model_import import WeightFormat, open_model
 from trisect.llm.importing.weight_conversion import Preference
-from trisect.llm.running.kv_cache import KvCache, past_names, present_name
+from trisect.llm.running.kv_cache import KvCache
+from trisect.llm.running.kv_layer import cache_names, present_name
 from trisect.llm.running.runners.growing_runner import GrowingRunner
 from trisect.llm.running.runners.runner import Runner
 from trisect.llm.running.runners.runner_loading import load_runner
@@ -85,11 +86,10 @@ def stateful(bundle: Bundle, **options: Any) -> Runner:
 
 def growing_openvino(bundle: Bundle, *, exports_cache: bool = False) -> Runner:
     """The standard graph on OpenVINO, past in and present out."""
-    past = past_names(bundle.layers)
+    past = cache_names(bundle.kv_layers)
     options = LoadOptions(threads=1, outputs=("logits", *map(present_name, past)))
     module = load(Path(bundle.folder) / GROWN.file, device("cpu:openvino"), options)
-    shape = (1, bundle.kv_heads, 0, bundle.head_dim)
-    return GrowingRunner(module, past, shape, exports_cache=exports_cache)
+    return GrowingRunner(module, bundle.kv_layers, 1, exports_cache=exports_cache)
 
 
 KINDS: dict[str, Callable[..., Runner]] = {

@@ -9,21 +9,20 @@ import numpy as np
 
 from trisect.runtime.engines.base import Module
 
-from ..kv_cache import KvCache, present_name
+from ..kv_cache import KvCache
+from ..kv_layer import KvLayer, present_name
 from .runner import Runner, last_scores, plain_feeds
 
 
 class GrowingRunner(Runner):
     """Passes the presents of one run to the next as its past, by reference."""
 
-    def __init__(
-        self, module: Module, past: Sequence[str], shape: tuple[int, int, int, int], *, exports_cache: bool
-    ) -> None:
+    def __init__(self, module: Module, layers: Sequence[KvLayer], batch: int, *, exports_cache: bool) -> None:
         self.device = module.device
         self.handover_s = 0.0
         self._module = module
         self._inputs = {spec.name for spec in module.inputs}
-        self._empty = dict.fromkeys(past, np.zeros(shape, np.float32))
+        self._empty = {name: np.zeros(layer.shape(batch, 0), np.float32) for layer in layers for name in layer.names}
         self._past = self._empty
         self._exports_cache = exports_cache
         self._cache: KvCache | None = None
@@ -42,7 +41,7 @@ class GrowingRunner(Runner):
 
     def continue_from(self, cache: KvCache) -> None:
         begin = time.perf_counter()
-        self._past = {name: np.ascontiguousarray(past) for name, past in cache.filled().items()}
+        self._past = {name: np.ascontiguousarray(past, np.float32) for name, past in cache.filled().items()}
         self._cache = None
         self.handover_s += time.perf_counter() - begin
 

@@ -7,7 +7,8 @@ import numpy as np
 from trisect.runtime.engines.base import Binding, Module
 from trisect.runtime.errors import EngineFailed
 
-from ..kv_cache import KvCache, present_name
+from ..kv_cache import KvCache
+from ..kv_layer import present_name
 from .runner import Runner, last_scores
 
 

@@ -16,7 +16,7 @@ from trisect.runtime.errors import EngineFailed
 from trisect.runtime.tensors.external_data import check_model_file
 
 from ...bundle import Bundle
-from ..kv_cache import fresh_name, past_names, present_name
+from ..kv_layer import cache_names, fresh_name, present_name
 from .growing_runner import GrowingRunner
 from .in_place_runner import InPlaceRunner
 from .runner import Runner
@@ -56,8 +56,8 @@ def load_runner(
     graph = bundle.graph_for(device)
     path = Path(bundle.folder) / graph.file
     check_model_file(path)
-    shape = (batch, bundle.kv_heads, 0, bundle.head_dim)
-    past = past_names(bundle.layers)
+    layers = bundle.kv_layers
+    past = cache_names(layers)
     if graph.cache == "in-place":
         # Prefill and decode alternate, so spinning delays the other engine by the last millisecond at most.
         options = LoadOptions(threads=threads, precision=precision, spin=decodes, spin_limit_us=_SPIN_LIMIT_US)
@@ -65,7 +65,7 @@ def load_runner(
     state = {name: present_name(name) for name in past}
     if not engines.capabilities(device).internal_state:
         options = LoadOptions(threads=threads, precision=precision, spin=decodes, outputs=("logits", *state.values()))
-        return GrowingRunner(engines.load(path, device, options), past, shape, exports_cache=exports_cache)
+        return GrowingRunner(engines.load(path, device, options), layers, batch, exports_cache=exports_cache)
     fresh = tuple(map(fresh_name, past)) if graph.fresh and exports_cache else ()
     options = LoadOptions(
         threads=threads, precision=precision, state=state, outputs=("logits", *fresh), native_outputs=fresh,
@@ -76,4 +76,4 @@ def load_runner(
         raise EngineFailed(
             f"{device.id} did not keep the KV cache inside the model", remedy="choose another device", device=device.id
         )
-    return StatefulRunner(module, past, shape, bundle.vocab, exports_cache=exports_cache)
+    return StatefulRunner(module, layers, batch, bundle.vocab, exports_cache=exports_cache)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 
@@ -10,7 +11,8 @@ import numpy as np
 from trisect.runtime.engines.base import StatefulModule
 from trisect.runtime.tensors.dtypes import dtype_of
 
-from ..kv_cache import KvCache, fresh_name
+from ..kv_cache import KvCache
+from ..kv_layer import KvLayer, fresh_name
 from .runner import Runner, last_scores, plain_feeds
 
 
@@ -20,8 +22,8 @@ class StatefulRunner(Runner):
     def __init__(
         self,
         module: StatefulModule,
-        past: Sequence[str],
-        shape: tuple[int, int, int, int],
+        layers: Sequence[KvLayer],
+        batch: int,
         vocab: int,
         *,
         exports_cache: bool,
@@ -29,20 +31,22 @@ class StatefulRunner(Runner):
         self.device = module.device
         self.handover_s = 0.0
         self._module = module
-        self._past = past
         self._inputs = {spec.name for spec in module.inputs}
-        self._fresh = {spec.name: dtype_of(spec.dtype) for spec in module.outputs if spec.name.startswith("fresh.")}
+        dtypes = {spec.name: dtype_of(spec.dtype) for spec in module.outputs}
+        fresh = ((name, fresh_name(name), layer) for layer in layers for name in layer.names)
+        self._fresh = {name: (output, layer, dtypes[output]) for name, output, layer in fresh if output in dtypes}
         self._exports_cache = exports_cache
-        self._shape = shape
+        self._batch = batch
         self._buffers: dict[str, np.ndarray] = {}
-        self._logits = np.zeros((shape[0], 1, vocab), np.float32)
+        self._logits = np.zeros((batch, 1, vocab), np.float32)
         self._cache: KvCache | None = None
         self._length = 0
 
     def forward(self, ids: np.ndarray, start: int) -> np.ndarray:
         count = ids.shape[-1]
         fresh = {name: self._output_buffer(name, count) for name in self._fresh}
-        binding = self._module.bind(plain_feeds(self._inputs, ids, start), {"logits": self._logits, **fresh})
+        outputs = {self._fresh[name][0]: buffer for name, buffer in fresh.items()}
+        binding = self._module.bind(plain_feeds(self._inputs, ids, start), {"logits": self._logits, **outputs})
         binding.run()
         self._length = start + count
         if self._cache is not None:
@@ -54,7 +58,7 @@ class StatefulRunner(Runner):
     def continue_from(self, cache: KvCache) -> None:
         begin = time.perf_counter()
         self._module.reset_state()
-        self._module.set_state(cache.filled())
+        self._module.set_state({name: values.astype(np.float32, copy=False) for name, values in cache.filled().items()})
         self._length = cache.length
         self._cache = None
         self.handover_s += time.perf_counter() - begin
@@ -80,18 +84,19 @@ class StatefulRunner(Runner):
 
     def _output_buffer(self, name: str, count: int) -> np.ndarray:
         """Return an array for an output, reused between runs: touching new memory costs more than writing to it."""
-        batch, heads, _, dim = self._shape
-        size = batch * heads * count * dim
+        _, layer, dtype = self._fresh[name]
+        shape = layer.shape(self._batch, count)
+        size = math.prod(shape)
         buffer = self._buffers.get(name)
         if buffer is None or buffer.size < size:
-            buffer = self._buffers[name] = np.empty(size, self._fresh[name])
-        return buffer[:size].reshape(batch, heads, count, dim)
+            buffer = self._buffers[name] = np.empty(size, dtype)
+        return buffer[:size].reshape(shape)
 
     def _export(self, cache: KvCache, fresh: dict[str, np.ndarray], start: int, count: int) -> None:
         cache.reserve(start + count)
         if fresh:
-            for name in self._past:
-                cache.write(name, fresh[fresh_name(name)], start)
+            for name, values in fresh.items():
+                cache.write(name, values, start)
         else:
             for name, values in self._module.get_state().items():
                 cache.write(name, values[:, :, start:], start)

@@ -31,7 +31,7 @@ def profile(*devices: str) -> PhaseProfile:
 
 
 def test_a_pair_is_faster_once_its_gain_exceeds_the_hand_over() -> None:
-    result = crossover(profile("cpu:x", "gpu:x"), context_length=4096, cache_bytes_per_token=10)
+    result = crossover(profile("cpu:x", "gpu:x"), context_length=4096, cache_bytes=lambda tokens: 10 * tokens)
     assert len(result.crossings) > 20
     for c in result.crossings:
         read, write = c.prompt_tokens, c.new_tokens - 1
@@ -45,7 +45,7 @@ def test_a_pair_is_faster_once_its_gain_exceeds_the_hand_over() -> None:
 
 
 def test_curves_are_rates_of_the_measurements() -> None:
-    result = crossover(profile("cpu:x", "gpu:x"), context_length=4096, cache_bytes_per_token=10)
+    result = crossover(profile("cpu:x", "gpu:x"), context_length=4096, cache_bytes=lambda tokens: 10 * tokens)
     rates = {(c.device, c.phase): {p.tokens: p.tok_s for p in c.points} for c in result.curves}
     assert rates["gpu:x", "prefill"][512] == pytest.approx(1000)
     assert rates["gpu:x", "decode"][16] == pytest.approx(50)
@@ -53,7 +53,7 @@ def test_curves_are_rates_of_the_measurements() -> None:
 
 
 def test_one_device_has_curves_and_nothing_to_cross() -> None:
-    result = crossover(profile("cpu:x"), context_length=100, cache_bytes_per_token=10)
+    result = crossover(profile("cpu:x"), context_length=100, cache_bytes=lambda tokens: 10 * tokens)
     assert (len(result.curves), result.crossings) == (2, ())
 
 
@@ -61,7 +61,7 @@ def test_the_picture_holds_the_figures_and_no_markup_of_others(tmp_path: Path) -
     pytest.importorskip("plotly")
     from trisect.bench.report.crossover_page import write_crossover
 
-    result = crossover(profile("cpu:x", "gpu:x"), context_length=4096, cache_bytes_per_token=10)
+    result = crossover(profile("cpu:x", "gpu:x"), context_length=4096, cache_bytes=lambda tokens: 10 * tokens)
     write_crossover("</script><script>alert(1)</script>", result, tmp_path / "picture.html")
     text = (tmp_path / "picture.html").read_text()
     assert "alert(1)</script>" not in text
@@ -76,7 +76,7 @@ def test_the_picture_opens_in_a_browser_without_a_word_on_the_console(devices: t
     pytest.importorskip("plotly")
     from trisect.bench.report.crossover_page import write_crossover
 
-    result = crossover(profile(*devices), context_length=4096, cache_bytes_per_token=10)
+    result = crossover(profile(*devices), context_length=4096, cache_bytes=lambda tokens: 10 * tokens)
     points = [BatchPoint(d, n, 64, 1000.0 + n, 100.0 * n) for d in devices for n in (1, 2, 4)]
     write_crossover("m", result, tmp_path / "picture.html", points)
     shown, console = opened(tmp_path / "picture.html")

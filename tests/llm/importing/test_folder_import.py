@@ -31,7 +31,13 @@ from trisect.runtime.errors import InvalidModel
 
 def test_the_description_of_the_bundle(tmp_path: Path) -> None:
     bundle = imported(write_genai_folder(tmp_path / "tiny.1"))
-    sizes = (bundle.layers, bundle.kv_heads, bundle.head_dim, bundle.vocab, bundle.context_length)
+    sizes = (
+        bundle.layers,
+        bundle.kv_layers[0].kv_heads,
+        bundle.kv_layers[0].head_dim,
+        bundle.vocab,
+        bundle.context_length,
+    )
     assert sizes == (LAYERS, KV_HEADS, HEAD_DIM, VOCAB, CONTEXT)
     per_layer = 2 * 64 * 64 + 2 * 64 * 32 + 2 * 64 * 96
     assert bundle.flops_per_token == 2 * LAYERS * per_layer

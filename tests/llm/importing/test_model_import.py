@@ -77,8 +77,8 @@ def test_an_import_is_cached_and_reused(bundles: Path, gguf: Path, carried: list
 
 def test_the_description_of_the_model(bundles: Path, tmp_path: Path) -> None:
     bundle = open_model(write_tiny_gguf(tmp_path / "a.gguf", "qwen3", "Q8_0", tied=False))
-    assert (bundle.name, bundle.source, bundle.layers, bundle.kv_heads) == ("tiny qwen3", "a.gguf", 2, 2)
-    assert (bundle.head_dim, bundle.vocab, bundle.context_length) == (16, 384, 256)
+    assert (bundle.name, bundle.source, bundle.layers, bundle.kv_layers[1].kv_heads) == ("tiny qwen3", "a.gguf", 2, 2)
+    assert (bundle.kv_layers[1].head_dim, bundle.vocab, bundle.context_length) == (16, 384, 256)
     layer = 64 * (64 + 32 + 32) + 64 * 64 + 3 * 64 * 96
     assert bundle.flops_per_token == 2 * 2 * layer
     assert bundle.decode_bytes_per_token == (2 * layer + 384 * 64) // 32 * 36  # a byte a weight, a float32 a block

@@ -5,27 +5,32 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from trisect.llm.running.kv_cache import KvCache, cache_bytes_per_token, past_names
+from trisect.llm.running.kv_cache import KvCache
+from trisect.llm.running.kv_layer import KvLayer, cache_names
 from trisect.runtime.errors import ContextExceeded
+
+LAYERS = (KvLayer(0, 3, 4), KvLayer(1, 3, 4))
 
 
 def make(context_length: int = 2048, capacity: int = 10) -> KvCache:
-    return KvCache(layers=2, kv_heads=3, head_dim=4, context_length=context_length, capacity=capacity)
+    return KvCache(LAYERS, context_length, capacity)
 
 
 def test_names_and_shapes() -> None:
     cache = make()
-    names = past_names(2)
+    names = cache_names(LAYERS)
     assert names == [f"past_key_values.{layer}.{part}" for layer in (0, 1) for part in ("key", "value")]
     assert list(cache.buffers) == names
     assert {buffer.shape for buffer in cache.buffers.values()} == {(1, 3, 256, 4)}
-    assert cache_bytes_per_token(2, 3, 4) == sum(buffer.nbytes for buffer in cache.buffers.values()) // 256
+    assert (
+        sum(layer.bytes_per_token for layer in LAYERS) == sum(buffer.nbytes for buffer in cache.buffers.values()) // 256
+    )
 
 
 def test_growing_preserves_the_content_and_changes_the_generation() -> None:
     cache = make()
     rows = np.random.default_rng(0).normal(size=(1, 3, 200, 4)).astype(np.float32)
-    for name in past_names(2):
+    for name in cache_names(LAYERS):
         cache.write(name, rows, 0)
     cache.length = 200
     before, generation = dict(cache.buffers), cache.generation
