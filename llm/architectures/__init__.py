@@ -18,7 +18,7 @@ from ..gguf.gguf_reader import GgufFile
 from ..graphs.decoder_config import DecoderConfig
 
 _KINDS_OF_LAYERS = {
-    "experts": ("qwen2moe", "qwen3moe", "gpt-oss", "granitemoe", "olmoe", "phimoe", "deepseek2", "llama4", "gemma4"),
+    "experts": ("qwen2moe", "granitemoe", "olmoe", "phimoe", "deepseek2", "llama4", "gemma4"),
     "gated delta or state-space layers": ("qwen3next", "qwen35", "qwen35moe", "mamba", "mamba2", "granitehybrid"),
     "embeddings per layer": ("gemma3n",),
 }
@@ -41,8 +41,8 @@ def unsupported_architecture(name: object) -> str:
 
     Examples
     --------
-    >>> unsupported_architecture("qwen3moe")[:85]
-    "the architecture 'qwen3moe' is not supported, since it has experts; similar are qwen3"
+    >>> unsupported_architecture("qwen2moe")[:72]
+    "the architecture 'qwen2moe' is not supported, since it has experts; simi"
     """
     known = architectures()
     near = difflib.get_close_matches(str(name)[:80], known, n=3, cutoff=0.7)

@@ -7,16 +7,23 @@ computes something else.
 
 from __future__ import annotations
 
-from ..graphs.decoder_config import DecoderConfig, LayerConfig
+from dataclasses import replace
+
+from ..graphs.decoder_config import DecoderConfig, ExpertsConfig, LayerConfig
 from .architecture_metadata import ArchitectureMetadata
 from .rope_metadata import read_rope, rope_dimensions
 
+_EXPERTS_MAX = 1 << 12
 _HEAD_DIM_MAX = 1 << 10
 """Twice that of any model: rotary tables are as wide, and as long as the context."""
 
 
 def read_decoder(
-    keys: ArchitectureMetadata, *, rope_interleaved: bool = False, rope_factors: str | None = None
+    keys: ArchitectureMetadata,
+    *,
+    rope_interleaved: bool = False,
+    rope_factors: str | None = None,
+    has_experts: bool = False,
 ) -> DecoderConfig:
     """Read a decoder as Llama has it: one norm before each part, SiLU, rotary embeddings in every layer.
 
@@ -26,6 +33,8 @@ def read_decoder(
         Whether rotary embeddings rotate neighbouring rows of Q and K, or halves of a head.
     rope_factors : str, optional
         Name of a tensor that may divide the rotary frequencies.
+    has_experts : bool
+        Whether the architecture continues with `with_experts`; others are refused if they have any.
 
     Raises
     ------
@@ -35,7 +44,8 @@ def read_decoder(
         If metadata are missing or inconsistent.
     """
     file = keys.file
-    keys.refuse_nonzero("expert_count", "mixture of experts")
+    if not has_experts:
+        keys.refuse_nonzero("expert_count", "mixture of experts")
     keys.refuse_nonzero("attention.temperature_scale", "position-dependent attention temperature")
     hidden, heads = keys.integer("embedding_length", 1 << 20), keys.integer("attention.head_count", 1 << 14)
     kv_heads = keys.integer("attention.head_count_kv", 1 << 14, default=heads)
@@ -76,9 +86,34 @@ def read_decoder(
     )
 
 
+def with_experts(keys: ArchitectureMetadata, config: DecoderConfig, experts: ExpertsConfig) -> DecoderConfig:
+    """Return a configuration with a mixture of experts in every layer.
+
+    Parameters
+    ----------
+    experts : ExpertsConfig
+        Its numbers of experts are replaced by those of the file.
+
+    Raises
+    ------
+    UnsupportedModel
+        For shared experts, and for factors of the experts' weights.
+    InvalidModel
+        If a number is missing, or more experts are used than there are.
+    """
+    count, used = keys.integer("expert_count", _EXPERTS_MAX), keys.integer("expert_used_count", _EXPERTS_MAX)
+    keys.refuse_nonzero("expert_shared_count", "shared experts")
+    if keys.real("expert_weights_scale", default=0.0) not in (0.0, 1.0):
+        raise keys.unsupported("a factor of the experts' weights")
+    if used > count:
+        raise keys.invalid(f"{used} of {count} experts are used")
+    width = keys.integer("expert_feed_forward_length", 1 << 24, default=max(1, config.ffn // used))
+    return replace(config, ffn=width, experts=replace(experts, count=count, used=used))
+
+
 def tensor_shapes(config: DecoderConfig) -> dict[str, tuple[int, ...]]:
     """Return name and shape of every tensor of a model with this configuration, named as in the file."""
-    hidden, queries, pairs, ffn = config.hidden, config.query_size, config.kv_size, config.ffn
+    hidden, queries, pairs = config.hidden, config.query_size, config.kv_size
     shapes: dict[str, tuple[int, ...]] = {
         "token_embd.weight": (config.vocab, hidden),
         "output_norm.weight": (hidden,),
@@ -87,24 +122,39 @@ def tensor_shapes(config: DecoderConfig) -> dict[str, tuple[int, ...]]:
         shapes["output.weight"] = (config.vocab, hidden)
     layer: dict[str, tuple[int, ...]] = {}
     if config.pre_norms:
-        layer |= {"attn_norm.weight": (hidden,), "ffn_norm.weight": (hidden,)}
+        layer |= {"attn_norm.weight": (hidden,), f"{config.ffn_norm_name}.weight": (hidden,)}
     parts = {"qkv": queries + 2 * pairs} if config.fused_qkv else {"q": queries, "k": pairs, "v": pairs}
     layer |= {f"attn_{part}.weight": (rows, hidden) for part, rows in parts.items()}
     if config.qkv_bias:
         layer |= {f"attn_{part}.bias": (rows,) for part, rows in parts.items()}
-    layer |= {"attn_output.weight": (hidden, queries), "ffn_down.weight": (hidden, ffn)}
+    layer["attn_output.weight"] = (hidden, queries)
     if config.output_bias:
         layer["attn_output.bias"] = (hidden,)
-    if config.fused_gate_up:
-        layer["ffn_up.weight"] = (2 * ffn, hidden)
-    else:
-        layer |= {"ffn_gate.weight": (ffn, hidden), "ffn_up.weight": (ffn, hidden)}
+    if config.attention_sinks:
+        layer["attn_sinks.weight"] = (config.heads,)
+    layer |= _feed_forward_shapes(config)
     if config.post_norms:
         layer |= {"post_attention_norm.weight": (hidden,), "post_ffw_norm.weight": (hidden,)}
     if config.head_norm is not None:
         sizes = (config.head_dim,) * 2 if config.head_norm == "head" else (queries, pairs)
         layer |= {f"attn_{part}_norm.weight": (size,) for part, size in zip("qk", sizes, strict=True)}
     return shapes | {f"blk.{i}.{name}": shape for i in range(len(config.layers)) for name, shape in layer.items()}
+
+
+def _feed_forward_shapes(config: DecoderConfig) -> dict[str, tuple[int, ...]]:
+    hidden, ffn, experts = config.hidden, config.ffn, config.experts
+    if experts is not None:
+        rows = {"gate_inp": (), "gate_exps": (ffn,), "up_exps": (ffn,), "down_exps": (hidden,)}
+        columns = {"gate_inp": hidden, "gate_exps": hidden, "up_exps": hidden, "down_exps": ffn}
+        shapes: dict[str, tuple[int, ...]] = {
+            f"ffn_{part}.weight": (experts.count, *row, columns[part]) for part, row in rows.items()
+        }
+        if experts.biases:
+            shapes |= {f"ffn_{part}.bias": (experts.count, *row) for part, row in rows.items()}
+        return shapes
+    if config.fused_gate_up:
+        return {"ffn_up.weight": (2 * ffn, hidden), "ffn_down.weight": (hidden, ffn)}
+    return {"ffn_gate.weight": (ffn, hidden), "ffn_up.weight": (ffn, hidden), "ffn_down.weight": (hidden, ffn)}
 
 
 def check_tensors(keys: ArchitectureMetadata, config: DecoderConfig) -> None:

@@ -90,6 +90,16 @@ def wide_form(block: int) -> BlockForm:
     return BlockForm(8, block, "wide")
 
 
+def widen(blocks: QuantBlocks, bits: int, block: int) -> QuantBlocks:
+    """Return the same weights, of a form without offsets, in at least as many bits and in blocks at most as large."""
+    form, rows = blocks.form, len(blocks.data)
+    data = blocks.data
+    if bits > form.bits:
+        data = _unpack_nibbles(data) + np.uint8((1 << (bits - 1)) - (1 << (form.bits - 1)))
+    scales = np.repeat(blocks.scales.values(), form.block // block, axis=1)
+    return QuantBlocks(BlockForm(bits, block, form.rounding), data.reshape(rows, -1, block * bits // 8), Scale(scales))
+
+
 def convert(groups: Groups, form: BlockForm) -> QuantBlocks:
     """Convert unpacked rows.
 

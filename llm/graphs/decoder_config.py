@@ -51,6 +51,25 @@ class LayerConfig:
 
 
 @dataclass(frozen=True)
+class ExpertsConfig:
+    """A mixture of experts in place of the feed-forward layer.
+
+    A router scores all experts for each token; those with the best scores compute, and the softmax of their scores
+    weighs them. Each is a gated unit of ``gate sigmoid(gate_factor gate) (up + up_offset)``.
+    """
+
+    count: int
+    used: int
+    """Number of experts that compute a token."""
+    biases: bool = False
+    """Whether the router and all projections of the experts have one."""
+    gate_factor: float = 1.0
+    up_offset: float = 0.0
+    limit: float | None = None
+    """Largest gate, and largest magnitude of up, before the rest is computed."""
+
+
+@dataclass(frozen=True)
 class DecoderConfig:
     """Sizes, constants and options of a decoder."""
 
@@ -63,7 +82,7 @@ class DecoderConfig:
     kv_heads: int
     head_dim: int
     ffn: int
-    """Width of the feed-forward layer."""
+    """Width of the feed-forward layer, or of each expert."""
     context_length: int
     vocab: int
     norm_epsilon: float
@@ -94,6 +113,11 @@ class DecoderConfig:
     attention_softcap: float | None = None
     """``c`` of ``c tanh(x / c)``, applied to the scaled products of Q and K."""
     logit_softcap: float | None = None
+    experts: ExpertsConfig | None = None
+    attention_sinks: bool = False
+    """Whether every head has a further score in its softmax, which belongs to no token."""
+    ffn_norm_name: str = "ffn_norm"
+    """What the file calls the norm before the feed-forward layer."""
 
     @property
     def query_size(self) -> int:

@@ -20,8 +20,9 @@ class Layer:
     """Rows of Q, then K, then V; rotary embeddings act on the two halves of a head."""
     attention_output: Weight
     gate_up: Weight
-    """Rows of gate, then up."""
+    """Rows of gate, then up; of experts, one after the other, rows of gate and up in turns."""
     down: Weight
+    """Of experts, one after the other."""
     qkv_bias: Span | None = None
     output_bias: Span | None = None
     """Of the attention's output projection."""
@@ -31,6 +32,15 @@ class Layer:
     ffn_post_norm: Span | None = None
     query_norm: Span | None = None
     key_norm: Span | None = None
+    sinks: Span | None = None
+    """A further score of every head's softmax."""
+    router: Weight | None = None
+    """[experts, hidden]."""
+    router_bias: Span | None = None
+    gate_up_bias: Span | None = None
+    """[experts, 2 * ffn], gate and up in turns."""
+    down_bias: Span | None = None
+    """[experts, hidden]."""
 
 
 @dataclass(frozen=True)

@@ -25,10 +25,13 @@ from .decoder_layers import (
     rms_norm,
     scaled,
 )
+from .expert_layers import mixture_of_experts
 from .weight_products import MICROSOFT, product
 from .weights_file import GraphBuilder, Span, Weight
 
 _OPSET = 23
+_HEAD_SINK = 11
+"""Index of the operator's input for attention sinks."""
 _ROTARY_MULTIPLE = 16
 """The operator rotates multiples of this many dimensions of heads whose size is one too."""
 
@@ -124,6 +127,9 @@ class _InPlaceWriter:
             attributes["do_rotary"] = 1
             for part, span in zip(("cosines", "sines"), self._weights.rotary_tables[options.rope], strict=True):
                 inputs.append(graph.constant(f"rope.{options.rope}.{part}", span))
+        if layer.sinks is not None:
+            unused = [""] * (_HEAD_SINK - len(inputs))
+            inputs += [*unused, graph.constant(f"{prefix}.sinks", layer.sinks)]
         if options.window is not None:
             attributes["local_window_size"] = options.window
         if config.attention_softcap is not None:
@@ -162,6 +168,8 @@ class _InPlaceWriter:
 
     def _feed_forward(self, y: str, layer: Layer, prefix: str) -> str:
         graph = self._graph
+        if self._config.experts is not None:
+            return mixture_of_experts(graph, y, layer, self._config, prefix)
         both = self._product(y, layer.gate_up, f"{prefix}.gate_up")
         gate, up = graph.nodes("Split", [both], [f"{prefix}.gate", f"{prefix}.up"], axis=-1, num_outputs=2)
         if self._config.activation == "silu":

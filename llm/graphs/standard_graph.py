@@ -25,6 +25,8 @@ from .decoder_layers import (
     rms_norm,
     scaled,
 )
+from .expert_layers import mixture_of_experts
+from .sink_attention import attention_with_sinks
 from .weight_products import product
 from .weights_file import GraphBuilder, Span
 
@@ -120,9 +122,12 @@ class _StandardWriter:
 
     def _attention(self, heads: dict[str, str], index: int, positions: str) -> str:
         graph, config, prefix = self._graph, self._config, f"layer.{index}"
+        past = cache_inputs(graph, config, index, "past")
+        sinks = self._weights.layers[index].sinks
+        if sinks is not None:
+            return self._merged(attention_with_sinks(graph, heads, past, sinks, positions, config, index), prefix)
         window = config.layers[index].window
         attributes: dict[str, Any] = {} if config.attention_softcap is None else {"softcap": config.attention_softcap}
-        past = cache_inputs(graph, config, index, "past")
         mask = "" if window is None else self._window_mask(window, positions)
         attended = graph.nodes(
             "Attention",
@@ -132,8 +137,13 @@ class _StandardWriter:
             scale=config.attention_scale,
             **attributes,
         )[0]
+        return self._merged(attended, prefix)
+
+    def _merged(self, attended: str, prefix: str) -> str:
+        """Return [1, heads, tokens, head dim] as [1, tokens, heads * head dim]."""
+        graph = self._graph
         attended = graph.node("Transpose", [attended], f"{prefix}.attention.turned", perm=[0, 2, 1, 3])
-        merged = graph.constant("merged", np.array([0, 0, config.query_size], np.int64))
+        merged = graph.constant("merged", np.array([0, 0, self._config.query_size], np.int64))
         return graph.node("Reshape", [attended, merged], f"{prefix}.attention.merged")
 
     def _window_mask(self, window: int, positions: str) -> str:
@@ -159,6 +169,8 @@ class _StandardWriter:
 
     def _feed_forward(self, x: str, layer: Layer, prefix: str) -> str:
         graph, ffn = self._graph, self._config.ffn
+        if self._config.experts is not None:
+            return mixture_of_experts(graph, x, layer, self._config, prefix, batched=True)
         gate = product(graph, x, layer.gate_up.rows(0, ffn), f"{prefix}.gate", batched=True)
         up = product(graph, x, layer.gate_up.rows(ffn, 2 * ffn), f"{prefix}.up", batched=True)
         if self._config.activation == "silu":

@@ -19,7 +19,7 @@ def product(graph: GraphBuilder, x: str, weight: Weight, name: str, *, batched: 
         [tokens, columns], or [batch, tokens, columns] if `batched`.
     """
     if isinstance(weight, Dense):
-        stored = _floats(graph, weight.data, f"{name}.weight")
+        stored = stored_floats(graph, weight.data, f"{name}.weight")
         return graph.node("MatMul", [x, graph.node("Transpose", [stored], f"{name}.t", perm=[1, 0])], name)
     if not isinstance(weight, Linear):
         parts = [
@@ -75,7 +75,7 @@ def embedding_rows(graph: GraphBuilder, weight: Weight, ids: str) -> str:
     return rows
 
 
-def _floats(graph: GraphBuilder, span: Span, name: str) -> str:
+def stored_floats(graph: GraphBuilder, span: Span, name: str) -> str:
     """Add a stored array, as float32: engines convert constants once, when they load the graph."""
     if span.dtype == np.float32:
         return graph.constant(name, span)
@@ -85,10 +85,10 @@ def _floats(graph: GraphBuilder, span: Span, name: str) -> str:
 def _scales(graph: GraphBuilder, scales: ScaleSpan, name: str) -> str:
     """Add scales or offsets [rows, blocks]."""
     if scales.factor is None:
-        return _floats(graph, scales.base, name)
+        return stored_floats(graph, scales.base, name)
     rows, blocks = scales.factor.shape
-    base = _floats(graph, _reshaped(scales.base, (rows, -1, 1)), f"{name}.base")
-    factor = _floats(graph, _reshaped(scales.factor, (rows, scales.base.shape[1], -1)), f"{name}.factor")
+    base = stored_floats(graph, _reshaped(scales.base, (rows, -1, 1)), f"{name}.base")
+    factor = stored_floats(graph, _reshaped(scales.factor, (rows, scales.base.shape[1], -1)), f"{name}.factor")
     product_of_both = graph.node("Mul", [base, factor], f"{name}.products")
     shape = graph.constant(f"shape.{rows}x{blocks}", np.array([rows, blocks], np.int64))
     return graph.node("Reshape", [product_of_both, shape], name)

@@ -187,7 +187,7 @@ class GraphBuilder:
         self._initializers: dict[str, TensorProto] = {}
         self._inputs: list[ValueInfoProto] = []
         self._outputs: list[ValueInfoProto] = []
-        self._sums: set[str] = set()
+        self._names: set[str] = set()
 
     def input(self, name: str, dtype: int, shape: list[int | str]) -> str:
         self._inputs.append(helper.make_tensor_value_info(name, dtype, shape))
@@ -207,6 +207,10 @@ class GraphBuilder:
                 self._initializers[name] = helper.make_tensor(name, dtype, value.shape, value.tobytes(), raw=True)
         return name
 
+    def has(self, name: str) -> bool:
+        """Return whether a node with this output was added."""
+        return name in self._names
+
     def node(self, op: str, inputs: list[str], name: str, *, domain: str = "", **attributes: Any) -> str:
         """Add a node whose single output has the node's name."""
         return self.nodes(op, inputs, [name], domain=domain, **attributes)[0]
@@ -216,6 +220,7 @@ class GraphBuilder:
     ) -> list[str]:
         """Add a node with several outputs; those named ``""`` are omitted."""
         name = next(filter(None, outputs))
+        self._names.update(outputs)
         self._nodes.append(helper.make_node(op, inputs, outputs, name=name, domain=domain, **attributes))
         return outputs
 
@@ -225,8 +230,7 @@ class GraphBuilder:
         A reduction: multiplying by a matrix of ones took 50 times as long for 8192 columns of one token.
         """
         name = f"{x}.sums.{block}"
-        if name not in self._sums:
-            self._sums.add(name)
+        if not self.has(name):
             lead = [0, -1] if batched else [-1]
             shape = np.array([*lead, columns // block, block], np.int64)
             split = self.node(

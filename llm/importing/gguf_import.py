@@ -24,6 +24,7 @@ from ..graphs.standard_graph import write_standard
 from ..graphs.weights_file import Linear, Span, Stacked, Weight, WeightsFile
 from ..running.kv_layer import equal_layers
 from ..running.tokenizer import Tokenizer
+from .expert_conversion import convert_expert_biases, convert_experts
 from .weight_conversion import PhaseWeights, Preference, WeightConverter
 
 WEIGHTS_FILE = "weights.bin"
@@ -100,7 +101,7 @@ def import_decoder(
         )
         converted = _DecoderWeights(file, config, output, converter).convert(progress)
     progress(1, 1, "writing the graphs")
-    decode_weights = [weight for layer in converted.exact_layers for weight in _products_of(layer)]
+    multiplied = [product for layer in converted.exact_layers for product in _products_by_share(layer, config)]
     write_standard(folder / "standard.onnx", config, converted, WEIGHTS_FILE)
     graphs: tuple[PhaseGraph, ...]
     group = min((block for layer in converted.layers for block in _blocks_of(layer)), default=None)
@@ -122,8 +123,8 @@ def import_decoder(
         context_length=config.context_length,
         graphs=graphs,
         weights_bytes=(folder / WEIGHTS_FILE).stat().st_size,
-        flops_per_token=sum(2 * weight.shape[0] * weight.shape[1] for weight in decode_weights),
-        decode_bytes_per_token=converted.output.size_bytes + sum(weight.size_bytes for weight in decode_weights),
+        flops_per_token=int(sum(2 * share * weight.shape[0] * weight.shape[1] for weight, share in multiplied)),
+        decode_bytes_per_token=converted.output.size_bytes + int(sum(w.size_bytes * share for w, share in multiplied)),
         notes=tuple(notes),
         forms=converter.forms(),
     )
@@ -165,19 +166,22 @@ class _DecoderWeights:
         products = {
             "qkv": self._product(prefix, qkv, self._orders()),
             "attention_output": self._product(prefix, ("attn_output",)),
-            "gate_up": self._product(prefix, gate_up),
-            "down": self._product(prefix, ("ffn_down",)),
         }
+        if config.experts is not None:
+            products["router"] = self._product(prefix, ("ffn_gate_inp",))
+        else:
+            products |= {"gate_up": self._product(prefix, gate_up), "down": self._product(prefix, ("ffn_down",))}
         vectors = {
             "qkv_bias": ([f"{name}.bias" for name in qkv], config.qkv_bias),
             "output_bias": (["attn_output.bias"], config.output_bias),
             "attention_norm": (["attn_norm.weight"], config.pre_norms),
             "attention_post_norm": (["post_attention_norm.weight"], config.post_norms),
-            "ffn_norm": (["ffn_norm.weight"], config.pre_norms),
+            "ffn_norm": ([f"{config.ffn_norm_name}.weight"], config.pre_norms),
             "ffn_post_norm": (["post_ffw_norm.weight"], config.post_norms),
             # Norms over heads need no reordering, since files that have them rotate by halves.
             "query_norm": (["attn_q_norm.weight"], config.head_norm is not None),
             "key_norm": (["attn_k_norm.weight"], config.head_norm is not None),
+            "sinks": (["attn_sinks.weight"], config.attention_sinks),
         }
         rest: dict[str, Any] = {
             field: self._converter.vector(
@@ -187,6 +191,10 @@ class _DecoderWeights:
             for field, (names, present) in vectors.items()
             if present
         }
+        if config.experts is not None:
+            rest |= convert_experts(self._converter, self._output, self._tensors, prefix)
+            if config.experts.biases:
+                rest |= convert_expert_biases(self._output, self._tensors, prefix)
         prefill: dict[str, Any] = {name: weights.prefill for name, weights in products.items()}
         decode: dict[str, Any] = {name: weights.decode for name, weights in products.items()}
         return Layer(**prefill, **rest), Layer(**decode, **rest)
@@ -232,3 +240,12 @@ def _blocks_of(layer: Layer) -> Iterator[int]:
 
 def _products_of(layer: Layer) -> list[Weight]:
     return [layer.qkv, layer.attention_output, layer.gate_up, layer.down]
+
+
+def _products_by_share(layer: Layer, config: DecoderConfig) -> list[tuple[Weight, float]]:
+    """Return the weights of a layer, and the share of each that one token is multiplied by."""
+    products = [(weight, 1.0) for weight in _products_of(layer)]
+    if config.experts is None or layer.router is None:
+        return products
+    share = config.experts.used / config.experts.count
+    return [*products[:2], (layer.router, 1.0), (layer.gate_up, share), (layer.down, share)]

@@ -86,7 +86,7 @@ class WeightConverter:
         wide_block: int | None = None,
     ) -> None:
         self._output = output
-        self._in_blocks = in_blocks
+        self.in_blocks = in_blocks
         self._prefer = prefer
         self._wide = wide_form(wide_block) if wide_block is not None else None
         self._stored: dict[tuple[str, BlockForm | None, Phases], _Stored] = {}
@@ -133,10 +133,30 @@ class WeightConverter:
             for (kind, form, phase), stored in self._stored.items()
         )
 
+    def dense_dtype(self, tensor: GgufTensor) -> np.dtype[Any]:
+        """Return how a tensor is stored where it is not in blocks."""
+        plain = np.dtype(np.float32)
+        return _DENSE_DTYPES.get(tensor.type, plain) if self.in_blocks else plain
+
+    def record(
+        self,
+        kind: str,
+        form: BlockForm | None,
+        groups: Groups | None = None,
+        blocks: QuantBlocks | None = None,
+        *,
+        weights: int = 0,
+    ) -> None:
+        """Record weights that were stored for both phases: as many as given, or those of `groups`, with their error."""
+        stored = self._stored.setdefault((kind, form, "both"), _Stored())
+        stored.weights += weights if groups is None else groups.levels.size
+        if form is not None and form.rounding != "exact" and groups is not None and blocks is not None:
+            _add_errors(stored, groups, blocks)
+
     def _form(self, tensor: GgufTensor) -> BlockForm | None:
         """Return the form for decode; None for dense weights."""
         kind = BLOCK_TYPES.get(tensor.type)
-        if kind is None or not self._in_blocks:
+        if kind is None or not self.in_blocks:
             return None
         exact = exact_form(kind)
         return offset_free_form(kind) if self._prefer == "speed" and exact.bits == 8 else exact
@@ -154,9 +174,8 @@ class WeightConverter:
         return stacks[0] if len(stacks) == 1 else Stacked(tuple(stacks))
 
     def _dense(self, parts: Sequence[_Part], phase: Phases) -> Dense:
-        kind = parts[0][0].type
-        keeps = self._in_blocks and kind in _DENSE_DTYPES
-        dtype = _DENSE_DTYPES[kind] if keeps else np.dtype(np.float32)
+        dtype = self.dense_dtype(parts[0][0])
+        keeps = dtype == _DENSE_DTYPES.get(parts[0][0].type)
         span = self._output.reserve((sum(tensor.rows for tensor, _ in parts), parts[0][0].columns), dtype)
         row = 0
         for tensor, order in parts:

@@ -26,6 +26,7 @@ from .common.kernels import Kernel
 from .common.model_signature import bind_shape, model_label, read_signature
 from .openvino_parts.attention_fusion import BEAM_INPUT, fuse_attention
 from .openvino_parts.exact_division import divide_exactly
+from .openvino_parts.expert_translation import ExpertTranslation
 from .openvino_parts.openvino_kernels import measure_kernels
 from .openvino_parts.openvino_model import (
     convolves_channels_last,
@@ -65,6 +66,7 @@ class OpenVinoEngine:
 
     def __init__(self) -> None:
         self._core = ov.Core()
+        self._experts = ExpertTranslation(self._core)
 
     def devices(self) -> list[Device]:
         """Return the devices of all plugins that work on this machine."""
@@ -111,7 +113,9 @@ class OpenVinoEngine:
                     f"{device.id} cannot load {label}: {why}", remedy="place it on cpu:ort", reason=why
                 )
         try:
+            self._experts.take_mapped()
             read = self._core.read_model(model) if isinstance(model, bytes) else self._core.read_model(str(model))
+            mapped = self._experts.take_mapped()
             fix_shapes(read, declared, options.shapes)
             if device.kind == "cpu":
                 divide_exactly(read)
@@ -133,7 +137,7 @@ class OpenVinoEngine:
         inputs = tuple(bind_shape(s, options.shapes) for s in declared.inputs if s.name not in options.state)
         internal = set(options.state.values())
         outputs = tuple(bind_shape(s, options.shapes) for s in selected if s.name not in internal)
-        return OpenVinoModule(compiled, request, device, inputs, outputs, options.state)
+        return OpenVinoModule(compiled, request, device, inputs, outputs, options.state, mapped)
 
     def keeps_channels_last(self, device: Device) -> bool:
         """Return whether convolutions compute in NHWC; see `trisect.runtime.engines.keeps_channels_last`."""

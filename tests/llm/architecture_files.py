@@ -14,20 +14,23 @@ from tests.llm.gguf_factory import write_tiny_gguf
 
 HIDDEN, HEADS, KV_HEADS, HEAD_DIM, FFN = 128, 4, 2, 32, 192
 WINDOW = 16
+EXPERTS, EXPERT_FFN = 8, 96
+_WIDENS, _NARROWS = (EXPERTS, EXPERT_FFN, HIDDEN), (EXPERTS, HIDDEN, EXPERT_FFN)
+_EXPERT_ENTRIES = {"expert_count": EXPERTS, "expert_used_count": 3, "expert_feed_forward_length": EXPERT_FFN}
 _QUERIES, _PAIRS = HEADS * HEAD_DIM, KV_HEADS * HEAD_DIM
 
 _LAYERS = {"smollm3": 5, "gemma3": 8, "gemma3-scaled": 6, "olmo3": 5, "gemma2": 3}
-_FILE_NAMES = {"llama3": "llama", "phi4": "phi3", "olmo3": "olmo2", "qwen3-yarn": "qwen3", "gemma3-scaled": "gemma3"}
+FILE_NAMES = {"llama3": "llama", "phi4": "phi3", "olmo3": "olmo2", "qwen3-yarn": "qwen3", "gemma3-scaled": "gemma3"}
 """Variants of an architecture -> its name in files."""
 VARIANTS = (
     *("llama3", "qwen2", "qwen3", "qwen3-yarn", "smollm3", "gemma", "gemma2", "gemma3", "gemma3-scaled", "phi3"),
-    *("phi4", "granite", "olmo2", "olmo3"),
+    *("phi4", "granite", "olmo2", "olmo3", "qwen3moe", "gpt-oss"),
 )
 
 
 def write_architecture(path: Path, variant: str, **changes: Any) -> Path:
     """Write a model of random weights; see `write_tiny_gguf` for what can be changed."""
-    name = _FILE_NAMES.get(variant, variant)
+    name = FILE_NAMES.get(variant, variant)
     layers = _LAYERS.get(variant, 2)
     metadata = {f"{name}.{key}": value for key, value in _metadata(variant).items()}
     settings: dict[str, Any] = {
@@ -59,6 +62,10 @@ def _metadata(variant: str) -> dict[str, Any]:
             "rope.scaling.attn_factor": 1.19,
         },
         "granite": {"embedding_scale": 3.0, "residual_scale": 0.5, "logit_scale": 2.5, "attention.scale": 0.3},
+        "qwen3moe": _EXPERT_ENTRIES,
+        "gpt-oss": window | lengths | _EXPERT_ENTRIES | {
+            "rope.scaling.type": "yarn", "rope.scaling.factor": 8.0, "rope.scaling.original_context_length": 64,
+        },
         "olmo3": window | {
             "rope.scaling.type": "yarn", "rope.scaling.factor": 4.0, "rope.scaling.original_context_length": 64,
         },
@@ -86,11 +93,25 @@ def _tensors(variant: str, name: str, layers: int) -> dict[str, np.ndarray | Non
         block: dict[str, np.ndarray | None] = {}
         if name in ("gemma2", "gemma3", "olmo2"):
             block |= {"post_attention_norm.weight": near(0.3, HIDDEN), "post_ffw_norm.weight": near(0.3, HIDDEN)}
-        if name == "gemma3":
+        if name in ("gemma3", "qwen3moe"):
             block |= {f"attn_{part}_norm.weight": near(1, HEAD_DIM) for part in "qk"}
+        if name in ("qwen3moe", "gpt-oss"):
+            block |= {f"ffn_{part}.weight": None for part in ("gate", "up", "down")}
+            block["ffn_gate_inp.weight"] = matrix(EXPERTS, HIDDEN)
+            for part, shape in (("gate", _WIDENS), ("up", _WIDENS), ("down", _NARROWS)):
+                block[f"ffn_{part}_exps.weight"] = generator.normal(0, 0.1, shape)
         if name == "olmo2":
             block |= {"attn_norm.weight": None, "ffn_norm.weight": None}
             block |= {"attn_q_norm.weight": near(1, _QUERIES), "attn_k_norm.weight": near(1, _PAIRS)}
+        if name == "gpt-oss":
+            block |= {"ffn_norm.weight": None, "post_attention_norm.weight": near(1, HIDDEN)}
+            block["attn_sinks.weight"] = generator.normal(1, 1, HEADS)
+            for part, size in (("q", _QUERIES), ("k", _PAIRS), ("v", _PAIRS), ("output", HIDDEN)):
+                block[f"attn_{part}.bias"] = near(0, size)
+            block["ffn_gate_inp.bias"] = near(0, EXPERTS)
+            # Large enough for the limit of 7.
+            block |= {f"ffn_{part}_exps.bias": generator.normal(0, 5, (EXPERTS, EXPERT_FFN)) for part in ("gate", "up")}
+            block["ffn_down_exps.bias"] = generator.normal(0, 0.1, (EXPERTS, HIDDEN))
         if name == "phi3":
             block |= {f"attn_{part}.weight": None for part in "qkv"} | {"ffn_gate.weight": None}
             block["attn_qkv.weight"] = matrix(_QUERIES + 2 * _PAIRS, HIDDEN)

@@ -107,7 +107,7 @@ def write_tiny_gguf(
     metadata, tensors : mapping
         Entries to add or replace, None to leave one out; tensors are written as float32.
     kinds : mapping
-        Type of some tensors, by what their names end in.
+        Type of some tensors, by what their names end in; also of those in `tensors`.
     """
     name = "llama" if arch == "mistral" else arch
     head_dim = hidden // heads
@@ -139,7 +139,9 @@ def write_tiny_gguf(
             writer.add_tensor(key, _stored(array, kind), raw_dtype=gguf.GGMLQuantizationType[kind])
     for key, replacement in plain.items():
         if replacement is not None:
-            writer.add_tensor(key, replacement.astype(np.float32))
+            kind = next((other for end, other in (kinds or {}).items() if key.endswith(end)), "F32")
+            stored = _stored(replacement.astype(np.float32), kind)
+            writer.add_tensor(key, stored, raw_dtype=gguf.GGMLQuantizationType[kind])
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -150,6 +152,8 @@ def write_tiny_gguf(
 def _stored(array: np.ndarray, kind: str) -> np.ndarray:
     """Quantise; where the `gguf` package cannot, return random blocks of weights that are about as large."""
     kind_id = gguf.GGMLQuantizationType[kind]
+    if array.ndim == 3:
+        return np.stack([_stored(matrix, kind) for matrix in array])
     try:
         return quantize(array, kind_id)
     except NotImplementedError:

@@ -31,8 +31,10 @@ class OpenVinoModule:
         inputs: tuple[TensorSpec, ...],
         outputs: tuple[TensorSpec, ...],
         state: Mapping[str, str],
+        mapped: tuple[object, ...] = (),
     ) -> None:
         self.device = device
+        self._mapped = mapped  # memory that the compiled model refers to
         self.inputs = inputs
         self.outputs = outputs
         self.converts = any(spec.dtype in NON_NUMPY_TYPES for spec in inputs + outputs)
@@ -99,6 +101,7 @@ class OpenVinoModule:
             self._request = None
             self._compiled = None
             self._in_ports = self._out_ports = {}
+            self._mapped = ()
 
     def request(self) -> ov.InferRequest:
         """Return the infer request of an open module."""

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.llm.architecture_files import HEADS, HIDDEN, VARIANTS, WINDOW, write_architecture
+from tests.llm.architecture_files import FILE_NAMES, HEADS, HIDDEN, VARIANTS, WINDOW, write_architecture
 from trisect.llm.architectures import architectures, gemma, read_config, unsupported_architecture
 from trisect.llm.gguf.architecture_metadata import ArchitectureMetadata
 from trisect.llm.gguf.decoder_metadata import tensor_shapes
@@ -51,7 +51,7 @@ def refusals(files: Iterator[tuple[str, GgufFile]]) -> Iterator[tuple[str, str]]
 
 
 def test_every_architecture_has_a_test() -> None:
-    names = {variant.split("-")[0] for variant in VARIANTS} | {"llama", "mistral3"}
+    names = {FILE_NAMES.get(variant, variant) for variant in VARIANTS} | {"mistral3"}
     assert set(architectures()) <= names
 
 

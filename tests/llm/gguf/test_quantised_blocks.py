@@ -27,6 +27,7 @@ from trisect.llm.gguf.quantised_blocks import (
     offset_free_form,
     row_chunks,
     wide_form,
+    widen,
 )
 from trisect.runtime.errors import InvalidModel
 
@@ -244,3 +245,16 @@ def test_rejects_weights_that_are_not_finite(kind: str, evil: float) -> None:
         blocks[name][-1] = evil
     with pytest.raises(InvalidModel, match="not finite"):
         dequantise(tensor)
+
+
+@pytest.mark.parametrize(
+    ("kind", "bits", "block"), [("Q4_0", 8, 16), ("Q3_K", 8, 16), ("Q8_0", 8, 16), ("Q4_0", 4, 16)]
+)
+def test_widened_blocks_are_the_same_weights(kind: str, bits: int, block: int) -> None:
+    tensor, _ = make(kind)
+    for _, data in row_chunks(tensor):
+        blocks = convert(chunk_groups(tensor, data), exact_form(BLOCK_TYPES[kind]))
+        wider = widen(blocks, bits, block)
+        assert (wider.form.bits, wider.form.block) == (bits, block)
+        assert wider.data.shape[1:] == (tensor.columns // block, block * bits // 8)
+        np.testing.assert_array_equal(expand(wider), expand(blocks))
