@@ -68,7 +68,7 @@ class _StandardWriter:
             fresh += [heads["key"], heads["value"]]
             attended = self._attention(heads, index, positions)
             if index == len(config.layers) - 1:  # after the last layer's keys and values only the last token is needed
-                attended, x = last_token(graph, attended, 1), last_token(graph, x, 1)
+                attended, x = self._last_token(attended), self._last_token(x)
             y = product(graph, attended, layer.attention_output, f"{prefix}.attention_output", batched=True)
             y = biased(graph, y, layer.output_bias, f"{prefix}.attention_output")
             x = self._sum(x, y, layer.attention_post_norm, f"{prefix}.attention_post_norm", f"{prefix}.x")
@@ -79,6 +79,14 @@ class _StandardWriter:
         declare_presents(graph, config, "total")
         for name in fresh:
             graph.output(name, TensorProto.FLOAT, [1, config.kv_heads, "tokens", config.head_dim])
+
+    def _last_token(self, x: str) -> str:
+        if self._config.experts is None:
+            return last_token(self._graph, x, 1)
+        # OpenVINO recognises experts only where it does not know the number of tokens, as after a slice.
+        bounds = {"start": -1, "end": np.iinfo(np.int64).max, "axis": 1}
+        slices = [self._graph.constant(f"last.{name}", np.array([value], np.int64)) for name, value in bounds.items()]
+        return self._graph.node("Slice", [x, *slices], f"{x}.last")
 
     def _normalised(self, x: str, norm: Span | None, name: str) -> str:
         return x if norm is None else rms_norm(self._graph, x, norm, name, self._config)
