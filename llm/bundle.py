@@ -20,7 +20,7 @@ from trisect.runtime.errors import EngineFailed, InvalidModel
 from trisect.runtime.untrusted_files import MalformedFile, decode_json, read_bytes
 
 from .running.kv_cache import KvCache
-from .running.kv_layer import KvLayer
+from .running.kv_layer import KvChoice, KvDtype, KvLayer
 
 BUNDLE_FILE = "bundle.json"
 VERSION = 2
@@ -46,6 +46,8 @@ class PhaseGraph:
     """Engines that this form of the graph was optimised for, for information; `Bundle.graph_for` does not use it."""
     fresh: bool = False
     """True if the outputs ``fresh.N.key/value`` hold the keys and values that one run appends to the cache."""
+    kv_dtype: KvDtype = "float32"
+    """Dtype of its cache inputs and outputs."""
     scale_group: int | None = None
     """Number of inputs of a matrix product that may share a scale when an engine rounds them to 8 bits; None = the
     engine's default."""
@@ -99,6 +101,8 @@ class Bundle:
     forms: tuple[StoredForm, ...] = ()
     """How the weights are stored; empty where they were taken over as they were."""
     folder: str = ""
+    kv_dtype: KvChoice = "auto"
+    """Dtype of the KV cache that a session is to use, which is not stored; see `with_kv_dtype`."""
 
     @classmethod
     def load(cls, folder: str | Path) -> Bundle:
@@ -119,7 +123,7 @@ class Bundle:
     def save(self, folder: Path) -> None:
         """Write the description, after all other files: a folder that holds one counts as complete."""
         document = msgspec.to_builtins(self)
-        del document["folder"]
+        del document["folder"], document["kv_dtype"]
         (folder / BUNDLE_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(document), indent=1))
 
     def graph_for(self, device: Device) -> PhaseGraph:
@@ -128,12 +132,22 @@ class Bundle:
         Raises
         ------
         EngineFailed
-            If the engine can neither extend a KV cache in place nor keep it inside, and the bundle's graphs need that.
+            If the engine can neither extend a KV cache in place nor keep it inside, and the bundle's graphs need that;
+            or no graph for it has a cache of the chosen dtype.
         """
         able = engines.capabilities(device)
         in_place, grown = ([g for g in self.graphs if g.cache == cache] for cache in ("in-place", "grown"))
         if able.in_place_kv_cache and in_place:
-            return in_place[0]
+            wanted = "float32" if self.kv_dtype == "auto" else self.kv_dtype
+            suitable = [graph for graph in in_place if graph.kv_dtype == wanted]
+            if not suitable:
+                offered = ", ".join(graph.kv_dtype for graph in in_place)
+                raise EngineFailed(
+                    f"{device.id} keeps the KV cache of {self.name} in {offered}, not in {wanted}",
+                    remedy="choose another --kv-dtype or another device",
+                    device=device.id,
+                )
+            return suitable[0]
         if grown and (able.internal_state or not in_place):
             return grown[0]
         raise EngineFailed(
@@ -143,6 +157,15 @@ class Bundle:
     def new_cache(self, capacity: int, *, batch: int = 1) -> KvCache:
         """Return an empty KV cache of the model for `batch` sequences, with room for `capacity` tokens of each."""
         return KvCache(self.kv_layers, self.context_length, capacity, batch=batch)
+
+    def with_kv_dtype(self, choice: KvChoice) -> Bundle:
+        """Return the bundle with another dtype of keys and values.
+
+        ``auto`` is float32 in host memory, and inside an engine its own default: float16 was measured slower on
+        processors, for half the memory. In host memory, bfloat16 and int8 are widened to float32.
+        """
+        dtype: KvDtype = "float16" if choice == "float16" else "float32"
+        return replace(self, kv_dtype=choice, kv_layers=tuple(replace(layer, dtype=dtype) for layer in self.kv_layers))
 
     @property
     def cache_bytes_per_token(self) -> int:
@@ -157,6 +180,8 @@ class Bundle:
     def key(self) -> str:
         """Identifier of the content, under which measurements are stored."""
         text = f"{self.source_sha256}/{self.importer}/{self.version}"
+        if self.kv_dtype != "auto":
+            text += f"/{self.kv_dtype}"
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -16,6 +16,7 @@ from .phases.phase_measurement import PhaseScope
 from .phases.phase_profile import PhaseProfile
 from .phases.quick_choice import choose_at_once
 from .running.generation import Generation, LanguageSession
+from .running.kv_layer import KV_CHOICES
 from .running.prompt import tokenise
 from .running.sampling import SamplingOptions
 from .running.tokenizer import Tokenizer
@@ -37,6 +38,7 @@ def generate(
     chat: bool = True,
     threads: int | None = None,
     precision: str = "fast",
+    kv_dtype: str = "auto",
     on_text: Callable[[str], None] | None = None,
     progress: Progress | None = None,
 ) -> Generation:
@@ -59,6 +61,8 @@ def generate(
         Format the prompt with the model's chat template.
     threads : int, optional
         Compute threads of each engine.
+    kv_dtype : str
+        Dtype of the KV cache: see `open_bundle`.
     on_text : callable, optional
         Called with each piece of text as it is generated.
     progress : callable
@@ -77,7 +81,7 @@ def generate(
         raise InvalidInput(f"max_new_tokens is {max_new_tokens}", remedy="ask for 1 or more")
     check_devices(prefill, decode)
     report = progress or no_progress
-    bundle = open_bundle(model, precision=precision, progress=report)
+    bundle = open_bundle(model, precision=precision, kv_dtype=kv_dtype, progress=report)
     tokenizer = Tokenizer.load(bundle.folder)
     checked = tokenise(bundle, tokenizer, prompt, chat=chat)
     choice = choose_at_once(
@@ -135,7 +139,9 @@ def check_devices(*wanted: str) -> None:
         engines.find_devices(names)
 
 
-def open_bundle(model: str | Path, *, precision: str = "fast", progress: Progress = no_progress) -> Bundle:
+def open_bundle(
+    model: str | Path, *, precision: str = "fast", kv_dtype: str = "auto", progress: Progress = no_progress
+) -> Bundle:
     """Return the bundle of a model, imported now if it was not before.
 
     Parameters
@@ -144,18 +150,24 @@ def open_bundle(model: str | Path, *, precision: str = "fast", progress: Progres
         See `generate`.
     precision : {"fast", "float32"}
         ``float32`` imports the weights widened to float32.
+    kv_dtype : {"auto", "float32", "float16", "bfloat16", "int8"}
+        Dtype of the KV cache; see `Bundle.with_kv_dtype`.
 
     Raises
     ------
     InvalidInput
-        For an unknown precision.
+        For an unknown precision or dtype.
     InvalidModel, UnsupportedModel, StorageFailed
         See `open_model`.
     """
     if precision not in ("fast", "float32"):
         raise InvalidInput(f"precision is {precision!r}", remedy="choose fast or float32")
+    choice = next((name for name in KV_CHOICES if name == kv_dtype), None)
+    if choice is None:
+        raise InvalidInput(f"the KV cache cannot be {kv_dtype!r}", remedy=f"choose {', '.join(KV_CHOICES)}")
 
     def report(done: int, total: int, text: str) -> None:
         progress(done, total, f"importing: {text}")
 
-    return open_model(model, weights="float32" if precision == "float32" else "blocks", progress=report)
+    bundle = open_model(model, weights="float32" if precision == "float32" else "blocks", progress=report)
+    return bundle.with_kv_dtype(choice)

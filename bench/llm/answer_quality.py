@@ -55,7 +55,12 @@ def compare_scores(reference: np.ndarray, other: np.ndarray) -> tuple[np.ndarray
 
 
 def bench_quality(
-    model: str, *, new_tokens: int = 48, prompts: Sequence[str] | None = None, progress: Progress
+    model: str,
+    *,
+    new_tokens: int = 48,
+    prompts: Sequence[str] | None = None,
+    kv_dtype: str = "auto",
+    progress: Progress,
 ) -> list[AnswerQuality]:
     """Compare every device and pair, and llama.cpp where it is installed, with the float32 model.
 
@@ -67,6 +72,8 @@ def bench_quality(
         Length of each answer.
     prompts : sequence of str, optional
         By default the twenty in ``bench/prompts``.
+    kv_dtype : str
+        Dtype of the contenders' KV cache; see `open_bundle`.
     """
     texts = prompts or PROMPTS.read_text("utf-8").splitlines()
     devices = find_hardware("auto")
@@ -80,7 +87,7 @@ def bench_quality(
             answer = list(session.generate(ids, max_new_tokens=new_tokens, ignore_eos=True).token_ids)[:-1]
             cases.append((ids, answer, session.scores(ids, answer)))
     results = []
-    bundle = open_bundle(model, progress=progress)
+    bundle = open_bundle(model, kv_dtype=kv_dtype, progress=progress)
     for prefill in devices:
         for decode in devices:
             name = prefill.id if prefill.id == decode.id else f"{prefill.id} -> {decode.id}"

@@ -37,6 +37,7 @@ def bench_llm(
     batches: Sequence[int] = (),
     rounds: int = 7,
     threads: int | None = None,
+    kv_dtype: str = "auto",
     progress: Progress,
 ) -> LlmBench:
     """Compare devices, pairs of devices and other systems.
@@ -53,13 +54,15 @@ def bench_llm(
         Number of measurements, after one warm-up.
     threads : int, optional
         Compute threads of every contender.
+    kv_dtype : str
+        Dtype of the KV cache on trisect's devices; see `open_bundle`.
 
     Raises
     ------
     TrisectError
         If the model cannot be read or no device can run it. A peer that fails is left out, with a note.
     """
-    bundle = open_bundle(model, progress=progress)
+    bundle = open_bundle(model, kv_dtype=kv_dtype, progress=progress)
     choices = [
         choose_devices(bundle, prompt_tokens=n, new_tokens=new_tokens, threads=threads, progress=progress)
         for n in prompt_tokens

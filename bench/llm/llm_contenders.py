@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from trisect.llm.bundle import Bundle
+from trisect.llm.running.kv_layer import KvChoice
 from trisect.runtime.device import Device
 from trisect.runtime.errors import EngineFailed, TrisectError
 from trisect.runtime.progress import Progress
@@ -37,6 +38,8 @@ class LlmContender:
     decode: str
     shared_graph: bool = False
     """All engines run the same graph, as if the model were a single file."""
+    kv_dtype: KvChoice = "auto"
+    """Of the KV cache, for trisect's devices."""
 
     @property
     def name(self) -> str:
@@ -68,7 +71,11 @@ def list_contenders(model: str, bundle: Bundle, devices: Sequence[Device], notes
     notes : list of str
         Gets a line for each peer that is left out.
     """
-    contenders = [LlmContender(None, "_pair", bundle.folder, p.id, d.id) for p in devices for d in devices]
+    contenders = [
+        LlmContender(None, "_pair", bundle.folder, p.id, d.id, kv_dtype=bundle.kv_dtype)
+        for p in devices
+        for d in devices
+    ]
     if len(bundle.graphs) > 1:
         contenders += [
             LlmContender("one graph for all engines", "_pair", bundle.folder, device.id, device.id, shared_graph=True)
@@ -116,6 +123,7 @@ def measure_interleaved(
                 "prefill": contender.prefill,
                 "decode": contender.decode,
                 "shared_graph": contender.shared_graph,
+                "kv_dtype": contender.kv_dtype,
             }
             try:
                 process = PeerProcess(contender.peer, contender.model, threads, settings)

@@ -30,9 +30,13 @@ def load(model: str, threads: int, settings: dict[str, Any]) -> TrisectPeer:
 
     With the setting ``shared_graph`` all engines run the same graph, as if the model were a single file.
     """
-    bundle = Bundle.load(model)
+    bundle = Bundle.load(model).with_kv_dtype(settings.get("kv_dtype", "auto"))
     if settings.get("shared_graph"):
-        shared = [replace(graph, cache="grown") for graph in bundle.graphs if graph.cache == "in-place"]
+        shared = [
+            replace(graph, cache="grown")
+            for graph in bundle.graphs
+            if (graph.cache, graph.kv_dtype) == ("in-place", "float32")
+        ]
         bundle = replace(bundle, graphs=tuple(shared))
     prefill, decode = (select(settings[phase], engines.discover())[0] for phase in ("prefill", "decode"))
     return TrisectPeer(LanguageSession(bundle, prefill, decode, threads=threads or None))

@@ -15,6 +15,7 @@ from trisect.partitioner.graph.model_loading import load_model
 from trisect.runtime.progress import Progress
 
 from ..bundle import VERSION, Bundle, PhaseGraph
+from ..graphs.cache_dtype import in_place_graphs
 from ..graphs.decoder_interface import Decoder, adapt, can_extend_in_place
 from ..graphs.linked_weights import LinkedWeights
 from ..graphs.lm_head import dynamic_values
@@ -61,7 +62,7 @@ def import_folder(source: Path, folder: Path, *, progress: Progress) -> Bundle:
     graphs = [PhaseGraph("standard.onnx", cache="grown", engines=("openvino",) if in_place else (), fresh=True)]
     if in_place:
         weights.save(adapt(load_model(config.graph), config, in_place=True).model, "in_place.onnx")
-        graphs.append(PhaseGraph("in_place.onnx", cache="in-place"))
+        graphs += in_place_graphs(folder)
     context = min(config.context_length, decoder.rotary_positions or config.context_length)
     return Bundle(
         version=VERSION,
@@ -90,7 +91,7 @@ def _notes(decoder: Decoder, config: ExportedDecoder, context: int) -> list[str]
     if decoder.head is None:
         notes.append("prefill is slower than necessary: the graph's output projection was not recognised")
     if decoder.half:
-        notes.append("keys and values are float16 inside the graph and are converted in every step")
+        notes.append("keys and values are float16 inside the graph and are converted unless with --kv-dtype float16")
     return notes
 
 

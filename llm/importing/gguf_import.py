@@ -17,6 +17,7 @@ from ..bundle import VERSION, Bundle, PhaseGraph
 from ..gguf.gguf_reader import GgufFile
 from ..gguf.gguf_tokenizer import read_tokenizer
 from ..gguf.quantised_blocks import half_rotation_order
+from ..graphs.cache_dtype import in_place_graphs
 from ..graphs.decoder_config import DecoderConfig
 from ..graphs.decoder_layers import Layer, ModelWeights
 from ..graphs.in_place_graph import can_write_in_place, write_in_place
@@ -108,7 +109,7 @@ def import_decoder(
     if in_place:
         write_in_place(folder / "in_place.onnx", config, converted, WEIGHTS_FILE)
         standard = PhaseGraph("standard.onnx", cache="grown", engines=("openvino",), fresh=True, scale_group=group)
-        graphs = (standard, PhaseGraph("in_place.onnx", cache="in-place"))
+        graphs = (standard, *in_place_graphs(folder))
     else:
         graphs = (PhaseGraph("standard.onnx", cache="grown", fresh=True, scale_group=group),)
     return Bundle(

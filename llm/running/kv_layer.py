@@ -7,14 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from trisect.runtime.tensors.dtypes import dtype_of
 
 PARTS = ("key", "value")
 
 KvDtype = Literal["float32", "float16"]
-"""A dtype of keys and values in a cache."""
+"""A dtype of keys and values in host memory, and so in a hand-over."""
+KvChoice = Literal["auto", "float32", "float16", "bfloat16", "int8"]
+"""What a user may ask for; bfloat16 and int8 only inside engines that keep the cache themselves."""
+KV_CHOICES: tuple[KvChoice, ...] = get_args(KvChoice)
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,9 @@ class LoadOptions:
     state: Mapping[str, str] = field(default_factory=dict)
     """Inputs that an output of the previous run replaces (``past.0.key`` -> ``present.0.key``); needs
     `EngineCapabilities.internal_state`."""
+    state_dtype: str | None = None
+    """Dtype in which the engine stores that state where it can choose: ``float32``, ``float16``, ``bfloat16``,
+    ``int8``; None = its default for the precision."""
     outputs: tuple[str, ...] | None = None
     """Outputs that the caller will read; an engine may leave the others uncomputed. None = all."""
     scale_group: int | None = None

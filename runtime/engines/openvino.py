@@ -46,6 +46,7 @@ _FLOAT32 = {
     "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0",
 }
 """Computation in float32 throughout: by default activations and the KV cache are quantised to 8 bits."""
+_STATE_DTYPES = {"float32": "f32", "float16": "f16", "bfloat16": "bf16", "int8": "u8"}
 _UNSUPPORTED = (
     "complex64",
     "complex128",
@@ -168,6 +169,8 @@ class OpenVinoEngine:
             properties |= {"INFERENCE_PRECISION_HINT": "bf16", "KV_CACHE_PRECISION": "bf16"}
         if options.precision == "fast" and options.scale_group is not None:
             properties["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = str(options.scale_group)
+        if options.state_dtype is not None:
+            properties["KV_CACHE_PRECISION"] = _STATE_DTYPES[options.state_dtype]
         supported = set(self._property(device.native, "SUPPORTED_PROPERTIES") or ())
         return {name: value for name, value in properties.items() if name in supported} | dict(options.extra)
 

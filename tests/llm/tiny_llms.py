@@ -92,6 +92,11 @@ def growing_openvino(bundle: Bundle, *, exports_cache: bool = False) -> Runner:
     return GrowingRunner(module, bundle.kv_layers, 1, exports_cache=exports_cache)
 
 
+def in_place_half(bundle: Bundle, **options: Any) -> Runner:
+    """The in-place graph on ONNX Runtime, with the cache in float16."""
+    return _load(bundle.with_kv_dtype("float16"), "cpu:ort", **options)
+
+
 KINDS: dict[str, Callable[..., Runner]] = {
     kind.__name__: kind for kind in (in_place, growing, stateful, growing_openvino)
 }

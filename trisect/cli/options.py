@@ -52,6 +52,13 @@ TopP = Annotated[
     float,
     typer.Option("--top-p", min=0.0, max=1.0, help="Sample from the most likely tokens up to this total probability."),
 ]
+KvDtypeName = Annotated[
+    str,
+    typer.Option(
+        "--kv-dtype", metavar="NAME",
+        help="Dtype of the KV cache: auto, float32, float16 (half the memory); bfloat16, int8 inside some engines.",
+    ),
+]  # fmt: skip
 Threads = Annotated[int | None, typer.Option("--threads", min=1, help="Number of compute threads of each engine.")]
 LoadFiles = Annotated[
     list[Path] | None,

@@ -66,10 +66,11 @@ def load_runner(
     if not engines.capabilities(device).internal_state:
         options = LoadOptions(threads=threads, precision=precision, spin=decodes, outputs=("logits", *state.values()))
         return GrowingRunner(engines.load(path, device, options), layers, batch, exports_cache=exports_cache)
+    state_dtype = None if bundle.kv_dtype == "auto" else bundle.kv_dtype
     fresh = tuple(map(fresh_name, past)) if graph.fresh and exports_cache else ()
     options = LoadOptions(
-        threads=threads, precision=precision, state=state, outputs=("logits", *fresh), native_outputs=fresh,
-        scale_group=graph.scale_group,
+        threads=threads, precision=precision, state=state, state_dtype=state_dtype,
+        outputs=("logits", *fresh), native_outputs=fresh, scale_group=graph.scale_group,
     )  # fmt: skip
     module = engines.load(path, device, options)
     if not isinstance(module, StatefulModule):

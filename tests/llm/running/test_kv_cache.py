@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from trisect.llm.running.kv_cache import KvCache
-from trisect.llm.running.kv_layer import KvLayer, cache_names
+from trisect.llm.running.kv_layer import KvDtype, KvLayer, cache_names
 from trisect.runtime.errors import ContextExceeded
+from trisect.runtime.tensors.dtypes import dtype_of
 
 LAYERS = (KvLayer(0, 3, 4), KvLayer(1, 3, 4))
 
@@ -44,6 +45,19 @@ def test_growing_preserves_the_content_and_changes_the_generation() -> None:
         assert np.shares_memory(filled, cache.buffers[name])
         np.testing.assert_array_equal(filled, rows)
     assert not cache.buffers["past_key_values.1.value"][:, :, 200:].any()
+
+
+@pytest.mark.parametrize("source", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("target", ["float32", "float16"])
+def test_another_dtype_is_converted_and_rounded_once(source: str, target: KvDtype) -> None:
+    cache = KvCache([KvLayer(3, 2, 8, target)], 2048, 10)
+    values = np.random.default_rng(1).normal(size=(1, 2, 5, 8)).astype(np.float32).astype(dtype_of(source))
+    cache.write("past_key_values.3.key", values, 4)
+    cache.length = 9
+    written = cache.filled()["past_key_values.3.key"][:, :, 4:]
+    assert written.dtype == dtype_of(target)
+    np.testing.assert_array_equal(written, values.astype(np.float32).astype(target))
+    assert cache.layers[0].size_bytes(9) == sum(rows.nbytes for rows in cache.filled().values())
 
 
 def test_capacity_never_passes_the_context() -> None:

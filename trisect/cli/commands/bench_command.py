@@ -12,7 +12,7 @@ import typer
 
 from ..command_help import PlainCommand, PlainGroup
 from ..option_parsing import parse_sizes
-from ..options import Debug, Json, LanguageModel, Threads
+from ..options import Debug, Json, KvDtypeName, LanguageModel, Threads
 from ..output import note, print_json, print_table, progress_bar
 from ..quantities import duration, size
 from . import bench_model_command as bench_model
@@ -62,6 +62,7 @@ def llm(
     ] = "1,2,4",
     rounds: Annotated[int, typer.Option("--rounds", min=1, help="Number of interleaved runs, after a warm-up.")] = 7,
     threads: Threads = None,
+    kv_dtype: KvDtypeName = "auto",
     quality: Annotated[
         bool, typer.Option("--quality", help="Compare the logits with those of the float32 model.")
     ] = False,
@@ -91,9 +92,9 @@ def llm(
     with progress_bar("measuring") as report:
         result = bench_llm(
             model, prompt_tokens=lengths, new_tokens=new_tokens, batches=batches, rounds=rounds, threads=threads,
-            progress=report,
+            kv_dtype=kv_dtype, progress=report,
         )  # fmt: skip
-        qualities = bench_quality(model, progress=report) if quality else []
+        qualities = bench_quality(model, kv_dtype=kv_dtype, progress=report) if quality else []
     if picture is not None and result.crossover is not None:
         write_crossover(result.model, result.crossover, picture, result.batches)
     targets = _check_targets(result, qualities)

@@ -14,7 +14,7 @@ from trisect.runtime.errors import InvalidInput, TrisectError, one_line
 
 from ..chat_input import ChatInput, is_interactive
 from ..interrupts import InterruptRequest, interrupts_requested
-from ..options import Debug, Json, LanguageModel, Seed, Temperature, Threads, TopP
+from ..options import Debug, Json, KvDtypeName, LanguageModel, Seed, Temperature, Threads, TopP
 from ..output import has_no_reader, note, print_generated, print_json, progress_bar
 from ..request_summary import request_summary
 
@@ -51,6 +51,7 @@ def chat(
     top_p: TopP = 1.0,
     seed: Seed = 0,
     threads: Threads = None,
+    kv_dtype: KvDtypeName = "auto",
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -64,7 +65,7 @@ def chat(
     sampling = SamplingOptions(temperature=temperature, top_p=top_p, seed=seed)
     check_devices(prefill, decode)
     with progress_bar("preparing") as progress:
-        bundle = open_bundle(model, progress=progress)
+        bundle = open_bundle(model, kv_dtype=kv_dtype, progress=progress)
         choice = choose_at_once(
             bundle, prefill, decode, prompt_tokens=_TYPICAL_PROMPT_TOKENS, new_tokens=_TYPICAL_ANSWER_TOKENS,
             threads=threads,

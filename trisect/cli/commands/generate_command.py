@@ -12,7 +12,7 @@ import typer
 from trisect.runtime.errors import InvalidInput
 from trisect.runtime.untrusted_files import MalformedFile, read_text
 
-from ..options import Debug, Json, LanguageModel, Seed, Temperature, Threads, TopP
+from ..options import Debug, Json, KvDtypeName, LanguageModel, Seed, Temperature, Threads, TopP
 from ..output import has_no_reader, note, print_generated, print_json, print_table, progress_bar
 from ..quantities import duration, size
 from ..request_summary import predicted_gain, request_summary
@@ -60,6 +60,7 @@ def generate(
     precision: Annotated[
         str, typer.Option("--precision", metavar="NAME", help="fast, or float32 for reference results.")
     ] = "fast",
+    kv_dtype: KvDtypeName = "auto",
     table: Annotated[
         bool,
         typer.Option(
@@ -83,7 +84,7 @@ def generate(
     sampling = SamplingOptions(repetition_penalty, temperature, top_k, top_p, seed)
     check_devices(prefill, decode)
     with progress_bar("preparing") as progress:
-        bundle = open_bundle(model, precision=precision, progress=progress)
+        bundle = open_bundle(model, precision=precision, kv_dtype=kv_dtype, progress=progress)
         tokenizer = Tokenizer.load(bundle.folder)
         tokens = tokenise(bundle, tokenizer, text, chat=chat)
         request: dict[str, Any] = {

@@ -13,6 +13,7 @@ import pytest
 from tests.llm import tiny_llms as kit
 from tests.llm.tiny_llms import TinyLlms
 from trisect.llm.bundle import PhaseGraph
+from trisect.llm.running.kv_layer import KvChoice
 from trisect.llm.running.runners.in_place_runner import InPlaceRunner
 from trisect.llm.running.runners.runner import Runner
 from trisect.llm.running.runners.runner_loading import load_runner
@@ -20,6 +21,8 @@ from trisect.runtime.errors import ContextExceeded, EngineFailed, TrisectError
 
 NEW = 24
 EXACT = 1e-4
+HALF = 0.02
+"""Keys and values in float16; seen: 0.003."""
 
 
 def greedy(runner: Runner, scores: np.ndarray, start: int, count: int = NEW) -> tuple[list[int], np.ndarray]:
@@ -51,6 +54,46 @@ def test_any_runner_continues_from_any_other(tiny_llms: TinyLlms, arch: str, fir
         np.testing.assert_allclose(rows, reference, rtol=0, atol=EXACT)
     filler.close()
     writer.close()
+
+
+@pytest.mark.parametrize("first", ["in_place_half", "stateful", "growing"])
+@pytest.mark.parametrize("second", ["in_place_half", "stateful", "growing"])
+def test_a_cache_in_float16_is_handed_over_in_both_directions(tiny_llms: TinyLlms, first: str, second: str) -> None:
+    tiny = tiny_llms.get("qwen3", "F32", "float32")
+    kinds = kit.KINDS | {"in_place_half": kit.in_place_half}
+    prompt = kit.tokens(30, seed=5)
+    filler, writer = kinds[first](tiny.bundle, exports_cache=True), kinds[second](tiny.bundle)
+    cache = kit.cache_for(tiny.bundle.with_kv_dtype("float16"))
+    filler.reset(cache)
+    scores = kit.run_in_parts(filler, prompt, (20, 10))[-1]
+    assert {buffer.dtype for buffer in cache.buffers.values()} == {np.dtype(np.float16)}
+    writer.continue_from(cache)
+    ids, rows = greedy(writer, scores, len(prompt))
+    reference = tiny.oracle.logits([*prompt.tolist(), *ids])[len(prompt) :]
+    np.testing.assert_allclose(rows, reference, rtol=0, atol=HALF)
+    filler.close()
+    writer.close()
+
+
+@pytest.mark.parametrize("choice", ["float32", "float16", "bfloat16", "int8"])
+def test_an_engine_keeps_the_cache_in_the_chosen_dtype(tiny_llms: TinyLlms, choice: KvChoice) -> None:
+    tiny = tiny_llms.get("qwen3", "F32", "float32")
+    bundle = tiny.bundle.with_kv_dtype(choice)
+    prompt = kit.tokens(30, seed=5)
+    filler, runner = kit.growing(tiny.bundle, exports_cache=True), kit.stateful(bundle)
+    cache = kit.cache_for(bundle)
+    filler.reset(cache)
+    scores = kit.run_in_parts(filler, prompt, (20, 10))[-1]
+    runner.continue_from(cache)
+    ids, rows = greedy(runner, scores, len(prompt))
+    assert runner.rewind(40) == 40
+    again = kit.run_in_parts(runner, np.array([*prompt, *ids]), (14,), start=40)
+    reference = tiny.oracle.logits([*prompt.tolist(), *ids])[len(prompt) :]
+    limit = {"float32": EXACT, "float16": HALF}.get(choice, 0.2)
+    np.testing.assert_allclose(rows, reference, rtol=0, atol=limit)
+    np.testing.assert_allclose(again[-1], reference[-1], rtol=0, atol=limit)
+    filler.close()
+    runner.close()
 
 
 @pytest.mark.parametrize("kind", list(kit.KINDS))
@@ -135,6 +178,8 @@ def test_state_is_read_where_a_graph_has_no_fresh_outputs(tiny_llms: TinyLlms, t
 def test_only_onnx_runtime_extends_a_cache_in_place(tiny_llms: TinyLlms) -> None:
     bundle = replace(tiny_llms.get().bundle, graphs=(PhaseGraph("in_place.onnx", cache="in-place"),))
     assert isinstance(kit.in_place(bundle), InPlaceRunner)
+    with pytest.raises(EngineFailed, match=r"cpu:ort keeps the KV cache of tiny llama in float32, not in int8"):
+        kit.in_place(bundle.with_kv_dtype("int8"))
     with pytest.raises(EngineFailed, match="cpu:openvino cannot extend a KV cache in place"):
         load_runner(bundle, kit.device("cpu:openvino"), threads=1, decodes=True, exports_cache=False)
 
