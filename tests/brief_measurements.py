@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Mapping
 
-PLANNING: Mapping[str, object] = {
+PLANNING: dict[str, object] = {
     "trisect.partitioner.costs.cut_measurement._CUTS": 1,
     "trisect.partitioner.costs.cut_measurement._FEW_CUTS": 1,
     "trisect.partitioner.planning.measured_planning.BUDGET_S": 1.0,

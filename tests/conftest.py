@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.brief_measurements import PLANNING
 
@@ -20,6 +21,22 @@ ROOT = Path(__file__).resolve().parent.parent
 # Test processes share the cores: threads of one would wait for those of another, and each measurement is disturbed.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ["TRISECT_MEASURE_ONCE"] = "1"
+
+# The same random examples in every run; new ones with `--hypothesis-profile explore`. Neither depends on the time.
+_UNTIMED: dict[str, Any] = {"deadline": None, "database": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("same examples", derandomize=True, **_UNTIMED)
+settings.register_profile("explore", print_blob=True, **_UNTIMED)
+settings.load_profile("same examples")
+
+STEADY: dict[str, object] = {
+    # The clock ends no search that its steps would end, though other processes take most of the processor.
+    "trisect.scheduler.problem.search_time_limit.CLOCK_RATE": 0.01,
+    # No device becomes faster or slower during a run.
+    "trisect.device_speed.probe_time_s": lambda *_: 1e-3,
+    "trisect.profiles.drift.device_changes.probe_time_s": lambda *_: 1e-3,
+    "trisect.profiles.measuring.device_measurement.probe_time_s": lambda *_: 1e-3,
+}
+"""Name -> its value in tests, so that their results do not depend on how busy the machine is."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -61,11 +78,13 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return FileScheduling(config, log)
 
 
-@pytest.fixture(autouse=True)
-def brief_measurements(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Measure fewer cuts and candidates of each model than a user's split does."""
-    for name, value in PLANNING.items():
-        monkeypatch.setattr(name, value)
+@pytest.fixture(scope="session", autouse=True)
+def _brief_and_steady() -> Iterator[None]:
+    """Measure fewer cuts and candidates of each model than a user's split does, and no search or probe by the clock."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in (PLANNING | STEADY).items():
+            patch.setattr(name, value)
+        yield
 
 
 @pytest.fixture(scope="session")

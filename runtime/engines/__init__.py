@@ -211,6 +211,8 @@ def _inventory() -> _Inventory:
             listed = engine.devices()
             named += getattr(engine, "named_devices", list)()
         except ImportError as error:
+            if isinstance(error.__cause__, KeyboardInterrupt | SystemExit):  # a signal while native code was imported
+                raise error.__cause__ from None
             package = (error.name or name).partition(".")[0].replace("_", "-")
             missing[name] = f"{package} cannot be imported ({error}): pip install {package}"
         except TrisectError as error:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from ..problem.problem import Placement, Problem
 from ..problem.solution import Proposal
 from ..simulation.list_scheduling import TaskLists, by_rank, schedule_in_order, task_lists, upward_ranks
-from .cp_sat import solve_cp
+from .cp_sat import set_limits, solve_cp
 from .linear_program import WORK_PER_S
 
 if TYPE_CHECKING:
@@ -48,13 +48,12 @@ def solve_task_schedule(problem: Problem, known: Placement, value: float, time_l
     equal = all(len(set(row)) == 1 for row in lists.times)
     has_no_transfers = not any(any(table) for before in lists.preds for _, table in before)
     solver = cp_model.CpSolver()
-    solver.parameters.max_time_in_seconds = max(0.1, time_limit_s)
+    is_plan = problem.rules.convention == "segments"
+    # A plan must not depend on the load of the machine: deterministic work is limited, not only time.
+    set_limits(solver, time_limit_s, time_limit_s * WORK_PER_S if is_plan else None)
     solver.parameters.random_seed = seed
     solver.parameters.num_workers = _WORKERS
-    if problem.rules.convention == "segments":
-        # The plan must not depend on the load of the machine: deterministic work is limited, not only time.
-        solver.parameters.interleave_search = True
-        solver.parameters.max_deterministic_time = max(0.01, time_limit_s * WORK_PER_S)
+    solver.parameters.interleave_search = is_plan
     model.minimize(goal)
     if problem.objective == "latency" and equal and has_no_transfers:
         begins = _equal_machines(model, lists, goal, horizon, scale)

@@ -19,8 +19,9 @@ from typing import Literal
 
 from trisect.runtime.interruptible import call_interruptibly
 
+from ..problem import search_time_limit
 from ..problem.search_time_limit import TimeLimit
-from .cp_sat import solve_cp
+from .cp_sat import set_limits, solve_cp
 
 Solver = Literal["cp", "milp"]
 Terms = Mapping[int, float]
@@ -146,8 +147,7 @@ def _by_cp(
     cp_solver.parameters.random_seed = seed
     cp_solver.parameters.num_workers = _WORKERS
     cp_solver.parameters.interleave_search = True
-    cp_solver.parameters.max_deterministic_time = max(0.01, time_limit_s * WORK_PER_S)
-    cp_solver.parameters.max_time_in_seconds = max(0.1, time_limit_s)
+    set_limits(cp_solver, time_limit_s, time_limit_s * WORK_PER_S)
     clock = TimeLimit(0.99 * time_limit_s)
     status = solve_cp(cp_solver, model)
     has_solution = status in (cp_model.OPTIMAL, cp_model.FEASIBLE)
@@ -182,7 +182,7 @@ def _by_milp(
         model,
         mathopt.SolverType.GSCIP,
         params=mathopt.SolveParameters(
-            time_limit=timedelta(seconds=max(0.1, time_limit_s)),
+            time_limit=timedelta(seconds=max(0.1, time_limit_s / search_time_limit.CLOCK_RATE)),
             node_limit=max(1, int(time_limit_s * _NODES_PER_S)),
             relative_gap_tolerance=_TOLERANCE,
             random_seed=seed,

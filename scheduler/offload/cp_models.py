@@ -11,7 +11,7 @@ from itertools import pairwise
 from math import floor, inf
 from typing import TYPE_CHECKING
 
-from ..bounds.cp_sat import solve_cp
+from ..bounds.cp_sat import set_limits, solve_cp
 from ..problem.search_time_limit import TimeLimit
 from ..problem.task_graph import kahn_order
 from .calls.call_latency import finish_times
@@ -166,8 +166,7 @@ def _solve(
     from ortools.sat.python import cp_model
 
     solver = cp_model.CpSolver()
-    solver.parameters.max_time_in_seconds = max(0.1, clock.left_s())
-    solver.parameters.max_deterministic_time = max(0.01, seconds)
+    set_limits(solver, clock.left_s(), seconds)
     solver.parameters.random_seed = seed
     solver.parameters.num_workers = _WORKERS
     solver.parameters.interleave_search = True  # the only deterministic mode with several workers

@@ -12,7 +12,7 @@ from collections import defaultdict
 from math import ceil, floor, inf
 from typing import TYPE_CHECKING
 
-from ..bounds.cp_sat import solve_cp
+from ..bounds.cp_sat import set_limits, solve_cp
 from ..problem.disjoint_sets import DisjointSets
 from ..problem.search_time_limit import TimeLimit
 from .offload_instance import OffloadInstance
@@ -94,8 +94,7 @@ def least_device_load(instance: OffloadInstance, value: float, clock: TimeLimit,
     model.add(largest >= sum(floor(cost * scale) * variable for cost, variable in terms))
     model.minimize(largest)
     solver = cp_model.CpSolver()
-    solver.parameters.max_time_in_seconds = max(0.1, clock.left_s())
-    solver.parameters.max_deterministic_time = max(0.01, seconds)
+    set_limits(solver, clock.left_s(), seconds)
     solver.parameters.random_seed = seed
     solver.parameters.num_workers = 1  # it alone refutes a load within a second, of graphs of 400 groups
     solver.parameters.linearization_level = 2

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from math import inf
@@ -14,6 +12,7 @@ from typing import Any
 import psutil
 import pytest
 
+from tests.runtime.interrupting import interrupted_after
 from trisect.runtime import child_process
 from trisect.runtime.child_process import ChildProcess, ChildProcessFailed
 
@@ -128,9 +127,7 @@ def test_too_much_memory_kills_the_process(make_handler: Callable[[], Any]) -> N
 
 def test_an_interrupted_request_ends_the_process(child: ChildProcess) -> None:
     child.request({"what": "echo"})
-    timer = threading.Timer(0.3, signal.pthread_kill, [threading.main_thread().ident, signal.SIGINT])
-    timer.start()
-    with pytest.raises(KeyboardInterrupt):
+    with interrupted_after(0.3):
         child.request({"what": "hang"})
     child._process.wait(60)
     assert child.has_ended

@@ -7,13 +7,13 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
 import psutil
 import pytest
 
+from tests.runtime.interrupting import interrupted_after
 from trisect.runtime.child_process import ChildProcessFailed
 from trisect.runtime.errors import InvalidModel
 from trisect.runtime.forked_calls import call_forked
@@ -83,8 +83,7 @@ def test_it_is_killed_when_its_time_is_over_though_it_holds_the_interpreter_or_w
 
 def test_an_interrupt_ends_it():
     before = psutil.Process().children()
-    threading.Timer(0.2, signal.pthread_kill, [threading.main_thread().ident, signal.SIGINT]).start()
-    with pytest.raises(KeyboardInterrupt):
+    with interrupted_after(0.2):
         call(lambda: time.sleep(60))
     assert new_children(before) == []
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from ...bounds.cp_sat import set_limits
 from ...problem.search_time_limit import TimeLimit
 from ..offload_instance import OffloadInstance
 from .call_latency import latency
@@ -148,8 +149,7 @@ class _LeastLoads:
             model.add(sum(floor(instance.size[g]) * variable for g, variable in chosen.items()) <= floor(free))
         model.minimize(sum(cost * variable for cost, variable in terms))
         solver = cp_model.CpSolver()
-        solver.parameters.max_time_in_seconds = max(0.1, clock.left_s())
-        solver.parameters.max_deterministic_time = _MAX_DETERMINISTIC_TIME
+        set_limits(solver, clock.left_s(), _MAX_DETERMINISTIC_TIME)
         solver.parameters.num_workers = 1
         solver.parameters.linearization_level = 2
         # Models of some milliseconds: without what takes longer than it saves.

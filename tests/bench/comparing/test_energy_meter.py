@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -128,38 +126,25 @@ def test_without_a_counter_nothing_is_guessed(tmp_path: Path, monkeypatch: pytes
 
 
 @pytest.fixture
-def drawing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def drawing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine whose processor draws a constant power, also to the processes that contenders run in."""
-    folder, site = tmp_path / "powercap", tmp_path / "site"
-    folder.mkdir()
+    site = tmp_path / "site"
     site.mkdir()
     (site / "sitecustomize.py").write_text(
-        f"from pathlib import Path\nfrom trisect.profiles.measuring import power\npower._RAPL = Path({str(folder)!r})\n"
+        "import time\nfrom trisect.profiles.measuring import power\n"
+        f"power._rapl = lambda: lambda: {WATTS} * time.perf_counter()\n"
     )
-    monkeypatch.setattr(power, "_RAPL", folder)
+    monkeypatch.setattr(power, "_rapl", lambda: lambda: WATTS * time.perf_counter())
     monkeypatch.setenv("PYTHONPATH", str(site))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("TRISECT_PROFILES", str(tmp_path / "profiles"))
-    ended = threading.Event()
-    start_s = time.perf_counter()
-
-    def draw() -> None:
-        while not ended.wait(0.001):
-            write_uj(folder, round((time.perf_counter() - start_s) * WATTS * 1e6))
-
-    write_uj(folder, 0)
-    thread = threading.Thread(target=draw)
-    thread.start()
-    yield folder
-    ended.set()
-    thread.join()
 
 
 def compared(model: Path, objective: Any) -> Comparison:
     return compare(ComparisonRequest(model, "single", "cpu:ort", objective, {"batch": 3}, budget_s=1.0, fresh=True))
 
 
-def test_a_comparison_by_energy_is_measured_and_sorted(drawing: Path, tmp_path: Path) -> None:
+def test_a_comparison_by_energy_is_measured_and_sorted(drawing: None, tmp_path: Path) -> None:
     model = write_model(tmp_path / "branches.onnx")
     store_synthetic_profile(power_w=WATTS)
     actual = compared(model, "energy")
@@ -170,9 +155,9 @@ def test_a_comparison_by_energy_is_measured_and_sorted(drawing: Path, tmp_path: 
     plan = next(result for result in actual.results if result.kind == "strategy")
     assert plan.value == pytest.approx(plan.predicted.energy_j)
     for result in actual.results:
-        # Of a machine that draws so much whatever it does, energy is power times time; a turn's calls are not all its
-        # time, and the synthetic counter is late when the machine is busy.
-        assert 0.3 < result.energy_j / (WATTS * result.latency_s) < 30
+        # Of a machine that draws so much whatever it does, energy is power times time: the mean of the calls, which
+        # is at least half their median, and much more where a few calls had to wait for other processes.
+        assert 0.25 < result.energy_j / (WATTS * result.latency_s) < 300
 
 
 def test_energy_is_refused_by_name_before_anything_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

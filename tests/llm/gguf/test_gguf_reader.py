@@ -99,7 +99,7 @@ def test_cut_anywhere(sound: Path, tmp_path: Path) -> None:
             GgufFile.open(cut)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.data())
 def test_noise_ends_in_an_error_or_a_valid_model(sound: Path, data: st.DataObject) -> None:
     content = bytearray(sound.read_bytes())

@@ -200,7 +200,7 @@ def test_bytes_of_unknown_characters(sentencepiece: Tokenizer) -> None:
     assert sentencepiece.decode(ids) == "€"
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.text(max_size=40))
 def test_byte_level_round_trip(byte_level: Tokenizer, text: str) -> None:
     ids = byte_level.encode(text, parse_special=False)
@@ -209,7 +209,7 @@ def test_byte_level_round_trip(byte_level: Tokenizer, text: str) -> None:
     assert "".join([*map(stream.push, ids), stream.finish()]) == text
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.text(max_size=40).filter(lambda text: "\u2581" not in text))
 def test_sentencepiece_round_trip(sentencepiece: Tokenizer, text: str) -> None:
     ids = sentencepiece.encode(text, parse_special=False)

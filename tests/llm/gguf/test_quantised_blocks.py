@@ -152,7 +152,7 @@ def test_eight_bits_in_steps_are_nearly_lossless(kind: str) -> None:
     assert (ours <= plain * 1.001 + 1e-9).all()
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.floats(-100, 100, width=16), st.floats(-100, 100, width=16), st.binary(min_size=16, max_size=16)
 )  # fmt: skip

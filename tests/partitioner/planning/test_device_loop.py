@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from tests.partitioner import small_models
 from tests.partitioner.small_models import CPU, GPU, FakeCosts
 from trisect.partitioner.planning import measured_planning
 from trisect.partitioner.planning.contender_runs import FirstRuns, Round
+from trisect.partitioner.planning.final_turns import TimeBudget
 from trisect.partitioner.planning.measured_planning import SplitInterrupted
 from trisect.profiles.measuring.plan_trial import PlanTiming
 from trisect.profiles.stored.segment_store import MeasuredSegment
@@ -33,6 +35,7 @@ class World:
         self.before_run: Callable[[Plan], None] = lambda plan: None
         self.in_turns_fails: Callable[[Plan], bool] = lambda plan: False
         self.closed = 0
+        self.now_s = 0.0
         self.is_disturbed = False
 
     def segment_s(self, segment: Segment, position: dict[str, int]) -> float:
@@ -47,6 +50,7 @@ class World:
         self.before_run(plan)
         self.ran.append(plan)
         timing = self.timing(plan)
+        self.now_s += timing.latency_s
         return FirstRuns(timing, timing.latency_s)
 
     def in_turns(self, plans: Sequence[Plan], *, rounds: int, **_: float) -> list[Round]:
@@ -67,6 +71,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
     """Devices of equal speed, unless a test changes it."""
     world = World(lambda device, position: 1e-4)
     monkeypatch.setattr(measured_planning, "ContenderRuns", lambda: world)
+    monkeypatch.setattr(measured_planning, "TimeBudget", partial(TimeBudget, clock=lambda: world.now_s))
     return world
 
 

@@ -24,7 +24,7 @@ from trisect.scheduler.problem.solution import Proposal
 from trisect.scheduler.simulation.simulate import evaluate
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(weighted_problems(largest=6), st.permutations(OBJECTIVES))
 def test_a_front_is_what_trying_all_finds(problem: Problem, objectives: list[Objective]) -> None:
     first, second = objectives[:2]
@@ -40,7 +40,7 @@ def test_a_front_is_what_trying_all_finds(problem: Problem, objectives: list[Obj
     assert [s.values[first] for s in result] == sorted(s.values[first] for s in result)
 
 
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=4)
 @given(weighted_problems(largest=12, devices=3))
 def test_a_front_that_is_searched_for_is_one(problem: Problem) -> None:
     with patch("trisect.partitioner.planning.pareto_front._ENUMERATED_MAX", 0):

@@ -40,7 +40,7 @@ def problems(draw: st.DrawFn, largest: int = 12, devices: int = 3) -> tuple[Prob
     return problem, {n: draw(st.sampled_from([d.id for d in DEVICES[:devices]])) for n in names}
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(problems())
 def test_parts_are_valid_and_so_is_their_schedule(case: tuple[Problem, dict[str, str]]) -> None:
     problem, placement = case
@@ -52,7 +52,7 @@ def test_parts_are_valid_and_so_is_their_schedule(case: tuple[Problem, dict[str,
     assert value == schedule.latency_s
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(problems(largest=6, devices=2))
 def test_two_devices_get_the_fewest_parts_possible(case: tuple[Problem, dict[str, str]]) -> None:
     problem, placement = case

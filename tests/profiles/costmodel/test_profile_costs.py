@@ -73,7 +73,7 @@ def test_an_outlier_has_a_local_effect_and_keeps_the_curve_monotonic():
     st.integers(0, 10**13),
     st.integers(0, 10**11),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_any_points_give_a_positive_finite_time(rows, flops, size_bytes):
     curve = CostCurve([Point(str(i), OpClass.NORM, "Op", float(f), b, t) for i, (f, b, t) in enumerate(rows)])
     time_s = curve.time_s(float(flops), size_bytes)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -26,13 +28,23 @@ def profiles() -> dict[str, DeviceProfile]:
     return {d.id: DeviceProfile(d.id, d.name, d.engine_version, 1e-4, 1e-6) for d in (ORT, OPENVINO)}
 
 
-def test_a_call_is_timed_after_increasing_work() -> None:
+def test_a_call_is_timed_after_increasing_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[tuple[str, int]] = []
+    load_call = wakeup._load_call
+
+    def loading(case: OperatorCase, device: Device, *more: Any) -> Callable[[], object]:
+        loaded.append((device.id, case.size_bytes))
+        return load_call(case, device, *more)
+
+    monkeypatch.setattr(wakeup, "_load_call", loading)
     wakeups = wakeup.measure_wakeups(OPENVINO, ORT, LoadOptions())
+    (minimal, _), *others = loaded
+    assert (minimal, {device for device, _ in others}) == ("cpu:openvino", {"cpu:ort"})
+    sizes = [size for _, size in others]
+    assert len(wakeups) == len(sizes) == 3
+    assert all(larger > 3 * smaller for smaller, larger in pairwise(sizes))
     assert {row.beside for row in wakeups} == {"cpu:ort"}
-    idle_s = [row.idle_s for row in wakeups]
-    assert idle_s == sorted(idle_s)
-    assert idle_s[-1] > 3 * idle_s[0]
-    assert all(row.cold_s > 0 and row.warm_s > 0 for row in wakeups)
+    assert all(row.idle_s > 0 and row.cold_s > 0 and row.warm_s > 0 for row in wakeups)
 
 
 def test_cold_and_warm_calls_are_distinguished(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,10 +22,10 @@ SETTINGS = {
     "RAY_AUTH_MODE": "token",
     "RAY_AUTH_TOKEN": TOKEN,
     "RAY_USAGE_STATS_ENABLED": "0",
-    # A node that dies is noticed after a second, not after fifteen.
+    # A node that dies is noticed after a second, not after fifteen; one that answers slowly is not taken for dead.
     "RAY_health_check_initial_delay_ms": "500",
     "RAY_health_check_period_ms": "300",
-    "RAY_health_check_timeout_ms": "500",
+    "RAY_health_check_timeout_ms": "20000",
     "RAY_health_check_failure_threshold": "2",
 }
 

@@ -205,13 +205,15 @@ def test_systems_without_unix_sockets_or_nameless_memory(diamond, monkeypatch, m
 
 
 def rss_growth(plan, executor: str, items: int) -> float:
-    """Growth of all memory of this process and its children over the last 3/4 of a stream, as a share."""
+    """Growth of all memory of this process and its workers over the last 3/4 of a stream, as a share."""
     x = np.ones((4, 3), np.float32)
     with Session(plan, executor, ONE) as session:
         me = psutil.Process()
+        pids = [host.pid for host in session._executor.hosts.hosts.values()] if executor == "processes" else []
+        processes = [me, *map(psutil.Process, pids)]
 
         def used() -> int:
-            return sum(p.memory_info().rss for p in [me, *me.children(recursive=True)])
+            return sum(process.memory_info().rss for process in processes)
 
         first = fds = 0
         for number, _ in enumerate(session.stream(({"x": x} for _ in range(items)), window=4)):

@@ -78,7 +78,7 @@ def callbacks(computer: Computer) -> StreamCallbacks:
     st.integers(1, 4),
     st.integers(0, 99),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_each_item_has_its_outcome_in_order(values, window, micro_batch, seed):
     computer = Computer(Random(seed))
     items = [{"x": np.full(rows, value)} for value, rows in values]

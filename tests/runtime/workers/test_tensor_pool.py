@@ -13,7 +13,7 @@ FLOAT = np.dtype("float32")
 
 
 @given(st.lists(st.tuples(st.integers(0, 700_000), st.booleans()), max_size=40))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_arrays_that_are_alive_never_share_memory(steps):
     pool = TensorPool(shared=False)
     alive: list[tuple[np.ndarray, int]] = []

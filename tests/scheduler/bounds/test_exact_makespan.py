@@ -13,7 +13,7 @@ from tests.partitioner.strategies.strategy_problems import (
 from trisect.scheduler.problem.problem import Problem
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(problems(largest=6, devices=2))
 def test_the_relaxation_is_a_bound_of_segments(case: tuple[Problem, dict[str, str]]) -> None:
     from dataclasses import replace

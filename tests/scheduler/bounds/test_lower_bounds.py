@@ -18,7 +18,7 @@ from trisect.scheduler.problem.problem import Part, Problem
 from trisect.scheduler.simulation.simulate import evaluate
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(weighted_problems(largest=6))
 def test_no_placement_beats_the_bound_of_any_objective(problem: Problem) -> None:
     for objective in OBJECTIVES:
@@ -29,7 +29,7 @@ def test_no_placement_beats_the_bound_of_any_objective(problem: Problem) -> None
 A, B = Device("cpu:a", "cpu", "a", ""), Device("gpu:b", "gpu", "b", "")
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(problems(largest=6, devices=2))
 def test_no_placement_beats_the_bound(case: tuple[Problem, dict[str, str]]) -> None:
     problem, _ = case

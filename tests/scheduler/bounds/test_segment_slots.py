@@ -20,7 +20,7 @@ from trisect.scheduler.simulation.validate import validate_parts
 
 
 @pytest.mark.parametrize("solver", ["cp", "milp"])
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(problem=weighted_problems(largest=5))
 def test_both_solvers_prove_the_optimum_of_all_cuts(solver: str, problem: Problem) -> None:
     best = min(all_values(problem))
@@ -36,7 +36,7 @@ def test_both_solvers_prove_the_optimum_of_all_cuts(solver: str, problem: Proble
         assert result.bound == pytest.approx(evaluate_proposal(problem, result).value, rel=1e-3)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(constrained_problems(largest=5))
 def test_infeasibility_is_claimed_only_where_it_holds(problem: Problem) -> None:
     try:

@@ -14,7 +14,7 @@ from trisect.scheduler.problem.problem import Problem
 from trisect.scheduler.problem.search_time_limit import TimeLimit
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(offload_problems("throughput", contiguous=True, training=True))
 def test_the_model_of_pipelines_finds_the_optimum(problem: Problem) -> None:
     instance = make_instance(problem)

@@ -17,7 +17,7 @@ from trisect.scheduler.problem.problem import Problem
 from trisect.scheduler.problem.search_time_limit import TimeLimit
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(offload_problems("throughput"))
 def test_no_placement_is_below_the_bound(problem: Problem) -> None:
     instance = make_instance(problem)

@@ -15,7 +15,7 @@ from trisect.scheduler.offload.offload_value import device_loads
 from trisect.scheduler.problem.problem import Problem
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(offload_problems("throughput", training=True), st.randoms(use_true_random=False))
 def test_incremental_loads_match_their_definition(problem: Problem, random: Random) -> None:
     instance = make_instance(problem, contract=False)

@@ -12,7 +12,7 @@ from trisect.scheduler.offload.offload_value import offload_value, offload_viola
 from trisect.scheduler.problem.problem import Problem
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.one_of(offload_problems("throughput"), offload_problems("latency")))
 def test_contraction_keeps_the_optimum(problem: Problem) -> None:
     whole, contracted = make_instance(problem, contract=False), make_instance(problem)

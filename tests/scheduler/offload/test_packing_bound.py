@@ -14,7 +14,7 @@ from trisect.scheduler.problem.problem import Problem
 from trisect.scheduler.problem.rules import Rules
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(offload_problems("throughput"))
 def test_nothing_beats_the_load_bound(problem: Problem) -> None:
     assert load_bound(make_instance(problem)) <= best_of_all(problem) + 1e-9

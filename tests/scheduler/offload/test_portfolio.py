@@ -21,18 +21,18 @@ def _check_exact(problem: Problem) -> None:
     optimum = best_of_all(problem)
     result = solve_offload(problem, 1.0, seed=0)
     assert offload_violations(problem, result.placement) == []
-    if not result.is_cut_short:  # else the machine is too busy
-        assert offload_value(problem, result.placement) == pytest.approx(optimum, abs=1e-6)
+    assert not result.is_cut_short
+    assert offload_value(problem, result.placement) == pytest.approx(optimum, abs=1e-6)
     assert result.bound <= optimum + 1e-6
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.one_of(offload_problems("throughput"), offload_problems("throughput", contiguous=True, training=True)))
 def test_throughput_is_solved_to_the_optimum(problem: Problem) -> None:
     _check_exact(problem)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(offload_problems("latency"))
 def test_latency_is_solved_to_the_optimum(problem: Problem) -> None:
     _check_exact(problem)
@@ -55,5 +55,6 @@ def test_the_same_seed_gives_the_same_proposal(objective: Objective) -> None:
         objective=objective,
         rules=Rules(convention="offload"),
     )
-    first, second = (solve_offload(problem, 3.0, seed=1) for _ in range(2))
-    assert first.is_cut_short or second.is_cut_short or first == second
+    first, second = (solve_offload(problem, 0.2, seed=1) for _ in range(2))
+    assert first == second
+    assert not first.is_cut_short

@@ -83,7 +83,7 @@ def brute_peaks(problem: Problem, parts: list[Part], items: int) -> dict[str, in
     return peaks
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(problems(largest=8), st.integers(1, 2), st.booleans())
 def test_memory_is_what_every_moment_needs(case: tuple[Problem, dict[str, str]], items: int, divided: bool) -> None:
     problem, placement = case
@@ -93,7 +93,7 @@ def test_memory_is_what_every_moment_needs(case: tuple[Problem, dict[str, str]],
     assert peak_bytes(problem, parts, simulate(problem, parts, items=items)) == brute_peaks(problem, parts, items)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(problems(largest=8))
 def test_energy_is_power_times_busy_time(case: tuple[Problem, dict[str, str]]) -> None:
     problem, placement = case

@@ -13,7 +13,7 @@ from trisect.scheduler.problem.solution import Proposal
 from trisect.scheduler.simulation.simulate import evaluate
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(problems(largest=8))
 def test_a_known_cut_is_used_where_it_is_better(case: tuple[Problem, dict[str, str]]) -> None:
     problem, placement = case

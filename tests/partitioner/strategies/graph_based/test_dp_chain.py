@@ -11,7 +11,7 @@ from trisect.runtime.errors import InfeasibleProblem
 from trisect.scheduler.problem.problem import Problem
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(offload_problems("throughput", contiguous=True, training=True))
 def test_dp_chain_is_never_better_than_the_optimum(problem: Problem) -> None:
     try:

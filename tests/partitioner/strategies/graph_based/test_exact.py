@@ -15,7 +15,7 @@ from trisect.runtime.errors import InfeasibleProblem
 from trisect.scheduler.problem.problem import Problem
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(problems(largest=6, devices=2))
 def test_exact_is_the_optimum_of_segments(case: tuple[Problem, dict[str, str]]) -> None:
     problem, _ = case
@@ -45,7 +45,7 @@ def best_makespan(problem: Problem) -> float:
     return best
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(task_problems(largest=6))
 def test_exact_is_the_optimum_of_task_schedules(problem: Problem) -> None:
     result = propose(problem, "exact", time_limit_s=1)
@@ -53,7 +53,7 @@ def test_exact_is_the_optimum_of_task_schedules(problem: Problem) -> None:
     assert result.bound == pytest.approx(best_makespan(problem))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(constrained_problems(largest=6))
 def test_exact_is_the_optimum_of_every_objective_with_constraints(problem: Problem) -> None:
     values = all_values(problem)

@@ -12,7 +12,7 @@ from trisect.partitioner.strategies import propose
 from trisect.scheduler.problem.problem import Problem
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(problems(largest=6, devices=2))
 def test_mincut_has_the_least_total_time(case: tuple[Problem, dict[str, str]]) -> None:
     problem, _ = case

@@ -25,7 +25,7 @@ CPU, CPU2 = Device("cpu:a", "cpu", "a", ""), Device("cpu:b", "cpu", "b", "")
 GPU, NPU = Device("gpu:a", "gpu", "a", ""), Device("npu:a", "npu", "a", "")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(problems())
 def test_smoothing_keeps_a_placement_valid(case: tuple[Problem, dict[str, str]]) -> None:
     problem, placement = case

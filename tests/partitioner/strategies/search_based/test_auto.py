@@ -12,7 +12,7 @@ from trisect.partitioner.segments.convex_cut import best_cut
 from trisect.scheduler.problem.problem import Problem
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(problems())
 def test_auto_is_never_worse_than_a_single_device(case: tuple[Problem, dict[str, str]]) -> None:
     problem, _ = case

@@ -41,7 +41,7 @@ def still_needed(plan: Plan, done: set[int]) -> set[str]:
 
 
 @given(plans(), st.randoms(use_true_random=False))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_items_are_computed_in_any_order_that_the_tensors_allow(plan, random):
     items, on = InFlightItems(), loaded(plan)
     waiting: list[tuple[int, int]] = []

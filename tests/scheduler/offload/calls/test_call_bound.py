@@ -17,7 +17,7 @@ from trisect.scheduler.problem.problem import Problem
 from trisect.scheduler.problem.search_time_limit import TimeLimit
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(offload_problems("latency"), st.booleans())
 def test_nothing_beats_the_raised_bound(problem: Problem, contract: bool) -> None:
     instance = make_instance(problem, contract=contract)

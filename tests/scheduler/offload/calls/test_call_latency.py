@@ -18,7 +18,7 @@ from trisect.scheduler.problem.rules import Rules
 from trisect.scheduler.problem.search_time_limit import TimeLimit
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(offload_problems("latency", largest=5))
 def test_the_latency_matches_its_definition(problem: Problem) -> None:
     instance = make_instance(problem)

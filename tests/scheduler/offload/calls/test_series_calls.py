@@ -23,21 +23,21 @@ def solve(problem: Problem, *, contract: bool = False) -> tuple[float, float]:
     return bound, inf if where is None else latency(instance, where)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(offload_problems("latency"), st.booleans())
 def test_the_optimum_lies_between_bound_and_placement(problem: Problem, contract: bool) -> None:
     bound, value = solve(problem, contract=contract)
     assert bound <= best_of_all(problem) + 1e-9 <= value + 2e-9
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(offload_problems("latency", colocation=True), st.booleans())
 def test_colocated_tasks_are_left_alone_or_bounded(problem: Problem, contract: bool) -> None:
     bound, value = solve(problem, contract=contract)
     assert bound <= best_of_all(problem) + 1e-9 <= value + 2e-9
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(offload_problems("latency", chain=True))
 def test_a_chain_is_solved(problem: Problem) -> None:
     best = best_of_all(problem)

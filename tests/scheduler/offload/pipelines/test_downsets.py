@@ -13,7 +13,7 @@ from trisect.scheduler.problem.problem import Problem
 from trisect.scheduler.problem.search_time_limit import TimeLimit
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(offload_problems("throughput", contiguous=True, training=True))
 def test_downsets_find_the_best_pipeline(problem: Problem) -> None:
     instance = make_instance(problem)

@@ -17,7 +17,7 @@ from trisect.scheduler.problem.rules import Rules
 from trisect.scheduler.problem.search_time_limit import TimeLimit
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(offload_problems("throughput", contiguous=True, training=True))
 def test_a_pipeline_of_the_ordered_instance_is_one_of_the_problem(problem: Problem) -> None:
     instance = make_instance(problem)

@@ -12,7 +12,7 @@ from trisect.scheduler.offload.pipelines.pipeline_chain import best_intervals, d
 from trisect.scheduler.problem.problem import Problem
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(offload_problems("throughput", contiguous=True))
 def test_the_value_of_a_pipeline_matches_its_definition(problem: Problem) -> None:
     instance = make_instance(problem)
