@@ -16,6 +16,7 @@ import msgspec
 
 from trisect.runtime import engines
 from trisect.runtime.device import Device
+from trisect.runtime.engines.common.decoder_support import DecoderSupport, KvCacheMode
 from trisect.runtime.errors import EngineFailed, InvalidModel
 from trisect.runtime.untrusted_files import MalformedFile, decode_json, read_bytes
 
@@ -32,8 +33,17 @@ _REMEDY = "import the model again"
 
 Phases = Literal["prefill", "decode", "both"]
 """One phase of generation, or both."""
-CacheMode = Literal["in-place", "grown"]
-"""How a graph handles the KV cache: one buffer read and extended in place, or past as inputs and present as outputs."""
+CacheMode = Literal["in-place", "grown", "static"]
+"""How a graph handles the KV cache: one buffer read and extended in place; past as inputs and present as outputs; or
+slots of a fixed number of tokens as inputs, and the keys and values of a run's own tokens as outputs."""
+
+_CACHE_OF: Mapping[KvCacheMode, CacheMode] = {
+    "in-place": "in-place", "stateful": "grown", "growing": "grown", "static": "static",
+}  # fmt: skip
+"""The graph that each way of keeping the cache on a device needs."""
+_VERBS: Mapping[CacheMode, str] = {
+    "in-place": "extend a KV cache in place", "grown": "keep a growing KV cache", "static": "run static graphs",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -127,32 +137,56 @@ class Bundle:
         (folder / BUNDLE_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(document), indent=1))
 
     def graph_for(self, device: Device) -> PhaseGraph:
-        """Return the graph that a device runs: the one whose cache mode suits the device's engine best.
+        """Return the graph that a device runs: that of `mode_for`.
 
         Raises
         ------
         EngineFailed
-            If the engine can neither extend a KV cache in place nor keep it inside, and the bundle's graphs need that;
-            or no graph for it has a cache of the chosen dtype.
+            If the device's engine states no way to run one of the graphs, or none that suits it has a cache of the chosen
+            dtype.
         """
-        able = engines.capabilities(device)
-        in_place, grown = ([g for g in self.graphs if g.cache == cache] for cache in ("in-place", "grown"))
-        if able.in_place_kv_cache and in_place:
-            wanted = "float32" if self.kv_dtype == "auto" else self.kv_dtype
-            suitable = [graph for graph in in_place if graph.kv_dtype == wanted]
-            if not suitable:
-                offered = ", ".join(graph.kv_dtype for graph in in_place)
-                raise EngineFailed(
-                    f"{device.id} keeps the KV cache of {self.name} in {offered}, not in {wanted}",
-                    remedy="choose another --kv-dtype or another device",
-                    device=device.id,
-                )
-            return suitable[0]
-        if grown and (able.internal_state or not in_place):
-            return grown[0]
+        return self._form_for(device)[1]
+
+    def mode_for(self, device: Device) -> KvCacheMode:
+        """Return how a device keeps the KV cache: the first of the ways that its engine states which has a graph.
+
+        Raises
+        ------
+        EngineFailed
+            As `graph_for`.
+        """
+        return self._form_for(device)[0]
+
+    def _form_for(self, device: Device) -> tuple[KvCacheMode, PhaseGraph]:
+        support = engines.decoder_support(device)
+        check_decoder_support(device, support)
+        caches = {graph.cache for graph in self.graphs}
+        mode = next((mode for mode in support.modes if _CACHE_OF[mode] in caches), None)
+        if mode is None:
+            missing = " or ".join(_VERBS[cache] for cache in sorted(caches))
+            raise EngineFailed(
+                f"{device.id} cannot {missing}, as the graphs of {self.name} need it",
+                remedy=support.remedy, device=device.id,
+            )  # fmt: skip
+        graphs = [graph for graph in self.graphs if graph.cache == _CACHE_OF[mode]]
+        if mode != "in-place":
+            return mode, graphs[0]
+        # The graph computes on buffers of its own dtype; float32 is preferred.
+        wanted = ["float32", "float16"] if self.kv_dtype == "auto" else [self.kv_dtype]
+        dtypes = [dtype for dtype in wanted if dtype in support.attention_dtypes]
+        suitable = [graph for dtype in dtypes for graph in graphs if graph.kv_dtype == dtype]
+        if suitable:
+            return mode, suitable[0]
+        if dtypes:
+            offered = ", ".join(graph.kv_dtype for graph in graphs)
+            raise EngineFailed(
+                f"{device.id} keeps the KV cache of {self.name} in {offered}, not in {dtypes[0]}",
+                remedy="choose another --kv-dtype or another device", device=device.id,
+            )  # fmt: skip
         raise EngineFailed(
-            f"{device.id} cannot extend a KV cache in place", remedy="choose another device", device=device.id
-        )
+            f"{device.id} takes keys and values in {' or '.join(support.attention_dtypes)} only, not in {wanted[0]}",
+            remedy="choose another --kv-dtype or another device", device=device.id,
+        )  # fmt: skip
 
     def new_cache(self, capacity: int, *, batch: int = 1) -> KvCache:
         """Return an empty KV cache of the model for `batch` sequences, with room for `capacity` tokens of each."""
@@ -183,6 +217,20 @@ class Bundle:
         if self.kv_dtype != "auto":
             text += f"/{self.kv_dtype}"
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def check_decoder_support(device: Device, support: DecoderSupport) -> None:
+    """Refuse a device whose engine states no way to run language models.
+
+    Raises
+    ------
+    EngineFailed
+        With the engine's reason and remedy in one line.
+    """
+    if not support.modes:
+        raise EngineFailed(
+            f"{device.id} cannot run language models: it {support.reason}", remedy=support.remedy, device=device.id
+        )
 
 
 def read_description(folder: Path) -> Bundle:

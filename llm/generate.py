@@ -10,6 +10,7 @@ from trisect.runtime.errors import InvalidInput
 from trisect.runtime.progress import Progress, no_progress
 
 from .bundle import Bundle
+from .device_abilities import check_wanted
 from .importing.model_import import open_model
 from .phases.device_choice import measured_phases
 from .phases.phase_measurement import PhaseScope
@@ -79,7 +80,7 @@ def generate(
     # Whatever can be rejected at once is rejected before anything is imported or measured.
     if max_new_tokens < 1:
         raise InvalidInput(f"max_new_tokens is {max_new_tokens}", remedy="ask for 1 or more")
-    check_devices(prefill, decode)
+    check_wanted(prefill, decode)
     report = progress or no_progress
     bundle = open_bundle(model, precision=precision, kv_dtype=kv_dtype, progress=report)
     tokenizer = Tokenizer.load(bundle.folder)
@@ -120,23 +121,11 @@ def measure(
     excluded : dict of str to str
         Device id -> the reason why it cannot run the model.
     """
-    check_devices(devices)
+    check_wanted(devices)
     bundle = open_bundle(model, precision=precision, progress=progress)
     by_id = {device.id: device for device in engines.find_hardware(devices)}
     scope = PhaseScope(budget_s=budget_s)
     return measured_phases(bundle, by_id, threads=threads, precision=precision, scope=scope, progress=progress)
-
-
-def check_devices(*wanted: str) -> None:
-    """Reject names that no engine on this machine lists, before anything slow begins.
-
-    Raises
-    ------
-    UnknownDevice
-        With the most similar name and the list of available devices.
-    """
-    for names in wanted:
-        engines.find_devices(names)
 
 
 def open_bundle(

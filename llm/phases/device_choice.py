@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from trisect.runtime import engines
 from trisect.runtime.device import Device
 from trisect.runtime.errors import EngineFailed, InvalidModel, ProfileMissing
 from trisect.runtime.progress import Progress, no_progress
 
 from ..bundle import Bundle
+from ..device_abilities import able_devices
 from .phase_measurement import ALL_LENGTHS, PhaseScope, is_measured, measure_phases
 from .phase_prediction import PhasePrediction, rank_device_pairs
 from .phase_profile import PhaseProfile, load_phases, phases_path, save_phases, stored_phases
@@ -57,9 +57,10 @@ def choose_devices(
     UnknownDevice
         For a name that no engine on this machine lists.
     EngineFailed
-        If no allowed device can run the model.
+        If no allowed device can run the model; before anything is measured.
     """
-    candidates = {"prefill": engines.find_hardware(prefill), "decode": engines.find_hardware(decode)}
+    wanted_devices = {"prefill": prefill, "decode": decode}
+    candidates = {phase: able_devices(bundle, wanted, phase) for phase, wanted in wanted_devices.items()}
     devices = {device.id: device for allowed in candidates.values() for device in allowed}
     if all(len(allowed) == 1 for allowed in candidates.values()):
         try:
@@ -71,7 +72,7 @@ def choose_devices(
         bundle, devices, threads=threads, precision=precision,
         scope=PhaseScope(up_to_tokens=prompt_tokens + new_tokens), progress=progress,
     )  # fmt: skip
-    for phase, wanted in (("prefill", prefill), ("decode", decode)):
+    for phase, wanted in wanted_devices.items():
         candidates[phase] = [device for device in candidates[phase] if device.id not in excluded]
         if not candidates[phase]:
             reasons = "; ".join(excluded.values())
@@ -121,7 +122,7 @@ def measured_phases(
     for device in devices.values():
         try:
             bundle.graph_for(device)
-        except InvalidModel as error:
+        except (EngineFailed, InvalidModel) as error:
             del able[device.id]
             excluded[device.id] = error.message
     while able:

@@ -12,12 +12,11 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from trisect.runtime import engines
 from trisect.runtime.device import Device
-from trisect.runtime.errors import EngineFailed, InvalidModel
 from trisect.runtime.untrusted_files import MalformedFile, decode_json, read_bytes
 
 from ..bundle import Bundle
+from ..device_abilities import able_devices
 from .device_choice import DeviceChoice
 from .phase_prediction import PhasePrediction, rank_device_pairs
 from .phase_profile import (
@@ -65,7 +64,7 @@ def choose_at_once(
     InvalidProfile
         If the stored profile of the model is damaged.
     """
-    allowed = [_able(bundle, wanted, phase) for phase, wanted in (("prefill", prefill), ("decode", decode))]
+    allowed = [able_devices(bundle, wanted, phase) for phase, wanted in (("prefill", prefill), ("decode", decode))]
     devices = {device.id: device for group in allowed for device in group}
     path = phases_path(bundle, precision, threads)
     own = stored_phases(path, bundle, list(devices.values()))
@@ -93,33 +92,18 @@ def choose_at_once(
             notes = (f"devices are chosen by measurements of another model: {_MEASURE} for this one",)
             best = predictions[0]
             return DeviceChoice(devices[best.prefill], devices[best.decode], tuple(predictions), notes)
-    first, second = _by_capabilities(allowed)
+    first, second = _by_capabilities(bundle, allowed)
     return DeviceChoice(first, second, (), (f"the devices are not measured for this model: {_MEASURE}",))
 
 
-def _able(bundle: Bundle, wanted: str, phase: str) -> list[Device]:
-    """Return the devices among the wanted ones that can run the model."""
-    able, reasons = [], []
-    for device in engines.find_hardware(wanted):
-        try:
-            bundle.graph_for(device)
-            able.append(device)
-        except (EngineFailed, InvalidModel) as error:
-            reasons.append(error.message)
-    if not able:
-        reason = f"no device of {wanted!r} can run {phase}: {'; '.join(reasons)}"
-        raise EngineFailed(reason, remedy="choose another device")
-    return able
-
-
-def _by_capabilities(allowed: Sequence[Sequence[Device]]) -> tuple[Device, Device]:
+def _by_capabilities(bundle: Bundle, allowed: Sequence[Sequence[Device]]) -> tuple[Device, Device]:
     """Return one device for both phases if possible: the weights are then loaded once.
 
     Engines that extend a KV cache in place come first: they hand nothing over and need no second copy of it.
     """
     both = [device for device in allowed[0] if device in allowed[1]]
     if both:
-        best = max(both, key=lambda device: engines.capabilities(device).in_place_kv_cache)
+        best = max(both, key=lambda device: bundle.mode_for(device) == "in-place")
         return best, best
     return allowed[0][0], allowed[1][0]
 

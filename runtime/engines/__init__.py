@@ -20,9 +20,11 @@ from typing import cast
 from ..device import Device, select
 from ..errors import EngineMissing, TrisectError, UnknownDevice
 from .base import Engine, EngineCapabilities, LoadOptions, Module
+from .common.decoder_support import NO_DECODERS, DecoderSupport
 
 __all__ = [
     "capabilities",
+    "decoder_support",
     "discover",
     "engine_for",
     "find_devices",
@@ -129,6 +131,31 @@ def capabilities(device: Device) -> EngineCapabilities:
     """
     stated = getattr(_inventory().engines.get(device.engine), "capabilities", None)
     return stated if isinstance(stated, EngineCapabilities) else EngineCapabilities()
+
+
+def decoder_support(device: Device) -> DecoderSupport:
+    """Return how a device can run language models, as its engine states it.
+
+    An engine that states nothing can run graphs whose KV cache grows with each run, which copies all of it, unless its
+    device takes fixed shapes only.
+
+    Examples
+    --------
+    >>> decoder_support(find_devices("cpu:ort")[0]).modes
+    ('in-place', 'growing')
+    """
+    engine = _inventory().engines.get(device.engine)
+    if engine is None:
+        return NO_DECODERS
+    state = getattr(engine, "decoder_support", None)
+    if state is not None:
+        support: DecoderSupport = state(device)
+        return support
+    if not capabilities(device).computes:
+        return DecoderSupport(modes=(), reason="computes nothing")
+    if device.limits.static_shapes:
+        return DecoderSupport(modes=(), reason="takes fixed shapes only, which its engine offers no way for")
+    return DecoderSupport()
 
 
 def computes_in_half(device: Device) -> bool:

@@ -101,6 +101,13 @@ class DeviceArray(Protocol):
         """Copy it into a host array of the same dtype and shape."""
 
 
+class DeviceBinding(Binding, Protocol):
+    """A binding to tensors in a device's memory and to arrays on the host."""
+
+    uploaded_bytes: int
+    """Size of the arrays that each run copies to the device."""
+
+
 @runtime_checkable
 class DeviceModule(Module, Protocol):
     """A module on a device with memory of its own, where tensors can stay from one module to the next.
@@ -109,10 +116,15 @@ class DeviceModule(Module, Protocol):
     """
 
     def upload(self, name: str, array: np.ndarray) -> DeviceArray:
-        """Copy an input to the device, where any module on it can read it."""
+        """Copy an input to the device, where any module on it can read it; what it reads on the host stays there."""
 
     def run_on_device(self, feeds: Mapping[str, DeviceArray]) -> dict[str, DeviceArray | np.ndarray]:
         """Compute once; outputs stay on the device except those that the engine computes on the host."""
+
+    def bind_on_device(
+        self, inputs: Mapping[str, DeviceArray | np.ndarray], outputs: Mapping[str, DeviceArray | np.ndarray]
+    ) -> DeviceBinding:
+        """Fix the buffers of all inputs and outputs; a tensor bound as both is updated in place on the device."""
 
 
 @runtime_checkable
@@ -138,8 +150,6 @@ class EngineCapabilities:
 
     own_memory: bool = False
     """Tensors are copied to its devices and can stay there: its modules are `DeviceModule`s."""
-    in_place_kv_cache: bool = False
-    """GroupQueryAttention extends a KV cache whose buffer is bound as input and as output."""
     internal_state: bool = False
     """Tensors named in `LoadOptions.state` stay inside: its modules are `StatefulModule`s then."""
     external_data_folder: bool = False
@@ -151,17 +161,13 @@ class EngineCapabilities:
     vendor: str = ""
     """Maker of the GPUs and NPUs that it drives (``intel``, ``nvidia``), where they are one maker's only."""
 
-    @property
-    def language_models(self) -> bool:
-        """Whether a KV cache is kept from token to token without copying it."""
-        return self.in_place_kv_cache or self.internal_state
-
 
 class Engine(Protocol):
     """A vendor's runtime.
 
-    An engine states what else it can do in an attribute ``capabilities`` (`EngineCapabilities`). Three methods are
+    An engine states what else it can do in an attribute ``capabilities`` (`EngineCapabilities`). Four methods are
     optional: ``keeps_channels_last(device)``, see `trisect.runtime.engines.keeps_channels_last`;
+    ``decoder_support(device)``, see `trisect.runtime.engines.decoder_support`;
     ``named_devices()``, devices that are used only where a user names them; and ``device_on_request(device)``, which
     returns a device that no list contains as it is here, or None.
     """

@@ -17,6 +17,7 @@ import onnxruntime as ort
 from ..device import Device
 from ..errors import EngineFailed, EngineMissing
 from .base import EngineCapabilities, LoadOptions
+from .common.decoder_support import DecoderSupport
 from .ort_parts.ort_module import OrtModule
 from .ort_parts.ort_providers import ep_devices, kind_of, register, tiny_model, unit_of
 from .ort_parts.ort_session import Provider, open_module
@@ -68,6 +69,14 @@ class CudaEngine:
         if not units and EP in ort.get_available_providers():
             return open_module(model, device, options, Provider((), settings))
         return open_module(model, device, options, Provider([unit_of(device, units)], settings, memory="cuda"))
+
+    def decoder_support(self, device: Device) -> DecoderSupport:
+        """Return how it runs language models; see `trisect.runtime.engines.decoder_support`.
+
+        Its GroupQueryAttention has no float32 kernel (``contrib_ops/cuda/bert/group_query_attention.cc`` of ONNX
+        Runtime registers float16 and bfloat16).
+        """
+        return DecoderSupport(("in-place",), ("float16", "bfloat16"))
 
 
 def _device(index: int, unit: Any) -> Device:

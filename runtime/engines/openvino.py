@@ -20,6 +20,7 @@ from ..errors import UnsupportedModel
 from ..tensors.containers import container_of
 from ..tensors.tensor_spec import Arrays
 from .base import EngineCapabilities, LoadOptions
+from .common.decoder_support import DecoderSupport
 from .common.engine_errors import engine_error
 from .common.host_info import host_memory_bytes
 from .common.kernels import Kernel
@@ -140,6 +141,14 @@ class OpenVinoEngine:
         outputs = tuple(bind_shape(s, options.shapes) for s in selected if s.name not in internal)
         return OpenVinoModule(compiled, request, device, inputs, outputs, options.state, mapped)
 
+    def decoder_support(self, device: Device) -> DecoderSupport:
+        """Return how it runs language models; see `trisect.runtime.engines.decoder_support`."""
+        if device.kind == "npu":
+            return DecoderSupport(modes=(), reason="takes fixed shapes only, for which no graph is written yet")
+        if device.kind == "gpu":
+            return DecoderSupport(("stateful",))
+        return DecoderSupport(("stateful", "growing"), evidence="hardware")
+
     def keeps_channels_last(self, device: Device) -> bool:
         """Return whether convolutions compute in NHWC; see `trisect.runtime.engines.keeps_channels_last`."""
         if device.kind != "cpu":
@@ -167,6 +176,9 @@ class OpenVinoEngine:
             properties |= _FLOAT32
         elif "BF16" in (self._property(device.native, "OPTIMIZATION_CAPABILITIES") or ()):
             properties |= {"INFERENCE_PRECISION_HINT": "bf16", "KV_CACHE_PRECISION": "bf16"}
+        elif device.kind == "gpu":
+            # Otherwise it may compress the cache to 8 bits, and then refuses to copy keys and values in and out.
+            properties |= {"INFERENCE_PRECISION_HINT": "f16", "KV_CACHE_PRECISION": "f16"}
         if options.precision == "fast" and options.scale_group is not None:
             properties["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = str(options.scale_group)
         if options.state_dtype is not None:

@@ -9,6 +9,7 @@ import onnxruntime as ort
 from ..device import Device
 from ..tensors.tensor_spec import Arrays
 from .base import EngineCapabilities, LoadOptions
+from .common.decoder_support import DecoderSupport
 from .common.host_info import cpu_name, host_memory_bytes
 from .common.kernels import Kernel
 from .ort_parts.ort_kernels import measure_kernels
@@ -23,7 +24,7 @@ class OrtEngine:
 
     name = "ort"
     package = "onnxruntime"
-    capabilities = EngineCapabilities(in_place_kv_cache=True, external_data_folder=True)
+    capabilities = EngineCapabilities(external_data_folder=True)
 
     def devices(self) -> list[Device]:
         """Return the CPU."""
@@ -50,6 +51,10 @@ class OrtEngine:
             With ONNX Runtime's reason in one line.
         """
         return open_module(model, device, options)
+
+    def decoder_support(self, device: Device) -> DecoderSupport:
+        """Return how it runs language models; see `trisect.runtime.engines.decoder_support`."""
+        return DecoderSupport(("in-place", "growing"), ("float32", "float16"), evidence="hardware")
 
     def kernels(
         self, model: Path, device: Device, options: LoadOptions, feeds: Arrays, duration_s: float

@@ -14,6 +14,7 @@ from typing import Any
 from ..device import Device, Limits
 from ..errors import EngineMissing
 from .base import EngineCapabilities, LoadOptions
+from .common.decoder_support import DecoderSupport
 from .ort_parts.ort_module import OrtModule
 from .ort_parts.ort_providers import STDERR, STDOUT, ep_devices, kind_of, plugin, redirected, register, unit_of
 from .ort_parts.ort_session import Provider, open_module
@@ -76,6 +77,10 @@ class QnnEngine:
         # The simulator prints a banner to standard output, which may be the user's JSON.
         with redirected(STDOUT, STDERR) if _is_simulated() else nullcontext():
             return open_module(model, device, options, Provider([unit], settings))
+
+    def decoder_support(self, device: Device) -> DecoderSupport:
+        """Return how it runs language models; see `trisect.runtime.engines.decoder_support`."""
+        return DecoderSupport(modes=(), reason="takes fixed shapes only, for which no graph is written yet")
 
 
 def _units() -> list[Any]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from ..device import Device, Limits
 from ..errors import EngineFailed, EngineMissing
 from .base import EngineCapabilities, LoadOptions
+from .common.decoder_support import DecoderSupport
 from .ort_parts.ort_module import OrtModule
 from .ort_parts.ort_providers import (
     STDERR,
@@ -75,6 +76,12 @@ class WebGpuEngine:
         unit = unit_of(device, ep_devices(EP)[:1])
         with quiet(), redirected(STDERR, None):  # Dawn prints warnings there
             return open_module(model, device, options, Provider([unit], memory="webgpu"))
+
+    def decoder_support(self, device: Device) -> DecoderSupport:
+        """Return how it runs language models; see `trisect.runtime.engines.decoder_support`."""
+        # On Mesa's software driver its GroupQueryAttention gives wrong values from the 32nd new token of a run on.
+        limit = None if device.is_real else 31
+        return DecoderSupport(("in-place",), ("float32", "float16"), max_run_tokens=limit, evidence="stand-in")
 
 
 @cache

@@ -86,7 +86,7 @@ def test_a_device_takes_the_graph_that_suits_its_engines_cache(folder: Path) -> 
     assert bundle.graph_for(openvino).file == "standard.onnx"
     assert bundle.graph_for(ort).file == "in_place.onnx"
     with pytest.raises(
-        EngineFailed, match="another:0 cannot extend a KV cache in place; choose another device"
+        EngineFailed, match="another:0 cannot run language models: it is not available here; choose another device"
     ) as caught:
         bundle.graph_for(replace(ort, id="another:0", engine="another"))
     assert caught.value.device == "another:0"

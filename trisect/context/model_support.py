@@ -183,8 +183,8 @@ def _assess_language_model(description: ModelDescription, devices: Sequence[Devi
     support: dict[str, DeviceModelSupport] = {}
     for device in devices:
         refused = description.refused or _memory_shortage(needed, device)
-        if not refused and device.reality != "published" and not engines.capabilities(device).language_models:
-            refused = f"the engine {device.engine} has no support for language models"
+        if not refused and device.reality != "published" and not engines.decoder_support(device).modes:
+            refused = f"it {engines.decoder_support(device).reason}"
         rates = profile.devices.get(device.id)
         prefill = decode = None
         if not refused and rates is not None and rates.peak_flops and description.parameters:

@@ -1,6 +1,7 @@
 """Chooses a runner by the capabilities of a device's engine, and loads it.
 
 - `InPlaceRunner`: the graph reads and extends the buffers of a `KvCache` in place (GroupQueryAttention);
+- `DeviceRunner`: the same, with buffers in the memory of a device that has its own;
 - `StatefulRunner`: the engine keeps the cache inside the compiled model;
 - `GrowingRunner`: past in, present out, passed by reference; works with any graph on any engine.
 """
@@ -11,12 +12,15 @@ from pathlib import Path
 
 from trisect.runtime import engines
 from trisect.runtime.device import Device
-from trisect.runtime.engines.base import LoadOptions, StatefulModule
+from trisect.runtime.engines.base import DeviceModule, LoadOptions, StatefulModule
 from trisect.runtime.errors import EngineFailed
 from trisect.runtime.tensors.external_data import check_model_file
 
 from ...bundle import Bundle
+from ..device_kv_cache import DeviceKvCache
 from ..kv_layer import cache_names, fresh_name, present_name
+from .chunked_runner import ChunkedRunner
+from .device_runner import DeviceRunner
 from .growing_runner import GrowingRunner
 from .in_place_runner import InPlaceRunner
 from .runner import Runner
@@ -53,17 +57,42 @@ def load_runner(
     EngineFailed
         If the engine cannot load the graph.
     """
-    graph = bundle.graph_for(device)
+    limit = engines.decoder_support(device).max_run_tokens
+    runner = _load_unlimited(
+        bundle, device, threads=threads, precision=precision, decodes=decodes, exports_cache=exports_cache, batch=batch
+    )
+    return runner if limit is None else ChunkedRunner(runner, limit)
+
+
+def _load_unlimited(
+    bundle: Bundle,
+    device: Device,
+    *,
+    threads: int | None,
+    precision: str,
+    decodes: bool,
+    exports_cache: bool,
+    batch: int,
+) -> Runner:
+    mode, graph = bundle.mode_for(device), bundle.graph_for(device)
     path = Path(bundle.folder) / graph.file
     check_model_file(path)
     layers = bundle.kv_layers
     past = cache_names(layers)
-    if graph.cache == "in-place":
+    if mode == "in-place":
         # Prefill and decode alternate, so spinning delays the other engine by the last millisecond at most.
         options = LoadOptions(threads=threads, precision=precision, spin=decodes, spin_limit_us=_SPIN_LIMIT_US)
-        return InPlaceRunner(engines.load(path, device, options), batch, bundle.vocab)
+        module = engines.load(path, device, options)
+        if isinstance(module, DeviceModule):
+            try:
+                cache = DeviceKvCache(device, layers, batch)
+            except BaseException:
+                module.close()
+                raise
+            return DeviceRunner(module, cache, batch, bundle.vocab, exports_cache=exports_cache)
+        return InPlaceRunner(module, batch, bundle.vocab)
     state = {name: present_name(name) for name in past}
-    if not engines.capabilities(device).internal_state:
+    if mode == "growing":
         options = LoadOptions(threads=threads, precision=precision, spin=decodes, outputs=("logits", *state.values()))
         return GrowingRunner(engines.load(path, device, options), layers, batch, exports_cache=exports_cache)
     state_dtype = None if bundle.kv_dtype == "auto" else bundle.kv_dtype

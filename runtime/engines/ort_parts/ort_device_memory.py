@@ -70,6 +70,9 @@ class OrtDeviceModule(OrtModule):
         super().__init__(session, device, inputs, outputs)
         self._memory = memory
         self._info = ep_device.memory_info(ort.OrtDeviceMemoryType.DEFAULT)
+        self._host_inputs = {
+            spec.name for spec, info in zip(inputs, session.get_input_memory_infos(), strict=True) if info.name == _HOST
+        }
         # Sizes and shapes are computed on the host, where the provider itself reads them.
         self._on_device = {
             name
@@ -82,7 +85,7 @@ class OrtDeviceModule(OrtModule):
         spec = next(spec for spec in self.inputs if spec.name == name)
         checked = check_feeds([spec], {name: array})[name]
         value = wrap_array(checked, spec.dtype)
-        if not checked.size:
+        if not checked.size or name in self._host_inputs:
             return OrtDeviceArray(self.device, value, spec.dtype)
         try:
             uploaded = ort.OrtValue.ortvalue_from_shape_and_type(
@@ -112,6 +115,16 @@ class OrtDeviceModule(OrtModule):
             raise self._failed("run", error) from error
         return {name: self._output(name, value) for name, value in zip(self._names, values, strict=True)}
 
+    def bind_on_device(
+        self, inputs: Mapping[str, DeviceArray | np.ndarray], outputs: Mapping[str, DeviceArray | np.ndarray]
+    ) -> OrtDeviceBinding:
+        """Fix the buffers; see `DeviceModule.bind_on_device`."""
+        session = self._open()
+        try:
+            return OrtDeviceBinding(session, self.device, inputs, outputs, self._host_inputs)
+        except Exception as error:
+            raise self._failed("bind the buffers", error) from error
+
     def _output(self, name: str, value: Any) -> DeviceArray | np.ndarray:
         dtype = self._dtypes[name]
         if name in self._on_device:
@@ -119,8 +132,64 @@ class OrtDeviceModule(OrtModule):
         return unwrap_value(value, dtype)
 
     def _failed(self, doing: str, error: Exception) -> EngineFailed | OutOfMemory:
-        reason = vendor_message(error)
-        if any(text in reason for text in _FULL):
-            message = f"{self.device.id} could not {doing}: {reason}"
-            return OutOfMemory(message, remedy="use a smaller window or smaller inputs")
-        return engine_error(self.device, f"could not {doing}", reason)
+        return _failure(self.device, doing, error)
+
+
+class OrtDeviceBinding:
+    """Tensors in a device's memory and arrays on the host, bound to a session; see `DeviceBinding`.
+
+    Parameters
+    ----------
+    host_inputs : set of str
+        Inputs that the provider reads on the host.
+    """
+
+    def __init__(
+        self,
+        session: ort.InferenceSession,
+        device: Device,
+        inputs: Mapping[str, DeviceArray | np.ndarray],
+        outputs: Mapping[str, DeviceArray | np.ndarray],
+        host_inputs: set[str],
+    ) -> None:
+        self._device = device
+        self._session = session
+        self._outputs = {name: array for name, array in outputs.items() if isinstance(array, np.ndarray)}
+        self._binding = session.io_binding()
+        # Binding copies an array to the device: it has to be bound again for each run.
+        self._uploads: dict[str, ort.OrtValue] = {}
+        self.uploaded_bytes = 0
+        for name, tensor in inputs.items():
+            if isinstance(tensor, np.ndarray):
+                value = wrap_array(tensor, tensor.dtype.name)
+                if name not in host_inputs:
+                    self._uploads[name] = value
+                    self.uploaded_bytes += tensor.nbytes
+            else:
+                value = cast("OrtDeviceArray", tensor).value
+            self._binding.bind_ortvalue_input(name, value)
+        for name, tensor in outputs.items():
+            is_host = isinstance(tensor, np.ndarray)
+            value = wrap_array(tensor, tensor.dtype.name) if is_host else cast("OrtDeviceArray", tensor).value
+            self._binding.bind_ortvalue_output(name, value)
+
+    def run(self) -> None:
+        """Compute once; see `Binding.run`."""
+        try:
+            for name, value in self._uploads.items():
+                self._binding.bind_ortvalue_input(name, value)
+            self._session.run_with_iobinding(self._binding)
+        except Exception as error:
+            raise _failure(self._device, "run", error) from error
+
+    def output(self, name: str) -> np.ndarray:
+        """Return the array of an output that is bound to one; see `Binding.output`."""
+        return self._outputs[name]
+
+
+def _failure(device: Device, doing: str, error: Exception) -> EngineFailed | OutOfMemory:
+    reason = vendor_message(error)
+    if any(text in reason for text in _FULL):
+        message = f"{device.id} could not {doing}: {reason}"
+        return OutOfMemory(message, remedy="use a smaller window or smaller inputs")
+    return engine_error(device, f"could not {doing}", reason)

@@ -70,8 +70,8 @@ def test_each_engine_module_defines_one_engine_class_with_a_name_of_its_own():
 
 def test_engines_state_what_they_can_do():
     ort, openvino = engines.capabilities(by_id("cpu:ort")), engines.capabilities(by_id("cpu:openvino"))
-    assert (ort.in_place_kv_cache, ort.internal_state, ort.own_memory) == (True, False, False)
-    assert (openvino.in_place_kv_cache, openvino.internal_state, openvino.vendor) == (False, True, "intel")
+    assert (ort.external_data_folder, ort.internal_state, ort.own_memory) == (True, False, False)
+    assert (openvino.external_data_folder, openvino.internal_state, openvino.vendor) == (False, True, "intel")
     assert engines.capabilities(Device("npu:unknown", "npu", "unknown", "x")) == EngineCapabilities()
 
 

@@ -56,14 +56,15 @@ def chat(
     debug: Debug = False,
 ) -> None:
     """Talk to a language model. Type /help for its commands; in a pipe, each line is a message."""
-    from trisect.llm.generate import check_devices, open_bundle
+    from trisect.llm.device_abilities import check_wanted
+    from trisect.llm.generate import open_bundle
     from trisect.llm.phases.quick_choice import choose_at_once
     from trisect.llm.running.conversation import Conversation
     from trisect.llm.running.generation import LanguageSession
     from trisect.llm.running.sampling import SamplingOptions
 
     sampling = SamplingOptions(temperature=temperature, top_p=top_p, seed=seed)
-    check_devices(prefill, decode)
+    check_wanted(prefill, decode)
     with progress_bar("preparing") as progress:
         bundle = open_bundle(model, kv_dtype=kv_dtype, progress=progress)
         choice = choose_at_once(

@@ -29,10 +29,19 @@ def devices(
             "--limits", help="Probe what each device supports: operators, data types, rank, shapes, quantisation."
         ),
     ] = False,
+    llm: Annotated[
+        str | None,
+        typer.Option(
+            "--llm", metavar="MODEL", help="Show what each device can do with a language model, and how it was checked."
+        ),
+    ] = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
     """List the devices that the installed engines provide."""
+    if llm is not None:
+        _print_decoder_support(devices, llm, json)
+        return
     if limits:
         _print_limits(devices, json)
         return
@@ -60,6 +69,25 @@ def devices(
     print_table(["device", "kind", "name", "engine", "reality", "memory", "limits"], rows)
     for engine, reason in missing.items():
         note(f"unavailable: {engine}: {reason}")
+
+
+def _print_decoder_support(devices: str, model: str, json: bool) -> None:
+    from trisect.llm.device_abilities import device_abilities
+    from trisect.llm.generate import open_bundle
+    from trisect.runtime.engines import find_devices
+
+    listed = find_devices(devices)
+    with progress_bar("preparing") as progress:
+        bundle = open_bundle(model, progress=progress)
+    rows = [device_abilities(bundle, device) for device in listed]
+    if json:
+        print_json({"model": bundle.name, "devices": rows})
+        return
+    columns = ["device", "prefill", "decode", "KV cache", "state"]
+    print_table(columns, [(row.device, row.prefill, row.decode, row.mode or "-", row.state) for row in rows])
+    for row in rows:
+        if row.reason:
+            note(row.reason)
 
 
 def _print_limits(devices: str, json: bool) -> None:

@@ -71,7 +71,8 @@ def generate(
     debug: Debug = False,
 ) -> None:
     """Generate text; tokens are printed as they are generated."""
-    from trisect.llm.generate import check_devices, open_bundle
+    from trisect.llm.device_abilities import check_wanted
+    from trisect.llm.generate import open_bundle
     from trisect.llm.phases.device_choice import choose_devices
     from trisect.llm.phases.quick_choice import choose_at_once
     from trisect.llm.phases.request_measurement import measure_request
@@ -82,7 +83,7 @@ def generate(
 
     text = _prompt_text(prompt, prompt_file)
     sampling = SamplingOptions(repetition_penalty, temperature, top_k, top_p, seed)
-    check_devices(prefill, decode)
+    check_wanted(prefill, decode)
     with progress_bar("preparing") as progress:
         bundle = open_bundle(model, precision=precision, kv_dtype=kv_dtype, progress=progress)
         tokenizer = Tokenizer.load(bundle.folder)

@@ -1,0 +1,105 @@
+"""Checks which devices can run a language model before any is measured or loaded, and describes them for the user."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from trisect.runtime import engines
+from trisect.runtime.device import Device
+from trisect.runtime.engines.common.decoder_support import KvCacheMode
+from trisect.runtime.errors import EngineFailed, InvalidModel
+
+from .bundle import Bundle, check_decoder_support
+
+Role = Literal["yes", "alone", "no"]
+"""Whether a device can take a phase: with any device for the other one, only if it takes both, or not at all."""
+State = Literal["proved on hardware", "proved on a stand-in", "not yet"]
+"""Where language models gave right answers on such a device."""
+
+
+@dataclass(frozen=True)
+class DeviceAbilities:
+    """What a device can do with a language model."""
+
+    device: str
+    prefill: Role
+    decode: Role
+    mode: KvCacheMode | None
+    """How it keeps the KV cache; None = it cannot run the model."""
+    state: State
+    attention_dtypes: tuple[str, ...] = ()
+    max_run_tokens: int | None = None
+    """New tokens that its engine takes in one run at most; None = not stated."""
+    reason: str = ""
+    """Why it cannot run the model, with the remedy."""
+
+
+def check_wanted(*wanted: str) -> None:
+    """Reject names that no engine lists, and devices that run no language model, before anything slow begins.
+
+    Raises
+    ------
+    UnknownDevice
+        With the most similar name and the list of available devices.
+    EngineFailed
+        If none of the devices of a name can run language models: device, reason and remedy in one line.
+    """
+    for names in wanted:
+        devices = engines.find_hardware(names)
+        refused: list[EngineFailed] = []
+        for device in devices:
+            try:
+                check_decoder_support(device, engines.decoder_support(device))
+            except EngineFailed as error:
+                refused.append(error)
+        if len(refused) == len(devices):
+            raise refused[0]
+
+
+def able_devices(bundle: Bundle, wanted: str, phase: str) -> list[Device]:
+    """Return the devices among the wanted ones that can run the model.
+
+    Parameters
+    ----------
+    wanted : str
+        Device ids or kinds, comma-separated, or ``auto``.
+    phase : str
+        For the message.
+
+    Raises
+    ------
+    EngineFailed
+        If there is none, with the reason of each.
+    """
+    able, reasons = [], []
+    for device in engines.find_hardware(wanted):
+        try:
+            bundle.mode_for(device)
+            able.append(device)
+        except (EngineFailed, InvalidModel) as error:
+            reasons.append(error.message)
+    if not able:
+        reason = f"no device of {wanted!r} can run {phase}: {'; '.join(reasons)}"
+        raise EngineFailed(reason, remedy="choose another device")
+    return able
+
+
+def device_abilities(bundle: Bundle, device: Device) -> DeviceAbilities:
+    """Return what a device can do with a model, by what its engine states."""
+    support = engines.decoder_support(device)
+    states: dict[str, State] = {"hardware": "proved on hardware", "stand-in": "proved on a stand-in", "none": "not yet"}
+    state = states[support.evidence]
+    try:
+        mode = bundle.mode_for(device)
+    except (EngineFailed, InvalidModel) as error:
+        return DeviceAbilities(device.id, "no", "no", None, state, support.attention_dtypes, reason=str(error))
+    return DeviceAbilities(
+        device=device.id,
+        prefill="yes" if support.exports_cache else "alone",
+        decode="yes" if support.imports_cache else "alone",
+        mode=mode,
+        state=state,
+        attention_dtypes=support.attention_dtypes,
+        max_run_tokens=support.max_run_tokens,
+    )

@@ -1,0 +1,110 @@
+"""Keys and values in a device's memory: rows are copied in, out and to larger buffers unchanged, and no others."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+
+from tests.llm import tiny_llms as kit
+from tests.llm.tiny_llms import TinyLlms
+from trisect.llm.running.device_kv_cache import DeviceKvCache
+from trisect.llm.running.generation import LanguageSession
+from trisect.llm.running.kv_cache import KvCache
+from trisect.llm.running.kv_layer import KvLayer, cache_names
+from trisect.llm.running.runners.chunked_runner import ChunkedRunner
+from trisect.llm.running.runners.device_runner import DeviceRunner
+from trisect.llm.running.runners.runner_loading import load_runner
+from trisect.runtime.device import Device
+from trisect.runtime.engines import discover
+
+LAYERS = (KvLayer(0, kv_heads=2, head_dim=4), KvLayer(1, kv_heads=1, head_dim=8, dtype="float16"))
+
+
+@pytest.fixture(scope="module")
+def gpu() -> Device:
+    found = next((device for device in discover() if device.id == "gpu:webgpu"), None)
+    if found is None:
+        pytest.skip("no gpu:webgpu here: it wants onnxruntime-ep-webgpu and a Vulkan driver, Mesa's lavapipe will do")
+    return found
+
+
+def host_cache(filled: int, capacity: int = 10) -> KvCache:
+    cache = KvCache(LAYERS, context_length=4096, capacity=capacity)
+    for seed, (layer, name) in enumerate((one, name) for one in LAYERS for name in one.names):
+        cache.write(name, np.random.default_rng(seed).normal(size=layer.shape(1, filled)), 0)
+    cache.length = filled
+    return cache
+
+
+def downloaded(cache: DeviceKvCache, name: str) -> np.ndarray:
+    values = np.empty(cache.buffers[name].shape, cache.buffers[name].dtype)
+    cache.buffers[name].download(values)
+    return values
+
+
+def test_rows_go_in_grow_and_come_back(gpu: Device) -> None:
+    source, cache = host_cache(5), DeviceKvCache(gpu, LAYERS, 1)
+    cache.import_rows(source)
+    assert (cache.length, cache.capacity) == (5, 256)
+    before = cache.generation
+    cache.reserve(256, 4096)
+    assert cache.generation == before
+    cache.reserve(257, 4096)
+    assert (cache.capacity, cache.generation) == (512, before + 1)
+    cache.reserve(700, 800)
+    assert cache.capacity == 800
+    target = host_cache(3)
+    cache.export_rows(target, 3)
+    assert target.length == 5
+    for name in cache_names(LAYERS):
+        np.testing.assert_array_equal(downloaded(cache, name)[:, :, :5], source.filled()[name])
+        assert not downloaded(cache, name)[:, :, 5:].any()
+        np.testing.assert_array_equal(target.filled()[name], source.filled()[name])
+    cache.close()
+
+
+def test_only_filled_rows_cross(gpu: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    copy_tensors = ort.copy_tensors
+
+    def counted(sources: list[ort.OrtValue], targets: list[ort.OrtValue]) -> None:
+        sizes.extend(source.tensor_size_in_bytes() for source in sources)
+        copy_tensors(sources, targets)
+
+    cache = DeviceKvCache(gpu, LAYERS, 1)
+    monkeypatch.setattr(ort, "copy_tensors", counted)
+    cache.import_rows(host_cache(5, capacity=4000))
+    cache.export_rows(host_cache(3), 3)
+    row, half = 2 * 4 * 4, 8 * 2
+    assert sizes == [rows * size for rows in (5, 2) for size in (row, row, half, half)]
+
+
+@pytest.mark.slow  # the software driver compiles the model's shaders for a minute
+def test_answers_are_right_in_all_directions_and_nothing_is_uploaded_per_step(
+    gpu: Device, tiny_llms: TinyLlms, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny = tiny_llms.get("llama", "F32", "float32")
+    cpus = [kit.device("cpu:ort"), kit.device("cpu:openvino")]
+    ids = kit.tokens(40, seed=40).tolist()
+    expected = tiny.oracle.greedy(ids, 20)
+    for prefill, decode in [(gpu, gpu), *((gpu, cpu) for cpu in cpus), *((cpu, gpu) for cpu in cpus)]:
+        with LanguageSession(tiny.bundle, prefill, decode, threads=1, precision="float32", keeps_cache=True) as session:
+            answer = session.generate(ids, max_new_tokens=20, ignore_eos=True)
+            assert list(answer.token_ids) == expected
+            longer = [*ids, *expected, *ids[:3]]  # a second turn: the beginning is in the cache
+            second = session.generate(longer, max_new_tokens=5, ignore_eos=True)
+            assert list(second.token_ids) == tiny.oracle.greedy(longer, 5)
+            assert second.stats.cached_tokens >= len(ids)
+    runner = load_runner(tiny.bundle, gpu, precision="float32", decodes=True, exports_cache=False)
+    inner = runner._runner if isinstance(runner, ChunkedRunner) else runner
+    assert isinstance(inner, DeviceRunner)
+    runner.reset(kit.cache_for(tiny.bundle))
+    runner.forward(np.array(ids[:5]), 0)
+    monkeypatch.setattr(ort, "copy_tensors", lambda *arguments: pytest.fail("a step copied tensors"))
+    generation = inner.cache.generation
+    for at, token in enumerate(ids[5:9]):
+        runner.forward(np.array([token]), 5 + at)
+        assert inner.step_binding().uploaded_bytes == 8 + 4  # the token, and the position of the last one
+    assert inner.cache.generation == generation
+    runner.close()
