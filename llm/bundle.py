@@ -142,8 +142,8 @@ class Bundle:
         Raises
         ------
         EngineFailed
-            If the device's engine states no way to run one of the graphs, or none that suits it has a cache of the chosen
-            dtype.
+            If the device's engine states no way to run one of the graphs,
+            or no graph for it has a cache of the chosen dtype.
         """
         return self._form_for(device)[1]
 
@@ -171,22 +171,20 @@ class Bundle:
         graphs = [graph for graph in self.graphs if graph.cache == _CACHE_OF[mode]]
         if mode != "in-place":
             return mode, graphs[0]
-        # The graph computes on buffers of its own dtype; float32 is preferred.
-        wanted = ["float32", "float16"] if self.kv_dtype == "auto" else [self.kv_dtype]
-        dtypes = [dtype for dtype in wanted if dtype in support.attention_dtypes]
-        suitable = [graph for dtype in dtypes for graph in graphs if graph.kv_dtype == dtype]
-        if suitable:
-            return mode, suitable[0]
-        if dtypes:
+        wanted = "float32" if self.kv_dtype == "auto" else self.kv_dtype
+        suitable = [graph for graph in graphs if graph.kv_dtype == wanted]
+        if not suitable:
             offered = ", ".join(graph.kv_dtype for graph in graphs)
             raise EngineFailed(
-                f"{device.id} keeps the KV cache of {self.name} in {offered}, not in {dtypes[0]}",
+                f"{device.id} keeps the KV cache of {self.name} in {offered}, not in {wanted}",
                 remedy="choose another --kv-dtype or another device", device=device.id,
             )  # fmt: skip
-        raise EngineFailed(
-            f"{device.id} takes keys and values in {' or '.join(support.attention_dtypes)} only, not in {wanted[0]}",
-            remedy="choose another --kv-dtype or another device", device=device.id,
-        )  # fmt: skip
+        if wanted not in support.attention_dtypes:
+            raise EngineFailed(
+                f"{device.id} takes keys and values in {' or '.join(support.attention_dtypes)} only, not in {wanted}",
+                remedy="choose another --kv-dtype or another device", device=device.id,
+            )  # fmt: skip
+        return mode, suitable[0]
 
     def new_cache(self, capacity: int, *, batch: int = 1) -> KvCache:
         """Return an empty KV cache of the model for `batch` sequences, with room for `capacity` tokens of each."""

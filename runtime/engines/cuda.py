@@ -32,7 +32,7 @@ class CudaEngine:
 
     name = "cuda"
     package = "trisect[cuda]"
-    capabilities = EngineCapabilities(own_memory=True, vendor="nvidia")
+    capabilities = EngineCapabilities(own_memory=True, external_data_folder=True, vendor="nvidia")
 
     def devices(self) -> list[Device]:
         """Return the GPUs that the provider lists.

@@ -40,6 +40,8 @@ from .openvino_parts.openvino_module import OpenVinoModule
 
 log = logging.getLogger(__name__)
 
+_PROVED = ("2026.4.1",)
+"""Versions whose CPU plugin tests compare with float32 for language models."""
 _KINDS: dict[str, Kind] = {"CPU": "cpu", "GPU": "gpu", "NPU": "npu"}
 _FLOAT32 = {
     "INFERENCE_PRECISION_HINT": "f32",
@@ -147,7 +149,7 @@ class OpenVinoEngine:
             return DecoderSupport(modes=(), reason="takes fixed shapes only, for which no graph is written yet")
         if device.kind == "gpu":
             return DecoderSupport(("stateful",))
-        return DecoderSupport(("stateful", "growing"), evidence="hardware")
+        return DecoderSupport(("stateful", "growing"), evidence="hardware", proved_versions=_PROVED)
 
     def keeps_channels_last(self, device: Device) -> bool:
         """Return whether convolutions compute in NHWC; see `trisect.runtime.engines.keeps_channels_last`."""

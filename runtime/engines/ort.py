@@ -17,6 +17,7 @@ from .ort_parts.ort_module import OrtModule
 from .ort_parts.ort_session import open_module
 
 _DEVICE_ID = "cpu:ort"
+_PROVED = ("1.31.1",)
 
 
 class OrtEngine:
@@ -54,7 +55,9 @@ class OrtEngine:
 
     def decoder_support(self, device: Device) -> DecoderSupport:
         """Return how it runs language models; see `trisect.runtime.engines.decoder_support`."""
-        return DecoderSupport(("in-place", "growing"), ("float32", "float16"), evidence="hardware")
+        return DecoderSupport(
+            ("in-place", "growing"), ("float32", "float16"), evidence="hardware", proved_versions=_PROVED
+        )
 
     def kernels(
         self, model: Path, device: Device, options: LoadOptions, feeds: Arrays, duration_s: float

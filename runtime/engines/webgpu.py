@@ -39,7 +39,7 @@ class WebGpuEngine:
 
     name = "webgpu"
     package = "trisect[webgpu]"
-    capabilities = EngineCapabilities(own_memory=True)
+    capabilities = EngineCapabilities(own_memory=True, external_data_folder=True)
 
     def devices(self) -> list[Device]:
         """Return the one adapter that the provider selects.

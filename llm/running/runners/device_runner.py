@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 
-from trisect.runtime.engines.base import DeviceBinding, DeviceModule
+from trisect.runtime.engines.base import DeviceArray, DeviceBinding, DeviceModule
 from trisect.runtime.errors import EngineFailed
 
 from ..device_kv_cache import DeviceKvCache
@@ -89,5 +89,10 @@ class DeviceRunner(Runner):
     def _bind(self, ids: np.ndarray) -> DeviceBinding:
         buffers = self.cache.buffers
         presents = {present_name(name): buffer for name, buffer in buffers.items()}
-        inputs = {"input_ids": ids, "seqlens_k": self._last, "total_sequence_length": self._total, **buffers}
+        inputs: dict[str, np.ndarray | DeviceArray] = {
+            "input_ids": ids,
+            "seqlens_k": self._last,
+            "total_sequence_length": self._total,
+            **buffers,
+        }
         return self._module.bind_on_device(inputs, {"logits": self._logits, **presents})

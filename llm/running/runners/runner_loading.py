@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from trisect.runtime import engines
@@ -17,6 +18,7 @@ from trisect.runtime.errors import EngineFailed
 from trisect.runtime.tensors.external_data import check_model_file
 
 from ...bundle import Bundle
+from ...graphs.exact_graph import exact_graph
 from ..device_kv_cache import DeviceKvCache
 from ..kv_layer import cache_names, fresh_name, present_name
 from .chunked_runner import ChunkedRunner
@@ -38,6 +40,7 @@ def load_runner(
     decodes: bool,
     exports_cache: bool,
     batch: int = 1,
+    exact: bool = False,
 ) -> Runner:
     """Load the bundle's graph that suits a device.
 
@@ -49,6 +52,9 @@ def load_runner(
         Another runner will continue from the keys and values that this one computes.
     batch : int
         Number of sequences that the graph takes.
+    exact : bool
+        Quantise no activations, to compare other forms with; the engine has to read weights from a folder that it is
+        given (`EngineCapabilities.external_data_folder`).
 
     Raises
     ------
@@ -58,18 +64,18 @@ def load_runner(
         If the engine cannot load the graph.
     """
     limit = engines.decoder_support(device).max_run_tokens
-    runner = _load_unlimited(
-        bundle, device, threads=threads, precision=precision, decodes=decodes, exports_cache=exports_cache, batch=batch
-    )
+    options = LoadOptions(threads=threads, precision=precision)
+    if exact:
+        options = replace(options, external_data_folder=bundle.folder)
+    runner = _load_unlimited(bundle, device, options, decodes=decodes, exports_cache=exports_cache, batch=batch)
     return runner if limit is None else ChunkedRunner(runner, limit)
 
 
 def _load_unlimited(
     bundle: Bundle,
     device: Device,
+    options: LoadOptions,
     *,
-    threads: int | None,
-    precision: str,
     decodes: bool,
     exports_cache: bool,
     batch: int,
@@ -77,12 +83,13 @@ def _load_unlimited(
     mode, graph = bundle.mode_for(device), bundle.graph_for(device)
     path = Path(bundle.folder) / graph.file
     check_model_file(path)
+    model = path if options.external_data_folder is None else exact_graph(path).data
     layers = bundle.kv_layers
     past = cache_names(layers)
     if mode == "in-place":
         # Prefill and decode alternate, so spinning delays the other engine by the last millisecond at most.
-        options = LoadOptions(threads=threads, precision=precision, spin=decodes, spin_limit_us=_SPIN_LIMIT_US)
-        module = engines.load(path, device, options)
+        options = replace(options, spin=decodes, spin_limit_us=_SPIN_LIMIT_US)
+        module = engines.load(model, device, options)
         if isinstance(module, DeviceModule):
             try:
                 cache = DeviceKvCache(device, layers, batch)
@@ -93,15 +100,15 @@ def _load_unlimited(
         return InPlaceRunner(module, batch, bundle.vocab)
     state = {name: present_name(name) for name in past}
     if mode == "growing":
-        options = LoadOptions(threads=threads, precision=precision, spin=decodes, outputs=("logits", *state.values()))
-        return GrowingRunner(engines.load(path, device, options), layers, batch, exports_cache=exports_cache)
+        options = replace(options, spin=decodes, outputs=("logits", *state.values()))
+        return GrowingRunner(engines.load(model, device, options), layers, batch, exports_cache=exports_cache)
     state_dtype = None if bundle.kv_dtype == "auto" else bundle.kv_dtype
     fresh = tuple(map(fresh_name, past)) if graph.fresh and exports_cache else ()
-    options = LoadOptions(
-        threads=threads, precision=precision, state=state, state_dtype=state_dtype,
-        outputs=("logits", *fresh), native_outputs=fresh, scale_group=graph.scale_group,
+    options = replace(
+        options, state=state, state_dtype=state_dtype, outputs=("logits", *fresh), native_outputs=fresh,
+        scale_group=graph.scale_group,
     )  # fmt: skip
-    module = engines.load(path, device, options)
+    module = engines.load(model, device, options)
     if not isinstance(module, StatefulModule):
         raise EngineFailed(
             f"{device.id} did not keep the KV cache inside the model", remedy="choose another device", device=device.id

@@ -33,6 +33,9 @@ class DecoderSupport:
     max_run_tokens: int | None = None
     """New tokens that one run takes at most; None = as many as its memory holds."""
     evidence: Evidence = "none"
+    proved_versions: tuple[str, ...] = ()
+    """Versions of the engine whose numbers tests have compared with float32 on such devices: they are not compared
+    again where a model is loaded."""
     reason: str = ""
     """Why there are no modes, in words that follow the device's name."""
     remedy: str = "choose another device"

@@ -71,7 +71,9 @@ class OrtDeviceModule(OrtModule):
         self._memory = memory
         self._info = ep_device.memory_info(ort.OrtDeviceMemoryType.DEFAULT)
         self._host_inputs = {
-            spec.name for spec, info in zip(inputs, session.get_input_memory_infos(), strict=True) if info.name == _HOST
+            node.name
+            for node, info in zip(session.get_inputs(), session.get_input_memory_infos(), strict=True)
+            if info.name == _HOST
         }
         # Sizes and shapes are computed on the host, where the provider itself reads them.
         self._on_device = {
@@ -169,9 +171,10 @@ class OrtDeviceBinding:
                 value = cast("OrtDeviceArray", tensor).value
             self._binding.bind_ortvalue_input(name, value)
         for name, tensor in outputs.items():
-            is_host = isinstance(tensor, np.ndarray)
-            value = wrap_array(tensor, tensor.dtype.name) if is_host else cast("OrtDeviceArray", tensor).value
-            self._binding.bind_ortvalue_output(name, value)
+            if isinstance(tensor, np.ndarray):
+                self._binding.bind_ortvalue_output(name, wrap_array(tensor, tensor.dtype.name))
+            else:
+                self._binding.bind_ortvalue_output(name, cast("OrtDeviceArray", tensor).value)
 
     def run(self) -> None:
         """Compute once; see `Binding.run`."""

@@ -23,16 +23,16 @@ LAYERS = (KvLayer(0, kv_heads=2, head_dim=4), KvLayer(1, kv_heads=1, head_dim=8,
 
 @pytest.fixture(scope="module")
 def gpu() -> Device:
-    found = next((device for device in discover() if device.id == "gpu:webgpu"), None)
-    if found is None:
+    listed = next((device for device in discover() if device.id == "gpu:webgpu"), None)
+    if listed is None:
         pytest.skip("no gpu:webgpu here: it wants onnxruntime-ep-webgpu and a Vulkan driver, Mesa's lavapipe will do")
-    return found
+    return listed
 
 
 def host_cache(filled: int, capacity: int = 10) -> KvCache:
     cache = KvCache(LAYERS, context_length=4096, capacity=capacity)
     for seed, (layer, name) in enumerate((one, name) for one in LAYERS for name in one.names):
-        cache.write(name, np.random.default_rng(seed).normal(size=layer.shape(1, filled)), 0)
+        cache.write(name, np.random.default_rng(seed).normal(size=layer.shape(1, 5))[:, :, :filled], 0)
     cache.length = filled
     return cache
 
