@@ -9,9 +9,9 @@ import numpy as np
 from trisect.runtime.engines.base import DeviceArray, DeviceBinding, DeviceModule
 from trisect.runtime.errors import EngineFailed
 
-from ..device_kv_cache import DeviceKvCache
 from ..kv_cache import KvCache
 from ..kv_layer import present_name
+from .device_kv_cache import DeviceKvCache
 from .runner import Runner, last_scores
 
 

@@ -18,11 +18,11 @@ from trisect.runtime.errors import EngineFailed
 from trisect.runtime.tensors.external_data import check_model_file
 
 from ...bundle import Bundle
-from ...graphs.exact_graph import exact_graph
-from ..device_kv_cache import DeviceKvCache
 from ..kv_layer import cache_names, fresh_name, present_name
 from .chunked_runner import ChunkedRunner
+from .device_kv_cache import DeviceKvCache
 from .device_runner import DeviceRunner
+from .exact_graph import exact_graph
 from .growing_runner import GrowingRunner
 from .in_place_runner import InPlaceRunner
 from .runner import Runner

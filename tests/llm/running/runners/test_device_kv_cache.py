@@ -8,11 +8,11 @@ import pytest
 
 from tests.llm import tiny_llms as kit
 from tests.llm.tiny_llms import TinyLlms
-from trisect.llm.running.device_kv_cache import DeviceKvCache
 from trisect.llm.running.generation import LanguageSession
 from trisect.llm.running.kv_cache import KvCache
 from trisect.llm.running.kv_layer import KvLayer, cache_names
 from trisect.llm.running.runners.chunked_runner import ChunkedRunner
+from trisect.llm.running.runners.device_kv_cache import DeviceKvCache
 from trisect.llm.running.runners.device_runner import DeviceRunner
 from trisect.llm.running.runners.runner_loading import load_runner
 from trisect.runtime.device import Device

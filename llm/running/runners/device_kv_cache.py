@@ -13,9 +13,9 @@ from trisect.runtime.engines.base import DeviceArray, DeviceModule
 from trisect.runtime.errors import EngineFailed
 from trisect.runtime.tensors.dtypes import dtype_of
 
-from ..graphs.cache_rows_graph import cache_rows_graph
-from .kv_cache import KvCache
-from .kv_layer import KvLayer
+from ..kv_cache import KvCache
+from ..kv_layer import KvLayer
+from .cache_rows_graph import cache_rows_graph
 
 
 class DeviceKvCache:
