@@ -22,12 +22,15 @@ from trisect.runtime.untrusted_files import MalformedFile, decode_json, read_byt
 
 from .running.kv_cache import KvCache
 from .running.kv_layer import KvChoice, KvDtype, KvLayer
+from .running.recurrent_state import RecurrentState
 
 BUNDLE_FILE = "bundle.json"
 VERSION = 2
 _MAX_SIZES = {"layers": 1 << 12, "vocab": 1 << 24, "context_length": 1 << 31}
 """More than any model has: memory is allocated by these sizes, so a damaged file must not choose them."""
 _MAX_KV_SIZES = {"kv_heads": 1 << 14, "head_dim": 1 << 14}
+
+_MAX_STATES_BYTES = 1 << 34
 
 _REMEDY = "import the model again"
 
@@ -108,6 +111,8 @@ class Bundle:
     """Weights read to compute one token."""
     notes: tuple[str, ...] = ()
     """Remarks of the import for the user."""
+    states: tuple[RecurrentState, ...] = ()
+    """What layers without attention keep instead."""
     forms: tuple[StoredForm, ...] = ()
     """How the weights are stored; empty where they were taken over as they were."""
     folder: str = ""
@@ -188,7 +193,7 @@ class Bundle:
 
     def new_cache(self, capacity: int, *, batch: int = 1) -> KvCache:
         """Return an empty KV cache of the model for `batch` sequences, with room for `capacity` tokens of each."""
-        return KvCache(self.kv_layers, self.context_length, capacity, batch=batch)
+        return KvCache(self.kv_layers, self.context_length, capacity, batch=batch, states=self.states)
 
     def with_kv_dtype(self, choice: KvChoice) -> Bundle:
         """Return the bundle with another dtype of keys and values.
@@ -206,7 +211,7 @@ class Bundle:
 
     def cache_bytes(self, tokens: int) -> int:
         """Return the size of what the KV cache holds of a sequence: that is what a hand-over copies."""
-        return sum(layer.size_bytes(tokens) for layer in self.kv_layers)
+        return sum(layer.size_bytes(tokens) for layer in self.kv_layers) + sum(s.size_bytes for s in self.states)
 
     @property
     def key(self) -> str:
@@ -251,6 +256,8 @@ def read_description(folder: Path) -> Bundle:
     if bundle.version != VERSION:
         raise InvalidModel(f"{folder} has bundle version {bundle.version}, expected {VERSION}", remedy=_REMEDY)
     in_range = _in_range(bundle, _MAX_SIZES) and all(_in_range(layer, _MAX_KV_SIZES) for layer in bundle.kv_layers)
+    in_range &= all(min(state.shape, default=0) > 0 for state in bundle.states)
+    in_range &= sum(state.size_bytes for state in bundle.states) <= _MAX_STATES_BYTES
     indices = [layer.index for layer in bundle.kv_layers]
     in_range = in_range and bool(indices) and indices == sorted(set(indices) & set(range(bundle.layers)))
     if not bundle.graphs or not in_range:

@@ -19,7 +19,7 @@ from ..graphs.decoder_config import DecoderConfig
 
 _KINDS_OF_LAYERS = {
     "experts": ("qwen2moe", "granitemoe", "olmoe", "phimoe", "deepseek2", "llama4", "gemma4"),
-    "gated delta or state-space layers": ("qwen3next", "qwen35", "qwen35moe", "mamba", "mamba2", "granitehybrid"),
+    "gated delta or state-space layers": ("qwen3next", "qwen35moe", "mamba", "mamba2", "granitehybrid"),
     "embeddings per layer": ("gemma3n",),
 }
 """What known architectures have that the graph writers do not."""

@@ -67,6 +67,16 @@ class ArchitectureMetadata:
             raise self.invalid(f"{self.architecture}.{key} is {_shown(value)}")
         return [value == 0 or index % value < value - 1 for index in range(layers)]
 
+    def integers(self, key: str, count: int, maximum: int) -> list[int]:
+        """Return a list of integers from 0 to `maximum`."""
+        value = self._get(key, None)
+        if not isinstance(value, np.ndarray) or value.shape != (count,) or value.dtype.kind not in "iu":
+            raise self.invalid(f"{self.architecture}.{key} is not {count} integers")
+        numbers = [int(number) for number in value]
+        if not all(0 <= number <= maximum for number in numbers):
+            raise self.invalid(f"{self.architecture}.{key} is {_shown(numbers)}")
+        return numbers
+
     def tensor(self, name: str, shape: tuple[int, ...]) -> np.ndarray | None:
         """Return a tensor that belongs to the configuration, of positive numbers; None if there is none."""
         tensor = self.file.tensors.get(name)

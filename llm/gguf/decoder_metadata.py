@@ -113,18 +113,31 @@ def with_experts(keys: ArchitectureMetadata, config: DecoderConfig, experts: Exp
 
 def tensor_shapes(config: DecoderConfig) -> dict[str, tuple[int, ...]]:
     """Return name and shape of every tensor of a model with this configuration, named as in the file."""
-    hidden, queries, pairs = config.hidden, config.query_size, config.kv_size
+    hidden = config.hidden
     shapes: dict[str, tuple[int, ...]] = {
         "token_embd.weight": (config.vocab, hidden),
         "output_norm.weight": (hidden,),
     }
     if not config.tied_embeddings:
         shapes["output.weight"] = (config.vocab, hidden)
-    layer: dict[str, tuple[int, ...]] = {}
+    common = _feed_forward_shapes(config)
     if config.pre_norms:
-        layer |= {"attn_norm.weight": (hidden,), f"{config.ffn_norm_name}.weight": (hidden,)}
-    parts = {"qkv": queries + 2 * pairs} if config.fused_qkv else {"q": queries, "k": pairs, "v": pairs}
-    layer |= {f"attn_{part}.weight": (rows, hidden) for part, rows in parts.items()}
+        common |= {"attn_norm.weight": (hidden,), f"{config.ffn_norm_name}.weight": (hidden,)}
+    if config.post_norms:
+        common |= {"post_attention_norm.weight": (hidden,), "post_ffw_norm.weight": (hidden,)}
+    attention, recurrent = common | _attention_shapes(config), common | _delta_shapes(config)
+    return shapes | {
+        f"blk.{index}.{name}": shape
+        for index, layer in enumerate(config.layers)
+        for name, shape in (recurrent if layer.recurrent else attention).items()
+    }
+
+
+def _attention_shapes(config: DecoderConfig) -> dict[str, tuple[int, ...]]:
+    hidden, queries, pairs = config.hidden, config.query_size, config.kv_size
+    rows = 2 * queries if config.attention_gate else queries
+    parts = {"qkv": rows + 2 * pairs} if config.fused_qkv else {"q": rows, "k": pairs, "v": pairs}
+    layer: dict[str, tuple[int, ...]] = {f"attn_{part}.weight": (rows, hidden) for part, rows in parts.items()}
     if config.qkv_bias:
         layer |= {f"attn_{part}.bias": (rows,) for part, rows in parts.items()}
     layer["attn_output.weight"] = (hidden, queries)
@@ -132,13 +145,27 @@ def tensor_shapes(config: DecoderConfig) -> dict[str, tuple[int, ...]]:
         layer["attn_output.bias"] = (hidden,)
     if config.attention_sinks:
         layer["attn_sinks.weight"] = (config.heads,)
-    layer |= _feed_forward_shapes(config)
-    if config.post_norms:
-        layer |= {"post_attention_norm.weight": (hidden,), "post_ffw_norm.weight": (hidden,)}
     if config.head_norm is not None:
         sizes = (config.head_dim,) * 2 if config.head_norm == "head" else (queries, pairs)
         layer |= {f"attn_{part}_norm.weight": (size,) for part, size in zip("qk", sizes, strict=True)}
-    return shapes | {f"blk.{i}.{name}": shape for i in range(len(config.layers)) for name, shape in layer.items()}
+    return layer
+
+
+def _delta_shapes(config: DecoderConfig) -> dict[str, tuple[int, ...]]:
+    delta, hidden = config.delta, config.hidden
+    if delta is None:
+        return {}
+    return {
+        "attn_qkv.weight": (delta.channels, hidden),
+        "attn_gate.weight": (delta.value_size, hidden),
+        "ssm_alpha.weight": (delta.value_heads, hidden),
+        "ssm_beta.weight": (delta.value_heads, hidden),
+        "ssm_conv1d.weight": (delta.channels, delta.kernel),
+        "ssm_dt.bias": (delta.value_heads,),
+        "ssm_a": (delta.value_heads,),
+        "ssm_norm.weight": (delta.head_dim,),
+        "ssm_out.weight": (hidden, delta.value_size),
+    }
 
 
 def _feed_forward_shapes(config: DecoderConfig) -> dict[str, tuple[int, ...]]:

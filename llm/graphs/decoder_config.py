@@ -48,6 +48,39 @@ class LayerConfig:
     """Index into `DecoderConfig.ropes`; None = no position embedding."""
     window: int | None = None
     """Number of tokens that attention sees, the token itself included; None = all."""
+    recurrent: bool = False
+    """Whether it is a gated delta layer (`DecoderConfig.delta`) in place of attention."""
+
+
+@dataclass(frozen=True)
+class DeltaConfig:
+    """Gated delta layers (https://arxiv.org/abs/2412.06464): a causal convolution of Q, K and V, then a recurrence.
+
+    The state of a head is a matrix that every token decays, and corrects towards returning its value for its key.
+    """
+
+    key_heads: int
+    """Of queries as well."""
+    value_heads: int
+    """Value head ``h`` uses key head ``h % key_heads``."""
+    head_dim: int
+    kernel: int
+    """Number of tokens that the convolution sees, the token itself included."""
+
+    @property
+    def key_size(self) -> int:
+        """Size of all key heads, and of all query heads."""
+        return self.key_heads * self.head_dim
+
+    @property
+    def value_size(self) -> int:
+        """Size of all value heads."""
+        return self.value_heads * self.head_dim
+
+    @property
+    def channels(self) -> int:
+        """Number of channels of the convolution: Q, K and V."""
+        return 2 * self.key_size + self.value_size
 
 
 @dataclass(frozen=True)
@@ -118,6 +151,10 @@ class DecoderConfig:
     """Whether every head has a further score in its softmax, which belongs to no token."""
     ffn_norm_name: str = "ffn_norm"
     """What the file calls the norm before the feed-forward layer."""
+    delta: DeltaConfig | None = None
+    """Of the layers that are recurrent."""
+    attention_gate: bool = False
+    """Whether each query head is followed by a gate of the head's output in the file."""
 
     @property
     def query_size(self) -> int:

@@ -13,11 +13,27 @@ from .weights_file import GraphBuilder, Span, Weight
 
 
 @dataclass(frozen=True)
+class DeltaWeights:
+    """What a gated delta layer has besides projections of Q, K, V and of its output."""
+
+    gates: Weight
+    """Rows of the output's gate, then of each value head's beta, then of each one's alpha."""
+    kernel: Span
+    """[channels, tokens] of the convolution."""
+    time_bias: Span
+    """Added to alpha, one for each value head."""
+    decay: Span
+    """Factor of the softplus of alpha, negative, one for each value head."""
+    norm: Span
+    """Of each value head's output."""
+
+
+@dataclass(frozen=True)
 class Layer:
     """Weights of one decoder layer; None = the layer has no such step."""
 
     qkv: Weight
-    """Rows of Q, then K, then V; rotary embeddings act on the two halves of a head."""
+    """Rows of Q, then K, then V; rotary embeddings act on the two halves of a head. A gated attention's come last."""
     attention_output: Weight
     gate_up: Weight
     """Rows of gate, then up; of experts, one after the other, rows of gate and up in turns."""
@@ -41,6 +57,8 @@ class Layer:
     """[experts, 2 * ffn], gate and up in turns."""
     down_bias: Span | None = None
     """[experts, hidden]."""
+    delta: DeltaWeights | None = None
+    """Of a gated delta layer, with the rest of its weights in the places of those of attention."""
 
 
 @dataclass(frozen=True)
@@ -112,8 +130,8 @@ def cache_inputs(graph: GraphBuilder, config: DecoderConfig, index: int, length:
 
 
 def declare_presents(graph: GraphBuilder, config: DecoderConfig, length: str) -> None:
-    """Declare the KV cache of all layers as outputs."""
-    for index in range(len(config.layers)):
-        for part in ("key", "value"):
+    """Declare the KV cache of all layers with attention as outputs."""
+    for index, layer in enumerate(config.layers):
+        for part in () if layer.recurrent else ("key", "value"):
             shape: list[int | str] = [1, config.kv_heads, length, config.head_dim]
             graph.output(f"present.{index}.{part}", TensorProto.FLOAT, shape)

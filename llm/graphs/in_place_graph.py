@@ -25,6 +25,7 @@ from .decoder_layers import (
     rms_norm,
     scaled,
 )
+from .delta_layers import delta_layer
 from .expert_layers import mixture_of_experts
 from .weight_products import MICROSOFT, product
 from .weights_file import GraphBuilder, Span, Weight
@@ -77,7 +78,10 @@ class _InPlaceWriter:
         for index, layer in enumerate(weights.exact_layers):
             prefix = f"layer.{index}"
             y, x = self._normalised(x, added, layer.attention_norm, f"{prefix}.attention_norm", f"{prefix}.x")
-            y = self._attention(y, layer, index, lengths)
+            if config.layers[index].recurrent:
+                y = delta_layer(graph, y, layer, config, index)
+            else:
+                y = self._attention(y, layer, index, lengths)
             y = self._product(y, layer.attention_output, f"{prefix}.attention_output")
             y = biased(graph, y, layer.output_bias, f"{prefix}.attention_output")
             added = self._output(y, layer.attention_post_norm, f"{prefix}.attention_post_norm")
@@ -119,6 +123,10 @@ class _InPlaceWriter:
         graph, config, prefix = self._graph, self._config, f"layer.{index}"
         options = config.layers[index]
         qkv = biased(graph, self._product(y, layer.qkv, f"{prefix}.qkv"), layer.qkv_bias, f"{prefix}.qkv")
+        gate = ""
+        if config.attention_gate:
+            sizes = graph.constant("gated.sizes", np.array([config.query_size + 2 * config.kv_size, config.query_size]))
+            qkv, gate = graph.nodes("Split", [qkv, sizes], [f"{prefix}.qkv.heads", f"{prefix}.output_gate"], axis=-1)
         qkv = self._reshaped(qkv, [1, -1, config.query_size + 2 * config.kv_size])
         heads = [qkv, "", ""] if config.head_norm is None else self._normalised_heads(qkv, layer, prefix)
         inputs = [*heads, *cache_inputs(graph, config, index, "capacity"), *lengths]
@@ -144,7 +152,12 @@ class _InPlaceWriter:
             scale=config.attention_scale,
             **attributes,
         )[0]
-        return self._reshaped(attended, [-1, config.query_size])
+        attended = self._reshaped(attended, [-1, config.query_size])
+        if not gate:
+            return attended
+        return graph.node(
+            "Mul", [attended, graph.node("Sigmoid", [gate], f"{gate}.sigmoid")], f"{prefix}.attention.gated"
+        )
 
     def _normalised_heads(self, qkv: str, layer: Layer, prefix: str) -> list[str]:
         """Split Q, K and V, and normalise Q and K: [1, tokens, heads * head dim] each."""

@@ -10,20 +10,22 @@ from typing import Any
 
 import numpy as np
 
+from trisect.runtime.errors import UnsupportedModel
 from trisect.runtime.progress import Progress
 
 from ..architectures import read_config
 from ..bundle import VERSION, Bundle, PhaseGraph
-from ..gguf.gguf_reader import GgufFile
+from ..gguf.gguf_reader import GgufFile, GgufTensor
 from ..gguf.gguf_tokenizer import read_tokenizer
 from ..gguf.quantised_blocks import half_rotation_order
 from ..graphs.cache_dtype import in_place_graphs
-from ..graphs.decoder_config import DecoderConfig
-from ..graphs.decoder_layers import Layer, ModelWeights
+from ..graphs.decoder_config import DecoderConfig, LayerConfig
+from ..graphs.decoder_layers import DeltaWeights, Layer, ModelWeights
 from ..graphs.in_place_graph import can_write_in_place, write_in_place
 from ..graphs.standard_graph import write_standard
 from ..graphs.weights_file import Linear, Span, Stacked, Weight, WeightsFile
-from ..running.kv_layer import equal_layers
+from ..running.kv_layer import KvLayer
+from ..running.recurrent_state import RecurrentState
 from ..running.tokenizer import Tokenizer
 from .expert_conversion import convert_expert_biases, convert_experts
 from .weight_conversion import PhaseWeights, Preference, WeightConverter
@@ -93,8 +95,13 @@ def import_decoder(
             f"context limited to {_CONTEXT_MAX_TOKENS} of the {config.context_length} tokens that the file states"
         )
         config = replace(config, context_length=_CONTEXT_MAX_TOKENS)
-    tokenizer.save(folder)
     in_place = can_write_in_place(config)
+    if config.delta is not None and not in_place:
+        raise UnsupportedModel(
+            f"{file.path.name} has gated delta layers beside heads of {config.head_dim}",
+            remedy="use a model whose heads are a multiple of 16",
+        )
+    tokenizer.save(folder)
     with WeightsFile(folder / WEIGHTS_FILE) as output:
         wide = _input_group(config) if in_place and prefer == "speed" and _is_small(file) else None
         converter = WeightConverter(
@@ -103,13 +110,14 @@ def import_decoder(
         converted = _DecoderWeights(file, config, output, converter).convert(progress)
     progress(1, 1, "writing the graphs")
     multiplied = [product for layer in converted.exact_layers for product in _products_by_share(layer, config)]
-    write_standard(folder / "standard.onnx", config, converted, WEIGHTS_FILE)
+    if config.delta is None:
+        write_standard(folder / "standard.onnx", config, converted, WEIGHTS_FILE)
     graphs: tuple[PhaseGraph, ...]
     group = min((block for layer in converted.layers for block in _blocks_of(layer)), default=None)
     if in_place:
         write_in_place(folder / "in_place.onnx", config, converted, WEIGHTS_FILE)
         standard = PhaseGraph("standard.onnx", cache="grown", engines=("openvino",), fresh=True, scale_group=group)
-        graphs = (standard, *in_place_graphs(folder))
+        graphs = (*((standard,) if config.delta is None else ()), *in_place_graphs(folder))
     else:
         graphs = (PhaseGraph("standard.onnx", cache="grown", fresh=True, scale_group=group),)
     return Bundle(
@@ -119,7 +127,12 @@ def import_decoder(
         source_sha256="",
         importer="",
         layers=len(config.layers),
-        kv_layers=equal_layers(len(config.layers), config.kv_heads, config.head_dim),
+        kv_layers=tuple(
+            KvLayer(index, config.kv_heads, config.head_dim)
+            for index, layer in enumerate(config.layers)
+            if not layer.recurrent
+        ),
+        states=_states(config),
         vocab=config.vocab,
         context_length=config.context_length,
         graphs=graphs,
@@ -154,19 +167,21 @@ class _DecoderWeights:
         count = len(config.layers)
         for index in range(count):
             progress(index + 1, count + 1, f"layer {index + 1} of {count}")
-            prefill, decode = self._layer(f"blk.{index}.")
+            prefill, decode = self._layer(f"blk.{index}.", config.layers[index])
             layers.append(prefill)
             exact.append(decode)
         return ModelWeights(embedding, head, norm, tuple(tables), tuple(layers), tuple(exact))
 
-    def _layer(self, prefix: str) -> tuple[Layer, Layer]:
+    def _layer(self, prefix: str, options: LayerConfig) -> tuple[Layer, Layer]:
         """Return a layer with the weights for prefill, and with those for decode."""
-        config = self._config
-        qkv = ("attn_qkv",) if config.fused_qkv else ("attn_q", "attn_k", "attn_v")
+        config, attends = self._config, not options.recurrent
+        qkv = ("attn_qkv",) if config.fused_qkv or not attends else ("attn_q", "attn_k", "attn_v")
         gate_up = ("ffn_up",) if config.fused_gate_up else ("ffn_gate", "ffn_up")
         products = {
-            "qkv": self._product(prefix, qkv, self._orders()),
-            "attention_output": self._product(prefix, ("attn_output",)),
+            "qkv": self._gated_qkv(prefix)
+            if config.attention_gate and attends
+            else self._product(prefix, qkv, self._orders() if attends else None),
+            "attention_output": self._product(prefix, ("attn_output" if attends else "ssm_out",)),
         }
         if config.experts is not None:
             products["router"] = self._product(prefix, ("ffn_gate_inp",))
@@ -180,8 +195,8 @@ class _DecoderWeights:
             "ffn_norm": ([f"{config.ffn_norm_name}.weight"], config.pre_norms),
             "ffn_post_norm": (["post_ffw_norm.weight"], config.post_norms),
             # Norms over heads need no reordering, since files that have them rotate by halves.
-            "query_norm": (["attn_q_norm.weight"], config.head_norm is not None),
-            "key_norm": (["attn_k_norm.weight"], config.head_norm is not None),
+            "query_norm": (["attn_q_norm.weight"], config.head_norm is not None and attends),
+            "key_norm": (["attn_k_norm.weight"], config.head_norm is not None and attends),
             "sinks": (["attn_sinks.weight"], config.attention_sinks),
         }
         rest: dict[str, Any] = {
@@ -196,6 +211,8 @@ class _DecoderWeights:
             rest |= convert_experts(self._converter, self._output, self._tensors, prefix)
             if config.experts.biases:
                 rest |= convert_expert_biases(self._output, self._tensors, prefix)
+        if not attends:
+            rest["delta"] = self._delta(prefix)
         prefill: dict[str, Any] = {name: weights.prefill for name, weights in products.items()}
         decode: dict[str, Any] = {name: weights.decode for name, weights in products.items()}
         return Layer(**prefill, **rest), Layer(**decode, **rest)
@@ -205,6 +222,21 @@ class _DecoderWeights:
     ) -> PhaseWeights:
         tensors = [self._tensors[f"{prefix}{name}.weight"] for name in names]
         return self._converter.product(tensors, orders or [None] * len(names))
+
+    def _gated_qkv(self, prefix: str) -> PhaseWeights:
+        """Convert Q, K and V, and then the rows of Q's gates, which follow each head of Q in the file."""
+        config = self._config
+        query, key, value = (self._tensors[f"{prefix}attn_{part}.weight"] for part in "qkv")
+        query.check_size()
+        halves = query.data.reshape(config.heads, 2, config.head_dim, -1)
+        shape = (config.query_size, config.hidden)
+        query, gate = (GgufTensor(query.name, shape, query.type, halves[:, at].reshape(shape[0], -1)) for at in (0, 1))
+        return self._converter.product([query, key, value, gate], [None] * 4)
+
+    def _delta(self, prefix: str) -> DeltaWeights:
+        gates = self._product(prefix, ("attn_gate", "ssm_beta", "ssm_alpha")).decode
+        names = {"kernel": "ssm_conv1d.weight", "time_bias": "ssm_dt.bias", "decay": "ssm_a", "norm": "ssm_norm.weight"}
+        return DeltaWeights(gates, **{field: self._vector(f"{prefix}{name}") for field, name in names.items()})
 
     def _orders(self) -> list[np.ndarray | None]:
         """Return the new row orders of Q, K and V, or of the three as one tensor."""
@@ -240,7 +272,20 @@ def _blocks_of(layer: Layer) -> Iterator[int]:
 
 
 def _products_of(layer: Layer) -> list[Weight]:
-    return [layer.qkv, layer.attention_output, layer.gate_up, layer.down]
+    products = [layer.qkv, layer.attention_output, layer.gate_up, layer.down]
+    return products if layer.delta is None else [*products, layer.delta.gates]
+
+
+def _states(config: DecoderConfig) -> tuple[RecurrentState, ...]:
+    """Return what the layers other than attention keep between runs."""
+    if config.delta is None:
+        return ()
+    shapes = {
+        "conv": (config.delta.channels, config.delta.kernel - 1),
+        "delta": (config.delta.value_heads, config.delta.head_dim, config.delta.head_dim),
+    }
+    recurrent = [index for index, layer in enumerate(config.layers) if layer.recurrent]
+    return tuple(RecurrentState(index, part, shape) for index in recurrent for part, shape in shapes.items())
 
 
 def _products_by_share(layer: Layer, config: DecoderConfig) -> list[tuple[Weight, float]]:

@@ -15,6 +15,7 @@ from trisect.runtime.errors import ContextExceeded
 from trisect.runtime.tensors.dtypes import dtype_of
 
 from .kv_layer import KvLayer
+from .recurrent_state import RecurrentState, RecurrentStates
 
 _STEP_TOKENS = 256
 
@@ -31,6 +32,8 @@ class KvCache:
         Tokens to allocate for at first.
     batch : int
         Number of sequences, all of one length.
+    states : sequence of RecurrentState
+        What layers without attention keep.
 
     Examples
     --------
@@ -39,8 +42,17 @@ class KvCache:
     (256, 0)
     """
 
-    def __init__(self, layers: Sequence[KvLayer], context_length: int, capacity: int, *, batch: int = 1) -> None:
+    def __init__(
+        self,
+        layers: Sequence[KvLayer],
+        context_length: int,
+        capacity: int,
+        *,
+        batch: int = 1,
+        states: Sequence[RecurrentState] = (),
+    ) -> None:
         self.layers = tuple(layers)
+        self.states = RecurrentStates(states, batch)
         self.context_length = context_length
         self.capacity = 0
         """Number of tokens that fit into the buffers."""
@@ -98,6 +110,7 @@ class KvCache:
     def clear(self) -> None:
         """Remove all tokens; the buffers stay allocated."""
         self.length = 0
+        self.states.clear()
 
 
 def _convert(values: np.ndarray, target: np.ndarray) -> None:

@@ -19,12 +19,25 @@ _WIDENS, _NARROWS = (EXPERTS, EXPERT_FFN, HIDDEN), (EXPERTS, HIDDEN, EXPERT_FFN)
 _EXPERT_ENTRIES = {"expert_count": EXPERTS, "expert_used_count": 3, "expert_feed_forward_length": EXPERT_FFN}
 _QUERIES, _PAIRS = HEADS * HEAD_DIM, KV_HEADS * HEAD_DIM
 
-_LAYERS = {"smollm3": 5, "gemma3": 8, "gemma3-scaled": 6, "olmo3": 5, "gemma2": 3}
-FILE_NAMES = {"llama3": "llama", "phi4": "phi3", "olmo3": "olmo2", "qwen3-yarn": "qwen3", "gemma3-scaled": "gemma3"}
+_DELTA_HEAD_DIM = 32
+_DELTA_ENTRIES = {
+    "ssm.time_step_rank": 4, "ssm.state_size": _DELTA_HEAD_DIM, "ssm.inner_size": 4 * _DELTA_HEAD_DIM,
+    "ssm.conv_kernel": 4, "full_attention_interval": 2, "rope.dimension_count": HEAD_DIM // 2,
+    "rope.dimension_sections": [3, 3, 2, 0],
+}  # fmt: skip
+_LAYERS = {"qwen35": 4, "qwen35-repeated": 3, "smollm3": 5, "gemma3": 8, "gemma3-scaled": 6, "olmo3": 5, "gemma2": 3}
+FILE_NAMES = {
+    "llama3": "llama",
+    "phi4": "phi3",
+    "olmo3": "olmo2",
+    "qwen3-yarn": "qwen3",
+    "gemma3-scaled": "gemma3",
+    "qwen35-repeated": "qwen35",
+}
 """Variants of an architecture -> its name in files."""
 VARIANTS = (
     *("llama3", "qwen2", "qwen3", "qwen3-yarn", "smollm3", "gemma", "gemma2", "gemma3", "gemma3-scaled", "phi3"),
-    *("phi4", "granite", "olmo2", "olmo3", "qwen3moe", "gpt-oss"),
+    *("phi4", "granite", "olmo2", "olmo3", "qwen3moe", "gpt-oss", "qwen35", "qwen35-repeated"),
 )
 
 
@@ -62,6 +75,8 @@ def _metadata(variant: str) -> dict[str, Any]:
             "rope.scaling.attn_factor": 1.19,
         },
         "granite": {"embedding_scale": 3.0, "residual_scale": 0.5, "logit_scale": 2.5, "attention.scale": 0.3},
+        "qwen35": lengths | _DELTA_ENTRIES | {"ssm.group_count": 4},
+        "qwen35-repeated": lengths | _DELTA_ENTRIES | {"ssm.group_count": 2, "nextn_predict_layers": 1},
         "qwen3moe": _EXPERT_ENTRIES,
         "gpt-oss": window | lengths | _EXPERT_ENTRIES | {
             "rope.scaling.type": "yarn", "rope.scaling.factor": 8.0, "rope.scaling.original_context_length": 64,
@@ -112,6 +127,25 @@ def _tensors(variant: str, name: str, layers: int) -> dict[str, np.ndarray | Non
             # Large enough for the limit of 7.
             block |= {f"ffn_{part}_exps.bias": generator.normal(0, 5, (EXPERTS, EXPERT_FFN)) for part in ("gate", "up")}
             block["ffn_down_exps.bias"] = generator.normal(0, 0.1, (EXPERTS, HIDDEN))
+        if name == "qwen35":
+            block |= {"ffn_norm.weight": None, "post_attention_norm.weight": near(1, HIDDEN)}
+            if variant == "qwen35-repeated" and index == layers - 1:  # predicts a further token
+                block["nextn.eh_proj.weight"] = matrix(HIDDEN, 2 * HIDDEN)
+                block |= {f"nextn.{part}.weight": near(1, HIDDEN) for part in ("enorm", "hnorm", "shared_head_norm")}
+            if index % 2 == 1 or "nextn.enorm.weight" in block:
+                block["attn_q.weight"] = matrix(2 * _QUERIES, HIDDEN)
+                block |= {f"attn_{part}_norm.weight": near(1, HEAD_DIM) for part in "qk"}
+            else:
+                value_heads, size = 4, _DELTA_HEAD_DIM
+                channels = (2 * (2 if variant == "qwen35-repeated" else 4) + value_heads) * size
+                block |= {f"attn_{part}.weight": None for part in ("q", "k", "v", "output")}
+                block |= {
+                    "attn_qkv.weight": matrix(channels, HIDDEN), "attn_gate.weight": matrix(value_heads * size, HIDDEN),
+                    "ssm_alpha.weight": matrix(value_heads, HIDDEN), "ssm_beta.weight": matrix(value_heads, HIDDEN),
+                    "ssm_conv1d.weight": generator.normal(0, 0.5, (channels, 4)), "ssm_dt.bias": near(0, value_heads),
+                    "ssm_a": -generator.uniform(0.1, 2, value_heads), "ssm_norm.weight": near(1, size),
+                    "ssm_out.weight": matrix(HIDDEN, value_heads * size),
+                }  # fmt: skip
         if name == "phi3":
             block |= {f"attn_{part}.weight": None for part in "qkv"} | {"ffn_gate.weight": None}
             block["attn_qkv.weight"] = matrix(_QUERIES + 2 * _PAIRS, HIDDEN)

@@ -24,7 +24,7 @@ class InPlaceRunner(Runner):
         self._last = np.zeros(batch, np.int32)
         self._total = np.zeros((), np.int32)
         self._token = np.zeros((batch, 1), np.int64)
-        self._step: Binding | None = None
+        self._steps: dict[int, Binding] = {}  # by the set of recurrent states that it reads
         self._generation = -1
 
     def forward(self, ids: np.ndarray, start: int) -> np.ndarray:
@@ -38,33 +38,37 @@ class InPlaceRunner(Runner):
         self._last[:] = start + count - 1
         self._total[...] = start + count
         if count == 1:
-            if self._step is None or self._generation != cache.generation:
-                self._step, self._generation = self._bind(self._token, cache), cache.generation
+            if self._generation != cache.generation:
+                self._steps, self._generation = {}, cache.generation
+            if cache.states.current not in self._steps:
+                self._steps[cache.states.current] = self._bind(self._token, cache)
             self._token[:, 0] = ids[..., 0]
-            self._step.run()
+            self._steps[cache.states.current].run()
         else:
             self._bind(np.ascontiguousarray(np.atleast_2d(ids)), cache).run()
         cache.length = start + count
+        cache.states.advance()
         return last_scores(self._logits, ids)
 
     def continue_from(self, cache: KvCache) -> None:
         if cache is not self._cache:
-            self._cache, self._step = cache, None
+            self._cache, self._steps = cache, {}
 
     def reset(self, cache: KvCache) -> None:
         self.continue_from(cache)
 
     def rewind(self, length: int) -> int:
-        if self._cache is None:
+        if self._cache is None or (self._cache.states and length != self._cache.length):
             return 0
         self._cache.length = length
         return length
 
     def close(self) -> None:
-        self._step = self._cache = None
+        self._steps, self._cache = {}, None
         self.module.close()
 
     def _bind(self, ids: np.ndarray, cache: KvCache) -> Binding:
         presents = {present_name(name): buffer for name, buffer in cache.buffers.items()}
         inputs = {"input_ids": ids, "seqlens_k": self._last, "total_sequence_length": self._total, **cache.buffers}
-        return self.module.bind(inputs, {"logits": self._logits, **presents})
+        states = cache.states
+        return self.module.bind(inputs | states.inputs(), {"logits": self._logits, **presents, **states.outputs()})
