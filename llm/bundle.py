@@ -79,6 +79,12 @@ class StoredForm:
     """Number of weights."""
     error: float
     """Root mean square of their errors, relative to that of the weights; 0 = exact."""
+    bits: int = 0
+    """Of a weight's level; 0 = not quantised."""
+    block: int = 0
+    """Number of weights that share a scale."""
+    has_offsets: bool = False
+    """Whether each block has an offset too."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +115,8 @@ class Bundle:
     """Of a prompt token before the last, without attention: the output projection is applied to the last token only."""
     decode_bytes_per_token: int
     """Weights read to compute one token."""
+    layer_values: int = 0
+    """Values that one layer computes for a token, its widest intermediate results included; 0 = unknown."""
     notes: tuple[str, ...] = ()
     """Remarks of the import for the user."""
     states: tuple[RecurrentState, ...] = ()

@@ -13,7 +13,8 @@ import numpy as np
 
 from trisect.llm.bundle import Bundle
 from trisect.llm.generate import open_bundle
-from trisect.llm.phases.device_choice import DeviceChoice, choose_devices, measured_phases
+from trisect.llm.phases.device_choice import choose_devices, measured_phases
+from trisect.llm.phases.fitting_choice import DeviceChoice
 from trisect.llm.phases.phase_prediction import PhasePrediction
 from trisect.profiles.measuring.machine_limits import peak_flops, read_bandwidth_bytes_per_s
 from trisect.runtime.device import Device

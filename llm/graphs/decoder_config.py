@@ -162,6 +162,12 @@ class DecoderConfig:
         return self.heads * self.head_dim
 
     @property
+    def layer_values(self) -> int:
+        """Number of values that one layer computes for a token: residual, norm, Q, K, V, gate, up and their product."""
+        active = 1 if self.experts is None else self.experts.used
+        return 2 * self.hidden + self.query_size + 2 * self.kv_size + 3 * self.ffn * active
+
+    @property
     def kv_size(self) -> int:
         """Size of all key heads, and of all value heads."""
         return self.kv_heads * self.head_dim

@@ -139,6 +139,7 @@ def import_decoder(
         weights_bytes=(folder / WEIGHTS_FILE).stat().st_size,
         flops_per_token=int(sum(2 * share * weight.shape[0] * weight.shape[1] for weight, share in multiplied)),
         decode_bytes_per_token=converted.output.size_bytes + int(sum(w.size_bytes * share for w, share in multiplied)),
+        layer_values=config.layer_values,
         notes=tuple(notes),
         forms=converter.forms(),
     )

@@ -63,6 +63,22 @@ class _Stored:
     """Sum of their errors' squares."""
 
 
+def decode_form(kind: str, prefer: Preference) -> BlockForm | None:
+    """Return the form for decode of weights of a type; None for dense weights."""
+    block_type = BLOCK_TYPES.get(kind)
+    if block_type is None:
+        return None
+    exact = exact_form(block_type)
+    return offset_free_form(block_type) if prefer == "speed" and exact.bits == 8 else exact
+
+
+def stored_form(kind: str, phase: Phases, form: BlockForm | None, weights: int, error: float = 0.0) -> StoredForm:
+    """Return the record of weights of one type in one form."""
+    if form is None:
+        return StoredForm(kind, phase, _described(kind, None), weights, error)
+    return StoredForm(kind, phase, _described(kind, form), weights, error, form.bits, form.block, form.has_offsets)
+
+
 class WeightConverter:
     """Writes tensors to a weights file, in the form for each phase.
 
@@ -123,15 +139,12 @@ class WeightConverter:
     def forms(self) -> tuple[StoredForm, ...]:
         """Return what was stored in which form, and its error."""
         return tuple(
-            StoredForm(
-                type=kind,
-                phase=phase,
-                form=_described(kind, form),
-                weights=stored.weights,
+            stored_form(
+                kind, phase, form, stored.weights,
                 error=math.sqrt(stored.error_squares / stored.squares) if stored.squares else 0.0,
             )
             for (kind, form, phase), stored in self._stored.items()
-        )
+        )  # fmt: skip
 
     def dense_dtype(self, tensor: GgufTensor) -> np.dtype[Any]:
         """Return how a tensor is stored where it is not in blocks."""
@@ -155,11 +168,7 @@ class WeightConverter:
 
     def _form(self, tensor: GgufTensor) -> BlockForm | None:
         """Return the form for decode; None for dense weights."""
-        kind = BLOCK_TYPES.get(tensor.type)
-        if kind is None or not self.in_blocks:
-            return None
-        exact = exact_form(kind)
-        return offset_free_form(kind) if self._prefer == "speed" and exact.bits == 8 else exact
+        return decode_form(tensor.type, self._prefer) if self.in_blocks else None
 
     def _stack(self, parts: Sequence[_Part], forms: Sequence[BlockForm | None], phase: Phases) -> Weight:
         """Write parts, those of equal form as one."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from trisect.runtime.device import Device
 from trisect.runtime.errors import EngineFailed, InvalidModel, ProfileMissing
@@ -11,25 +10,11 @@ from trisect.runtime.progress import Progress, no_progress
 
 from ..bundle import Bundle
 from ..device_abilities import able_devices
+from .fitting_choice import DeviceChoice, fitting_choice
+from .model_memory import ModelSizes, devices_too_many
 from .phase_measurement import ALL_LENGTHS, PhaseScope, is_measured, measure_phases
-from .phase_prediction import PhasePrediction, rank_device_pairs
+from .phase_prediction import rank_device_pairs
 from .phase_profile import PhaseProfile, load_phases, phases_path, save_phases, stored_phases
-
-
-@dataclass(frozen=True)
-class DeviceChoice:
-    """Devices chosen for a request, with the predictions that they were chosen by."""
-
-    prefill: Device
-    decode: Device
-    predictions: tuple[PhasePrediction, ...]
-    """Of all allowed pairs, best first; empty if there was one pair only and nothing is measured."""
-    notes: tuple[str, ...] = ()
-
-    @property
-    def predicted(self) -> PhasePrediction | None:
-        """Prediction for the chosen pair."""
-        return self.predictions[0] if self.predictions else None
 
 
 def choose_devices(
@@ -58,6 +43,8 @@ def choose_devices(
         For a name that no engine on this machine lists.
     EngineFailed
         If no allowed device can run the model; before anything is measured.
+    OutOfMemory
+        If it fits into the memory of none.
     """
     wanted_devices = {"prefill": prefill, "decode": decode}
     candidates = {phase: able_devices(bundle, wanted, phase) for phase, wanted in wanted_devices.items()}
@@ -67,7 +54,8 @@ def choose_devices(
             load_phases(phases_path(bundle, precision, threads), bundle, list(devices.values()))
         except ProfileMissing:  # measuring half a minute is too long just to predict the only pair
             notes = _notes((prefill, decode), devices, {})
-            return DeviceChoice(candidates["prefill"][0], candidates["decode"][0], (), notes)
+            choice = DeviceChoice(candidates["prefill"][0], candidates["decode"][0], (), notes)
+            return fitting_choice(bundle, choice, list(candidates.values()), context_tokens=prompt_tokens + new_tokens)
     profile, excluded = measured_phases(
         bundle, devices, threads=threads, precision=precision,
         scope=PhaseScope(up_to_tokens=prompt_tokens + new_tokens), progress=progress,
@@ -86,7 +74,9 @@ def choose_devices(
     )
     best = predictions[0]
     notes = _notes((prefill, decode), devices, excluded)
-    return DeviceChoice(devices[best.prefill], devices[best.decode], tuple(predictions), notes)
+    choice = DeviceChoice(devices[best.prefill], devices[best.decode], tuple(predictions), notes)
+    allowed = [candidates["prefill"], candidates["decode"]]
+    return fitting_choice(bundle, choice, allowed, context_tokens=prompt_tokens + new_tokens)
 
 
 def measured_phases(
@@ -125,6 +115,10 @@ def measured_phases(
         except (EngineFailed, InvalidModel) as error:
             del able[device.id]
             excluded[device.id] = error.message
+    longest = max(*scope.prompts(bundle), *scope.contexts(bundle))
+    for id_, reason in devices_too_many(ModelSizes.of(bundle), list(able.values()), longest).items():
+        del able[id_]
+        excluded[id_] = f"it does not fit into memory beside the others: {reason}"
     while able:
         known = stored_phases(path, bundle, list(able.values()))
         if known is not None and is_measured(known, bundle, list(able.values()), scope):

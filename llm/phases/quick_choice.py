@@ -17,7 +17,7 @@ from trisect.runtime.untrusted_files import MalformedFile, decode_json, read_byt
 
 from ..bundle import Bundle
 from ..device_abilities import able_devices
-from .device_choice import DeviceChoice
+from .fitting_choice import DeviceChoice, fitting_choice
 from .phase_prediction import PhasePrediction, rank_device_pairs
 from .phase_profile import (
     MAX_FILE_BYTES,
@@ -61,14 +61,25 @@ def choose_at_once(
         For a name that no engine on this machine lists.
     EngineFailed
         If no allowed device can run the model.
+    OutOfMemory
+        If it fits into the memory of none.
     InvalidProfile
         If the stored profile of the model is damaged.
     """
     allowed = [able_devices(bundle, wanted, phase) for phase, wanted in (("prefill", prefill), ("decode", decode))]
-    devices = {device.id: device for group in allowed for device in group}
-    path = phases_path(bundle, precision, threads)
-    own = stored_phases(path, bundle, list(devices.values()))
     new_tokens = min(new_tokens, max(1, bundle.context_length - prompt_tokens))
+    choice = _by_knowledge(
+        bundle, allowed, phases_path(bundle, precision, threads), prompt_tokens=prompt_tokens, new_tokens=new_tokens
+    )
+    return fitting_choice(bundle, choice, allowed, context_tokens=prompt_tokens + new_tokens)
+
+
+def _by_knowledge(
+    bundle: Bundle, allowed: Sequence[Sequence[Device]], path: Path, *, prompt_tokens: int, new_tokens: int
+) -> DeviceChoice:
+    """Return the devices that are best by what is known, wherever the model fits into memory."""
+    devices = {device.id: device for group in allowed for device in group}
+    own = stored_phases(path, bundle, list(devices.values()))
 
     def ranked(profile: PhaseProfile) -> list[PhasePrediction]:
         first, second = (

@@ -15,6 +15,7 @@ import numpy as np
 
 from trisect.runtime.device import Device
 from trisect.runtime.errors import InvalidInput
+from trisect.runtime.free_memory import return_freed_memory
 
 from ..bundle import Bundle
 from .answer_text import AnswerText
@@ -91,6 +92,7 @@ class LanguageSession:
         except BaseException:
             self._prefill.close()
             raise
+        return_freed_memory()  # what engines took while they packed weights
         self._cache: KvCache | None = None
         self._keeps_cache = keeps_cache
         # Tokens of which each runner has keys and values; those of the prefill device are in `_cache` as well.

@@ -145,6 +145,29 @@ class StatefulModule(Module, Protocol):
 
 
 @dataclass(frozen=True)
+class EngineMemory:
+    """Memory that an engine takes for a language model beside the pages that it maps from the weights file.
+
+    The defaults are those of the engine that takes most, for engines that state nothing.
+    """
+
+    copies: float = 2.5
+    """Of the levels of quantised weights, in layouts of the engine's own."""
+    bytes_per_block: int = 12
+    """For the scale of each block."""
+    bytes_per_offset: int = 16
+    """For the offset of each block that has one."""
+    bytes_per_float: int = 8
+    """For each weight that is not quantised."""
+    cache_copies: float = 2.0
+    """Of the KV cache in float32, where the engine keeps it inside."""
+    activation_copies: float = 3.0
+    """Of the values, in float32, that one layer computes for the tokens of a run."""
+    base_bytes: int = 64 << 20
+    """For everything that does not grow with the model."""
+
+
+@dataclass(frozen=True)
 class EngineCapabilities:
     """What an engine can do beyond loading and running models; the defaults hold for an engine that states nothing."""
 
@@ -158,6 +181,8 @@ class EngineCapabilities:
     """False for devices that only imitate one: their results are zeros, and loaded models take no memory."""
     half_precision_kinds: frozenset[str] = frozenset()
     """Kinds of its devices that compute float32 in float16, whatever precision is asked for."""
+    memory: EngineMemory = field(default_factory=EngineMemory)
+    """What a language model takes there."""
     vendor: str = ""
     """Maker of the GPUs and NPUs that it drives (``intel``, ``nvidia``), where they are one maker's only."""
 

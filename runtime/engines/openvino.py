@@ -19,7 +19,7 @@ from ..device import Device, Kind, Limits
 from ..errors import UnsupportedModel
 from ..tensors.containers import container_of
 from ..tensors.tensor_spec import Arrays
-from .base import EngineCapabilities, LoadOptions
+from .base import EngineCapabilities, EngineMemory, LoadOptions
 from .common.decoder_support import DecoderSupport
 from .common.engine_errors import engine_error
 from .common.host_info import host_memory_bytes
@@ -66,7 +66,14 @@ class OpenVinoEngine:
 
     name = "openvino"
     package = "openvino"
-    capabilities = EngineCapabilities(internal_state=True, half_precision_kinds=frozenset({"npu"}), vendor="intel")
+    capabilities = EngineCapabilities(
+        internal_state=True,
+        half_precision_kinds=frozenset({"npu"}),
+        # One copy in the layout that it compiles for, and one for the lengths of the first prompt; a second one of the
+        # head. Measured with 2026.4 on random models of 1.2 billion parameters: within 7 %.
+        memory=EngineMemory(copies=2.5, bytes_per_block=4, bytes_per_offset=4, bytes_per_float=6),
+        vendor="intel",
+    )
 
     def __init__(self) -> None:
         self._core = ov.Core()

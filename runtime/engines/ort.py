@@ -8,7 +8,7 @@ import onnxruntime as ort
 
 from ..device import Device
 from ..tensors.tensor_spec import Arrays
-from .base import EngineCapabilities, LoadOptions
+from .base import EngineCapabilities, EngineMemory, LoadOptions
 from .common.decoder_support import DecoderSupport
 from .common.host_info import cpu_name, host_memory_bytes
 from .common.kernels import Kernel
@@ -25,7 +25,14 @@ class OrtEngine:
 
     name = "ort"
     package = "onnxruntime"
-    capabilities = EngineCapabilities(external_data_folder=True)
+    capabilities = EngineCapabilities(
+        external_data_folder=True,
+        # MatMulNBits is packed once: levels, and a float32 scale and sum per block; the float32 scales that it was
+        # packed from stay too. Measured with 1.31 on random models of 1.2 billion parameters: within 3 %.
+        memory=EngineMemory(
+            copies=1.0, bytes_per_block=12, bytes_per_offset=4, bytes_per_float=4, cache_copies=1.0, base_bytes=32 << 20
+        ),
+    )
 
     def devices(self) -> list[Device]:
         """Return the CPU."""

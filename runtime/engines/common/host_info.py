@@ -6,6 +6,8 @@ import os
 import platform
 from pathlib import Path
 
+from ...free_memory import limit_bytes
+
 
 def cpu_name() -> str:
     """Return the processor's model name."""
@@ -19,8 +21,9 @@ def cpu_name() -> str:
 
 
 def host_memory_bytes() -> int | None:
-    """Return the size of this machine's memory; None where the system does not report it."""
+    """Return the size of this machine's memory, or of its container's; None where the system does not report it."""
     try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):
         return None
+    return min(total, limit_bytes() or total)

@@ -146,7 +146,8 @@ def test_the_description_says_how_each_type_is_stored(bundles: Path, tmp_path: P
     count = 2 * (128 * 128 * 2 + 64 * 128 + 3 * 128 * 192)
     fast = {(form.type, form.phase): form for form in open_model(path).forms}
     assert fast.keys() == {(t, p) for t in ("Q4_1", "Q5_1") for p in ("prefill", "decode")} | {("Q8_0", "both")}
-    assert fast["Q4_1", "decode"] == StoredForm("Q4_1", "decode", "4 bits in blocks of 32 with offsets", count, 0.0)
+    exact = "4 bits in blocks of 32 with offsets"
+    assert fast["Q4_1", "decode"] == StoredForm("Q4_1", "decode", exact, count, 0.0, bits=4, block=32, has_offsets=True)
     assert fast["Q4_1", "prefill"].form == "8 bits in blocks of 64"
     assert 0.004 < fast["Q4_1", "prefill"].error < 0.008
     assert fast["Q5_1", "decode"].form == "8 bits in blocks of 32"

@@ -13,7 +13,6 @@ import pytest
 
 from tests.partitioner import small_models
 from tests.partitioner.small_models import CPU, GPU, FakeCosts
-from trisect.runtime import free_memory
 from trisect.runtime.errors import InvalidPlan, OutOfMemory
 from trisect.runtime.plans.plan import Plan
 from trisect.runtime.plans.plan_feeds import plan_feeds
@@ -114,12 +113,3 @@ def test_feeds_are_generated_only_where_memory_for_them_is_free(plan: Plan) -> N
     huge = replace(plan, inputs=(TensorSpec(plan.inputs[0].name, "float32", (1 << 40,)),))
     with pytest.raises(OutOfMemory, match=r"random inputs .* need 1.*e\+04 GB, and .* are free"):
         plan_feeds(huge)
-
-
-def test_a_container_with_a_limit_has_less_free_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "max").write_text(f"{1 << 30}\n")
-    (tmp_path / "current").write_text(f"{3 << 28}\n")
-    monkeypatch.setattr(free_memory, "_CGROUP_FILES", ((str(tmp_path / "max"), str(tmp_path / "current")),))
-    assert free_memory.free_bytes() == 1 << 28
-    (tmp_path / "max").write_text("max\n")
-    assert free_memory.free_bytes() > 1 << 28
