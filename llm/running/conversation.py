@@ -15,6 +15,9 @@ Message = dict[str, str]
 
 _ANSWER_SHARE = 4
 """Tokens of an answer may take this part of the context before older messages are left out for it."""
+_FREED_SHARE = 4
+"""Once messages have to be left out, this part of the room is freed at once: whenever the beginning of a prompt
+changes, all of it is computed again."""
 
 
 class Conversation:
@@ -66,7 +69,7 @@ class Conversation:
         on_text: Callable[[str], None] | None = None,
         should_stop: Callable[[], bool] | None = None,
     ) -> Generation:
-        """Answer a message, and add both to the conversation.
+        """Answer a message, and add both to the conversation, unless it is stopped before the answer begins.
 
         Raises
         ------
@@ -83,6 +86,8 @@ class Conversation:
             tokenise(self._session.bundle, self._session.tokenizer, ids), max_new_tokens=self._max_new_tokens,
             sampling=self._sampling, stop=self._stop, on_text=on_text, should_stop=should_stop,
         )  # fmt: skip
+        if not answer.token_ids:
+            return answer
         self.left_out = left_out
         self.messages = [*messages, {"role": "assistant", "content": answer.text}]
         return answer
@@ -95,12 +100,12 @@ class Conversation:
         """Return the tokens of the latest messages that leave room for an answer, and the number of those left out."""
         context = self._session.bundle.context_length
         limit = context - min(self._max_new_tokens, context // _ANSWER_SHARE)
-        for first in range(
-            min(self.left_out, len(messages) - 1), len(messages), 2
-        ):  # a question and its answer at a time
+        wanted = limit
+        for first in range(min(self.left_out, len(messages) - 1), len(messages), 2):  # a question with its answer
             ids = self._encode(messages[first:])
-            if len(ids) <= limit:
+            if len(ids) <= (wanted if first < len(messages) - 1 else limit):
                 return ids, first
+            wanted = limit - limit // _FREED_SHARE
         message = f"the message has {len(ids)} tokens, of which {limit} fit into the model's context of {context}"
         raise ContextExceeded(message, remedy="shorten it")
 

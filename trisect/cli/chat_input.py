@@ -45,15 +45,13 @@ class ChatInput:
         InvalidInput
             Where the input is not UTF-8, or a line is too long.
         """
-        self._request.raises, self._request.is_made = self._is_terminal, False
         try:
-            return self._message()
+            with self._request.typing(raises=self._is_terminal):
+                return self._message()
         except KeyboardInterrupt:
             print_generated("\n")
             note("(/exit or Ctrl-D ends the chat, Ctrl-C an answer)")
             return ""
-        finally:
-            self._request.raises = False
 
     def _message(self) -> str | None:
         line = self._line("> ")

@@ -68,29 +68,75 @@ class InterruptRequest:
 
     def __init__(self) -> None:
         self.is_made = False
-        self.raises = True
-        """Whether Ctrl-C raises `KeyboardInterrupt`, or is only recorded."""
+        self._presses = 0
+        self._is_typing = threading.Event()
+        self._is_typing.set()
 
     def __call__(self, *_: object) -> None:
         self.is_made = True
-        if self.raises:
+        if self._is_typing.is_set():
             raise KeyboardInterrupt
+
+    @contextmanager
+    def typing(self, *, raises: bool) -> Iterator[None]:
+        """Reset it for a block in which the user types; after the block, Ctrl-C is only recorded.
+
+        Parameters
+        ----------
+        raises : bool
+            Whether Ctrl-C raises `KeyboardInterrupt` in the block.
+        """
+        self.is_made, self._presses = False, 0
+        if raises:
+            self._is_typing.set()
+        try:
+            yield
+        finally:
+            self._is_typing.clear()
+
+    def watch(self, receiver: int, forward: int) -> None:
+        """End the process where a second Ctrl-C does not end either what it interrupts; pass other signals on.
+
+        Parameters
+        ----------
+        receiver, forward : int
+            Pipes: to read the signals from, and for those that are not Ctrl-C; the latter may be -1.
+        """
+        while number := os.read(receiver, 1):
+            if number[0] == signal.SIGINT:
+                self._presses += not self._is_typing.is_set()
+                if self._presses > 1 and not self._is_typing.wait(HANDLING_TIME_S):
+                    _end_now(INTERRUPTED)
+            elif forward >= 0:
+                os.write(forward, number)
+        os.close(receiver)
+
+    def end(self) -> None:
+        """Record that there is nothing left to interrupt."""
+        self._is_typing.set()
 
 
 @contextmanager
 def interrupts_requested() -> Iterator[InterruptRequest]:
-    """Let a block decide what Ctrl-C ends: the command goes on, and no second thread watches it meanwhile."""
+    """Let a block decide what Ctrl-C ends: the command goes on, unless the block does not react to a second one."""
     request = InterruptRequest()
     if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         yield request
         return
+    receiver, sender = os.pipe()
+    os.set_blocking(sender, False)
     before = signal.signal(signal.SIGINT, request)
-    wakeup_before = signal.set_wakeup_fd(-1)
+    wakeup_before = signal.set_wakeup_fd(sender, warn_on_full_buffer=False)
+    guard = threading.Thread(target=request.watch, args=(receiver, wakeup_before), daemon=True)
+    guard.start()
     try:
         yield request
     finally:
         signal.set_wakeup_fd(wakeup_before, warn_on_full_buffer=False)
         signal.signal(signal.SIGINT, before)
+        request.end()
+        os.close(sender)  # ends the thread
+        guard.join()
 
 
 def _is_ours(number: int) -> bool:

@@ -112,6 +112,9 @@ def test_oldest_turns_are_left_out_when_the_context_is_full(
         assert answer.stats.prompt_tokens + 4 <= session.bundle.context_length
     assert talk.left_out > 0
     assert talk.left_out % 2 == 0
+    # What is freed at once serves several turns, which compute only what they add.
+    cached = [talk.ask("hello there").stats.cached_tokens for _ in range(8)]
+    assert sum(tokens > 100 for tokens in cached) >= 4, cached
     formatted: list[int] = []
     encode, left_out = session.tokenizer.encode_chat, talk.left_out
 
@@ -121,12 +124,12 @@ def test_oldest_turns_are_left_out_when_the_context_is_full(
 
     monkeypatch.setattr(session.tokenizer, "encode_chat", encode_and_count)
     talk.ask("hello there")
-    assert formatted[0] == 25 - left_out  # what is left out already is not tried again
+    assert formatted[0] == 41 - left_out  # what is left out already is not tried again
     monkeypatch.undo()
-    assert len(talk.messages) == 26
+    assert len(talk.messages) == 42
     with pytest.raises(ContextExceeded, match="context of 256"):
         talk.ask("x" * 300)
-    assert len(talk.messages) == 26
+    assert len(talk.messages) == 42
 
 
 def test_an_answer_stops_when_asked_to(session: LanguageSession) -> None:
@@ -136,6 +139,35 @@ def test_an_answer_stops_when_asked_to(session: LanguageSession) -> None:
     assert answer.finish == "interrupted"
     assert answer.stats.new_tokens < 50
     assert talk.messages[-1]["content"] == answer.text
+
+
+@pytest.mark.parametrize(("prefill", "decode"), [(ORT, ORT), (OPENVINO, OPENVINO), (OPENVINO, ORT), (ORT, OPENVINO)])
+def test_a_long_message_can_be_stopped_between_its_chunks(tiny: TinyLlm, prefill: str, decode: str) -> None:
+    prompt = kit.tokens(100, seed=3).tolist()
+    with open_session(tiny.bundle, prefill, decode) as session:
+        first = session.generate(prompt[:20], max_new_tokens=4, ignore_eos=True)
+        asked: list[int] = []
+
+        def should_stop() -> bool:
+            asked.append(1)
+            return len(asked) == 2
+
+        stopped = session.generate(prompt, max_new_tokens=4, ignore_eos=True, should_stop=should_stop)
+        assert (stopped.finish, stopped.token_ids, stopped.text, stopped.stats.new_tokens) == ("interrupted", (), "", 0)
+        again = session.generate(prompt, max_new_tokens=4, ignore_eos=True)
+        assert list(again.token_ids) == tiny.oracle.greedy(prompt, 4)
+        assert again.stats.cached_tokens == 20 + 2 * 16  # what the two chunks computed stays
+        assert session.generate(prompt[:20], max_new_tokens=4, ignore_eos=True).token_ids == first.token_ids
+
+
+def test_a_message_that_was_stopped_is_not_part_of_the_conversation(session: LanguageSession) -> None:
+    talk = Conversation(session, max_new_tokens=4)
+    talk.ask("hello")
+    before = list(talk.messages)
+    answer = talk.ask("y" * 60, should_stop=lambda: True)
+    assert (answer.finish, answer.token_ids) == ("interrupted", ())
+    assert talk.messages == before
+    assert talk.ask("again").stats.cached_tokens > 0
 
 
 def test_refuses_base_models_and_empty_messages(tiny_llms: TinyLlms, session: LanguageSession) -> None:

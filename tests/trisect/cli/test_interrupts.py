@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.partitioner import small_models
-from trisect.cli.interrupts import interrupts_handled
+from trisect.cli.interrupts import HANDLING_TIME_S, interrupts_handled
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="POSIX's signals, and what Linux says of processes")
 COMMAND = [sys.executable, "-P", "-m", "trisect"]
@@ -76,6 +76,49 @@ def test_native_code_that_does_not_return_is_not_waited_for(tmp_path):
         _, errors = process.communicate(timeout=60)
     assert (process.returncode, errors) == (130, "interrupted\n")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_second_interrupt_ends_an_answer_that_does_not_react(tmp_path):
+    program = (
+        "import hashlib, time\nfrom pathlib import Path\n"
+        "from trisect.cli.interrupts import interrupts_handled, interrupts_requested\n"
+        "from trisect.runtime.scratch_folder import ScratchFolder\n"
+        f"folder = ScratchFolder('test', Path({str(tmp_path)!r}))\n"
+        "with interrupts_handled(until_exit=True), interrupts_requested() as request:\n"
+        "    for step in (1, 2):\n"
+        "        with request.typing(raises=True):\n            time.sleep(0.2)\n"
+        "        print('answering', flush=True)\n"
+        "        while step == 1 and not request.is_made:\n            pass\n"
+        "    hashlib.pbkdf2_hmac('sha256', b'', b'', 2 * 10**9)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        for _ in range(2):  # the first answer reacts; one interrupt of the second is not enough to end everything
+            process.stdout.readline()
+            time.sleep(0.2)
+            process.send_signal(signal.SIGINT)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(2 * HANDLING_TIME_S)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (130, "interrupted\n")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_request_to_end_is_followed_while_an_answer_does_not_react():
+    program = (
+        "import hashlib\nfrom trisect.cli.interrupts import interrupts_handled, interrupts_requested\n"
+        "with interrupts_handled(until_exit=True), interrupts_requested():\n"
+        "    print('ready', flush=True)\n    hashlib.pbkdf2_hmac('sha256', b'', b'', 2 * 10**9)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(0.2)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 143
 
 
 def test_everything_is_as_before_after_the_block():

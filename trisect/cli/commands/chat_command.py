@@ -30,7 +30,8 @@ _HELP = """\
 /stats           show devices and speed of the last answer
 /save FILE       write the conversation to a new JSON file
 /exit            end the chat (also Ctrl-D)
-Ctrl-C stops an answer. A message between \"\"\" and \"\"\" may have several lines; // at its beginning stands for /."""
+Ctrl-C stops an answer; a second one ends the chat where the engine does not react.
+A message between \"\"\" and \"\"\" may have several lines; // at its beginning stands for /."""
 _TYPICAL_PROMPT_TOKENS, _TYPICAL_ANSWER_TOKENS = 256, 128
 """Size of a turn for which the devices are chosen."""
 
@@ -134,11 +135,14 @@ class _Chat:
         answer = self._conversation.ask(message, on_text=on_text, should_stop=should_stop)
         if not self._as_json:
             print_generated("\n")
-        self.answers.append(answer)
+        has_begun = bool(answer.token_ids)
+        if has_begun:
+            self.answers.append(answer)
         remarks: Sequence[str] = [
             remark
             for remark, applies in (
-                ("interrupted", answer.finish == "interrupted"),
+                ("interrupted", answer.finish == "interrupted" and has_begun),
+                ("interrupted before the answer began: the message is forgotten", not has_begun),
                 (f"cut after {answer.stats.new_tokens} tokens: see --max-new-tokens", answer.finish == "length"),
                 ("cut: the model's context is full", answer.finish == "context"),
                 (
