@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 _STEPS = 10**10
 """Integer steps from zero to the known value."""
+_SIZE_STEPS = 1 << 40
+"""Integer steps from zero to the free memory, where that has more bytes: sums have to fit into 64 bits."""
 _MAX_DETERMINISTIC_TIME = 0.2
 """For one call; the graphs of the bench take a thousandth of it."""
 
@@ -131,7 +133,7 @@ class _LeastLoads:
         chosen = {int(g): model.new_bool_var("") for g in np.flatnonzero(~inside & ~outside)}
         some_in, some_out = self._of_nets(inside), self._of_nets(outside)
         load = sum(instance.acc_time[g] for g in forced) + float(self.costs[some_in & some_out].sum())
-        terms = [(floor(instance.acc_time[g] * scale), variable) for g, variable in chosen.items()]
+        terms = [(_steps(instance.acc_time[g] * scale, _STEPS), variable) for g, variable in chosen.items()]
         for n in np.flatnonzero(~(some_in & some_out) & self._of_nets(~inside & ~outside)):
             options: list[IntVar] = [chosen[g] for g in self.pins[n] if g in chosen]
             cut = model.new_bool_var("")
@@ -142,11 +144,13 @@ class _LeastLoads:
                     model.add_bool_or([~one, cut])
                 elif one is not other:
                     model.add_bool_or([~one, other, cut])
-            terms.append((floor(instance.nets[n].cost * scale), cut))
+            terms.append((_steps(instance.nets[n].cost * scale, _STEPS), cut))
         if not terms:
             return load, forced
         if free < inf:
-            model.add(sum(floor(instance.size[g]) * variable for g, variable in chosen.items()) <= floor(free))
+            unit = max(1.0, free / _SIZE_STEPS)
+            limit = floor(free / unit)
+            model.add(sum(_steps(instance.size[g] / unit, limit) * v for g, v in chosen.items()) <= limit)
         model.minimize(sum(cost * variable for cost, variable in terms))
         solver = cp_model.CpSolver()
         set_limits(solver, clock.left_s(), _MAX_DETERMINISTIC_TIME)
@@ -166,3 +170,8 @@ class _LeastLoads:
         if not len(self.begins):
             return np.zeros(0, dtype=bool)
         return np.logical_or.reduceat(groups[self.flat_pins], self.begins)
+
+
+def _steps(amount: float, limit: int) -> int:
+    """Return an amount in whole steps; all amounts above a limit are equally too much, and may not fit into 64 bits."""
+    return floor(min(amount, limit + 1.0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import inf
 
 import pytest
@@ -44,6 +45,16 @@ def test_calls_that_are_not_solved_keep_their_bound() -> None:
     instance = _diamond(4.0)
     bound, path = best_path(instance)
     assert raise_path_bound(instance, path, (27.0, [0] * 4), TimeLimit(20), 0).bound == bound
+
+
+def test_amounts_that_do_not_fit_into_64_bits() -> None:
+    """With times and sizes of all magnitudes the bound stays one; tasks that cannot pay for themselves stay outside."""
+    plain = _diamond(4.0)
+    path = best_path(plain)[1]
+    slow = replace(plain, acc_time=[1.0, 2.0, 1e30, 1.0])
+    assert raise_path_bound(slow, path, (27.0, [0] * 4), TimeLimit(20), 9).bound == pytest.approx(8.0)
+    large = replace(plain, size=[4e25] * 4, capacity=8e25)
+    assert raise_path_bound(large, path, (27.0, [0] * 4), TimeLimit(20), 9).bound == pytest.approx(8.0)
 
 
 def _diamond(size: float) -> OffloadInstance:
