@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -49,6 +50,16 @@ class LlmContender:
         devices = self.prefill if self.prefill == self.decode else f"{self.prefill} -> {self.decode}"
         return f"{self.label or 'trisect'} ({devices})"
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What its process is started with."""
+        return {
+            "prefill": self.prefill,
+            "decode": self.decode,
+            "shared_graph": self.shared_graph,
+            "kv_dtype": self.kv_dtype,
+        }
+
 
 @dataclass(frozen=True)
 class LlmTimings:
@@ -82,6 +93,12 @@ def list_contenders(model: str, bundle: Bundle, devices: Sequence[Device], notes
             for device in devices
             if bundle.graph_for(device).cache != "in-place"  # that is the shared graph
         ]
+    return contenders + list_peers(model, bundle, notes)
+
+
+def list_peers(model: str, bundle: Bundle, notes: list[str]) -> list[LlmContender]:
+    """Return the installed peers that can read a model; see `list_contenders`."""
+    contenders = []
     for name in external_peers():
         if not is_installed(name):
             notes.append(f"{name} is not installed: pip install 'trisect[peers]'")
@@ -119,14 +136,8 @@ def measure_interleaved(
         processes: dict[LlmContender, PeerProcess] = {}
         for contender in contenders:
             progress(done := done + 1, total, f"loading {contender.name}")
-            settings = {
-                "prefill": contender.prefill,
-                "decode": contender.decode,
-                "shared_graph": contender.shared_graph,
-                "kv_dtype": contender.kv_dtype,
-            }
             try:
-                process = PeerProcess(contender.peer, contender.model, threads, settings)
+                process = PeerProcess(contender.peer, contender.model, threads, contender.settings)
                 processes[contender] = stack.enter_context(process)
             except TrisectError as error:
                 notes.append(f"{contender.name} is left out: {error.message}")

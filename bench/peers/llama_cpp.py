@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 import numpy as np
+import psutil
 
 from . import Peer, PeerTiming
 from . import gguf_file as source
@@ -52,5 +53,7 @@ def load(model: str, threads: int, settings: dict[str, Any]) -> LlamaCppPeer:
     """See `PeerLoader`."""
     import llama_cpp
 
-    options: dict[str, Any] = {"n_threads": threads, "n_threads_batch": threads} if threads else {}
-    return LlamaCppPeer(llama_cpp, llama_cpp.Llama(model, n_ctx=2304, n_batch=512, verbose=False, **options))
+    # One per physical core, as llama.cpp's own programs do: the Python package would decode on half of the cores.
+    count = threads or psutil.cpu_count(logical=False) or 1
+    library = llama_cpp.Llama(model, n_ctx=2304, n_batch=512, verbose=False, n_threads=count, n_threads_batch=count)
+    return LlamaCppPeer(llama_cpp, library)
