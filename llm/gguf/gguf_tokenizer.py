@@ -19,6 +19,7 @@ from trisect.runtime.errors import InvalidModel, TrisectError, UnsupportedModel
 from ..running import split_patterns
 from ..running.chat_formats import published_format
 from ..running.encoders import LocalEncoder
+from ..running.sentencepiece_encoder import Pieces, SentencePieceEncoder
 from ..running.tokenizer import Prompting, Tokenizer
 from .gguf_reader import GgufFile
 from .special_tokens import BYTE, CONTROL, SHOWN_MARKUP, UNKNOWN, USER_DEFINED, end_tokens, token_id
@@ -119,7 +120,10 @@ def read_tokenizer(file: GgufFile) -> Tokenizer:
     if not isinstance(template, str) or not template:
         names = [file.path.stem, *(str(file.metadata.get(f"general.{key}", "")) for key in ("name", "finetune"))]
         template = published_format(" ".join(names), {text for text, i in vocabulary.items() if kinds[i] in _MARKUP})
-    return Tokenizer(LocalEncoder(encoder), Prompting(end_tokens(file), token_id(file, "bos"), template))
+    library = LocalEncoder(encoder)
+    own = SentencePieceEncoder(_pieces(file, vocabulary, kinds), lambda: library) if model == "llama" else None
+    prompting = Prompting(end_tokens(file), token_id(file, "bos"), template)
+    return Tokenizer(library if own is None or _strips_behind_markup(file) else own, prompting)
 
 
 def _vocabulary(file: GgufFile) -> dict[str, int]:
@@ -203,10 +207,8 @@ def _merges_by_score(vocabulary: dict[str, int], scores: np.ndarray, kinds: np.n
 
     Special tokens and bytes are excluded: text that only looks like them must not become them.
     """
-    is_plain = ~np.isin(kinds, (UNKNOWN, CONTROL, USER_DEFINED, BYTE))
-    order = np.lexsort((np.arange(len(scores)), -scores))
     texts = list(vocabulary)
-    by_score = [texts[i] for i in order[is_plain[order]].tolist()]
+    by_score = [texts[i] for i in _by_score(scores, kinds)]
     plain = frozenset(by_score)
     # The second half is looked up first, since it is the rarer one: beginnings of words are tokens more often.
     return [
@@ -217,20 +219,54 @@ def _merges_by_score(vocabulary: dict[str, int], scores: np.ndarray, kinds: np.n
     ]
 
 
+def _by_score(scores: np.ndarray, kinds: np.ndarray) -> list[int]:
+    """Return the tokens that take part in merges, those of the best score first."""
+    is_plain = ~np.isin(kinds, (UNKNOWN, CONTROL, USER_DEFINED, BYTE))
+    order = np.lexsort((np.arange(len(scores)), -scores))
+    tokens: list[int] = order[is_plain[order]].tolist()
+    return tokens
+
+
+def _pieces(file: GgufFile, vocabulary: dict[str, int], kinds: np.ndarray) -> Pieces:
+    scores = file.metadata["tokenizer.ggml.scores"]
+    assert isinstance(scores, np.ndarray)  # checked by _sentencepiece
+    special, ordinary = _markup(list(vocabulary), kinds)
+    before, after = _surrounding(file, True)
+    return Pieces(
+        texts=list(vocabulary),
+        order=_by_score(scores, kinds),
+        special=special,
+        ordinary=ordinary,
+        unknown=token_id(file, "unknown"),
+        adds_space=bool(file.metadata.get("tokenizer.ggml.add_space_prefix", True)),
+        before=before,
+        after=after,
+    )
+
+
+def _markup(texts: list[str], kinds: np.ndarray) -> tuple[list[int], list[int]]:
+    """Return the tokens that are matched in a text before anything else: special ones, and user-defined ones."""
+    matched = np.flatnonzero(np.isin(kinds, (UNKNOWN, CONTROL, USER_DEFINED))).tolist()
+    ordinary = [i for i in matched if kinds[i] == USER_DEFINED or texts[i] in SHOWN_MARKUP]
+    return [i for i in matched if kinds[i] != USER_DEFINED and texts[i] not in SHOWN_MARKUP], ordinary
+
+
+def _strips_behind_markup(file: GgufFile) -> bool:
+    """Return whether markup removes the white space behind it: Phi-3's, which only the model's name tells."""
+    name = str(file.metadata.get("general.name", "")).lower()  # as in llama.cpp's llama-vocab.cpp
+    return "phi-3" in name or "phi3" in name
+
+
 def _add_special_tokens(encoder: Encoder, file: GgufFile, vocabulary: dict[str, int], kinds: np.ndarray) -> None:
     """Add the tokens that are matched in a text before anything else: special and user-defined ones."""
-    # Phi-3's remove the white space behind them, which only the model's name tells (as in llama.cpp's llama-vocab.cpp).
-    name = str(file.metadata.get("general.name", "")).lower()
-    strips = "phi-3" in name or "phi3" in name
+    strips = _strips_behind_markup(file)
     texts = list(vocabulary)
-    special, ordinary = [], []
-    for index in np.flatnonzero(np.isin(kinds, (UNKNOWN, CONTROL, USER_DEFINED))).tolist():
-        text = texts[index]
-        if kinds[index] == USER_DEFINED or text in SHOWN_MARKUP:
-            ordinary.append(AddedToken(text, special=False, normalized=False, rstrip=strips))
-        else:
-            rstrip = strips and text not in _PHI3_KEEPS_SPACE_BEHIND
-            special.append(AddedToken(text, special=True, normalized=False, rstrip=rstrip))
+    special_ids, ordinary_ids = _markup(texts, kinds)
+    special = [
+        AddedToken(texts[i], special=True, normalized=False, rstrip=strips and texts[i] not in _PHI3_KEEPS_SPACE_BEHIND)
+        for i in special_ids
+    ]
+    ordinary = [AddedToken(texts[i], special=False, normalized=False, rstrip=strips) for i in ordinary_ids]
     encoder.add_special_tokens(special)
     encoder.add_tokens(ordinary)
 
@@ -239,24 +275,25 @@ def _add_bos_and_eos(encoder: Encoder, file: GgufFile, add_bos: bool) -> None:
     """Add the tokens that precede and follow every text."""
     texts = file.metadata["tokenizer.ggml.tokens"]
     assert isinstance(texts, list)  # checked by _vocabulary
-    template: list[str] = ["$A"]
-    special: list[tuple[str, int]] = []
-    if file.metadata.get("tokenizer.ggml.add_bos_token", add_bos):
-        bos = token_id(file, "bos")
-        if bos is None:
-            raise _invalid(file, "it requires a BOS token but names none")
-        template.insert(0, texts[bos])
-        special.append((texts[bos], bos))
-    if file.metadata.get("tokenizer.ggml.add_eos_token", False):
-        eos = token_id(file, "eos")
-        if eos is None:
-            raise _invalid(file, "it requires an EOS token but names none")
-        template.append(texts[eos])
-        special.append((texts[eos], eos))
+    before, after = _surrounding(file, add_bos)
+    template = [*(texts[i] for i in before), "$A", *(texts[i] for i in after)]
+    special = [(texts[i], i) for i in (*before, *after)]
     if special:
         encoder.post_processor = processors.TemplateProcessing(
             single=template, pair=[*template, "$B:1"], special_tokens=list(dict.fromkeys(special))
         )
+
+
+def _surrounding(file: GgufFile, add_bos: bool) -> tuple[list[int], list[int]]:
+    """Return the tokens that precede every text, and those that follow it."""
+    sides: list[list[int]] = []
+    for name, article, default in (("bos", "a", add_bos), ("eos", "an", False)):
+        is_added = file.metadata.get(f"tokenizer.ggml.add_{name}_token", default)
+        token = token_id(file, name) if is_added else None
+        if is_added and token is None:
+            raise _invalid(file, f"it requires {article} {name.upper()} token but names none")
+        sides.append([] if token is None else [token])
+    return sides[0], sides[1]
 
 
 def _invalid(file: GgufFile, reason: str) -> InvalidModel:

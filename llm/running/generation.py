@@ -22,6 +22,7 @@ from .answer_text import AnswerText
 from .generation_stats import GenerationStats, PhaseTimer
 from .kv_cache import KvCache
 from .prompt import Prompt, tokenise
+from .runners.concurrent_loading import load_concurrently
 from .runners.runner import Runner
 from .runners.runner_loading import load_runner
 from .sampling import Sampler, SamplingOptions
@@ -85,17 +86,16 @@ class LanguageSession:
         self._chunk_tokens = chunk_tokens
         self._is_split = prefill.id != decode.id
 
-        def load(device: Device, *, decodes: bool, exports_cache: bool) -> Runner:
-            return load_runner(
+        def loader(device: Device, *, decodes: bool, exports_cache: bool) -> Callable[[], Runner]:
+            return lambda: load_runner(
                 bundle, device, threads=threads, precision=precision, decodes=decodes, exports_cache=exports_cache
             )
 
-        self._prefill = load(prefill, decodes=not self._is_split, exports_cache=self._is_split)
-        try:
-            self._decode = load(decode, decodes=True, exports_cache=False) if self._is_split else self._prefill
-        except BaseException:
-            self._prefill.close()
-            raise
+        loaders = [loader(prefill, decodes=not self._is_split, exports_cache=self._is_split)]
+        if self._is_split:
+            loaders.append(loader(decode, decodes=True, exports_cache=False))
+        runners = load_concurrently(loaders)
+        self._prefill, self._decode = runners[0], runners[-1]
         return_freed_memory()  # what engines took while they packed weights
         self._cache: KvCache | None = None
         self._keeps_cache = keeps_cache

@@ -1,7 +1,8 @@
 """Converts text to token ids and back, for a model folder with a ``tokenizer.json``.
 
 Encoding is done by Hugging Face's `tokenizers`. A second small file, ``prompting.json``, holds what that format has no
-fields for: the end-of-sequence tokens and the chat template.
+fields for: the end-of-sequence tokens and the chat template. For SentencePiece vocabularies of GGUF files a third one,
+``pieces.json``, holds what `SentencePieceEncoder` needs, which is read ten times as fast.
 """
 
 from __future__ import annotations
@@ -21,9 +22,11 @@ from trisect.runtime.untrusted_files import DATA_LIMIT_BYTES, MalformedFile, dec
 
 from .chat_template import prepare_rendering, render_chat
 from .encoders import Encoder, make_encoder
+from .sentencepiece_encoder import Pieces, SentencePieceEncoder
 
 TOKENIZER_FILE = "tokenizer.json"
 PROMPTING_FILE = "prompting.json"
+PIECES_FILE = "pieces.json"
 _MAX_BUFFERED_IDS = 16
 _ID_MAX = 2**32 - 1
 
@@ -74,15 +77,20 @@ class Tokenizer:
         """
         folder = Path(folder)
         try:
-            document = read_text(folder / TOKENIZER_FILE, DATA_LIMIT_BYTES)
             prompting = decode_json(read_bytes(folder / PROMPTING_FILE), Prompting)
+            encoder: Encoder | str
+            if (folder / PIECES_FILE).is_file():
+                pieces = decode_json(read_bytes(folder / PIECES_FILE, DATA_LIMIT_BYTES), Pieces)
+                encoder = SentencePieceEncoder(pieces, lambda: make_encoder(_read_document(folder)))
+            else:
+                encoder = read_text(folder / TOKENIZER_FILE, DATA_LIMIT_BYTES)
         except (OSError, MalformedFile) as error:
             reason = error.strerror if isinstance(error, OSError) else error
             raise InvalidModel(f"{folder} holds no usable tokenizer: {reason}", remedy="import it again") from error
         if prompting.chat_template is not None:
             with contextlib.suppress(ChildProcessFailed):  # reported when a template is to be rendered
                 prepare_rendering()
-        return cls(document, prompting)
+        return cls(encoder, prompting)
 
     def save(self, folder: str | Path) -> None:
         """Write the two files into an existing folder.
@@ -93,6 +101,8 @@ class Tokenizer:
             If a file cannot be written.
         """
         Path(folder, TOKENIZER_FILE).write_bytes(self._encoder.document().encode())
+        if isinstance(self._encoder, SentencePieceEncoder):
+            Path(folder, PIECES_FILE).write_bytes(msgspec.json.encode(self._encoder.pieces))
         Path(folder, PROMPTING_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(self.prompting)))
 
     @property
@@ -202,6 +212,14 @@ class Tokenizer:
             return ""
         with self._lock:
             return self._encoder.text_of(token) or ""
+
+
+def _read_document(folder: Path) -> str:
+    try:
+        return read_text(folder / TOKENIZER_FILE, DATA_LIMIT_BYTES)
+    except (OSError, MalformedFile) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise InvalidModel(f"{folder} holds no usable tokenizer: {reason}", remedy="import it again") from error
 
 
 class StreamingDetokenizer:
