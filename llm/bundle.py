@@ -181,6 +181,11 @@ class Bundle:
                 f"{device.id} cannot {missing}, as the graphs of {self.name} need it",
                 remedy=support.remedy, device=device.id,
             )  # fmt: skip
+        if self.states and engines.capabilities(device).own_memory:
+            raise EngineFailed(
+                f"{device.id} keeps caches in its own memory, where the states of {self.name} cannot be kept yet",
+                remedy="choose cpu:ort", device=device.id,
+            )  # fmt: skip
         graphs = [graph for graph in self.graphs if graph.cache == _CACHE_OF[mode]]
         if mode != "in-place":
             return mode, graphs[0]

@@ -5,12 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from tests.llm import tiny_llms as kit
 from tests.llm.architecture_files import write_architecture
 from tests.llm.oracle_llama import mean_kl
 from trisect.llm.importing.model_import import open_model
 from trisect.llm.running.recurrent_state import RecurrentState, RecurrentStates
+from trisect.runtime import engines
+from trisect.runtime.engines.base import EngineCapabilities
+from trisect.runtime.errors import EngineFailed
 
 
 def test_a_run_reads_one_set_and_writes_the_other() -> None:
@@ -55,3 +59,11 @@ def test_weights_in_blocks(tmp_path: Path) -> None:
         scores.append(kit.run_in_parts(runner, ids, (12, 1, 6, 1)))
         runner.close()
     assert 0 < mean_kl(scores[0], scores[1]) < 2e-3
+
+
+def test_devices_with_a_memory_of_their_own_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = open_model(write_architecture(tmp_path / "a.gguf", "qwen35"), folder=tmp_path / "bundle")
+    assert bundle.graph_for(kit.device("cpu:ort")).file == "in_place.onnx"
+    monkeypatch.setattr(engines, "capabilities", lambda device: EngineCapabilities(own_memory=True))
+    with pytest.raises(EngineFailed, match="states of tiny cannot be kept yet; choose cpu:ort"):
+        bundle.graph_for(kit.device("cpu:ort"))
