@@ -64,6 +64,8 @@ class PhaseGraph:
     scale_group: int | None = None
     """Number of inputs of a matrix product that may share a scale when an engine rounds them to 8 bits; None = the
     engine's default."""
+    lookup: str = ""
+    """Of a static graph: the graph that computes the inputs that belong to each token, on the host."""
 
 
 @dataclass(frozen=True)
@@ -138,9 +140,9 @@ class Bundle:
         """
         folder = Path(folder)
         bundle = read_description(folder)
-        for graph in bundle.graphs:
-            if not (folder / graph.file).is_file():
-                raise InvalidModel(f"{folder} lacks its graph {graph.file!r}", remedy=_REMEDY)
+        for file in (file for graph in bundle.graphs for file in (graph.file, graph.lookup)):
+            if file and not (folder / file).is_file():
+                raise InvalidModel(f"{folder} lacks its graph {file!r}", remedy=_REMEDY)
         return replace(bundle, folder=str(folder))
 
     def save(self, folder: Path) -> None:
@@ -276,8 +278,11 @@ def read_description(folder: Path) -> Bundle:
     if not bundle.graphs or not in_range:
         raise InvalidModel(f"{where} has no graphs or sizes out of range", remedy=_REMEDY)
     for graph in bundle.graphs:
-        if Path(graph.file).name != graph.file or "\0" in graph.file:
-            raise InvalidModel(f"{where} names the graph {graph.file!r}, outside its folder", remedy=_REMEDY)
+        for file in filter(None, (graph.file, graph.lookup)):
+            if Path(file).name != file or "\0" in file:
+                raise InvalidModel(f"{where} names the graph {file!r}, outside its folder", remedy=_REMEDY)
+        if graph.cache == "static" and not graph.lookup:
+            raise InvalidModel(f"{where} names no lookup graph of {graph.file!r}", remedy=_REMEDY)
     return bundle
 
 

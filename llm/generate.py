@@ -90,8 +90,9 @@ def generate(
         precision=precision,
     )  # fmt: skip
     with LanguageSession(
-        bundle, choice.prefill, choice.decode, threads=threads, precision=precision, tokenizer=tokenizer
-    ) as session:
+        bundle, choice.prefill, choice.decode, threads=threads, precision=precision, tokenizer=tokenizer,
+        context_tokens=len(checked.ids) + max_new_tokens,
+    ) as session:  # fmt: skip
         return session.generate(checked, max_new_tokens=max_new_tokens, sampling=sampling, stop=stop, on_text=on_text)
 
 

@@ -85,14 +85,18 @@ def embed(graph: GraphBuilder, weight: Weight, ids: str, shape: list[int], scale
     return scaled(graph, rows, scale, "embedding.scaled")
 
 
-def logits(graph: GraphBuilder, weights: ModelWeights, x: str, config: DecoderConfig) -> str:
+def logits(graph: GraphBuilder, weights: ModelWeights, x: str, config: DecoderConfig, *, batched: bool = False) -> str:
     """Add the scores over the vocabulary, [1, 1, vocabulary], of one token's normalised x [..., hidden].
+
+    Those of a matrix, as the other products of the in-place graph, or of a batch of one matrix.
 
     Tied embedding and output projection have separate initializers over the same bytes: an engine that repacks the
     projection can then release its copy, while the embedding reads single rows.
     """
-    flat = graph.node("Reshape", [x, graph.constant("one_token", np.array([1, -1], np.int64))], "output.x")
-    scores = scaled(graph, product(graph, flat, weights.output, "output"), config.logit_scale, "output.scaled")
+    if not batched:
+        x = graph.node("Reshape", [x, graph.constant("one_token", np.array([1, -1], np.int64))], "output.x")
+    scores = product(graph, x, weights.output, "output", batched=batched)
+    scores = scaled(graph, scores, config.logit_scale, "output.scaled")
     if config.logit_softcap is not None:
         scores = scaled(graph, scores, 1 / config.logit_softcap, "output.divided")
         scores = scaled(graph, graph.node("Tanh", [scores], "output.tanh"), config.logit_softcap, "output.capped")

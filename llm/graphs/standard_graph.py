@@ -31,6 +31,7 @@ from .weight_products import product
 from .weights_file import GraphBuilder, Span
 
 _OPSET = 23
+_POSITIONS = "position_ids"
 
 
 def write_standard(path: Path, config: DecoderConfig, weights: ModelWeights, location: str) -> None:
@@ -42,12 +43,19 @@ def write_standard(path: Path, config: DecoderConfig, weights: ModelWeights, loc
     the last token only, take any number of tokens after any number of earlier ones, and refer to the same weights file.
     """
     graph = GraphBuilder(location)
-    _StandardWriter(graph, config, weights).write()
+    StandardWriter(graph, config, weights).write()
     graph.save(path, config.name, _OPSET)
 
 
-class _StandardWriter:
-    """Adds one layer after another, with separate projections of Q, K, V, gate and up."""
+class StandardWriter:
+    """Adds one layer after another, with separate projections of Q, K, V, gate and up.
+
+    What depends on how the KV cache and the tokens enter a graph is in methods of their own: `begin`, `rotated`,
+    `attention` and `end`.
+    """
+
+    batched_logits = False
+    """Whether the last product has the form of all others; compilers may refuse another one."""
 
     def __init__(self, graph: GraphBuilder, config: DecoderConfig, weights: ModelWeights) -> None:
         self._graph = graph
@@ -56,17 +64,16 @@ class _StandardWriter:
         self._masks: dict[int, str] = {}
 
     def write(self) -> None:
+        """Add the whole decoder."""
         graph, config, weights = self._graph, self._config, self._weights
-        ids = graph.input("input_ids", TensorProto.INT64, [1, "tokens"])
-        positions = graph.input("position_ids", TensorProto.INT64, [1, "tokens"])
-        x = embed(graph, weights.embedding, ids, [1, -1, config.hidden], config.embedding_scale)
+        x = self.begin()
         fresh: list[str] = []
         for index, layer in enumerate(weights.layers):
             prefix = f"layer.{index}"
             y = self._normalised(x, layer.attention_norm, f"{prefix}.attention_norm")
-            heads = self._heads(y, layer, index, positions)
+            heads = self._heads(y, layer, index)
             fresh += [heads["key"], heads["value"]]
-            attended = self._attention(heads, index, positions)
+            attended = self.attention(heads, index)
             if index == len(config.layers) - 1:  # after the last layer's keys and values only the last token is needed
                 attended, x = self._last_token(attended), self._last_token(x)
             y = product(graph, attended, layer.attention_output, f"{prefix}.attention_output", batched=True)
@@ -75,10 +82,23 @@ class _StandardWriter:
             y = self._normalised(x, layer.ffn_norm, f"{prefix}.ffn_norm")
             y = self._feed_forward(y, layer, prefix)
             x = self._sum(x, y, layer.ffn_post_norm, f"{prefix}.ffn_post_norm", f"{prefix}.x2")
-        logits(graph, weights, self._normalised(x, weights.output_norm, "output_norm"), config)
-        declare_presents(graph, config, "total")
+        logits(
+            graph, weights, self._normalised(x, weights.output_norm, "output_norm"), config, batched=self.batched_logits
+        )
+        self.end()
         for name in fresh:
             graph.output(name, TensorProto.FLOAT, [1, config.kv_heads, "tokens", config.head_dim])
+
+    def begin(self) -> str:
+        """Declare the inputs other than the KV cache, and return the embedding of the tokens."""
+        graph, config = self._graph, self._config
+        ids = graph.input("input_ids", TensorProto.INT64, [1, "tokens"])
+        graph.input(_POSITIONS, TensorProto.INT64, [1, "tokens"])
+        return embed(graph, self._weights.embedding, ids, [1, -1, config.hidden], config.embedding_scale)
+
+    def end(self) -> None:
+        """Declare the outputs other than the logits and what a run appends to the cache."""
+        declare_presents(self._graph, self._config, "total")
 
     def _last_token(self, x: str) -> str:
         if self._config.experts is None:
@@ -96,7 +116,7 @@ class _StandardWriter:
         y = scaled(self._graph, self._normalised(y, norm, name), self._config.residual_scale, f"{name}.scaled")
         return self._graph.node("Add", [x, y], total)
 
-    def _heads(self, x: str, layer: Layer, index: int, positions: str) -> dict[str, str]:
+    def _heads(self, x: str, layer: Layer, index: int) -> dict[str, str]:
         """Return Q, K and V [1, heads, tokens, head dim], with norms and rotary embedding."""
         config, prefix = self._config, f"layer.{index}"
         queries, pairs = config.query_size, config.kv_size
@@ -117,26 +137,25 @@ class _StandardWriter:
             rope = config.layers[index].rope if part != "value" else None
             result = f"fresh.{index}.{part}" if part != "query" else f"{name}.rotated"
             y = self._graph.node("Transpose", [y], f"{name}.turned" if rope is not None else result, perm=[0, 2, 1, 3])
-            heads[part] = y if rope is None else self._rotated(y, rope, positions, result)
+            heads[part] = y if rope is None else self.rotated(y, rope, result)
         return heads
 
-    def _rotated(self, x: str, rope: int, positions: str, name: str) -> str:
+    def rotated(self, x: str, rope: int, name: str) -> str:
+        """Add a rotary embedding of x [1, heads, tokens, head dim]."""
         spans = zip(("cosines", "sines"), self._weights.rotary_tables[rope], strict=True)
         tables = [self._graph.constant(f"rope.{rope}.{part}", span) for part, span in spans]
-        partial: dict[str, Any] = {}
-        if self._config.rotary_dim != self._config.head_dim:
-            partial = {"rotary_embedding_dim": self._config.rotary_dim}
-        return self._graph.node("RotaryEmbedding", [x, *tables, positions], name, **partial)
+        return self._graph.node("RotaryEmbedding", [x, *tables, _POSITIONS], name, **rotary_attributes(self._config))
 
-    def _attention(self, heads: dict[str, str], index: int, positions: str) -> str:
+    def attention(self, heads: dict[str, str], index: int) -> str:
+        """Add the attention of a layer to Q, K and V, and the cache; return [1, tokens, heads * head dim]."""
         graph, config, prefix = self._graph, self._config, f"layer.{index}"
         past = cache_inputs(graph, config, index, "past")
         sinks = self._weights.layers[index].sinks
         if sinks is not None:
-            return self._merged(attention_with_sinks(graph, heads, past, sinks, positions, config, index), prefix)
+            return self.merged(attention_with_sinks(graph, heads, past, sinks, _POSITIONS, config, index), prefix)
         window = config.layers[index].window
         attributes: dict[str, Any] = {} if config.attention_softcap is None else {"softcap": config.attention_softcap}
-        mask = "" if window is None else self._window_mask(window, positions)
+        mask = "" if window is None else self._window_mask(window)
         attended = graph.nodes(
             "Attention",
             [heads["query"], heads["key"], heads["value"], mask, *past],
@@ -145,16 +164,15 @@ class _StandardWriter:
             scale=config.attention_scale,
             **attributes,
         )[0]
-        return self._merged(attended, prefix)
+        return self.merged(attended, prefix)
 
-    def _merged(self, attended: str, prefix: str) -> str:
-        """Return [1, heads, tokens, head dim] as [1, tokens, heads * head dim]."""
-        graph = self._graph
-        attended = graph.node("Transpose", [attended], f"{prefix}.attention.turned", perm=[0, 2, 1, 3])
-        merged = graph.constant("merged", np.array([0, 0, self._config.query_size], np.int64))
-        return graph.node("Reshape", [attended, merged], f"{prefix}.attention.merged")
+    def merged(self, attended: str, prefix: str) -> str:
+        """Merge the heads of an attention's result [1, heads, tokens, head dim]."""
+        attended = self._graph.node("Transpose", [attended], f"{prefix}.attention.turned", perm=[0, 2, 1, 3])
+        shape = self._graph.constant("merged", np.array([0, 0, self._config.query_size], np.int64))
+        return self._graph.node("Reshape", [attended, shape], f"{prefix}.attention.merged")
 
-    def _window_mask(self, window: int, positions: str) -> str:
+    def _window_mask(self, window: int) -> str:
         """Return which keys each token sees, bool [tokens, past + tokens]: its own and the ``window - 1`` before it."""
         if window in self._masks:
             return self._masks[window]
@@ -165,10 +183,10 @@ class _StandardWriter:
 
         zero, one = number("zero", 0), number("one", 1)
         if not self._masks:
-            last = graph.node("Gather", [positions, number("last", [-1])], "mask.last_position", axis=1)
+            last = graph.node("Gather", [_POSITIONS, number("last", [-1])], "mask.last_position", axis=1)
             last = graph.node("Reshape", [last, number("scalar", [])], "mask.last_scalar")
             keys = graph.node("Range", [zero, graph.node("Add", [last, one], "mask.total"), one], "mask.keys")
-            queries = graph.node("Reshape", [positions, number("column", [-1, 1])], "mask.queries")
+            queries = graph.node("Reshape", [_POSITIONS, number("column", [-1, 1])], "mask.queries")
             distance = graph.node("Sub", [queries, keys], "mask.distance")
             graph.node("GreaterOrEqual", [distance, zero], "mask.causal")
         near = graph.node("Less", ["mask.distance", number(f"window.{window}", window)], f"mask.near.{window}")
@@ -187,3 +205,8 @@ class _StandardWriter:
             gate = graph.node("Gelu", [gate], f"{prefix}.gelu", approximate="tanh")
         gated = graph.node("Mul", [gate, up], f"{prefix}.gated")
         return product(graph, gated, layer.down, f"{prefix}.down", batched=True)
+
+
+def rotary_attributes(config: DecoderConfig) -> dict[str, Any]:
+    """Return the attributes of RotaryEmbedding for heads of which all, or only some, dimensions rotate."""
+    return {} if config.rotary_dim == config.head_dim else {"rotary_embedding_dim": config.rotary_dim}

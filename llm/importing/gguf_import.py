@@ -23,6 +23,7 @@ from ..graphs.decoder_config import DecoderConfig, LayerConfig
 from ..graphs.decoder_layers import DeltaWeights, Layer, ModelWeights
 from ..graphs.in_place_graph import can_write_in_place, write_in_place
 from ..graphs.standard_graph import write_standard
+from ..graphs.static_graph import can_write_static, write_lookup, write_static
 from ..graphs.weights_file import Linear, Span, Stacked, Weight, WeightsFile
 from ..running.kv_layer import KvLayer
 from ..running.recurrent_state import RecurrentState
@@ -114,12 +115,17 @@ def import_decoder(
         write_standard(folder / "standard.onnx", config, converted, WEIGHTS_FILE)
     graphs: tuple[PhaseGraph, ...]
     group = min((block for layer in converted.layers for block in _blocks_of(layer)), default=None)
+    static: tuple[PhaseGraph, ...] = ()
+    if can_write_static(config, converted):
+        write_static(folder / "static.onnx", config, converted, WEIGHTS_FILE)
+        write_lookup(folder / "lookup.onnx", config, converted, WEIGHTS_FILE)
+        static = (PhaseGraph("static.onnx", cache="static", fresh=True, scale_group=group, lookup="lookup.onnx"),)
     if in_place:
         write_in_place(folder / "in_place.onnx", config, converted, WEIGHTS_FILE)
         standard = PhaseGraph("standard.onnx", cache="grown", engines=("openvino",), fresh=True, scale_group=group)
-        graphs = (*((standard,) if config.delta is None else ()), *in_place_graphs(folder))
+        graphs = (*((standard,) if config.delta is None else ()), *in_place_graphs(folder), *static)
     else:
-        graphs = (PhaseGraph("standard.onnx", cache="grown", fresh=True, scale_group=group),)
+        graphs = (PhaseGraph("standard.onnx", cache="grown", fresh=True, scale_group=group), *static)
     return Bundle(
         version=VERSION,
         name=config.name,

@@ -25,6 +25,7 @@ from .prompt import Prompt, tokenise
 from .runners.concurrent_loading import load_concurrently
 from .runners.runner import Runner
 from .runners.runner_loading import load_runner
+from .runners.static_loading import FixedShapes
 from .sampling import Sampler, SamplingOptions
 from .tokenizer import Tokenizer
 
@@ -64,6 +65,8 @@ class LanguageSession:
         The bundle's, if it is loaded already.
     keeps_cache : bool
         Compute only what a prompt adds to the tokens of the prompt and answer before it.
+    context_tokens : int, optional
+        Tokens of the longest prompt with its answer, for devices that need fixed shapes; None = some thousand.
     """
 
     def __init__(
@@ -77,6 +80,7 @@ class LanguageSession:
         chunk_tokens: int = DEFAULT_CHUNK_TOKENS,
         tokenizer: Tokenizer | None = None,
         keeps_cache: bool = False,
+        context_tokens: int | None = None,
     ) -> None:
         begin = time.perf_counter()
         if chunk_tokens < 1:
@@ -86,14 +90,17 @@ class LanguageSession:
         self._chunk_tokens = chunk_tokens
         self._is_split = prefill.id != decode.id
 
-        def loader(device: Device, *, decodes: bool, exports_cache: bool) -> Callable[[], Runner]:
+        def loader(
+            device: Device, *, decodes: bool, exports_cache: bool, prefills: bool = True
+        ) -> Callable[[], Runner]:
             return lambda: load_runner(
-                bundle, device, threads=threads, precision=precision, decodes=decodes, exports_cache=exports_cache
-            )
+                bundle, device, threads=threads, precision=precision, decodes=decodes, exports_cache=exports_cache,
+                fixed=FixedShapes(context_tokens, prefills),
+            )  # fmt: skip
 
         loaders = [loader(prefill, decodes=not self._is_split, exports_cache=self._is_split)]
         if self._is_split:
-            loaders.append(loader(decode, decodes=True, exports_cache=False))
+            loaders.append(loader(decode, decodes=True, exports_cache=False, prefills=False))
         runners = load_concurrently(loaders)
         self._prefill, self._decode = runners[0], runners[-1]
         return_freed_memory()  # what engines took while they packed weights

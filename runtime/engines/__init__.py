@@ -12,7 +12,7 @@ import importlib
 import logging
 import pkgutil
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import cast
@@ -136,8 +136,8 @@ def capabilities(device: Device) -> EngineCapabilities:
 def decoder_support(device: Device) -> DecoderSupport:
     """Return how a device can run language models, as its engine states it.
 
-    An engine that states nothing can run graphs whose KV cache grows with each run, which copies all of it, unless its
-    device takes fixed shapes only.
+    An engine that states nothing can run graphs whose KV cache grows with each run, which copies all of it; a device
+    that takes fixed shapes only runs static graphs.
 
     Examples
     --------
@@ -150,12 +150,11 @@ def decoder_support(device: Device) -> DecoderSupport:
     state = getattr(engine, "decoder_support", None)
     if state is not None:
         support: DecoderSupport = state(device)
-        return support
+        # Whatever its engine can on other devices.
+        return replace(support, modes=("static",)) if device.limits.static_shapes and support.modes else support
     if not capabilities(device).computes:
         return DecoderSupport(modes=(), reason="computes nothing")
-    if device.limits.static_shapes:
-        return DecoderSupport(modes=(), reason="takes fixed shapes only, which its engine offers no way for")
-    return DecoderSupport()
+    return DecoderSupport(("static",)) if device.limits.static_shapes else DecoderSupport()
 
 
 def computes_in_half(device: Device) -> bool:

@@ -43,13 +43,17 @@ log = logging.getLogger(__name__)
 _PROVED = ("2026.4.1",)
 """Versions whose CPU plugin tests compare with float32 for language models."""
 _KINDS: dict[str, Kind] = {"CPU": "cpu", "GPU": "gpu", "NPU": "npu"}
+_PRECISION = "INFERENCE_PRECISION_HINT"
 _FLOAT32 = {
-    "INFERENCE_PRECISION_HINT": "f32",
+    _PRECISION: "f32",
     "KV_CACHE_PRECISION": "f32",
     "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0",
 }
 """Computation in float32 throughout: by default activations and the KV cache are quantised to 8 bits."""
 _STATE_DTYPES = {"float32": "f32", "float16": "f16", "bfloat16": "bf16", "int8": "u8"}
+_NPU_ON_CPU = {"NPU_USE_NPUW": "YES", "NPUW_DEVICES": "CPU", "NPUW_F16IC": "NO", "NPUW_ONLINE_PIPELINE": "NONE"}
+"""The wrapper compiles the model whole, with float32 inputs and outputs: cut into repeated blocks, which is its
+default, a decoder whose last layer differs gave wrong scores, and so did a blob from its cache (OpenVINO 2026.4.1)."""
 _UNSUPPORTED = (
     "complex64",
     "complex128",
@@ -102,6 +106,26 @@ class OpenVinoEngine:
             )
         return devices
 
+    def named_devices(self) -> list[Device]:
+        """Return the NPU plugin computing on the CPU, where its library is installed: used only where a user names it.
+
+        The plugin's wrapper (NPUW) compiles and runs models of fixed shapes as on an NPU, but with the CPU plugin.
+        """
+        if self._property("NPU", "SUPPORTED_PROPERTIES") is None:
+            return []
+        return [
+            Device(
+                id="npu:npuw",
+                kind="npu",
+                engine=self.name,
+                name="OpenVINO's NPU plugin, computing on the CPU",
+                reality="simulated",
+                engine_version=ov.__version__.split("-")[0],
+                native="NPU",
+                limits=Limits(static_shapes=True),
+            )
+        ]
+
     def load(self, model: Path | bytes, device: Device, options: LoadOptions) -> OpenVinoModule:
         """Load an ONNX file; its weights are memory-mapped.
 
@@ -139,7 +163,7 @@ class OpenVinoEngine:
             sequences = fuse_attention(read, options.state) if options.state and device.kind == "cpu" else 0
             if options.state and not sequences:
                 apply_make_stateful_transformation(read, dict(options.state))
-            compiled = self._core.compile_model(read, device.native, properties)
+            compiled = self._compiled(read, device, properties)
             request = compiled.create_infer_request()
             if sequences:
                 request.set_tensor(BEAM_INPUT, ov.Tensor(np.arange(sequences, dtype=np.int32)))
@@ -153,10 +177,23 @@ class OpenVinoEngine:
     def decoder_support(self, device: Device) -> DecoderSupport:
         """Return how it runs language models; see `trisect.runtime.engines.decoder_support`."""
         if device.kind == "npu":
-            return DecoderSupport(modes=(), reason="takes fixed shapes only, for which no graph is written yet")
+            if device.is_real:
+                return DecoderSupport(("static",))
+            return DecoderSupport(("static",), evidence="stand-in", proved_versions=_PROVED)
         if device.kind == "gpu":
             return DecoderSupport(("stateful",))
         return DecoderSupport(("stateful", "growing"), evidence="hardware", proved_versions=_PROVED)
+
+    def _compiled(self, model: ov.Model, device: Device, properties: dict[str, Any]) -> ov.CompiledModel:
+        if device.reality != "simulated":
+            return self._core.compile_model(model, device.native, properties)
+        # The wrapper passes no precision on to the CPU plugin, whose default may be bfloat16.
+        before = self._core.get_property("CPU", _PRECISION)
+        self._core.set_property("CPU", {_PRECISION: "f32"})
+        try:
+            return self._core.compile_model(model, device.native, properties)
+        finally:
+            self._core.set_property("CPU", {_PRECISION: before})
 
     def keeps_channels_last(self, device: Device) -> bool:
         """Return whether convolutions compute in NHWC; see `trisect.runtime.engines.keeps_channels_last`."""
@@ -192,6 +229,8 @@ class OpenVinoEngine:
             properties["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = str(options.scale_group)
         if options.state_dtype is not None:
             properties["KV_CACHE_PRECISION"] = _STATE_DTYPES[options.state_dtype]
+        if device.reality == "simulated":
+            return _NPU_ON_CPU | dict(options.extra)
         supported = set(self._property(device.native, "SUPPORTED_PROPERTIES") or ())
         return {name: value for name, value in properties.items() if name in supported} | dict(options.extra)
 

@@ -80,7 +80,7 @@ class QnnEngine:
 
     def decoder_support(self, device: Device) -> DecoderSupport:
         """Return how it runs language models; see `trisect.runtime.engines.decoder_support`."""
-        return DecoderSupport(modes=(), reason="takes fixed shapes only, for which no graph is written yet")
+        return DecoderSupport(("static",), evidence="stand-in")
 
 
 def _units() -> list[Any]:

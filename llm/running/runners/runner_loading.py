@@ -3,7 +3,8 @@
 - `InPlaceRunner`: the graph reads and extends the buffers of a `KvCache` in place (GroupQueryAttention);
 - `DeviceRunner`: the same, with buffers in the memory of a device that has its own;
 - `StatefulRunner`: the engine keeps the cache inside the compiled model;
-- `GrowingRunner`: past in, present out, passed by reference; works with any graph on any engine.
+- `GrowingRunner`: past in, present out, passed by reference; works with any graph on any engine;
+- `StaticRunner`: a device that needs fixed shapes computes chunks of tokens behind a fixed number of slots.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from .growing_runner import GrowingRunner
 from .in_place_runner import InPlaceRunner
 from .runner import Runner
 from .stateful_runner import StatefulRunner
+from .static_loading import ANY_REQUEST, FixedShapes, load_static_runner
 
 _SPIN_LIMIT_US = 1000
 
@@ -41,6 +43,7 @@ def load_runner(
     exports_cache: bool,
     batch: int = 1,
     exact: bool = False,
+    fixed: FixedShapes = ANY_REQUEST,
 ) -> Runner:
     """Load the bundle's graph that suits a device.
 
@@ -55,6 +58,8 @@ def load_runner(
     exact : bool
         Quantise no activations, to compare other forms with; the engine has to read weights from a folder that it is
         given (`EngineCapabilities.external_data_folder`).
+    fixed : FixedShapes
+        Sizes of graphs for devices that need fixed shapes.
 
     Raises
     ------
@@ -67,7 +72,9 @@ def load_runner(
     options = LoadOptions(threads=threads, precision=precision)
     if exact:
         options = replace(options, external_data_folder=bundle.folder)
-    runner = _load_unlimited(bundle, device, options, decodes=decodes, exports_cache=exports_cache, batch=batch)
+    runner = _load_unlimited(
+        bundle, device, options, decodes=decodes, exports_cache=exports_cache, batch=batch, fixed=fixed
+    )
     return runner if limit is None else ChunkedRunner(runner, limit)
 
 
@@ -79,10 +86,21 @@ def _load_unlimited(
     decodes: bool,
     exports_cache: bool,
     batch: int,
+    fixed: FixedShapes,
 ) -> Runner:
     mode, graph = bundle.mode_for(device), bundle.graph_for(device)
     path = Path(bundle.folder) / graph.file
     check_model_file(path)
+    if mode == "static":
+        if batch != 1:
+            raise EngineFailed(
+                f"{device.id} computes one sequence at a time, not {batch}", remedy="choose another device",
+                device=device.id,
+            )  # fmt: skip
+        options = replace(options, spin=decodes)
+        return load_static_runner(
+            bundle, graph, device, options, fixed=fixed, decodes=decodes, exports_cache=exports_cache
+        )
     model = path if options.external_data_folder is None else exact_graph(path).data
     layers = bundle.kv_layers
     past = cache_names(layers)

@@ -65,8 +65,8 @@ def test_an_import_is_cached_and_reused(bundles: Path, gguf: Path, carried: list
     assert (steps[0], steps[-1]) == (0.0, 1.0)
     assert Path(bundle.folder).parent == bundles
     assert listing(Path(bundle.folder)) == {
-        "bundle.json", "in_place.onnx", "in_place.float16.onnx", "standard.onnx", "weights.bin", "tokenizer.json",
-        "prompting.json",
+        "bundle.json", "in_place.onnx", "in_place.float16.onnx", "lookup.onnx", "standard.onnx", "static.onnx",
+        "weights.bin", "tokenizer.json", "prompting.json",
     }  # fmt: skip
     assert open_model(gguf) == bundle
     assert open_model(bundle.folder) == bundle

@@ -100,8 +100,9 @@ def generate(
     if chat and not tokenizer.knows_turns:
         note(f"{bundle.name} has no chat template (a base model): it continues the prompt as plain text")
     with LanguageSession(
-        bundle, choice.prefill, choice.decode, threads=threads, precision=precision, tokenizer=tokenizer
-    ) as session:
+        bundle, choice.prefill, choice.decode, threads=threads, precision=precision, tokenizer=tokenizer,
+        context_tokens=len(tokens.ids) + max_new_tokens,
+    ) as session:  # fmt: skip
         try:
             result = session.generate(
                 tokens, max_new_tokens=max_new_tokens, sampling=sampling, stop=tuple(stop or ()),
