@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.brief_measurements import PLANNING
+from tests.slow_sample import slow_sample
 
 if TYPE_CHECKING:
     from tests.llm.tiny_llms import TinyLlms
@@ -41,6 +42,8 @@ STEADY: dict[str, object] = {
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="run the slow tests too")
+    parser.addoption("--slow-sample", type=float, default=0.0, metavar="SECONDS", help="run slow tests for so long")
+    parser.addoption("--slow-seed", type=int, default=0, metavar="SEED", help="draws the slow tests of the sample")
 
 
 ONE_AT_A_TIME = (
@@ -58,8 +61,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items.sort(key=lambda item: not item.nodeid.startswith(LONGEST))
     if not config.getoption("--slow"):
         reason = pytest.mark.skip(reason="slow: run with --slow")
+        slow = {item.nodeid: marker for item in items if (marker := item.get_closest_marker("slow"))}
+        costs_s = {name: float(marker.args[0]) for name, marker in slow.items() if marker.args}
+        chosen = slow_sample(costs_s, config.getoption("--slow-sample"), config.getoption("--slow-seed"))
         for item in items:
-            if item.get_closest_marker("slow"):
+            if item.nodeid in slow.keys() - chosen:
                 item.add_marker(reason)
 
 
