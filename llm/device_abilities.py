@@ -11,6 +11,7 @@ from trisect.runtime.engines.common.decoder_support import KvCacheMode
 from trisect.runtime.errors import EngineFailed, InvalidModel
 
 from .bundle import Bundle, check_decoder_support
+from .gate.numeric_gate import is_proved, known_verdict
 
 Role = Literal["yes", "alone", "no"]
 """Whether a device can take a phase: with any device for the other one, only if it takes both, or not at all."""
@@ -30,7 +31,9 @@ class DeviceAbilities:
     state: State
     attention_dtypes: tuple[str, ...] = ()
     max_run_tokens: int | None = None
-    """New tokens that its engine takes in one run at most; None = not stated."""
+    """New tokens that it computes correctly in one run at most; None = any number."""
+    verdict: str = "not checked yet: its first use does"
+    """What the check of its numbers for this model and precision gave."""
     reason: str = ""
     """Why it cannot run the model, with the remedy."""
 
@@ -85,21 +88,29 @@ def able_devices(bundle: Bundle, wanted: str, phase: str) -> list[Device]:
     return able
 
 
-def device_abilities(bundle: Bundle, device: Device) -> DeviceAbilities:
-    """Return what a device can do with a model, by what its engine states."""
+def device_abilities(bundle: Bundle, device: Device, precision: str = "fast") -> DeviceAbilities:
+    """Return what a device can do with a model, by what its engine states and what is known of its numbers."""
     support = engines.decoder_support(device)
     states: dict[str, State] = {"hardware": "proved on hardware", "stand-in": "proved on a stand-in", "none": "not yet"}
     state = states[support.evidence]
     try:
         mode = bundle.mode_for(device)
     except (EngineFailed, InvalidModel) as error:
-        return DeviceAbilities(device.id, "no", "no", None, state, support.attention_dtypes, reason=str(error))
+        return DeviceAbilities(
+            device.id, "no", "no", None, state, support.attention_dtypes, verdict="", reason=str(error)
+        )
+    known = known_verdict(bundle, device, precision)
+    verdict = f"right: tests compare engine version {device.engine_version}" if is_proved(device) else ""
+    verdict = known.text if known is not None else verdict or DeviceAbilities.verdict
+    is_wrong = known is not None and not known.is_right
     return DeviceAbilities(
         device=device.id,
-        prefill="yes" if support.exports_cache else "alone",
-        decode="yes" if support.imports_cache else "alone",
+        prefill="no" if is_wrong else "yes" if support.exports_cache else "alone",
+        decode="no" if is_wrong else "yes" if support.imports_cache else "alone",
         mode=mode,
         state=state,
         attention_dtypes=support.attention_dtypes,
-        max_run_tokens=support.max_run_tokens,
+        max_run_tokens=support.max_run_tokens if known is None else known.max_run_tokens,
+        verdict=verdict,
+        reason=known.reason if is_wrong and known is not None else "",
     )

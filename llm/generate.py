@@ -11,6 +11,7 @@ from trisect.runtime.progress import Progress, no_progress
 
 from .bundle import Bundle
 from .device_abilities import check_wanted
+from .gate.numeric_gate import check_numbers
 from .importing.model_import import open_model
 from .phases.device_choice import measured_phases
 from .phases.phase_measurement import PhaseScope
@@ -89,6 +90,7 @@ def generate(
         bundle, prefill, decode, prompt_tokens=len(checked.ids), new_tokens=max_new_tokens, threads=threads,
         precision=precision,
     )  # fmt: skip
+    check_numbers(bundle, {choice.prefill, choice.decode}, precision=precision, progress=report)
     with LanguageSession(
         bundle, choice.prefill, choice.decode, threads=threads, precision=precision, tokenizer=tokenizer,
         context_tokens=len(checked.ids) + max_new_tokens,

@@ -23,9 +23,9 @@ from trisect.runtime.errors import EngineFailed
 from trisect.runtime.progress import Progress, no_progress
 
 from ..bundle import Bundle
+from ..gate.numeric_gate import check_numbers, load_gated_runner
 from ..running.kv_cache import KvCache
 from ..running.runners.runner import Runner
-from ..running.runners.runner_loading import load_runner
 from .phase_profile import DevicePhases, Handover, PhasePoint, PhaseProfile, merged_phases
 
 PROMPT_TOKENS = (1, 16, 64, 128, 256, 512, 1500)
@@ -241,13 +241,16 @@ class _PhaseMeasurement:
     @contextmanager
     def _loaded(self, *, exports_cache: bool) -> Iterator[Mapping[str, Runner]]:
         """Load the model on all devices, and close the runners at the end of the block."""
+        for device in self._devices:
+            with _attribute_failures(device):
+                check_numbers(self._bundle, [device], precision=self._precision, progress=self.progress)
         with ExitStack() as stack:
             runners: dict[str, Runner] = {}
             for device in self._devices:
                 self._report(f"loading on {device.id}")
                 begin = time.perf_counter()
                 with _attribute_failures(device):
-                    runners[device.id] = load_runner(
+                    runners[device.id] = load_gated_runner(
                         self._bundle,
                         device,
                         threads=self._threads,

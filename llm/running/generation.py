@@ -18,13 +18,13 @@ from trisect.runtime.errors import InvalidInput
 from trisect.runtime.free_memory import return_freed_memory
 
 from ..bundle import Bundle
+from ..gate.numeric_gate import check_numbers, load_gated_runner
 from .answer_text import AnswerText
 from .generation_stats import GenerationStats, PhaseTimer
 from .kv_cache import KvCache
 from .prompt import Prompt, tokenise
 from .runners.concurrent_loading import load_concurrently
 from .runners.runner import Runner
-from .runners.runner_loading import load_runner
 from .runners.static_loading import FixedShapes
 from .sampling import Sampler, SamplingOptions
 from .tokenizer import Tokenizer
@@ -82,9 +82,10 @@ class LanguageSession:
         keeps_cache: bool = False,
         context_tokens: int | None = None,
     ) -> None:
-        begin = time.perf_counter()
         if chunk_tokens < 1:
             raise InvalidInput(f"chunk_tokens is {chunk_tokens}", remedy="give 1 or more")
+        check_numbers(bundle, (prefill, decode), precision=precision)
+        begin = time.perf_counter()
         self.bundle = bundle
         self.tokenizer = tokenizer or Tokenizer.load(bundle.folder)
         self._chunk_tokens = chunk_tokens
@@ -93,7 +94,7 @@ class LanguageSession:
         def loader(
             device: Device, *, decodes: bool, exports_cache: bool, prefills: bool = True
         ) -> Callable[[], Runner]:
-            return lambda: load_runner(
+            return lambda: load_gated_runner(
                 bundle, device, threads=threads, precision=precision, decodes=decodes, exports_cache=exports_cache,
                 fixed=FixedShapes(context_tokens, prefills),
             )  # fmt: skip

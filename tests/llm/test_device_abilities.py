@@ -29,10 +29,16 @@ def refusing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_cpu_engines_take_both_phases(tiny_llms: TinyLlms) -> None:
     bundle = tiny_llms.get().bundle
+    versions = [kit.device(name).engine_version for name in ("cpu:ort", "cpu:openvino")]
+    verdicts = [f"right: tests compare engine version {version}" for version in versions]
     rows = [device_abilities(bundle, kit.device(name)) for name in ("cpu:ort", "cpu:openvino")]
     assert rows == [
-        DeviceAbilities("cpu:ort", "yes", "yes", "in-place", "proved on hardware", ("float32", "float16")),
-        DeviceAbilities("cpu:openvino", "yes", "yes", "stateful", "proved on hardware", ("float32",)),
+        DeviceAbilities(
+            "cpu:ort", "yes", "yes", "in-place", "proved on hardware", ("float32", "float16"), verdict=verdicts[0]
+        ),
+        DeviceAbilities(
+            "cpu:openvino", "yes", "yes", "stateful", "proved on hardware", ("float32",), verdict=verdicts[1]
+        ),
     ]
 
 

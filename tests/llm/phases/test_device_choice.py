@@ -51,14 +51,14 @@ def test_one_engine_is_enough_and_a_note_says_so(
 def test_a_failing_device_is_left_out_with_a_note(
     gguf: Path, monkeypatch: pytest.MonkeyPatch, measurements: list[list[str]]
 ) -> None:
-    real = phase_measurement.load_runner
+    real = phase_measurement.load_gated_runner
 
     def load(bundle: Bundle, device: Any, **options: Any) -> Any:
         if device.id == OPENVINO:
             raise EngineFailed("cpu:openvino cannot load in_place.onnx: no driver")
         return real(bundle, device, **options)
 
-    monkeypatch.setattr(phase_measurement, "load_runner", load)
+    monkeypatch.setattr(phase_measurement, "load_gated_runner", load)
     bundle = open_bundle(gguf)
     choice = choose_devices(bundle, prompt_tokens=20, new_tokens=8, threads=1)
     assert choice.prefill.id == choice.decode.id == ORT

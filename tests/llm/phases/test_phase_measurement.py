@@ -125,7 +125,7 @@ def test_a_device_that_cannot_is_named(bundle: Bundle) -> None:
 
 def test_runners_are_closed_whatever_happens(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     closed: list[str] = []
-    real = phases.load_runner
+    real = phases.load_gated_runner
 
     def load(bundle: Bundle, device: Device, **options: Any) -> Any:
         if device.engine == "openvino":
@@ -134,7 +134,7 @@ def test_runners_are_closed_whatever_happens(bundle: Bundle, monkeypatch: pytest
         monkeypatch.setattr(runner, "close", lambda: closed.append(device.id))
         return runner
 
-    monkeypatch.setattr(phases, "load_runner", load)
+    monkeypatch.setattr(phases, "load_gated_runner", load)
     with pytest.raises(EngineFailed, match="out of order"):
         measure_phases(bundle, DEVICES, threads=1, scope=PhaseScope(rounds=1))
     assert closed == ["cpu:ort"]

@@ -171,7 +171,7 @@ def test_nothing_stays_loaded_where_the_second_device_fails(tiny: TinyLlm, monke
         monkeypatch.setattr(runner, "close", lambda: (closed.append(device.id), close()))
         return runner
 
-    monkeypatch.setattr(generation, "load_runner", load)
+    monkeypatch.setattr(generation, "load_gated_runner", load)
     with pytest.raises(EngineFailed, match="no memory"):
         LanguageSession(tiny.bundle, kit.device("cpu:openvino"), kit.device("cpu:ort"))
     assert closed == ["cpu:openvino"]

@@ -58,6 +58,7 @@ def chat(
 ) -> None:
     """Talk to a language model. Type /help for its commands; in a pipe, each line is a message."""
     from trisect.llm.device_abilities import check_wanted
+    from trisect.llm.gate.numeric_gate import check_numbers
     from trisect.llm.generate import open_bundle
     from trisect.llm.phases.quick_choice import choose_at_once
     from trisect.llm.running.conversation import Conversation
@@ -72,6 +73,7 @@ def chat(
             bundle, prefill, decode, prompt_tokens=_TYPICAL_PROMPT_TOKENS, new_tokens=_TYPICAL_ANSWER_TOKENS,
             threads=threads,
         )  # fmt: skip
+        check_numbers(bundle, {choice.prefill, choice.decode}, progress=progress)
         progress(0, 1, "loading")
         session = LanguageSession(bundle, choice.prefill, choice.decode, threads=threads, keeps_cache=True)
     with session:

@@ -83,8 +83,10 @@ def _print_decoder_support(devices: str, model: str, json: bool) -> None:
     if json:
         print_json({"model": bundle.name, "devices": rows})
         return
-    columns = ["device", "prefill", "decode", "KV cache", "state"]
-    print_table(columns, [(row.device, row.prefill, row.decode, row.mode or "-", row.state) for row in rows])
+    print_table(
+        ["device", "prefill", "decode", "KV cache", "state", "numbers"],
+        [(row.device, row.prefill, row.decode, row.mode or "-", row.state, row.verdict or "-") for row in rows],
+    )
     for row in rows:
         if row.reason:
             note(row.reason)

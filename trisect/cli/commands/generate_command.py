@@ -12,6 +12,7 @@ import typer
 from trisect.runtime.errors import InvalidInput
 from trisect.runtime.untrusted_files import MalformedFile, read_text
 
+from ..numeric_check import check_numbers_first
 from ..options import Debug, Json, KvDtypeName, LanguageModel, Seed, Temperature, Threads, TopP
 from ..output import has_no_reader, note, print_generated, print_json, print_table, progress_bar
 from ..quantities import duration, size
@@ -97,6 +98,7 @@ def generate(
             choice = choose_at_once(bundle, prefill, decode, **request)
     for line in (*bundle.notes, *choice.notes):
         note(line)
+    check_numbers_first(bundle, choice.prefill, choice.decode, precision=precision)
     if chat and not tokenizer.knows_turns:
         note(f"{bundle.name} has no chat template (a base model): it continues the prompt as plain text")
     with LanguageSession(
