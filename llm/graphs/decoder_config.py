@@ -10,6 +10,8 @@ from typing import Literal
 
 import numpy as np
 
+from ..running.kv_layer import KvLayer, cached_window
+
 _TABLE_ROWS = 1 << 12
 """Positions of a rotary table that are computed at once."""
 
@@ -155,6 +157,15 @@ class DecoderConfig:
     """Of the layers that are recurrent."""
     attention_gate: bool = False
     """Whether each query head is followed by a gate of the head's output in the file."""
+
+    @property
+    def kv_layers(self) -> tuple[KvLayer, ...]:
+        """What each layer keeps in the KV cache of the in-place graph, which holds windows only."""
+        return tuple(
+            KvLayer(index, self.kv_heads, self.head_dim, window=cached_window(layer.window, self.context_length))
+            for index, layer in enumerate(self.layers)
+            if not layer.recurrent
+        )
 
     @property
     def query_size(self) -> int:

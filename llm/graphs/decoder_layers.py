@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -133,9 +134,9 @@ def cache_inputs(graph: GraphBuilder, config: DecoderConfig, index: int, length:
     return [graph.input(f"past_key_values.{index}.{part}", TensorProto.FLOAT, shape) for part in ("key", "value")]
 
 
-def declare_presents(graph: GraphBuilder, config: DecoderConfig, length: str) -> None:
-    """Declare the KV cache of all layers with attention as outputs."""
-    for index, layer in enumerate(config.layers):
-        for part in () if layer.recurrent else ("key", "value"):
+def declare_presents(graph: GraphBuilder, config: DecoderConfig, lengths: Mapping[int, str]) -> None:
+    """Declare the KV cache as outputs, with the name of each layer's length."""
+    for index, length in lengths.items():
+        for part in ("key", "value"):
             shape: list[int | str] = [1, config.kv_heads, length, config.head_dim]
             graph.output(f"present.{index}.{part}", TensorProto.FLOAT, shape)

@@ -1,7 +1,8 @@
 """Writes the decoder for ONNX Runtime: the KV cache is one buffer per layer and part, read and extended in place.
 
 ``com.microsoft.GroupQueryAttention`` applies rotary embeddings, appends to the cache and attends, in one kernel: ONNX
-Runtime decodes fastest with it. Soft caps and sliding windows are options of it; the cache keeps all tokens anyway.
+Runtime decodes fastest with it. Soft caps and sliding windows are options of it.
+The cache of a layer with a window holds only that, if the context is much longer.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto
 
+from ..running.kv_layer import KvLayer
 from .decoder_config import DecoderConfig
 from .decoder_layers import (
     Layer,
@@ -54,6 +56,11 @@ def write_in_place(path: Path, config: DecoderConfig, weights: ModelWeights, loc
     graph.save(path, config.name, _OPSET)
 
 
+def _rows(layer: KvLayer) -> str:
+    """Return the name of the number of tokens that a layer's cache holds."""
+    return "capacity" if layer.window is None else f"window_{layer.window}"
+
+
 class _InPlaceWriter:
     """Adds one layer after another; what a layer adds to the residual is added by the norm that follows.
 
@@ -64,6 +71,7 @@ class _InPlaceWriter:
         self._graph = graph
         self._config = config
         self._weights = weights
+        self._kv_layers = {layer.index: layer for layer in config.kv_layers}
         self._epsilon: dict[str, Any] = {"epsilon": config.norm_epsilon}
 
     def write(self) -> None:
@@ -91,7 +99,7 @@ class _InPlaceWriter:
         x, added = last_token(graph, x, 0), last_token(graph, added, 0)
         y, _ = self._normalised(x, added, weights.output_norm, "output_norm", "")
         logits(graph, weights, y, config)
-        declare_presents(graph, config, "capacity")
+        declare_presents(graph, config, {layer.index: _rows(layer) for layer in config.kv_layers})
 
     def _normalised(self, x: str, added: str, norm: Span | None, name: str, total: str) -> tuple[str, str]:
         """Return the normalised sum of the residual x and what the layer before adds to it, and the sum itself."""
@@ -121,7 +129,7 @@ class _InPlaceWriter:
 
     def _attention(self, y: str, layer: Layer, index: int, lengths: list[str]) -> str:
         graph, config, prefix = self._graph, self._config, f"layer.{index}"
-        options = config.layers[index]
+        options, cached = config.layers[index], self._kv_layers[index]
         qkv = biased(graph, self._product(y, layer.qkv, f"{prefix}.qkv"), layer.qkv_bias, f"{prefix}.qkv")
         gate = ""
         if config.attention_gate:
@@ -129,7 +137,7 @@ class _InPlaceWriter:
             qkv, gate = graph.nodes("Split", [qkv, sizes], [f"{prefix}.qkv.heads", f"{prefix}.output_gate"], axis=-1)
         qkv = self._reshaped(qkv, [1, -1, config.query_size + 2 * config.kv_size])
         heads = [qkv, "", ""] if config.head_norm is None else self._normalised_heads(qkv, layer, prefix)
-        inputs = [*heads, *cache_inputs(graph, config, index, "capacity"), *lengths]
+        inputs = [*heads, *cache_inputs(graph, config, index, _rows(cached)), *lengths]
         attributes: dict[str, Any] = {"do_rotary": 0}
         if options.rope is not None:
             attributes["do_rotary"] = 1
@@ -140,6 +148,8 @@ class _InPlaceWriter:
             inputs += [*unused, graph.constant(f"{prefix}.sinks", layer.sinks)]
         if options.window is not None:
             attributes["local_window_size"] = options.window
+        if cached.window is not None:
+            attributes["sliding_window_cache"] = 1
         if config.attention_softcap is not None:
             attributes["softcap"] = config.attention_softcap
         attended = graph.nodes(

@@ -1,7 +1,7 @@
 """Writes the decoder in ONNX's standard operators, which many compilers recognise and fuse, with a growing KV cache.
 
 These are ``Attention``, ``RotaryEmbedding`` and ``RMSNormalization`` (opset 23). A layer with a sliding window gets a
-mask, computed once for all layers with the same window; the cache keeps all tokens.
+mask, computed once for all layers with the same window; this cache holds all tokens.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class StandardWriter:
 
     def end(self) -> None:
         """Declare the outputs other than the logits and what a run appends to the cache."""
-        declare_presents(self._graph, self._config, "total")
+        declare_presents(self._graph, self._config, {layer.index: "total" for layer in self._config.kv_layers})
 
     def _last_token(self, x: str) -> str:
         if self._config.experts is None:

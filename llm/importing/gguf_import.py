@@ -25,7 +25,6 @@ from ..graphs.in_place_graph import can_write_in_place, write_in_place
 from ..graphs.standard_graph import write_standard
 from ..graphs.static_graph import can_write_static, write_lookup, write_static
 from ..graphs.weights_file import Linear, Span, Stacked, Weight, WeightsFile
-from ..running.kv_layer import KvLayer
 from ..running.recurrent_state import RecurrentState
 from ..running.tokenizer import Tokenizer
 from .expert_conversion import convert_expert_biases, convert_experts
@@ -133,11 +132,7 @@ def import_decoder(
         source_sha256="",
         importer="",
         layers=len(config.layers),
-        kv_layers=tuple(
-            KvLayer(index, config.kv_heads, config.head_dim)
-            for index, layer in enumerate(config.layers)
-            if not layer.recurrent
-        ),
+        kv_layers=config.kv_layers if in_place else tuple(replace(layer, window=None) for layer in config.kv_layers),
         states=_states(config),
         vocab=config.vocab,
         context_length=config.context_length,

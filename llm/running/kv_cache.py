@@ -2,7 +2,8 @@
 
 Devices exchange the cache in this form. A runner whose engine works in place computes on these buffers directly; any
 other copies from and to them. The layout is [batch, kv heads, tokens, head dim] for all engines, with the sizes and the
-dtype of each layer's `KvLayer`.
+dtype of each layer's `KvLayer`. The buffer of a layer with a window holds the latest tokens only, in the layout that
+`KvLayer.first_position` describes.
 """
 
 from __future__ import annotations
@@ -61,11 +62,12 @@ class KvCache:
         """Incremented whenever the buffers are reallocated: bindings to them have to be renewed."""
         self._batch = batch
         self._buffers: dict[str, np.ndarray] = {}
+        self._layer_of = {name: layer for layer in self.layers for name in layer.names}
         self.reserve(capacity)
 
     @property
     def buffers(self) -> Mapping[str, np.ndarray]:
-        """The buffers by name of the input they are bound to, [batch, kv heads, capacity, head dim]."""
+        """The buffers by name of the input they are bound to, [batch, kv heads, rows, head dim]."""
         return self._buffers
 
     def reserve(self, tokens: int) -> None:
@@ -88,8 +90,11 @@ class KvCache:
         buffers = {}
         for layer in self.layers:
             for name in layer.names:
+                if name in self._buffers and layer.window is not None:  # it never grows
+                    buffers[name] = self._buffers[name]
+                    continue
                 # Zeros, not empty: a kernel may multiply what lies behind the last token by a weight of 0.
-                buffer = np.zeros(layer.shape(self._batch, self.capacity), dtype_of(layer.dtype))
+                buffer = np.zeros(layer.shape(self._batch, layer.rows(self.capacity)), dtype_of(layer.dtype))
                 if name in self._buffers:
                     buffer[:, :, : self.length] = self._buffers[name][:, :, : self.length]
                 buffers[name] = buffer
@@ -97,15 +102,69 @@ class KvCache:
         self.generation += 1
 
     def write(self, name: str, values: np.ndarray, start: int) -> None:
-        """Copy keys or values, floats [batch, kv heads, tokens, head dim], to position `start`.
+        """Copy keys or values, floats [batch, kv heads, tokens, head dim], to position `start`, behind all others.
 
-        Another dtype than the buffer's is converted; a wider one is rounded once.
+        Another dtype than the buffer's is converted; a wider one is rounded once. Of a layer with a window, only what
+        the buffer holds after these tokens is copied.
         """
-        _convert(values, self._buffers[name][:, :, start : start + values.shape[2]])
+        layer, buffer, end = self._layer_of[name], self._buffers[name], start + values.shape[2]
+        before, after = layer.first_position(start), layer.first_position(end)
+        if before < after < start:
+            buffer[:, :, : start - after] = buffer[:, :, after - before : start - before]
+        first = max(start, after)
+        _convert(values[:, :, first - start :], buffer[:, :, first - after : end - after])
 
     def filled(self) -> dict[str, np.ndarray]:
-        """Return views of the filled part of the buffers, [batch, kv heads, length, head dim]."""
-        return {name: buffer[:, :, : self.length] for name, buffer in self._buffers.items()}
+        """Return views of the tokens in the buffers, [batch, kv heads, tokens, head dim].
+
+        Of a layer with a window these are the latest ones, as many as the window has.
+        """
+        result = {}
+        for name, buffer in self._buffers.items():
+            layer = self._layer_of[name]
+            held = self.length if layer.window is None else min(self.length, layer.window)
+            end = self.length - layer.first_position(self.length)
+            result[name] = buffer[:, :, end - held : end]
+        return result
+
+    def full_length(self) -> dict[str, np.ndarray]:
+        """Return float32 copies for graphs whose caches hold all tokens: zeros for those that left a window."""
+        result = {}
+        for name, values in self.filled().items():
+            if values.shape[2] == self.length:
+                result[name] = np.ascontiguousarray(values, np.float32)
+                continue
+            result[name] = np.zeros(self._layer_of[name].shape(self._batch, self.length), np.float32)
+            result[name][:, :, self.length - values.shape[2] :] = values
+        return result
+
+    @property
+    def shortest_rewind(self) -> int:
+        """Number of tokens that a copy of `filled` can be cut to: in a window, fewer need tokens that have left it."""
+        windows = [layer.window for layer in self.layers if layer.window is not None and layer.window < self.length]
+        return self.length - 1 if windows else 0
+
+    def rewind(self, length: int) -> bool:
+        """Remove all tokens but the first `length`; False, and no change, if a window has lost what they need.
+
+        Recurrent states cannot be taken back at all.
+        """
+        if self.states and length != self.length:
+            return False
+        moves = []
+        for layer in self.layers:
+            first, target = layer.first_position(self.length), layer.first_position(length)
+            if first > layer.first_needed(length):
+                return False
+            if first > target:
+                moves.append((layer, first - target, length - first))
+        for layer, shift, rows in moves:
+            for name in layer.names:
+                buffer = self._buffers[name]
+                buffer[:, :, shift : shift + rows] = buffer[:, :, :rows]
+                buffer[:, :, :shift] = 0
+        self.length = length
+        return True
 
     def clear(self) -> None:
         """Remove all tokens; the buffers stay allocated."""

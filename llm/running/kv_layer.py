@@ -12,6 +12,7 @@ from typing import Literal, get_args
 from trisect.runtime.tensors.dtypes import dtype_of
 
 PARTS = ("key", "value")
+_SLACK_MAX_TOKENS = 256
 
 KvDtype = Literal["float32", "float16"]
 """A dtype of keys and values in host memory, and so in a hand-over."""
@@ -29,6 +30,12 @@ class KvLayer:
     >>> layer = KvLayer(0, kv_heads=2, head_dim=4)
     >>> layer.bytes_per_token, layer.size_bytes(10)
     (64, 640)
+
+    A window of 8 in a buffer of 16: before token 17 could be written, all but the latest 7 tokens were removed.
+
+    >>> windowed = KvLayer(0, kv_heads=2, head_dim=4, window=8)
+    >>> windowed.rows(1000), windowed.first_position(16), windowed.first_position(17), windowed.size_bytes(10)
+    (16, 0, 9, 512)
     """
 
     index: int
@@ -36,6 +43,9 @@ class KvLayer:
     kv_heads: int
     head_dim: int
     dtype: KvDtype = "float32"
+    window: int | None = None
+    """Number of latest tokens that attention sees, the token itself included, where the cache need not hold others;
+    None = all."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -49,7 +59,30 @@ class KvLayer:
 
     def size_bytes(self, tokens: int) -> int:
         """Return the size of what is kept of a sequence: that is what a hand-over copies."""
-        return tokens * self.bytes_per_token
+        return (tokens if self.window is None else min(tokens, self.window)) * self.bytes_per_token
+
+    def rows(self, capacity: int) -> int:
+        """Return the number of rows of a buffer in a cache for `capacity` tokens.
+
+        A window has some rows to spare: tokens that leave it are removed many at a time, and until then the latest
+        tokens can be taken back.
+        """
+        return capacity if self.window is None else self.window + _slack(self.window)
+
+    def first_position(self, tokens: int) -> int:
+        """Return the position of the token in row 0 of the buffer, once it has held `tokens` tokens in total.
+
+        This is how ONNX Runtime's GroupQueryAttention with ``sliding_window_cache`` lays out its buffers, whatever the
+        lengths of the runs (its documentation, "Windowed KV Cache").
+        """
+        if self.window is None or tokens <= self.rows(0):
+            return 0
+        removed = _slack(self.window) + 1
+        return removed * -((self.rows(0) - tokens) // removed)
+
+    def first_needed(self, tokens: int) -> int:
+        """Return the position of the earliest token that the token after `tokens` others still sees."""
+        return 0 if self.window is None else max(0, tokens + 1 - self.window)
 
     def shape(self, batch: int, rows: int) -> tuple[int, int, int, int]:
         """Return the shape of a key or value tensor that holds a number of tokens."""
@@ -59,6 +92,15 @@ class KvLayer:
 def equal_layers(layers: int, kv_heads: int, head_dim: int) -> tuple[KvLayer, ...]:
     """Return the cache of a model whose layers are alike."""
     return tuple(KvLayer(index, kv_heads, head_dim) for index in range(layers))
+
+
+def cached_window(window: int | None, context_length: int) -> int | None:
+    """Return the window of a layer if a cache that holds only that is smaller than one for the whole context."""
+    return None if window is None or window + _slack(window) >= context_length else window
+
+
+def _slack(window: int) -> int:
+    return min(window, _SLACK_MAX_TOKENS)
 
 
 def cache_names(layers: Sequence[KvLayer]) -> list[str]:

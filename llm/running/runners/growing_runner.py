@@ -11,7 +11,7 @@ from trisect.runtime.engines.base import Module
 
 from ..kv_cache import KvCache
 from ..kv_layer import KvLayer, present_name
-from .runner import Runner, last_scores, plain_feeds
+from .runner import Runner, export_all, last_scores, plain_feeds
 
 
 class GrowingRunner(Runner):
@@ -26,6 +26,7 @@ class GrowingRunner(Runner):
         self._past = self._empty
         self._exports_cache = exports_cache
         self._cache: KvCache | None = None
+        self._shortest = 0
 
     def forward(self, ids: np.ndarray, start: int) -> np.ndarray:
         outputs = self._module.run(plain_feeds(self._inputs, ids, start) | self._past)
@@ -41,16 +42,22 @@ class GrowingRunner(Runner):
 
     def continue_from(self, cache: KvCache) -> None:
         begin = time.perf_counter()
-        self._past = {name: np.ascontiguousarray(past, np.float32) for name, past in cache.filled().items()}
+        self._past = cache.full_length()
+        self._shortest = cache.shortest_rewind
         self._cache = None
         self.handover_s += time.perf_counter() - begin
 
     def reset(self, cache: KvCache) -> None:
         self._past = self._empty
+        self._shortest = 0
         self._cache = cache if self._exports_cache else None
 
     def rewind(self, length: int) -> int:
+        if length < self._shortest:
+            return 0
         self._past = {name: np.ascontiguousarray(past[:, :, :length]) for name, past in self._past.items()}
+        if self._cache is not None and not self._cache.rewind(length):
+            export_all(self._cache, self._past)
         return length
 
     def close(self) -> None:

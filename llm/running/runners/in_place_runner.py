@@ -58,10 +58,7 @@ class InPlaceRunner(Runner):
         self.continue_from(cache)
 
     def rewind(self, length: int) -> int:
-        if self._cache is None or (self._cache.states and length != self._cache.length):
-            return 0
-        self._cache.length = length
-        return length
+        return length if self._cache is not None and self._cache.rewind(length) else 0
 
     def close(self) -> None:
         self._steps, self._cache = {}, None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
 import numpy as np
@@ -64,3 +65,12 @@ def last_scores(logits: np.ndarray, ids: np.ndarray) -> np.ndarray:
     """Return the last token's scores: without the batch axis where the ids have none."""
     scores: np.ndarray = logits[0, -1] if ids.ndim == 1 else logits[:, -1]
     return scores
+
+
+def export_all(cache: KvCache, values: Mapping[str, np.ndarray]) -> None:
+    """Write the keys and values of all tokens to a cache, which may hold others."""
+    cache.clear()
+    for name, rows in values.items():
+        cache.reserve(rows.shape[2])
+        cache.write(name, rows, 0)
+    cache.length = rows.shape[2]

@@ -109,6 +109,12 @@ def _load_unlimited(
         options = replace(options, spin=decodes, spin_limit_us=_SPIN_LIMIT_US)
         module = engines.load(model, device, options)
         if isinstance(module, DeviceModule):
+            if any(layer.window is not None for layer in layers):
+                module.close()
+                raise EngineFailed(
+                    f"{device.id} cannot keep the sliding windows of {bundle.name}", remedy="choose another device",
+                    device=device.id,
+                )  # fmt: skip
             try:
                 cache = DeviceKvCache(device, layers, batch)
             except BaseException:

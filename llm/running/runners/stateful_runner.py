@@ -13,7 +13,7 @@ from trisect.runtime.tensors.dtypes import dtype_of
 
 from ..kv_cache import KvCache
 from ..kv_layer import KvLayer, fresh_name
-from .runner import Runner, last_scores, plain_feeds
+from .runner import Runner, export_all, last_scores, plain_feeds
 
 
 class StatefulRunner(Runner):
@@ -41,6 +41,8 @@ class StatefulRunner(Runner):
         self._logits = np.zeros((batch, 1, vocab), np.float32)
         self._cache: KvCache | None = None
         self._length = 0
+        self._shortest = 0
+        """Number of tokens that the state can be cut to; see `KvCache.shortest_rewind`."""
 
     def forward(self, ids: np.ndarray, start: int) -> np.ndarray:
         count = ids.shape[-1]
@@ -58,24 +60,30 @@ class StatefulRunner(Runner):
     def continue_from(self, cache: KvCache) -> None:
         begin = time.perf_counter()
         self._module.reset_state()
-        self._module.set_state({name: values.astype(np.float32, copy=False) for name, values in cache.filled().items()})
-        self._length = cache.length
+        self._module.set_state(cache.full_length())
+        self._length, self._shortest = cache.length, cache.shortest_rewind
         self._cache = None
         self.handover_s += time.perf_counter() - begin
 
     def reset(self, cache: KvCache) -> None:
         self._module.reset_state()
-        self._length = 0
+        self._length = self._shortest = 0
         self._cache = cache if self._exports_cache else None
 
     def rewind(self, length: int) -> int:
-        if length < self._length:
-            begin = time.perf_counter()
+        if length < self._shortest:
+            return 0
+        begin = time.perf_counter()
+        is_exported = self._cache is None or self._cache.rewind(length)
+        if length < self._length or not is_exported:
             values = self._module.get_state()
+            values = {name: np.ascontiguousarray(value[:, :, :length]) for name, value in values.items()}
             self._module.reset_state()
-            self._module.set_state({name: np.ascontiguousarray(value[:, :, :length]) for name, value in values.items()})
+            self._module.set_state(values)
             self._length = length
-            self.handover_s += time.perf_counter() - begin
+            if self._cache is not None and not is_exported:
+                export_all(self._cache, values)
+        self.handover_s += time.perf_counter() - begin
         return length
 
     def close(self) -> None:

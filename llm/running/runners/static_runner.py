@@ -17,7 +17,7 @@ from trisect.runtime.tensors.dtypes import dtype_of
 from ...graphs.static_graph import MASK
 from ..kv_cache import KvCache
 from ..kv_layer import fresh_name
-from .runner import Runner, last_scores
+from .runner import Runner, export_all, last_scores
 
 HIDDEN = np.float32(-30_000)
 """Added to scores of keys that a token must not see: within the range of float16, and below all scores by far."""
@@ -90,6 +90,8 @@ class StaticRunner(Runner):
         self._past = {name: np.zeros(shape, np.float32) for name, shape in past.items()}
         self._exports_cache = exports_cache
         self._cache: KvCache | None = None
+        self._shortest = 0
+        """Number of tokens that the slots can be cut to; see `KvCache.shortest_rewind`."""
         self._programs: list[StaticProgram] = []
         try:
             for tokens in sorted({chunk_tokens, 1} if decodes else {chunk_tokens}, reverse=True):
@@ -120,15 +122,21 @@ class StaticRunner(Runner):
                 f"{self.device.id} was loaded for {self._slots} tokens, and the KV cache has {cache.length}",
                 remedy="shorten the prompt, or load the model for a longer context",
             )
-        for name, values in cache.filled().items():
+        for name, values in cache.full_length().items():
             self._past[name][:, :, : cache.length] = values
+        self._shortest = cache.shortest_rewind
         self._cache = None
         self.handover_s += time.perf_counter() - begin
 
     def reset(self, cache: KvCache) -> None:
         self._cache = cache if self._exports_cache else None
+        self._shortest = 0
 
     def rewind(self, length: int) -> int:
+        if length < self._shortest:
+            return 0
+        if self._cache is not None and not self._cache.rewind(length):
+            export_all(self._cache, {name: past[:, :, :length] for name, past in self._past.items()})
         return length  # slots behind the tokens of a run are masked
 
     def close(self) -> None:

@@ -60,6 +60,46 @@ def test_another_dtype_is_converted_and_rounded_once(source: str, target: KvDtyp
     assert cache.layers[0].size_bytes(9) == sum(rows.nbytes for rows in cache.filled().values())
 
 
+@pytest.mark.parametrize("parts", [(1,) * 60, (60,), (5, 30, 1, 1, 23), (16, 17, 27)])
+def test_a_window_holds_its_latest_tokens_however_they_arrive(parts: tuple[int, ...]) -> None:
+    layer = KvLayer(0, 1, 2, window=8)
+    cache = KvCache([layer, KvLayer(1, 1, 2)], 2048, 10)
+    rows = np.arange(2 * 60, dtype=np.float32).reshape(1, 1, 60, 2)
+    start = 0
+    for part in parts:
+        for name in cache_names(cache.layers):
+            cache.write(name, rows[:, :, start : start + part], start)
+        start = cache.length = start + part
+        first = max(0, start - 8)
+        np.testing.assert_array_equal(cache.filled()["past_key_values.0.key"], rows[:, :, first:start])
+        whole = cache.full_length()
+        np.testing.assert_array_equal(whole["past_key_values.1.key"], rows[:, :, :start])
+        np.testing.assert_array_equal(whole["past_key_values.0.key"][:, :, first:], rows[:, :, first:start])
+        assert not whole["past_key_values.0.key"][:, :, :first].any()
+    assert cache.buffers["past_key_values.0.value"].shape == (1, 1, 16, 2)
+    assert sum(held.nbytes for held in cache.filled().values()) == sum(one.size_bytes(60) for one in cache.layers)
+
+
+@pytest.mark.parametrize("tokens", range(15, 45))
+def test_a_window_is_rewound_as_far_as_it_holds_what_is_needed(tokens: int) -> None:
+    rows = np.arange(2 * 60, dtype=np.float32).reshape(1, 1, 60, 2)
+    for length in range(tokens + 1):
+        cache = KvCache([KvLayer(0, 1, 2, window=8)], 2048, 10)
+        for name in cache.buffers:
+            cache.write(name, rows[:, :, :tokens], 0)
+        cache.length = tokens
+        first_held = int(cache.buffers["past_key_values.0.key"][0, 0, 0, 0]) // 2
+        # The next token sees itself and the 7 before it.
+        assert cache.rewind(length) == (max(0, length - 7) >= first_held)
+        if cache.length == length and length:
+            seen = cache.filled()["past_key_values.0.key"][:, :, -7:]
+            np.testing.assert_array_equal(seen, rows[:, :, max(0, length - 7) : length])
+            for name in cache.buffers:  # and what follows is laid out as if nothing had been removed
+                cache.write(name, rows[:, :, length:], length)
+            cache.length = 60
+            np.testing.assert_array_equal(cache.filled()["past_key_values.0.key"], rows[:, :, 52:])
+
+
 def test_capacity_never_passes_the_context() -> None:
     cache = make(context_length=300, capacity=1)
     cache.reserve(257)
