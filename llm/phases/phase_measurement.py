@@ -26,6 +26,7 @@ from ..bundle import Bundle
 from ..gate.numeric_gate import check_numbers, load_gated_runner
 from ..running.kv_cache import KvCache
 from ..running.runners.runner import Runner
+from ..running.runners.static_loading import chunk_tokens
 from .phase_profile import DevicePhases, Handover, PhasePoint, PhaseProfile, merged_phases
 
 PROMPT_TOKENS = (1, 16, 64, 128, 256, 512, 1500)
@@ -163,7 +164,9 @@ class _PhaseMeasurement:
             load_s = self.load_s.get(device.id)
             if load_s is not None:
                 curves = _points(self.prefill[device.id]), _points(self.decode[device.id])
-                devices[device.id] = DevicePhases(device.name, device.engine_version, *curves, load_s)
+                devices[device.id] = DevicePhases(
+                    device.name, device.engine_version, *curves, load_s, chunk_tokens(self._bundle, device)
+                )
         measured = PhaseProfile(
             model=self._bundle.key,
             precision=self._precision,

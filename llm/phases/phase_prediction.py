@@ -7,13 +7,13 @@ measurements can resolve, one device does both phases, since a second engine hol
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from trisect.runtime.errors import ProfileMissing
 
-from .phase_profile import PhasePoint, PhaseProfile
+from .phase_profile import DevicePhases, PhasePoint, PhaseProfile
 
 _INDISTINGUISHABLE = 0.03
 """Relative difference of two times below which measurements cannot distinguish them."""
@@ -47,7 +47,8 @@ def predict_phases(
 ) -> PhasePrediction:
     """Predict a request on one pair of devices.
 
-    Prefill is interpolated on its curve; decode is summed over the growing context.
+    Prefill is interpolated on its curve, which has stairs where a device computes whole chunks; decode is summed over
+    the growing context.
 
     Raises
     ------
@@ -67,7 +68,7 @@ def predict_phases(
     return PhasePrediction(
         prefill,
         decode,
-        prefill_s=float(_interpolate(profile.devices[prefill].prefill, np.array([prompt_tokens]))[0]),
+        prefill_s=_prefill_s(profile.devices[prefill], prompt_tokens),
         kv_s=kv_s,
         decode_s=float(_interpolate(profile.devices[decode].decode, contexts).sum()),
     )
@@ -103,6 +104,14 @@ def rank_device_pairs(
     # A stable sort: of those indistinguishable from the best, single devices come first, in order of their times.
     as_good = [p for p in predictions if p.end_to_end_s <= limit]
     return sorted(as_good, key=lambda p: p.is_split) + predictions[len(as_good) :]
+
+
+def _prefill_s(device: DevicePhases, tokens: int) -> float:
+    """Return the time of a prompt; between whole chunks it is that of the next one."""
+    chunk = device.chunk_tokens
+    by_length = {-(-point.tokens // chunk) * chunk: point for point in device.prefill}
+    points = [replace(point, tokens=length) for length, point in by_length.items()]
+    return float(_interpolate(points, np.array([-(-tokens // chunk) * chunk]))[0])
 
 
 def _interpolate(points: Sequence[PhasePoint], tokens: np.ndarray) -> np.ndarray:

@@ -46,6 +46,8 @@ class DevicePhases:
     decode: tuple[PhasePoint, ...]
     """Time of one token, by the length of the context before it."""
     load_s: float
+    chunk_tokens: int = 1
+    """Prompts take as long as the next multiple of this many tokens: that of fixed shapes computes whole chunks."""
 
 
 @dataclass(frozen=True)

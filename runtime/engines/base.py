@@ -52,6 +52,8 @@ class LoadOptions:
     None = the caller's default: a session with the executor ``threads`` pins where the engine may use all cores."""
     external_data_folder: str | None = None
     """Folder of the weights of a model given as bytes; needs `EngineCapabilities.external_data_folder`."""
+    compiled_folder: str | None = None
+    """Folder where an engine that compiles for minutes may store the result for the next time; None = nowhere."""
     extra: Mapping[str, Any] = field(default_factory=dict)
     """Engine-specific settings, passed on unchanged."""
 

@@ -15,6 +15,7 @@ from ..device import Device, Limits
 from ..errors import EngineMissing
 from .base import EngineCapabilities, LoadOptions
 from .common.decoder_support import DecoderSupport
+from .ort_parts.compiled_models import open_compiled
 from .ort_parts.ort_module import OrtModule
 from .ort_parts.ort_providers import STDERR, STDOUT, ep_devices, kind_of, plugin, redirected, register, unit_of
 from .ort_parts.ort_session import Provider, open_module
@@ -76,7 +77,10 @@ class QnnEngine:
             settings |= _SIMULATED_CHIP
         # The simulator prints a banner to standard output, which may be the user's JSON.
         with redirected(STDOUT, STDERR) if _is_simulated() else nullcontext():
-            return open_module(model, device, options, Provider([unit], settings))
+            provider = Provider([unit], settings)
+            if options.compiled_folder is None or isinstance(model, bytes):
+                return open_module(model, device, options, provider)
+            return open_compiled(model, device, options, provider)
 
     def decoder_support(self, device: Device) -> DecoderSupport:
         """Return how it runs language models; see `trisect.runtime.engines.decoder_support`."""

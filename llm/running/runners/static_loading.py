@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import platformdirs
+
 from trisect.runtime import engines
 from trisect.runtime.device import Device
 from trisect.runtime.engines.base import LoadOptions, Module
@@ -64,7 +66,10 @@ def load_static_runner(
 
     def load(tokens: int) -> Module:
         sizes = {"tokens": tokens, "slots": slots, "keys": slots + tokens}
-        sized = replace(options, shapes=sizes, scale_group=graph.scale_group, external_data_folder=None)
+        sized = replace(
+            options, shapes=sizes, scale_group=graph.scale_group, external_data_folder=None,
+            compiled_folder=str(compiled_folder(bundle)),
+        )  # fmt: skip
         return engines.load(path, device, sized)
 
     return StaticRunner(
@@ -77,6 +82,16 @@ def load_static_runner(
         decodes=decodes,
         exports_cache=exports_cache,
     )
+
+
+def chunk_tokens(bundle: Bundle, device: Device) -> int:
+    """Return how many tokens of a prompt a device computes at least: a whole chunk where it needs fixed shapes."""
+    return CHUNK_TOKENS if bundle.mode_for(device) == "static" else 1
+
+
+def compiled_folder(bundle: Bundle) -> Path:
+    """Return where engines store what they have compiled of a model, under the user's cache directory."""
+    return Path(platformdirs.user_cache_dir("trisect", appauthor=False)) / "compiled" / bundle.key
 
 
 def load_lookup(path: Path) -> Module:

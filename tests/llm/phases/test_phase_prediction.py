@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
 
@@ -54,6 +55,15 @@ def test_prefill_is_interpolated_and_extrapolated() -> None:
     assert prefill(30) == pytest.approx(4.0)
     assert prefill(50) == pytest.approx(8.0)
     assert prefill(3) == pytest.approx(1.0)  # never less than the shortest
+
+
+def test_prefill_of_whole_chunks_has_stairs() -> None:
+    profile = synthetic({"a": ({1: 1.1, 128: 1.0, 300: 3.0}, {1: 0.1})})
+    profile = replace(profile, devices={"a": replace(profile.devices["a"], chunk_tokens=128)})
+    times = [
+        predict_phases(profile, "a", "a", prompt_tokens=n, new_tokens=1).prefill_s for n in (2, 128, 129, 257, 384, 385)
+    ]
+    assert times == pytest.approx([1.0, 1.0, 2.0, 3.0, 3.0, 4.0])
 
 
 def test_a_curve_that_falls_is_not_followed_below_its_end() -> None:
