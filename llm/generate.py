@@ -21,7 +21,7 @@ from .running.generation import Generation, LanguageSession
 from .running.kv_layer import KV_CHOICES
 from .running.prompt import tokenise
 from .running.sampling import SamplingOptions
-from .running.tokenizer import Tokenizer
+from .tokenization.tokenizer import Tokenizer
 
 
 def generate(

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from trisect.llm.graphs.decoder_config import DecoderConfig, LayerConfig, Rope
-from trisect.llm.graphs.decoder_layers import Layer, ModelWeights
+from trisect.llm.graphs.layers.decoder_layers import Layer, ModelWeights
 from trisect.llm.graphs.standard_graph import write_standard
 from trisect.llm.graphs.weights_file import Dense, Span
 from trisect.runtime.errors import InvalidInput

@@ -16,11 +16,11 @@ from tokenizers import Tokenizer as Encoder
 
 from trisect.runtime.errors import InvalidModel, TrisectError, UnsupportedModel
 
-from ..running import split_patterns
 from ..running.chat_formats import published_format
-from ..running.encoders import LocalEncoder
-from ..running.sentencepiece_encoder import Pieces, SentencePieceEncoder
-from ..running.tokenizer import Prompting, Tokenizer
+from ..tokenization import split_patterns
+from ..tokenization.encoders import LocalEncoder
+from ..tokenization.sentencepiece_encoder import Pieces, SentencePieceEncoder
+from ..tokenization.tokenizer import Prompting, Tokenizer
 from .gguf_reader import GgufFile
 from .special_tokens import BYTE, CONTROL, SHOWN_MARKUP, UNKNOWN, USER_DEFINED, end_tokens, token_id
 

@@ -15,7 +15,7 @@ from onnx import TensorProto
 
 from ..running.kv_layer import KvLayer
 from .decoder_config import DecoderConfig
-from .decoder_layers import (
+from .layers.decoder_layers import (
     Layer,
     ModelWeights,
     biased,
@@ -27,8 +27,8 @@ from .decoder_layers import (
     rms_norm,
     scaled,
 )
-from .delta_layers import delta_layer
-from .expert_layers import mixture_of_experts
+from .layers.delta_layers import delta_layer
+from .layers.expert_layers import mixture_of_experts
 from .weight_products import MICROSOFT, product
 from .weights_file import GraphBuilder, Span, Weight
 

@@ -13,7 +13,7 @@ import numpy as np
 from onnx import TensorProto
 
 from .decoder_config import DecoderConfig
-from .decoder_layers import (
+from .layers.decoder_layers import (
     Layer,
     ModelWeights,
     biased,
@@ -25,8 +25,8 @@ from .decoder_layers import (
     rms_norm,
     scaled,
 )
-from .expert_layers import mixture_of_experts
-from .sink_attention import attention_with_sinks
+from .layers.expert_layers import mixture_of_experts
+from .layers.sink_attention import attention_with_sinks
 from .weight_products import product
 from .weights_file import GraphBuilder, Span
 

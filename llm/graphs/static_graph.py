@@ -14,7 +14,7 @@ import numpy as np
 from onnx import TensorProto
 
 from .decoder_config import DecoderConfig
-from .decoder_layers import ModelWeights, cache_inputs, embed
+from .layers.decoder_layers import ModelWeights, cache_inputs, embed
 from .standard_graph import StandardWriter, rotary_attributes
 from .weights_file import GraphBuilder
 

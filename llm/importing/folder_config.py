@@ -14,7 +14,7 @@ from typing import Any
 from trisect.runtime.errors import InvalidModel, UnsupportedModel
 from trisect.runtime.untrusted_files import MalformedFile, parse_json, read_text
 
-from ..running.tokenizer import TOKENIZER_FILE, Prompting, Tokenizer
+from ..tokenization.tokenizer import TOKENIZER_FILE, Prompting, Tokenizer
 
 GENAI_FILE = "genai_config.json"
 CONFIG_FILE = "config.json"

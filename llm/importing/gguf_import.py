@@ -20,13 +20,13 @@ from ..gguf.gguf_tokenizer import read_tokenizer
 from ..gguf.quantised_blocks import half_rotation_order
 from ..graphs.cache_dtype import in_place_graphs
 from ..graphs.decoder_config import DecoderConfig, LayerConfig
-from ..graphs.decoder_layers import DeltaWeights, Layer, ModelWeights
 from ..graphs.in_place_graph import can_write_in_place, write_in_place
+from ..graphs.layers.decoder_layers import DeltaWeights, Layer, ModelWeights
 from ..graphs.standard_graph import write_standard
 from ..graphs.static_graph import can_write_static, write_lookup, write_static
 from ..graphs.weights_file import Linear, Span, Stacked, Weight, WeightsFile
 from ..running.recurrent_state import RecurrentState
-from ..running.tokenizer import Tokenizer
+from ..tokenization.tokenizer import Tokenizer
 from .expert_conversion import convert_expert_biases, convert_experts
 from .weight_conversion import PhaseWeights, Preference, WeightConverter
 

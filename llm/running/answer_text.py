@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from trisect.runtime.errors import InvalidInput
 
-from .tokenizer import Tokenizer
+from ..tokenization.tokenizer import Tokenizer
 
 
 class AnswerText:

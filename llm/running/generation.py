@@ -19,6 +19,7 @@ from trisect.runtime.free_memory import return_freed_memory
 
 from ..bundle import Bundle
 from ..gate.numeric_gate import check_numbers, load_gated_runner
+from ..tokenization.tokenizer import Tokenizer
 from .answer_text import AnswerText
 from .generation_stats import GenerationStats, PhaseTimer
 from .kv_cache import KvCache
@@ -27,7 +28,6 @@ from .runners.concurrent_loading import load_concurrently
 from .runners.runner import Runner
 from .runners.static_loading import FixedShapes
 from .sampling import Sampler, SamplingOptions
-from .tokenizer import Tokenizer
 
 DEFAULT_CHUNK_TOKENS = 2048
 """Prompt tokens computed at once: limits the memory for activations.

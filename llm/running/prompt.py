@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from trisect.runtime.errors import ContextExceeded, InvalidInput
 
 from ..bundle import Bundle
-from .tokenizer import Tokenizer
+from ..tokenization.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)

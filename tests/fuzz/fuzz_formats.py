@@ -230,7 +230,7 @@ def _read_policy(folder: Path) -> None:
 
 
 def _render_template(folder: Path) -> None:
-    from trisect.llm.running.chat_template import render_chat
+    from trisect.llm.tokenization.chat_template import render_chat
 
     template = (folder / "chat_template.jinja").read_text(encoding="utf-8", errors="replace")
     render_chat(template, [{"role": "user", "content": "Hello"}])

@@ -13,7 +13,7 @@ from tests.llm.oracle_llama import log_softmax, mean_kl
 from tests.llm.tiny_llms import TinyLlms
 from trisect.llm.importing.model_import import open_model
 from trisect.llm.running.generation import LanguageSession
-from trisect.llm.running.tokenizer import Tokenizer
+from trisect.llm.tokenization.tokenizer import Tokenizer
 from trisect.runtime.engines import find_devices
 from trisect.runtime.errors import EngineFailed
 

@@ -15,7 +15,7 @@ from tests.llm.gguf_factory import MERGES, TEMPLATE, byte_characters, write_tiny
 from tests.llm.llama_cpp import LlamaCpp
 from trisect.llm.gguf.gguf_reader import GgufFile
 from trisect.llm.gguf.gguf_tokenizer import read_tokenizer
-from trisect.llm.running.tokenizer import Tokenizer
+from trisect.llm.tokenization.tokenizer import Tokenizer
 from trisect.runtime.errors import InvalidModel, UnsupportedModel
 
 RECORDED = json.loads(Path(__file__).with_name("llama_cpp_ids.json").read_text("utf-8"))

@@ -15,7 +15,7 @@ from onnx import TensorProto
 from tests.llm.gguf_factory import random_blocks
 from trisect.llm.gguf.block_types import BLOCK_TYPES, DENSE_TYPES
 from trisect.llm.gguf.gguf_reader import GgufTensor
-from trisect.llm.graphs.decoder_layers import embed
+from trisect.llm.graphs.layers.decoder_layers import embed
 from trisect.llm.graphs.weight_products import product
 from trisect.llm.graphs.weights_file import GraphBuilder, Stacked, Weight, WeightsFile
 from trisect.llm.importing.weight_conversion import WeightConverter

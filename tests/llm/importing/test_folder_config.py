@@ -17,7 +17,7 @@ from tests.llm.llm_folder_factory import (
     write_optimum_folder,
 )
 from trisect.llm.importing.folder_config import choose_graph, is_model_folder, read_folder_tokenizer
-from trisect.llm.running.tokenizer import Tokenizer
+from trisect.llm.tokenization.tokenizer import Tokenizer
 from trisect.runtime.errors import InvalidModel, UnsupportedModel
 
 

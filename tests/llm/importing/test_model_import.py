@@ -24,7 +24,7 @@ from trisect.llm.graphs import weights_file as weights
 from trisect.llm.importing import gguf_import
 from trisect.llm.importing import model_import as importing
 from trisect.llm.importing.model_import import open_model
-from trisect.llm.running.tokenizer import Tokenizer
+from trisect.llm.tokenization.tokenizer import Tokenizer
 from trisect.runtime.errors import InvalidModel, StorageFailed, TrisectError, UnsupportedModel
 
 

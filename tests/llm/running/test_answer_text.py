@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tests.llm.tiny_llms import TinyLlms
 from trisect.llm.running.answer_text import AnswerText
-from trisect.llm.running.tokenizer import Tokenizer
+from trisect.llm.tokenization.tokenizer import Tokenizer
 from trisect.runtime.errors import InvalidInput
 
 

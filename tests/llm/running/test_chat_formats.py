@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from trisect.llm.running.chat_formats import CHAT_FORMATS, published_format
-from trisect.llm.running.chat_template import render_chat
+from trisect.llm.tokenization.chat_template import render_chat
 
 TALK = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes?"}, {"role": "user", "content": "1+1"}]
 SYSTEM = [{"role": "system", "content": "Be brief."}]

@@ -7,7 +7,7 @@ import pytest
 from tests.llm.tiny_llms import TinyLlms
 from trisect.llm.bundle import Bundle
 from trisect.llm.running.prompt import tokenise
-from trisect.llm.running.tokenizer import Tokenizer
+from trisect.llm.tokenization.tokenizer import Tokenizer
 from trisect.runtime.errors import ContextExceeded, InvalidInput
 
 

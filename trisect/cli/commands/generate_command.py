@@ -80,7 +80,7 @@ def generate(
     from trisect.llm.running.generation import LanguageSession
     from trisect.llm.running.prompt import tokenise
     from trisect.llm.running.sampling import SamplingOptions
-    from trisect.llm.running.tokenizer import Tokenizer
+    from trisect.llm.tokenization.tokenizer import Tokenizer
 
     text = _prompt_text(prompt, prompt_file)
     sampling = SamplingOptions(repetition_penalty, temperature, top_k, top_p, seed)

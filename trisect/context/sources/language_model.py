@@ -12,7 +12,7 @@ from trisect.llm.gguf.block_types import BLOCK_BYTES
 from trisect.llm.gguf.gguf_reader import GgufHeader
 from trisect.llm.importing.folder_config import CONFIG_FILE, GENAI_FILE, choose_graph, weight_files
 from trisect.llm.importing.transformers_model import MODEL_TYPES
-from trisect.llm.running.tokenizer import TOKENIZER_FILE
+from trisect.llm.tokenization.tokenizer import TOKENIZER_FILE
 from trisect.runtime.errors import InvalidInput, InvalidModel
 
 from .model_description import ModelDescription, read_json, whole_number

@@ -9,10 +9,10 @@ from __future__ import annotations
 import numpy as np
 from onnx import TensorProto
 
-from .decoder_config import DecoderConfig, DeltaConfig
+from ..decoder_config import DecoderConfig, DeltaConfig
+from ..weight_products import MICROSOFT, product
+from ..weights_file import GraphBuilder, Span
 from .decoder_layers import DeltaWeights, Layer, rms_norm
-from .weight_products import MICROSOFT, product
-from .weights_file import GraphBuilder, Span
 
 
 def delta_layer(graph: GraphBuilder, x: str, layer: Layer, config: DecoderConfig, index: int) -> str:

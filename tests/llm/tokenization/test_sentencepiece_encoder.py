@@ -10,10 +10,10 @@ import pytest
 from tests.llm.gguf_factory import write_tiny_gguf
 from trisect.llm.gguf.gguf_reader import GgufFile
 from trisect.llm.gguf.gguf_tokenizer import read_tokenizer
-from trisect.llm.running import sentencepiece_encoder
-from trisect.llm.running.encoders import LocalEncoder, make_encoder
-from trisect.llm.running.sentencepiece_encoder import Pieces, SentencePieceEncoder
-from trisect.llm.running.tokenizer import PIECES_FILE, Tokenizer
+from trisect.llm.tokenization import sentencepiece_encoder
+from trisect.llm.tokenization.encoders import LocalEncoder, make_encoder
+from trisect.llm.tokenization.sentencepiece_encoder import Pieces, SentencePieceEncoder
+from trisect.llm.tokenization.tokenizer import PIECES_FILE, Tokenizer
 from trisect.runtime.errors import InvalidModel
 
 CHARACTERS = [*"the hello123 \n\t.,é世界▁🙂\0", "<s>", "</s>", "<unk>", "<0x41>", "  ", "hello", "\ufffd", "\u0301"]

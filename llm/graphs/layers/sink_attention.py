@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from .decoder_config import DecoderConfig
-from .weights_file import GraphBuilder, Span
+from ..decoder_config import DecoderConfig
+from ..weights_file import GraphBuilder, Span
 
 
 def attention_with_sinks(

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import AddedToken, decoders, models, pre_tokenizers, processors
 
-from trisect.llm.running.tokenizer import Prompting, Tokenizer
+from trisect.llm.tokenization.tokenizer import Prompting, Tokenizer
 from trisect.runtime.errors import InvalidInput, InvalidModel
 
 BYTES = sorted(pre_tokenizers.ByteLevel.alphabet())

@@ -9,10 +9,10 @@ import pytest
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from trisect.llm.gguf import gguf_tokenizer
-from trisect.llm.running import encoders
-from trisect.llm.running.encoders import IsolatedEncoder, LocalEncoder, make_encoder
-from trisect.llm.running.plain_tokenizer import is_plain
-from trisect.llm.running.split_patterns import LINEAR_PATTERNS
+from trisect.llm.tokenization import encoders
+from trisect.llm.tokenization.encoders import IsolatedEncoder, LocalEncoder, make_encoder
+from trisect.llm.tokenization.plain_tokenizer import is_plain
+from trisect.llm.tokenization.split_patterns import LINEAR_PATTERNS
 from trisect.runtime.errors import InvalidModel
 
 _WORDS = {"type": "WordLevel", "vocab": {"a": 0, "b": 1}, "unk_token": "a"}

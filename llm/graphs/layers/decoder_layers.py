@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from onnx import TensorProto
 
-from .decoder_config import DecoderConfig
-from .weight_products import embedding_rows, product
-from .weights_file import GraphBuilder, Span, Weight
+from ..decoder_config import DecoderConfig
+from ..weight_products import embedding_rows, product
+from ..weights_file import GraphBuilder, Span, Weight
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ import os
 
 import pytest
 
-from trisect.llm.running import chat_template
 from trisect.llm.running.chat_formats import CHATML
-from trisect.llm.running.chat_template import render_chat
+from trisect.llm.tokenization import chat_template
+from trisect.llm.tokenization.chat_template import render_chat
 from trisect.runtime.errors import InvalidInput, InvalidModel, TrisectError
 
 TALK = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes?"}, {"role": "user", "content": "1+1"}]

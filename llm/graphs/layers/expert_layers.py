@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from .decoder_config import DecoderConfig, ExpertsConfig
+from ..decoder_config import DecoderConfig, ExpertsConfig
+from ..weight_products import MICROSOFT, product, stored_floats
+from ..weights_file import Dense, GraphBuilder, Linear, Span, Weight
 from .decoder_layers import Layer, biased
-from .weight_products import MICROSOFT, product, stored_floats
-from .weights_file import Dense, GraphBuilder, Linear, Span, Weight
 
 
 def mixture_of_experts(

@@ -1,0 +1,1 @@
+"""Parts of a decoder that the graphs share: attention, feed-forward, experts, gated delta layers."""
