@@ -114,7 +114,8 @@ class Bundle:
     graphs: tuple[PhaseGraph, ...]
     weights_bytes: int
     flops_per_token: int
-    """Of a prompt token before the last, without attention: the output projection is applied to the last token only."""
+    """Of a prompt token before the last, without attention: the output projection is applied to the last token only.
+    0 where not all of the work is matrix products, whose speed is comparable with that of other models."""
     decode_bytes_per_token: int
     """Weights read to compute one token."""
     layer_values: int = 0

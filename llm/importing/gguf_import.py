@@ -138,7 +138,9 @@ def import_decoder(
         context_length=config.context_length,
         graphs=graphs,
         weights_bytes=(folder / WEIGHTS_FILE).stat().st_size,
-        flops_per_token=int(sum(2 * share * weight.shape[0] * weight.shape[1] for weight, share in multiplied)),
+        flops_per_token=0
+        if config.experts or config.delta  # which engines run at other speeds than products: never scaled to others
+        else sum(2 * weight.shape[0] * weight.shape[1] for weight, _ in multiplied),
         decode_bytes_per_token=converted.output.size_bytes + int(sum(w.size_bytes * share for w, share in multiplied)),
         layer_values=config.layer_values,
         notes=tuple(notes),

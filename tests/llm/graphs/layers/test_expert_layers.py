@@ -49,6 +49,7 @@ def test_experts_in_blocks_equal_those_in_float32(
     plain = open_model(path, weights="float32", folder=tmp_path / "plain")
     blocks = open_model(path, folder=tmp_path / "blocks")
     assert form in {stored.form for stored in blocks.forms if stored.type == gate_up}
+    assert blocks.flops_per_token == 0
     assert blocks.decode_bytes_per_token < plain.decode_bytes_per_token
     expected = computed(plain, "stateful")
     np.testing.assert_allclose(computed(plain, "in_place"), expected, rtol=0, atol=EXACT)
