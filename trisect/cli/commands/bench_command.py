@@ -169,8 +169,10 @@ def _print_runs(result: LlmBench) -> None:
         title = f"{length} tokens in, {runs[0].new_tokens} out: medians of {result.rounds} interleaved runs, measured"
         print_table(columns, rows, title=title)
     limits = result.limits
+    work = limits.prefill_flops_per_token
+    prefill = f", one of prefill takes {work / 1e9:.3g} GFLOP" if work else ""  # not known of experts and delta layers
     note(
         f"measured limits: {limits.read_bandwidth_bytes_per_s / 1e9:.1f} GB/s read, "
         f"{limits.peak_flops / 1e9:,.0f} GFLOP/s in matrix products; a token of decode reads "
-        f"{size(limits.decode_bytes_per_token)}, one of prefill takes {limits.prefill_flops_per_token / 1e9:.3g} GFLOP"
+        f"{size(limits.decode_bytes_per_token)}{prefill}"
     )
