@@ -11,14 +11,14 @@ small models get it. Measured with OpenVINO 2026.4 on two cores with AVX-512.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 
 from ..bundle import Phases, StoredForm
-from ..gguf.block_types import BLOCK_TYPES, Groups
+from ..gguf.block_types import BLOCK_BYTES, BLOCK_TYPES, Groups
 from ..gguf.gguf_reader import GgufTensor
 from ..gguf.quantised_blocks import (
     BlockForm,
@@ -77,6 +77,21 @@ def stored_form(kind: str, phase: Phases, form: BlockForm | None, weights: int, 
     if form is None:
         return StoredForm(kind, phase, _described(kind, None), weights, error)
     return StoredForm(kind, phase, _described(kind, form), weights, error, form.bits, form.block, form.has_offsets)
+
+
+def expected_forms(sizes_bytes: Mapping[str, int]) -> tuple[StoredForm, ...]:
+    """Return the forms in which an import for speed would store weights of a model too large for a second copy.
+
+    Parameters
+    ----------
+    sizes_bytes : mapping of str to int
+        Type -> size of all tensors of it.
+    """
+    forms = []
+    for kind, size_bytes in sizes_bytes.items():
+        weights, block_bytes = BLOCK_BYTES.get(kind, (0, 1))
+        forms.append(stored_form(kind, "both", decode_form(kind, "speed"), size_bytes // block_bytes * weights))
+    return tuple(forms)
 
 
 class WeightConverter:

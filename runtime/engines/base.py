@@ -169,6 +169,10 @@ class EngineMemory:
     """For everything that does not grow with the model."""
 
 
+UNPACKED = EngineMemory(copies=1.0, bytes_per_block=4, bytes_per_offset=4, bytes_per_float=4, cache_copies=1.0)
+"""Of an engine that computes with weights as they are stored; not measured."""
+
+
 @dataclass(frozen=True)
 class EngineCapabilities:
     """What an engine can do beyond loading and running models; the defaults hold for an engine that states nothing."""

@@ -16,7 +16,7 @@ import onnxruntime as ort
 
 from ..device import Device
 from ..errors import EngineFailed, EngineMissing
-from .base import EngineCapabilities, LoadOptions
+from .base import UNPACKED, EngineCapabilities, LoadOptions
 from .common.decoder_support import DecoderSupport
 from .ort_parts.ort_module import OrtModule
 from .ort_parts.ort_providers import ep_devices, kind_of, register, tiny_model, unit_of
@@ -32,7 +32,7 @@ class CudaEngine:
 
     name = "cuda"
     package = "trisect[cuda]"
-    capabilities = EngineCapabilities(own_memory=True, external_data_folder=True, vendor="nvidia")
+    capabilities = EngineCapabilities(own_memory=True, external_data_folder=True, memory=UNPACKED, vendor="nvidia")
 
     def devices(self) -> list[Device]:
         """Return the GPUs that the provider lists.

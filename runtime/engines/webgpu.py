@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ..device import Device, Limits
 from ..errors import EngineFailed, EngineMissing
-from .base import EngineCapabilities, LoadOptions
+from .base import UNPACKED, EngineCapabilities, LoadOptions
 from .common.decoder_support import DecoderSupport
 from .ort_parts.ort_module import OrtModule
 from .ort_parts.ort_providers import (
@@ -39,7 +39,7 @@ class WebGpuEngine:
 
     name = "webgpu"
     package = "trisect[webgpu]"
-    capabilities = EngineCapabilities(own_memory=True, external_data_folder=True)
+    capabilities = EngineCapabilities(own_memory=True, external_data_folder=True, memory=UNPACKED)
 
     def devices(self) -> list[Device]:
         """Return the one adapter that the provider selects.

@@ -20,7 +20,7 @@ from trisect.runtime.progress import Progress, no_progress
 from trisect.runtime.untrusted_files import MalformedFile, decode_json
 
 from .history import History, shapes_key
-from .model_support import ABILITY_RANK, ModelSupport, assess_model
+from .model_support import ABILITY_RANK, CONTEXT_TOKENS, ModelSupport, assess_model
 from .sources import describe_model
 from .sources.model_description import Source
 
@@ -33,6 +33,7 @@ def can_run(
     *,
     machine: str | None = None,
     shapes: Mapping[str, int] | None = None,
+    context_tokens: int = CONTEXT_TOKENS,
     history: History | None = None,
     progress: Progress | None = None,
 ) -> ModelSupport:
@@ -49,6 +50,8 @@ def can_run(
         A machine from the built-in database, instead of this one.
     shapes : mapping of str to int, optional
         Sizes of an ONNX graph's symbolic dimensions; the others are assumed to be 1, with a note.
+    context_tokens : int
+        Tokens of prompt and answer that a language model is to hold in memory.
     history : History, optional
         Where answers and runs are recorded; default: the user's own.
     progress : callable, optional
@@ -58,9 +61,11 @@ def can_run(
     InvalidInput, InvalidModel, UnsupportedModel
         Where there is nothing to assess, or it is damaged.
     """
+    if context_tokens < 1:
+        raise InvalidInput(f"context_tokens is {context_tokens}", remedy="ask for 1 or more")
     available, profile = tuple(api.usable_devices(devices, machine=machine)), api.known_profile(machine)
     history = history or History()
-    question = _question(source, available, profile, shapes)
+    question = _question(source, available, profile, {**(shapes or {}), "context": context_tokens})
     try:
         recorded = _read(history.answer_to(question)) if question else None
     except StorageFailed as error:  # a history is no reason to fail
@@ -70,7 +75,8 @@ def can_run(
         answer = _with_run(replace(recorded.answer, from_history=True), history, recorded.key, shapes)
     else:
         description = describe_model(source)
-        answer = assess_model(description, available, profile, dict(shapes or {}), progress or no_progress)
+        progress = progress or no_progress
+        answer = assess_model(description, available, profile, dict(shapes or {}), progress, context_tokens)
         if question:
             text = msgspec.json.encode(_RecordedAnswer(answer, description.key)).decode()
             try:
@@ -85,7 +91,11 @@ def can_run(
 
 
 def best_of(
-    candidates: Sequence[Source], devices: str | Iterable[str] = "auto", *, machine: str | None = None
+    candidates: Sequence[Source],
+    devices: str | Iterable[str] = "auto",
+    *,
+    machine: str | None = None,
+    context_tokens: int = CONTEXT_TOKENS,
 ) -> tuple[int, list[ModelSupport | TrisectError]]:
     """Select the best of several models, or of several forms of one: by ability, then latency, then size.
 
@@ -104,7 +114,7 @@ def best_of(
     answers: list[ModelSupport | TrisectError] = []
     for candidate in candidates:
         try:
-            answers.append(can_run(candidate, devices, machine=machine))
+            answers.append(can_run(candidate, devices, machine=machine, context_tokens=context_tokens))
         except TrisectError as error:
             answers.append(error)
     able = [(i, a) for i, a in enumerate(answers) if isinstance(a, ModelSupport) and a.ability != "no"]
@@ -132,7 +142,7 @@ def _question(
     file = Path(source)
     status = file.stat()
     parts = [
-        *("can_run 1", str(file.resolve()), str(status.st_size), str(status.st_mtime_ns), shapes_key(shapes)),
+        *("can_run 2", str(file.resolve()), str(status.st_size), str(status.st_mtime_ns), shapes_key(shapes)),
         *(f"{d.id} {d.name} {d.engine_version} {d.memory_bytes}" for d in devices),
         profile.provenance.date,
         str(sum(len(device.points) for device in profile.devices.values())),

@@ -5,11 +5,12 @@ sizes, a list of operators by which of them compile.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 from pathlib import Path
 from typing import Literal
 
+from trisect.llm.phases.model_memory import ModelMemory, described, longest_context, memory_need
 from trisect.partitioner.graph.ir_values import size_bytes
 from trisect.partitioner.graph.model_graph import Graph
 from trisect.partitioner.graph.model_loading import parse_proto
@@ -32,7 +33,7 @@ from .sources.model_description import Confidence, ModelDescription
 
 Ability = Literal["yes", "partly", "no", "unknown"]
 _MAX_NAMED = 3
-_CONTEXT_TOKENS = 1024
+CONTEXT_TOKENS = 1024
 """Length of the context for which a language model's memory is assessed."""
 ABILITY_RANK: Mapping[str, int] = {"yes": 3, "unknown": 2, "partly": 1, "no": 0}
 """Orders abilities, the best one highest."""
@@ -53,6 +54,10 @@ class DeviceModelSupport:
     """Contains the measured latency with 90 % probability; None where that is not known."""
     prefill_tok_s: float | None = None
     decode_tok_s: float | None = None
+    memory: ModelMemory | None = None
+    """What a language model takes there: weights, KV cache and activations; None where it is unknown."""
+    max_context_tokens: int | None = None
+    """The longest context of a language model that fits; None where it is unknown."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +73,7 @@ class ModelSupport:
     """By device id."""
     confidence: Confidence
     memory_bytes: int | None
-    """Weights and, for a language model, the KV cache of a thousand tokens; None where it is unknown."""
+    """Weights and, for a language model, the KV cache of the context in float16; None where it is unknown."""
     best_device: str | None
     """The fastest device that runs all of it, or the first one where no latency is known."""
     notes: tuple[str, ...] = ()
@@ -77,6 +82,8 @@ class ModelSupport:
     measured_latency_s: float | None = None
     """Median of the fastest recorded run."""
     measured_devices: tuple[str, ...] = ()
+    context_tokens: int | None = None
+    """Prompt and answer of a language model, for which memory was assessed."""
 
 
 def assess_model(
@@ -85,6 +92,7 @@ def assess_model(
     profile: Profile,
     shapes: dict[str, int],
     progress: Progress = no_progress,
+    context_tokens: int = CONTEXT_TOKENS,
 ) -> ModelSupport:
     """Assess whether devices can run a model.
 
@@ -97,11 +105,13 @@ def assess_model(
     shapes : mapping of str to int
         Sizes of an ONNX graph's symbolic dimensions; the others are assumed to be 1.
     progress : callable, optional
+    context_tokens : int
+        Prompt and answer of a language model.
     """
     if description.graph is not None:
         return _assess_graph(description, description.graph, devices, profile, shapes, progress)
     if description.is_language_model:
-        return _assess_language_model(description, devices, profile)
+        return _assess_language_model(description, devices, profile, context_tokens)
     return _assess_operators(description, devices, progress)
 
 
@@ -175,14 +185,31 @@ def _listed(refused: Mapping[str, str]) -> list[str]:
     return [*lines, f"and {len(refused) - _MAX_NAMED} more"] if len(refused) > _MAX_NAMED else lines
 
 
-def _assess_language_model(description: ModelDescription, devices: Sequence[Device], profile: Profile) -> ModelSupport:
+def _assess_language_model(
+    description: ModelDescription, devices: Sequence[Device], profile: Profile, context_tokens: int
+) -> ModelSupport:
     """Assess a language model by its sizes: whether it fits, and the limits that peak rates set to its speed."""
+    context_tokens = min(context_tokens, description.context_length or context_tokens)
     needed = description.weight_bytes
     if needed is not None and description.cache_bytes_per_token is not None:
-        needed += _CONTEXT_TOKENS * description.cache_bytes_per_token
+        needed += context_tokens * description.cache_bytes_per_token
     support: dict[str, DeviceModelSupport] = {}
     for device in devices:
-        refused = description.refused or _memory_shortage(needed, device)
+        # Of a published machine it is not known how its engines hold weights.
+        sizes = description.sizes if device.reality != "published" else None
+        memory = memory_need(sizes, (device,), context_tokens) if sizes is not None else None
+        fits = None
+        if sizes is not None and device.memory_bytes is not None:
+            fits = longest_context(sizes, (device,), device.memory_bytes)
+        if memory is None or device.memory_bytes is None:
+            shortage = _memory_shortage(needed, device)
+        elif memory.total_bytes > device.memory_bytes:
+            at_most = f"; a context of {fits} tokens fits" if fits else ""
+            has = f"{device.memory_bytes / 1e9:.3g} GB"
+            shortage = f"{described(memory, (device,), context_tokens)}, but it has {has}{at_most}"
+        else:
+            shortage = ""
+        refused = description.refused or shortage
         if not refused and device.reality != "published" and not engines.decoder_support(device).modes:
             refused = f"it {engines.decoder_support(device).reason}"
         rates = profile.devices.get(device.id)
@@ -194,12 +221,14 @@ def _assess_language_model(description: ModelDescription, devices: Sequence[Devi
             decode = max(read) / description.decode_bytes if read else None
         ability: Ability = "no" if refused else "yes" if description.confidence != "low" else "unknown"
         support[device.id] = DeviceModelSupport(
-            device.id, ability, (refused,) if refused else (), prefill_tok_s=prefill, decode_tok_s=decode
-        )
+            device.id, ability, (refused,) if refused else (), prefill_tok_s=prefill, decode_tok_s=decode,
+            memory=memory, max_context_tokens=fits,
+        )  # fmt: skip
     notes = description.notes
     if any(s.prefill_tok_s or s.decode_tok_s for s in support.values()):
         notes = (*notes, "speeds are upper limits, modelled from the devices' peak rates")
-    return _summary(description, _best_ability(support), support, needed, notes)
+    answer = _summary(description, _best_ability(support), support, needed, notes)
+    return replace(answer, context_tokens=context_tokens)
 
 
 def _assess_operators(description: ModelDescription, devices: Sequence[Device], progress: Progress) -> ModelSupport:

@@ -1,6 +1,7 @@
 """Answers before a download: the same with and without weights, bounded for hostile input, recorded."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,10 @@ from trisect.bench.model_packages import known_files
 from trisect.context.can_run import best_of, can_run
 from trisect.context.history import History
 from trisect.context.sources import describe_model
+from trisect.llm.generate import open_bundle
+from trisect.llm.phases.model_memory import ModelSizes, memory_need
 from trisect.profiles.capabilities import compile_verdicts
+from trisect.runtime.engines import find_devices
 from trisect.runtime.errors import InvalidInput, InvalidModel, StorageFailed, TrisectError
 
 LLAMA_8B = {
@@ -139,6 +143,30 @@ def test_a_gguf_header_is_enough(tmp_path: Path):
     head.write_bytes(path.read_bytes()[:100])
     with pytest.raises(InvalidModel):
         can_run(head, "cpu")
+
+
+def test_memory_of_a_language_model_is_that_of_the_engine_and_the_context(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "tiny.gguf"
+    write_tiny_gguf(path)
+    bundle = open_bundle(path)
+    tokens = bundle.context_length // 2
+    for id_, support in can_run(path, "cpu", context_tokens=tokens).devices.items():
+        imported = memory_need(ModelSizes.of(bundle), find_devices(id_), tokens)
+        assert support.memory is not None
+        assert support.memory.cache_bytes == imported.cache_bytes
+        assert support.memory.activation_bytes == imported.activation_bytes
+        assert support.memory.total_bytes == pytest.approx(imported.total_bytes, rel=0.01)
+        assert support.max_context_tokens == bundle.context_length
+    small = replace(find_devices("cpu:ort")[0], memory_bytes=support.memory.total_bytes)
+    monkeypatch.setattr(trisect.api, "usable_devices", lambda *_, **__: [small])
+    refused = can_run(path, context_tokens=bundle.context_length).devices["cpu:ort"]
+    assert refused.ability == "no"
+    assert refused.max_context_tokens == tokens
+    assert f"a context of {tokens} tokens fits" in refused.reasons[0]
+    with pytest.raises(InvalidInput):
+        can_run(path, context_tokens=0)
 
 
 @pytest.mark.parametrize(

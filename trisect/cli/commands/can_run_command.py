@@ -39,6 +39,10 @@ def can_run(
     tag: Annotated[
         list[str] | None, typer.Option("--tag", metavar="NAME", help="A tag of the model on the hub; repeatable.")
     ] = None,
+    context: Annotated[
+        int,
+        typer.Option("--context", metavar="N", min=1, help="Tokens of prompt and answer of a language model."),
+    ] = 1024,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -55,10 +59,13 @@ def can_run(
     source = {"name": sources[0], "files": file or [], "tags": tag or []} if file or tag else sources[0]
     with progress_bar("checking") as report:
         if len(sources) > 1:
-            best, answers = assessment.best_of(sources, devices, machine=machine)
+            best, answers = assessment.best_of(sources, devices, machine=machine, context_tokens=context)
         else:
             shapes = parse_shapes(shape or [])
-            best, answers = 0, [assessment.can_run(source, devices, machine=machine, shapes=shapes, progress=report)]
+            answer = assessment.can_run(
+                source, devices, machine=machine, shapes=shapes, context_tokens=context, progress=report
+            )
+            best, answers = 0, [answer]
     if json:
         documents = [_document(name, one) for name, one in zip(sources, answers, strict=True)]
         print_json({"best": sources[best], "candidates": documents} if len(documents) > 1 else documents[0])
@@ -88,15 +95,21 @@ def _show(source: str, answer: ModelSupport | TrisectError) -> None:
             interval_text(support.latency_interval_s, support.latency_s),
             f"{support.prefill_tok_s:,.0f} tok/s" if support.prefill_tok_s else "-",
             f"{support.decode_tok_s:,.0f} tok/s" if support.decode_tok_s else "-",
+            size(support.memory.total_bytes) if support.memory else "-",
+            f"{support.max_context_tokens:,} tokens" if support.max_context_tokens is not None else "-",
             "; ".join(support.reasons[:_MAX_REASONS]) or "-",
         )
         for support in answer.devices.values()
     ]
     title = f"{answer.name} ({answer.kind}): {answer.ability}, confidence {answer.confidence}"
-    title += f", {size(answer.memory_bytes)} of memory" if answer.memory_bytes is not None else ""
-    is_language_model = any(support.prefill_tok_s or support.decode_tok_s for support in answer.devices.values())
-    columns = ["device", "can run", "predicted latency", INTERVAL, "max. prefill", "max. decode", "reason"]
-    unused = ["predicted latency", INTERVAL] if is_language_model else [INTERVAL, "max. prefill", "max. decode"]
+    if answer.context_tokens is not None:
+        title += f", context of {answer.context_tokens:,} tokens"
+    elif answer.memory_bytes is not None:
+        title += f", {size(answer.memory_bytes)} of memory"
+    is_language_model = answer.context_tokens is not None
+    of_language_models = ["max. prefill", "max. decode", "memory", "max. context"]
+    columns = ["device", "can run", "predicted latency", INTERVAL, *of_language_models, "reason"]
+    unused = ["predicted latency", INTERVAL] if is_language_model else [INTERVAL, *of_language_models]
     print_table(columns, rows, title=title, optional=unused)
     if answer.measured_latency_s is not None:
         note(f"measured: {duration(answer.measured_latency_s)} on {', '.join(answer.measured_devices)}")

@@ -12,6 +12,9 @@ from trisect.llm.gguf.block_types import BLOCK_BYTES
 from trisect.llm.gguf.gguf_reader import GgufHeader
 from trisect.llm.importing.folder_config import CONFIG_FILE, GENAI_FILE, choose_graph, weight_files
 from trisect.llm.importing.transformers_model import MODEL_TYPES
+from trisect.llm.importing.weight_conversion import expected_forms
+from trisect.llm.phases.model_memory import ModelSizes
+from trisect.llm.running.kv_layer import equal_layers
 from trisect.llm.tokenization.tokenizer import TOKENIZER_FILE
 from trisect.runtime.errors import InvalidInput, InvalidModel
 
@@ -27,6 +30,9 @@ _BITS = {
 _PARAMETERS = re.compile(r"(?<![a-z0-9.])(\d{1,4}(?:\.\d{1,3})?)([mbt])(?![a-z])", re.IGNORECASE)
 _UNITS = {"m": 10**6, "b": 10**9, "t": 10**12}
 _MAX_NAMES, _MAX_NAME_LENGTH = 10_000, 1000
+_MAX_LAYERS = 4096
+_CONTEXT_MAX_TOKENS = 1 << 20
+"""Where a file does not state the model's."""
 _ONNX_KINDS = ("qwen2", "qwen3", "llama", "mistral", "smollm", "decoder", "phi3", "gpt2")
 """Beginnings of the architectures whose exported graphs are known to be imported."""
 
@@ -51,6 +57,18 @@ def from_gguf(path: Path) -> ModelDescription:
     elif unsupported:
         refused = f"unsupported tensor type {', '.join(unsupported)}; supported: {', '.join(BLOCK_BYTES)}"
     weight_bytes = sum(header.types.values())
+    context_length = number("context_length") or None
+    kv_heads = number("attention.head_count_kv", heads)
+    experts = max(1, number("expert_used_count"))
+    ffn = number("expert_feed_forward_length") or number("feed_forward_length")
+    sizes = ModelSizes(
+        weights_bytes=weight_bytes,
+        kv_layers=equal_layers(number("block_count"), kv_heads, head_dim),
+        context_length=context_length or _CONTEXT_MAX_TOKENS,
+        forms=expected_forms(header.types),
+        layer_values=2 * number("embedding_length") + (heads + 2 * kv_heads) * head_dim + 3 * ffn * experts,
+    )
+    is_sized = number("block_count") <= _MAX_LAYERS and cache > 0 and not unsupported
     return ModelDescription(
         kind="GGUF header",
         name=str(metadata.get("general.name", path.stem))[:200],
@@ -60,7 +78,8 @@ def from_gguf(path: Path) -> ModelDescription:
         decode_bytes=weight_bytes,
         parameters=header.parameters,
         cache_bytes_per_token=cache or None,
-        context_length=number("context_length") or None,
+        sizes=sizes if is_sized else None,
+        context_length=context_length,
         refused=refused,
     )
 
@@ -129,6 +148,7 @@ def from_metadata(metadata: Mapping[str, Any]) -> ModelDescription:
         decode_bytes=weight_bytes,
         parameters=parameters,
         cache_bytes_per_token=sizes.get("cache"),
+        sizes=_memory_sizes(sizes, weight_bytes),
         context_length=sizes.get("context"),
         refused=refused,
         notes=tuple(notes),
@@ -159,8 +179,22 @@ def _sizes(config: Mapping[str, Any]) -> dict[str, Any]:
         "architecture": _architecture(model),
         "parameters": parameters,
         "cache": 4 * layers * kv_heads * head_dim,
+        "kv_layers": equal_layers(layers, kv_heads, head_dim),
+        "layer_values": 2 * hidden + (heads + 2 * kv_heads) * head_dim + 3 * ffn,
         "context": whole_number(model, ("max_position_embeddings", "n_positions", "context_length"), 1 << 31),
     }
+
+
+def _memory_sizes(sizes: Mapping[str, Any], weight_bytes: int | None) -> ModelSizes | None:
+    """Return what the memory depends on, if the configuration states it: the forms of weights stay unknown."""
+    if weight_bytes is None or "kv_layers" not in sizes:
+        return None
+    return ModelSizes(
+        weights_bytes=weight_bytes,
+        kv_layers=sizes["kv_layers"],
+        context_length=sizes["context"] or _CONTEXT_MAX_TOKENS,
+        layer_values=sizes["layer_values"],
+    )
 
 
 def _architecture(model: Mapping[str, Any]) -> str | None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from trisect.llm.phases.model_memory import ModelSizes
 from trisect.runtime import untrusted_files
 from trisect.runtime.errors import InvalidModel
 
@@ -36,6 +37,8 @@ class ModelDescription:
     """Bytes of weights that are read for each new token."""
     parameters: int | None = None
     cache_bytes_per_token: int | None = None
+    sizes: ModelSizes | None = None
+    """What its memory on each engine depends on, where that is known."""
     context_length: int | None = None
     refused: str = ""
     """Why trisect cannot run it on any device; empty where no reason is known."""
