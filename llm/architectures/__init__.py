@@ -18,9 +18,10 @@ from ..gguf.gguf_reader import GgufFile
 from ..graphs.decoder_config import DecoderConfig
 
 _KINDS_OF_LAYERS = {
-    "experts": ("qwen2moe", "granitemoe", "olmoe", "phimoe", "deepseek2", "llama4", "gemma4"),
+    "experts": ("qwen2moe", "granitemoe", "olmoe", "phimoe", "deepseek2", "llama4"),
     "gated delta or state-space layers": ("qwen3next", "qwen35moe", "mamba", "mamba2", "granitehybrid"),
     "embeddings per layer": ("gemma3n",),
+    "heads of another size in its layers with full attention": ("gemma4",),
 }
 """What known architectures have that the graph writers do not."""
 
@@ -49,7 +50,8 @@ def unsupported_architecture(name: object) -> str:
     similar = f"similar are {', '.join(near)}; " if near else ""
     rest = [other for other in known if other not in near]
     shown = str(name)[:80] if isinstance(name, str) else name
-    kinds = [kind for kind, names in _KINDS_OF_LAYERS.items() if name in names]
+    plain = str(name)[:80].replace("_", "").removesuffix("text")  # qwen2_moe in config.json is qwen2moe in GGUF files
+    kinds = [kind for kind, names in _KINDS_OF_LAYERS.items() if plain in names]
     why = f", since it has {kinds[0]}" if kinds else ""
     return f"the architecture {shown!r} is not supported{why}; {similar}supported are {', '.join([*near, *rest])}"
 

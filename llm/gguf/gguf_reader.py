@@ -1,13 +1,12 @@
 """Reads a GGUF file: its metadata, and the positions of its tensors, without loading them.
 
 A GGUF file is untrusted input: all counts, lengths and offsets are checked against the size of the file before anything
-is allocated, and the size of the metadata is limited. Tensors stay in the file, as views of a read-only memory map.
+is allocated, and the size of the metadata is limited. Tensors stay in the file, and are read row by row.
 """
 
 from __future__ import annotations
 
 import math
-import mmap
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,9 +16,9 @@ from typing import Any
 import numpy as np
 
 from trisect.runtime.errors import InvalidModel, UnsupportedModel
-from trisect.runtime.untrusted_files import check_regular
 
 from .block_types import BLOCK_BYTES
+from .file_rows import FileRows, RandomAccessFile
 
 _ANY_BLOCK_BYTES: Mapping[str, tuple[int, int]] = {
     **BLOCK_BYTES,
@@ -38,7 +37,11 @@ _TYPE_NAMES = {
 }  # fmt: skip
 _SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
 _STRING, _ARRAY = 8, 9
+_HEADER_BYTES = 24
 _MAX_METADATA_BYTES = 256 << 20
+_MAX_ENTRIES, _MAX_TENSORS, _MAX_STRINGS = 1 << 16, 1 << 17, 1 << 22
+"""Several times what files have (a vocabulary of 262,144 tokens and 514,906 merges): each takes 100 bytes of memory."""
+_WINDOW_BYTES = 1 << 20
 _MAX_NAME_BYTES = 64 << 10
 _MAX_DIMENSIONS = 4
 
@@ -48,37 +51,15 @@ Value = str | int | float | bool | list[str] | np.ndarray
 
 @dataclass(frozen=True, eq=False)
 class GgufTensor:
-    """One tensor, mapped from the file."""
+    """One tensor of a file."""
 
     name: str
     shape: tuple[int, ...]
     """Outermost dimension first, as in numpy: a weight is [rows (outputs), columns (inputs)]."""
     type: str
     """A key of `BLOCK_BYTES`."""
-    data: np.ndarray
-    """uint8 [rows, bytes of a row], a read-only view of the memory map."""
-    mapping: mmap.mmap | None = None
-    """The memory map of the file, and the tensor's position in it; None for a tensor in memory."""
-    position: int = 0
-
-    def release(self, rows: slice) -> None:
-        """Drop some rows from memory until they are read again; otherwise a converted file stays in memory."""
-        if self.mapping is None or not hasattr(self.mapping, "madvise"):
-            return
-        row_bytes = self.data.shape[1]
-        start = (self.position + rows.start * row_bytes) // mmap.PAGESIZE * mmap.PAGESIZE
-        self.mapping.madvise(mmap.MADV_DONTNEED, start, self.position + rows.stop * row_bytes - start)
-
-    def check_size(self) -> None:
-        """Check that the file still holds the tensor: reading what it has lost would end the process (SIGBUS).
-
-        Raises
-        ------
-        InvalidModel
-            If the file has become shorter since it was opened.
-        """
-        if self.mapping is not None and self.mapping.size() < self.position + self.data.size:
-            raise InvalidModel(f"the file became shorter while tensor {self.name} was read", remedy="download it again")
+    data: np.ndarray | FileRows
+    """uint8 [rows, bytes of a row], in memory or in the file."""
 
     @property
     def rows(self) -> int:
@@ -101,7 +82,7 @@ class GgufFile:
 
     @classmethod
     def open(cls, path: str | Path) -> GgufFile:
-        """Read and check the header, and map the tensors.
+        """Read and check the header, and locate the tensors.
 
         Raises
         ------
@@ -138,7 +119,7 @@ class GgufHeader:
             As for `GgufFile.open`.
         """
         cursor, tensor_count, metadata = _open(Path(path))
-        cursor.need(tensor_count, 32, "tensors")
+        cursor.need(tensor_count, 32, "tensors", _MAX_TENSORS)
         types: dict[str, int] = {}
         parameters = 0
         for _ in range(tensor_count):
@@ -157,15 +138,12 @@ class GgufHeader:
 def _open(path: Path) -> tuple[_Cursor, int, dict[str, Value]]:
     """Return a cursor after the metadata, the number of tensors that follow, and the metadata."""
     try:
-        check_regular(path)
-        if path.stat().st_size < 24:
-            raise _invalid(path, "it is shorter than any GGUF header")
-        with path.open("rb") as file:
-            mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise _invalid(path, reason) from error
-    cursor = _Cursor(path, mapping)
+        file = RandomAccessFile(path)
+    except OSError as error:
+        raise _invalid(path, error.strerror or str(error)) from error
+    if file.size_bytes < _HEADER_BYTES:
+        raise _invalid(path, "it is shorter than any GGUF header")
+    cursor = _Cursor(path, file)
     if cursor.take(4) != b"GGUF":
         raise _invalid(path, "it does not start with GGUF")
     version = cursor.scalar("<I")
@@ -179,29 +157,32 @@ def _open(path: Path) -> tuple[_Cursor, int, dict[str, Value]]:
 class _Cursor:
     """A bounds-checked read position in the header."""
 
-    def __init__(self, path: Path, mapping: mmap.mmap) -> None:
+    def __init__(self, path: Path, file: RandomAccessFile) -> None:
         self.path = path
-        self.mapping = mapping
-        self.content = np.frombuffer(mapping, np.uint8)
+        self.file = file
         self.position = 0
-        self._bytes = self.content.data
-        self._end = min(len(self._bytes), _MAX_METADATA_BYTES)
+        self._window = b""
+        self._window_begin = 0
+        self._end = min(file.size_bytes, _MAX_METADATA_BYTES)
 
-    def need(self, count: int, smallest_bytes: int, what: str) -> None:
-        """Reject a count of items that cannot fit into the remaining header."""
+    def need(self, count: int, smallest_bytes: int, what: str, maximum: int | None = None) -> None:
+        """Reject a count of items that cannot fit into the remaining header, or is larger than any model's."""
         if count * smallest_bytes > self._end - self.position:
-            size = len(self._bytes)
+            size = self.file.size_bytes
             raise _invalid(self.path, f"{count} {what} do not fit into the header of a file of {size} bytes")
+        if maximum is not None and count > maximum:
+            raise _invalid(self.path, f"{count} {what}, expected at most {maximum}")
 
-    def take(self, count: int) -> bytes:
-        self.need(count, 1, "bytes")
-        start, self.position = self.position, self.position + count
-        return bytes(self._bytes[start : self.position])
+    def take(self, count: int, what: str = "bytes") -> bytes:
+        self.need(count if what == "bytes" else 1, 1 if what == "bytes" else count, what)
+        if self.position + count > self._window_begin + len(self._window):
+            length = min(max(count, _WINDOW_BYTES), self.file.size_bytes - self.position)
+            self._window, self._window_begin = self.file.read(self.position, length), self.position
+        start, self.position = self.position - self._window_begin, self.position + count
+        return self._window[start : start + count]
 
     def scalar(self, layout: str) -> Any:
-        self.need(1, size := struct.calcsize(layout), "more number")
-        start, self.position = self.position, self.position + size
-        return struct.unpack_from(layout, self._bytes, start)[0]
+        return struct.unpack(layout, self.take(struct.calcsize(layout), "more number"))[0]
 
     def text(self, max_bytes: int | None = None) -> str:
         length = self.scalar("<Q")
@@ -222,7 +203,7 @@ def _number(value: Value) -> int:
 
 
 def _read_metadata(cursor: _Cursor, count: int) -> dict[str, Value]:
-    cursor.need(count, 13, "metadata entries")
+    cursor.need(count, 13, "metadata entries", _MAX_ENTRIES)
     metadata: dict[str, Value] = {}
     for _ in range(count):
         key = cursor.text(_MAX_NAME_BYTES)
@@ -242,7 +223,7 @@ def _read_value(cursor: _Cursor, kind: int, key: str) -> Value:
         raise _invalid(cursor.path, f"metadata {key!r} has the unknown type {kind}")
     kind, count = cursor.scalar("<I"), cursor.scalar("<Q")
     if kind == _STRING:
-        cursor.need(count, 8, "strings")
+        cursor.need(count, 8, "strings", _MAX_STRINGS)
         return [cursor.text() for _ in range(count)]
     if kind in _SCALARS:
         dtype = np.dtype(_SCALARS[kind])
@@ -256,22 +237,22 @@ def _read_tensors(cursor: _Cursor, count: int, metadata: Mapping[str, Value]) ->
     alignment = metadata.get("general.alignment", 32)
     if not isinstance(alignment, int) or alignment < 1 or alignment & (alignment - 1) or alignment > 1 << 20:
         raise _invalid(path, f"alignment {alignment}")
-    cursor.need(count, 32, "tensors")
+    cursor.need(count, 32, "tensors", _MAX_TENSORS)
     entries = [_read_tensor_entry(cursor, alignment) for _ in range(count)]
     start = -(-cursor.position // alignment) * alignment
     tensors: dict[str, GgufTensor] = {}
     end_of_last = start
     for offset, size, name, shape, type_name in sorted(entries):
         begin = start + offset
-        if begin + size > len(cursor.content):
-            raise _invalid(path, f"tensor {name} ends at byte {begin + size} of {len(cursor.content)}: truncated")
+        if begin + size > cursor.file.size_bytes:
+            raise _invalid(path, f"tensor {name} ends at byte {begin + size} of {cursor.file.size_bytes}: truncated")
         if begin < end_of_last:
             raise _invalid(path, f"tensor {name} overlaps another")
         if name in tensors:
             raise _invalid(path, f"tensor {name} appears twice")
         end_of_last = begin + size
-        rows = cursor.content[begin:end_of_last].reshape(math.prod(shape[:-1]), -1)
-        tensors[name] = GgufTensor(name, shape, type_name, rows, cursor.mapping, begin)
+        rows = math.prod(shape[:-1])
+        tensors[name] = GgufTensor(name, shape, type_name, FileRows(cursor.file, begin, (rows, size // rows)))
     return tensors
 
 

@@ -159,11 +159,7 @@ def row_chunks(tensor: GgufTensor, order: np.ndarray | None = None) -> Iterator[
     step = max(1, _CHUNK_ELEMENTS // tensor.columns)
     for start in range(0, tensor.rows, step):
         rows = slice(start, min(start + step, tensor.rows))
-        tensor.check_size()
-        yield rows, tensor.data[rows] if order is None else tensor.data[order[rows]]
-        if order is None:
-            tensor.release(rows)
-    tensor.release(slice(0, tensor.rows))
+        yield rows, tensor.data[rows if order is None else order[rows]]
 
 
 def chunk_groups(tensor: GgufTensor, data: np.ndarray) -> Groups:

@@ -6,6 +6,7 @@ transformers.js, has ``config.json`` and the ONNX file beside it or in ``onnx/``
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,8 @@ VARIANTS = (
     *("model_q4f16", "model_bnb4"),
 )
 """File names of the same decoder, best first: full precision, then the least quantised or computing in float32."""
+_GGUF_PREFERRED = ("Q4_K_M", "Q8_0", "Q4_0", "Q4_1", "Q5_K_M", "Q6_K", "BF16", "F16", "F32")
+"""Kinds of GGUF files, best first: the usual one, then small ones, then large ones."""
 _MAX_TEXT_BYTES = 1 << 28
 _MAX_NAME_LENGTH = 255
 _MAX_LAYERS = 4096  # each takes memory before the graph is checked against it
@@ -74,6 +77,23 @@ def choose_graph(files: Iterable[str]) -> str | None:
             if (file := f"{folder}/{variant}.onnx".lstrip("/")) in candidates:
                 return file
     return next(iter(candidates)) if len(candidates) == 1 else None
+
+
+def choose_gguf(files: Iterable[str]) -> str | None:
+    """Return the GGUF file to import of a repository's files; None if none holds a language model.
+
+    Examples
+    --------
+    >>> choose_gguf(["a-Q2_K.gguf", "a-Q4_K_M.gguf", "a-Q8_0.gguf", "mmproj-F16.gguf"])
+    'a-Q4_K_M.gguf'
+    """
+    names = sorted(name for name in files if name.lower().endswith(".gguf"))
+    models = [name for name in names if "mmproj" not in name.lower()]  # those of an image encoder
+    for kind in _GGUF_PREFERRED:
+        for name in models:
+            if re.search(rf"(?<![a-z0-9]){kind}(?![a-z0-9_])", name, re.IGNORECASE):
+                return name
+    return next(iter(models), None)
 
 
 def weight_files(names: Iterable[str]) -> list[str]:

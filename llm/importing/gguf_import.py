@@ -231,8 +231,7 @@ class _DecoderWeights:
         """Convert Q, K and V, and then the rows of Q's gates, which follow each head of Q in the file."""
         config = self._config
         query, key, value = (self._tensors[f"{prefix}attn_{part}.weight"] for part in "qkv")
-        query.check_size()
-        halves = query.data.reshape(config.heads, 2, config.head_dim, -1)
+        halves = query.data[0 : query.rows].reshape(config.heads, 2, config.head_dim, -1)
         shape = (config.query_size, config.hidden)
         query, gate = (GgufTensor(query.name, shape, query.type, halves[:, at].reshape(shape[0], -1)) for at in (0, 1))
         return self._converter.product([query, key, value, gate], [None] * 4)

@@ -15,13 +15,14 @@ from typing import Any
 from trisect.runtime.errors import InvalidModel, StorageFailed, TrisectError, UnsupportedModel, one_line
 from trisect.runtime.progress import Progress
 
-from .folder_config import GENAI_FILE, choose_graph, is_model_folder, weight_files
+from .folder_config import CONFIG_FILE, GENAI_FILE, choose_gguf, choose_graph, is_model_folder, weight_files
+from .transformers_config import read_transformers_config
 
 _TIMEOUT_S = 10.0
 _ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 _FILE_SUFFIXES = (".gguf", ".onnx", ".json", ".safetensors", ".bin")
+_WEIGHTS_SUFFIX = ".safetensors"
 _CONFIG_FILES = re.compile(r"(config|generation_config|tokenizer|tokenizer_config)\.json|[\w-]+\.jinja", re.ASCII)
-_GGUF_PREFERRED = ("Q8_0", "Q4_0", "Q4_1", "F16", "BF16", "F32")
 
 
 def looks_like_hub_id(text: str) -> bool:
@@ -63,6 +64,10 @@ def fetch_from_hub(model: str, progress: Progress) -> Path:
     try:
         info = huggingface_hub.HfApi().model_info(model, timeout=_TIMEOUT_S)
         folder, files = choose_files(model, [file.rfilename for file in info.siblings or []])
+        if any(file.endswith(_WEIGHTS_SUFFIX) for file in files):
+            # Gigabytes follow, which need not come for a model that is refused by its configuration.
+            config = huggingface_hub.hf_hub_download(model, CONFIG_FILE, etag_timeout=_TIMEOUT_S)
+            read_transformers_config(Path(config).parent)
         snapshot = huggingface_hub.snapshot_download(
             model,
             allow_patterns=files,
@@ -124,9 +129,7 @@ def choose_files(model: str, files: Sequence[str]) -> tuple[str, list[str]]:
     weights = weight_files(files)
     if weights and "config.json" in files and "tokenizer.json" in files:
         return "", sorted([*weights, *(file for file in files if _CONFIG_FILES.fullmatch(file))])
-    if gguf := [file for file in files if file.lower().endswith(".gguf")]:
-        named = [file for kind in _GGUF_PREFERRED for file in sorted(gguf) if f"{kind}.GGUF" in file.upper()]
-        file = (named or sorted(gguf))[0]
+    if (file := choose_gguf(files)) is not None:
         raise UnsupportedModel(
             f"{model} holds several GGUF files, of which one has to be chosen",
             remedy=f"download one (hf download {model} {file}) and give its path",

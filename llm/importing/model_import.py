@@ -16,7 +16,7 @@ from typing import Literal
 
 import platformdirs
 
-from trisect.runtime.errors import InvalidModel, StorageFailed, TrisectError, UnsupportedModel
+from trisect.runtime.errors import InvalidInput, InvalidModel, StorageFailed, TrisectError, UnsupportedModel
 from trisect.runtime.files.atomic_folder import FolderKind, atomic_folder, check_folder
 from trisect.runtime.files.cache_files import not_cached
 from trisect.runtime.progress import Progress, no_progress
@@ -76,6 +76,8 @@ def open_model(
     ------
     InvalidModel, UnsupportedModel
         If there is no such model, or it cannot be read.
+    InvalidInput
+        If a bundle is to be imported to a folder.
     StorageFailed
         If the disk is full or not writable.
     """
@@ -87,6 +89,8 @@ def open_model(
             )
         path = fetch_from_hub(str(model), progress)
     if (path / BUNDLE_FILE).is_file():
+        if folder is not None:
+            raise InvalidInput(f"{path} is imported already", remedy="use it as it is, or copy the folder")
         return Bundle.load(path)
     if path.is_file() and path.suffix == ".onnx":
         raise UnsupportedModel(

@@ -135,7 +135,7 @@ class WeightConverter:
         parts = list(zip(tensors, orders, strict=True))
         forms = [self._form(tensor) for tensor in tensors]
         wide = self._wide
-        if wide is None or any(form is None or form.bits * form.block == 8 * wide.block for form in forms):
+        if wide is None or None in forms:
             weight = self._stack(parts, forms, "both")
             return PhaseWeights(weight, weight)
         prefill = self._stack(parts, [wide] * len(parts), "prefill")
@@ -281,5 +281,5 @@ def _add_errors(stored: _Stored, groups: Groups, blocks: QuantBlocks) -> None:
 def _described(kind: str, form: BlockForm | None) -> str:
     if form is None:
         return kind if kind in _DENSE_DTYPES else "F32"
-    offsets = " with offsets" if form.has_offsets else ""
+    offsets = ", offsets" if form.has_offsets else ""
     return f"{form.bits} bits in blocks of {form.block}{offsets}"

@@ -215,7 +215,7 @@ class _PhaseMeasurement:
                         continue
                     self._prefill(runners, device, tokens)
                     steps_s = self._decode(runners[device.id], device, tokens)
-                    self.decode[device.id][tokens].append(statistics.median(steps_s[_WARMUP_STEPS:]))
+                    self.decode[device.id][tokens].append(statistics.median(steps_s[_WARMUP_STEPS:] or steps_s))
                 yield
 
     def _has_prompt(self, device: Device, tokens: int) -> bool:
@@ -290,7 +290,11 @@ class _PhaseMeasurement:
         """Return the times of single tokens after a context, in seconds."""
         steps_s = []
         with _attribute_failures(device):
-            for step in range(min(_DECODE_STEPS, self._bundle.context_length - context)):
+            room = self._bundle.context_length - context
+            if room == 0:  # a context of one token: the model never continues, and computes that token only
+                runner.reset(self._cache)
+                context, room = 0, 1
+            for step in range(min(_DECODE_STEPS, room)):
                 begin = time.perf_counter()
                 runner.forward(self._ids[:1], context + step)
                 steps_s.append(time.perf_counter() - begin)

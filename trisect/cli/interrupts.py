@@ -94,7 +94,7 @@ class InterruptRequest:
         finally:
             self._is_typing.clear()
 
-    def handle(self, receiver: int, forward: int) -> None:
+    def guard(self, receiver: int, forward: int) -> None:
         """End the process where a second Ctrl-C does not end either what it interrupts; pass other signals on.
 
         Parameters
@@ -127,7 +127,7 @@ def interrupts_requested() -> Iterator[InterruptRequest]:
     os.set_blocking(sender, False)
     before = signal.signal(signal.SIGINT, request)
     wakeup_before = signal.set_wakeup_fd(sender, warn_on_full_buffer=False)
-    guard = threading.Thread(target=request.handle, args=(receiver, wakeup_before), daemon=True)
+    guard = threading.Thread(target=request.guard, args=(receiver, wakeup_before), daemon=True)
     guard.start()
     try:
         yield request

@@ -57,7 +57,7 @@ def test_agrees_with_the_gguf_package(sound: Path) -> None:
         result = ours.tensors[expected.name]
         assert result.shape == tuple(reversed(expected.shape.tolist()))
         assert result.type == expected.tensor_type.name
-        assert result.data.tobytes() == expected.data.tobytes()
+        assert result.data[0 : result.rows].tobytes() == expected.data.tobytes()
     for key, field in theirs.fields.items():
         if not key.startswith("GGUF."):
             value = ours.metadata[key]
@@ -83,10 +83,37 @@ def test_every_kind_of_value(tmp_path: Path) -> None:
     assert metadata["list"] == ["a", "", "é"]
 
 
-def test_tensors_are_views_of_the_file(sound: Path) -> None:
+def test_rows_in_any_order(sound: Path) -> None:
     result = GgufFile.open(sound).tensors["token_embd.weight"]
-    assert not result.data.flags.writeable
-    assert not result.data.flags.owndata
+    expected = next(t for t in gguf.GGUFReader(sound).tensors if t.name == "token_embd.weight").data
+    expected = np.asarray(expected).view(np.uint8).reshape(result.rows, -1)
+    for order in ([3], [4, 3, 5], [0, 1, 200, 201, 90], [], [7, 7]):
+        rows = np.array(order, np.intp)
+        np.testing.assert_array_equal(result.data[rows], expected[rows])
+    np.testing.assert_array_equal(result.data[2:9], expected[2:9])
+
+
+def test_a_file_that_becomes_shorter(sound: Path, tmp_path: Path) -> None:
+    path = tmp_path / "a.gguf"
+    path.write_bytes(sound.read_bytes())
+    tensor = GgufFile.open(path).tensors["token_embd.weight"]
+    with path.open("r+b") as file:
+        file.truncate(100)
+    with pytest.raises(InvalidModel, match=r"a\.gguf became shorter while it was read"):
+        dequantise(tensor)
+
+
+@pytest.mark.parametrize("what", ["strings", "metadata entries", "tensors"])
+def test_counts_beyond_those_of_any_model(tmp_path: Path, what: str) -> None:
+    """They fit into the file, but each item takes ten times its bytes in memory."""
+    texts = text("a") + struct.pack("<IIQ", 9, 8, 5_000_000)
+    counts = {"strings": (0, 1), "metadata entries": (0, 200_000), "tensors": (200_000, 0)}[what]
+    path = forge(tmp_path / "forged.gguf", [texts] if what == "strings" else [], counts=counts)
+    with path.open("r+b") as file:
+        file.truncate(64 << 20)
+    refused_quickly(path)
+    with pytest.raises(InvalidModel, match=f"{what}, expected at most"):
+        GgufFile.open(path)
 
 
 def test_cut_anywhere(sound: Path, tmp_path: Path) -> None:

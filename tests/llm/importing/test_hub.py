@@ -32,6 +32,7 @@ class FakeHub:
         self.fails: Exception | None = None
         patch.setattr(huggingface_hub.HfApi, "model_info", self.model_info)
         patch.setattr(huggingface_hub, "snapshot_download", self.snapshot_download)
+        patch.setattr(huggingface_hub, "hf_hub_download", lambda model, name, **_: str(folder / name))
 
     def model_info(self, model: str, **settings: Any) -> SimpleNamespace:
         self.asked.append(settings)
@@ -110,7 +111,8 @@ def test_without_a_graph_the_weights_are_downloaded() -> None:
 @pytest.mark.parametrize(
     ("files", "says"),
     [
-        (["m-Q4_K_M.gguf", "m-q8_0.gguf", "config.json"], r"hf download a/b m-q8_0.gguf"),
+        (["m-Q2_K.gguf", "m-Q4_K_M.gguf", "m-q8_0.gguf", "config.json"], r"hf download a/b m-Q4_K_M.gguf"),
+        (["m-Q2_K.gguf", "m-q8_0.gguf", "mmproj-Q4_K_M.gguf"], r"hf download a/b m-q8_0.gguf"),
         (["z.gguf", "b.gguf"], "hf download a/b b.gguf"),
         (["config.json", "model.safetensors"], "optimum"),
         (["onnx/model.onnx"], "no ONNX decoder"),
@@ -133,6 +135,28 @@ def test_fetching(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest
     assert [done for done, what in messages if what == "downloading"] == [0.25, 1.0]
     assert messages[-1] == (1.0, "downloaded a/b")
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"model_type": "qwen2_moe"}, "'qwen2_moe' is not supported, since it has experts"),
+        ({"quantization_config": {"bits": 4}}, "already quantised"),
+        ({"hidden_act": "relu"}, "activation 'relu'"),
+    ],
+)
+def test_weights_are_not_downloaded_of_a_model_that_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], reason: str
+) -> None:
+    hub = FakeHub(monkeypatch, [*TEXTS, "model.safetensors"], tmp_path)
+    sizes = {"vocab_size": 9, "num_attention_heads": 1, "hidden_size": 8}
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama", **sizes}))
+    fetch_from_hub("a/b", no_progress)
+    downloads = len(hub.asked)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama", **sizes, **changes}))
+    with pytest.raises(UnsupportedModel, match=reason):
+        fetch_from_hub("a/b", no_progress)
+    assert len(hub.asked) == downloads + 1  # the list of its files
 
 
 def test_a_model_of_the_hub_is_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,7 @@ from trisect.llm.importing import gguf_import
 from trisect.llm.importing import model_import as importing
 from trisect.llm.importing.model_import import open_model
 from trisect.llm.tokenization.tokenizer import Tokenizer
-from trisect.runtime.errors import InvalidModel, StorageFailed, TrisectError, UnsupportedModel
+from trisect.runtime.errors import InvalidInput, InvalidModel, StorageFailed, TrisectError, UnsupportedModel
 
 
 @pytest.fixture
@@ -146,7 +146,7 @@ def test_the_description_says_how_each_type_is_stored(bundles: Path, tmp_path: P
     count = 2 * (128 * 128 * 2 + 64 * 128 + 3 * 128 * 192)
     fast = {(form.type, form.phase): form for form in open_model(path).forms}
     assert fast.keys() == {(t, p) for t in ("Q4_1", "Q5_1") for p in ("prefill", "decode")} | {("Q8_0", "both")}
-    exact = "4 bits in blocks of 32 with offsets"
+    exact = "4 bits in blocks of 32, offsets"
     assert fast["Q4_1", "decode"] == StoredForm("Q4_1", "decode", exact, count, 0.0, bits=4, block=32, has_offsets=True)
     assert fast["Q4_1", "prefill"].form == "8 bits in blocks of 64"
     assert 0.004 < fast["Q4_1", "prefill"].error < 0.008
@@ -154,8 +154,8 @@ def test_the_description_says_how_each_type_is_stored(bundles: Path, tmp_path: P
     assert 0 < fast["Q5_1", "decode"].error < 0.0035
     exact = open_model(path, prefer="exact")
     assert {(form.type, form.phase, form.form, form.error) for form in exact.forms} == {
-        ("Q4_1", "both", "4 bits in blocks of 32 with offsets", 0.0),
-        ("Q5_1", "both", "8 bits in blocks of 32 with offsets", 0.0),
+        ("Q4_1", "both", "4 bits in blocks of 32, offsets", 0.0),
+        ("Q5_1", "both", "8 bits in blocks of 32, offsets", 0.0),
         ("Q8_0", "both", "8 bits in blocks of 32", 0.0),
     }
     assert exact.weights_bytes < 0.6 * open_model(path).weights_bytes
@@ -165,7 +165,7 @@ def test_weights_that_are_not_finite_leave_nothing(bundles: Path, tmp_path: Path
     path = write_tiny_gguf(tmp_path / "a.gguf", quant="Q4_K", hidden=256, ffn=256)
     tensor = GgufFile.open(path).tensors["blk.1.ffn_down.weight"]
     content = bytearray(path.read_bytes())
-    content[tensor.position : tensor.position + 2] = np.array(np.nan, "<f2").tobytes()
+    content[tensor.data.position : tensor.data.position + 2] = np.array(np.nan, "<f2").tobytes()
     path.write_bytes(content)
     with pytest.raises(InvalidModel, match=r"blk\.1\.ffn_down\.weight holds a weight that is not finite"):
         open_model(path)
@@ -217,6 +217,14 @@ def test_nothing_else_is_overwritten(gguf: Path, tmp_path: Path, carried: list[P
         (mine / name).unlink()
     (tmp_path / "empty").mkdir()
     assert open_model(gguf, folder=tmp_path / "empty").folder == str(tmp_path / "empty")
+
+
+def test_a_bundle_is_not_imported_again(bundles: Path, gguf: Path, tmp_path: Path) -> None:
+    bundle = open_model(gguf)
+    assert open_model(bundle.folder) == bundle
+    with pytest.raises(InvalidInput, match=r"is imported already.*copy the folder"):
+        open_model(bundle.folder, folder=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_another_process_may_be_quicker(bundles: Path, gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -188,7 +188,7 @@ def test_names_alone_give_an_answer_of_low_confidence(listing: dict, memory_byte
 def test_unsupported_formats_are_refused_by_name():
     unknown = can_run({"config": {**LLAMA_8B, "model_type": "rwkv7"}}, "cpu")
     assert unknown.ability == "no"
-    assert "unsupported architecture 'rwkv7'" in unknown.devices["cpu:ort"].reasons[0]
+    assert "the architecture 'rwkv7' is not supported" in unknown.devices["cpu:ort"].reasons[0]
     torch_only = can_run({"name": "m-7b", "files": ["model.safetensors"]}, "cpu")
     assert torch_only.ability == "no"
 

@@ -10,8 +10,8 @@ from typing import Any
 from trisect.llm.architectures import architectures, unsupported_architecture
 from trisect.llm.gguf.block_types import BLOCK_BYTES
 from trisect.llm.gguf.gguf_reader import GgufHeader
-from trisect.llm.importing.folder_config import CONFIG_FILE, GENAI_FILE, choose_graph, weight_files
-from trisect.llm.importing.transformers_model import MODEL_TYPES
+from trisect.llm.importing.folder_config import CONFIG_FILE, GENAI_FILE, choose_gguf, choose_graph, weight_files
+from trisect.llm.importing.transformers_config import MODEL_TYPES
 from trisect.llm.importing.weight_conversion import expected_forms
 from trisect.llm.phases.model_memory import ModelSizes
 from trisect.llm.running.kv_layer import equal_layers
@@ -33,8 +33,8 @@ _MAX_NAMES, _MAX_NAME_LENGTH = 10_000, 1000
 _MAX_LAYERS = 4096
 _CONTEXT_MAX_TOKENS = 1 << 20
 """Where a file does not state the model's."""
-_ONNX_KINDS = ("qwen2", "qwen3", "llama", "mistral", "smollm", "decoder", "phi3", "gpt2")
-"""Beginnings of the architectures whose exported graphs are known to be imported."""
+_ONNX_KINDS = ("decoder", "gpt2", "phi", "smollm")
+"""Architectures whose exported graphs are known to be imported, besides those of `MODEL_TYPES`."""
 
 
 def from_gguf(path: Path) -> ModelDescription:
@@ -136,7 +136,7 @@ def from_metadata(metadata: Mapping[str, Any]) -> ModelDescription:
     architecture = sizes.get("architecture")
     refused = ""
     if architecture is not None and not _is_supported(str(architecture)):
-        refused = f"unsupported architecture {architecture!r}"
+        refused = unsupported_architecture(architecture)
     elif files and file is None:
         refused = "none of the files is an ONNX graph or a GGUF file, or weights beside a tokenizer.json"
     return ModelDescription(
@@ -204,7 +204,7 @@ def _architecture(model: Mapping[str, Any]) -> str | None:
 
 def _is_supported(architecture: str) -> bool:
     plain = architecture.lower()
-    return plain in MODEL_TYPES or plain.startswith(_ONNX_KINDS)
+    return plain in MODEL_TYPES or plain in _ONNX_KINDS
 
 
 def _config_bits(config: object) -> float | None:
@@ -236,10 +236,8 @@ def _bits_in_names(words: list[str]) -> float | None:
 
 def _choose_file(files: Mapping[str, int | None]) -> str | None:
     """Return the file that trisect would import."""
-    gguf = sorted(file for file in files if file.lower().endswith(".gguf"))
-    supported = [file for file in gguf if any(kind.lower() in file.lower() for kind in BLOCK_BYTES)]
     weights = weight_files(files) if {CONFIG_FILE, TOKENIZER_FILE} <= files.keys() else []
-    return choose_graph(files) or next(iter([*weights, *supported, *gguf]), None)
+    return choose_graph(files) or next(iter(weights), None) or choose_gguf(files)
 
 
 def _size_of(files: Mapping[str, int | None], file: str | None) -> int | None:
