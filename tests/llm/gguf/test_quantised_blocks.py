@@ -81,7 +81,7 @@ def test_dequantises_to_the_same_bits_as_gguf(kind: str, seed: int) -> None:
     assert np.array_equal(dequantise(tensor).view(np.uint32), expected.view(np.uint32))
 
 
-@pytest.mark.slow
+@pytest.mark.slow(6)
 @pytest.mark.parametrize("name", ["SmolLM2-135M-Instruct.Q4_1.gguf", "gemma-3-270m-q4_k_m.gguf"])
 def test_dequantises_a_real_file_to_the_same_bits(models: Path, name: str) -> None:
     if not (models / name).exists():

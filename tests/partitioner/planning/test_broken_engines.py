@@ -89,9 +89,9 @@ def split(folder: Path, devices: list[Device]) -> Plan:
     [
         ("crash", "broken failed while it compiled this: its process ended (SIGSEGV)"),
         pytest.param(
-            "memory", "broken failed while it compiled this: it took more than 1.1 GB", marks=pytest.mark.slow
+            "memory", "broken failed while it compiled this: it took more than 1.1 GB", marks=pytest.mark.slow(5)
         ),
-        pytest.param("hang", "broken failed while it compiled this: no reply within", marks=pytest.mark.slow),
+        pytest.param("hang", "broken failed while it compiled this: no reply within", marks=pytest.mark.slow(10)),
     ],
 )
 def test_the_other_device_gets_what_ends_an_engine_badly(tmp_path, monkeypatch, what, reason):

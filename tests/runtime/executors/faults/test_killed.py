@@ -61,7 +61,7 @@ def test_a_stream_survives_kills(pipeline):
     check_stream_with_kills(pipeline, 0, items=60, every=20)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(12)
 @pytest.mark.parametrize("seed", range(12))
 def test_a_long_stream_survives_many_kills(pipeline, seed):
     check_stream_with_kills(pipeline, seed, items=300, every=30)
