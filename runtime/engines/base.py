@@ -123,6 +123,11 @@ class DeviceModule(Module, Protocol):
     def run_on_device(self, feeds: Mapping[str, DeviceArray]) -> dict[str, DeviceArray | np.ndarray]:
         """Compute once; outputs stay on the device except those that the engine computes on the host."""
 
+
+@runtime_checkable
+class BindableDeviceModule(DeviceModule, Protocol):
+    """A module whose inputs and outputs can be bound to tensors in its device's memory."""
+
     def bind_on_device(
         self, inputs: Mapping[str, DeviceArray | np.ndarray], outputs: Mapping[str, DeviceArray | np.ndarray]
     ) -> DeviceBinding:

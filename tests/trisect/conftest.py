@@ -89,9 +89,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(scope="session")
-def measured() -> None:
-    """Stores a profile of synthetic costs for the available devices, so that no split has to measure."""
+def store_synthetic_profile() -> None:
+    """Store a profile of synthetic costs for the available devices, in place of any that other tests stored."""
     devices = api.devices()
     points = tuple(
         Point(f"{kind}:{size}", kind, "synthetic", flops=2.0 * size, size_bytes=4 * size, time_s=1e-6 + size * 1e-9)
@@ -115,6 +114,12 @@ def measured() -> None:
         Profile(origin, "float32", device_profiles, links, contention=contention),
         store.default_path(),
     )
+
+
+@pytest.fixture(scope="session")
+def measured() -> None:
+    """Stores a profile, so that no split has to measure."""
+    store_synthetic_profile()
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 import trisect
-from trisect import Constraints, Plan, api, pareto_plans
+from tests.trisect.conftest import store_synthetic_profile
+from trisect import Constraints, Plan, api, network_fitting, pareto_plans
 from trisect.cli import main
 from trisect.partitioner.planning import plan_maker
 from trisect.partitioner.planning.plan_maker import make_pareto_plans, make_plan
@@ -18,6 +19,13 @@ from trisect.runtime.errors import FallbackForbidden, InfeasibleProblem, Invalid
 from trisect.runtime.plans import plan_origins
 
 SHAPES = {"batch": 3}
+
+
+@pytest.fixture(autouse=True)
+def _given_costs(two_devices: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plan from the given costs alone: earlier tests may have stored others, and times of runs to fit models to."""
+    store_synthetic_profile()
+    monkeypatch.setattr(network_fitting, "fitted_models", lambda *_: {})
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 
-from trisect.runtime.engines.base import DeviceArray, DeviceBinding, DeviceModule
+from trisect.runtime.engines.base import BindableDeviceModule, DeviceArray, DeviceBinding
 from trisect.runtime.errors import EngineFailed
 
 from ..kv_cache import KvCache
@@ -19,7 +19,7 @@ class DeviceRunner(Runner):
     """Reads and extends a `DeviceKvCache` in place; copies rows of a `KvCache` in and out when devices change."""
 
     def __init__(
-        self, module: DeviceModule, cache: DeviceKvCache, batch: int, vocab: int, *, exports_cache: bool
+        self, module: BindableDeviceModule, cache: DeviceKvCache, batch: int, vocab: int, *, exports_cache: bool
     ) -> None:
         self.device = module.device
         self.handover_s = 0.0

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from trisect.runtime import engines
 from trisect.runtime.device import Device
-from trisect.runtime.engines.base import DeviceModule, LoadOptions, StatefulModule
+from trisect.runtime.engines.base import BindableDeviceModule, LoadOptions, StatefulModule
 from trisect.runtime.errors import EngineFailed
 from trisect.runtime.tensors.external_data import check_model_file
 
@@ -108,7 +108,7 @@ def _load_unlimited(
         # Prefill and decode alternate, so spinning delays the other engine by the last millisecond at most.
         options = replace(options, spin=decodes, spin_limit_us=_SPIN_LIMIT_US)
         module = engines.load(model, device, options)
-        if isinstance(module, DeviceModule):
+        if isinstance(module, BindableDeviceModule):
             if any(layer.window is not None for layer in layers):
                 module.close()
                 raise EngineFailed(

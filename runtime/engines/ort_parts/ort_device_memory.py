@@ -48,7 +48,7 @@ class OrtDeviceArray:
 
 
 class OrtDeviceModule(OrtModule):
-    """A model on a device with memory of its own; see `DeviceModule`.
+    """A model on a device with memory of its own; see `BindableDeviceModule`.
 
     Parameters
     ----------
@@ -120,7 +120,7 @@ class OrtDeviceModule(OrtModule):
     def bind_on_device(
         self, inputs: Mapping[str, DeviceArray | np.ndarray], outputs: Mapping[str, DeviceArray | np.ndarray]
     ) -> OrtDeviceBinding:
-        """Fix the buffers; see `DeviceModule.bind_on_device`."""
+        """Fix the buffers; see `BindableDeviceModule.bind_on_device`."""
         session = self._open()
         try:
             return OrtDeviceBinding(session, self.device, inputs, outputs, self._host_inputs)

@@ -91,7 +91,7 @@ INVALID = {
     },
     "feed_forward_length is": {"llama.feed_forward_length": 2**31},
     "4000 layers": {"llama.block_count": 4000},
-    "blk.2.attn_norm.weight is missing": {"llama.block_count": 3},
+    r"tensor blk\.2\.\w+\.weight is missing": {"llama.block_count": 3},
     "attn_q.weight has shape": {"llama.attention.head_count": 2, "llama.attention.key_length": 16},
     "epsilon is nan": {"llama.attention.layer_norm_rms_epsilon": float("nan")},
     "scaling.factor is nan": {"llama.rope.scaling.factor": float("nan")},
