@@ -135,7 +135,7 @@ class _InPlaceWriter:
         if config.attention_gate:
             sizes = graph.constant("gated.sizes", np.array([config.query_size + 2 * config.kv_size, config.query_size]))
             qkv, gate = graph.nodes("Split", [qkv, sizes], [f"{prefix}.qkv.heads", f"{prefix}.output_gate"], axis=-1)
-        qkv = self._reshaped(qkv, [1, -1, config.query_size + 2 * config.kv_size])
+        qkv = graph.reshaped(qkv, [1, -1, config.query_size + 2 * config.kv_size])
         heads = [qkv, "", ""] if config.head_norm is None else self._normalised_heads(qkv, layer, prefix)
         inputs = [*heads, *cache_inputs(graph, config, index, _rows(cached)), *lengths]
         attributes: dict[str, Any] = {"do_rotary": 0}
@@ -162,7 +162,7 @@ class _InPlaceWriter:
             scale=config.attention_scale,
             **attributes,
         )[0]
-        attended = self._reshaped(attended, [-1, config.query_size])
+        attended = graph.reshaped(attended, [-1, config.query_size])
         if not gate:
             return attended
         return graph.node(
@@ -204,7 +204,3 @@ class _InPlaceWriter:
 
     def _product(self, x: str, weight: Weight, name: str) -> str:
         return product(self._graph, x, weight, name)
-
-    def _reshaped(self, x: str, shape: list[int]) -> str:
-        target = self._graph.constant(f"shape.{'x'.join(map(str, shape))}", np.array(shape, np.int64))
-        return self._graph.node("Reshape", [x, target], f"{x}.{len(shape)}d")

@@ -13,6 +13,7 @@ import numpy as np
 from onnx import TensorProto
 
 from .decoder_config import DecoderConfig
+from .layers.attention_masks import window_keys
 from .layers.decoder_layers import (
     Layer,
     ModelWeights,
@@ -61,7 +62,6 @@ class StandardWriter:
         self._graph = graph
         self._config = config
         self._weights = weights
-        self._masks: dict[int, str] = {}
 
     def write(self) -> None:
         """Add the whole decoder."""
@@ -155,7 +155,7 @@ class StandardWriter:
             return self.merged(attention_with_sinks(graph, heads, past, sinks, _POSITIONS, config, index), prefix)
         window = config.layers[index].window
         attributes: dict[str, Any] = {} if config.attention_softcap is None else {"softcap": config.attention_softcap}
-        mask = "" if window is None else self._window_mask(window)
+        mask = "" if window is None else window_keys(graph, _POSITIONS, window, "mask")
         attended = graph.nodes(
             "Attention",
             [heads["query"], heads["key"], heads["value"], mask, *past],
@@ -171,27 +171,6 @@ class StandardWriter:
         attended = self._graph.node("Transpose", [attended], f"{prefix}.attention.turned", perm=[0, 2, 1, 3])
         shape = self._graph.constant("merged", np.array([0, 0, self._config.query_size], np.int64))
         return self._graph.node("Reshape", [attended, shape], f"{prefix}.attention.merged")
-
-    def _window_mask(self, window: int) -> str:
-        """Return which keys each token sees, bool [tokens, past + tokens]: its own and the ``window - 1`` before it."""
-        if window in self._masks:
-            return self._masks[window]
-        graph = self._graph
-
-        def number(name: str, value: int | list[int]) -> str:
-            return graph.constant(f"mask.{name}", np.array(value, np.int64))
-
-        zero, one = number("zero", 0), number("one", 1)
-        if not self._masks:
-            last = graph.node("Gather", [_POSITIONS, number("last", [-1])], "mask.last_position", axis=1)
-            last = graph.node("Reshape", [last, number("scalar", [])], "mask.last_scalar")
-            keys = graph.node("Range", [zero, graph.node("Add", [last, one], "mask.total"), one], "mask.keys")
-            queries = graph.node("Reshape", [_POSITIONS, number("column", [-1, 1])], "mask.queries")
-            distance = graph.node("Sub", [queries, keys], "mask.distance")
-            graph.node("GreaterOrEqual", [distance, zero], "mask.causal")
-        near = graph.node("Less", ["mask.distance", number(f"window.{window}", window)], f"mask.near.{window}")
-        self._masks[window] = graph.node("And", ["mask.causal", near], f"mask.{window}")
-        return self._masks[window]
 
     def _feed_forward(self, x: str, layer: Layer, prefix: str) -> str:
         graph, ffn = self._graph, self._config.ffn

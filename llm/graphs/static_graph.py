@@ -96,26 +96,22 @@ class _StaticWriter(StandardWriter):
         # The query heads that share keys become rows of one product: a copy of the keys for each is not needed.
         group = config.heads // config.kv_heads
         if group > 1:
-            query = self._shaped(query, [1, config.kv_heads, -1, config.head_dim], f"{name}.query.rows")
+            query = graph.reshaped(query, [1, config.kv_heads, -1, config.head_dim], f"{name}.query.rows")
         scores = graph.node("MatMul", [query, keys], f"{name}.scores")
         if config.attention_softcap is not None:
             cap = graph.constant("attention.cap", np.array(config.attention_softcap, np.float32))
             scores = graph.node("Tanh", [graph.node("Div", [scores, cap], f"{name}.divided")], f"{name}.tanh")
             scores = graph.node("Mul", [scores, cap], f"{name}.capped")
         if group > 1:
-            scores = self._shaped(scores, [config.kv_heads, group, -1, 0], f"{name}.scores.heads")
+            scores = graph.reshaped(scores, [config.kv_heads, group, -1, 0], f"{name}.scores.heads")
         scores = graph.node("Add", [scores, _mask(config.layers[index].window)], f"{name}.masked")
         weights = graph.node("Softmax", [scores], f"{name}.weights", axis=-1)
         if group > 1:
-            weights = self._shaped(weights, [1, config.kv_heads, -1, 0], f"{name}.weights.rows")
+            weights = graph.reshaped(weights, [1, config.kv_heads, -1, 0], f"{name}.weights.rows")
         attended = graph.node("MatMul", [weights, values], name)
         if group > 1:
-            attended = self._shaped(attended, [1, config.heads, -1, config.head_dim], f"{name}.heads")
+            attended = graph.reshaped(attended, [1, config.heads, -1, config.head_dim], f"{name}.heads")
         return self.merged(attended, f"layer.{index}")
-
-    def _shaped(self, x: str, shape: list[int], name: str) -> str:
-        target = self._graph.constant(f"shape.{'x'.join(map(str, shape))}", np.array(shape, np.int64))
-        return self._graph.node("Reshape", [x, target], name)
 
 
 def _mask(window: int | None) -> str:

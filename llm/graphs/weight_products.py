@@ -87,8 +87,8 @@ def _scales(graph: GraphBuilder, scales: ScaleSpan, name: str) -> str:
     if scales.factor is None:
         return stored_floats(graph, scales.base, name)
     rows, blocks = scales.factor.shape
-    base = stored_floats(graph, _reshaped(scales.base, (rows, -1, 1)), f"{name}.base")
-    factor = stored_floats(graph, _reshaped(scales.factor, (rows, scales.base.shape[1], -1)), f"{name}.factor")
+    base = stored_floats(graph, scales.base.reshaped(rows, -1, 1), f"{name}.base")
+    factor = stored_floats(graph, scales.factor.reshaped(rows, scales.base.shape[1], -1), f"{name}.factor")
     product_of_both = graph.node("Mul", [base, factor], f"{name}.products")
     shape = graph.constant(f"shape.{rows}x{blocks}", np.array([rows, blocks], np.int64))
     return graph.node("Reshape", [product_of_both, shape], name)
@@ -142,10 +142,3 @@ def _nibbles(graph: GraphBuilder, packed: str, shape: list[int]) -> str:
     return graph.node(
         "Reshape", [pairs, graph.constant("embedding.by_level", np.array(shape, np.int64))], "embedding.split"
     )
-
-
-def _reshaped(span: Span, shape: tuple[int, int, int]) -> Span:
-    """Return the same bytes as an array of another shape; -1 stands for what remains."""
-    known = int(np.prod([size for size in shape if size != -1]))
-    full = tuple(int(np.prod(span.shape)) // known if size == -1 else size for size in shape)
-    return Span(span.offset, full, span.dtype)

@@ -44,6 +44,12 @@ class Span:
         row_bytes = self.size_bytes // self.shape[0]
         return Span(self.offset + start * row_bytes, (stop - start, *self.shape[1:]), self.dtype)
 
+    def reshaped(self, *shape: int) -> Span:
+        """Return the same bytes as an array of another shape; -1 stands for what remains."""
+        known = int(np.prod([size for size in shape if size != -1]))
+        full = tuple(int(np.prod(self.shape)) // known if size == -1 else size for size in shape)
+        return Span(self.offset, full, self.dtype)
+
     def initializer(self, name: str, location: str) -> TensorProto:
         """Return an ONNX initializer that refers to this part of the file at `location`."""
         tensor = TensorProto(name=name, data_type=_DTYPES[self.dtype], dims=self.shape)
@@ -223,6 +229,11 @@ class GraphBuilder:
         self._names.update(outputs)
         self._nodes.append(helper.make_node(op, inputs, outputs, name=name, domain=domain, **attributes))
         return outputs
+
+    def reshaped(self, x: str, shape: list[int], name: str = "") -> str:
+        """Add a reshape, named after x and the number of dimensions if it has no other name."""
+        target = self.constant(f"shape.{'x'.join(map(str, shape))}", np.array(shape, np.int64))
+        return self.node("Reshape", [x, target], name or f"{x}.{len(shape)}d")
 
     def block_sums(self, x: str, columns: int, block: int, *, batched: bool) -> str:
         """Add the sums over blocks of the last axis of x, [..., blocks], once for all weights that multiply x.

@@ -41,7 +41,7 @@ def delta_layer(graph: GraphBuilder, x: str, layer: Layer, config: DecoderConfig
     names = [f"{prefix}.delta.{part}" for part in ("gate", "beta", "alpha")]
     gate, beta, alpha = graph.nodes("Split", [gates, sizes], names, axis=-1)
     rates = [_decay(graph, alpha, weights, prefix), graph.node("Sigmoid", [beta], f"{prefix}.rate")]
-    rates = [_reshaped(graph, rate, [1, -1, delta.value_heads]) for rate in rates]
+    rates = [graph.reshaped(rate, [1, -1, delta.value_heads]) for rate in rates]
     state: list[int | str] = [1, delta.value_heads, delta.head_dim, delta.head_dim]
     past = graph.input(f"past_state.{index}.delta", TensorProto.FLOAT, state)
     attended, present = graph.nodes(
@@ -55,9 +55,9 @@ def delta_layer(graph: GraphBuilder, x: str, layer: Layer, config: DecoderConfig
         scale=delta.head_dim**-0.5,
     )
     graph.output(present, TensorProto.FLOAT, state)
-    by_head = _reshaped(graph, attended, [-1, delta.value_heads, delta.head_dim])
-    normalised = _reshaped(
-        graph, rms_norm(graph, by_head, weights.norm, f"{prefix}.delta_norm", config), [-1, delta.value_size]
+    by_head = graph.reshaped(attended, [-1, delta.value_heads, delta.head_dim])
+    normalised = graph.reshaped(
+        rms_norm(graph, by_head, weights.norm, f"{prefix}.delta_norm", config), [-1, delta.value_size]
     )
     gate = graph.node("QuickGelu", [gate], f"{prefix}.delta.silu", domain=MICROSOFT, alpha=1.0)
     return graph.node("Mul", [normalised, gate], f"{prefix}.delta.gated")
@@ -67,11 +67,11 @@ def _convolved(graph: GraphBuilder, qkv: str, kernel: Span, delta: DeltaConfig, 
     """Return Q, K and V [1, tokens, channels] after the convolution over tokens and SiLU."""
     prefix = f"layer.{index}"
     by_channel = graph.node(
-        "Transpose", [_reshaped(graph, qkv, [1, -1, delta.channels])], f"{prefix}.channels", perm=[0, 2, 1]
+        "Transpose", [graph.reshaped(qkv, [1, -1, delta.channels])], f"{prefix}.channels", perm=[0, 2, 1]
     )
     state: list[int | str] = [1, delta.channels, delta.kernel - 1]
     past = graph.input(f"past_state.{index}.conv", TensorProto.FLOAT, state)
-    weight = graph.constant(f"{prefix}.kernel", Span(kernel.offset, (delta.channels, 1, delta.kernel), kernel.dtype))
+    weight = graph.constant(f"{prefix}.kernel", kernel.reshaped(delta.channels, 1, delta.kernel))
     mixed, present = graph.nodes(
         "CausalConvWithState",
         [by_channel, weight, "", past],
@@ -87,9 +87,9 @@ def _convolved(graph: GraphBuilder, qkv: str, kernel: Span, delta: DeltaConfig, 
 def _unit(graph: GraphBuilder, x: str, delta: DeltaConfig) -> str:
     """Normalise heads of queries or keys [1, tokens, key size] to length 1, and repeat them for all value heads."""
     heads = graph.node(
-        "LpNormalization", [_reshaped(graph, x, [1, -1, delta.key_heads, delta.head_dim])], f"{x}.unit", p=2
+        "LpNormalization", [graph.reshaped(x, [1, -1, delta.key_heads, delta.head_dim])], f"{x}.unit", p=2
     )
-    flat = _reshaped(graph, heads, [1, -1, delta.key_size])
+    flat = graph.reshaped(heads, [1, -1, delta.key_size])
     repeats = delta.value_heads // delta.key_heads
     return flat if repeats == 1 else graph.node("Concat", [flat] * repeats, f"{x}.repeated", axis=-1)
 
@@ -99,8 +99,3 @@ def _decay(graph: GraphBuilder, alpha: str, weights: DeltaWeights, prefix: str) 
     biased = graph.node("Add", [alpha, graph.constant(f"{prefix}.time_bias", weights.time_bias)], f"{prefix}.time")
     step = graph.node("Softplus", [biased], f"{prefix}.step")
     return graph.node("Mul", [step, graph.constant(f"{prefix}.decay", weights.decay)], f"{prefix}.log_decay")
-
-
-def _reshaped(graph: GraphBuilder, x: str, shape: list[int]) -> str:
-    target = graph.constant(f"shape.{'x'.join(map(str, shape))}", np.array(shape, np.int64))
-    return graph.node("Reshape", [x, target], f"{x}.{len(shape)}d")

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..decoder_config import DecoderConfig, ExpertsConfig
 from ..weight_products import MICROSOFT, product, stored_floats
-from ..weights_file import Dense, GraphBuilder, Linear, Span, Weight
+from ..weights_file import Dense, GraphBuilder, Linear, Weight
 from .decoder_layers import Layer, biased
 
 
@@ -71,13 +71,9 @@ def _weight_inputs(graph: GraphBuilder, weight: Weight, experts: int, name: str)
     """Add a stack of experts' weights [experts * rows, columns] as [experts, rows, columns], and their scales."""
     if isinstance(weight, Dense):
         rows, columns = weight.shape
-        return [stored_floats(graph, _reshaped(weight.data, (experts, rows // experts, columns)), f"{name}.weight")]
+        return [stored_floats(graph, weight.data.reshaped(experts, rows // experts, columns), f"{name}.weight")]
     assert isinstance(weight, Linear)
     rows, blocks, size = weight.data.shape
-    data = _reshaped(weight.data, (experts, rows // experts, blocks * size))
-    scales = _reshaped(weight.scales.base, (experts, rows // experts, blocks))
+    data = weight.data.reshaped(experts, rows // experts, blocks * size)
+    scales = weight.scales.base.reshaped(experts, rows // experts, blocks)
     return [graph.constant(f"{name}.weight", data), graph.constant(f"{name}.scales", scales)]
-
-
-def _reshaped(span: Span, shape: tuple[int, ...]) -> Span:
-    return Span(span.offset, shape, span.dtype)

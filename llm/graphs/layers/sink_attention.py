@@ -12,6 +12,12 @@ import numpy as np
 
 from ..decoder_config import DecoderConfig
 from ..weights_file import GraphBuilder, Span
+from .attention_masks import causal_keys, number, window_keys
+
+_PREFIX = "sink"
+_FIRST = -1
+"""Position of the sink, before all tokens."""
+_MASK_VALUES = {"visible": 0.0, "hidden": -np.inf}
 
 
 def attention_with_sinks(
@@ -42,9 +48,9 @@ def attention_with_sinks(
     for earlier, part in zip(past, ("key", "value"), strict=True):
         present = graph.node("Concat", [earlier, heads[part]], f"present.{index}.{part}", axis=2)
         extended.append(graph.node("Concat", [empty, present], f"{prefix}.sink.{part}", axis=2))
-    scores = graph.constant(f"{prefix}.sinks", Span(sinks.offset, (1, config.heads, 1, 1), sinks.dtype))
+    scores = graph.constant(f"{prefix}.sinks", sinks.reshaped(1, config.heads, 1, 1))
     scores = graph.node("Mul", [scores, _is_sink(graph, positions)], f"{prefix}.sink.scores")
-    mask = graph.node("Add", [_visible(graph, config.layers[index].window), scores], f"{prefix}.mask")
+    mask = graph.node("Add", [_visible(graph, positions, config.layers[index].window), scores], f"{prefix}.mask")
     inputs = [heads["query"], *extended, mask]
     return graph.node("Attention", inputs, f"{prefix}.attention", scale=config.attention_scale)
 
@@ -53,34 +59,20 @@ def _is_sink(graph: GraphBuilder, positions: str) -> str:
     """Return 1 for the sink and 0 for tokens, float32 [1 + total], once for all layers."""
     if graph.has("sink.is_sink"):
         return "sink.is_sink"
-    zero, one = _number(graph, "zero", 0), _number(graph, "one", 1)
-    last = graph.node("Gather", [positions, _number(graph, "last", [-1])], "sink.last_position", axis=1)
-    last = graph.node("Reshape", [last, _number(graph, "scalar", [])], "sink.last_scalar")
-    total = graph.node("Add", [last, one], "sink.total")
-    keys = graph.node("Range", [_number(graph, "first", -1), total, one], "sink.keys")
-    queries = graph.node("Reshape", [positions, _number(graph, "column", [-1, 1])], "sink.queries")
-    distance = graph.node("Sub", [queries, keys], "sink.distance")
-    graph.node("GreaterOrEqual", [distance, zero], "sink.causal")
-    graph.node("Less", [keys, zero], "sink.first_key")
+    causal_keys(graph, positions, _PREFIX, _FIRST)
+    graph.node("Less", ["sink.keys", number(graph, "sink.zero", 0)], "sink.first_key")
     return graph.node("Cast", ["sink.first_key"], "sink.is_sink", to=1)
 
 
-def _visible(graph: GraphBuilder, window: int | None) -> str:
+def _visible(graph: GraphBuilder, positions: str, window: int | None) -> str:
     """Return 0 for the keys that a token sees, and -inf for others, float32 [tokens, 1 + total], once per window."""
     name = f"sink.mask.{window}"
     if graph.has(name):
         return name
-    seen = "sink.causal"
-    if window is not None:
-        near = graph.node("Less", ["sink.distance", _number(graph, f"window.{window}", window)], f"{name}.near")
-        seen = graph.node("And", [seen, near], f"{name}.tokens")
+    if window is None:
+        seen = causal_keys(graph, positions, _PREFIX, _FIRST)
+    else:
+        seen = window_keys(graph, positions, window, _PREFIX, _FIRST)
     seen = graph.node("Or", [seen, "sink.first_key"], f"{name}.seen")
     values = [graph.constant(f"sink.{key}", np.array(value, np.float32)) for key, value in _MASK_VALUES.items()]
     return graph.node("Where", [seen, *values], name)
-
-
-_MASK_VALUES = {"visible": 0.0, "hidden": -np.inf}
-
-
-def _number(graph: GraphBuilder, name: str, value: int | list[int]) -> str:
-    return graph.constant(f"sink.{name}", np.array(value, np.int64))
