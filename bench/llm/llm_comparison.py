@@ -6,10 +6,7 @@ the requests for which a pair of devices is faster than one.
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Sequence
-
-import numpy as np
 
 from trisect.llm.bundle import Bundle
 from trisect.llm.generate import open_bundle
@@ -26,7 +23,7 @@ from ..peers import PeerTiming
 from .batch_throughput import bench_batches
 from .crossover import Crossover, crossover
 from .decode_overhead import decode_overhead
-from .llm_contenders import LlmContender, list_contenders, measure_interleaved, random_prompts
+from .llm_contenders import LlmContender, list_contenders, measure_interleaved, random_prompts, timing_summary
 from .llm_result import AutoChoice, LlmBench, LlmRun, MachineUtilisation
 
 
@@ -133,11 +130,7 @@ def _summarise(
     bundle: Bundle,
     choice: DeviceChoice,
 ) -> LlmRun:
-    prefill_s, kv_s, decode_s, end_to_end_s = (
-        statistics.median(getattr(timing, field) for timing in timings)
-        for field in ("prefill_s", "kv_s", "decode_s", "end_to_end_s")
-    )
-    low, high = np.percentile([timing.end_to_end_s for timing in timings], (25, 75))
+    medians = timing_summary(timings)
     is_split = contender.prefill != contender.decode
     predicted: PhasePrediction | None = None
     if contender.label is None:
@@ -149,12 +142,12 @@ def _summarise(
         decode=contender.decode,
         prompt_tokens=prompt_tokens,
         new_tokens=new_tokens,
-        prefill_tok_s=prompt_tokens / prefill_s,
-        decode_tok_s=(new_tokens - 1) / decode_s if new_tokens > 1 else 0.0,
+        prefill_tok_s=prompt_tokens / medians.prefill_s,
+        decode_tok_s=(new_tokens - 1) / medians.decode_s if new_tokens > 1 else 0.0,
         kv_bytes=bundle.cache_bytes(prompt_tokens) if is_split else 0,
-        kv_s=kv_s,
-        end_to_end_s=end_to_end_s,
-        spread=float(high - low) / end_to_end_s,
+        kv_s=medians.kv_s,
+        end_to_end_s=medians.end_to_end_s,
+        spread=medians.spread,
         rss_bytes=rss_bytes,
         predicted_s=predicted.end_to_end_s if predicted else None,
         predicted_prefill_s=predicted.prefill_s if predicted else None,

@@ -7,6 +7,7 @@ them, which no user of a single system experiences.
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -68,6 +69,28 @@ class LlmTimings:
     timings: Mapping[LlmContender, Mapping[int, Sequence[PeerTiming]]]
     """Contender -> prompt length -> one timing per round."""
     rss_bytes: Mapping[LlmContender, int]
+
+
+@dataclass(frozen=True)
+class TimingSummary:
+    """Medians of the times of several answers, and how much these differ."""
+
+    prefill_s: float
+    kv_s: float
+    decode_s: float
+    end_to_end_s: float
+    spread: float
+    """Interquartile range of the end-to-end times, relative to their median."""
+
+
+def timing_summary(timings: Sequence[PeerTiming]) -> TimingSummary:
+    """Return the medians of the times of answers to one prompt."""
+    prefill_s, kv_s, decode_s, end_to_end_s = (
+        statistics.median(getattr(timing, part) for timing in timings)
+        for part in ("prefill_s", "kv_s", "decode_s", "end_to_end_s")
+    )
+    low, high = np.percentile([timing.end_to_end_s for timing in timings], (25, 75))
+    return TimingSummary(prefill_s, kv_s, decode_s, end_to_end_s, float(high - low) / end_to_end_s)
 
 
 def list_contenders(model: str, bundle: Bundle, devices: Sequence[Device], notes: list[str]) -> list[LlmContender]:

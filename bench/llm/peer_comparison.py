@@ -11,14 +11,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from trisect.llm.generate import open_bundle
 from trisect.profiles.measuring.machine_limits import read_bandwidth_bytes_per_s
 from trisect.runtime.errors import TrisectError
 from trisect.runtime.progress import Progress
 
-from .llm_contenders import LlmContender, list_peers, measure_interleaved, random_prompts
+from .llm_contenders import LlmContender, list_peers, measure_interleaved, random_prompts, timing_summary
 from .peer_process import PeerProcess
 
 _COLD_PROMPT_TOKENS = 16
@@ -112,21 +110,17 @@ def compare_with_peers(
     runs = []
     for contender, by_length in measured.timings.items():
         for length, timings in by_length.items():
-            prefill_s, decode_s, end_to_end_s = (
-                statistics.median(getattr(timing, part) for timing in timings)
-                for part in ("prefill_s", "decode_s", "end_to_end_s")
-            )
-            low, high = np.percentile([timing.end_to_end_s for timing in timings], (25, 75))
-            decode_tok_s = (new_tokens - 1) / decode_s
-            read_bytes = bundle.decode_bytes_per_token + bundle.cache_bytes_per_token * (length + new_tokens / 2)
+            medians = timing_summary(timings)
+            decode_tok_s = (new_tokens - 1) / medians.decode_s
+            read_bytes = bundle.decode_bytes_per_token + bundle.cache_bytes(length + new_tokens // 2)
             runs.append(
                 PeerRun(
                     system=contender.name,
                     prompt_tokens=length,
-                    prefill_tok_s=length / prefill_s,
+                    prefill_tok_s=length / medians.prefill_s,
                     decode_tok_s=decode_tok_s,
-                    end_to_end_s=end_to_end_s,
-                    spread=float(high - low) / end_to_end_s,
+                    end_to_end_s=medians.end_to_end_s,
+                    spread=medians.spread,
                     rss_bytes=measured.rss_bytes[contender],
                     read_share=decode_tok_s * read_bytes / bandwidth if contender.label is None else None,
                 )
