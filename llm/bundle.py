@@ -161,7 +161,7 @@ class Bundle:
             If the device's engine states no way to run one of the graphs,
             or no graph for it has a cache of the chosen dtype.
         """
-        return self._form_for(device)[1]
+        return self.form_for(device)[1]
 
     def mode_for(self, device: Device) -> KvCacheMode:
         """Return how a device keeps the KV cache: the first of the ways that its engine states which has a graph.
@@ -171,9 +171,17 @@ class Bundle:
         EngineFailed
             As `graph_for`.
         """
-        return self._form_for(device)[0]
+        return self.form_for(device)[0]
 
-    def _form_for(self, device: Device) -> tuple[KvCacheMode, PhaseGraph]:
+    def form_for(self, device: Device) -> tuple[KvCacheMode, PhaseGraph]:
+        """Return how a device keeps the KV cache, and the graph that it runs.
+
+        Raises
+        ------
+        EngineFailed
+            As `graph_for`, and where the device keeps the cache in memory of its own, which cannot hold recurrent
+            states or sliding windows yet.
+        """
         support = engines.decoder_support(device)
         check_decoder_support(device, support)
         caches = {graph.cache for graph in self.graphs}
@@ -192,6 +200,11 @@ class Bundle:
         graphs = [graph for graph in self.graphs if graph.cache == _CACHE_OF[mode]]
         if mode != "in-place":
             return mode, graphs[0]
+        if any(layer.window is not None for layer in self.kv_layers) and engines.capabilities(device).own_memory:
+            raise EngineFailed(
+                f"{device.id} cannot keep the sliding windows of {self.name}", remedy="choose another device",
+                device=device.id,
+            )  # fmt: skip
         wanted = "float32" if self.kv_dtype == "auto" else self.kv_dtype
         suitable = [graph for graph in graphs if graph.kv_dtype == wanted]
         if not suitable:

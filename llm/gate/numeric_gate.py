@@ -8,7 +8,7 @@ numbers tests have proved in this version (`DecoderSupport.proved_versions`) are
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import dataclass, replace
 
@@ -23,7 +23,7 @@ from ..bundle import Bundle
 from ..running.runners.chunked_runner import ChunkedRunner
 from ..running.runners.runner import Runner
 from ..running.runners.runner_loading import load_runner
-from ..running.runners.static_loading import ANY_REQUEST, FixedShapes
+from ..running.runners.static_loading import ANY_REQUEST, FixedShapes, host_cpus
 from .score_check import LENGTHS, ScoreDifference, check_tokens, largest_difference, reference_scores
 from .verdict_store import GateVerdict, store_verdict, stored_verdict, versions_of
 
@@ -219,13 +219,7 @@ def _reference_device(bundle: Bundle) -> Device:
     EngineFailed
         If no CPU runs the model in float32.
     """
-    for device in _cpus():
+    for device in host_cpus():
         if set(engines.decoder_support(device).modes) & {"in-place", "growing"}:
             return device
     raise EngineFailed(f"no CPU here computes {bundle.name} in float32", remedy="install onnxruntime")
-
-
-def _cpus() -> Iterator[Device]:
-    for device in engines.discover():
-        if device.kind == "cpu" and device.is_real and engines.capabilities(device).external_data_folder:
-            yield device

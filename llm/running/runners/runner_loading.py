@@ -20,7 +20,6 @@ from trisect.runtime.tensors.external_data import check_model_file
 
 from ...bundle import Bundle
 from ..kv_layer import cache_names, fresh_name, present_name
-from .chunked_runner import ChunkedRunner
 from .device_kv_cache import DeviceKvCache
 from .device_runner import DeviceRunner
 from .exact_graph import exact_graph
@@ -68,27 +67,8 @@ def load_runner(
     EngineFailed
         If the engine cannot load the graph.
     """
-    limit = engines.decoder_support(device).max_run_tokens
     options = LoadOptions(threads=threads, precision=precision)
-    if exact:
-        options = replace(options, external_data_folder=bundle.folder)
-    runner = _load_unlimited(
-        bundle, device, options, decodes=decodes, exports_cache=exports_cache, batch=batch, fixed=fixed
-    )
-    return runner if limit is None else ChunkedRunner(runner, limit)
-
-
-def _load_unlimited(
-    bundle: Bundle,
-    device: Device,
-    options: LoadOptions,
-    *,
-    decodes: bool,
-    exports_cache: bool,
-    batch: int,
-    fixed: FixedShapes,
-) -> Runner:
-    mode, graph = bundle.mode_for(device), bundle.graph_for(device)
+    mode, graph = bundle.form_for(device)
     path = Path(bundle.folder) / graph.file
     check_model_file(path)
     if mode == "static":
@@ -101,7 +81,9 @@ def _load_unlimited(
         return load_static_runner(
             bundle, graph, device, options, fixed=fixed, decodes=decodes, exports_cache=exports_cache
         )
-    model = path if options.external_data_folder is None else exact_graph(path).data
+    model: Path | bytes = path
+    if exact:
+        model, options = exact_graph(path).data, replace(options, external_data_folder=bundle.folder)
     layers = bundle.kv_layers
     past = cache_names(layers)
     if mode == "in-place":
@@ -109,12 +91,6 @@ def _load_unlimited(
         options = replace(options, spin=decodes, spin_limit_us=_SPIN_LIMIT_US)
         module = engines.load(model, device, options)
         if isinstance(module, BindableDeviceModule):
-            if any(layer.window is not None for layer in layers):
-                module.close()
-                raise EngineFailed(
-                    f"{device.id} cannot keep the sliding windows of {bundle.name}", remedy="choose another device",
-                    device=device.id,
-                )  # fmt: skip
             try:
                 cache = DeviceKvCache(device, layers, batch)
             except BaseException:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import platformdirs
 from trisect.runtime import engines
 from trisect.runtime.device import Device
 from trisect.runtime.engines.base import LoadOptions, Module
+from trisect.runtime.errors import EngineMissing
 from trisect.runtime.tensors.external_data import check_model_file
 
 from ...bundle import Bundle, PhaseGraph
@@ -67,8 +69,7 @@ def load_static_runner(
     def load(tokens: int) -> Module:
         sizes = {"tokens": tokens, "slots": slots, "keys": slots + tokens}
         sized = replace(
-            options, shapes=sizes, scale_group=graph.scale_group, external_data_folder=None,
-            compiled_folder=str(compiled_folder(bundle)),
+            options, shapes=sizes, scale_group=graph.scale_group, compiled_folder=str(compiled_folder(bundle)),
         )  # fmt: skip
         return engines.load(path, device, sized)
 
@@ -97,5 +98,14 @@ def compiled_folder(bundle: Bundle) -> Path:
 def load_lookup(path: Path) -> Module:
     """Load the graph that looks up embeddings and rotations, on the host; it takes microseconds."""
     check_model_file(path)
-    host = engines.find_devices("cpu:ort")[0]
+    host = next(host_cpus(), None)
+    if host is None:
+        raise EngineMissing("no engine here looks up embeddings on the CPU", remedy="install onnxruntime")
     return engines.load(path, host, LoadOptions(threads=1))
+
+
+def host_cpus() -> Iterator[Device]:
+    """Yield the CPUs that can take over parts of a model for other devices: those that read weights where they are."""
+    for device in engines.discover():
+        if device.kind == "cpu" and device.is_real and engines.capabilities(device).external_data_folder:
+            yield device

@@ -30,8 +30,6 @@ class DecoderSupport:
     """Whether another device can continue from its keys and values."""
     imports_cache: bool = True
     """Whether it can continue from those of another device."""
-    max_run_tokens: int | None = None
-    """New tokens that one run takes at most; None = as many as its memory holds."""
     evidence: Evidence = "none"
     proved_versions: tuple[str, ...] = ()
     """Versions of the engine whose numbers tests have compared with float32 on such devices: they are not compared

@@ -14,6 +14,9 @@ from tests.llm.architecture_files import WINDOW, write_architecture
 from trisect.llm.bundle import Bundle
 from trisect.llm.importing.model_import import open_model
 from trisect.llm.running.generation import LanguageSession
+from trisect.runtime import engines
+from trisect.runtime.engines.base import EngineCapabilities
+from trisect.runtime.errors import EngineFailed
 
 EXACT = 1e-4
 LENGTH = 120
@@ -44,6 +47,15 @@ def test_the_description_tells_which_layers_hold_a_window(bundle: Bundle) -> Non
         graph = onnx.load(Path(bundle.folder) / file, load_external_data=False).graph
         flags = [a.i for node in graph.node for a in node.attribute if a.name == "sliding_window_cache"]
         assert flags == [1, 1]
+
+
+def test_devices_with_a_memory_of_their_own_are_refused_before_loading(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engines, "capabilities", lambda device: EngineCapabilities(own_memory=True))
+    with pytest.raises(EngineFailed, match="cannot keep the sliding windows of tiny; choose another device"):
+        bundle.graph_for(kit.device("cpu:ort"))
+    assert bundle.mode_for(kit.device("cpu:openvino")) == "stateful"
 
 
 @pytest.mark.parametrize("parts", [(LENGTH,), (1,) * LENGTH, (50, 1, 1, 40, 28), (16, 32, 17, 33, 22)])
