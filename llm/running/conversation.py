@@ -74,7 +74,7 @@ class Conversation:
         Raises
         ------
         ContextExceeded
-            If the message alone does not fit into the model's context.
+            If the message alone does not fit into the context of the model and its devices.
         InvalidInput
             If the chat template rejects the conversation.
         """
@@ -98,7 +98,7 @@ class Conversation:
 
     def _fitting_ids(self, messages: list[Message]) -> tuple[list[int], int]:
         """Return the tokens of the latest messages that leave room for an answer, and the number of those left out."""
-        context = self._session.bundle.context_length
+        context = self._session.context_length
         limit = context - min(self._max_new_tokens, context // _ANSWER_SHARE)
         wanted = limit
         for first in range(min(self.left_out, len(messages) - 1), len(messages), 2):  # a question with its answer
@@ -106,7 +106,7 @@ class Conversation:
             if len(ids) <= (wanted if first < len(messages) - 1 else limit):
                 return ids, first
             wanted = limit - limit // _FREED_SHARE
-        message = f"the message has {len(ids)} tokens, of which {limit} fit into the model's context of {context}"
+        message = f"the message has {len(ids)} tokens, of which {limit} fit into the context of {context}"
         raise ContextExceeded(message, remedy="shorten it")
 
     def _encode(self, messages: Sequence[Message]) -> list[int]:

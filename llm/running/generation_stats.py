@@ -1,9 +1,11 @@
-"""Measured times and sizes of one generation, and the timer that measures them."""
+"""Measured times and sizes of one generation, the timer that measures them, and what was lost meanwhile."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+
+from trisect.runtime.device import Reality
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,10 @@ class GenerationStats:
     """From token ids to the last token, without loading."""
     weights_copies: int
     """Number of engines that hold the weights in memory, each in its own layout."""
+    prefill_reality: Reality = "hardware"
+    """Whether the device that computed the prompt is hardware, or ``simulated`` or ``software``: then times mean
+    nothing for hardware."""
+    decode_reality: Reality = "hardware"
 
     @property
     def prefill_tok_s(self) -> float:
@@ -45,6 +51,21 @@ class GenerationStats:
     def decode_tok_s(self) -> float:
         """New tokens per second, after the first."""
         return (self.new_tokens - 1) / self.decode_s if self.decode_s and self.new_tokens > 1 else 0.0
+
+
+@dataclass(frozen=True)
+class DeviceLoss:
+    """A device that failed while a request was computed, so that the other device went on alone."""
+
+    device: str
+    reason: str
+    """The engine's error, in one line."""
+    successor: str
+    """Id of the device that went on."""
+    tokens_again: int
+    """Tokens of prompt and answer that it computed again: their keys and values were lost."""
+    again_s: float
+    """Time that this took."""
 
 
 class PhaseTimer:

@@ -9,15 +9,16 @@ from .quantities import duration
 
 if TYPE_CHECKING:
     from trisect.llm.phases.phase_prediction import PhasePrediction
-    from trisect.llm.running.generation_stats import GenerationStats
+    from trisect.llm.running.generation_stats import DeviceLoss, GenerationStats
 
 
 def request_summary(stats: GenerationStats) -> str:
     """Return devices, tokens per second of prompt and answer, and the time to the first token.
 
-    Rates of less than two tokens have no meaning and are left out.
+    Rates of less than two tokens have no meaning and are left out; simulators and software drivers are labelled.
     """
-    devices = stats.decode if stats.prefill == stats.decode else f"{stats.prefill} -> {stats.decode}"
+    prefill, decode = _named(stats.prefill, stats.prefill_reality), _named(stats.decode, stats.decode_reality)
+    devices = decode if stats.prefill == stats.decode else f"{prefill} -> {decode}"
     computed = stats.prompt_tokens - stats.cached_tokens
     cached = f" ({stats.cached_tokens} cached)" if stats.cached_tokens else ""
     parts = [
@@ -28,6 +29,18 @@ def request_summary(stats: GenerationStats) -> str:
         f"first token after {duration(stats.first_token_s)}",
     ]
     return ", ".join(parts)
+
+
+def loss_summary(loss: DeviceLoss) -> str:
+    """Return which device failed, what was lost with it, and which one went on."""
+    return (
+        f"{loss.reason}: its keys and values were lost, {loss.successor} computed {loss.tokens_again} tokens again in "
+        f"{duration(loss.again_s)} and went on alone"
+    )
+
+
+def _named(device: str, reality: str) -> str:
+    return device if reality == "hardware" else f"{device} ({reality})"
 
 
 def predicted_gain(predictions: Sequence[PhasePrediction]) -> str:

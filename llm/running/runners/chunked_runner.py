@@ -13,6 +13,7 @@ class ChunkedRunner(Runner):
 
     def __init__(self, runner: Runner, max_tokens: int) -> None:
         self.device = runner.device
+        self.context_limit = runner.context_limit
         self.max_tokens = max_tokens
         self._runner = runner
 

@@ -10,7 +10,7 @@ import numpy as np
 from trisect.runtime import engines
 from trisect.runtime.device import Device
 from trisect.runtime.engines.base import DeviceArray, DeviceModule
-from trisect.runtime.errors import EngineFailed
+from trisect.runtime.errors import EngineFailed, OutOfMemory
 from trisect.runtime.tensors.dtypes import dtype_of
 
 from ..kv_cache import KvCache
@@ -93,6 +93,14 @@ class DeviceKvCache:
             "end": np.array([end], np.int64),
             "padding": np.array([0, 0, 0, 0, 0, 0, zeros, 0], np.int64),
         }
-        feeds = dict(source) | {name: self._rows.upload(name, value) for name, value in numbers.items()}
-        outputs = self._rows.run_on_device(feeds)
+        try:
+            feeds = dict(source) | {name: self._rows.upload(name, value) for name, value in numbers.items()}
+            outputs = self._rows.run_on_device(feeds)
+        except OutOfMemory as error:
+            tokens = end - start + zeros
+            size = tokens * sum(row.nbytes for row in self._first_rows.values())
+            raise OutOfMemory(
+                f"{self.device.id} has no memory for keys and values of {tokens} tokens, {size:,} bytes",
+                remedy="ask for fewer tokens, take --kv-dtype float16, or choose another device",
+            ) from error
         return {name: cast("DeviceArray", outputs[f"{name}.rows"]) for name in self._first_rows}

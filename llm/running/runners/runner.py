@@ -18,6 +18,8 @@ class Runner(Protocol):
     device: Device
     handover_s: float
     """Time spent so far on copying keys and values from or to a `KvCache`."""
+    context_limit: int | None = None
+    """Tokens that fit into its cache, where those are fewer than the model's context."""
 
     def forward(self, ids: np.ndarray, start: int) -> np.ndarray:
         """Return the scores after tokens that follow `start` earlier ones.

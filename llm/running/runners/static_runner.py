@@ -85,6 +85,7 @@ class StaticRunner(Runner):
     ) -> None:
         self.device = device
         self.handover_s = 0.0
+        self.context_limit = slots
         self._lookup = lookup
         self._slots = slots
         self._past = {name: np.zeros(shape, np.float32) for name, shape in past.items()}

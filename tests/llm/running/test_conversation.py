@@ -52,7 +52,7 @@ def test_cached_tokens_change_no_answer(
     first, added, other = (kit.tokens(n, seed=n).tolist() for n in (30, 9, 11))
     with open_session(bundle, prefill, decode) as session:
         monkeypatch.setattr(
-            session, "_continues_on_decode_device", lambda ids: on_decode_device and bool(session._decoded)
+            session._pair, "continues_on_decode_device", lambda _: on_decode_device and bool(session._pair._decoded)
         )
         prompt: list[int] = list(first)
         answers = []

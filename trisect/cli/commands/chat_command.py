@@ -16,7 +16,7 @@ from ..chat_input import ChatInput, is_interactive
 from ..interrupts import InterruptRequest, interrupts_requested
 from ..options import Debug, Json, KvDtypeName, LanguageModel, Seed, Temperature, Threads, TopP
 from ..output import has_no_reader, note, print_generated, print_json, progress_bar
-from ..request_summary import request_summary
+from ..request_summary import loss_summary, request_summary
 
 if TYPE_CHECKING:
     from trisect.llm.running.conversation import Conversation
@@ -154,7 +154,7 @@ class _Chat:
             )
             if applies
         ]
-        for remark in remarks:
+        for remark in (*map(loss_summary, answer.losses), *remarks):
             note(f"({remark})")
 
     def _reset(self, _: str) -> None:

@@ -16,7 +16,7 @@ from ..numeric_check import check_numbers_first
 from ..options import Debug, Json, KvDtypeName, LanguageModel, Seed, Temperature, Threads, TopP
 from ..output import has_no_reader, note, print_generated, print_json, print_table, progress_bar
 from ..quantities import duration, size
-from ..request_summary import predicted_gain, request_summary
+from ..request_summary import loss_summary, predicted_gain, request_summary
 
 if TYPE_CHECKING:
     from trisect.llm.bundle import Bundle
@@ -116,6 +116,8 @@ def generate(
             raise
     if not json:
         print_generated("\n")
+        for loss in result.losses:
+            note(loss_summary(loss))
         gain = predicted_gain(choice.predictions)
         note(request_summary(result.stats) + (f"; {gain}" if gain else ""))
     measured = []
@@ -130,6 +132,7 @@ def generate(
     if json:
         document = {
             "text": result.text, "token_ids": result.token_ids, "finish": result.finish, "stats": result.stats,
+            "losses": result.losses,
             "predicted": choice.predictions, "measured": measured,
         }  # fmt: skip
         print_json(document)

@@ -17,6 +17,7 @@ from trisect.llm.running.runners.device_runner import DeviceRunner
 from trisect.llm.running.runners.runner_loading import load_runner
 from trisect.runtime.device import Device
 from trisect.runtime.engines import discover
+from trisect.runtime.errors import OutOfMemory
 
 LAYERS = (KvLayer(0, kv_heads=2, head_dim=4), KvLayer(1, kv_heads=1, head_dim=8, dtype="float16"))
 
@@ -78,6 +79,20 @@ def test_only_filled_rows_cross(gpu: Device, monkeypatch: pytest.MonkeyPatch) ->
     cache.export_rows(host_cache(3), 3)
     row, half = 2 * 4 * 4, 8 * 2
     assert sizes == [rows * size for rows in (5, 2) for size in (row, row, half, half)]
+
+
+def test_memory_that_is_full_is_one_line_with_the_size(gpu: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OutOfMemory("gpu:webgpu could not upload 'start': out of memory")
+
+    cache = DeviceKvCache(gpu, LAYERS, 1)
+    cache.import_rows(host_cache(5))
+    monkeypatch.setattr(cache._rows, "run_on_device", full)
+    size = 4096 * 2 * (2 * 4 * 4 + 8 * 2)
+    with pytest.raises(OutOfMemory, match=f"keys and values of 4096 tokens, {size:,} bytes; .*--kv-dtype float16"):
+        cache.reserve(4096, 4096)
+    assert (cache.length, cache.capacity) == (5, 256)
+    cache.close()
 
 
 @pytest.mark.slow  # the software driver compiles the model's shaders for a minute
