@@ -20,6 +20,7 @@ from .phases.quick_choice import choose_at_once
 from .running.generation import Generation, LanguageSession
 from .running.kv_layer import KV_CHOICES
 from .running.prompt import tokenise
+from .running.runners.static_loading import FixedShapes
 from .running.sampling import SamplingOptions
 from .tokenization.tokenizer import Tokenizer
 
@@ -93,7 +94,7 @@ def generate(
     check_numbers(bundle, {choice.prefill, choice.decode}, precision=precision, progress=report)
     with LanguageSession(
         bundle, choice.prefill, choice.decode, threads=threads, precision=precision, tokenizer=tokenizer,
-        context_tokens=len(checked.ids) + max_new_tokens,
+        fixed=FixedShapes(len(checked.ids) + max_new_tokens, progress=report),
     ) as session:  # fmt: skip
         return session.generate(checked, max_new_tokens=max_new_tokens, sampling=sampling, stop=stop, on_text=on_text)
 

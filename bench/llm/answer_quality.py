@@ -15,6 +15,7 @@ import numpy as np
 from trisect.llm.generate import open_bundle
 from trisect.llm.running.generation import LanguageSession
 from trisect.llm.running.prompt import tokenise
+from trisect.llm.running.runners.static_loading import FixedShapes
 from trisect.runtime.engines import find_devices, find_hardware
 from trisect.runtime.progress import Progress
 
@@ -56,6 +57,7 @@ def compare_scores(reference: np.ndarray, other: np.ndarray) -> tuple[np.ndarray
 
 def bench_quality(
     model: str,
+    devices: str = "auto",
     *,
     new_tokens: int = 48,
     prompts: Sequence[str] | None = None,
@@ -68,6 +70,8 @@ def bench_quality(
     ----------
     model : str
         A GGUF file.
+    devices : str
+        Device ids or kinds, comma-separated; ``auto`` leaves out simulators and software drivers.
     new_tokens : int
         Length of each answer.
     prompts : sequence of str, optional
@@ -76,7 +80,6 @@ def bench_quality(
         Dtype of the contenders' KV cache; see `open_bundle`.
     """
     texts = prompts or PROMPTS.read_text("utf-8").splitlines()
-    devices = find_hardware("auto")
     reference_device = find_devices(_REFERENCE)[0]
     cases: list[tuple[list[int], list[int], np.ndarray]] = []
     bundle = open_bundle(model, precision="float32", progress=progress)
@@ -88,10 +91,12 @@ def bench_quality(
             cases.append((ids, answer, session.scores(ids, answer)))
     results = []
     bundle = open_bundle(model, kv_dtype=kv_dtype, progress=progress)
-    for prefill in devices:
-        for decode in devices:
+    longest = max(len(ids) + len(answer) for ids, answer, _ in cases)
+    compared = find_hardware(devices)
+    for prefill in compared:
+        for decode in compared:
             name = prefill.id if prefill.id == decode.id else f"{prefill.id} -> {decode.id}"
-            with LanguageSession(bundle, prefill, decode) as session:
+            with LanguageSession(bundle, prefill, decode, fixed=FixedShapes(longest + 1)) as session:
                 results.append(_compare_contender(name, session.scores, cases, progress))
     if is_installed("llama_cpp") and Path(model).is_file():
         results.append(_compare_contender("llama_cpp", _llama_cpp(model), cases, progress))

@@ -6,7 +6,7 @@ the requests for which a pair of devices is faster than one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from trisect.llm.bundle import Bundle
 from trisect.llm.generate import open_bundle
@@ -14,8 +14,8 @@ from trisect.llm.phases.device_choice import choose_devices, measured_phases
 from trisect.llm.phases.fitting_choice import DeviceChoice
 from trisect.llm.phases.phase_prediction import PhasePrediction
 from trisect.profiles.measuring.machine_limits import peak_flops, read_bandwidth_bytes_per_s
-from trisect.runtime.device import Device
-from trisect.runtime.engines import find_hardware
+from trisect.runtime.device import Device, Reality
+from trisect.runtime.engines import capabilities, find_hardware
 from trisect.runtime.engines.base import LoadOptions
 from trisect.runtime.progress import Progress
 
@@ -29,6 +29,7 @@ from .llm_result import AutoChoice, LlmBench, LlmRun, MachineUtilisation
 
 def bench_llm(
     model: str,
+    devices: str = "auto",
     *,
     prompt_tokens: Sequence[int] = (512,),
     new_tokens: int = 64,
@@ -44,6 +45,8 @@ def bench_llm(
     ----------
     model : str
         A GGUF file, a model folder, or a Hugging Face id.
+    devices : str
+        Device ids or kinds, comma-separated; ``auto`` leaves out simulators and software drivers.
     prompt_tokens : sequence of int
         Prompt lengths; `LlmBench.ratio` is of the last.
     batches : sequence of int
@@ -62,14 +65,17 @@ def bench_llm(
     """
     bundle = open_bundle(model, kv_dtype=kv_dtype, progress=progress)
     choices = [
-        choose_devices(bundle, prompt_tokens=n, new_tokens=new_tokens, threads=threads, progress=progress)
+        choose_devices(
+            bundle, devices, devices, prompt_tokens=n, new_tokens=new_tokens, threads=threads, progress=progress
+        )
         for n in prompt_tokens
     ]
-    able = {prediction.decode for prediction in choices[0].predictions}
-    devices = [device for device in find_hardware("auto") if device.id in able]
+    able = {prediction.decode for prediction in choices[0].predictions} or {choices[0].decode.id}
+    compared = [device for device in find_hardware(devices) if device.id in able]
+    realities = {device.id: device.reality for device in compared}
     notes = list(choices[0].notes)
     measured = measure_interleaved(
-        list_contenders(model, bundle, devices, notes),
+        list_contenders(model, bundle, compared, notes, context_tokens=max(prompt_tokens) + new_tokens),
         random_prompts(bundle.vocab, prompt_tokens),
         new_tokens=new_tokens,
         rounds=rounds,
@@ -78,20 +84,21 @@ def bench_llm(
         progress=progress,
     )
     runs = [
-        _summarise(contender, n, new_tokens, timings[n], measured.rss_bytes[contender], bundle, choice)
+        _summarise(contender, n, new_tokens, timings[n], measured.rss_bytes[contender], bundle, choice, realities)
         for n, choice in zip(prompt_tokens, choices, strict=True)
         for contender, timings in measured.timings.items()
     ]
     longest = prompt_tokens[-1]
     progress(1, 1, "overhead")
-    in_place = next((device for device in devices if bundle.graph_for(device).cache == "in-place"), None)
+    hosts = (device for device in compared if not capabilities(device).own_memory)
+    in_place = next((device for device in hosts if bundle.graph_for(device).cache == "in-place"), None)
     overhead = None
     if in_place is not None:
         overhead = decode_overhead(
             bundle, in_place, prompt_tokens=longest, new_tokens=new_tokens, rounds=rounds, threads=threads
         )
     points = bench_batches(
-        bundle, devices, batches, prompt_tokens=longest, threads=threads, notes=notes, progress=progress
+        bundle, compared, batches, prompt_tokens=longest, threads=threads, notes=notes, progress=progress
     )
     progress(1, 1, "the machine's limits")
     own = [run for run in runs if run.prompt_tokens == longest and run.peer is None]
@@ -103,13 +110,13 @@ def bench_llm(
         rounds=rounds,
         runs=tuple(runs),
         choices=tuple(_auto_choice(choice, n, runs) for n, choice in zip(prompt_tokens, choices, strict=True)),
-        limits=_utilisation(bundle, own, devices, threads),
+        limits=_utilisation(bundle, own, find_hardware("auto"), threads),
         overhead=overhead,
         best_single_s=best_single_s,
         best_pair_s=best_pair_s,
         ratio=best_single_s / best_pair_s,
         notes=tuple(notes),
-        crossover=_crossover(bundle, devices, threads, progress),
+        crossover=_crossover(bundle, compared, threads, progress),
         batches=points,
     )
 
@@ -129,13 +136,14 @@ def _summarise(
     rss_bytes: int,
     bundle: Bundle,
     choice: DeviceChoice,
+    realities: Mapping[str, Reality],
 ) -> LlmRun:
     medians = timing_summary(timings)
     is_split = contender.prefill != contender.decode
     predicted: PhasePrediction | None = None
     if contender.label is None:
         pair = (contender.prefill, contender.decode)
-        predicted = next(p for p in choice.predictions if (p.prefill, p.decode) == pair)
+        predicted = next((p for p in choice.predictions if (p.prefill, p.decode) == pair), None)
     return LlmRun(
         peer=contender.label,
         prefill=contender.prefill,
@@ -152,6 +160,8 @@ def _summarise(
         predicted_s=predicted.end_to_end_s if predicted else None,
         predicted_prefill_s=predicted.prefill_s if predicted else None,
         predicted_decode_s=predicted.decode_s if predicted else None,
+        prefill_reality=realities.get(contender.prefill, "hardware"),
+        decode_reality=realities.get(contender.decode, "hardware"),
     )
 
 

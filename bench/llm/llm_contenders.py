@@ -42,6 +42,8 @@ class LlmContender:
     """All engines run the same graph, as if the model were a single file."""
     kv_dtype: KvChoice = "auto"
     """Of the KV cache, for trisect's devices."""
+    context_tokens: int | None = None
+    """Tokens of the longest request, for devices of fixed shapes."""
 
     @property
     def name(self) -> str:
@@ -59,6 +61,7 @@ class LlmContender:
             "decode": self.decode,
             "shared_graph": self.shared_graph,
             "kv_dtype": self.kv_dtype,
+            "context_tokens": self.context_tokens,
         }
 
 
@@ -93,7 +96,9 @@ def timing_summary(timings: Sequence[PeerTiming]) -> TimingSummary:
     return TimingSummary(prefill_s, kv_s, decode_s, end_to_end_s, float(high - low) / end_to_end_s)
 
 
-def list_contenders(model: str, bundle: Bundle, devices: Sequence[Device], notes: list[str]) -> list[LlmContender]:
+def list_contenders(
+    model: str, bundle: Bundle, devices: Sequence[Device], notes: list[str], *, context_tokens: int | None = None
+) -> list[LlmContender]:
     """Return all pairs of devices, each device with the graph that all engines share, and the installed peers.
 
     Parameters
@@ -104,9 +109,11 @@ def list_contenders(model: str, bundle: Bundle, devices: Sequence[Device], notes
         Those that can run the model.
     notes : list of str
         Gets a line for each peer that is left out.
+    context_tokens : int, optional
+        Tokens of the longest request, for devices of fixed shapes.
     """
     contenders = [
-        LlmContender(None, "_pair", bundle.folder, p.id, d.id, kv_dtype=bundle.kv_dtype)
+        LlmContender(None, "_pair", bundle.folder, p.id, d.id, kv_dtype=bundle.kv_dtype, context_tokens=context_tokens)
         for p in devices
         for d in devices
     ]
@@ -114,7 +121,7 @@ def list_contenders(model: str, bundle: Bundle, devices: Sequence[Device], notes
         contenders += [
             LlmContender("one graph for all engines", "_pair", bundle.folder, device.id, device.id, shared_graph=True)
             for device in devices
-            if bundle.graph_for(device).cache != "in-place"  # that is the shared graph
+            if bundle.graph_for(device).cache == "grown"  # the in-place one is the shared graph
         ]
     return contenders + list_peers(model, bundle, notes)
 

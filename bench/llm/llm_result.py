@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from trisect.runtime.device import Reality
+
 from .batch_throughput import BatchPoint
 from .crossover import Crossover
 
@@ -31,6 +33,9 @@ class LlmRun:
     """Predicted `end_to_end_s`; None for contenders without a prediction."""
     predicted_prefill_s: float | None
     predicted_decode_s: float | None
+    prefill_reality: Reality = "hardware"
+    """``simulated`` or ``software`` where times mean nothing for hardware."""
+    decode_reality: Reality = "hardware"
 
 
 @dataclass(frozen=True)

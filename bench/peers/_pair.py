@@ -7,8 +7,8 @@ from typing import Any
 
 from trisect.llm.bundle import Bundle
 from trisect.llm.running.generation import LanguageSession
+from trisect.llm.running.runners.static_loading import FixedShapes
 from trisect.runtime import engines
-from trisect.runtime.device import select
 
 from . import Peer, PeerTiming
 
@@ -38,5 +38,6 @@ def load(model: str, threads: int, settings: dict[str, Any]) -> TrisectPeer:
             if (graph.cache, graph.kv_dtype) == ("in-place", "float32")
         ]
         bundle = replace(bundle, graphs=tuple(shared))
-    prefill, decode = (select(settings[phase], engines.discover())[0] for phase in ("prefill", "decode"))
-    return TrisectPeer(LanguageSession(bundle, prefill, decode, threads=threads or None))
+    prefill, decode = (engines.find_devices(settings[phase])[0] for phase in ("prefill", "decode"))
+    fixed = FixedShapes(settings.get("context_tokens"))
+    return TrisectPeer(LanguageSession(bundle, prefill, decode, threads=threads or None, fixed=fixed))

@@ -203,7 +203,7 @@ class _Gate:
         precision = "float32" if exact else self._precision
         return load_runner(
             bundle, device, precision=precision, decodes=True, exports_cache=False, exact=exact,
-            fixed=FixedShapes(context_tokens=len(self._ids)),
+            fixed=FixedShapes(len(self._ids), progress=self._progress),
         )  # fmt: skip
 
     def _report(self, text: str) -> None:

@@ -26,7 +26,7 @@ from ..bundle import Bundle
 from ..gate.numeric_gate import check_numbers, load_gated_runner
 from ..running.kv_cache import KvCache
 from ..running.runners.runner import Runner
-from ..running.runners.static_loading import chunk_tokens
+from ..running.runners.static_loading import FixedShapes, chunk_tokens
 from .phase_profile import DevicePhases, Handover, PhasePoint, PhaseProfile, merged_phases
 
 PROMPT_TOKENS = (1, 16, 64, 128, 256, 512, 1500)
@@ -152,10 +152,14 @@ class _PhaseMeasurement:
     def _ids(self) -> np.ndarray:
         return np.random.default_rng(0).integers(0, self._bundle.vocab, max(*self._prompts, *self._contexts))
 
+    @property
+    def _longest_tokens(self) -> int:
+        longest = max(*self._prompts, *(n + _DECODE_STEPS for n in self._contexts))
+        return min(longest, self._bundle.context_length)
+
     @cached_property
     def _cache(self) -> KvCache:
-        longest = max(*self._prompts, *(n + _DECODE_STEPS for n in self._contexts))
-        return self._bundle.new_cache(min(longest, self._bundle.context_length))
+        return self._bundle.new_cache(self._longest_tokens)
 
     def profile(self) -> PhaseProfile:
         """Return all measurements so far, with those that were known before."""
@@ -260,6 +264,7 @@ class _PhaseMeasurement:
                         precision=self._precision,
                         decodes=True,
                         exports_cache=exports_cache,
+                        fixed=FixedShapes(self._longest_tokens, progress=self.progress),
                     )
                 stack.callback(runners[device.id].close)
                 self.load_s[device.id] = time.perf_counter() - begin

@@ -11,6 +11,7 @@ from trisect.runtime.progress import Progress, no_progress
 from ..bundle import Bundle
 from ..running.generation import LanguageSession
 from ..running.generation_stats import GenerationStats
+from ..running.runners.static_loading import FixedShapes
 from .phase_prediction import PhasePrediction
 
 _REPEATS = 3
@@ -48,11 +49,13 @@ def measure_request(
     """
     measured = []
     pairs = list(predictions)
-    devices = {device.id: device for device in engines.discover()}
+    ids = dict.fromkeys(id_ for predicted in pairs for id_ in (predicted.prefill, predicted.decode))
+    devices = {id_: engines.find_devices(id_)[0] for id_ in ids}  # also those that are used by name only
     for at, predicted in enumerate(pairs):
         progress(at, len(pairs), f"measuring {predicted.prefill} -> {predicted.decode}")
         pair = devices[predicted.prefill], devices[predicted.decode]
-        with LanguageSession(bundle, *pair, threads=threads, precision=precision) as session:
+        fixed = FixedShapes(len(prompt) + new_tokens, progress=progress)
+        with LanguageSession(bundle, *pair, threads=threads, precision=precision, fixed=fixed) as session:
             runs = [
                 session.generate(prompt, max_new_tokens=new_tokens, ignore_eos=True).stats for _ in range(1 + _REPEATS)
             ]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
@@ -25,7 +25,7 @@ from .generation_stats import DeviceLoss, GenerationStats, PhaseTimer
 from .prompt import Prompt, tokenise
 from .runners.concurrent_loading import load_concurrently
 from .runners.runner import Runner
-from .runners.static_loading import FixedShapes
+from .runners.static_loading import ANY_REQUEST, FixedShapes
 from .sampling import Sampler, SamplingOptions
 
 DEFAULT_CHUNK_TOKENS = 2048
@@ -66,8 +66,8 @@ class LanguageSession:
         The bundle's, if it is loaded already.
     keeps_cache : bool
         Compute only what a prompt adds to the tokens of the prompt and answer before it.
-    context_tokens : int, optional
-        Tokens of the longest prompt with its answer, for devices that need fixed shapes; None = some thousand.
+    fixed : FixedShapes
+        For devices that need fixed shapes: tokens of the longest prompt with its answer, and progress of compiling.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class LanguageSession:
         chunk_tokens: int = DEFAULT_CHUNK_TOKENS,
         tokenizer: Tokenizer | None = None,
         keeps_cache: bool = False,
-        context_tokens: int | None = None,
+        fixed: FixedShapes = ANY_REQUEST,
     ) -> None:
         if chunk_tokens < 1:
             raise InvalidInput(f"chunk_tokens is {chunk_tokens}", remedy="give 1 or more")
@@ -97,7 +97,7 @@ class LanguageSession:
         ) -> Callable[[], Runner]:
             return lambda: load_gated_runner(
                 bundle, device, threads=threads, precision=precision, decodes=decodes, exports_cache=exports_cache,
-                fixed=FixedShapes(context_tokens, prefills),
+                fixed=replace(fixed, prefills=prefills),
             )  # fmt: skip
 
         loaders = [loader(prefill, decodes=not is_split, exports_cache=is_split)]

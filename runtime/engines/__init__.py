@@ -29,6 +29,7 @@ __all__ = [
     "engine_for",
     "find_devices",
     "find_hardware",
+    "is_compiled",
     "keeps_channels_last",
     "load",
     "rescan",
@@ -160,6 +161,17 @@ def decoder_support(device: Device) -> DecoderSupport:
 def computes_in_half(device: Device) -> bool:
     """Return whether a device computes float32 in float16, whatever precision is asked for."""
     return device.kind in capabilities(device).half_precision_kinds
+
+
+def is_compiled(model: Path, device: Device, options: LoadOptions) -> bool | None:
+    """Return whether a device's engine has stored this model compiled; None where it stores nothing.
+
+    Examples
+    --------
+    >>> is_compiled(Path("model.onnx"), find_devices("cpu:ort")[0], LoadOptions())
+    """
+    ask = getattr(_inventory().engines.get(device.engine), "is_compiled", None)
+    return None if ask is None else bool(ask(model, _listed(device), options))
 
 
 @functools.cache

@@ -201,9 +201,10 @@ class EngineCapabilities:
 class Engine(Protocol):
     """A vendor's runtime.
 
-    An engine states what else it can do in an attribute ``capabilities`` (`EngineCapabilities`). Four methods are
+    An engine states what else it can do in an attribute ``capabilities`` (`EngineCapabilities`). Five methods are
     optional: ``keeps_channels_last(device)``, see `trisect.runtime.engines.keeps_channels_last`;
     ``decoder_support(device)``, see `trisect.runtime.engines.decoder_support`;
+    ``is_compiled(model, device, options)``, see `trisect.runtime.engines.is_compiled`;
     ``named_devices()``, devices that are used only where a user names them; and ``device_on_request(device)``, which
     returns a device that no list contains as it is here, or None.
     """

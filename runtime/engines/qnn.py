@@ -15,7 +15,7 @@ from ..device import Device, Limits
 from ..errors import EngineMissing
 from .base import EngineCapabilities, LoadOptions
 from .common.decoder_support import DecoderSupport
-from .ort_parts.compiled_models import open_compiled
+from .ort_parts.compiled_models import is_stored, open_compiled
 from .ort_parts.ort_module import OrtModule
 from .ort_parts.ort_providers import STDERR, STDOUT, ep_devices, kind_of, plugin, redirected, register, unit_of
 from .ort_parts.ort_session import Provider, open_module
@@ -70,21 +70,28 @@ class QnnEngine:
 
     def load(self, model: Path | bytes, device: Device, options: LoadOptions) -> OrtModule:
         """Load an ONNX file; see `Engine.load`. Nodes that would fall back to the CPU are an error."""
-        unit = unit_of(device, _units())
-        # By default it runs the first and last (de)quantisation on the CPU, which would be a fallback.
-        settings = {"backend_type": "htp", "offload_graph_io_quantization": "0"}
-        if _is_simulated():
-            settings |= _SIMULATED_CHIP
+        provider = _provider(device)
         # The simulator prints a banner to standard output, which may be the user's JSON.
         with redirected(STDOUT, STDERR) if _is_simulated() else nullcontext():
-            provider = Provider([unit], settings)
             if options.compiled_folder is None or isinstance(model, bytes):
                 return open_module(model, device, options, provider)
             return open_compiled(model, device, options, provider)
 
+    def is_compiled(self, model: Path, device: Device, options: LoadOptions) -> bool:
+        """Return whether a model is stored in compiled form; see `trisect.runtime.engines.is_compiled`."""
+        return is_stored(model, device, options, _provider(device))
+
     def decoder_support(self, device: Device) -> DecoderSupport:
         """Return how it runs language models; see `trisect.runtime.engines.decoder_support`."""
         return DecoderSupport(("static",), evidence="stand-in")
+
+
+def _provider(device: Device) -> Provider:
+    # By default it runs the first and last (de)quantisation on the CPU, which would be a fallback.
+    settings = {"backend_type": "htp", "offload_graph_io_quantization": "0"}
+    if _is_simulated():
+        settings |= _SIMULATED_CHIP
+    return Provider([unit_of(device, _units())], settings)
 
 
 def _units() -> list[Any]:

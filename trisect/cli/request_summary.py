@@ -17,7 +17,10 @@ def request_summary(stats: GenerationStats) -> str:
 
     Rates of less than two tokens have no meaning and are left out; simulators and software drivers are labelled.
     """
-    prefill, decode = _named(stats.prefill, stats.prefill_reality), _named(stats.decode, stats.decode_reality)
+    prefill, decode = (
+        named_device(stats.prefill, stats.prefill_reality),
+        named_device(stats.decode, stats.decode_reality),
+    )
     devices = decode if stats.prefill == stats.decode else f"{prefill} -> {decode}"
     computed = stats.prompt_tokens - stats.cached_tokens
     cached = f" ({stats.cached_tokens} cached)" if stats.cached_tokens else ""
@@ -39,7 +42,8 @@ def loss_summary(loss: DeviceLoss) -> str:
     )
 
 
-def _named(device: str, reality: str) -> str:
+def named_device(device: str, reality: str) -> str:
+    """Return a device's id, labelled where it is a simulator or a software driver."""
     return device if reality == "hardware" else f"{device} ({reality})"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,16 +57,13 @@ class StaticRunner(Runner):
     device : Device
     lookup : Module
         Graph that returns the inputs that belong to each token, on the host.
-    load : callable
-        Loads the static graph for a number of tokens.
-    chunk_tokens : int
-        Tokens of a prompt computed at once; 1 = one by one, where a device decodes only.
+    modules : mapping of int to Module
+        The static graph loaded for numbers of tokens: the largest one for chunks of a prompt, the smallest one for
+        single tokens.
     slots : int
         Tokens that fit into the cache.
     past : mapping of str to tuple of int
         Shape of each of its inputs, with that number of slots.
-    decodes : bool
-        Load a program for single tokens; else they are computed as padded chunks.
     exports_cache : bool
         See `Runner.reset`.
     """
@@ -75,12 +72,10 @@ class StaticRunner(Runner):
         self,
         device: Device,
         lookup: Module,
-        load: Callable[[int], Module],
+        modules: Mapping[int, Module],
         *,
-        chunk_tokens: int,
         slots: int,
         past: Mapping[str, tuple[int, ...]],
-        decodes: bool,
         exports_cache: bool,
     ) -> None:
         self.device = device
@@ -93,13 +88,9 @@ class StaticRunner(Runner):
         self._cache: KvCache | None = None
         self._shortest = 0
         """Number of tokens that the slots can be cut to; see `KvCache.shortest_rewind`."""
-        self._programs: list[StaticProgram] = []
-        try:
-            for tokens in sorted({chunk_tokens, 1} if decodes else {chunk_tokens}, reverse=True):
-                self._programs.append(StaticProgram.of(load(tokens), self._past, tokens))
-        except BaseException:
-            self.close()
-            raise
+        self._programs = [
+            StaticProgram.of(modules[tokens], self._past, tokens) for tokens in sorted(modules, reverse=True)
+        ]
 
     def forward(self, ids: np.ndarray, start: int) -> np.ndarray:
         rows = np.ascontiguousarray(np.atleast_2d(ids), np.int64)
@@ -112,7 +103,7 @@ class StaticRunner(Runner):
         program = self._programs[0]
         # The first chunk is the one that is padded, so that all others are full.
         for at, stop in _chunks(start, end, program.tokens):
-            program = self._programs[-1 if stop - at == 1 else 0]
+            program = self._programs[-1 if stop - at <= self._programs[-1].tokens else 0]
             self._run(program, rows[:, at - start : stop - start], at)
         return last_scores(program.arrays["logits"], ids)
 

@@ -27,6 +27,12 @@ _MODEL = "model.onnx"
 log = logging.getLogger(__name__)
 
 
+def is_stored(model: Path, device: Device, options: LoadOptions, provider: Provider) -> bool:
+    """Return whether a model was compiled before, in the same versions and for the same sizes."""
+    folder = options.compiled_folder
+    return folder is not None and (Path(folder) / _key(model, device, options, provider) / _MODEL).is_file()
+
+
 def open_compiled(model: Path, device: Device, options: LoadOptions, provider: Provider) -> OrtModule:
     """Load a model that was compiled before, or compile it now and store the result.
 

@@ -15,6 +15,7 @@ from ..option_parsing import parse_sizes
 from ..options import Debug, Json, KvDtypeName, LanguageModel, Threads
 from ..output import note, print_json, print_table, progress_bar
 from ..quantities import duration, size
+from ..request_summary import named_device
 from . import bench_model_command as bench_model
 
 if TYPE_CHECKING:
@@ -53,6 +54,12 @@ def _root_options() -> None:
 @bench_app.command(cls=PlainCommand)
 def llm(
     model: LanguageModel,
+    devices: Annotated[
+        str,
+        typer.Option(
+            "--devices", metavar="LIST", help="Devices to compare; auto leaves out simulators and software drivers."
+        ),
+    ] = "auto",
     prompt_tokens: Annotated[
         str, typer.Option("--prompt-tokens", metavar="LIST", help="Prompt lengths, comma-separated.")
     ] = "512",
@@ -91,10 +98,10 @@ def llm(
     batches = [] if batch == "0" else parse_sizes(batch, "--batch")
     with progress_bar("measuring") as report:
         result = bench_llm(
-            model, prompt_tokens=lengths, new_tokens=new_tokens, batches=batches, rounds=rounds, threads=threads,
-            kv_dtype=kv_dtype, progress=report,
+            model, devices, prompt_tokens=lengths, new_tokens=new_tokens, batches=batches, rounds=rounds,
+            threads=threads, kv_dtype=kv_dtype, progress=report,
         )  # fmt: skip
-        qualities = bench_quality(model, kv_dtype=kv_dtype, progress=report) if quality else []
+        qualities = bench_quality(model, devices, kv_dtype=kv_dtype, progress=report) if quality else []
     if picture is not None and result.crossover is not None:
         write_crossover(result.model, result.crossover, picture, result.batches)
     targets = _check_targets(result, qualities)
@@ -155,8 +162,8 @@ def _print_runs(result: LlmBench) -> None:
         rows = [
             (
                 run.peer or "trisect",
-                run.prefill,
-                run.decode,
+                named_device(run.prefill, run.prefill_reality),
+                named_device(run.decode, run.decode_reality),
                 f"{run.prefill_tok_s:,.0f}",
                 f"{run.decode_tok_s:,.0f}",
                 f"{size(run.kv_bytes)}, {duration(run.kv_s)}" if run.kv_bytes else "-",

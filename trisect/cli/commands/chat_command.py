@@ -34,6 +34,8 @@ Ctrl-C stops an answer; a second one ends the chat where the engine does not rea
 A message between \"\"\" and \"\"\" may have several lines; // at its beginning stands for /."""
 _TYPICAL_PROMPT_TOKENS, _TYPICAL_ANSWER_TOKENS = 256, 128
 """Size of a turn for which the devices are chosen."""
+_TURNS = 2
+"""For which devices of fixed shapes are loaded; what is older is left out of the conversation."""
 
 
 def chat(
@@ -48,6 +50,15 @@ def chat(
     max_new_tokens: Annotated[
         int, typer.Option("--max-new-tokens", min=1, help="Maximum number of tokens of an answer.")
     ] = 512,
+    context: Annotated[
+        int | None,
+        typer.Option(
+            "--context",
+            min=1,
+            metavar="TOKENS",
+            help="Length of the conversation for devices that compile for a fixed one; default: two turns.",
+        ),
+    ] = None,
     temperature: Temperature = 0.0,
     top_p: TopP = 1.0,
     seed: Seed = 0,
@@ -63,6 +74,7 @@ def chat(
     from trisect.llm.phases.quick_choice import choose_at_once
     from trisect.llm.running.conversation import Conversation
     from trisect.llm.running.generation import LanguageSession
+    from trisect.llm.running.runners.static_loading import FixedShapes
     from trisect.llm.running.sampling import SamplingOptions
 
     sampling = SamplingOptions(temperature=temperature, top_p=top_p, seed=seed)
@@ -75,7 +87,10 @@ def chat(
         )  # fmt: skip
         check_numbers(bundle, {choice.prefill, choice.decode}, progress=progress)
         progress(0, 1, "loading")
-        session = LanguageSession(bundle, choice.prefill, choice.decode, threads=threads, keeps_cache=True)
+        session = LanguageSession(
+            bundle, choice.prefill, choice.decode, threads=threads, keeps_cache=True,
+            fixed=FixedShapes(context or _TURNS * (_TYPICAL_PROMPT_TOKENS + max_new_tokens), progress=progress),
+        )  # fmt: skip
     with session:
         conversation = Conversation(session, system=system, max_new_tokens=max_new_tokens, sampling=sampling)
         for line in (*bundle.notes, *choice.notes):

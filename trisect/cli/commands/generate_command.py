@@ -16,7 +16,7 @@ from ..numeric_check import check_numbers_first
 from ..options import Debug, Json, KvDtypeName, LanguageModel, Seed, Temperature, Threads, TopP
 from ..output import has_no_reader, note, print_generated, print_json, print_table, progress_bar
 from ..quantities import duration, size
-from ..request_summary import loss_summary, predicted_gain, request_summary
+from ..request_summary import loss_summary, named_device, predicted_gain, request_summary
 
 if TYPE_CHECKING:
     from trisect.llm.bundle import Bundle
@@ -79,6 +79,7 @@ def generate(
     from trisect.llm.phases.request_measurement import measure_request
     from trisect.llm.running.generation import LanguageSession
     from trisect.llm.running.prompt import tokenise
+    from trisect.llm.running.runners.static_loading import FixedShapes
     from trisect.llm.running.sampling import SamplingOptions
     from trisect.llm.tokenization.tokenizer import Tokenizer
 
@@ -101,10 +102,12 @@ def generate(
     check_numbers_first(bundle, choice.prefill, choice.decode, precision=precision)
     if chat and not tokenizer.knows_turns:
         note(f"{bundle.name} has no chat template (a base model): it continues the prompt as plain text")
-    with LanguageSession(
-        bundle, choice.prefill, choice.decode, threads=threads, precision=precision, tokenizer=tokenizer,
-        context_tokens=len(tokens.ids) + max_new_tokens,
-    ) as session:  # fmt: skip
+    with progress_bar("loading") as progress:
+        session = LanguageSession(
+            bundle, choice.prefill, choice.decode, threads=threads, precision=precision, tokenizer=tokenizer,
+            fixed=FixedShapes(len(tokens.ids) + max_new_tokens, progress=progress),
+        )  # fmt: skip
+    with session:
         try:
             result = session.generate(
                 tokens, max_new_tokens=max_new_tokens, sampling=sampling, stop=tuple(stop or ()),
@@ -174,8 +177,8 @@ def _print_comparison(measured: Sequence[MeasuredRequest], bundle: Bundle, promp
         remarks = [word for word, applies in (("chosen", at == 0), ("fastest", request is best)) if applies]
         rows.append(
             (
-                stats.prefill,
-                stats.decode,
+                named_device(stats.prefill, stats.prefill_reality),
+                named_device(stats.decode, stats.decode_reality),
                 f"{stats.prefill_tok_s:,.0f} ({prompt_tokens / predicted.prefill_s:,.0f})",
                 f"{stats.decode_tok_s:,.0f} ({_rate(new_tokens - 1, predicted.decode_s)})",
                 f"{size(stats.kv_bytes)}, {duration(stats.kv_s)}" if predicted.is_split else "-",

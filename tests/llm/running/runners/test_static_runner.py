@@ -18,13 +18,15 @@ from tests.llm.tiny_llms import TinyLlm, TinyLlms
 from trisect.llm.bundle import Bundle
 from trisect.llm.importing.model_import import open_model
 from trisect.llm.running.generation import LanguageSession
-from trisect.llm.running.runners import static_loading
+from trisect.llm.running.runners import compile_limit, static_loading
 from trisect.llm.running.runners.runner import Runner
 from trisect.llm.running.runners.runner_loading import load_runner
 from trisect.llm.running.runners.static_loading import FixedShapes
 from trisect.runtime import engines
 from trisect.runtime.device import Device, Limits
+from trisect.runtime.engines.base import LoadOptions
 from trisect.runtime.errors import ContextExceeded, EngineFailed, EngineMissing, UnknownDevice
+from trisect.runtime.isolated_calls import call_isolated
 
 PARTS = (7, 5, 1, 1, 17, 1)
 IDS = kit.tokens(sum(PARTS))
@@ -36,7 +38,7 @@ NPUW = "npu:npuw"
 
 @pytest.fixture(autouse=True)
 def _short_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(static_loading, "CHUNK_TOKENS", 8)
+    monkeypatch.setattr(static_loading, "CHUNK_TOKENS", (8,))
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +111,17 @@ def test_caches_are_handed_over_in_all_directions(tiny: TinyLlm, name: str) -> N
 
 
 @pytest.mark.parametrize("quant", ["Q8_0", "Q4_0"])
-def test_the_npu_simulator_in_all_directions(tiny_llms: TinyLlms, quant: str) -> None:
+def test_the_npu_simulator_in_all_directions(
+    tiny_llms: TinyLlms, quant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled: list[dict[str, int]] = []
+
+    def call(function: Any, limit_s: float, path: Path, device: Device, options: LoadOptions) -> Any:
+        compiled.append(dict(options.shapes))
+        return call_isolated(function, limit_s, path, device, options)
+
+    monkeypatch.setattr(compile_limit, "call_isolated", call)
+    monkeypatch.setattr(static_loading, "compiled_folder", lambda _: tmp_path)
     tiny = tiny_llms.get("llama", quant)
     npu = functools.partial(loaded, device=static("npu:qnn"))
     expected = tiny.oracle.logits(IDS.tolist())[12:20]
@@ -117,9 +129,11 @@ def test_the_npu_simulator_in_all_directions(tiny_llms: TinyLlms, quant: str) ->
         scores = handed_over(tiny.bundle, pair)
         assert mean_kl(expected, scores) < (HALF_KL if kit.in_place not in pair else 5e-4)  # the CPU rounds inputs
         assert 0 < np.abs(scores - expected).max() < 0.1
+    # Each program is compiled once, in another process that could be ended, and then read from its file.
+    assert compiled == [{"tokens": n, "slots": 256, "keys": 256 + n} for n in (8, 1)]
 
 
-@pytest.mark.slow
+@pytest.mark.slow(573)
 def test_all_layers_of_a_real_model_on_the_npu_simulator(smollm2_blocks: Bundle, smollm2_float32: Bundle) -> None:
     ids = kit.tokens(24, vocab=smollm2_blocks.vocab)
     reference = kit.in_place(smollm2_float32)
@@ -165,7 +179,9 @@ def test_a_session_of_a_device_with_fixed_shapes(tiny: TinyLlm) -> None:
     ids = kit.tokens(40).tolist()
     for pair in ((NPUW, "cpu:ort"), ("cpu:ort", NPUW)):
         first, second = (static(name) if name == NPUW else kit.device(name) for name in pair)
-        with LanguageSession(tiny.bundle, first, second, threads=1, precision="float32", context_tokens=60) as session:
+        with LanguageSession(
+            tiny.bundle, first, second, threads=1, precision="float32", fixed=FixedShapes(60)
+        ) as session:
             answer = session.generate(ids, max_new_tokens=20, ignore_eos=True)
         assert list(answer.token_ids) == tiny.oracle.greedy(ids, 20)
         assert (answer.stats.prefill, answer.stats.decode) == pair
