@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 def test_some_of_the_suite_passes_split():
-    result = bench_onnx_backend(every=151, alone=())
+    result = bench_onnx_backend(every=307, alone=())
     assert {outcome.kind for outcome in result.outcomes} == {
         "Node", "Simple", "Real", "PyTorchConverted", "PyTorchOperator",
     }  # fmt: skip

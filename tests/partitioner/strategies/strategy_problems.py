@@ -138,4 +138,4 @@ def chain(*classes: OpClass, size: int = 10**7) -> nx.DiGraph[str]:
 
 
 def placed(problem: Problem, name: str) -> dict[str, str]:
-    return dict(propose(problem, name).placement)
+    return dict(propose(problem, name, time_limit_s=0.3).placement)

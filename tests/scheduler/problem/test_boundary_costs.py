@@ -101,11 +101,11 @@ def test_no_placement_is_below_what_is_said_to_be_proven(seed: int, objective: O
         parts = cut(problem.graph, placement)
         assert validate_schedule(problem, parts, evaluate(problem, parts)[1]) == []
     parts = cut(problem.graph, every[0])
-    solved = solve_segments(problem, parts, evaluate(problem, parts)[0], 10.0, 0, "cp")
+    solved = solve_segments(problem, parts, evaluate(problem, parts)[0], 2.0, 0, "cp")
     assert solved is not None
     assert solved.bound <= best * (1 + 1e-6)
     for name in ("heft", "peft", "mincut", "opclass", "balanced", "dp-chain", "auto"):
-        result = propose(problem, name)
+        result = propose(problem, name, time_limit_s=0.5)
         assert certificate(problem, result).value <= best * (1 + 1e-6)
         assert evaluate_proposal(problem, result).value >= best * (1 - 1e-9)
 
@@ -120,7 +120,7 @@ def test_a_solver_finds_the_best_pipeline_with_boundary_costs(seed: int) -> None
         evaluate_proposal(problem, Proposal(dict(zip(problem.graph, where, strict=True)))).value for where in every
     )
     parts = cut(problem.graph, dict.fromkeys(problem.graph, A.id))
-    solved = solve_segments(problem, parts, evaluate(problem, parts)[0], 10.0, 0, "cp")
+    solved = solve_segments(problem, parts, evaluate(problem, parts)[0], 2.0, 0, "cp")
     assert solved is not None
     assert evaluate_proposal(problem, solved).value == pytest.approx(best, rel=1e-3)
     assert solved.bound == pytest.approx(best, rel=1e-3)
@@ -174,7 +174,7 @@ def test_the_program_prices_every_cut_as_the_simulation_does(seed: int, objectiv
             values.append(evaluate(problem, parts)[0])
     best = min(values)
     parts = cut(problem.graph, dict.fromkeys(problem.graph, A.id))
-    solved = solve_segments(problem, parts, evaluate(problem, parts)[0], 10.0, 0, "cp")
+    solved = solve_segments(problem, parts, evaluate(problem, parts)[0], 2.0, 0, "cp")
     assert solved is not None
     assert solved.parts is not None
     assert solved.bound <= best * (1 + 1e-6)
