@@ -64,6 +64,11 @@ class PhaseGraph:
     scale_group: int | None = None
     """Number of inputs of a matrix product that may share a scale when an engine rounds them to 8 bits; None = the
     engine's default."""
+    soft_caps: bool = False
+    """Whether attention that extends caches in place has to cap its scores."""
+    full_length: bool = False
+    """Whether caches extended in place hold all tokens of layers with a sliding window too, for devices that cannot
+    hold the window alone."""
     lookup: str = ""
     """Of a static graph: the graph that computes the inputs that belong to each token, on the host."""
 
@@ -180,11 +185,11 @@ class Bundle:
         ------
         EngineFailed
             As `graph_for`, and where the device keeps the cache in memory of its own, which cannot hold recurrent
-            states or sliding windows yet.
+            states yet.
         """
         support = engines.decoder_support(device)
         check_decoder_support(device, support)
-        caches = {graph.cache for graph in self.graphs}
+        caches = {graph.cache for graph in self.graphs if support.soft_caps or not graph.soft_caps}
         mode = next((mode for mode in support.modes if _CACHE_OF[mode] in caches), None)
         if mode is None:
             missing = " or ".join(_VERBS[cache] for cache in sorted(caches))
@@ -200,11 +205,8 @@ class Bundle:
         graphs = [graph for graph in self.graphs if graph.cache == _CACHE_OF[mode]]
         if mode != "in-place":
             return mode, graphs[0]
-        if any(layer.window is not None for layer in self.kv_layers) and engines.capabilities(device).own_memory:
-            raise EngineFailed(
-                f"{device.id} cannot keep the sliding windows of {self.name}", remedy="choose another device",
-                device=device.id,
-            )  # fmt: skip
+        full_length = self.has_windows and not support.windowed_cache
+        graphs = [graph for graph in graphs if graph.full_length == full_length]
         wanted = "float32" if self.kv_dtype == "auto" else self.kv_dtype
         suitable = [graph for graph in graphs if graph.kv_dtype == wanted]
         if not suitable:
@@ -219,6 +221,11 @@ class Bundle:
                 remedy="choose another --kv-dtype or another device", device=device.id,
             )  # fmt: skip
         return mode, suitable[0]
+
+    @property
+    def has_windows(self) -> bool:
+        """Whether the KV cache in host memory holds only a sliding window of some layers."""
+        return any(layer.window is not None for layer in self.kv_layers)
 
     def new_cache(self, capacity: int, *, batch: int = 1) -> KvCache:
         """Return an empty KV cache of the model for `batch` sequences, with room for `capacity` tokens of each."""

@@ -6,6 +6,7 @@ residual above all, stays float32. Gemma 3's residual exceeds 65,504, the maximu
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
@@ -14,20 +15,30 @@ from onnx import TensorProto, helper
 from ..bundle import PhaseGraph
 
 IN_PLACE_FILE = "in_place.onnx"
-_HALF_FILE = "in_place.float16.onnx"
+FULL_LENGTH_FILE = "in_place.full.onnx"
+"""The form whose caches hold all tokens, where a layer has a sliding window."""
 _ATTENTION = "GroupQueryAttention"
 _FLOATS_IN = (0, 1, 2, 7, 8, 10, 11)
 """Inputs of the operator with the dtype of its query: Q, K, V, cosines, sines, bias, head sinks."""
 _CACHE_PREFIXES = ("past_key_values.", "present.")
 
 
-def in_place_graphs(folder: Path) -> tuple[PhaseGraph, ...]:
-    """Write the forms of a bundle's in-place graph in other dtypes of the cache; return all forms."""
-    write_half_cache(folder / IN_PLACE_FILE, folder / _HALF_FILE)
-    return (
-        PhaseGraph(IN_PLACE_FILE, cache="in-place"),
-        PhaseGraph(_HALF_FILE, cache="in-place", kv_dtype="float16"),
-    )
+def in_place_graphs(
+    folder: Path, file: str = IN_PLACE_FILE, *, full_length: bool = False, soft_caps: bool = False
+) -> tuple[PhaseGraph, ...]:
+    """Write the forms of a bundle's in-place graph in other dtypes of the cache; return all forms.
+
+    Parameters
+    ----------
+    file : str
+        The graph with the cache in float32.
+    full_length, soft_caps : bool
+        What that graph has: see `PhaseGraph`.
+    """
+    half_file = f"{Path(file).stem}.float16.onnx"
+    write_half_cache(folder / file, folder / half_file)
+    whole = PhaseGraph(file, cache="in-place", full_length=full_length, soft_caps=soft_caps)
+    return whole, replace(whole, file=half_file, kv_dtype="float16")
 
 
 def write_half_cache(source: Path, target: Path) -> None:

@@ -2,11 +2,14 @@
 
 ``com.microsoft.GroupQueryAttention`` applies rotary embeddings, appends to the cache and attends, in one kernel: ONNX
 Runtime decodes fastest with it. Soft caps and sliding windows are options of it.
-The cache of a layer with a window holds only that, if the context is much longer.
+The cache of a layer with a window holds only that, if the context is much longer; a second form of the graph keeps all
+tokens, for engines whose operator cannot remove those that left the window.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,15 +47,18 @@ def can_write_in_place(config: DecoderConfig) -> bool:
     return config.head_dim % _ROTARY_MULTIPLE == 0 and config.rotary_dim % _ROTARY_MULTIPLE == 0
 
 
-def write_in_place(path: Path, config: DecoderConfig, weights: ModelWeights, location: str) -> None:
-    """Write the graph next to its weights file.
+def write_in_place(
+    path: Path, config: DecoderConfig, weights: ModelWeights, location: str, *, full_length: bool = False
+) -> None:
+    """Write the graph next to its weights file; with `full_length`, all caches hold all tokens.
 
     Inputs: ``input_ids`` int64 [1, tokens]; ``seqlens_k`` int32 [1], the number of tokens after this run minus one;
     ``total_sequence_length`` int32 [], that number; ``past_key_values.N.key/value`` float32 [1, kv heads, capacity,
     head dim]. Outputs: ``logits`` float32 [1, 1, vocabulary]; ``present.N.key/value``, to be bound to the same buffers.
     """
     graph = GraphBuilder(location)
-    _InPlaceWriter(graph, config, weights).write()
+    kv_layers = [replace(layer, window=None) for layer in config.kv_layers] if full_length else config.kv_layers
+    _InPlaceWriter(graph, config, weights, kv_layers).write()
     graph.save(path, config.name, _OPSET)
 
 
@@ -67,11 +73,13 @@ class _InPlaceWriter:
     Tokens are rows of a matrix everywhere but in the attention, so that Gemm can add products in place.
     """
 
-    def __init__(self, graph: GraphBuilder, config: DecoderConfig, weights: ModelWeights) -> None:
+    def __init__(
+        self, graph: GraphBuilder, config: DecoderConfig, weights: ModelWeights, kv_layers: Sequence[KvLayer]
+    ) -> None:
         self._graph = graph
         self._config = config
         self._weights = weights
-        self._kv_layers = {layer.index: layer for layer in config.kv_layers}
+        self._kv_layers = {layer.index: layer for layer in kv_layers}
         self._epsilon: dict[str, Any] = {"epsilon": config.norm_epsilon}
 
     def write(self) -> None:
@@ -99,7 +107,7 @@ class _InPlaceWriter:
         x, added = last_token(graph, x, 0), last_token(graph, added, 0)
         y, _ = self._normalised(x, added, weights.output_norm, "output_norm", "")
         logits(graph, weights, y, config)
-        declare_presents(graph, config, {layer.index: _rows(layer) for layer in config.kv_layers})
+        declare_presents(graph, config, {index: _rows(layer) for index, layer in self._kv_layers.items()})
 
     def _normalised(self, x: str, added: str, norm: Span | None, name: str, total: str) -> tuple[str, str]:
         """Return the normalised sum of the residual x and what the layer before adds to it, and the sum itself."""

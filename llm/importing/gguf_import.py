@@ -18,7 +18,7 @@ from ..bundle import VERSION, Bundle, PhaseGraph
 from ..gguf.gguf_reader import GgufFile, GgufTensor
 from ..gguf.gguf_tokenizer import read_tokenizer
 from ..gguf.quantised_blocks import half_rotation_order
-from ..graphs.cache_dtype import in_place_graphs
+from ..graphs.cache_dtype import FULL_LENGTH_FILE, IN_PLACE_FILE, in_place_graphs
 from ..graphs.decoder_config import DecoderConfig, LayerConfig
 from ..graphs.in_place_graph import can_write_in_place, write_in_place
 from ..graphs.layers.decoder_layers import DeltaWeights, Layer, ModelWeights
@@ -120,9 +120,14 @@ def import_decoder(
         write_lookup(folder / "lookup.onnx", config, converted, WEIGHTS_FILE)
         static = (PhaseGraph("static.onnx", cache="static", fresh=True, scale_group=group, lookup="lookup.onnx"),)
     if in_place:
-        write_in_place(folder / "in_place.onnx", config, converted, WEIGHTS_FILE)
+        write_in_place(folder / IN_PLACE_FILE, config, converted, WEIGHTS_FILE)
+        has_caps = config.attention_softcap is not None
+        forms_in_place = in_place_graphs(folder, soft_caps=has_caps)
+        if any(layer.window is not None for layer in config.kv_layers):
+            write_in_place(folder / FULL_LENGTH_FILE, config, converted, WEIGHTS_FILE, full_length=True)
+            forms_in_place += in_place_graphs(folder, FULL_LENGTH_FILE, full_length=True, soft_caps=has_caps)
         standard = PhaseGraph("standard.onnx", cache="grown", engines=("openvino",), fresh=True, scale_group=group)
-        graphs = (*((standard,) if config.delta is None else ()), *in_place_graphs(folder), *static)
+        graphs = (*((standard,) if config.delta is None else ()), *forms_in_place, *static)
     else:
         graphs = (PhaseGraph("standard.onnx", cache="grown", fresh=True, scale_group=group), *static)
     return Bundle(

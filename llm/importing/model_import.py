@@ -28,13 +28,13 @@ from .folder_config import has_graph, is_model_folder
 from .hub import fetch_from_hub, looks_like_hub_id
 from .weight_conversion import Preference
 
-IMPORTER = "10"
+IMPORTER = "11"
 """Changes whenever the same source would give other files."""
 
 _HASHED_MAX_BYTES = 256 << 20
 _HEADER_BYTES, _SAMPLES, _SAMPLE_BYTES = 16 << 20, 64, 1 << 18
 _FILES = re.compile(
-    r"(bundle|tokenizer|prompting)\.json|(standard|in_place(\.float16)?|static|lookup)\.onnx|(weights|data_\d+)\.bin"
+    r"(bundle|tokenizer|prompting)\.json|(standard|in_place(\.full)?(\.float16)?|static|lookup)\.onnx|(weights|data_\d+)\.bin"
 )
 """Names of the files of a bundle."""
 

@@ -78,11 +78,7 @@ class KvCache:
         ContextExceeded
             If the model's context is shorter.
         """
-        if tokens > self.context_length:
-            raise ContextExceeded(
-                f"{tokens} tokens do not fit into the model's context of {self.context_length}",
-                remedy="shorten the prompt or ask for fewer new tokens",
-            )
+        self.check_context(tokens)
         if tokens <= self.capacity:
             return
         wanted = max(tokens, 2 * self.capacity)
@@ -100,6 +96,14 @@ class KvCache:
                 buffers[name] = buffer
         self._buffers = buffers
         self.generation += 1
+
+    def check_context(self, tokens: int) -> None:
+        """Raise `ContextExceeded` if the model's context is shorter than `tokens`."""
+        if tokens > self.context_length:
+            raise ContextExceeded(
+                f"{tokens} tokens do not fit into the model's context of {self.context_length}",
+                remedy="shorten the prompt or ask for fewer new tokens",
+            )
 
     def write(self, name: str, values: np.ndarray, start: int) -> None:
         """Copy keys or values, floats [batch, kv heads, tokens, head dim], to position `start`, behind all others.

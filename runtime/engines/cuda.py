@@ -76,7 +76,7 @@ class CudaEngine:
         Its GroupQueryAttention has no float32 kernel (``contrib_ops/cuda/bert/group_query_attention.cc`` of ONNX
         Runtime registers float16 and bfloat16).
         """
-        return DecoderSupport(("in-place",), ("float16", "bfloat16"))
+        return DecoderSupport(("in-place",), ("float16", "bfloat16"), soft_caps=True)
 
 
 def _device(index: int, unit: Any) -> Device:

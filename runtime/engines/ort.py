@@ -63,8 +63,9 @@ class OrtEngine:
     def decoder_support(self, device: Device) -> DecoderSupport:
         """Return how it runs language models; see `trisect.runtime.engines.decoder_support`."""
         return DecoderSupport(
-            ("in-place", "growing"), ("float32", "float16"), evidence="hardware", proved_versions=_PROVED
-        )
+            ("in-place", "growing"), ("float32", "float16"), soft_caps=True, windowed_cache=True, evidence="hardware",
+            proved_versions=_PROVED,
+        )  # fmt: skip
 
     def kernels(
         self, model: Path, device: Device, options: LoadOptions, feeds: Arrays, duration_s: float

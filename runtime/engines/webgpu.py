@@ -78,8 +78,11 @@ class WebGpuEngine:
             return open_module(model, device, options, Provider([unit], memory="webgpu"))
 
     def decoder_support(self, device: Device) -> DecoderSupport:
-        """Return how it runs language models; see `trisect.runtime.engines.decoder_support`."""
-        return DecoderSupport(("in-place",), ("float32", "float16"), evidence="stand-in")
+        """Return how it runs language models; see `trisect.runtime.engines.decoder_support`.
+
+        Its GroupQueryAttention ignores soft caps: such models run as a static graph, which has operators for them.
+        """
+        return DecoderSupport(("in-place", "static"), ("float32", "float16"), evidence="stand-in")
 
 
 @cache

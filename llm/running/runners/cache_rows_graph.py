@@ -1,6 +1,6 @@
 """Writes the graph that copies rows of a KV cache on a device: buffers there have no slices, and cannot grow.
 
-It exports the rows of some tokens, extends exact rows to a buffer of a larger capacity, and moves a buffer into a
+It exports the rows of some tokens, puts exact rows into a buffer of a larger capacity, and moves a buffer into a
 larger one: only the rows that are needed leave or reach the device.
 """
 
@@ -21,8 +21,8 @@ def cache_rows_graph(dtypes: Mapping[str, str]) -> bytes:
     """Return the graph as an ONNX file.
 
     Inputs: a tensor [batch, kv heads, rows, head dim] for each name in `dtypes`; ``start`` and ``end`` int64 [1], the
-    rows to copy; ``padding`` int64 [8], what ``Pad`` adds: only the number of rows at the end may differ from zero.
-    Outputs: the copied rows with zeros after them, under the same names followed by ``.rows``.
+    rows to copy; ``padding`` int64 [8], what ``Pad`` adds: only the numbers of rows before and after them may differ
+    from zero. Outputs: the copied rows between zeros, under the same names followed by ``.rows``.
     """
     cache_shape = ["batch", None, None, None]
     numbers = {name: onnx_dtype_number(dtype) for name, dtype in dtypes.items()}

@@ -26,6 +26,7 @@ class DeviceRunner(Runner):
         self.cache = cache
         self._module = module
         self._exports_cache = exports_cache
+        self._is_exporting = False
         self._host: KvCache | None = None
         self._logits = np.zeros((batch, 1, vocab), np.float32)
         self._last = np.zeros(batch, np.int32)
@@ -33,6 +34,8 @@ class DeviceRunner(Runner):
         self._token = np.zeros((batch, 1), np.int64)
         self._step: DeviceBinding | None = None
         self._generation = -1
+        self._shortest = 0
+        """Number of tokens that the buffers can be cut to; see `KvCache.shortest_rewind`."""
 
     def forward(self, ids: np.ndarray, start: int) -> np.ndarray:
         host, cache = self._host, self.cache
@@ -41,7 +44,7 @@ class DeviceRunner(Runner):
                 f"the runner on {self.device.id} has no cache", remedy="reset it first", device=self.device.id
             )
         count = ids.shape[-1]
-        host.reserve(start + count)  # checks the length of the context
+        host.check_context(start + count)
         cache.length = start
         cache.reserve(start + count, host.context_length)
         self._last[:] = start + count - 1
@@ -52,7 +55,7 @@ class DeviceRunner(Runner):
         else:
             self._bind(np.ascontiguousarray(np.atleast_2d(ids), np.int64)).run()
         cache.length = start + count
-        if self._exports_cache:
+        if self._is_exporting:
             begin = time.perf_counter()
             cache.export_rows(host, start)
             self.handover_s += time.perf_counter() - begin
@@ -66,19 +69,25 @@ class DeviceRunner(Runner):
 
     def continue_from(self, cache: KvCache) -> None:
         begin = time.perf_counter()
-        self._host = cache
+        self._host, self._is_exporting = cache, False
         self.cache.import_rows(cache)
+        self._shortest = cache.shortest_rewind
         self.handover_s += time.perf_counter() - begin
 
     def reset(self, cache: KvCache) -> None:
-        self._host = cache
-        self.cache.length = 0
+        self._host, self._is_exporting = cache, self._exports_cache
+        self.cache.length = self._shortest = 0
         self.cache.reserve(cache.capacity, cache.context_length)
 
     def rewind(self, length: int) -> int:
-        if self._host is None:
+        if self._host is None or length < self._shortest:
             return 0
         self.cache.length = length
+        if self._is_exporting and not self._host.rewind(length):
+            begin = time.perf_counter()
+            self._host.clear()
+            self.cache.export_rows(self._host, 0)
+            self.handover_s += time.perf_counter() - begin
         return length
 
     def close(self) -> None:

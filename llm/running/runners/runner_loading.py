@@ -90,6 +90,12 @@ def load_runner(
         # Prefill and decode alternate, so spinning delays the other engine by the last millisecond at most.
         options = replace(options, spin=decodes, spin_limit_us=_SPIN_LIMIT_US)
         module = engines.load(model, device, options)
+        if graph.full_length and not isinstance(module, BindableDeviceModule):
+            module.close()
+            raise EngineFailed(
+                f"{device.id} keeps no cache in memory of its own, and that of the host has only the windows of "
+                f"{bundle.name}", remedy="choose another device", device=device.id,
+            )  # fmt: skip
         if isinstance(module, BindableDeviceModule):
             try:
                 cache = DeviceKvCache(device, layers, batch)

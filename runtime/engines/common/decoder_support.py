@@ -30,6 +30,10 @@ class DecoderSupport:
     """Whether another device can continue from its keys and values."""
     imports_cache: bool = True
     """Whether it can continue from those of another device."""
+    soft_caps: bool = False
+    """Whether its attention that extends caches in place caps the scores, where a model has it."""
+    windowed_cache: bool = False
+    """Whether a buffer extended in place may hold a sliding window only: its attention moves the rows itself."""
     evidence: Evidence = "none"
     proved_versions: tuple[str, ...] = ()
     """Versions of the engine whose numbers tests have compared with float32 on such devices: they are not compared

@@ -65,6 +65,38 @@ def test_rows_go_in_grow_and_come_back(gpu: Device) -> None:
     cache.close()
 
 
+def test_windows_cross_and_all_tokens_stay(gpu: Device) -> None:
+    layers = (KvLayer(0, kv_heads=2, head_dim=4), KvLayer(1, kv_heads=1, head_dim=8, window=8))
+    values = np.random.default_rng(1).normal(size=(4, 1, 2, 40, 8)).astype(np.float32)
+
+    def source(index: int, name: str) -> np.ndarray:
+        layer = layers[index // 2]
+        return values[index][:, : layer.kv_heads, :, : layer.head_dim]
+
+    def filled_to(length: int) -> KvCache:
+        cache = KvCache(layers, context_length=4096, capacity=40)
+        for index, name in enumerate(cache_names(layers)):
+            for at in range(length):
+                cache.write(name, source(index, name)[:, :, at : at + 1], at)
+        cache.length = length
+        return cache
+
+    on_device = DeviceKvCache(gpu, layers, 1)
+    on_device.import_rows(filled_to(30))
+    for index, name in enumerate(cache_names(layers)):
+        rows = downloaded(on_device, name)
+        lost = 22 if index > 1 else 0
+        np.testing.assert_array_equal(rows[:, :, lost:30], source(index, name)[:, :, lost:30])
+        assert not rows[:, :, :lost].any()
+        assert not rows[:, :, 30:].any()
+    on_device.import_rows(filled_to(12))
+    target = filled_to(10)
+    on_device.export_rows(target, 10)
+    for name, rows in target.filled().items():
+        np.testing.assert_array_equal(rows, filled_to(12).filled()[name])
+    on_device.close()
+
+
 def test_only_filled_rows_cross(gpu: Device, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
     copy_tensors = ort.copy_tensors

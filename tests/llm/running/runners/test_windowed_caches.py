@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,12 @@ import pytest
 
 from tests.llm import tiny_llms as kit
 from tests.llm.architecture_files import WINDOW, write_architecture
-from trisect.llm.bundle import Bundle
+from trisect.llm.bundle import Bundle, PhaseGraph
 from trisect.llm.importing.model_import import open_model
 from trisect.llm.running.generation import LanguageSession
+from trisect.llm.running.runners.runner_loading import load_runner
 from trisect.runtime import engines
-from trisect.runtime.engines.base import EngineCapabilities
+from trisect.runtime.engines.common.decoder_support import DecoderSupport
 from trisect.runtime.errors import EngineFailed
 
 EXACT = 1e-4
@@ -49,13 +51,80 @@ def test_the_description_tells_which_layers_hold_a_window(bundle: Bundle) -> Non
         assert flags == [1, 1]
 
 
-def test_devices_with_a_memory_of_their_own_are_refused_before_loading(
+@pytest.mark.parametrize(
+    ("states", "file"),
+    [
+        ({"windowed_cache": True, "soft_caps": True}, "in_place.onnx"),
+        ({"soft_caps": True}, "in_place.full.onnx"),
+        ({"windowed_cache": True}, "static.onnx"),
+    ],
+)
+def test_a_device_gets_the_graph_for_what_its_engine_states(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, states: dict[str, bool], file: str
+) -> None:
+    device = kit.device("cpu:ort")
+    support = DecoderSupport(("in-place", "static"), ("float32", "float16"), **states)  # type: ignore[arg-type]
+    monkeypatch.setattr(engines, "decoder_support", lambda device: support)
+    assert bundle.graph_for(device).file == file
+    if file.startswith("in_place"):
+        half = bundle.with_kv_dtype("float16")
+        assert half.graph_for(device).file == file.replace(".onnx", ".float16.onnx")
+
+
+def test_a_cache_of_windows_in_host_memory_needs_an_engine_that_moves_rows(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engines, "capabilities", lambda device: EngineCapabilities(own_memory=True))
-    with pytest.raises(EngineFailed, match="cannot keep the sliding windows of tiny; choose another device"):
-        bundle.graph_for(kit.device("cpu:ort"))
-    assert bundle.mode_for(kit.device("cpu:openvino")) == "stateful"
+    support = DecoderSupport(("in-place",), soft_caps=True)
+    monkeypatch.setattr(engines, "decoder_support", lambda device: support)
+    with pytest.raises(EngineFailed, match=r"cpu:ort keeps no cache in memory of its own.*choose another device"):
+        kit.in_place(bundle)
+
+
+def test_the_graph_with_all_tokens_computes_the_same(bundle: Bundle, expected: np.ndarray) -> None:
+    layers = tuple(replace(layer, window=None) for layer in bundle.kv_layers)
+    full = replace(bundle, graphs=(PhaseGraph("in_place.full.onnx", cache="in-place"),), kv_layers=layers)
+    runner, cache = kit.in_place(full), kit.cache_for(full)
+    runner.reset(cache)
+    parts = (50, 1, 1, 40, 28)
+    np.testing.assert_allclose(kit.run_in_parts(runner, IDS, parts), expected[kit.ends(parts)], rtol=0, atol=EXACT)
+    assert {buffer.shape[2] for buffer in cache.buffers.values()} == {256}
+    runner.close()
+
+
+@pytest.mark.slow  # the software driver compiles shaders for minutes
+@pytest.mark.parametrize("architecture", ["gemma3", "olmo3", "gemma2"])
+def test_a_device_with_memory_of_its_own_keeps_all_tokens_and_exchanges_windows(
+    tmp_path: Path, architecture: str
+) -> None:
+    gpu = next((device for device in engines.discover() if device.id == "gpu:webgpu"), None)
+    if gpu is None:
+        pytest.skip("no gpu:webgpu here: it wants onnxruntime-ep-webgpu and a Vulkan driver, Mesa's lavapipe will do")
+    path = write_architecture(tmp_path / "tiny.gguf", architecture)
+    bundle = open_model(path, weights="float32", folder=tmp_path / "bundle")
+    host = kit.in_place(bundle, exports_cache=True)
+    cache = kit.cache_for(bundle)
+    host.reset(cache)
+    scores = kit.run_in_parts(host, IDS, (1,) * LENGTH)
+    device = load_runner(bundle, gpu, precision="float32", decodes=True, exports_cache=True)
+    for first, second in ((device, device), (host, device), (device, host)):
+        cache.clear()
+        first.reset(cache)
+        parts = (10, 20, 10)
+        np.testing.assert_allclose(kit.run_in_parts(first, IDS, parts), scores[kit.ends(parts)], rtol=0, atol=EXACT)
+        if first is not second:
+            second.continue_from(cache)
+        np.testing.assert_allclose(
+            kit.run_in_parts(second, IDS, (1,) * 40, start=40), scores[40:80], rtol=0, atol=EXACT
+        )
+        if first is not device:
+            continue
+        # The next turn: the device has all that the host has lost by computing the answer.
+        assert device.rewind(38) == 38
+        kit.run_in_parts(device, IDS, (16, 16), start=38)  # the software driver is wrong for 32 tokens at once
+        second.continue_from(cache)
+        np.testing.assert_allclose(kit.run_in_parts(second, IDS, (1,) * 5, start=70), scores[70:75], rtol=0, atol=EXACT)
+    host.close()
+    device.close()
 
 
 @pytest.mark.parametrize("parts", [(LENGTH,), (1,) * LENGTH, (50, 1, 1, 40, 28), (16, 32, 17, 33, 22)])
