@@ -95,6 +95,15 @@ class StoredForm:
 
 
 @dataclass(frozen=True)
+class LongContext:
+    """What a bundle has in addition for contexts beyond its own, whose rotary embedding has other factors."""
+
+    context_length: int
+    kv_layers: tuple[KvLayer, ...]
+    graphs: tuple[PhaseGraph, ...]
+
+
+@dataclass(frozen=True)
 class Bundle:
     """Description of an imported language model.
 
@@ -131,6 +140,8 @@ class Bundle:
     """What layers without attention keep instead."""
     forms: tuple[StoredForm, ...] = ()
     """How the weights are stored; empty where they were taken over as they were."""
+    long_context: LongContext | None = None
+    """For longer contexts than `context_length`; see `for_context`."""
     folder: str = ""
     kv_dtype: KvChoice = "auto"
     """Dtype of the KV cache that a session is to use, which is not stored; see `with_kv_dtype`."""
@@ -146,7 +157,7 @@ class Bundle:
         """
         folder = Path(folder)
         bundle = read_description(folder)
-        for file in (file for graph in bundle.graphs for file in (graph.file, graph.lookup)):
+        for file in (file for graph in bundle.all_graphs for file in (graph.file, graph.lookup)):
             if file and not (folder / file).is_file():
                 raise InvalidModel(f"{folder} lacks its graph {file!r}", remedy=_REMEDY)
         return replace(bundle, folder=str(folder))
@@ -231,6 +242,30 @@ class Bundle:
         """Return an empty KV cache of the model for `batch` sequences, with room for `capacity` tokens of each."""
         return KvCache(self.kv_layers, self.context_length, capacity, batch=batch, states=self.states)
 
+    @property
+    def all_graphs(self) -> tuple[PhaseGraph, ...]:
+        """The graphs for any context."""
+        return (*self.graphs, *(self.long_context.graphs if self.long_context is not None else ()))
+
+    @property
+    def longest_context(self) -> int:
+        """Maximum number of tokens, with the graphs of `for_context`."""
+        return self.context_length if self.long_context is None else self.long_context.context_length
+
+    def for_context(self, tokens: int) -> Bundle:
+        """Return the bundle with the graphs for sequences of `tokens` tokens, prompt and answer together.
+
+        Where its rotary embedding has other factors for long contexts (LongRoPE), they hold for a sequence from its
+        first token on: a cache of the one kind cannot be continued with the other.
+        """
+        if self.long_context is None or tokens <= self.context_length:
+            return self
+        long = replace(
+            self, context_length=self.long_context.context_length, kv_layers=self.long_context.kv_layers,
+            graphs=self.long_context.graphs, long_context=None,
+        )  # fmt: skip
+        return long.with_kv_dtype(self.kv_dtype)
+
     def with_kv_dtype(self, choice: KvChoice) -> Bundle:
         """Return the bundle with another dtype of keys and values.
 
@@ -291,14 +326,17 @@ def read_description(folder: Path) -> Bundle:
         raise InvalidModel(f"{where} is damaged: {error}", remedy=_REMEDY) from error
     if bundle.version != VERSION:
         raise InvalidModel(f"{folder} has bundle version {bundle.version}, expected {VERSION}", remedy=_REMEDY)
-    in_range = _in_range(bundle, _MAX_SIZES) and all(_in_range(layer, _MAX_KV_SIZES) for layer in bundle.kv_layers)
+    in_range = _in_range(bundle, _MAX_SIZES)
     in_range &= all(min(state.shape, default=0) > 0 for state in bundle.states)
     in_range &= sum(state.size_bytes for state in bundle.states) <= _MAX_STATES_BYTES
-    indices = [layer.index for layer in bundle.kv_layers]
-    in_range = in_range and bool(indices) and indices == sorted(set(indices) & set(range(bundle.layers)))
+    for kv_layers in (bundle.kv_layers, *([bundle.long_context.kv_layers] if bundle.long_context else [])):
+        in_range = in_range and all(_in_range(layer, _MAX_KV_SIZES) for layer in kv_layers)
+        indices = [layer.index for layer in kv_layers]
+        in_range = in_range and bool(indices) and indices == sorted(set(indices) & set(range(bundle.layers)))
+    in_range = in_range and bundle.context_length <= bundle.longest_context <= _MAX_SIZES["context_length"]
     if not bundle.graphs or not in_range:
         raise InvalidModel(f"{where} has no graphs or sizes out of range", remedy=_REMEDY)
-    for graph in bundle.graphs:
+    for graph in bundle.all_graphs:
         for file in filter(None, (graph.file, graph.lookup)):
             if Path(file).name != file or "\0" in file:
                 raise InvalidModel(f"{where} names the graph {file!r}, outside its folder", remedy=_REMEDY)

@@ -87,6 +87,7 @@ def generate(
     bundle = open_bundle(model, precision=precision, kv_dtype=kv_dtype, progress=report)
     tokenizer = Tokenizer.load(bundle.folder)
     checked = tokenise(bundle, tokenizer, prompt, chat=chat)
+    bundle = bundle.for_context(len(checked.ids) + max_new_tokens)
     choice = choose_at_once(
         bundle, prefill, decode, prompt_tokens=len(checked.ids), new_tokens=max_new_tokens, threads=threads,
         precision=precision,

@@ -14,8 +14,9 @@ from trisect.runtime.errors import UnsupportedModel
 
 from ..gguf.architecture_metadata import ArchitectureMetadata
 from ..gguf.decoder_metadata import check_tensors
-from ..gguf.gguf_reader import GgufFile
+from ..gguf.gguf_reader import GgufFile, GgufHeader
 from ..graphs.decoder_config import DecoderConfig
+from ..running.kv_layer import KvLayer
 
 _KINDS_OF_LAYERS = {
     "experts": ("qwen2moe", "granitemoe", "olmoe", "phimoe", "deepseek2", "llama4"),
@@ -66,11 +67,27 @@ def read_config(file: GgufFile) -> DecoderConfig:
     InvalidModel
         If metadata or tensors are missing or inconsistent.
     """
+    keys, config = _read(file)
+    check_tensors(keys, config)
+    return config
+
+
+def read_kv_layers(header: GgufHeader) -> tuple[KvLayer, ...]:
+    """Return what each layer of a model keeps in the KV cache, from the header of its file alone.
+
+    Raises
+    ------
+    UnsupportedModel, InvalidModel
+        As `read_config`, for the metadata.
+    """
+    return _read(header.layout)[1].kv_layers
+
+
+def _read(file: GgufFile) -> tuple[ArchitectureMetadata, DecoderConfig]:
     name = file.metadata.get("general.architecture")
     if not isinstance(name, str) or name not in architectures():
         reason, _, remedy = unsupported_architecture(name).partition("; ")
         raise UnsupportedModel(f"{file.path.name}: {reason}", remedy=remedy)
     keys = ArchitectureMetadata(file, name)
     config: DecoderConfig = import_module(f".{name.replace('-', '_')}", __package__).read(keys)
-    check_tensors(keys, config)
-    return config
+    return keys, config

@@ -108,6 +108,8 @@ class GgufHeader:
     types: Mapping[str, int]
     """Tensor type -> total bytes of its tensors; 0 for a type of unknown size."""
     parameters: int
+    layout: GgufFile
+    """Metadata and tensors of its layers, without their data."""
 
     @classmethod
     def read(cls, path: str | Path) -> GgufHeader:
@@ -121,6 +123,7 @@ class GgufHeader:
         cursor, tensor_count, metadata = _open(Path(path))
         cursor.need(tensor_count, 32, "tensors", _MAX_TENSORS)
         types: dict[str, int] = {}
+        tensors: dict[str, GgufTensor] = {}
         parameters = 0
         for _ in range(tensor_count):
             name, shape, type_id, _ = _read_tensor_info(cursor)
@@ -132,7 +135,9 @@ class GgufHeader:
                 raise _invalid(cursor.path, f"tensor {name} has {count} elements")
             types[type_name] = types.get(type_name, 0) + count // elements * block_bytes
             parameters += count
-        return cls(metadata, types, parameters)
+            if name.startswith("blk."):
+                tensors[name] = GgufTensor(name, shape, type_name, np.empty((0, 0), np.uint8))
+        return cls(metadata, types, parameters, GgufFile(cursor.path, metadata, tensors))
 
 
 def _open(path: Path) -> tuple[_Cursor, int, dict[str, Value]]:

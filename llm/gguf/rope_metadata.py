@@ -67,21 +67,30 @@ def plain_rope(base: float, rotated: int) -> Rope:
 
 
 def with_long_and_short_factors(keys: ArchitectureMetadata, config: DecoderConfig) -> DecoderConfig:
-    """Apply LongRoPE's factors for short contexts, and limit the context to those; unchanged if the file has none.
+    """Apply LongRoPE's two sets of factors; unchanged if the file has none.
 
-    The factors for long contexts would change every earlier position, so that one sequence uses one kind only.
+    The factors for long contexts change every position, so that one sequence has one kind only: as in llama.cpp
+    (``llama_model::get_rope_factors``), that for the length of the context that it may reach.
     """
     shape = (config.rotary_dim // 2,)
-    keys.tensor(_LONG, shape)
+    long = keys.tensor(_LONG, shape)
     short = keys.tensor(_SHORT, shape)
     original = keys.integer("rope.scaling.original_context_length", 1 << 31, default=config.context_length)
     if short is None:
-        if _LONG in keys.read_tensors:
+        if long is not None:
             raise keys.invalid(f"it has {_LONG} but no {_SHORT}")
         return config
     magnitude = keys.real("rope.scaling.attn_factor", default=1.0)
-    ropes = tuple(Rope(_divided(rope, short), magnitude) for rope in config.ropes)
-    return replace(config, ropes=ropes, context_length=min(config.context_length, original))
+
+    def ropes(factors: np.ndarray) -> tuple[Rope, ...]:
+        return tuple(Rope(_divided(rope, factors), magnitude) for rope in config.ropes)
+
+    if original >= config.context_length:
+        return replace(config, ropes=ropes(short))
+    limited = replace(config, ropes=ropes(short), context_length=original)
+    if long is None:
+        return limited
+    return replace(limited, long_ropes=ropes(long), long_context_length=config.context_length)
 
 
 def _divided(rope: Rope, divisors: np.ndarray) -> tuple[float, ...]:

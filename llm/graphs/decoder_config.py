@@ -5,7 +5,7 @@ Every supported architecture is one `DecoderConfig`; the writers know these opti
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -124,6 +124,10 @@ class DecoderConfig:
     attention_scale: float
     """Factor of the products of Q and K, usually ``head_dim ** -0.5``."""
     ropes: tuple[Rope, ...]
+    long_ropes: tuple[Rope, ...] = ()
+    """What takes their place in contexts longer than `context_length` (LongRoPE); a sequence has one kind only."""
+    long_context_length: int = 0
+    """Length of those contexts at most."""
     rope_interleaved: bool = False
     """Whether Q and K rows are in the order for interleaved rotation: see `quantised_blocks.half_rotation_order`."""
     tied_embeddings: bool = True
@@ -157,6 +161,13 @@ class DecoderConfig:
     """Of the layers that are recurrent."""
     attention_gate: bool = False
     """Whether each query head is followed by a gate of the head's output in the file."""
+
+    @property
+    def for_long_context(self) -> DecoderConfig | None:
+        """The configuration for longer contexts; None where one serves for all."""
+        if not self.long_ropes:
+            return None
+        return replace(self, ropes=self.long_ropes, context_length=self.long_context_length, long_ropes=())
 
     @property
     def kv_layers(self) -> tuple[KvLayer, ...]:

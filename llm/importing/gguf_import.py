@@ -14,7 +14,7 @@ from trisect.runtime.errors import UnsupportedModel
 from trisect.runtime.progress import Progress
 
 from ..architectures import read_config
-from ..bundle import VERSION, Bundle, PhaseGraph
+from ..bundle import VERSION, Bundle, LongContext, PhaseGraph
 from ..gguf.gguf_reader import GgufFile, GgufTensor
 from ..gguf.gguf_tokenizer import read_tokenizer
 from ..gguf.quantised_blocks import half_rotation_order
@@ -25,6 +25,7 @@ from ..graphs.layers.decoder_layers import DeltaWeights, Layer, ModelWeights
 from ..graphs.standard_graph import write_standard
 from ..graphs.static_graph import can_write_static, write_lookup, write_static
 from ..graphs.weights_file import Linear, Span, Stacked, Weight, WeightsFile
+from ..running.kv_layer import KvLayer
 from ..running.recurrent_state import RecurrentState
 from ..tokenization.tokenizer import Tokenizer
 from .expert_conversion import convert_expert_biases, convert_experts
@@ -86,15 +87,12 @@ def import_decoder(
     """Write a bundle's files from tensors under GGUF's names, as `import_gguf` does."""
     notes: list[str] = []
     weights, prefer = forms.weights, forms.prefer
-    stated = file.metadata.get(f"{config.architecture}.context_length")
-    if isinstance(stated, int) and config.context_length != stated:
-        reason = "longer ones need the other factors of its rotary embedding"
-        notes.append(f"context limited to {config.context_length} of {stated} tokens: {reason}")
-    if config.context_length > _CONTEXT_MAX_TOKENS:
-        notes.append(
-            f"context limited to {_CONTEXT_MAX_TOKENS} of the {config.context_length} tokens that the file states"
-        )
-        config = replace(config, context_length=_CONTEXT_MAX_TOKENS)
+    stated = max(config.context_length, config.long_context_length)
+    if stated > _CONTEXT_MAX_TOKENS:
+        notes.append(f"context limited to {_CONTEXT_MAX_TOKENS} of the {stated} tokens that the file states")
+        limited, extended = (min(n, _CONTEXT_MAX_TOKENS) for n in (config.context_length, config.long_context_length))
+        long_ropes = config.long_ropes if extended > limited else ()
+        config = replace(config, context_length=limited, long_context_length=extended, long_ropes=long_ropes)
     in_place = can_write_in_place(config)
     if config.delta is not None and not in_place:
         raise UnsupportedModel(
@@ -110,26 +108,12 @@ def import_decoder(
         converted = _DecoderWeights(file, config, output, converter).convert(progress)
     progress(1, 1, "writing the graphs")
     multiplied = [product for layer in converted.exact_layers for product in _products_by_share(layer, config)]
-    if config.delta is None:
-        write_standard(folder / "standard.onnx", config, converted, WEIGHTS_FILE)
-    graphs: tuple[PhaseGraph, ...]
-    group = min((block for layer in converted.layers for block in _blocks_of(layer)), default=None)
-    static: tuple[PhaseGraph, ...] = ()
-    if can_write_static(config, converted):
-        write_static(folder / "static.onnx", config, converted, WEIGHTS_FILE)
-        write_lookup(folder / "lookup.onnx", config, converted, WEIGHTS_FILE)
-        static = (PhaseGraph("static.onnx", cache="static", fresh=True, scale_group=group, lookup="lookup.onnx"),)
-    if in_place:
-        write_in_place(folder / IN_PLACE_FILE, config, converted, WEIGHTS_FILE)
-        has_caps = config.attention_softcap is not None
-        forms_in_place = in_place_graphs(folder, soft_caps=has_caps)
-        if any(layer.window is not None for layer in config.kv_layers):
-            write_in_place(folder / FULL_LENGTH_FILE, config, converted, WEIGHTS_FILE, full_length=True)
-            forms_in_place += in_place_graphs(folder, FULL_LENGTH_FILE, full_length=True, soft_caps=has_caps)
-        standard = PhaseGraph("standard.onnx", cache="grown", engines=("openvino",), fresh=True, scale_group=group)
-        graphs = (*((standard,) if config.delta is None else ()), *forms_in_place, *static)
-    else:
-        graphs = (PhaseGraph("standard.onnx", cache="grown", fresh=True, scale_group=group), *static)
+    graphs = _write_graphs(folder, config, converted)
+    long_context = None
+    if (long := config.for_long_context) is not None:
+        by_length = replace(converted, rotary_tables=converted.long_rotary_tables)
+        long_graphs = _write_graphs(folder, long, by_length, "long.")
+        long_context = LongContext(long.context_length, _kv_layers(long), long_graphs)
     return Bundle(
         version=VERSION,
         name=config.name,
@@ -137,7 +121,8 @@ def import_decoder(
         source_sha256="",
         importer="",
         layers=len(config.layers),
-        kv_layers=config.kv_layers if in_place else tuple(replace(layer, window=None) for layer in config.kv_layers),
+        kv_layers=_kv_layers(config),
+        long_context=long_context,
         states=_states(config),
         vocab=config.vocab,
         context_length=config.context_length,
@@ -153,6 +138,38 @@ def import_decoder(
     )
 
 
+def _write_graphs(
+    folder: Path, config: DecoderConfig, converted: ModelWeights, prefix: str = ""
+) -> tuple[PhaseGraph, ...]:
+    """Write all graphs of a model; the prefix begins their names."""
+    group = min((block for layer in converted.layers for block in _blocks_of(layer)), default=None)
+    standard_file, static_file, lookup_file = (f"{prefix}{name}.onnx" for name in ("standard", "static", "lookup"))
+    graphs: list[PhaseGraph] = []
+    in_place = can_write_in_place(config)
+    if config.delta is None:
+        write_standard(folder / standard_file, config, converted, WEIGHTS_FILE)
+        engines = ("openvino",) if in_place else ()
+        graphs.append(PhaseGraph(standard_file, cache="grown", engines=engines, fresh=True, scale_group=group))
+    if in_place:
+        has_caps = config.attention_softcap is not None
+        for name in (IN_PLACE_FILE, FULL_LENGTH_FILE):
+            full_length, file = name == FULL_LENGTH_FILE, f"{prefix}{name}"
+            if not full_length or any(layer.window is not None for layer in config.kv_layers):
+                write_in_place(folder / file, config, converted, WEIGHTS_FILE, full_length=full_length)
+                graphs += in_place_graphs(folder, file, full_length=full_length, soft_caps=has_caps)
+    if can_write_static(config, converted):
+        write_static(folder / static_file, config, converted, WEIGHTS_FILE)
+        write_lookup(folder / lookup_file, config, converted, WEIGHTS_FILE)
+        graphs.append(PhaseGraph(static_file, cache="static", fresh=True, scale_group=group, lookup=lookup_file))
+    return tuple(graphs)
+
+
+def _kv_layers(config: DecoderConfig) -> tuple[KvLayer, ...]:
+    if can_write_in_place(config):
+        return config.kv_layers
+    return tuple(replace(layer, window=None) for layer in config.kv_layers)
+
+
 class _DecoderWeights:
     """Converts all weights of one file, layer by layer."""
 
@@ -163,14 +180,13 @@ class _DecoderWeights:
         self._converter = converter
 
     def convert(self, progress: Progress) -> ModelWeights:
-        config, output = self._config, self._output
+        config = self._config
         progress(0, len(config.layers) + 1, "embedding")
         embedding = self._converter.table(self._tensors["token_embd.weight"])
         head = embedding if config.tied_embeddings else self._converter.table(self._tensors["output.weight"])
-        tables = []
-        for rope in config.ropes:
-            cosines, sines = rope.table(config.context_length)
-            tables.append((output.add(cosines), output.add(sines)))
+        tables = self._rotary_tables(config)
+        long = config.for_long_context
+        long_tables = () if long is None else self._rotary_tables(long)
         norm = self._vector("output_norm.weight")
         layers, exact = [], []
         count = len(config.layers)
@@ -179,7 +195,14 @@ class _DecoderWeights:
             prefill, decode = self._layer(f"blk.{index}.", config.layers[index])
             layers.append(prefill)
             exact.append(decode)
-        return ModelWeights(embedding, head, norm, tuple(tables), tuple(layers), tuple(exact))
+        return ModelWeights(embedding, head, norm, tables, tuple(layers), tuple(exact), long_tables)
+
+    def _rotary_tables(self, config: DecoderConfig) -> tuple[tuple[Span, Span], ...]:
+        tables = []
+        for rope in config.ropes:
+            cosines, sines = rope.table(config.context_length)
+            tables.append((self._output.add(cosines), self._output.add(sines)))
+        return tuple(tables)
 
     def _layer(self, prefix: str, options: LayerConfig) -> tuple[Layer, Layer]:
         """Return a layer with the weights for prefill, and with those for decode."""

@@ -34,7 +34,7 @@ IMPORTER = "11"
 _HASHED_MAX_BYTES = 256 << 20
 _HEADER_BYTES, _SAMPLES, _SAMPLE_BYTES = 16 << 20, 64, 1 << 18
 _FILES = re.compile(
-    r"(bundle|tokenizer|prompting)\.json|(standard|in_place(\.full)?(\.float16)?|static|lookup)\.onnx|(weights|data_\d+)\.bin"
+    r"(bundle|tokenizer|prompting)\.json|(long\.)?(standard|in_place(\.full)?(\.float16)?|static|lookup)\.onnx|(weights|data_\d+)\.bin"
 )
 """Names of the files of a bundle."""
 

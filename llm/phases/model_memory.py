@@ -105,16 +105,26 @@ def memory_need(model: ModelSizes, devices: Sequence[Device], context_tokens: in
     need = ModelMemory(0, 0, 0)
     distinct = {device.id: device for device in devices}
     tokens = min(context_tokens, model.context_length)
-    cache = sum(layer.size_bytes(tokens) for layer in model.kv_layers)
     chunk = min(context_tokens, DEFAULT_CHUNK_TOKENS)
+    all_tokens = sum(tokens * layer.bytes_per_token for layer in model.kv_layers)
+    on_host = [id_ for id_, device in distinct.items() if _computes_on_host_cache(model, device)]
     for device in distinct.values():
         memory = engines.capabilities(device).memory
-        inside = 0 if _is_in_place(model, device) else int(memory.cache_copies * cache)
+        copies = 1.0 if _is_in_place(model, device) else memory.cache_copies
+        inside = 0 if device.id in on_host else int(copies * all_tokens)
         values = _FLOAT_BYTES * model.layer_values * chunk
         need += ModelMemory(weights_memory(model, device), inside, int(memory.activation_copies * values))
     # The buffers that an engine works on in place, or through which two engines exchange the cache.
-    is_shared = len(distinct) > 1 or any(_is_in_place(model, device) for device in distinct.values())
-    return need + ModelMemory(0, cache if is_shared else 0, 0)
+    is_shared = len(distinct) > 1 or bool(on_host)
+    return need + ModelMemory(0, host_cache_bytes(model, tokens) if is_shared else 0, 0)
+
+
+def host_cache_bytes(model: ModelSizes, tokens: int) -> int:
+    """Return the size of the KV cache in host memory: of layers with a sliding window, it holds little more than that.
+
+    Engines that keep the cache themselves, or in the memory of a device, keep all tokens.
+    """
+    return sum(min(tokens, layer.rows(tokens)) * layer.bytes_per_token for layer in model.kv_layers)
 
 
 def memory_pools(devices: Sequence[Device]) -> list[MemoryPool]:
@@ -185,6 +195,10 @@ def _form_bytes(form: StoredForm, memory: EngineMemory) -> int:
 def _is_in_place(model: ModelSizes, device: Device) -> bool:
     modes = engines.decoder_support(device).modes
     return model.has_in_place_graph and "in-place" in modes[:1]
+
+
+def _computes_on_host_cache(model: ModelSizes, device: Device) -> bool:
+    return _is_in_place(model, device) and not engines.capabilities(device).own_memory
 
 
 def _size(size_bytes: int) -> str:

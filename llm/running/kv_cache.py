@@ -62,16 +62,22 @@ class KvCache:
         """Incremented whenever the buffers are reallocated: bindings to them have to be renewed."""
         self._batch = batch
         self._buffers: dict[str, np.ndarray] = {}
+        self._allocated = 0
         self._layer_of = {name: layer for layer in self.layers for name in layer.names}
         self.reserve(capacity)
 
     @property
     def buffers(self) -> Mapping[str, np.ndarray]:
-        """The buffers by name of the input they are bound to, [batch, kv heads, rows, head dim]."""
+        """The buffers by name of the input they are bound to, [batch, kv heads, rows, head dim].
+
+        They are allocated when they are needed first: where an engine keeps the cache itself, they never are.
+        """
+        if self._allocated < self.capacity:
+            self._allocate()
         return self._buffers
 
     def reserve(self, tokens: int) -> None:
-        """Grow the buffers to hold `tokens` tokens in total; at least doubles them, to limit copying.
+        """Let the buffers grow to hold `tokens` tokens in total; at least doubles them, to limit copying.
 
         Raises
         ------
@@ -83,18 +89,6 @@ class KvCache:
             return
         wanted = max(tokens, 2 * self.capacity)
         self.capacity = min(-(-wanted // _STEP_TOKENS) * _STEP_TOKENS, self.context_length)
-        buffers = {}
-        for layer in self.layers:
-            for name in layer.names:
-                if name in self._buffers and layer.window is not None:  # it never grows
-                    buffers[name] = self._buffers[name]
-                    continue
-                # Zeros, not empty: a kernel may multiply what lies behind the last token by a weight of 0.
-                buffer = np.zeros(layer.shape(self._batch, layer.rows(self.capacity)), dtype_of(layer.dtype))
-                if name in self._buffers:
-                    buffer[:, :, : self.length] = self._buffers[name][:, :, : self.length]
-                buffers[name] = buffer
-        self._buffers = buffers
         self.generation += 1
 
     def check_context(self, tokens: int) -> None:
@@ -111,7 +105,7 @@ class KvCache:
         Another dtype than the buffer's is converted; a wider one is rounded once. Of a layer with a window, only what
         the buffer holds after these tokens is copied.
         """
-        layer, buffer, end = self._layer_of[name], self._buffers[name], start + values.shape[2]
+        layer, buffer, end = self._layer_of[name], self.buffers[name], start + values.shape[2]
         before, after = layer.first_position(start), layer.first_position(end)
         if before < after < start:
             buffer[:, :, : start - after] = buffer[:, :, after - before : start - before]
@@ -124,7 +118,7 @@ class KvCache:
         Of a layer with a window these are the latest ones, as many as the window has.
         """
         result = {}
-        for name, buffer in self._buffers.items():
+        for name, buffer in self.buffers.items():
             layer = self._layer_of[name]
             held = self.length if layer.window is None else min(self.length, layer.window)
             end = self.length - layer.first_position(self.length)
@@ -164,7 +158,7 @@ class KvCache:
                 moves.append((layer, first - target, length - first))
         for layer, shift, rows in moves:
             for name in layer.names:
-                buffer = self._buffers[name]
+                buffer = self.buffers[name]
                 buffer[:, :, shift : shift + rows] = buffer[:, :, :rows]
                 buffer[:, :, :shift] = 0
         self.length = length
@@ -174,6 +168,21 @@ class KvCache:
         """Remove all tokens; the buffers stay allocated."""
         self.length = 0
         self.states.clear()
+
+    def _allocate(self) -> None:
+        buffers = {}
+        for layer in self.layers:
+            for name in layer.names:
+                if name in self._buffers and layer.window is not None:  # it never grows
+                    buffers[name] = self._buffers[name]
+                    continue
+                # Zeros, not empty: a kernel may multiply what lies behind the last token by a weight of 0.
+                buffer = np.zeros(layer.shape(self._batch, layer.rows(self.capacity)), dtype_of(layer.dtype))
+                if name in self._buffers:
+                    buffer[:, :, : self.length] = self._buffers[name][:, :, : self.length]
+                buffers[name] = buffer
+        self._buffers = buffers
+        self._allocated = self.capacity
 
 
 def _convert(values: np.ndarray, target: np.ndarray) -> None:

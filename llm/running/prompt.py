@@ -59,8 +59,8 @@ def tokenise(
         raise InvalidInput(
             f"token {unknown!r} is not in the model's vocabulary of {bundle.vocab}", remedy="use its tokenizer"
         )
-    if len(ids) > bundle.context_length:
-        message = f"the prompt has {len(ids)} tokens, the model's context {bundle.context_length}"
+    if len(ids) > bundle.longest_context:
+        message = f"the prompt has {len(ids)} tokens, the model's context {bundle.longest_context}"
         raise ContextExceeded(message, remedy="shorten the prompt")
     return Prompt(tuple(ids))
 

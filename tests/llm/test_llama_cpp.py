@@ -61,6 +61,23 @@ def test_scores_of_each_architecture_are_llama_cpps(tmp_path: Path, llama_cpp: L
         assert np.abs(scores - expected).max() < tolerance, (prefill.id, decode.id)
 
 
+@pytest.mark.parametrize("length", [240, 251, 300])
+def test_long_contexts_have_factors_of_their_own(tmp_path: Path, llama_cpp: LlamaCpp, length: int) -> None:
+    """LongRoPE: llama.cpp takes the long factors, from the first token on, where the context is above 256 tokens."""
+    path = write_architecture(tmp_path / "a.gguf", "phi4")
+    bundle = open_model(path, folder=tmp_path / "bundle")
+    prompt = np.random.default_rng(1).integers(0, 384, length).tolist()
+    following = np.random.default_rng(2).integers(0, 384, 6).tolist()
+    expected = llama_cpp.scores(path, prompt, following)
+    fitting = bundle.for_context(length + 7)  # the context that llama.cpp is given
+    assert (fitting is bundle) == (length < 250)
+    ort, openvino = find_devices("cpu:ort,cpu:openvino")
+    for prefill, decode in ((ort, ort), (openvino, ort), (ort, openvino)):
+        with LanguageSession(fitting, prefill, decode, precision="float32") as session:
+            scores = session.scores(prompt, following)
+        assert np.abs(scores - expected).max() < SCORES, (prefill.id, decode.id)
+
+
 @pytest.mark.slow
 def test_gemma3_is_close_to_llama_cpp(models: Path, tmp_path: Path, llama_cpp: LlamaCpp) -> None:
     """A real Q4_K_M file. llama.cpp rounds inputs of products to 8 bits: from float32, it diverges by 0.003 to 0.02."""

@@ -10,7 +10,7 @@ from math import inf
 from pathlib import Path
 from typing import Literal
 
-from trisect.llm.phases.model_memory import ModelMemory, described, longest_context, memory_need
+from trisect.llm.phases.model_memory import ModelMemory, described, host_cache_bytes, longest_context, memory_need
 from trisect.partitioner.graph.ir_values import size_bytes
 from trisect.partitioner.graph.model_graph import Graph
 from trisect.partitioner.graph.model_loading import parse_proto
@@ -191,7 +191,9 @@ def _assess_language_model(
     """Assess a language model by its sizes: whether it fits, and the limits that peak rates set to its speed."""
     context_tokens = min(context_tokens, description.context_length or context_tokens)
     needed = description.weight_bytes
-    if needed is not None and description.cache_bytes_per_token is not None:
+    if needed is not None and description.sizes is not None:
+        needed += host_cache_bytes(description.sizes, context_tokens)
+    elif needed is not None and description.cache_bytes_per_token is not None:
         needed += context_tokens * description.cache_bytes_per_token
     support: dict[str, DeviceModelSupport] = {}
     for device in devices:

@@ -77,6 +77,8 @@ class ModelWeights:
     """With weights in the form that suits prefill."""
     exact_layers: tuple[Layer, ...]
     """With weights in the form that suits decode."""
+    long_rotary_tables: tuple[tuple[Span, Span], ...] = ()
+    """In place of `rotary_tables` in contexts of `DecoderConfig.for_long_context`."""
 
 
 def embed(graph: GraphBuilder, weight: Weight, ids: str, shape: list[int], scale: float) -> str:

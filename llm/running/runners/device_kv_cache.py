@@ -141,7 +141,7 @@ class _LayerGroup:
             tokens = before + end - start + after
             size = tokens * sum(row.nbytes for row in self.first_rows.values())
             raise OutOfMemory(
-                f"{self.device.id} has no memory for keys and values of {tokens} tokens, {size:,} bytes",
+                f"{self.module.device.id} has no memory for keys and values of {tokens} tokens, {size:,} bytes",
                 remedy="ask for fewer tokens, take --kv-dtype float16, or choose another device",
             ) from error
         return {name: cast("DeviceArray", outputs[f"{name}.rows"]) for name in self.names}

@@ -135,10 +135,16 @@ def test_yarn_blends_frequencies(tmp_path: Path) -> None:
     assert np.hypot(cosines, sines) == pytest.approx(np.full((3, 16), yarn.magnitude))
 
 
-def test_long_factors_limit_the_context(tmp_path: Path) -> None:
+def test_long_factors_are_for_a_context_of_their_own(tmp_path: Path) -> None:
     config = config_of(tmp_path, "phi4")
     assert (config.context_length, config.rotary_dim, config.head_dim) == (256, 16, 32)
     assert config.ropes[0].frequencies[1] == pytest.approx(1e4 ** (-2 / 16) / np.linspace(1, 1.4, 8)[1])
+    long = config.for_long_context
+    assert long is not None
+    assert (long.context_length, long.for_long_context) == (1024, None)
+    assert long.ropes[0].frequencies[1] == pytest.approx(1e4 ** (-2 / 16) / np.linspace(1, 30, 8)[1])
+    assert long.ropes[0].magnitude == config.ropes[0].magnitude == pytest.approx(1.19)
+    assert config_of(tmp_path, "phi4", tensors={"rope_factors_long.weight": None}).for_long_context is None
     with pytest.raises(InvalidModel, match="rope_factors_short"):
         config_of(tmp_path, "phi4", tensors={"rope_factors_short.weight": None})
 

@@ -25,6 +25,7 @@ from trisect.llm.phases.quick_choice import choose_at_once
 from trisect.llm.running.generation import LanguageSession
 from trisect.llm.running.kv_layer import equal_layers
 from trisect.runtime import engines
+from trisect.runtime.engines.base import UNPACKED, EngineCapabilities
 from trisect.runtime.errors import OutOfMemory
 
 ORT, OPENVINO = kit.device("cpu:ort"), kit.device("cpu:openvino")
@@ -73,6 +74,19 @@ def test_two_engines_hold_the_weights_twice_and_exchange_the_cache() -> None:
     first, second, both = (memory_need(SIZES, devices, 100) for devices in ([OPENVINO], [ORT], [OPENVINO, ORT]))
     assert both.weights_bytes == first.weights_bytes + second.weights_bytes
     assert both.cache_bytes == first.cache_bytes + second.cache_bytes
+
+
+def test_windowed_layers_count_by_what_each_device_keeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    layers = tuple(replace(layer, window=None if layer.index == 3 else 64) for layer in SIZES.kv_layers)
+    windowed, tokens = replace(SIZES, kv_layers=layers), 2000
+    row = layers[0].bytes_per_token
+    assert memory_need(windowed, [ORT], tokens).cache_bytes == (tokens + 3 * 2 * 64) * row
+    assert memory_need(windowed, [OPENVINO], tokens) == memory_need(SIZES, [OPENVINO], tokens)
+    assert memory_need(windowed, [ORT], 50) == memory_need(SIZES, [ORT], 50)
+    assert longest_context(windowed, [ORT], memory_need(SIZES, [ORT], 1000).total_bytes) > 1000
+    own = EngineCapabilities(own_memory=True, memory=UNPACKED)
+    monkeypatch.setattr(engines, "capabilities", lambda device: own)
+    assert memory_need(windowed, [ORT], tokens) == memory_need(SIZES, [ORT], tokens)
 
 
 def test_the_longest_context_is_the_last_one_that_fits() -> None:

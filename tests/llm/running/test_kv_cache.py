@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -26,6 +28,19 @@ def test_names_and_shapes() -> None:
     assert (
         sum(layer.bytes_per_token for layer in LAYERS) == sum(buffer.nbytes for buffer in cache.buffers.values()) // 256
     )
+
+
+def test_memory_is_taken_when_it_is_needed_first() -> None:
+    tracemalloc.start()
+    cache = make(1 << 20, 1 << 18)
+    cache.reserve(1 << 19)
+    before = tracemalloc.get_traced_memory()[0]
+    size = sum(buffer.nbytes for buffer in cache.buffers.values())
+    after = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert size == (1 << 19) * 2 * 2 * 3 * 4 * 4
+    assert before < size // 100
+    assert after >= size
 
 
 def test_growing_preserves_the_content_and_changes_the_generation() -> None:

@@ -10,6 +10,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper, parser
 
 import trisect
+from tests.llm.architecture_files import write_architecture
 from tests.llm.gguf_factory import write_tiny_gguf
 from tests.trisect.context.tflite_factory import write_tflite
 from trisect.bench.model_packages import known_files
@@ -17,6 +18,7 @@ from trisect.context.can_run import best_of, can_run
 from trisect.context.history import History
 from trisect.context.sources import describe_model
 from trisect.llm.generate import open_bundle
+from trisect.llm.importing.model_import import open_model
 from trisect.llm.phases.model_memory import ModelSizes, memory_need
 from trisect.profiles.capabilities import compile_verdicts
 from trisect.runtime.engines import find_devices
@@ -143,6 +145,26 @@ def test_a_gguf_header_is_enough(tmp_path: Path):
     head.write_bytes(path.read_bytes()[:100])
     with pytest.raises(InvalidModel):
         can_run(head, "cpu")
+
+
+@pytest.mark.parametrize("variant", ["gemma3", "gemma2", "olmo3"])
+def test_the_header_tells_which_layers_keep_a_window_only(tmp_path: Path, variant: str) -> None:
+    path = write_architecture(tmp_path / "tiny.gguf", variant)
+    sizes = describe_model(path).sizes
+    assert sizes is not None
+    assert sizes.kv_layers == open_model(path, folder=tmp_path / "bundle").kv_layers
+    assert any(layer.window for layer in sizes.kv_layers)
+
+
+def test_a_configuration_tells_which_layers_keep_a_window_only() -> None:
+    config = {
+        "model_type": "gemma3_text", "hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "head_dim": 16, "vocab_size": 100, "sliding_window": 512,
+        "max_position_embeddings": 32768, "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+    }  # fmt: skip
+    sizes = describe_model({"name": "m", "config": config}).sizes
+    assert sizes is not None
+    assert [layer.window for layer in sizes.kv_layers] == [512, None, 512]
 
 
 def test_memory_of_a_language_model_is_that_of_the_engine_and_the_context(

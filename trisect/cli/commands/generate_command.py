@@ -90,6 +90,7 @@ def generate(
         bundle = open_bundle(model, precision=precision, kv_dtype=kv_dtype, progress=progress)
         tokenizer = Tokenizer.load(bundle.folder)
         tokens = tokenise(bundle, tokenizer, text, chat=chat)
+        bundle = bundle.for_context(len(tokens.ids) + max_new_tokens)
         request: dict[str, Any] = {
             "prompt_tokens": len(tokens.ids), "new_tokens": max_new_tokens, "threads": threads, "precision": precision,
         }  # fmt: skip

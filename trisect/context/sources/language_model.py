@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from trisect.llm.architectures import architectures, unsupported_architecture
+from trisect.llm.architectures import architectures, read_kv_layers, unsupported_architecture
 from trisect.llm.gguf.block_types import BLOCK_BYTES
 from trisect.llm.gguf.gguf_reader import GgufHeader
 from trisect.llm.importing.folder_config import CONFIG_FILE, GENAI_FILE, choose_gguf, choose_graph, weight_files
 from trisect.llm.importing.transformers_config import MODEL_TYPES
 from trisect.llm.importing.weight_conversion import expected_forms
 from trisect.llm.phases.model_memory import ModelSizes
-from trisect.llm.running.kv_layer import equal_layers
+from trisect.llm.running.kv_layer import KvLayer, cached_window, equal_layers
 from trisect.llm.tokenization.tokenizer import TOKENIZER_FILE
-from trisect.runtime.errors import InvalidInput, InvalidModel
+from trisect.runtime.errors import InvalidInput, InvalidModel, UnsupportedModel
 
 from .model_description import ModelDescription, read_json, whole_number
 
@@ -61,14 +62,18 @@ def from_gguf(path: Path) -> ModelDescription:
     kv_heads = number("attention.head_count_kv", heads)
     experts = max(1, number("expert_used_count"))
     ffn = number("expert_feed_forward_length") or number("feed_forward_length")
+    is_sized = number("block_count") <= _MAX_LAYERS and cache > 0 and not unsupported
+    try:
+        kv_layers = read_kv_layers(header)
+    except (InvalidModel, UnsupportedModel):  # the import will tell; what follows is an upper bound
+        kv_layers = equal_layers(number("block_count") if is_sized else 0, kv_heads, head_dim)
     sizes = ModelSizes(
         weights_bytes=weight_bytes,
-        kv_layers=equal_layers(number("block_count"), kv_heads, head_dim),
+        kv_layers=kv_layers,
         context_length=context_length or _CONTEXT_MAX_TOKENS,
         forms=expected_forms(header.types),
         layer_values=2 * number("embedding_length") + (heads + 2 * kv_heads) * head_dim + 3 * ffn * experts,
     )
-    is_sized = number("block_count") <= _MAX_LAYERS and cache > 0 and not unsupported
     return ModelDescription(
         kind="GGUF header",
         name=str(metadata.get("general.name", path.stem))[:200],
@@ -179,10 +184,24 @@ def _sizes(config: Mapping[str, Any]) -> dict[str, Any]:
         "architecture": _architecture(model),
         "parameters": parameters,
         "cache": 4 * layers * kv_heads * head_dim,
-        "kv_layers": equal_layers(layers, kv_heads, head_dim),
+        "kv_layers": _kv_layers(model, equal_layers(layers, kv_heads, head_dim)),
         "layer_values": 2 * hidden + (heads + 2 * kv_heads) * head_dim + 3 * ffn,
         "context": whole_number(model, ("max_position_embeddings", "n_positions", "context_length"), 1 << 31),
     }
+
+
+def _kv_layers(model: Mapping[str, Any], layers: tuple[KvLayer, ...]) -> tuple[KvLayer, ...]:
+    """Return what layers keep in the KV cache, with the sliding windows of those that a configuration names."""
+    window = whole_number(model, ("sliding_window",), 1 << 31)
+    context = whole_number(model, ("max_position_embeddings",), 1 << 31)
+    kinds = model.get("layer_types")
+    if not window or not isinstance(kinds, list) or len(kinds) != len(layers):
+        return layers
+    held = cached_window(window, context or _CONTEXT_MAX_TOKENS)
+    return tuple(
+        replace(layer, window=held if kind == "sliding_attention" else None)
+        for layer, kind in zip(layers, kinds, strict=True)
+    )
 
 
 def _memory_sizes(sizes: Mapping[str, Any], weight_bytes: int | None) -> ModelSizes | None:
