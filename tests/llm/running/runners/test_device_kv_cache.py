@@ -119,7 +119,7 @@ def test_memory_that_is_full_is_one_line_with_the_size(gpu: Device, monkeypatch:
 
     cache = DeviceKvCache(gpu, LAYERS, 1)
     cache.import_rows(host_cache(5))
-    monkeypatch.setattr(cache._rows, "run_on_device", full)
+    monkeypatch.setattr(cache._groups[0].module, "run_on_device", full)
     size = 4096 * 2 * (2 * 4 * 4 + 8 * 2)
     with pytest.raises(OutOfMemory, match=f"keys and values of 4096 tokens, {size:,} bytes; .*--kv-dtype float16"):
         cache.reserve(4096, 4096)
