@@ -11,6 +11,7 @@ from trisect.cli.command_help import PlainCommand, PlainGroup
 
 from .commands import register
 from .commands.llm_command import llm
+from .commands.llm_pairs_command import llm_pairs
 from .commands.llm_peers_command import llm_peers
 
 if __name__ == "__main__":
@@ -18,4 +19,5 @@ if __name__ == "__main__":
     register(app, hidden=False)
     app.command("llm", cls=PlainCommand)(llm)
     app.command("llm-peers", cls=PlainCommand)(llm_peers)
+    app.command("llm-pairs", cls=PlainCommand)(llm_pairs)
     sys.exit(run_app(app, None, "python -m trisect.bench.acceptance"))

@@ -43,6 +43,7 @@ log = logging.getLogger(__name__)
 _PROVED = ("2026.4.1",)
 """Versions whose CPU plugin tests compare with float32 for language models."""
 _KINDS: dict[str, Kind] = {"CPU": "cpu", "GPU": "gpu", "NPU": "npu"}
+_FUSES_ATTENTION = ("cpu", "gpu")
 _PRECISION = "INFERENCE_PRECISION_HINT"
 _FLOAT32 = {
     _PRECISION: "f32",
@@ -160,7 +161,8 @@ class OpenVinoEngine:
             properties = self._properties(device, options)
             if properties.get("INFERENCE_PRECISION_HINT") == "bf16":
                 selected = leave_bfloat16(read, selected, options.native_outputs)
-            sequences = fuse_attention(read, options.state) if options.state and device.kind == "cpu" else 0
+            # The GPU plugin fuses the same form, which OpenVINO GenAI writes for both; on no GPU tried here.
+            sequences = fuse_attention(read, options.state) if options.state and device.kind in _FUSES_ATTENTION else 0
             if options.state and not sequences:
                 apply_make_stateful_transformation(read, dict(options.state))
             compiled = self._compiled(read, device, properties)
@@ -220,11 +222,11 @@ class OpenVinoEngine:
             properties["INFERENCE_NUM_THREADS"] = str(options.threads)
         if options.precision != "fast":
             properties |= _FLOAT32
-        elif "BF16" in (self._property(device.native, "OPTIMIZATION_CAPABILITIES") or ()):
-            properties |= {"INFERENCE_PRECISION_HINT": "bf16", "KV_CACHE_PRECISION": "bf16"}
         elif device.kind == "gpu":
             # Otherwise it may compress the cache to 8 bits, and then refuses to copy keys and values in and out.
             properties |= {"INFERENCE_PRECISION_HINT": "f16", "KV_CACHE_PRECISION": "f16"}
+        elif "BF16" in (self._property(device.native, "OPTIMIZATION_CAPABILITIES") or ()):
+            properties |= {"INFERENCE_PRECISION_HINT": "bf16", "KV_CACHE_PRECISION": "bf16"}
         if options.precision == "fast" and options.scale_group is not None:
             properties["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = str(options.scale_group)
         if options.state_dtype is not None:
