@@ -54,8 +54,8 @@ def llm_pairs(
     if json:
         print_json({"pairs": pairs, "steps": timed})
     elif timed:
-        rows = [(named_device(s.device, s.reality), str(s.capacity), duration(s.step_s)) for s in timed]
-        print_table(["device", "capacity", "step"], rows)
+        steps = [(named_device(s.device, s.reality), str(s.capacity), duration(s.step_s)) for s in timed]
+        print_table(["device", "capacity", "step"], steps)
     else:
         columns = ["prefill on", "decode on", "mean KL", "max. KL", "same token", "KV hand-over", "cached"]
         rows = [
