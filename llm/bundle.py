@@ -47,6 +47,7 @@ _CACHE_OF: Mapping[KvCacheMode, CacheMode] = {
 _VERBS: Mapping[CacheMode, str] = {
     "in-place": "extend a KV cache in place", "grown": "keep a growing KV cache", "static": "run static graphs",
 }  # fmt: skip
+_STATIC_LIMITS = "only GGUF and transformers models without experts, attention sinks and delta layers have one"
 
 
 @dataclass(frozen=True)
@@ -204,10 +205,10 @@ class Bundle:
         mode = next((mode for mode in support.modes if _CACHE_OF[mode] in caches), None)
         if mode is None:
             missing = " or ".join(_VERBS[cache] for cache in sorted(caches))
-            raise EngineFailed(
-                f"{device.id} cannot {missing}, as the graphs of {self.name} need it",
-                remedy=support.remedy, device=device.id,
-            )  # fmt: skip
+            reason = f"cannot {missing}, as the graphs of {self.name} need it"
+            if set(support.modes) == {"static"}:
+                reason = f"needs a graph of fixed shapes, and {self.name} has none: {_STATIC_LIMITS}"
+            raise EngineFailed(f"{device.id} {reason}", remedy=support.remedy, device=device.id)
         if self.states and engines.capabilities(device).own_memory:
             raise EngineFailed(
                 f"{device.id} keeps caches in its own memory, where the states of {self.name} cannot be kept yet",

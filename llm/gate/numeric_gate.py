@@ -84,7 +84,13 @@ def is_unchecked(bundle: Bundle, device: Device, precision: str = "fast") -> boo
 
 def known_verdict(bundle: Bundle, device: Device, precision: str = "fast") -> GateVerdict | None:
     """Return a stored verdict; None where the device was not checked, or need not be."""
-    return stored_verdict(bundle, device, bundle.graph_for(device).file, precision)
+    return stored_verdict(bundle, device, _form(bundle, device), precision)
+
+
+def _form(bundle: Bundle, device: Device) -> str:
+    """Return what a device runs, as verdicts name it."""
+    recorded = ", steps recorded" if engines.decoder_support(device).captures_steps else ""
+    return f"{bundle.graph_for(device).file}{recorded}"
 
 
 def is_proved(device: Device) -> bool:
@@ -165,7 +171,7 @@ class _Gate:
             device=self._device.id,
             hardware=self._device.name,
             versions=versions_of(self._device),
-            graph=self._bundle.graph_for(self._device).file,
+            graph=_form(self._bundle, self._device),
             precision=self._precision,
             kl=worst.kl if math.isfinite(worst.kl) else None,
             limit=limit,

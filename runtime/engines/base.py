@@ -54,6 +54,9 @@ class LoadOptions:
     """Folder of the weights of a model given as bytes; needs `EngineCapabilities.external_data_folder`."""
     compiled_folder: str | None = None
     """Folder where an engine that compiles for minutes may store the result for the next time; None = nowhere."""
+    capture: bool = False
+    """Record the commands of runs that are bound to be repeated, and replay them; see
+    `DecoderSupport.captures_steps`."""
     extra: Mapping[str, Any] = field(default_factory=dict)
     """Engine-specific settings, passed on unchanged."""
 
@@ -129,9 +132,16 @@ class BindableDeviceModule(DeviceModule, Protocol):
     """A module whose inputs and outputs can be bound to tensors in its device's memory."""
 
     def bind_on_device(
-        self, inputs: Mapping[str, DeviceArray | np.ndarray], outputs: Mapping[str, DeviceArray | np.ndarray]
+        self,
+        inputs: Mapping[str, DeviceArray | np.ndarray],
+        outputs: Mapping[str, DeviceArray | np.ndarray],
+        *,
+        repeats: bool = False,
     ) -> DeviceBinding:
-        """Fix the buffers of all inputs and outputs; a tensor bound as both is updated in place on the device."""
+        """Fix the buffers of all inputs and outputs; a tensor bound as both is updated in place on the device.
+
+        With `repeats`, a module loaded with `LoadOptions.capture` records the first run and replays it from then on.
+        """
 
 
 @runtime_checkable

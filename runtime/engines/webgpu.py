@@ -75,14 +75,15 @@ class WebGpuEngine:
         """Load an ONNX file; see `Engine.load`. Nodes that would fall back to the CPU are an error."""
         unit = unit_of(device, ep_devices(EP)[:1])
         with quiet(), redirected(STDERR, None):  # Dawn prints warnings there
-            return open_module(model, device, options, Provider([unit], memory="webgpu"))
+            settings = {"enableGraphCapture": "1"} if options.capture else {}
+            return open_module(model, device, options, Provider([unit], settings, memory="webgpu"))
 
     def decoder_support(self, device: Device) -> DecoderSupport:
         """Return how it runs language models; see `trisect.runtime.engines.decoder_support`.
 
         Its GroupQueryAttention ignores soft caps: such models run as a static graph, which has operators for them.
         """
-        return DecoderSupport(("in-place", "static"), ("float32", "float16"), evidence="stand-in")
+        return DecoderSupport(("in-place", "static"), ("float32", "float16"), captures_steps=True, evidence="stand-in")
 
 
 @cache

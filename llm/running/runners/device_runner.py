@@ -29,6 +29,8 @@ class DeviceRunner(Runner):
         self._is_exporting = False
         self._host: KvCache | None = None
         self._logits = np.zeros((batch, 1, vocab), np.float32)
+        rank = next(len(spec.shape) for spec in module.outputs if spec.name == "logits")
+        self._logits_shape = self._logits.shape[-rank:]  # without the axis of size 1, see `recordable_graph`
         self._last = np.zeros(batch, np.int32)
         self._total = np.zeros((), np.int32)
         self._token = np.zeros((batch, 1), np.int64)
@@ -64,7 +66,7 @@ class DeviceRunner(Runner):
     def step_binding(self) -> DeviceBinding:
         """Return the buffers of a run of one token, bound until the cache grows."""
         if self._step is None or self._generation != self.cache.generation:
-            self._step, self._generation = self._bind(self._token), self.cache.generation
+            self._step, self._generation = self._bind(self._token, repeats=True), self.cache.generation
         return self._step
 
     def continue_from(self, cache: KvCache) -> None:
@@ -95,7 +97,7 @@ class DeviceRunner(Runner):
         self.cache.close()
         self._module.close()
 
-    def _bind(self, ids: np.ndarray) -> DeviceBinding:
+    def _bind(self, ids: np.ndarray, *, repeats: bool = False) -> DeviceBinding:
         buffers = self.cache.buffers
         presents = {present_name(name): buffer for name, buffer in buffers.items()}
         inputs: dict[str, np.ndarray | DeviceArray] = {
@@ -104,4 +106,5 @@ class DeviceRunner(Runner):
             "total_sequence_length": self._total,
             **buffers,
         }
-        return self._module.bind_on_device(inputs, {"logits": self._logits, **presents})
+        logits = self._logits.reshape(self._logits_shape)
+        return self._module.bind_on_device(inputs, {"logits": logits, **presents}, repeats=repeats)

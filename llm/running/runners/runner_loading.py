@@ -20,6 +20,7 @@ from trisect.runtime.tensors.external_data import check_model_file
 
 from ...bundle import Bundle
 from ..kv_layer import cache_names, fresh_name, present_name
+from .capture_graph import recordable_graph
 from .device_kv_cache import DeviceKvCache
 from .device_runner import DeviceRunner
 from .exact_graph import exact_graph
@@ -89,6 +90,11 @@ def load_runner(
     if mode == "in-place":
         # Prefill and decode alternate, so spinning delays the other engine by the last millisecond at most.
         options = replace(options, spin=decodes, spin_limit_us=_SPIN_LIMIT_US)
+        if decodes and batch == 1 and engines.decoder_support(device).captures_steps:
+            recordable = recordable_graph(path.read_bytes() if isinstance(model, Path) else model)
+            if recordable is not None:
+                model = recordable
+                options = replace(options, capture=True, external_data_folder=bundle.folder)
         module = engines.load(model, device, options)
         if graph.full_length and not isinstance(module, BindableDeviceModule):
             module.close()

@@ -34,6 +34,8 @@ class DecoderSupport:
     """Whether its attention that extends caches in place caps the scores, where a model has it."""
     windowed_cache: bool = False
     """Whether a buffer extended in place may hold a sliding window only: its attention moves the rows itself."""
+    captures_steps: bool = False
+    """Whether a step of decode is recorded once and replayed, where the cache is in the device's own memory."""
     evidence: Evidence = "none"
     proved_versions: tuple[str, ...] = ()
     """Versions of the engine whose numbers tests have compared with float32 on such devices: they are not compared

@@ -17,12 +17,15 @@ from ...errors import EngineFailed, OutOfMemory
 from ...tensors.dtypes import dtype_of, onnx_dtype_number
 from ...tensors.feed_checks import check_feeds
 from ...tensors.tensor_spec import TensorSpec
-from ..base import DeviceArray
+from ..base import DeviceArray, DeviceBinding
 from ..common.engine_errors import engine_error, vendor_message
 from .ort_module import OrtModule
 from .ort_values import unwrap_value, wrap_array
+from .recorded_binding import RecordedBinding, run_options
 
 _HOST = "Cpu"
+_UNRECORDED = -1
+"""Number of the recording of runs that are not recorded, by a session that records all others."""
 _FULL = ("out of memory", "Failed to allocate memory", "failed to allocate")
 """Parts of the messages with which providers report that memory is exhausted."""
 
@@ -56,6 +59,8 @@ class OrtDeviceModule(OrtModule):
         ONNX Runtime's name for the device's memory.
     ep_device : onnxruntime.OrtEpDevice
         Its hardware unit.
+    captures : bool
+        Its runs are recorded, unless they say that they are not.
     """
 
     def __init__(
@@ -66,8 +71,12 @@ class OrtDeviceModule(OrtModule):
         outputs: tuple[TensorSpec, ...],
         memory: str,
         ep_device: Any,
+        *,
+        captures: bool = False,
     ) -> None:
         super().__init__(session, device, inputs, outputs)
+        self._captures = captures
+        self._recordings = 0
         self._memory = memory
         self._info = ep_device.memory_info(ort.OrtDeviceMemoryType.DEFAULT)
         self._host_inputs = {
@@ -110,7 +119,7 @@ class OrtDeviceModule(OrtModule):
                     binding.bind_output(name, self._memory, self._info.device_id)
                 else:
                     binding.bind_output(name, "cpu")
-            session.run_with_iobinding(binding)
+            session.run_with_iobinding(binding, run_options(_UNRECORDED if self._captures else None))
             binding.synchronize_outputs()  # so that the trace shows the computation here, not at the first read
             values = binding.get_outputs()
         except Exception as error:
@@ -118,14 +127,33 @@ class OrtDeviceModule(OrtModule):
         return {name: self._output(name, value) for name, value in zip(self._names, values, strict=True)}
 
     def bind_on_device(
-        self, inputs: Mapping[str, DeviceArray | np.ndarray], outputs: Mapping[str, DeviceArray | np.ndarray]
-    ) -> OrtDeviceBinding:
+        self,
+        inputs: Mapping[str, DeviceArray | np.ndarray],
+        outputs: Mapping[str, DeviceArray | np.ndarray],
+        *,
+        repeats: bool = False,
+    ) -> DeviceBinding:
         """Fix the buffers; see `BindableDeviceModule.bind_on_device`."""
         session = self._open()
         try:
-            return OrtDeviceBinding(session, self.device, inputs, outputs, self._host_inputs)
+            if self._captures and repeats:
+                self._recordings += 1
+                buffers = {spec.name: self._buffer(spec.name, inputs[spec.name]) for spec in self.inputs}
+                buffers |= {spec.name: self._buffer(spec.name, outputs[spec.name]) for spec in self.outputs}
+                return RecordedBinding(session, self.device, (inputs, outputs), buffers, self._recordings)
+            recording = _UNRECORDED if self._captures else None
+            return OrtDeviceBinding(session, self.device, inputs, outputs, self._host_inputs, recording)
         except Exception as error:
             raise self._failed("bind the buffers", error) from error
+
+    def _buffer(self, name: str, tensor: DeviceArray | np.ndarray) -> ort.OrtValue:
+        """Return a tensor's own buffer on the device, or a new one for an array on the host."""
+        if not isinstance(tensor, np.ndarray):
+            return cast("OrtDeviceArray", tensor).value
+        if name in self._host_inputs:
+            return wrap_array(tensor, tensor.dtype.name)
+        number = onnx_dtype_number(tensor.dtype.name)
+        return ort.OrtValue.ortvalue_from_shape_and_type(list(tensor.shape), number, memory_info=self._info)
 
     def _output(self, name: str, value: Any) -> DeviceArray | np.ndarray:
         dtype = self._dtypes[name]
@@ -153,7 +181,9 @@ class OrtDeviceBinding:
         inputs: Mapping[str, DeviceArray | np.ndarray],
         outputs: Mapping[str, DeviceArray | np.ndarray],
         host_inputs: set[str],
+        recording: int | None = None,
     ) -> None:
+        self._options = run_options(recording)
         self._device = device
         self._session = session
         self._outputs = {name: array for name, array in outputs.items() if isinstance(array, np.ndarray)}
@@ -181,7 +211,7 @@ class OrtDeviceBinding:
         try:
             for name, value in self._uploads.items():
                 self._binding.bind_ortvalue_input(name, value)
-            self._session.run_with_iobinding(self._binding)
+            self._session.run_with_iobinding(self._binding, self._options)
         except Exception as error:
             raise _failure(self._device, "run", error) from error
 

@@ -87,7 +87,9 @@ def open_module(
     if provider is not None:
         _check_fallback(session, device, label)
         if provider.memory and all(is_bindable(spec) for spec in inputs + outputs):
-            return OrtDeviceModule(session, device, inputs, outputs, provider.memory, provider.ep_devices[0])
+            return OrtDeviceModule(
+                session, device, inputs, outputs, provider.memory, provider.ep_devices[0], captures=options.capture
+            )
     return OrtModule(session, device, inputs, outputs, affinity if provider is None else None)
 
 

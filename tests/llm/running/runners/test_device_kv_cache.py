@@ -148,10 +148,19 @@ def test_answers_are_right_in_all_directions_and_nothing_is_uploaded_per_step(
     assert isinstance(inner, DeviceRunner)
     runner.reset(kit.cache_for(tiny.bundle))
     runner.forward(np.array(ids[:5]), 0)
-    monkeypatch.setattr(ort, "copy_tensors", lambda *arguments: pytest.fail("a step copied tensors"))
+    sizes: list[int] = []
+    copy_tensors = ort.copy_tensors
+
+    def counted(sources: list[ort.OrtValue], targets: list[ort.OrtValue]) -> None:
+        sizes.extend(source.tensor_size_in_bytes() for source in sources)
+        copy_tensors(sources, targets)
+
     generation = inner.cache.generation
     for at, token in enumerate(ids[5:9]):
         runner.forward(np.array([token]), 5 + at)
-        assert inner.step_binding().uploaded_bytes == 8 + 4  # the token, and the position of the last one
+        monkeypatch.setattr(ort, "copy_tensors", counted)  # from the second step on
+    # The token, the position of the last one, the length; and the scores.
+    assert sizes == [8, 4, 4, tiny.bundle.vocab * 4] * 3
+    assert inner.step_binding().uploaded_bytes == 8 + 4 + 4
     assert inner.cache.generation == generation
     runner.close()

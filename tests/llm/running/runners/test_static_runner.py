@@ -171,7 +171,7 @@ def test_what_cannot_be_loaded(tiny: TinyLlm) -> None:
     with pytest.raises(EngineFailed, match="one sequence at a time, not 2"):
         loaded(tiny.bundle, device, batch=2)
     others = tuple(graph for graph in tiny.bundle.graphs if graph.cache != "static")
-    with pytest.raises(EngineFailed, match="cpu:ort cannot keep a growing KV cache or extend a KV cache in place"):
+    with pytest.raises(EngineFailed, match=r"cpu:ort needs a graph of fixed shapes, and .* without experts"):
         loaded(replace(tiny.bundle, graphs=others), device)
 
 
