@@ -16,7 +16,7 @@ from ..chat_input import ChatInput, is_interactive
 from ..interrupts import InterruptRequest, interrupts_requested
 from ..options import Debug, Json, KvDtypeName, LanguageModel, Seed, Temperature, Threads, TopP
 from ..output import has_no_reader, note, print_generated, print_json, progress_bar
-from ..request_summary import loss_summary, request_summary
+from ..request_summary import loss_summary, named_device, request_summary
 
 if TYPE_CHECKING:
     from trisect.llm.running.conversation import Conversation
@@ -95,6 +95,9 @@ def chat(
         conversation = Conversation(session, system=system, max_new_tokens=max_new_tokens, sampling=sampling)
         for line in (*bundle.notes, *choice.notes):
             note(line)
+        for device in dict.fromkeys((choice.prefill, choice.decode)):
+            if not device.is_real:
+                note(f"{named_device(device.id, device.reality)}: its times hold for no hardware")
         talk = _Chat(conversation, bundle.name, as_json=json)
         talk.run()
     if json:
