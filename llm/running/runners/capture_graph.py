@@ -5,6 +5,7 @@ from __future__ import annotations
 import onnx
 
 LOGITS = "logits"
+_WINDOW = "local_window_size"
 _COPIES = ("Reshape", "Identity", "Squeeze", "Unsqueeze", "Flatten")
 """Operators that move no values: at the end of a graph, a provider copies instead of computing."""
 
@@ -12,10 +13,13 @@ _COPIES = ("Reshape", "Identity", "Squeeze", "Unsqueeze", "Flatten")
 def recordable_graph(data: bytes) -> bytes | None:
     """Return a graph whose logits are written by a kernel; None if it cannot be changed into one.
 
-    A last ``Reshape`` is left out, and with it the leading axis of size 1 of the logits.
+    A last ``Reshape`` is left out, and with it the leading axis of size 1 of the logits. Graphs with sliding windows
+    are left alone: what a provider does for a window depends on the number of tokens so far, read on the host.
     """
     model = onnx.load_from_string(data)
     graph = model.graph
+    if any(attribute.name == _WINDOW for node in graph.node for attribute in node.attribute):
+        return None
     last = next((node for node in graph.node if LOGITS in node.output), None)
     if last is not None and last.op_type == "Reshape":
         source = last.input[0]

@@ -56,7 +56,8 @@ def chat(
             "--context",
             min=1,
             metavar="TOKENS",
-            help="Length of the conversation for devices that compile for a fixed one; default: two turns.",
+            help="Length of the conversation, for devices that compile for a fixed one (default: two turns) and models "
+            "with other rotary factors for long contexts.",
         ),
     ] = None,
     temperature: Temperature = 0.0,
@@ -80,7 +81,7 @@ def chat(
     sampling = SamplingOptions(temperature=temperature, top_p=top_p, seed=seed)
     check_wanted(prefill, decode)
     with progress_bar("preparing") as progress:
-        bundle = open_bundle(model, kv_dtype=kv_dtype, progress=progress)
+        bundle = open_bundle(model, kv_dtype=kv_dtype, progress=progress).for_context(context or 0)
         choice = choose_at_once(
             bundle, prefill, decode, prompt_tokens=_TYPICAL_PROMPT_TOKENS, new_tokens=_TYPICAL_ANSWER_TOKENS,
             threads=threads,

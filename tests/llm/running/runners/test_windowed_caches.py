@@ -12,9 +12,11 @@ import pytest
 
 from tests.llm import tiny_llms as kit
 from tests.llm.architecture_files import WINDOW, write_architecture
+from tests.llm.tiny_llms import TinyLlms
 from trisect.llm.bundle import Bundle, PhaseGraph
 from trisect.llm.importing.model_import import open_model
 from trisect.llm.running.generation import LanguageSession
+from trisect.llm.running.runners.capture_graph import recordable_graph
 from trisect.llm.running.runners.runner_loading import load_runner
 from trisect.runtime import engines
 from trisect.runtime.engines.common.decoder_support import DecoderSupport
@@ -69,6 +71,13 @@ def test_a_device_gets_the_graph_for_what_its_engine_states(
     if file.startswith("in_place"):
         half = bundle.with_kv_dtype("float16")
         assert half.graph_for(device).file == file.replace(".onnx", ".float16.onnx")
+
+
+def test_steps_of_a_graph_with_windows_are_not_recorded(bundle: Bundle, tiny_llms: TinyLlms) -> None:
+    """Replayed, they would be those of the length at which they were recorded."""
+    assert recordable_graph((Path(bundle.folder) / "in_place.full.onnx").read_bytes()) is None
+    plain = tiny_llms.get("llama", "F32", "float32").bundle
+    assert recordable_graph((Path(plain.folder) / "in_place.onnx").read_bytes()) is not None
 
 
 def test_a_cache_of_windows_in_host_memory_needs_an_engine_that_moves_rows(
