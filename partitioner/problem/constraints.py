@@ -55,6 +55,9 @@ class Constraints:
     """What is known of the values: ``narrow-numbers``: no 64-bit number, fed or computed, needs more than 32 bits, so
     that devices that compute 64-bit numbers in 32 bits may compute them; ``special-floats``: inputs may contain
     infinities and NaN, so that devices that treat these differently are not used for what they reach."""
+    state: Mapping[str, str] = field(default_factory=dict)
+    """Stateful tensors, such as a KV cache: input of the model -> output of which the next run takes the value. The
+    nodes that read the one and the node that computes the other run on one device, so that the state can stay there."""
 
     def plain(self) -> dict[str, Any]:
         """Return the fields that differ from the defaults as plain data, as `read_constraints` takes them."""
@@ -77,6 +80,7 @@ class Constraints:
             self.cpu_fallback and other.cpu_fallback,
             {**self.memory, **other.memory},
             tuple(dict.fromkeys(self.assume + other.assume)),
+            {**self.state, **other.state},
         )
 
 
@@ -117,6 +121,7 @@ def read_constraints(source: Constraints | Mapping[str, Any] | str | Path | None
         cpu_fallback=read.cpu_fallback,
         memory={device: size_of(size, f"{where}: memory of {device}") for device, size in read.memory.items()},
         assume=tuple(dict.fromkeys(read.assume)),
+        state=read.state,
     )
 
 
@@ -135,6 +140,7 @@ class _ConstraintsTable(msgspec.Struct):
     cpu_fallback: bool = True
     memory: dict[str, int | str] = {}
     assume: list[Literal["narrow-numbers", "special-floats"]] = []
+    state: dict[_Text, _Text] = {}
 
 
 def _joined(texts: str | list[str]) -> str:

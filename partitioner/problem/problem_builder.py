@@ -26,6 +26,7 @@ from ..graph.model_graph import Graph
 from ..graph.paused_gc import paused_gc
 from .constrained_problem import constrained
 from .constraints import Constraints
+from .stateful_tensors import state_groups
 from .value_ranges import WIDE_DTYPES
 
 PACE_DEVIATION = 0.14
@@ -113,6 +114,8 @@ class ProblemInputs:
         ------
         UnsupportedOperator, InfeasibleProblem
             As `Problem.of` and `constrained`.
+        InvalidInput
+            As `constrained` and `state_groups`.
         ProfileMissing
             When `costs` lacks a device, or the power of one is needed and not known.
         """
@@ -134,7 +137,10 @@ def _build(inputs: ProblemInputs) -> Problem:
         times_s,
         _platform(inputs),
         objective=inputs.objective,
-        rules=Rules(sizes_bytes=inputs.weights_bytes),
+        rules=Rules(
+            colocated=state_groups(inputs.graph, inputs.tasks, inputs.constraints.state),
+            sizes_bytes=inputs.weights_bytes,
+        ),
         boundary_costs=boundary_costs(inputs.graph, inputs.devices, costs) if costs.models else None,
         why_not=inputs.refused,
     )
