@@ -104,6 +104,10 @@ class ClusterFailed(TrisectError):
     """A Ray cluster cannot be started, reached or joined, or lacks a node or device that a plan needs."""
 
 
+class RunCancelled(TrisectError):
+    """A run that was ended from another thread before it had computed everything."""
+
+
 class OutOfMemory(TrisectError):
     """The machine has no memory left for a tensor."""
 

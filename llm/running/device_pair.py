@@ -10,10 +10,12 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
-from trisect.runtime.errors import EngineFailed, OutOfMemory, TrisectError
+from trisect.runtime.errors import EngineFailed, OutOfMemory, RunCancelled, TrisectError
+from trisect.runtime.interruptible import call_cancellably
 
 from ..bundle import Bundle
 from .generation_stats import DeviceLoss, GenerationStats
@@ -22,6 +24,8 @@ from .runners.runner import Runner
 
 _FAILURES = (EngineFailed, OutOfMemory)
 """What a device raises that is gone, or has no memory left; invalid requests would fail on the other one too."""
+_CANCELLABLE_TOKENS = 32
+"""A run of fewer tokens ends soon by itself."""
 _logger = logging.getLogger(__name__)
 
 
@@ -92,7 +96,7 @@ class DevicePair:
         new_tokens : int
             Tokens that will follow, to allocate for.
         should_stop : callable, optional
-            Called between chunks; what was computed stays in the cache.
+            Asked in short intervals; ends the run of a chunk where the engine can. Whole chunks stay in the cache.
         """
         capacity = min(len(ids) + new_tokens, self.context_length)
         if self._cache is None:
@@ -139,7 +143,7 @@ class DevicePair:
     ) -> tuple[np.ndarray | None, int]:
         """Compute a prompt on one device; return its scores, and the number of tokens that were there already.
 
-        A prompt that is stopped between two chunks has no scores; what was computed of it stays in the cache.
+        A prompt that is stopped has no scores; the chunks that were computed of it stay in the cache.
         """
         assert self._cache is not None
         computed = self._decoded if runner is self.decode else self._prefilled
@@ -158,10 +162,23 @@ class DevicePair:
             if end > start and should_stop is not None and should_stop():
                 scores = None
                 break
-            scores = runner.forward(array[end : end + self._chunk_tokens], end)
-            end = min(end + self._chunk_tokens, len(ids))
+            run = partial(runner.forward, array[end : end + self._chunk_tokens], end)
+            try:
+                scores = call_cancellably(run, runner.cancel, should_stop) if _is_long(len(ids) - end) else run()
+                end = min(end + self._chunk_tokens, len(ids))
+            except (RunCancelled, KeyboardInterrupt) as error:
+                computed[:] = [*before, *ids[start:end]] if self._keeps_tokens(runner, end) else []
+                if isinstance(error, KeyboardInterrupt):
+                    raise
+                return None, start
         computed[:] = [*before, *ids[start:end]]
         return scores, start
+
+    def _keeps_tokens(self, runner: Runner, count: int) -> bool:
+        """Return whether the tokens before a cancelled run are left; not where it may have overwritten some."""
+        assert self._cache is not None
+        overwrites = bool(self._cache.states) or any(layer.window is not None for layer in self._cache.layers)
+        return count > 0 and not overwrites and runner.rewind(count) == count
 
     def _replace(self, failed: Runner, error: TrisectError, ids: Sequence[int]) -> np.ndarray:
         """Compute all tokens on the other device, which does both phases from now on, and return the scores.
@@ -191,6 +208,11 @@ class DevicePair:
         again_s = time.perf_counter() - begin
         self.losses.append(DeviceLoss(failed.device.id, error.message, successor.device.id, len(ids), again_s))
         return scores
+
+
+def _is_long(tokens: int) -> bool:
+    """Return whether tokens take long enough to be cancelled: another thread computes them then."""
+    return tokens >= _CANCELLABLE_TOKENS
 
 
 def _common_length(first: Sequence[int], second: Sequence[int]) -> int:

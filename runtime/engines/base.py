@@ -92,6 +92,15 @@ class Module(Protocol):
         """Free the device's memory."""
 
 
+@runtime_checkable
+class CancellableModule(Module, Protocol):
+    """A module whose runs another thread can end."""
+
+    def cancel(self) -> None:
+        """End all present runs: they raise `RunCancelled`, and leave outputs and state undefined. Without effect on
+        later ones."""
+
+
 class DeviceArray(Protocol):
     """A tensor in the memory of a device."""
 

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from tests.runtime.interrupting import interrupted_after
-from trisect.runtime.interruptible import call_interruptibly
+from trisect.runtime.interruptible import call_cancellably, call_interruptibly
 
 
 def test_results_and_exceptions_pass_through():
@@ -23,6 +23,21 @@ def test_an_interrupt_stops_the_call():
     with interrupted_after(0.2):
         call_interruptibly(lambda: stopped.wait(60), stopped.set)
     assert stopped.is_set()
+
+
+def test_a_call_is_cancelled_when_asked_to_and_when_interrupted():
+    started, cancelled = threading.Event(), threading.Event()
+
+    def compute():
+        started.set()
+        assert cancelled.wait(60)
+        return "cancelled"
+
+    assert call_cancellably(compute, cancelled.set, started.is_set) == "cancelled"
+    cancelled.clear()
+    with interrupted_after(0.2):
+        call_cancellably(compute, cancelled.set)
+    assert cancelled.is_set()
 
 
 def test_in_another_thread_it_is_a_plain_call():

@@ -37,5 +37,8 @@ class ChunkedRunner(Runner):
     def rewind(self, length: int) -> int:
         return self._runner.rewind(length)
 
+    def cancel(self) -> None:
+        self._runner.cancel()
+
     def close(self) -> None:
         self._runner.close()

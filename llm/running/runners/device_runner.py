@@ -12,7 +12,7 @@ from trisect.runtime.errors import EngineFailed
 from ..kv_cache import KvCache
 from ..kv_layer import present_name
 from .device_kv_cache import DeviceKvCache
-from .runner import Runner, last_scores
+from .runner import Runner, cancel_run, last_scores
 
 
 class DeviceRunner(Runner):
@@ -91,6 +91,9 @@ class DeviceRunner(Runner):
             self.cache.export_rows(self._host, 0)
             self.handover_s += time.perf_counter() - begin
         return length
+
+    def cancel(self) -> None:
+        cancel_run(self._module)
 
     def close(self) -> None:
         self._step = self._host = None

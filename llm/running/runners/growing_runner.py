@@ -11,7 +11,7 @@ from trisect.runtime.engines.base import Module
 
 from ..kv_cache import KvCache
 from ..kv_layer import KvLayer, present_name
-from .runner import Runner, export_all, last_scores, plain_feeds
+from .runner import Runner, cancel_run, export_all, last_scores, plain_feeds
 
 
 class GrowingRunner(Runner):
@@ -59,6 +59,9 @@ class GrowingRunner(Runner):
         if self._cache is not None and not self._cache.rewind(length):
             export_all(self._cache, self._past)
         return length
+
+    def cancel(self) -> None:
+        cancel_run(self._module)
 
     def close(self) -> None:
         self._past = {}

@@ -9,7 +9,7 @@ from trisect.runtime.errors import EngineFailed
 
 from ..kv_cache import KvCache
 from ..kv_layer import present_name
-from .runner import Runner, last_scores
+from .runner import Runner, cancel_run, last_scores
 
 
 class InPlaceRunner(Runner):
@@ -59,6 +59,9 @@ class InPlaceRunner(Runner):
 
     def rewind(self, length: int) -> int:
         return length if self._cache is not None and self._cache.rewind(length) else 0
+
+    def cancel(self) -> None:
+        cancel_run(self.module)
 
     def close(self) -> None:
         self._steps, self._cache = {}, None

@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from trisect.runtime.device import Device
+from trisect.runtime.engines.base import CancellableModule, Module
 
 from ..kv_cache import KvCache
 
@@ -44,8 +45,20 @@ class Runner(Protocol):
     def rewind(self, length: int) -> int:
         """Forget all tokens but the first `length`, and return how many are left: 0 where an engine has to reset."""
 
+    def cancel(self) -> None:
+        """End the present `forward` from another thread, where the engine can: it raises `RunCancelled`.
+
+        What was computed before it stays, and can be kept with `rewind`, unless a layer keeps less than all tokens.
+        """
+
     def close(self) -> None:
         """Release the device's memory."""
+
+
+def cancel_run(module: Module) -> None:
+    """End the present run of a module, where its engine can."""
+    if isinstance(module, CancellableModule):
+        module.cancel()
 
 
 def plain_feeds(inputs: set[str], ids: np.ndarray, start: int) -> dict[str, np.ndarray]:

@@ -13,7 +13,7 @@ from trisect.runtime.tensors.dtypes import dtype_of
 
 from ..kv_cache import KvCache
 from ..kv_layer import KvLayer, fresh_name
-from .runner import Runner, export_all, last_scores, plain_feeds
+from .runner import Runner, cancel_run, export_all, last_scores, plain_feeds
 
 
 class StatefulRunner(Runner):
@@ -49,8 +49,8 @@ class StatefulRunner(Runner):
         fresh = {name: self._output_buffer(name, count) for name in self._fresh}
         outputs = {self._fresh[name][0]: buffer for name, buffer in fresh.items()}
         binding = self._module.bind(plain_feeds(self._inputs, ids, start), {"logits": self._logits, **outputs})
+        self._length = start + count  # also of a run that is cancelled: some layers have its tokens then
         binding.run()
-        self._length = start + count
         if self._cache is not None:
             begin = time.perf_counter()
             self._export(self._cache, fresh, start, count)
@@ -85,6 +85,9 @@ class StatefulRunner(Runner):
                 export_all(self._cache, values)
         self.handover_s += time.perf_counter() - begin
         return length
+
+    def cancel(self) -> None:
+        cancel_run(self._module)
 
     def close(self) -> None:
         self._cache = None

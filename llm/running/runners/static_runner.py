@@ -17,7 +17,7 @@ from trisect.runtime.tensors.dtypes import dtype_of
 from ...graphs.static_graph import MASK
 from ..kv_cache import KvCache
 from ..kv_layer import fresh_name
-from .runner import Runner, export_all, last_scores
+from .runner import Runner, cancel_run, export_all, last_scores
 
 HIDDEN = np.float32(-30_000)
 """Added to scores of keys that a token must not see: within the range of float16, and below all scores by far."""
@@ -130,6 +130,10 @@ class StaticRunner(Runner):
         if self._cache is not None and not self._cache.rewind(length):
             export_all(self._cache, {name: past[:, :, :length] for name, past in self._past.items()})
         return length  # slots behind the tokens of a run are masked
+
+    def cancel(self) -> None:
+        for program in self._programs:
+            cancel_run(program.module)
 
     def close(self) -> None:
         self._cache = None

@@ -11,7 +11,7 @@ import numpy as np
 import openvino as ov
 
 from ...device import Device
-from ...errors import EngineFailed, InvalidInput, TrisectError
+from ...errors import EngineFailed, InvalidInput, RunCancelled, TrisectError
 from ...tensors.containers import contiguous
 from ...tensors.conversions import ConversionLog
 from ...tensors.feed_checks import check_buffers, check_feeds
@@ -41,6 +41,7 @@ class OpenVinoModule:
         self._state = {parameter + result: parameter for parameter, result in state.items()}
         self._lock = threading.Lock()
         self._current: object = None
+        self._is_cancelled = False
         self._compiled: ov.CompiledModel | None = compiled
         self._request: ov.InferRequest | None = request
         self._in_ports = _ports(compiled.inputs, inputs)
@@ -95,6 +96,17 @@ class OpenVinoModule:
         with self._lock, self._failures("reset its state"):
             self.request().reset_state()
 
+    def cancel(self) -> None:
+        """End the present run; see `CancellableModule.cancel`.
+
+        Without the lock, which the run holds. A model that was loaded for one thread runs to its end: OpenVINO 2026.4
+        computes it outside the request that can be cancelled.
+        """
+        request = self._request
+        if request is not None and self._lock.locked():
+            self._is_cancelled = True
+            request.cancel()
+
     def close(self) -> None:
         """Free the memory; a second call does nothing."""
         with self._lock:
@@ -120,8 +132,11 @@ class OpenVinoModule:
                     for name, port in self._out_ports.items():
                         request.set_tensor(port, outputs[name])
                     self._current = owner
+                self._is_cancelled = False
                 request.infer()
             except Exception as error:
+                if self._is_cancelled:
+                    raise RunCancelled(f"the run on {self.device.id} was cancelled") from error
                 raise self._failed("run", error) from error
 
     @contextmanager

@@ -15,6 +15,7 @@ from ...tensors.dtypes import is_numpy_dtype
 from ...tensors.feed_checks import check_buffers, check_feeds
 from ...tensors.tensor_spec import Arrays, TensorSpec
 from ..common.engine_errors import closed_module_error, engine_error
+from .ort_runs import OrtRuns
 from .ort_values import to_array, to_ort_value, unwrap_value, wrap_array
 
 
@@ -34,6 +35,7 @@ class OrtModule:
         self.outputs = outputs
         self._affinity = affinity
         self._session: ort.InferenceSession | None = session
+        self._runs = OrtRuns(device)
         self._names = [spec.name for spec in outputs]
         self._dtypes = {spec.name: spec.dtype for spec in (*inputs, *outputs)}
         self._plain = all(is_numpy_dtype(spec.dtype) and container_of(spec.dtype) is None for spec in inputs + outputs)
@@ -46,23 +48,28 @@ class OrtModule:
         session = self._open()
         if self._affinity is not None:
             self._affinity.leave_helper_cores()
+        options = self._runs.begin()
         try:
             if self._plain:
-                return dict(zip(self._names, session.run(self._names, checked), strict=True))
+                return dict(zip(self._names, session.run(self._names, checked, options), strict=True))
             if self._has_numpy_outputs:
                 inputs = {name: self._input(name, array, log) for name, array in checked.items()}
                 return {
                     name: pack(self._dtypes[name], value) if container_of(self._dtypes[name]) else np.asarray(value)
-                    for name, value in zip(self._names, session.run(self._names, inputs), strict=True)
+                    for name, value in zip(self._names, session.run(self._names, inputs, options), strict=True)
                 }
             inputs = {name: to_ort_value(name, array, self._dtypes[name], log) for name, array in checked.items()}
-            values = session.run_with_ort_values(self._names, inputs)
+            values = session.run_with_ort_values(self._names, inputs, options)
             return {
                 name: to_array(name, value, self._dtypes[name], log)
                 for name, value in zip(self._names, values, strict=True)
             }
         except Exception as error:
-            raise engine_error(self.device, "could not run", error) from error
+            raise self._runs.failure(error) from error
+
+    def cancel(self) -> None:
+        """End the present runs; see `CancellableModule.cancel`."""
+        self._runs.cancel()
 
     def _input(self, name: str, array: np.ndarray, log: ConversionLog | None) -> Any:
         dtype = self._dtypes[name]
@@ -75,7 +82,7 @@ class OrtModule:
         check_buffers(inputs, self.inputs, outputs, self.outputs)
         session = self._open()
         try:
-            return OrtBinding(session, self.device, self.outputs, inputs, outputs, self._affinity)
+            return OrtBinding(session, self._runs, self.outputs, inputs, outputs, self._affinity)
         except Exception as error:
             raise engine_error(self.device, "cannot bind the buffers", error) from error
 
@@ -95,13 +102,13 @@ class OrtBinding:
     def __init__(
         self,
         session: ort.InferenceSession,
-        device: Device,
+        runs: OrtRuns,
         specs: tuple[TensorSpec, ...],
         inputs: Arrays,
         outputs: Arrays,
         affinity: CoreAffinity | None,
     ) -> None:
-        self._device = device
+        self._runs = runs
         self._session = session
         self._affinity = affinity
         self._bound = dict(outputs)
@@ -123,12 +130,13 @@ class OrtBinding:
         """Compute once; see `Binding.run`."""
         if self._affinity is not None:
             self._affinity.leave_helper_cores()
+        options = self._runs.begin()
         try:
             for name, value in self._uploads.items():
                 self._binding.bind_ortvalue_input(name, value)
-            self._session.run_with_iobinding(self._binding)
+            self._session.run_with_iobinding(self._binding, options)
         except Exception as error:
-            raise engine_error(self._device, "could not run", error) from error
+            raise self._runs.failure(error) from error
 
     def output(self, name: str) -> np.ndarray:
         """Return the array of an output; see `Binding.output`."""

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.llm import tiny_llms as kit
+from tests.llm.architecture_files import write_architecture
 from tests.llm.tiny_llms import GROWN, TinyLlm, TinyLlms
 from trisect.llm.bundle import Bundle
+from trisect.llm.importing.model_import import open_model
 from trisect.llm.running.conversation import Conversation
 from trisect.llm.running.generation import LanguageSession
-from trisect.runtime.errors import ContextExceeded, InvalidInput
+from trisect.runtime.errors import ContextExceeded, InvalidInput, RunCancelled
 
 ORT, OPENVINO = "cpu:ort", "cpu:openvino"
 NO_SYSTEM_ROLE = (
@@ -26,9 +31,11 @@ def tiny(tiny_llms: TinyLlms) -> TinyLlm:
     return tiny_llms.get("llama", "F32", "float32")
 
 
-def open_session(bundle: Bundle, prefill: str = ORT, decode: str = ORT) -> LanguageSession:
+def open_session(bundle: Bundle, prefill: str = ORT, decode: str = ORT, *, threads: int = 1) -> LanguageSession:
     first, second = kit.device(prefill), kit.device(decode)
-    return LanguageSession(bundle, first, second, threads=1, precision="float32", chunk_tokens=16, keeps_cache=True)
+    return LanguageSession(
+        bundle, first, second, threads=threads, precision="float32", chunk_tokens=16, keeps_cache=True
+    )
 
 
 @pytest.fixture(scope="module")
@@ -158,6 +165,45 @@ def test_a_long_message_can_be_stopped_between_its_chunks(tiny: TinyLlm, prefill
         assert list(again.token_ids) == tiny.oracle.greedy(prompt, 4)
         assert again.stats.cached_tokens == 20 + 2 * 16  # what the two chunks computed stays
         assert session.generate(prompt[:20], max_new_tokens=4, ignore_eos=True).token_ids == first.token_ids
+
+
+@pytest.mark.parametrize(("prefill", "decode"), [(ORT, ORT), (OPENVINO, OPENVINO), (OPENVINO, ORT), (ORT, OPENVINO)])
+@pytest.mark.parametrize("variant", ["llama", "gemma3"])
+def test_a_long_message_can_be_stopped_within_a_chunk(
+    tmp_path: Path, variant: str, prefill: str, decode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = open_model(write_architecture(tmp_path / "m.gguf", variant), weights="float32")
+    prompt = kit.tokens(100, seed=3).tolist()
+    with open_session(bundle, prefill, decode, threads=2) as session:
+        expected = session.generate(prompt, max_new_tokens=4, ignore_eos=True)
+        session.generate(prompt[:20], max_new_tokens=4, ignore_eos=True)
+        monkeypatch.setattr(session._pair, "continues_on_decode_device", lambda _: False)
+        runner = session._pair.prefill
+        forward, is_running, begins, cancelled = runner.forward, threading.Event(), list[int](), list[int]()
+
+        def endless(ids: np.ndarray, start: int) -> np.ndarray:
+            """Compute the third chunk again and again, so that it lasts until it is cancelled."""
+            begins.append(start)
+            try:
+                while len(begins) == 3:
+                    is_running.set()
+                    forward(ids, start)
+                    if prefill == OPENVINO:  # whose state grows by each run
+                        runner.rewind(start)
+                return forward(ids, start)
+            except RunCancelled:
+                cancelled.append(start)
+                raise
+
+        with monkeypatch.context() as patch:
+            patch.setattr(runner, "forward", endless)
+            stopped = session.generate(prompt, max_new_tokens=4, ignore_eos=True, should_stop=is_running.is_set)
+        assert (stopped.finish, stopped.token_ids) == ("interrupted", ())
+        assert cancelled == [begins[0] + 2 * 16]
+        again = session.generate(prompt, max_new_tokens=4, ignore_eos=True)
+        assert again.token_ids == expected.token_ids
+        # A buffer that holds a window only may have lost tokens in the run that was cancelled.
+        assert again.stats.cached_tokens == (cancelled[0] if variant == "llama" else 0)
 
 
 def test_a_message_that_was_stopped_is_not_part_of_the_conversation(session: LanguageSession) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import ml_dtypes
 import numpy as np
 import onnx
@@ -10,11 +13,12 @@ from onnx import TensorProto, helper, numpy_helper
 
 from trisect.runtime import engines
 from trisect.runtime.device import Device
-from trisect.runtime.engines.base import LoadOptions, StatefulModule
+from trisect.runtime.engines.base import CancellableModule, LoadOptions, StatefulModule
 from trisect.runtime.errors import (
     EngineFailed,
     InvalidInput,
     InvalidModel,
+    RunCancelled,
     TrisectError,
 )
 
@@ -49,6 +53,30 @@ def test_run_computes_for_every_size_and_keeps_earlier_results(device, model):
         np.testing.assert_array_equal(out["y"], x + s)
         np.testing.assert_array_equal(out["z"], np.maximum(x, 0))
         np.testing.assert_array_equal(out["x2"], x)
+
+
+@ON_EVERY_DEVICE
+def test_a_run_can_be_cancelled_and_the_next_one_is_right(device, model):
+    module = engines.load(model("g (float[n,n] x) => (float[n,n] y) { a=MatMul(x,x) y=MatMul(a,a) }"), device)
+    assert isinstance(module, CancellableModule)
+    x, is_running = np.eye(100, dtype=np.float32), threading.Event()
+
+    def run_on_and_on():
+        binding = module.bind({"x": x}, {"y": np.zeros_like(x)})
+        while True:
+            is_running.set()
+            binding.run()
+            module.run({"x": x})
+
+    with ThreadPoolExecutor(1) as pool:
+        runs = pool.submit(run_on_and_on)
+        assert is_running.wait(60)
+        while not runs.done():
+            module.cancel()
+    assert isinstance(runs.exception(), RunCancelled)
+    module.cancel()  # without effect: nothing runs
+    np.testing.assert_array_equal(module.run({"x": x * 2})["y"], x * 16)
+    module.close()
 
 
 @ON_EVERY_DEVICE
