@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,3 +89,28 @@ class FileRows:
             return chosen
         ends = np.flatnonzero(np.diff(rows) != 1) + 1
         return np.concatenate([self[int(run[0]) : int(run[-1]) + 1] for run in np.split(rows, ends)])
+
+
+@dataclass(frozen=True, eq=False)
+class StackedRows:
+    """The rows of several tensors of the same shape, one tensor after the other."""
+
+    parts: Sequence[np.ndarray | FileRows]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows of all tensors together, and bytes of a row."""
+        rows, row_bytes = self.parts[0].shape
+        return len(self.parts) * rows, row_bytes
+
+    @property
+    def size(self) -> int:
+        """Bytes of all rows."""
+        return self.shape[0] * self.shape[1]
+
+    def __getitem__(self, rows: slice | np.ndarray) -> np.ndarray:
+        """Return some rows, as `FileRows` does."""
+        chosen = np.arange(self.shape[0])[rows]
+        part_rows = self.parts[0].shape[0]
+        runs = np.split(chosen, np.flatnonzero(np.diff(chosen // part_rows)) + 1)
+        return np.concatenate([self.parts[int(run[0]) // part_rows][run % part_rows] for run in runs if len(run)])

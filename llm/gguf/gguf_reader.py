@@ -18,7 +18,7 @@ import numpy as np
 from trisect.runtime.errors import InvalidModel, UnsupportedModel
 
 from .block_types import BLOCK_BYTES
-from .file_rows import FileRows, RandomAccessFile
+from .file_rows import FileRows, RandomAccessFile, StackedRows
 
 _ANY_BLOCK_BYTES: Mapping[str, tuple[int, int]] = {
     **BLOCK_BYTES,
@@ -58,7 +58,7 @@ class GgufTensor:
     """Outermost dimension first, as in numpy: a weight is [rows (outputs), columns (inputs)]."""
     type: str
     """A key of `BLOCK_BYTES`."""
-    data: np.ndarray | FileRows
+    data: np.ndarray | FileRows | StackedRows
     """uint8 [rows, bytes of a row], in memory or in the file."""
 
     @property

@@ -26,6 +26,7 @@ _ARCHITECTURES = {
     "gemma3_text": "gemma3",
     "olmo2": "olmo2",
     "olmo3": "olmo2",
+    "qwen3_moe": "qwen3moe",
 }
 """``model_type`` -> GGUF's name of the architecture."""
 MODEL_TYPES = tuple(_ARCHITECTURES)
@@ -40,6 +41,9 @@ _INTEGERS = {
     "max_position_embeddings": "context_length",
     "sliding_window": "attention.sliding_window",
     "original_max_position_embeddings": "rope.scaling.original_context_length",
+    "num_experts": "expert_count",
+    "num_experts_per_tok": "expert_used_count",
+    "moe_intermediate_size": "expert_feed_forward_length",
 }
 _REALS = {
     "rms_norm_eps": "attention.layer_norm_rms_epsilon",
@@ -59,7 +63,7 @@ _REAL_MAX = 1e12
 """More than any factor, base or length."""
 _WHOLE_MAX = 1 << 53
 """Whole numbers up to this one are exact as real ones."""
-_WINDOW_ON_REQUEST = ("qwen2", "qwen3", "smollm3")
+_WINDOW_ON_REQUEST = ("qwen2", "qwen3", "qwen3moe", "smollm3")
 """Architectures that have a sliding window only where ``use_sliding_window`` is true, which is refused."""
 _SOFT_CAPS = ("attn_logit_softcapping", "final_logit_softcapping")
 POST_NORMS = ("gemma2", "gemma3", "olmo2")
@@ -155,6 +159,8 @@ def _refuse_variations(folder: Path, name: str, document: Mapping[str, Any]) -> 
         "sliding_window_pattern": (None, 6),
         "_sliding_window_pattern": (None, 6),
     }
+    if name == "qwen3moe":  # experts in every layer, whose weights add up to 1
+        expected |= {"norm_topk_prob": (True, True), "decoder_sparse_step": (None, 1), "mlp_only_layers": (None, [])}
     if not name.startswith("gemma") and activation != "silu":
         raise UnsupportedModel(f"{folder / CONFIG_FILE} has the activation {str(activation)[:40]!r}, expected 'silu'")
     without = document.get("no_rope_layers")
@@ -169,7 +175,7 @@ def _refuse_variations(folder: Path, name: str, document: Mapping[str, Any]) -> 
     for key, values in expected.items():
         if document.get(key) not in values:
             raise UnsupportedModel(
-                f"{folder / CONFIG_FILE} has {key} = {str(document[key])[:40]}, expected {values[1]}"
+                f"{folder / CONFIG_FILE} has {key} = {str(document.get(key))[:40]}, expected {values[1]}"
             )
 
 

@@ -19,6 +19,7 @@ from trisect.runtime.progress import Progress
 
 from ..architectures import read_config
 from ..bundle import Bundle
+from ..gguf.file_rows import StackedRows
 from ..gguf.gguf_reader import GgufFile, GgufTensor
 from ..gguf.quantised_blocks import dequantise
 from .folder_config import CONFIG_FILE, read_folder_tokenizer
@@ -32,9 +33,11 @@ _PARTS = {
     "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
     "self_attn.qkv_proj": "attn_qkv", "self_attn.o_proj": "attn_output", "self_attn.q_norm": "attn_q_norm",
     "self_attn.k_norm": "attn_k_norm", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up",
-    "mlp.gate_up_proj": "ffn_up", "mlp.down_proj": "ffn_down", "input_layernorm": "attn_norm",
-    "pre_feedforward_layernorm": "ffn_norm", "post_feedforward_layernorm": "post_ffw_norm",
+    "mlp.gate_up_proj": "ffn_up", "mlp.down_proj": "ffn_down", "mlp.gate": "ffn_gate_inp",
+    "input_layernorm": "attn_norm", "pre_feedforward_layernorm": "ffn_norm",
+    "post_feedforward_layernorm": "post_ffw_norm",
 }  # fmt: skip
+_EXPERT = re.compile(r"layers\.(\d{1,4})\.mlp\.experts\.(\d{1,4})\.(gate|up|down)_proj\.weight")
 _LAYER = re.compile(r"layers\.(\d{1,4})\.([\w.]+)\.(weight|bias)")
 
 
@@ -75,9 +78,13 @@ def _renamed(name: str, tensors: Mapping[str, GgufTensor], *, tied: object) -> d
     """Return tensors under GGUF's names; those without one keep theirs, and are refused later."""
     parts = {**_PARTS, "post_attention_layernorm": "post_attention_norm" if name in POST_NORMS else "ffn_norm"}
     renamed: dict[str, GgufTensor] = {}
+    experts: dict[str, dict[int, GgufTensor]] = {}
     for original, tensor in tensors.items():
         plain = original.removeprefix("model.")
         if plain.endswith(".rotary_emb.inv_freq"):  # old files of Llama; computed from the configuration, as always
+            continue
+        if match := _EXPERT.fullmatch(plain):
+            experts.setdefault(f"blk.{match[1]}.ffn_{match[3]}_exps.weight", {})[int(match[2])] = tensor
             continue
         if original == "lm_head.weight":
             if tied is True:
@@ -93,7 +100,17 @@ def _renamed(name: str, tensors: Mapping[str, GgufTensor], *, tied: object) -> d
             renamed[target] = _tensor(target, dequantise(tensor) + 1)
         else:
             renamed[target] = replace(tensor, name=target)
-    return renamed
+    return renamed | {target: _stacked(target, by_number) for target, by_number in experts.items()}
+
+
+def _stacked(name: str, experts: Mapping[int, GgufTensor]) -> GgufTensor:
+    """Return the weights of a layer's experts as one tensor, as GGUF files have them."""
+    tensors = [experts[number] for number in sorted(experts)]
+    first, rows = tensors[0], [tensor.data for tensor in tensors if not isinstance(tensor.data, StackedRows)]
+    are_alike = all((tensor.shape, tensor.type) == (first.shape, first.type) for tensor in tensors)
+    if max(experts) >= len(tensors) or not are_alike:
+        raise InvalidModel(f"the experts of {name} are not complete, or not alike", remedy="download the model again")
+    return GgufTensor(name, (len(tensors), *first.shape), first.type, StackedRows(rows))
 
 
 def _tensor(name: str, values: np.ndarray) -> GgufTensor:

@@ -12,7 +12,17 @@ import gguf
 import numpy as np
 import pytest
 
-from tests.llm.architecture_files import FFN, HEAD_DIM, HEADS, HIDDEN, KV_HEADS, WINDOW, write_architecture
+from tests.llm.architecture_files import (
+    EXPERT_FFN,
+    EXPERTS,
+    FFN,
+    HEAD_DIM,
+    HEADS,
+    HIDDEN,
+    KV_HEADS,
+    WINDOW,
+    write_architecture,
+)
 from trisect.llm.architectures import read_config
 from trisect.llm.gguf.quantised_blocks import dequantise
 from trisect.llm.importing.model_import import open_model
@@ -45,13 +55,18 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "attention_multiplier": 0.3,
     },
     "olmo2": {"model_type": "olmo2"},
+    "qwen3moe": {
+        "model_type": "qwen3_moe", "num_experts": EXPERTS, "num_experts_per_tok": 3, "norm_topk_prob": True,
+        "moe_intermediate_size": EXPERT_FFN, "decoder_sparse_step": 1, "mlp_only_layers": [],
+    },
 }  # fmt: skip
 NAMES = {
     "attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj", "attn_v": "self_attn.v_proj",
     "attn_qkv": "self_attn.qkv_proj", "attn_output": "self_attn.o_proj", "attn_q_norm": "self_attn.q_norm",
     "attn_k_norm": "self_attn.k_norm", "attn_norm": "input_layernorm", "ffn_gate": "mlp.gate_proj",
     "ffn_up": "mlp.up_proj", "ffn_down": "mlp.down_proj", "ffn_norm": "post_attention_layernorm",
-    "post_attention_norm": "post_attention_layernorm", "post_ffw_norm": "post_feedforward_layernorm",
+    "ffn_gate_inp": "mlp.gate", "post_attention_norm": "post_attention_layernorm",
+    "post_ffw_norm": "post_feedforward_layernorm",
 }  # fmt: skip
 
 
@@ -81,6 +96,12 @@ def write_folder(folder: Path, source: Path, variant: str) -> Path:
         array = np.asarray(tensor.data).view({"F32": np.float32}.get(kind, np.uint16)).reshape(shape)
         parts = tensor.name.split(".")
         if tensor.name.startswith("rope_f"):
+            continue
+        if parts[0] == "blk" and parts[2].endswith("_exps"):
+            kind_of_product = parts[2].removeprefix("ffn_").removesuffix("_exps")
+            for number, expert in enumerate(array):
+                stem = f"model.layers.{parts[1]}.mlp.experts.{number}.{kind_of_product}_proj"
+                tensors[f"{stem}.weight"] = (kind, np.ascontiguousarray(expert))
             continue
         if parts[0] != "blk":
             plain = {"token_embd": "model.embed_tokens", "output": "lm_head", "output_norm": "model.norm"}
@@ -118,7 +139,9 @@ def write_folder(folder: Path, source: Path, variant: str) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(("variant", "quant"), [(v, "F32") for v in CONFIGS] + [("qwen3", "BF16"), ("llama3", "F16")])
+@pytest.mark.parametrize(
+    ("variant", "quant"), [(v, "F32") for v in CONFIGS] + [("qwen3", "BF16"), ("llama3", "F16"), ("qwen3moe", "BF16")]
+)
 def test_both_formats_give_the_same_scores(tmp_path: Path, variant: str, quant: str) -> None:
     tensors = {"rope_freqs.weight": llama3_factors()} if variant == "llama3" else {}
     source = write_architecture(tmp_path / "a.gguf", variant, quant=quant, tensors=tensors)
@@ -203,6 +226,21 @@ def test_hostile_weights(model: Path, tmp_path: Path, header: bytes) -> None:
             open_model(model, folder=tmp_path / "bundle")
         assert "\n" not in str(caught.value)
         assert not (tmp_path / "bundle").exists()
+
+
+def test_experts_that_are_missing_or_weighted_otherwise_are_refused(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "model", write_architecture(tmp_path / "a.gguf", "qwen3moe"), "qwen3moe")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"norm_topk_prob": False}))
+    with pytest.raises(UnsupportedModel, match="norm_topk_prob = False, expected True"):
+        read_transformers_model(folder)
+    (folder / "config.json").write_text(json.dumps(config))
+    path = folder / "model-0.safetensors"
+    content = path.read_bytes()
+    assert b".experts.0." in content
+    path.write_bytes(content.replace(b".experts.0.", b".experts.9.", 1))
+    with pytest.raises(InvalidModel, match=r"experts of blk.\d.ffn_\w+_exps.weight are not complete"):
+        read_transformers_model(folder)
 
 
 @pytest.mark.parametrize("attention_factor", [None, 1.5])
