@@ -48,7 +48,7 @@ def unsupported_architecture(name: object) -> str:
     """
     known = architectures()
     near = difflib.get_close_matches(str(name)[:80], known, n=3, cutoff=0.7)
-    similar = f"similar are {', '.join(near)}; " if near else ""
+    similar = f"similar: {', '.join(near)}; " if near else ""
     rest = [other for other in known if other not in near]
     shown = str(name)[:80] if isinstance(name, str) else name
     plain = str(name)[:80].replace("_", "").removesuffix("text")  # qwen2_moe in config.json is qwen2moe in GGUF files

@@ -151,7 +151,7 @@ def test_long_factors_are_for_a_context_of_their_own(tmp_path: Path) -> None:
 
 def test_refused_architectures_are_named_with_similar_ones() -> None:
     assert unsupported_architecture("gemma3n").startswith(
-        "the architecture 'gemma3n' is not supported, since it has embeddings per layer; similar are gemma3, "
+        "the architecture 'gemma3n' is not supported, since it has embeddings per layer; similar: gemma3, "
     )
     assert "'x'" in unsupported_architecture("x")
     assert "\n" not in unsupported_architecture("evil\n\x1b[2J" * 99)
